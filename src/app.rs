@@ -1,0 +1,178 @@
+//! One run of the program: its folders and settings, and the platform it speaks to.
+
+use std::path::PathBuf;
+
+use crate::{
+    error::{Error, Result},
+    files,
+    identity::{self, Identity},
+    known_hosts::KnownHosts,
+    kube,
+    labs::{Labs, account::Account},
+    memory::Memory,
+    net::Dialer,
+    settings::{Folders, Platform, Settings, WakePolicy},
+    tunnel_cache::{Slot, TunnelCache},
+};
+
+/// See the module.
+pub struct App {
+    /// Where things are.
+    pub folders: Folders,
+    /// What the user has chosen.
+    pub settings: Settings,
+    /// Which platform.
+    pub platform: Platform,
+}
+
+impl App {
+    /// Finds the folders and reads the settings. `root` is where our files are, when not where they should be.
+    ///
+    /// # Errors
+    /// When there is no home folder, or the settings are not right.
+    pub fn load(platform: Platform, root: Option<PathBuf>) -> Result<App> {
+        let mut folders = Folders::find()?;
+        if let Some(root) = root {
+            folders.root = root;
+        }
+        // The embedded platform and ssh run elsewhere.
+        folders.root = std::path::absolute(&folders.root).map_err(|e| Error::file("find", &folders.root, &e))?;
+        let settings = Settings::load(&folders.settings)?;
+        let app = App { folders, settings, platform };
+        app.sweep();
+        Ok(app)
+    }
+
+    /// Takes away what killed runs have left half-written, wherever this program writes outside of the embedded platform.
+    fn sweep(&self) {
+        let root = &self.folders.root;
+        let account = self.folders.account();
+        for folder in [
+            root,
+            &root.join("memory"),
+            &root.join("memory.local"),
+            &root.join("tunnels"),
+            account.parent().unwrap_or(root),
+        ] {
+            files::sweep(folder);
+        }
+    }
+
+    /// Forgets all that is known of a playground that is no more.
+    ///
+    /// # Errors
+    /// When known hosts cannot be written.
+    pub async fn forget(&self, play: &str) -> Result<()> {
+        self.memory().forget(play);
+        self.tunnels().forget(play);
+        kube::forget(&self.folders, play).await;
+        self.known_hosts().forget_play(play)
+    }
+
+    /// A client of the platform; the embedded one is started where it does not run.
+    ///
+    /// # Errors
+    /// When the account's file is damaged, or the embedded platform does not start.
+    pub async fn labs(&self) -> Result<Labs> {
+        let labs = self.client()?;
+        self.platform_up(&labs).await?;
+        Ok(labs)
+    }
+
+    /// Sees that there is a platform for this client: the embedded one is started where it does not run.
+    ///
+    /// # Errors
+    /// When it does not start.
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "the embedded platform is Unix's only"))]
+    pub async fn platform_up(&self, labs: &Labs) -> Result<()> {
+        match self.platform {
+            Platform::Labs => Ok(()),
+            #[cfg(unix)]
+            Platform::Local => {
+                crate::local::ensure(&self.folders).await?;
+                labs.is_there();
+                Ok(())
+            }
+            #[cfg(not(unix))]
+            Platform::Local => Err(crate::error::Error::new(
+                crate::error::Kind::Usage,
+                "the embedded platform is made of a Unix system's processes and does not run here",
+            )
+            .hint("leave --local out, or use it inside WSL")),
+        }
+    }
+
+    /// A client of the platform, whether it runs or not. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// When the account's file is damaged.
+    pub fn client(&self) -> Result<Labs> {
+        match self.platform {
+            Platform::Labs => Labs::new(Dialer::network(&self.settings), &Account::load(&self.folders.account())?),
+            Platform::Local => {
+                let labs = Labs::embedded(Dialer::socket(self.folders.socket()));
+                #[cfg(unix)]
+                let labs = {
+                    let folders = self.folders.clone();
+                    labs.started_by(Box::new(move || {
+                        let folders = folders.clone();
+                        Box::pin(async move { crate::local::ensure(&folders).await })
+                    }))
+                };
+                Ok(labs)
+            }
+        }
+    }
+
+    /// The tunnel sessions of earlier connections.
+    pub fn tunnels(&self) -> TunnelCache {
+        TunnelCache::below(&self.folders.root)
+    }
+
+    /// Where the session of a connection to `host` as `user` is kept; `None` as long as there is no key for it.
+    ///
+    /// # Errors
+    /// When the key cannot be used.
+    pub fn tunnel_slot(&self, labs: &Labs, host: &str, user: &str) -> Result<Option<Slot>> {
+        let Some(identity) = identity::load(&self.identity_path()?)? else { return Ok(None) };
+        Ok(Some(self.tunnels().slot([labs.account(), labs.api(), &identity.fingerprint(), host, user])))
+    }
+
+    /// The key whose public half goes to machines; made where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read or made.
+    pub fn identity(&self) -> Result<Identity> {
+        identity::load_or_make(&self.identity_path()?)
+    }
+
+    /// Where that key is, or will be.
+    ///
+    /// # Errors
+    /// When the account's file is damaged.
+    pub fn identity_path(&self) -> Result<PathBuf> {
+        Ok(match &self.settings.identity {
+            Some(path) => match path.strip_prefix("~") {
+                Ok(rest) => self.folders.home.join(rest),
+                Err(_) => self.folders.home.join(path),
+            },
+            None => Account::load(&self.folders.account())?.identity_file(&self.folders.home),
+        })
+    }
+
+    /// What people wanted of playgrounds.
+    pub fn memory(&self) -> Memory {
+        Memory::of(&self.folders, self.platform)
+    }
+
+    /// The known host keys of this platform's machines.
+    pub fn known_hosts(&self) -> KnownHosts {
+        KnownHosts::at(self.folders.known_hosts(self.platform))
+    }
+
+    /// The wake policy for a playground that goes by any of these labels.
+    pub fn wake_policy(&self, labels: &[&str]) -> WakePolicy {
+        let own = labels.iter().find_map(|label| self.settings.playgrounds.get(*label)?.wake);
+        own.unwrap_or(self.settings.wake)
+    }
+}

@@ -1,0 +1,45 @@
+//! What can be started, and whose it is.
+
+use crate::{
+    error::{Error, Kind, Result},
+    labs::{Labs, wire::CatalogEntry},
+};
+
+/// The catalogue entry of that name.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is none.
+pub async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
+    labs.catalog_entry(name).await.map_err(|e| match e.kind() {
+        Kind::NotFound => {
+            Error::new(Kind::NotFound, format!("there is no playground `{name}`, and none can be started"))
+                .hint("`labctl-ssh-proxy catalog` shows what can be started, `list` what there is")
+        }
+        _ => e,
+    })
+}
+
+/// Whether starting an entry takes the user's consent: it is a stranger's, and its author decides what runs in it.
+///
+/// # Errors
+/// The platform's.
+pub async fn needs_consent(labs: &Labs, entry: &CatalogEntry) -> Result<bool> {
+    if entry.owner.is_empty() {
+        return Ok(false);
+    }
+    let me = labs.me().await?;
+    Ok(entry.owner != me.id && Some(&entry.owner) != me.github_profile_id.as_ref())
+}
+
+/// Checks that a connection may start this entry: nobody can be asked there.
+///
+/// # Errors
+/// [`Kind::Refused`] when the user has to consent first.
+pub async fn needs_no_consent(labs: &Labs, name: &str) -> Result<()> {
+    let entry = entry(labs, name).await?;
+    if needs_consent(labs, &entry).await? {
+        return Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", entry.owner))
+            .hint(format!("if you trust its author, start it with `labctl-ssh-proxy start {name}`")));
+    }
+    Ok(())
+}

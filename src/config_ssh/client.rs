@@ -1,0 +1,181 @@
+//! What the installed `ssh` says: whether it refuses hostile names, and what is in force for a host (`ssh -G`, which
+//! opens no connection).
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use tokio::{process::Command, time::timeout};
+
+use crate::error::{Error, Kind, Result};
+
+/// `ssh -G` takes milliseconds, but runs the user's own `Match exec` commands, and those may ask the network.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An ssh client.
+pub struct Ssh {
+    program: PathBuf,
+}
+
+/// What there is to know about a client before entries are written for it.
+#[derive(Debug, PartialEq)]
+pub struct Survey {
+    /// The home folder it uses, which it takes from the system's user database and not from `HOME`; OpenSSH before 8.4
+    /// does not tell.
+    pub home: Option<PathBuf>,
+    /// It refuses user names that a shell would run (OpenSSH 9.6 and patched older ones; CVE-2023-51385).
+    pub refuses_users: bool,
+    /// It refuses such host names.
+    pub refuses_hosts: bool,
+}
+
+impl Ssh {
+    /// The one that is found first.
+    pub fn system() -> Ssh {
+        Ssh { program: "ssh".into() }
+    }
+
+    /// Asks it a few questions, without reading any configuration and without connecting.
+    ///
+    /// # Errors
+    /// [`Kind::Program`] when it is missing, or too old to have `-G`.
+    pub async fn survey(&self) -> Result<Survey> {
+        // Harmless even to a client that let it through: `-G` runs no ProxyCommand.
+        const HOSTILE: &str = "x$(y)";
+        let ask = async |user, host| self.run(&["-F", "none", "-l", user, host]).await;
+        let plain = ask("root", "probe.invalid").await?;
+        if !plain.status.success() {
+            return Err(Error::new(Kind::Program, format!("`ssh -G` does not work: {}", said(&plain)))
+                .hint("install openssh-client 7.3 or newer"));
+        }
+        // Older ones do not know `%d` here. Then the home stays unknown.
+        let home = self.run(&["-F", "none", "-o", "ControlPath=%d/-", "probe.invalid"]).await?;
+        let home = value(&String::from_utf8_lossy(&home.stdout), "controlpath")
+            .and_then(|path| path.strip_suffix("/-"))
+            .map(PathBuf::from);
+        let refuses_users = !ask(HOSTILE, "probe.invalid").await?.status.success();
+        let refuses_hosts = !ask("root", HOSTILE).await?.status.success();
+        Ok(Survey { home, refuses_users, refuses_hosts })
+    }
+
+    /// The options in force for `host` under the configuration `file`, in the client's own words.
+    ///
+    /// # Errors
+    /// [`Kind::Program`] when ssh is missing or hangs; [`Kind::File`] with ssh's own words when it refuses the file.
+    pub async fn options(&self, file: &Path, host: &str) -> Result<String> {
+        let output = self.run(&[OsStr::new("-F"), file.as_os_str(), OsStr::new(host)]).await?;
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        Err(Error::new(Kind::File, said(&output)))
+    }
+
+    /// The options in force for `host` as every call of ssh finds them, or under the configuration `file` alone.
+    ///
+    /// # Errors
+    /// As [`Ssh::options`].
+    pub async fn options_in_force(&self, file: Option<&Path>, host: &str) -> Result<String> {
+        let Some(file) = file else {
+            let output = self.run(&[host]).await?;
+            return match output.status.success() {
+                true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+                false => Err(Error::new(Kind::File, said(&output))),
+            };
+        };
+        self.options(file, host).await
+    }
+
+    /// What it calls itself.
+    ///
+    /// # Errors
+    /// [`Kind::Program`] when it is missing or hangs.
+    pub async fn version(&self) -> Result<String> {
+        let output = self.run(&["-V"]).await?;
+        let words = if output.stderr.is_empty() { output.stdout } else { output.stderr };
+        Ok(String::from_utf8_lossy(&words).trim().to_owned())
+    }
+
+    async fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output> {
+        let mut command = Command::new(&self.program);
+        // -T: without it, `-G` too complains that it has no terminal.
+        command.args(["-G", "-T"]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        let failed =
+            |why: String| Error::new(Kind::Program, why).hint("install openssh-client, and see that `ssh -V` works");
+        match timeout(PATIENCE, command.output()).await {
+            Ok(Ok(output)) => Ok(output),
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => Err(failed("there is no `ssh` here".into())),
+            Ok(Err(e)) => Err(failed(format!("cannot run `ssh -G`: {e}"))),
+            Err(_) => Err(Error::new(Kind::Program, format!("`ssh -G` took more than {} s", PATIENCE.as_secs()))
+                .hint("see what the `Match exec` lines of your ssh configuration do")),
+        }
+    }
+}
+
+/// What ssh wrote on its way out.
+fn said(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if text.is_empty() { format!("it ended with {}", output.status) } else { text }
+}
+
+/// The value of an option in what [`Ssh::options`] returned.
+pub fn value<'a>(options: &'a str, name: &str) -> Option<&'a str> {
+    options.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, path::Path};
+
+    use super::{Ssh, Survey, value};
+    use crate::error::Kind;
+
+    fn fake(folder: &Path, script: &str) -> Ssh {
+        let program = folder.join("ssh");
+        // By a name that is not open for writing: another test may fork just now, and Linux refuses to run it then.
+        std::fs::write(&program, "").unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let status = std::process::Command::new("sh")
+            .args(["-c", "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\""])
+            .args([program.as_os_str(), script.as_ref()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+        Ssh { program }
+    }
+
+    #[tokio::test]
+    async fn the_real_one_is_surveyed() {
+        let survey = Ssh::system().survey().await.unwrap();
+        assert!(survey.home.unwrap().is_absolute());
+        assert!(survey.refuses_hosts && survey.refuses_users, "this machine's ssh is patched");
+    }
+
+    #[tokio::test]
+    async fn an_old_one_is_recognised() {
+        let folder = tempfile::tempdir().unwrap();
+        let ssh = fake(folder.path(), "echo controlpath '/home/a b/-'");
+        let expected = Survey { home: Some("/home/a b".into()), refuses_users: false, refuses_hosts: false };
+        assert_eq!(ssh.survey().await.unwrap(), expected);
+        let ssh = fake(folder.path(), "case $* in *%d*) exit 255;; esac");
+        assert_eq!(ssh.survey().await.unwrap().home, None);
+        let ssh = fake(folder.path(), "echo unknown option >&2; exit 255");
+        let error = ssh.survey().await.unwrap_err();
+        assert!(error.message().contains("unknown option"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_missing_one_is_named() {
+        let error = Ssh { program: "/nonexistent/ssh".into() }.survey().await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Program);
+        assert!(error.to_string().contains("openssh-client"));
+    }
+
+    #[test]
+    fn reads_what_is_in_force() {
+        assert_eq!(value("host x\nproxycommand a b\n", "proxycommand"), Some("a b"));
+        assert_eq!(value("hostname y\n", "host"), None);
+    }
+}

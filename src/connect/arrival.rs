@@ -1,0 +1,159 @@
+//! From a host name to a machine that is up, and a tunnel session for it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{Connection, Place};
+use crate::{
+    catalog,
+    error::{Kind, Result},
+    find::{self, Found},
+    labs::{TunnelSession, wire::Play},
+    live::Phase,
+    memory::{ago, now},
+    notice::Progress,
+    policy::ClientKind,
+    settings::{Settings, WakePolicy},
+    target::{self, Playground},
+    wake::{self, Retry, Visitor, Wake},
+};
+
+/// A machine that is up has its tunnel by then.
+const READY: Duration = Duration::from_secs(5);
+
+impl Connection<'_> {
+    /// Finds what is meant; while the platform says "not yet" itself, as under a rate limit, it is asked again.
+    async fn find(&self) -> Result<Found> {
+        let mut retry = Retry::new();
+        loop {
+            match find::by_target(self.labs, self.target).await {
+                Err(e) if e.kind() == Kind::NotYet && Instant::now() < self.deadline() => {
+                    self.waiting(&format!("waiting for the platform: {}", e.message()));
+                    sleep_until((Instant::now() + retry.next(&e)).min(self.deadline())).await;
+                }
+                found => return found,
+            }
+        }
+    }
+
+    /// Finds what is meant. Where all that a tunnel's request needs is known it goes out at the same time, since most
+    /// playgrounds that somebody connects to are running; its answer is for one that is, and nobody waits for another's.
+    pub(super) async fn find_and_ask(&self, caller: ClientKind) -> Result<(Found, Option<TunnelSession>)> {
+        let find = self.find();
+        let (Playground::Id(id), Some(user)) = (&self.target.playground, target::user(self.request.user.as_deref())?)
+        else {
+            return Ok((find.await?, None));
+        };
+        // The policy may be that of its catalogue name, which is not known yet.
+        let may_refuse = |settings: &Settings| {
+            settings.playgrounds.values().any(|one| one.wake == Some(WakePolicy::Never))
+                || self.request.wake.unwrap_or_else(|| self.app.wake_policy(&[id])) == WakePolicy::Never
+        };
+        let record = self.memory.read(id)?;
+        // The end of a session says nothing any more after the pause that tells a person's try from an editor's.
+        let pause = self.app.settings.reconnect_pause();
+        let has_just_ended = [record.cut_off, record.session_ended].into_iter().flatten().any(|at| ago(at) < pause);
+        if record.stopped.is_some() || has_just_ended || may_refuse(&self.app.settings) || caller != ClientKind::OpenSsh
+        {
+            return Ok((find.await?, None));
+        }
+        let key = self.app.identity()?.authorized_key()?;
+        let machine = self.target.machine.as_deref().unwrap_or_default();
+        let tunnel = timeout(READY, async {
+            let started = self.labs.start_tunnel(id, machine, user, &key).await?;
+            self.labs.log_into_tunnel(&started).await
+        });
+        tokio::pin!(find, tunnel);
+        let mut ready = None;
+        let found = tokio::select! {
+            found = &mut find => found?,
+            session = &mut tunnel => {
+                ready = Some(session);
+                find.await?
+            }
+        };
+        let Found::Play(play) = &found else { return Ok((found, None)) };
+        let machine = &find::machine(play, self.target.machine.as_deref())?.name;
+        if find::is_gone(play) || wake::is_down(play, machine) {
+            return Ok((found, None));
+        }
+        let session = match ready {
+            Some(session) => session,
+            None => {
+                // The platform holds the request while the machine boots.
+                self.plan_early(&play.id, machine)?;
+                wake::held(tunnel, || self.waiting(&wake::waiting_for(&play.id, machine, "booting"))).await
+            }
+        };
+        // What was wrong is found out, or set right, by the next request.
+        Ok((found, session.ok().and_then(Result::ok)))
+    }
+
+    /// Starts or wakes the playground, and gets a tunnel session for the machine.
+    pub(super) async fn arrive(&self, found: Found, allowed: bool, ready: Option<TunnelSession>) -> Result<Place> {
+        let wake = Wake {
+            labs: self.labs,
+            memory: &self.memory,
+            progress: self,
+            allowed,
+            decided: now(),
+            deadline: self.deadline(),
+        };
+        let mut play = match found {
+            Found::Play(play) => *play,
+            Found::Startable(name) => {
+                catalog::needs_no_consent(self.labs, &name).await?;
+                wake.start_once(&name, false).await?
+            }
+        };
+        let machine = find::machine(&play, self.target.machine.as_deref())?.clone();
+        let user = find::user(&play, &machine, target::user(self.request.user.as_deref())?)?.to_owned();
+        self.live.update(|status| {
+            status.phase = Phase::Waking;
+            status.playground.clone_from(&play.id);
+            status.machine.clone_from(&machine.name);
+            status.user.clone_from(&user);
+            status.expires_at = expiry(&play);
+        });
+        let key = self.app.identity()?.authorized_key()?;
+        let visitor = Visitor { machine: &machine.name, user: &user, key: &key };
+        let session = match ready {
+            Some(session) => session,
+            None => wake.tunnel(play.clone(), visitor).await?,
+        };
+        if up_since(&play, &machine.name).is_none()
+            && let Ok(current) = self.labs.play(&play.id).await
+        {
+            play = current;
+        }
+        self.note_restart(&play, &machine.name, allowed);
+        Ok(Place { play: play.id, machine: machine.name, user, session })
+    }
+
+    /// Says when the machine has been restarted since the last connection, unless this one woke it.
+    pub(super) fn note_restart(&self, play: &Play, machine: &str, woken: bool) {
+        let Some(up_since) = up_since(play, machine) else { return };
+        let before = match self.memory.machine(&play.id, machine, |machine| machine.up_since = Some(up_since.clone())) {
+            Ok(before) => before,
+            Err(error) => return log::warn!("{}", error.message()),
+        };
+        if !woken && before.up_since.is_some_and(|before| before != up_since) {
+            let id = &play.id;
+            self.notices
+                .say(&format!("machine {machine} of playground {id} has been restarted since the last connection"));
+        }
+    }
+}
+
+/// Since when a machine has been up, in the platform's words.
+fn up_since(play: &Play, machine: &str) -> Option<String> {
+    let ready = play.machine_status(machine)?.conditions.iter().find(|condition| condition.name == "Ready")?;
+    (ready.status == "True" && !ready.last_transition_at.is_empty()).then(|| ready.last_transition_at.clone())
+}
+
+/// When the platform stops a play, in ms since 1970.
+pub(super) fn expiry(play: &Play) -> Option<u64> {
+    let seconds = u64::try_from(play.expires_in).ok().filter(|seconds| *seconds > 0)?;
+    Some(now().saturating_add(seconds.saturating_mul(1000)))
+}

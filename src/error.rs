@@ -1,0 +1,289 @@
+//! What can go wrong: a kind, a sentence and a hint, and the one place where a kind becomes an exit code.
+//!
+//! An error is one line that says what happened and to which playground, and at most one more that says what to do
+//! now. Exit codes are part of the interface: README has the table, and a test compares the two.
+
+use std::{fmt, io, path::Path, time::Duration};
+
+use crate::{secrets, settings::Platform};
+
+/// Shorthand for this crate's results.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// The kinds of failure, one exit code each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A defect of this program, or a failure that fits nowhere else.
+    Internal,
+    /// The command line, a host name or a setting is not well-formed.
+    Usage,
+    /// There are no credentials, or the platform does not accept them.
+    NotLoggedIn,
+    /// No such playground, machine or user.
+    NotFound,
+    /// Several playgrounds fit, and guessing is not for us.
+    Ambiguous,
+    /// The platform understood and said no (quota, consent, plan, conflict).
+    Refused,
+    /// The playground is stopped and the wake policy says to leave it so.
+    NotWoken,
+    /// The playground has failed or was destroyed: no wait brings it back.
+    Ended,
+    /// The machine is not ready yet: worth another try.
+    NotYet,
+    /// The network, the name service, a proxy or TLS failed.
+    Network,
+    /// The platform answered something that is not its API.
+    Answer,
+    /// A machine's host key is not the one on record.
+    HostKey,
+    /// A local file could not be read, understood or written.
+    File,
+    /// A program that is needed is missing or failed.
+    Program,
+    /// A signal or a key ended the work.
+    Interrupted,
+}
+
+impl Kind {
+    /// Every kind, for the table in the README and the test that compares it.
+    pub const ALL: [Kind; 15] = [
+        Kind::Internal,
+        Kind::Usage,
+        Kind::NotLoggedIn,
+        Kind::NotFound,
+        Kind::Ambiguous,
+        Kind::Refused,
+        Kind::NotWoken,
+        Kind::Ended,
+        Kind::NotYet,
+        Kind::Network,
+        Kind::Answer,
+        Kind::HostKey,
+        Kind::File,
+        Kind::Program,
+        Kind::Interrupted,
+    ];
+
+    /// Its name in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Internal => "internal",
+            Kind::Usage => "usage",
+            Kind::NotLoggedIn => "not-logged-in",
+            Kind::NotFound => "not-found",
+            Kind::Ambiguous => "ambiguous",
+            Kind::Refused => "refused",
+            Kind::NotWoken => "not-woken",
+            Kind::Ended => "ended",
+            Kind::NotYet => "not-yet",
+            Kind::Network => "network",
+            Kind::Answer => "answer",
+            Kind::HostKey => "host-key",
+            Kind::File => "file",
+            Kind::Program => "program",
+            Kind::Interrupted => "interrupted",
+        }
+    }
+
+    /// The process exit code: 2 is what the argument parser uses too, 130 is what a shell reports for SIGINT.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Kind::Internal => 1,
+            Kind::Usage => 2,
+            Kind::NotLoggedIn => 3,
+            Kind::NotFound => 4,
+            Kind::Ambiguous => 5,
+            Kind::Refused => 6,
+            Kind::NotWoken => 7,
+            Kind::Ended => 8,
+            Kind::NotYet => 9,
+            Kind::Network => 10,
+            Kind::Answer => 11,
+            Kind::HostKey => 12,
+            Kind::File => 13,
+            Kind::Program => 14,
+            Kind::Interrupted => 130,
+        }
+    }
+}
+
+/// A failure as the user sees it.
+#[derive(Debug, Clone)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+    retry_after: Option<Duration>,
+    told: bool,
+}
+
+impl Error {
+    /// A failure of `kind`; `message` is one sentence without a final full stop. Control characters, which may come
+    /// from the platform's own words, are taken out.
+    pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
+        Error { kind, message: printable(message.as_ref()), hint: None, retry_after: None, told: false }
+    }
+
+    /// Adds what the user can do about it.
+    #[must_use]
+    pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
+        self.hint = Some(printable(hint.as_ref()));
+        self
+    }
+
+    /// Adds how long the platform asked us to wait before another try.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// The same, where the hint's commands are for `platform`.
+    #[must_use]
+    pub fn on(mut self, platform: Platform) -> Self {
+        self.hint = self.hint.map(|hint| platform.commands(&hint));
+        self
+    }
+
+    /// Marks a failure that the user has been told of already.
+    #[must_use]
+    pub fn told(mut self) -> Self {
+        self.told = true;
+        self
+    }
+
+    /// Whether the user has been told of it already.
+    pub fn is_told(&self) -> bool {
+        self.told
+    }
+
+    /// A local file that could not be dealt with: `doing` completes "cannot ... PATH".
+    pub fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
+        // An error about a temporary file names that one, too; what the user knows is `path`.
+        let words = error.to_string();
+        let why = words.split(" at path \"").next().unwrap_or_default();
+        let failed = Error::new(Kind::File, format!("cannot {doing} {}: {why}", path.display()));
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                failed.hint("make room on that disk; nothing was changed")
+            }
+            io::ErrorKind::PermissionDenied => failed.hint("see who owns it and what its mode is: `ls -ld` shows both"),
+            io::ErrorKind::ReadOnlyFilesystem => failed.hint("that disk cannot be written to"),
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+                failed.hint("something else stands in its place: move that away")
+            }
+            // The system's own words say it all.
+            _ => failed,
+        }
+    }
+
+    /// The same failure with `context` in front of its sentence.
+    #[must_use]
+    pub fn context(mut self, context: impl fmt::Display) -> Self {
+        self.message = printable(&format!("{context}: {}", self.message));
+        self
+    }
+
+    /// The same failure with the words of what led to it behind its sentence.
+    #[must_use]
+    pub fn because(mut self, cause: &Error) -> Self {
+        self.message = printable(&format!("{}: {}", self.message, cause.message));
+        self
+    }
+
+    /// The kind of this failure.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The sentence.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// What to do now, where that is known.
+    pub fn remedy(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
+    /// How long the platform asked us to wait before another try.
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
+impl fmt::Display for Error {
+    /// One line, or two when there is a hint.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "labctl-ssh-proxy: {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// russh's handlers want their error type to hold russh's own.
+impl From<russh::Error> for Error {
+    fn from(error: russh::Error) -> Self {
+        Error::new(Kind::Network, format!("the SSH connection failed: {error}"))
+    }
+}
+
+/// `text` on one line, without secrets and control characters and of a bounded length: the platform's words go to
+/// terminals and into SSH packets, where an escape sequence or a page of HTML would do harm.
+pub fn printable(text: &str) -> String {
+    /// Longer than any sentence of ours; a page of HTML is cut.
+    const MAX_CHARS: usize = 1000;
+    let text = secrets::hidden(text);
+    let mut out = String::with_capacity(text.len().min(MAX_CHARS));
+    let mut space = false;
+    for c in text.chars() {
+        if c.is_whitespace() {
+            space = !out.is_empty();
+        } else if !c.is_control() && !is_format(c) {
+            if std::mem::take(&mut space) {
+                out.push(' ');
+            }
+            out.push(c);
+        }
+        if out.len() >= MAX_CHARS {
+            out.push('…');
+            break;
+        }
+    }
+    out
+}
+
+/// Characters that are invisible or reorder the text around them (bidirectional controls, zero-width marks).
+fn is_format(c: char) -> bool {
+    matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, Kind, printable};
+
+    #[test]
+    fn exit_codes_are_distinct() {
+        let mut codes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.exit_code()).collect();
+        codes.sort_unstable();
+        codes.dedup();
+        assert_eq!(codes.len(), Kind::ALL.len());
+    }
+
+    #[test]
+    fn words_from_outside_are_made_harmless() {
+        assert_eq!(printable("\x1b[31mno\r\n  more\u{202e}\u{0}"), "[31mno more");
+        assert!(printable(&"x".repeat(100_000)).chars().count() <= 1001);
+    }
+
+    #[test]
+    fn shows_a_sentence_and_a_hint() {
+        let error = Error::new(Kind::NotFound, "no playground x").hint("see `list`");
+        assert_eq!(error.to_string(), "labctl-ssh-proxy: no playground x\nhint: see `list`");
+    }
+}

@@ -1,0 +1,295 @@
+//! Files that must never be seen half-written: locked, written beside and renamed over, private from the start.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::{
+    error::{Error, Result},
+    platform,
+};
+
+/// Mode of a file that may hold secrets or that only its owner should change.
+pub const PRIVATE: u32 = 0o600;
+
+/// An exclusive lock on a file beside the one it protects. The kernel releases it when the process ends, however it
+/// ends; the lock file stays, since removing it would let two holders lock two different files of one name.
+#[derive(Debug)]
+pub struct Lock {
+    file: File,
+    path: PathBuf,
+}
+
+impl Lock {
+    /// Waits for the lock of `path`, `<path>.lock`. Writers hold it for milliseconds.
+    ///
+    /// # Errors
+    /// When the folder cannot be made or the lock file cannot be opened.
+    pub fn acquire(path: &Path) -> Result<Lock> {
+        let lock = lock_path(path);
+        let file = open_lock(&lock).map_err(|e| Error::file("open", &lock, &e))?;
+        file.lock().map_err(|e| Error::file("lock", &lock, &e))?;
+        Ok(Lock { file, path: lock })
+    }
+
+    /// The lock of `path`, or `None` when another process holds it.
+    ///
+    /// # Errors
+    /// As [`Lock::acquire`].
+    pub fn try_acquire(path: &Path) -> Result<Option<Lock>> {
+        let lock = lock_path(path);
+        let file = open_lock(&lock).map_err(|e| Error::file("open", &lock, &e))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { file, path: lock })),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(e)) => Err(Error::file("lock", &lock, &e)),
+        }
+    }
+
+    /// Whether the lock's file still has its name: of one that may be removed another process may lock the next.
+    pub fn is_there(&self) -> bool {
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let id = |found: fs::Metadata| (found.dev(), found.ino());
+            fs::metadata(&self.path).map(id).ok() == self.file.metadata().map(id).ok()
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = &self.file;
+            self.path.exists()
+        }
+    }
+}
+
+fn lock_path(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    PathBuf::from(name)
+}
+
+fn open_lock(path: &Path) -> io::Result<File> {
+    if let Some(folder) = path.parent() {
+        make_private_folder(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.create(true).truncate(false).read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, PRIVATE);
+    options.open(path)
+}
+
+/// Makes `folder` and its missing parents, 0700.
+///
+/// # Errors
+/// When one of them cannot be made.
+pub fn make_private_folder(folder: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(folder)
+}
+
+/// The contents of `path`, or `None` when there is no such file. An unreadable file is an error, never an empty one.
+///
+/// # Errors
+/// When the file exists and cannot be read, or is not UTF-8.
+pub fn read_text(path: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(Error::file("read", path, &e)),
+    }
+}
+
+/// Replaces a file of ours in one step, so that a reader sees the old or the new contents and a crash leaves one of
+/// them. The file is 0600 from the moment it exists. Nothing is written when the contents are already there.
+///
+/// # Errors
+/// When the folder or the file cannot be written; the old contents are then still in place.
+pub fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
+    if fs::read(path).is_ok_and(|old| old == contents) {
+        return Ok(());
+    }
+    let failed = |e: io::Error| Error::file("write", path, &e);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    make_private_folder(folder).map_err(failed)?;
+    sweep(folder);
+    let mut file = temporary(folder).map_err(failed)?;
+    file.write_all(contents).map_err(failed)?;
+    file.as_file().sync_data().map_err(failed)?;
+    file.persist(path).map_err(|e| failed(e.error))?;
+    Ok(())
+}
+
+/// How the names of our temporaries begin.
+pub const TEMPORARY_PREFIX: &str = ".labctl-ssh-proxy-";
+
+/// A new temporary in `folder`, 0600, to be written and renamed. It is locked as long as its writer lives, so that
+/// [`sweep`] can tell it from one that a killed writer left behind.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    loop {
+        let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder)?;
+        match file.as_file().try_lock() {
+            // Between its making and its locking a sweep may have taken it for a leftover.
+            Ok(()) if file.path().try_exists()? => return Ok(file),
+            Ok(()) | Err(fs::TryLockError::WouldBlock) => {}
+            Err(fs::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => return Ok(file),
+            Err(fs::TryLockError::Error(e)) => return Err(e),
+        }
+    }
+}
+
+/// Takes away the temporaries that killed writers left in `folder`. What cannot be taken away does no harm.
+pub fn sweep(folder: &Path) {
+    let (Ok(entries), Ok(owner)) = (fs::read_dir(folder), fs::metadata(folder)) else { return };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
+            continue;
+        }
+        // A link, a pipe and what belongs to somebody else are not ours, though they may lie in a folder that all share.
+        let (path, Ok(found)) = (entry.path(), entry.metadata()) else { continue };
+        let kind = found.file_type();
+        if !(kind.is_file() || kind.is_dir()) || platform::is_strangers(&found, &owner) {
+            continue;
+        }
+        // Its writer holds the lock until it is renamed, and is then known by another name.
+        // Held until it is gone: a writer that has just made it finds it locked, or gone, and makes another.
+        let Ok(lock) = open_folder(&path) else { continue };
+        if lock.try_lock().is_err() {
+            continue;
+        }
+        let _ = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+    }
+}
+
+fn open_folder(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(windows)]
+    // FILE_FLAG_BACKUP_SEMANTICS: without it a folder cannot be opened.
+    std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0200_0000);
+    options.open(path)
+}
+
+/// A folder that goes when this is dropped, or in the next [`sweep`] after its maker was killed.
+#[derive(Debug)]
+pub struct TemporaryFolder {
+    folder: TempDir,
+    _lock: File,
+}
+
+impl TemporaryFolder {
+    /// Makes one in `place`, 0700.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn make(place: &Path) -> io::Result<TemporaryFolder> {
+        sweep(place);
+        loop {
+            let folder = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(place)?;
+            // Between its making and its locking another's sweep may have taken it for a leftover.
+            let lock = match open_folder(folder.path()) {
+                Ok(lock) => lock,
+                Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                Err(e) => return Err(e),
+            };
+            // Where folders cannot be locked, as on Windows, it is there without.
+            if !matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)) && folder.path().try_exists()? {
+                return Ok(TemporaryFolder { folder, _lock: lock });
+            }
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::{Lock, TEMPORARY_PREFIX, read_text, temporary, write_private};
+
+    #[test]
+    fn writes_privately_and_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b");
+        write_private(&path, b"one").unwrap();
+        write_private(&path, b"two").unwrap();
+        assert_eq!(read_text(&path).unwrap().as_deref(), Some("two"));
+        #[cfg(unix)]
+        assert_eq!(
+            std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).unwrap().permissions()) & 0o777,
+            0o600
+        );
+        assert_eq!(std::fs::read_dir(folder.path().join("a")).unwrap().count(), 1, "no temporary is left");
+    }
+
+    #[test]
+    fn a_leftover_is_swept_and_a_living_writers_file_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(format!("{TEMPORARY_PREFIX}left"));
+        std::fs::write(&left, "half").unwrap();
+        let mut alive = temporary(folder.path()).unwrap();
+        write_private(&folder.path().join("other"), b"x").unwrap();
+        assert!(!left.exists());
+        alive.write_all(b"whole").unwrap();
+        alive.persist(folder.path().join("file")).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+    }
+
+    /// Somebody else may have put it into a folder that all share, and opening it would wait for ever.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_pipe_in_the_way_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join(format!("{TEMPORARY_PREFIX}pipe"));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        super::sweep(folder.path());
+        assert!(pipe.exists());
+    }
+
+    #[test]
+    fn a_lock_is_exclusive_and_ends_with_its_holder() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state");
+        let held = Lock::acquire(&path).unwrap();
+        assert!(Lock::try_acquire(&path).unwrap().is_none());
+        drop(held);
+        assert!(Lock::try_acquire(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn an_unreadable_file_is_not_an_empty_one() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(read_text(folder.path()).is_err());
+        assert_eq!(read_text(&folder.path().join("none")).unwrap(), None);
+    }
+
+    /// Each of them sweeps before it writes.
+    #[test]
+    fn a_sweep_takes_no_file_that_is_just_being_made() {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for writer in 0..8 {
+                let path = folder.path().join(format!("{writer}"));
+                scope.spawn(move || {
+                    for n in 0..300 {
+                        write_private(&path, format!("{n}").as_bytes()).unwrap();
+                    }
+                });
+            }
+        });
+    }
+}

@@ -1,0 +1,244 @@
+//! `port-forward`: ports of a playground here, and ports of this computer there, until it is ended.
+//!
+//! # Layout
+//!
+//! - `spec`: forwards as ssh writes them (pure).
+//! - `way`: the way into a machine for as long as the command runs.
+//! - `local`, `remote`, `udp`: a forward each, by which side listens and what it carries; `relay.py` and `relay.pl` are
+//!   the machine's end of UDP.
+//! - `carry`: one connection, and when it is over.
+//! - `board`: what the user sees. `saved`: what the platform keeps.
+
+pub mod board;
+pub mod carry;
+pub mod local;
+pub mod remote;
+pub mod saved;
+pub mod spec;
+pub mod udp;
+pub mod way;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::task::JoinSet;
+
+use crate::{
+    app::App,
+    error::{Error, Kind, Result},
+    find,
+    labs::{Labs, wire::Play},
+    platform::{ended_by_signal, raise_open_files},
+    spinner::Spinner,
+    target::Target,
+};
+
+use board::{Board, Row, View, What};
+use local::{Listeners, Local};
+use remote::{Listener, Remote};
+use spec::{Listen, Place, Spec};
+use udp::{Relay, Udp};
+use way::Way;
+
+/// Which side listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// This computer: `-L`.
+    Local,
+    /// The machine: `-R`.
+    Remote,
+}
+
+impl Side {
+    /// The option that says so.
+    pub fn option(self) -> &'static str {
+        match self {
+            Side::Local => "-L",
+            Side::Remote => "-R",
+        }
+    }
+}
+
+/// A forward that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// Which side listens.
+    pub side: Side,
+    /// From where to where.
+    pub spec: Spec,
+    /// The machine, where it is not the one of the command.
+    pub machine: Option<String>,
+}
+
+/// What `port-forward` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The playground: its id, host name or title. A host name may name the machine, too.
+    pub playground: String,
+    /// The machine; the first one when nothing is said.
+    pub machine: Option<String>,
+    /// The forwards of the command line.
+    pub forwards: Vec<Forward>,
+    /// Also those that are saved.
+    pub restore: bool,
+    /// Save those of the command line.
+    pub save: bool,
+    /// Carry TCP over SSH.
+    pub over_ssh: bool,
+    /// How long an idle UDP peer is remembered.
+    pub udp_idle: Option<Duration>,
+    /// Say it in JSON.
+    pub json: bool,
+}
+
+/// Finds the play that an argument names, and the machine where it is a host name with one.
+///
+/// # Errors
+/// As [`find::by_argument`].
+pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Result<(Play, Option<String>)> {
+    let play = find::by_argument(labs, argument).await?;
+    let named = Target::parse(argument).ok().and_then(|target| target.machine);
+    Ok((play, machine.map(ToOwned::to_owned).or(named)))
+}
+
+/// `port-forward`: runs until a signal ends it. Gives the exit code, 128 and the number of the signal.
+///
+/// # Errors
+/// When a forward cannot be set up, or the playground is gone for good.
+pub async fn run(app: &App, request: &Request) -> Result<u8> {
+    let board = Board::new(View::new(request.json));
+    let forwarded = forward(app, request, &board);
+    let ended = tokio::select! {
+        ended = forwarded => ended.map(|()| 0),
+        never = board.show() => match never {},
+        signal = ended_by_signal() => Ok(128 + signal),
+    };
+    board.end();
+    ended
+}
+
+/// A forward whose listener on this side is open already: that fails before anything is woken.
+enum Bound {
+    Local(Place, Listeners),
+    Udp((String, u16), Vec<tokio::net::UdpSocket>),
+    Remote(Listen, Place),
+}
+
+impl Bound {
+    async fn new(Forward { side, spec, .. }: &Forward) -> Result<Bound> {
+        match (side, spec.udp, &spec.listen, &spec.to) {
+            (Side::Remote, true, ..) => {
+                Err(Error::new(Kind::Usage, format!("`{spec}`: the machine listens for no UDP"))
+                    .hint("UDP is forwarded by -L only"))
+            }
+            (Side::Remote, false, listen, to) => Ok(Bound::Remote(listen.clone(), to.clone())),
+            (Side::Local, true, Listen::Port(bind, port), Place::Port(host, to)) => {
+                Ok(Bound::Udp((host.clone(), *to), udp::bind(bind, *port).await?))
+            }
+            (Side::Local, _, listen, to) => Ok(Bound::Local(to.clone(), Listeners::bind(listen).await?)),
+        }
+    }
+}
+
+async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()> {
+    let labs = app.labs().await?;
+    let (play, machine) = find_play(&labs, &request.playground, request.machine.as_deref()).await?;
+    let machine = find::machine(&play, machine.as_deref())?.name.clone();
+    let mut wanted = request.forwards.clone();
+    let records: Vec<_> = if request.save {
+        wanted.iter().map(|forward| saved::record(forward, &machine)).collect::<Result<_>>()?
+    } else {
+        Vec::new()
+    };
+    if request.restore {
+        for record in labs.port_forwards(&play.id).await? {
+            let forward = saved::forward(&record)?;
+            let on = |forward: &Forward| forward.machine.clone().unwrap_or_else(|| machine.clone());
+            let same =
+                |other: &Forward| other.side == forward.side && other.spec == forward.spec && on(other) == on(&forward);
+            if !wanted.iter().any(same) {
+                wanted.push(forward);
+            }
+        }
+    }
+    if wanted.is_empty() {
+        return Err(match request.restore {
+            true => Error::new(Kind::NotFound, format!("playground {} has no saved forwards", play.id))
+                .hint("--save with -L or -R saves some"),
+            false => Error::new(Kind::Usage, "there is nothing to forward").hint("say -L, -R or --restore"),
+        });
+    }
+    raise_open_files();
+    let mut bound = Vec::new();
+    let mut ways = BTreeMap::new();
+    for forward in &wanted {
+        let name = forward.machine.as_deref().unwrap_or(&machine);
+        if !ways.contains_key(name) {
+            let machine = find::machine(&play, Some(name))?;
+            let way = Way::new(app, &labs, &play, machine, machine.default_user(), board)?;
+            ways.insert(name.to_owned(), Arc::new(way));
+        }
+        bound.push((Bound::new(forward).await?, Arc::clone(&ways[name])));
+    }
+    begin(app, &play, ways.values(), board).await?;
+    let mut tasks = JoinSet::new();
+    for (bound, way) in bound {
+        start(&mut tasks, bound, way, request, board).await?;
+    }
+    saved::save(&labs, &play, &records).await?;
+    board.ready();
+    // A forward ends by itself only when the playground is gone.
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|e| Error::new(Kind::Internal, format!("a forward broke: {e}")))??;
+    }
+    Ok(())
+}
+
+/// Wakes what the ways lead to: to forward is a deliberate act.
+///
+/// # Errors
+/// As [`crate::wake::Wake::tunnel`].
+pub async fn begin<'a>(app: &App, play: &Play, ways: impl Iterator<Item = &'a Arc<Way>>, board: &Board) -> Result<()> {
+    app.memory().deliberate(&play.id)?;
+    for way in ways {
+        if board.is_json() {
+            way.begin(app.settings.wake_limit(), board).await?;
+        } else {
+            way.begin(app.settings.wake_limit(), &Spinner::new()).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn start(
+    tasks: &mut JoinSet<Result<()>>,
+    bound: Bound,
+    way: Arc<Way>,
+    request: &Request,
+    board: &Arc<Board>,
+) -> Result<()> {
+    let row = |kind, protocol, address: String, to: String| -> Arc<Row> {
+        board.listening(What { kind, protocol, machine: way.machine().to_owned(), address, to })
+    };
+    let board = Arc::clone(board);
+    match bound {
+        Bound::Local(to, listeners) => {
+            let row = row("local", listeners.protocol(), listeners.address(), to.to_string());
+            let local = Local { way, to, over_ssh: request.over_ssh, board, row };
+            tasks.spawn(local.serve(listeners));
+        }
+        Bound::Udp((host, port), sockets) => {
+            let relay = Relay::start(&way, &host, port).await?;
+            let address = sockets.first().and_then(|s| s.local_addr().ok()).map(local::shown).unwrap_or_default();
+            let row = row("local", "udp", address, spec::address(&host, port));
+            let idle = request.udp_idle.unwrap_or(udp::IDLE);
+            tasks.spawn(Udp { way, to: (host, port), idle, board, row }.serve(sockets, relay));
+        }
+        Bound::Remote(listen, to) => {
+            let (listener, address) = Listener::open(&way, &listen).await?;
+            let protocol = if matches!(listen, Listen::Socket(_)) { "unix" } else { "tcp" };
+            let row = row("remote", protocol, address, to.to_string());
+            tasks.spawn(Remote { way, listen, to, board, row }.serve(listener));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,339 @@
+//! Forwards as `ssh -L` and `ssh -R` write them. Pure.
+//!
+//! | `-L` | listens here | leads, on the machine, to |
+//! | --- | --- | --- |
+//! | `[BIND:]PORT:HOST:HOSTPORT` | a port | a host and port |
+//! | `[BIND:]PORT:SOCKET` | a port | a Unix socket |
+//! | `SOCKET:HOST:HOSTPORT` | a Unix socket | a host and port |
+//! | `SOCKET:SOCKET` | a Unix socket | a Unix socket |
+//!
+//! `-R` reads the same with the sides exchanged. An address in brackets may have colons (`[::1]:80:[fe80::1]:80`), `\`
+//! takes the meaning from the character behind it, and what has a `/` is the path of a socket. No `BIND` means the
+//! loopback interface; an empty one and `*` mean all. `/udp` after the last port forwards datagrams (`-L` only); `/tcp`
+//! may be said, too.
+
+use std::{fmt, str::FromStr};
+
+use crate::error::{Error, Kind, Result};
+
+/// One forward.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// Where the one side listens.
+    pub listen: Listen,
+    /// Where the other side leads to.
+    pub to: Place,
+    /// Datagrams instead of connections.
+    pub udp: bool,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// A port; 0 means one that is free.
+    Port(Bind, u16),
+    /// A Unix socket.
+    Socket(String),
+}
+
+/// On which of a computer's addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// The loopback interface.
+    Loopback,
+    /// All.
+    All,
+    /// This one.
+    Host(String),
+}
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A host and a port.
+    Port(String, u16),
+    /// A Unix socket.
+    Socket(String),
+}
+
+impl FromStr for Spec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Spec> {
+        let refuse = |why: &str| {
+            Error::new(Kind::Usage, format!("`{text}` is not a forward: {why}")).hint(
+                "write [BIND:]PORT:HOST:HOSTPORT; either side may be the path of a Unix socket, /udp may follow HOSTPORT",
+            )
+        };
+        let (rest, udp) = protocol(text);
+        let fields = fields(rest).map_err(refuse)?;
+        let port = |field: &Field| field.port().ok_or_else(|| refuse(&format!("`{}` is not a port", field.text)));
+        let target = |host: &Field, number: &Field| match (host.text.as_str(), port(number)?) {
+            ("", _) => Err(refuse("the host to connect to is missing")),
+            (_, 0) => Err(refuse("there is no port 0 to connect to")),
+            (host, _) if !is_host(host) => Err(refuse(&format!("`{host}` is not a host"))),
+            (host, number) => Ok(Place::Port(host.to_owned(), number)),
+        };
+        let bind = |field: &Field| match field.text.as_str() {
+            "" | "*" => Ok(Bind::All),
+            "localhost" => Ok(Bind::Loopback),
+            host if is_host(host) => Ok(Bind::Host(host.to_owned())),
+            host => Err(refuse(&format!("`{host}` is not an address"))),
+        };
+        let (listen, to) = match fields.as_slice() {
+            [from, to] if from.is_path && to.is_path => (from.socket(), Place::Socket(to.text.clone())),
+            [from, to] if to.is_path => (Listen::Port(Bind::Loopback, port(from)?), Place::Socket(to.text.clone())),
+            [from, host, number] if from.is_path => (from.socket(), target(host, number)?),
+            [on, from, to] if to.is_path => (Listen::Port(bind(on)?, port(from)?), Place::Socket(to.text.clone())),
+            [from, host, number] => (Listen::Port(Bind::Loopback, port(from)?), target(host, number)?),
+            [on, from, host, number] if !fields.iter().any(|field| field.is_path) => {
+                (Listen::Port(bind(on)?, port(from)?), target(host, number)?)
+            }
+            [_] | [_, _] => return Err(refuse("where it leads to is missing (a SOCKS proxy is not offered)")),
+            [..] => return Err(refuse("it has too many parts; write an IPv6 address in brackets")),
+        };
+        if udp && !matches!((&listen, &to), (Listen::Port(..), Place::Port(..))) {
+            return Err(refuse("datagrams go from a port to a port"));
+        }
+        Ok(Spec { listen, to, udp })
+    }
+}
+
+/// Takes `/udp` or `/tcp` off the port at the end.
+fn protocol(text: &str) -> (&str, bool) {
+    for (suffix, udp) in [("/udp", true), ("/tcp", false)] {
+        if let Some(rest) = text.strip_suffix(suffix)
+            && rest.rsplit_once(':').is_some_and(|(before, port)| is_number(port) && !before.ends_with('\\'))
+        {
+            return (rest, udp);
+        }
+    }
+    (text, false)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[derive(Default)]
+struct Field {
+    text: String,
+    is_path: bool,
+}
+
+impl Field {
+    fn port(&self) -> Option<u16> {
+        if is_number(&self.text) { self.text.parse().ok() } else { None }
+    }
+
+    fn socket(&self) -> Listen {
+        Listen::Socket(self.text.clone())
+    }
+}
+
+/// Whether `text` can be a host's name or address, with a zone.
+fn is_host(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'%'))
+}
+
+/// Splits at the colons, as OpenSSH does.
+fn fields(text: &str) -> Result<Vec<Field>, &'static str> {
+    if text.chars().any(char::is_control) {
+        return Err("it has a control character");
+    }
+    let mut all = Vec::new();
+    let mut rest = text;
+    loop {
+        let mut field = Field::default();
+        if let Some(inside) = rest.strip_prefix('[') {
+            let (address, behind) = inside.split_once(']').ok_or("a bracket is not closed")?;
+            if address.is_empty() || address.contains(['[', '/']) {
+                return Err("there is no address in the brackets");
+            }
+            field.text = address.to_owned();
+            all.push(field);
+            match behind.strip_prefix(':') {
+                Some(more) => rest = more,
+                None if behind.is_empty() => return Ok(all),
+                None => return Err("a bracket is followed by something other than a colon"),
+            }
+            continue;
+        }
+        let mut chars = rest.char_indices();
+        let mut more = None;
+        while let Some((i, c)) = chars.next() {
+            match c {
+                ':' => {
+                    more = Some(&rest[i + 1..]);
+                    break;
+                }
+                '\\' => field.text.push(chars.next().ok_or("it ends with a backslash")?.1),
+                c => {
+                    field.is_path |= c == '/';
+                    field.text.push(c);
+                }
+            }
+        }
+        if !field.is_path && field.text.contains(char::is_whitespace) {
+            return Err("it has a space");
+        }
+        all.push(field);
+        match more {
+            Some(more) => rest = more,
+            None => return Ok(all),
+        }
+    }
+}
+
+/// `HOST:PORT`, with brackets where they are needed.
+pub fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// A path so that it is one field: what means something to [`fields`] is escaped, and so is what would pass for a port
+/// with a [`protocol`], `10/tcp`.
+fn escaped(path: &str) -> String {
+    let path = path.replace('\\', "\\\\").replace(':', "\\:");
+    if path.starts_with(|c: char| c == '[' || c.is_ascii_digit()) { format!("\\{path}") } else { path }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Port(Bind::Loopback, port) => write!(f, "{port}"),
+            Listen::Port(Bind::All, port) => write!(f, "*:{port}"),
+            Listen::Port(Bind::Host(host), port) => f.write_str(&address(host, *port)),
+            Listen::Socket(path) => f.write_str(&escaped(path)),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Port(host, port) => f.write_str(&address(host, *port)),
+            Place::Socket(path) => f.write_str(&escaped(path)),
+        }
+    }
+}
+
+impl fmt::Display for Spec {
+    /// As it could have been written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}{}", self.listen, self.to, if self.udp { "/udp" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Bind, Listen, Place, Spec};
+
+    fn read(text: &str) -> Spec {
+        text.parse().unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn port(bind: Bind, number: u16) -> Listen {
+        Listen::Port(bind, number)
+    }
+
+    #[test]
+    fn reads_all_forms_of_ssh() {
+        let web = Place::Port("web".into(), 80);
+        let socket = Place::Socket("/run/docker.sock".into());
+        let here = Listen::Socket("/tmp/s".into());
+        for (text, listen, to) in [
+            ("8080:web:80", port(Bind::Loopback, 8080), &web),
+            ("127.0.0.1:8080:web:80", port(Bind::Host("127.0.0.1".into()), 8080), &web),
+            ("localhost:8080:web:80", port(Bind::Loopback, 8080), &web),
+            ("*:8080:web:80", port(Bind::All, 8080), &web),
+            (":8080:web:80", port(Bind::All, 8080), &web),
+            ("[::1]:8080:[web]:80", port(Bind::Host("::1".into()), 8080), &web),
+            ("8080:/run/docker.sock", port(Bind::Loopback, 8080), &socket),
+            ("[::]:8080:/run/docker.sock", port(Bind::Host("::".into()), 8080), &socket),
+            ("/tmp/s:web:80", here.clone(), &web),
+            ("/tmp/s:/run/docker.sock", here.clone(), &socket),
+            ("0:web:80", port(Bind::Loopback, 0), &web),
+            ("8080:web:80/tcp", port(Bind::Loopback, 8080), &web),
+        ] {
+            assert_eq!(read(text), Spec { listen, to: to.clone(), udp: false }, "{text}");
+        }
+        assert_eq!(read("1:[fe80::1%eth0]:2").to, Place::Port("fe80::1%eth0".into(), 2));
+        assert_eq!(read(r"/a\:b:./c").listen, Listen::Socket("/a:b".into()));
+        assert!(read("5353:8.8.8.8:53/udp").udp && read("[::1]:53:[2001::1]:53/udp").udp);
+        assert_eq!(read("1:/run/udp").to, Place::Socket("/run/udp".into()));
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn a_path_that_looks_like_a_port_with_a_protocol_stays_a_path() {
+        for text in [r"/:\10/tcp", r"1:\10/udp", r"\1/x:\[/y"] {
+            assert_eq!(read(&read(text).to_string()), read(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_with_the_reason() {
+        for (text, why) in [
+            ("", "missing"),
+            ("8080", "SOCKS"),
+            ("localhost:8080", "SOCKS"),
+            ("8080:web", "SOCKS"),
+            ("8080::80", "host to connect to"),
+            ("8080:web:0", "no port 0"),
+            ("8080:web:x", "`x` is not a port"),
+            ("x:web:80", "`x` is not a port"),
+            ("65536:web:80", "`65536` is not a port"),
+            ("+80:web:80", "`+80` is not a port"),
+            ("::1:8080:web:80", "too many"),
+            ("[::1:8080:web:80", "not closed"),
+            ("[::1]8080:web:80", "followed by"),
+            ("8080:w b:80", "space"),
+            ("8080:web:80\n", "control"),
+            ("8080:web:80\\", "backslash"),
+            ("/tmp/s:web:80/udp", "from a port to a port"),
+            ("a:1:b:/x", "too many"),
+        ] {
+            let error = text.parse::<Spec>().unwrap_err();
+            assert!(error.message().contains(why), "{text}: {error}");
+        }
+    }
+
+    fn host() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-z0-9.-]{1,12}", "[0-9a-f:]{2,20}"]
+            .prop_filter("an address of its own", |host| host != "localhost" && host != "*")
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        r"/[a-z:\\ .]{0,10}[a-z]"
+    }
+
+    fn spec() -> impl Strategy<Value = Spec> {
+        let bind = prop_oneof![Just(Bind::Loopback), Just(Bind::All), host().prop_map(Bind::Host)];
+        let listen = prop_oneof![
+            (bind, any::<u16>()).prop_map(|(bind, port)| Listen::Port(bind, port)),
+            path().prop_map(Listen::Socket)
+        ];
+        let to =
+            prop_oneof![(host(), 1..=u16::MAX).prop_map(|(h, p)| Place::Port(h, p)), path().prop_map(Place::Socket)];
+        (listen, to, any::<bool>()).prop_map(|(listen, to, udp)| {
+            let udp = udp && matches!((&listen, &to), (Listen::Port(..), Place::Port(..)));
+            Spec { listen, to, udp }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(spec in spec()) {
+            prop_assert_eq!(read(&spec.to_string()), spec);
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(text in r"[0-9a-c:/\\\[\]*. ]{0,24}|.*") {
+            if let Ok(spec) = text.parse::<Spec>() {
+                prop_assert_eq!(read(&spec.to_string()), spec);
+            }
+        }
+    }
+}

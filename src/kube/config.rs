@@ -1,0 +1,410 @@
+//! A kubeconfig that leads to other addresses: only `server` and `tls-server-name` change, everything else stays as it
+//! is, byte for byte. Pure.
+//!
+//! It comes from a playground, and kubectl obeys it on the user's computer: one that is more than keys and addresses is
+//! refused.
+//!
+//! The text is edited where the YAML reader says that a value stands, and then read again: a result in which anything
+//! else differs is refused.
+
+use hyper::Uri;
+use serde::Deserialize;
+use serde_json::Value;
+use serde_saphyr::{Spanned, options::MergeKeyPolicy};
+
+use crate::error::{Error, Kind, Result};
+
+#[derive(Deserialize)]
+struct Kubeconfig {
+    clusters: Option<Vec<NamedCluster>>,
+}
+
+#[derive(Deserialize)]
+struct NamedCluster {
+    #[serde(default)]
+    name: String,
+    cluster: Cluster,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Cluster {
+    server: Spanned<String>,
+    tls_server_name: Option<String>,
+    #[serde(default)]
+    insecure_skip_tls_verify: bool,
+}
+
+/// An API server, as the machine reaches it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its name or address, without brackets.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+}
+
+fn damaged(why: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Answer, format!("the playground's kubeconfig cannot be used: {why}"))
+}
+
+/// Reads YAML as JSON's values.
+///
+/// # Errors
+/// When it is not YAML, in the reader's words.
+pub fn value(text: &str) -> Result<Value, String> {
+    serde_saphyr::from_str(text).map_err(|e| e.to_string().lines().next().unwrap_or_default().to_owned())
+}
+
+fn parse(text: &str) -> Result<Vec<NamedCluster>> {
+    let config: Kubeconfig =
+        serde_saphyr::from_str(text).map_err(|e| damaged(e.to_string().lines().next().unwrap_or_default()))?;
+    match config.clusters {
+        Some(clusters) if !clusters.is_empty() => Ok(clusters),
+        Some(_) | None => Err(damaged("it has no clusters")),
+    }
+}
+
+/// The address of a cluster, and the server in it.
+fn server(cluster: &NamedCluster) -> Result<(Uri, Server)> {
+    let url = &cluster.cluster.server.value;
+    let refuse = || damaged(format!("`{url}`, the server of cluster {}, is no address", cluster.name));
+    let uri: Uri = url.parse().map_err(|_| refuse())?;
+    let default = match uri.scheme_str() {
+        Some("https") => 443,
+        Some("http") => 80,
+        Some(_) | None => return Err(refuse()),
+    };
+    let host = uri.host().ok_or_else(refuse)?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = uri.port_u16().unwrap_or(default);
+    Ok((uri, Server { host, port }))
+}
+
+/// What may stand in a kubeconfig, in a cluster and in a user of it: what is known to stay within the connection. Not a
+/// list of what is dangerous, because programs differ in how they read a key, and learn new ones.
+const CONFIG: [&str; 8] =
+    ["apiVersion", "clusters", "contexts", "current-context", "extensions", "kind", "preferences", "users"];
+const CLUSTER: [&str; 6] = [
+    "certificate-authority-data",
+    "disable-compression",
+    "extensions",
+    "insecure-skip-tls-verify",
+    "server",
+    "tls-server-name",
+];
+const USER: [&str; 10] = [
+    "as",
+    "as-groups",
+    "as-uid",
+    "as-user-extra",
+    "client-certificate-data",
+    "client-key-data",
+    "extensions",
+    "password",
+    "token",
+    "username",
+];
+
+/// What a key that is not allowed makes kubectl do.
+fn effect(key: &str) -> &'static str {
+    match key.to_ascii_lowercase().as_str() {
+        "exec" | "auth-provider" => "runs a program on this computer",
+        "certificate-authority" | "client-certificate" | "client-key" | "tokenfile" => "reads a file of this computer",
+        "proxy-url" => "leads through a proxy",
+        _ => "has a part that is not known to be harmless here",
+    }
+}
+
+/// Whether the kubeconfig of playground `play` holds nothing but keys and addresses.
+///
+/// # Errors
+/// [`Kind::Refused`] when a program that uses it would run another, read the user's files or go elsewhere;
+/// [`Kind::Answer`] when the text is no kubeconfig.
+pub fn check(text: &str, play: &str) -> Result<()> {
+    // Readers differ in what wins where a key is merged (`<<`), and in what they make of tags.
+    let strict = serde_saphyr::options! { merge_keys: MergeKeyPolicy::Error, reject_unsupported_tags: true };
+    let config: Value = serde_saphyr::from_str_with_options(text, strict)
+        .map_err(|e| damaged(e.to_string().lines().next().unwrap_or_default()))?;
+    let only = |of: &str, value: &Value, allowed: &[&str]| {
+        let members = match value {
+            Value::Null => return Ok(()),
+            value => value.as_object().ok_or_else(|| damaged("one of its parts is not what it should be"))?,
+        };
+        let Some(key) = members.keys().find(|key| !allowed.contains(&key.as_str())) else { return Ok(()) };
+        let what = effect(key);
+        Err(Error::new(Kind::Refused, format!("the kubeconfig of playground {play} {what} (`{key}`{of})")).hint(
+            "it may hold keys and tokens only (`*-data`, `token`): look at ~/.kube/config in the playground; \
+             `kubectl config view --raw --flatten` there puts the contents of files in their place",
+        ))
+    };
+    only("", &config, &CONFIG)?;
+    for (list, body, allowed) in [("clusters", "cluster", &CLUSTER[..]), ("users", "user", &USER[..])] {
+        let items = match &config[list] {
+            Value::Null => continue,
+            items => items.as_array().ok_or_else(|| damaged(format!("its {list} are no list")))?,
+        };
+        for item in items {
+            let of = format!(" of {body} {}", item["name"].as_str().unwrap_or_default());
+            only(&of, item, &["name", body])?;
+            only(&of, &item[body], allowed)?;
+        }
+    }
+    Ok(())
+}
+
+/// The servers of all clusters, in order.
+///
+/// # Errors
+/// [`Kind::Answer`] when the text is no kubeconfig.
+pub fn servers(text: &str) -> Result<Vec<Server>> {
+    parse(text)?.iter().map(|cluster| Ok(server(cluster)?.1)).collect()
+}
+
+/// The text with each cluster's server at `127.0.0.1` and the port that `port` gives for it. The certificate is still
+/// checked against the name it had, unless the kubeconfig names another or asks for no check.
+///
+/// # Errors
+/// [`Kind::Answer`] when the text is no kubeconfig, or one that cannot be edited.
+pub fn redirect(text: &str, port: impl Fn(&Server) -> u16) -> Result<String> {
+    let mut expected = value(text).map_err(damaged)?;
+    let mut edits = Vec::new();
+    for (i, named) in parse(text)?.iter().enumerate() {
+        let (uri, server) = server(named)?;
+        let path = uri.path_and_query().map(ToString::to_string).filter(|path| path != "/").unwrap_or_default();
+        let scheme = uri.scheme_str().unwrap_or("https");
+        let url = format!("{scheme}://127.0.0.1:{}{path}", port(&server));
+        let cluster = &mut expected["clusters"][i]["cluster"];
+        cluster["server"] = url.clone().into();
+        let Cluster { server: at, tls_server_name, insecure_skip_tls_verify } = &named.cluster;
+        let name = scheme == "https" && tls_server_name.is_none() && !insecure_skip_tls_verify;
+        if name {
+            cluster["tls-server-name"] = server.host.clone().into();
+        }
+        let span = at.referenced.span();
+        let range = span.byte_offset().zip(span.byte_len()).and_then(|(from, len)| {
+            let from = usize::try_from(from).ok()?;
+            Some(from..from + usize::try_from(len).ok()?)
+        });
+        let range = range.filter(|range| text.is_char_boundary(range.start) && text.is_char_boundary(range.end));
+        let range = range.ok_or_else(|| damaged("it cannot be told where its parts stand"))?;
+        edits.push((range, url, name.then_some(server.host)));
+    }
+    // From behind, so that what is before an edit stays where it is.
+    edits.sort_by_key(|(range, ..)| std::cmp::Reverse(range.start));
+    let mut edited = text.to_owned();
+    for (range, url, name) in edits {
+        if let Some(name) = name {
+            let (at, insertion) = beside(text, &range, &name);
+            edited.insert_str(at, &insertion);
+        }
+        let quote = text[range.clone()].chars().next().filter(|c| matches!(c, '"' | '\'')).map(String::from);
+        let quote = quote.unwrap_or_default();
+        edited.replace_range(range, &format!("{quote}{url}{quote}"));
+    }
+    match value(&edited) {
+        Ok(after) if after == expected => Ok(edited),
+        Ok(_) | Err(_) => Err(damaged("it is written in a way that cannot be edited")),
+    }
+}
+
+/// Where `tls-server-name` goes beside the server that stands at `range`, and what to insert there.
+fn beside(text: &str, range: &std::ops::Range<usize>, name: &str) -> (usize, String) {
+    let line = text[..range.start].rfind('\n').map_or(0, |i| i + 1);
+    let before = &text[line..range.start];
+    let key = before.trim_start_matches(' ');
+    let indent = &before[..before.len() - key.len()];
+    if !matches!(key.trim_end().trim_end_matches(':').trim_end(), "server" | "\"server\"" | "'server'") {
+        // Between the braces of a flow mapping.
+        return (range.end, format!(", \"tls-server-name\": \"{name}\""));
+    }
+    match text[range.end..].find('\n') {
+        Some(end) => {
+            let end = range.end + end;
+            let newline = if text[..end].ends_with('\r') { "\r\n" } else { "\n" };
+            (end + 1, format!("{indent}tls-server-name: \"{name}\"{newline}"))
+        }
+        None => (text.len(), format!("\n{indent}tls-server-name: \"{name}\"")),
+    }
+}
+
+/// What a kubeconfig uses by itself: the cluster, the user and the namespace of its current context, else its first.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Current {
+    /// The body of the cluster.
+    pub cluster: Value,
+    /// The body of the user.
+    pub user: Value,
+    /// The namespace, where one is set.
+    pub namespace: Option<String>,
+}
+
+/// What `text` uses by itself.
+///
+/// # Errors
+/// [`Kind::Answer`] when it has no context that leads to a cluster.
+pub fn current(text: &str) -> Result<Current> {
+    let config = value(text).map_err(damaged)?;
+    let named = |list: &str, name: &Value, body: &str| {
+        let items = config[list].as_array()?;
+        items.iter().find(|item| item["name"] == *name).map(|item| item[body].clone())
+    };
+    let context = named("contexts", &config["current-context"], "context")
+        .or_else(|| Some(config["contexts"].as_array()?.first()?["context"].clone()))
+        .ok_or_else(|| damaged("it has no context"))?;
+    let cluster =
+        named("clusters", &context["cluster"], "cluster").ok_or_else(|| damaged("its context has no cluster"))?;
+    Ok(Current {
+        cluster,
+        user: named("users", &context["user"], "user").unwrap_or_else(|| serde_json::json!({})),
+        namespace: context["namespace"].as_str().map(ToOwned::to_owned),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::{CLUSTER, Server, USER, check, current, redirect, servers};
+    use crate::error::Kind;
+
+    const KUBEADM: &str = "\
+# of kubeadm
+apiVersion: v1
+clusters:
+- cluster:
+    certificate-authority-data: AAAA
+    server: https://172.16.0.2:6443   # the API
+  name: kubernetes
+contexts:
+- context:
+    cluster: kubernetes
+    user: kubernetes-admin
+  name: kubernetes-admin@kubernetes
+current-context: kubernetes-admin@kubernetes
+kind: Config
+preferences: {}
+users:
+- name: kubernetes-admin
+  user:
+    client-certificate-data: BBBB
+";
+
+    #[test]
+    fn only_the_server_and_the_name_change() {
+        assert_eq!(servers(KUBEADM).unwrap(), [Server { host: "172.16.0.2".into(), port: 6443 }]);
+        let edited = redirect(KUBEADM, |_| 4321).unwrap();
+        let diff: Vec<_> = edited.lines().filter(|line| !KUBEADM.lines().any(|old| old == *line)).collect();
+        expect![[r#"
+            [
+                "    server: https://127.0.0.1:4321   # the API",
+                "    tls-server-name: \"172.16.0.2\"",
+            ]
+        "#]]
+        .assert_debug_eq(&diff);
+        assert_eq!(edited.lines().count(), KUBEADM.lines().count() + 1);
+        assert_eq!(current(&edited).unwrap().cluster["server"], "https://127.0.0.1:4321");
+    }
+
+    #[test]
+    fn every_way_to_write_it_is_edited_or_refused() {
+        for (text, expected) in [
+            (
+                r#"{"clusters": [{"name": "a", "cluster": {"server": "https://a:1/x"}}]}"#,
+                Some(
+                    r#"{"clusters": [{"name": "a", "cluster": {"server": "https://127.0.0.1:9/x", "tls-server-name": "a"}}]}"#,
+                ),
+            ),
+            (
+                "clusters:\r\n- cluster:\r\n    server: 'https://[::1]:1'\r\n",
+                Some(
+                    "clusters:\r\n- cluster:\r\n    server: 'https://127.0.0.1:9'\r\n    tls-server-name: \"::1\"\r\n",
+                ),
+            ),
+            (
+                "clusters:\n- cluster: {server: https://a}",
+                Some("clusters:\n- cluster: {server: https://127.0.0.1:9, \"tls-server-name\": \"a\"}"),
+            ),
+            ("clusters:\n- cluster:\n    server: https://é.x", None),
+            (
+                "clusters:\n- cluster:\n    server: https://a",
+                Some("clusters:\n- cluster:\n    server: https://127.0.0.1:9\n    tls-server-name: \"a\""),
+            ),
+            (
+                "clusters:\n- cluster:\n    tls-server-name: own\n    server: https://a\n",
+                Some("clusters:\n- cluster:\n    tls-server-name: own\n    server: https://127.0.0.1:9\n"),
+            ),
+            (
+                "clusters:\n- cluster:\n    insecure-skip-tls-verify: true\n    server: https://a\n",
+                Some("clusters:\n- cluster:\n    insecure-skip-tls-verify: true\n    server: https://127.0.0.1:9\n"),
+            ),
+            (
+                "# é\nclusters:\n- cluster:\n    server: http://a\n",
+                Some("# é\nclusters:\n- cluster:\n    server: http://127.0.0.1:9\n"),
+            ),
+            ("clusters: []\n", None),
+            ("hello", None),
+            ("", None),
+            ("clusters:\n- cluster:\n    server: unix:///x\n", None),
+        ] {
+            assert_eq!(redirect(text, |_| 9).ok().as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_kubeconfig_that_is_more_than_data_is_refused() {
+        check(KUBEADM, "x").unwrap();
+        let (cluster, user) = ("clusters: [{name: c, cluster: {server: https://a}}]\n", "users:\n- name: u\n  user:\n");
+        for (text, what) in [
+            (format!("{user}    exec:\n      command: sh\n"), "runs a program on this computer (`exec` of user u)"),
+            ("users: [{name: u, user: {exec: {command: sh}}}]".into(), "(`exec` of user u)"),
+            (r#"{"users":[{"user":{"\u0065xec":{}},"name":"u"}]}"#.into(), "(`exec` of user u)"),
+            (r#"users: [{name: u, user: {"\x65xec": {}}}]"#.into(), "(`exec` of user u)"),
+            (format!("{user}    ? exec\n    : {{command: sh}}\n"), "(`exec` of user u)"),
+            (format!("{user}    Exec: {{}}\n"), "runs a program"),
+            (format!("{user}    auth-provider: {{name: gcp}}\n"), "runs a program"),
+            (format!("{user}    tokenFile: /a\n"), "reads a file of this computer (`tokenFile` of user u)"),
+            (format!("{user}    client-key: /a\n"), "reads a file"),
+            (format!("{user}    client-certificate: /a\n"), "reads a file"),
+            ("clusters: [{name: c, cluster: {certificate-authority: /a}}]".into(), "reads a file"),
+            ("clusters: [{name: c, cluster: {proxy-url: http://a}}]".into(), "leads through a proxy"),
+            (format!("{user}    ſomething: 1\n"), "not known to be harmless"),
+            (format!("{user}    token: a\n  User: {{exec: {{}}}}\n"), "not known to be harmless"),
+            (format!("{user}    token: a\nUsers: []\n"), "not known to be harmless"),
+        ] {
+            let error = check(&format!("{text}\n"), "x").unwrap_err();
+            assert!(error.kind() == Kind::Refused && error.message().contains(what), "{text}: {error}");
+        }
+        // Where readers of YAML differ, it is refused one way or the other.
+        for text in [
+            format!("{user}    !!binary ZXhlYw==: {{command: sh}}\n"),
+            format!("{user}    token: a\n  user: {{exec: {{}}}}\n"),
+            format!("{user}    token: a\nusers: [{{name: u, user: {{exec: {{}}}}}}]\n"),
+            format!("a: &a {{exec: {{}}}}\n{user}    <<: *a\n"),
+            format!("preferences: &a {{exec: {{}}}}\n{user}    <<: *a\n"),
+            format!("{user}    token: a\n---\nusers: [{{name: u, user: {{exec: {{}}}}}}]\n"),
+            format!("{user}    token: a\n<<: {{users: [{{name: u, user: {{exec: {{}}}}}}]}}\n"),
+            "users: {a: {exec: {}}}".into(),
+            "users: [[exec]]".into(),
+        ] {
+            assert!(check(&format!("{cluster}{text}"), "x").is_err(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn only_what_is_known_passes(key in "[a-zA-Z-]{1,24}|exec|token|server|client-key(-data)?", of_user: bool) {
+            let (list, body, allowed) =
+                if of_user { ("users", "user", &USER[..]) } else { ("clusters", "cluster", &CLUSTER[..]) };
+            let text = json!({ list: [{ "name": "n", body: { &key: "x" } }] }).to_string();
+            prop_assert_eq!(check(&text, "x").is_ok(), allowed.contains(&key.as_str()));
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".*") {
+            let _ = check(&text, "x");
+        }
+    }
+}

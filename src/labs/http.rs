@@ -1,0 +1,372 @@
+//! HTTP as the platform wants it: requests with a bound on time and size, the login of a tunnel, and the upgrade to a
+//! WebSocket on a connection that is already open where there is one.
+
+use std::{
+    io::{self, IoSlice},
+    ops::Range,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::{Buf, Bytes};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Method, Request, StatusCode, Uri,
+    body::Incoming,
+    header::{self, HeaderMap, HeaderName, HeaderValue},
+};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::timeout,
+};
+
+use crate::{
+    error::{Error, Kind, Result},
+    net::{Conn, Dialer, reason},
+    platform::Peer,
+    secrets,
+    tunnel::Socket,
+};
+
+/// An answer larger than this is not the API's.
+const MAX_ANSWER: usize = 16 * 1024 * 1024;
+/// What helps against a platform that does not answer.
+const AGAIN: &str = "check the network, and try again";
+/// As many as browsers follow, and then some.
+const MAX_REDIRECTS: usize = 10;
+
+/// An HTTP client with a small pool of connections.
+#[derive(Clone)]
+pub struct Http {
+    client: Client<Dialer, Full<Bytes>>,
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Http {
+    /// A client that dials by `dialer`.
+    pub fn new(dialer: Dialer) -> Http {
+        Http { client: Client::builder(TokioExecutor::new()).build(dialer) }
+    }
+
+    /// Sends a request and waits for the whole answer, `limit` at most.
+    ///
+    /// # Errors
+    /// [`Kind::Network`] when no answer comes, [`Kind::Answer`] when it is too large.
+    pub async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Reply> {
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let answer = async {
+            let response = self.request(request).await?;
+            let (parts, body) = response.into_parts();
+            let body = Limited::new(body, MAX_ANSWER).collect().await.map_err(|e| {
+                if e.is::<http_body_util::LengthLimitError>() {
+                    Error::new(Kind::Answer, format!("{host} answered with more than {} MiB", MAX_ANSWER >> 20))
+                } else {
+                    Error::new(Kind::Network, format!("the answer of {host} broke off: {e}")).hint(AGAIN)
+                }
+            })?;
+            Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+        };
+        timeout(limit, answer).await.unwrap_or_else(|_| {
+            Err(Error::new(Kind::Network, format!("{host} did not answer within {} s", limit.as_secs())).hint(AGAIN))
+        })
+    }
+
+    async fn request(&self, mut request: Request<Full<Bytes>>) -> Result<hyper::Response<Incoming>> {
+        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        self.client.request(request).await.map_err(|e| {
+            // hyper's own words in front say only that it was connecting.
+            let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), reason);
+            let error = Error::new(Kind::Network, format!("cannot reach {host}: {cause}"));
+            if error.message().contains("certificate") {
+                error.hint("if a proxy inspects TLS here, its certificate belongs in the system's trust store")
+            } else {
+                error.hint("check the network, and the proxy setting if there is one")
+            }
+        })
+    }
+
+    /// Follows `uri` and its redirects, without any credentials, and gives the last value of the cookie `name`. Values and
+    /// addresses on the way are secrets.
+    ///
+    /// # Errors
+    /// As [`Http::send`]; also when the final answer is no success, or set no such cookie.
+    pub async fn cookie(&self, uri: Uri, name: &str, limit: Duration) -> Result<String> {
+        let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+        timeout(limit, self.follow(uri, name, limit)).await.unwrap_or_else(|_| {
+            Err(Error::new(Kind::Network, format!("{host} did not answer within {} s", limit.as_secs())).hint(AGAIN))
+        })
+    }
+
+    async fn follow(&self, mut uri: Uri, name: &str, limit: Duration) -> Result<String> {
+        let mut found: Option<String> = None;
+        let mut given_by = None;
+        for _ in 0..=MAX_REDIRECTS {
+            let mut request = Request::new(Full::default());
+            *request.uri_mut() = uri.clone();
+            // Back to whoever gave it, and to nobody else.
+            if let Some(value) = found.as_ref().filter(|_| given_by == uri.authority().cloned()) {
+                request.headers_mut().insert(header::COOKIE, secret(&format!("{name}={value}"))?);
+            }
+            let reply = self.send(request, limit).await?;
+            for cookie in reply.headers.get_all(header::SET_COOKIE) {
+                let pair = cookie.to_str().unwrap_or_default().split(';').next().unwrap_or_default();
+                if let Some((key, value)) = pair.split_once('=')
+                    && key.trim() == name
+                {
+                    secrets::keep(value.trim());
+                    found = Some(value.trim().to_owned());
+                    given_by = uri.authority().cloned();
+                }
+            }
+            match reply.headers.get(header::LOCATION).filter(|_| reply.status.is_redirection()) {
+                Some(location) => {
+                    uri = redirected(&uri, location)?;
+                    secrets::keep_address(&uri.to_string());
+                }
+                None if reply.status.is_success() => {
+                    let host = uri.host().unwrap_or_default();
+                    return found.filter(|value| !value.is_empty()).ok_or_else(|| {
+                        Error::new(Kind::Answer, format!("{host} answered the tunnel's login without a token"))
+                    });
+                }
+                None => return Err(tunnel_refusal(&reply, "the tunnel's login")),
+            }
+        }
+        Err(Error::new(Kind::Answer, "the tunnel's login is redirected in circles"))
+    }
+
+    /// Opens a WebSocket at `uri` (`http` or `https`).
+    ///
+    /// # Errors
+    /// [`Kind::Network`] when the host cannot be reached, else what the answer's status means.
+    pub async fn websocket(&self, uri: Uri, headers: &[(HeaderName, HeaderValue)], limit: Duration) -> Result<Stream> {
+        let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let key = BASE64_STANDARD.encode(fastrand::u128(..).to_le_bytes());
+        let mut request = Request::new(Full::default());
+        *request.uri_mut() = uri;
+        let all = request.headers_mut();
+        all.extend(headers.iter().cloned());
+        all.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        all.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        all.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        all.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(&key).map_err(internal)?);
+        let upgraded = async {
+            let response = self.request(request).await?;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                let (parts, body) = response.into_parts();
+                let body = Limited::new(body, MAX_ANSWER).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+                let reply = Reply { status: parts.status, headers: parts.headers, body };
+                return Err(tunnel_refusal(&reply, "the tunnel"));
+            }
+            let accept = response.headers().get(header::SEC_WEBSOCKET_ACCEPT);
+            if accept.is_none_or(|value| value != accept_key(key.as_bytes()).as_str()) {
+                return Err(Error::new(Kind::Answer, format!("{host} is not a WebSocket server")));
+            }
+            hyper::upgrade::on(response)
+                .await
+                .map_err(|e| Error::new(Kind::Network, format!("the connection to {host} broke: {}", reason(&e))))
+        };
+        let upgraded = timeout(limit, upgraded).await.unwrap_or_else(|_| {
+            Err(Error::new(Kind::Network, format!("{host} did not open a tunnel within {} s", limit.as_secs()))
+                .hint(AGAIN))
+        })?;
+        let parts = upgraded
+            .downcast::<TokioIo<Conn>>()
+            .map_err(|_| Error::new(Kind::Internal, "the upgraded connection is not the dialled one"))?;
+        Ok(Stream::new(parts.read_buf, parts.io.into_inner()))
+    }
+}
+
+/// A refusal by a tunnel's server, which knows nothing of the account: another login would not help.
+fn tunnel_refusal(reply: &Reply, about: &str) -> Error {
+    match reply.status {
+        StatusCode::UNAUTHORIZED => Error::new(Kind::Refused, format!("{about} does not accept its token")),
+        _ => super::refusal(reply, about),
+    }
+}
+
+/// How this program introduces itself.
+const USER_AGENT: &str = concat!("labctl-ssh-proxy/", env!("CARGO_PKG_VERSION"));
+
+/// The answer to a WebSocket key (RFC 6455, 4.2.2).
+pub fn accept_key(key: &[u8]) -> String {
+    let mut hash = ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key);
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64_STANDARD.encode(hash.finish())
+}
+
+/// A header value that no log shows.
+///
+/// # Errors
+/// When `value` cannot be in a header.
+pub fn secret(value: &str) -> Result<HeaderValue> {
+    let mut header = HeaderValue::from_str(value)
+        .map_err(|_| Error::new(Kind::NotLoggedIn, "the credentials have characters that no header can carry"))?;
+    header.set_sensitive(true);
+    Ok(header)
+}
+
+/// A request with a JSON body, or none.
+///
+/// # Errors
+/// When the body cannot be put into JSON.
+pub fn request(method: Method, uri: Uri, body: Option<&impl serde::Serialize>) -> Result<Request<Full<Bytes>>> {
+    let mut request = Request::new(Full::default());
+    if let Some(body) = body {
+        *request.body_mut() = Full::from(serde_json::to_vec(body).map_err(internal)?);
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    Ok(request)
+}
+
+fn internal(error: impl std::fmt::Display) -> Error {
+    Error::new(Kind::Internal, error.to_string())
+}
+
+/// Where a redirect leads; never from TLS to plain text.
+fn redirected(from: &Uri, location: &HeaderValue) -> Result<Uri> {
+    let bad = || Error::new(Kind::Answer, "the tunnel's login is redirected to something that is no address");
+    let target: Uri = location.to_str().map_err(|_| bad())?.parse().map_err(|_| bad())?;
+    if target.scheme().is_some() && target.authority().is_some() {
+        if from.scheme_str() == Some("https") && target.scheme_str() != Some("https") {
+            return Err(Error::new(Kind::Answer, "the tunnel's login is redirected out of TLS"));
+        }
+        return Ok(target);
+    }
+    let mut parts = from.clone().into_parts();
+    let path = target.path_and_query().cloned().filter(|p| p.as_str().starts_with('/')).ok_or_else(bad)?;
+    parts.path_and_query = Some(path);
+    Uri::from_parts(parts).map_err(|_| bad())
+}
+
+/// Read from the connection at once where much comes: a WebSocket's reader takes 8 KiB at a time, which at a server's
+/// 1 KiB messages is a system call for eight of them.
+const READ_AHEAD: usize = 64 * 1024;
+
+/// An upgraded connection, with what came behind the upgrade's answer.
+#[derive(Debug)]
+pub struct Stream {
+    early: Bytes,
+    conn: Conn,
+    /// Room to read ahead, made when a read has been filled for the first time; idle connections need none.
+    ahead: Vec<u8>,
+    /// What of it has been read and not yet been taken.
+    held: Range<usize>,
+    much: bool,
+}
+
+impl Stream {
+    /// The connection `conn` after its upgrade; `early` was read from it together with the upgrade's headers.
+    pub fn new(early: Bytes, conn: Conn) -> Stream {
+        Stream { early, conn, ahead: Vec::new(), held: 0..0, much: false }
+    }
+
+    /// The program at the other end, where it is on this computer.
+    pub fn peer(&self) -> Peer {
+        self.conn.peer()
+    }
+}
+
+impl Socket for Stream {
+    fn accepted(&self) -> u64 {
+        self.conn.accepted()
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.early.is_empty() {
+            let n = this.early.len().min(buf.remaining());
+            buf.put_slice(&this.early[..n]);
+            this.early.advance(n);
+            return Poll::Ready(Ok(()));
+        }
+        if this.held.is_empty() {
+            let room = buf.remaining();
+            if !this.much || room >= READ_AHEAD / 2 {
+                ready!(Pin::new(&mut this.conn).poll_read(cx, buf))?;
+                this.much |= buf.remaining() == 0 && room >= 4096;
+                return Poll::Ready(Ok(()));
+            }
+            this.ahead.resize(READ_AHEAD, 0);
+            let mut ahead = ReadBuf::new(&mut this.ahead);
+            ready!(Pin::new(&mut this.conn).poll_read(cx, &mut ahead))?;
+            this.held = 0..ahead.filled().len();
+            // Where little comes, the next read goes straight to its place again.
+            this.much = this.held.len() > room;
+        }
+        let n = this.held.len().min(buf.remaining());
+        buf.put_slice(&this.ahead[this.held.start..][..n]);
+        this.held.start += n;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().conn).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().conn).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.conn.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().conn).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().conn).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::{Uri, header::HeaderValue};
+
+    use super::{accept_key, redirected};
+
+    #[test]
+    fn answers_the_key_of_the_specification() {
+        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn redirects_lead_where_they_may() {
+        let from = Uri::from_static("https://a.example/login?x=1");
+        let to = |location: &'static str| redirected(&from, &HeaderValue::from_static(location)).map(|u| u.to_string());
+        assert_eq!(to("/next").unwrap(), "https://a.example/next");
+        assert_eq!(to("https://b.example/next").unwrap(), "https://b.example/next");
+        assert!(to("http://a.example/next").is_err());
+        assert!(to("::").is_err());
+    }
+}

@@ -1,0 +1,258 @@
+//! A machine: an SSH server that is handed byte streams, with a home folder, host keys and authorized keys of its own.
+//!
+//! It has no port and isolates nothing. Everything runs as the user of this process; "root" is another name for that
+//! user, so that clients that insist on root get in.
+//!
+//! # Layout
+//!
+//! - `connection`: one russh connection; who gets in, and what each channel is for.
+//! - `channel`: a channel's two directions, and how a slow reader slows its sender down.
+//! - `session`: shells and commands, with and without a terminal.
+//! - `sftp`: the SFTP subsystem.
+//! - `forward`: TCP and Unix sockets in both directions, and the agent.
+//! - `sshd`: the system's OpenSSH instead of all that.
+//! - `account`, `processes`: whose shell, and how everything that was started ends.
+
+mod account;
+mod channel;
+mod connection;
+mod forward;
+mod processes;
+mod session;
+mod sftp;
+mod sshd;
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use russh::{
+    keys::{
+        Algorithm, EcdsaCurve, PrivateKey, PublicKey,
+        key::safe_rng,
+        ssh_key::{self, LineEnding},
+    },
+    server,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
+
+use crate::{
+    error::{Error, Kind, Result},
+    files,
+    labs::wire::MachineUser,
+};
+
+use account::Account;
+use processes::Processes;
+
+/// How long a client may take to authenticate. OpenSSH's LoginGraceTime.
+const LOGIN_GRACE: Duration = Duration::from_secs(120);
+
+/// How long `stop` lets connections say goodbye.
+const GOODBYE: Duration = Duration::from_millis(300);
+
+/// Which SSH server answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// The one in this program.
+    Russh,
+    /// The system's OpenSSH, `sshd -i`.
+    Sshd,
+}
+
+/// A machine. Its folder holds `home/`, the host keys and the authorized keys, and outlives it.
+pub struct Machine {
+    name: String,
+    home: PathBuf,
+    /// One file a user, in the form of authorized_keys: both endpoints read them.
+    authorized_folder: PathBuf,
+    authorized: Mutex<BTreeMap<String, Vec<PublicKey>>>,
+    account: Account,
+    server: Server,
+    processes: Processes,
+    stopped: watch::Sender<bool>,
+}
+
+enum Server {
+    Russh(Arc<server::Config>),
+    Sshd(sshd::Sshd),
+}
+
+/// The user that logins are for unless they name another, on every machine of this process.
+pub fn default_user() -> MachineUser {
+    MachineUser { name: Account::of_this_process().name, default: true }
+}
+
+impl Machine {
+    /// Opens the machine whose files live in `folder`. They are made, for their owner only, when they are missing, and
+    /// kept otherwise: host keys, authorized keys and home survive a stop and a restart. What an earlier life of the
+    /// machine left running is ended, so one machine at a time may have the folder.
+    ///
+    /// # Errors
+    /// When a file cannot be made or read, or (`Kind::Program`) when there is no `sshd` for [`Endpoint::Sshd`].
+    pub fn open(name: &str, folder: &Path, endpoint: Endpoint) -> Result<Machine> {
+        files::make_private_folder(folder).map_err(|e| Error::file("make", folder, &e))?;
+        // Processes get these paths and have other current folders.
+        let folder = fs::canonicalize(folder).map_err(|e| Error::file("find", folder, &e))?;
+        let home = folder.join("home");
+        let authorized_folder = folder.join("authorized");
+        for sub in [&home, &authorized_folder] {
+            files::make_private_folder(sub).map_err(|e| Error::file("make", sub, &e))?;
+        }
+        let account = Account::of_this_process();
+        // Ed25519 for everybody, ECDSA for clients that lack it. No RSA: its keys take seconds to make.
+        let key_files = [
+            (folder.join("ssh_host_ed25519_key"), Algorithm::Ed25519),
+            (folder.join("ssh_host_ecdsa_key"), Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }),
+        ];
+        let mut keys = Vec::new();
+        for (path, algorithm) in &key_files {
+            keys.push(host_key(path, algorithm.clone())?);
+        }
+        let processes = Processes::of(&folder);
+        let server = match endpoint {
+            Endpoint::Russh => Server::Russh(Arc::new(connection::config(keys))),
+            Endpoint::Sshd => Server::Sshd(sshd::Sshd::set_up(&sshd::Setup {
+                folder: &folder,
+                home: &home,
+                authorized_folder: &authorized_folder,
+                host_keys: key_files.iter().map(|(path, _)| path.as_path()).collect(),
+                marker: processes.marker(),
+            })?),
+        };
+        processes.kill_leftovers();
+        Ok(Machine {
+            name: name.to_owned(),
+            home,
+            authorized: Mutex::new(read_authorized(&authorized_folder)?),
+            authorized_folder,
+            account,
+            server,
+            processes,
+            stopped: watch::Sender::new(false),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its home folder.
+    pub fn home(&self) -> &Path {
+        &self.home
+    }
+
+    /// Who can log in: the user of this process, and root, who is the same one under another name. OpenSSH does not
+    /// know that name unless this process is root's.
+    pub fn users(&self) -> Vec<MachineUser> {
+        let mut users = vec![MachineUser { name: self.account.name.clone(), default: true }];
+        if self.account.name != "root" && matches!(self.server, Server::Russh(_)) {
+            users.push(MachineUser { name: "root".to_owned(), default: false });
+        }
+        users
+    }
+
+    /// Lets whoever has the private half of `key` in as `user`, from now on.
+    ///
+    /// # Errors
+    /// `Kind::NotFound` when there is no such user, `Kind::File` when the key cannot be written down.
+    pub fn authorize(&self, user: &str, key: &PublicKey) -> Result<()> {
+        let users = self.users();
+        if !users.iter().any(|known| known.name == user) {
+            let names: Vec<&str> = users.iter().map(|known| known.name.as_str()).collect();
+            return Err(Error::new(Kind::NotFound, format!("machine {} has no user {user}", self.name))
+                .hint(format!("its users: {}", names.join(", "))));
+        }
+        let mut authorized = locked(&self.authorized);
+        let keys = authorized.entry(user.to_owned()).or_default();
+        if keys.iter().any(|known| known.key_data() == key.key_data()) {
+            return Ok(());
+        }
+        let mut text = String::new();
+        for key in keys.iter().chain([key]) {
+            text.push_str(&key.to_openssh().map_err(|e| key_error("write a public key", &e))?);
+            text.push('\n');
+        }
+        files::write_private(&self.authorized_folder.join(user), text.as_bytes())?;
+        keys.push(key.clone());
+        Ok(())
+    }
+
+    /// Serves one SSH connection over `stream`, until it ends or the machine is stopped. Dropping the future ends the
+    /// connection, too.
+    ///
+    /// # Errors
+    /// `Kind::Refused` when the machine is stopped, `Kind::Network` when the connection fails, `Kind::Program` when
+    /// OpenSSH cannot be started.
+    pub async fn serve<S>(self: Arc<Self>, stream: S) -> Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut stopped = self.stopped.subscribe();
+        if *stopped.borrow_and_update() {
+            return Err(Error::new(Kind::Refused, format!("machine {} is stopped", self.name)));
+        }
+        match &self.server {
+            Server::Russh(config) => connection::serve(&self, Arc::clone(config), stream, stopped).await,
+            Server::Sshd(sshd) => sshd.serve(&self.processes, stream, stopped).await,
+        }
+    }
+
+    /// Ends all connections and everything that was started in them: first with SIGHUP, soon after with SIGKILL.
+    /// Afterwards [`Machine::serve`] refuses; [`Machine::open`] makes a machine of the same folder again.
+    pub async fn stop(&self) {
+        self.stopped.send_replace(true);
+        // Every connection holds a receiver until its end.
+        let _ = tokio::time::timeout(2 * GOODBYE, self.stopped.closed()).await;
+        self.processes.stop().await;
+    }
+
+    fn is_authorized(&self, user: &str, key: &PublicKey) -> bool {
+        locked(&self.authorized).get(user).is_some_and(|keys| keys.iter().any(|k| k.key_data() == key.key_data()))
+    }
+}
+
+/// The lock's contents. A panic elsewhere leaves whole values here, so a poisoned lock is as good as any.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn key_error(doing: &str, error: &ssh_key::Error) -> Error {
+    Error::new(Kind::File, format!("cannot {doing}: {error}"))
+}
+
+/// The host key in `path`, made when there is none.
+fn host_key(path: &Path, algorithm: Algorithm) -> Result<PrivateKey> {
+    let doing = || format!("use the host key {}", path.display());
+    if let Some(text) = files::read_text(path)? {
+        return PrivateKey::from_openssh(text).map_err(|e| key_error(&doing(), &e));
+    }
+    let key = PrivateKey::random(&mut safe_rng(), algorithm).map_err(|e| key_error(&doing(), &e))?;
+    let text = key.to_openssh(LineEnding::LF).map_err(|e| key_error(&doing(), &e))?;
+    files::write_private(path, text.as_bytes())?;
+    Ok(key)
+}
+
+fn read_authorized(folder: &Path) -> Result<BTreeMap<String, Vec<PublicKey>>> {
+    let failed = |e: io::Error| Error::file("read", folder, &e);
+    let mut authorized = BTreeMap::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        // Our own temporaries begin with a dot; no user's name does.
+        let Some(user) = entry.file_name().to_str().filter(|name| !name.starts_with('.')).map(str::to_owned) else {
+            continue;
+        };
+        let text = files::read_text(&entry.path())?.unwrap_or_default();
+        let keys = text.lines().map(PublicKey::from_openssh).collect::<Result<Vec<_>, _>>();
+        authorized.insert(user, keys.map_err(|e| key_error(&format!("use {}", entry.path().display()), &e))?);
+    }
+    Ok(authorized)
+}

@@ -1,0 +1,511 @@
+//! One russh connection: who gets in, and what each channel is for.
+
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use russh::{
+    Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig, SshId,
+    keys::{Algorithm, PrivateKey},
+    server::{self, Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
+};
+use rustix::process::kill_process_group;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpStream, UnixStream},
+    sync::{oneshot, watch},
+};
+
+use crate::error::{Error, Kind, Result};
+
+use super::{
+    GOODBYE, LOGIN_GRACE, Machine,
+    channel::{Channels, WINDOW, Wire},
+    forward::{Agent, Forwards},
+    session::{self, Start, Terminal},
+    sftp,
+};
+
+/// How the server introduces itself.
+const SERVER_ID: &str = concat!("SSH-2.0-labctl-ssh-proxy_", env!("CARGO_PKG_VERSION"));
+
+/// Refused keys of one connection. An agent offers all it has, so this is above OpenSSH's 6.
+const MAX_AUTH_ATTEMPTS: usize = 20;
+
+/// Variables that a client may set for its sessions, a prefix each. OpenSSH's AcceptEnv on most systems.
+const ACCEPTED_ENVIRONMENT: [&str; 2] = ["LANG", "LC_"];
+
+/// Bounds what a client can make us remember before it starts anything.
+const MAX_ENVIRONMENT: usize = 64;
+
+/// russh's settings for a machine with these host keys.
+pub fn config(keys: Vec<PrivateKey>) -> server::Config {
+    server::Config {
+        server_id: SshId::Standard(Cow::Borrowed(SERVER_ID)),
+        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        // There is nothing to guess: a key is one of those on the list or it is not.
+        auth_rejection_time: Duration::ZERO,
+        max_auth_attempts: MAX_AUTH_ATTEMPTS,
+        keys,
+        window_size: WINDOW,
+        // Messages from sessions to the connection, up to 32 KiB each: enough to go on while a probe pauses.
+        event_buffer_size: 64,
+        // An idle session is fine; the client's keepalives tell when it has gone.
+        inactivity_timeout: None,
+        ..server::Config::default()
+    }
+}
+
+/// Serves one connection until it ends, the machine is stopped, or nobody has logged in for [`LOGIN_GRACE`].
+pub async fn serve<S>(
+    machine: &Arc<Machine>,
+    config: Arc<server::Config>,
+    stream: S,
+    mut stopped: watch::Receiver<bool>,
+) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    // russh runs a connection in a task of its own, which ends with its stream: dropping `alive` ends the stream.
+    let (alive, cut) = oneshot::channel();
+    let (logged_in, login) = oneshot::channel();
+    let connection = Connection::new(Arc::clone(machine), logged_in);
+    let starting = server::run_stream(config, Cuttable { stream, cut }, connection);
+    let too_late = || Error::new(Kind::Network, "the SSH client did not log in in time");
+    let mut running = tokio::select! {
+        started = tokio::time::timeout(LOGIN_GRACE, starting) => started.map_err(|_| too_late())??,
+        _ = stopped.changed() => return Ok(()),
+    };
+    let handle = running.handle();
+    let in_time = async {
+        match tokio::time::timeout(LOGIN_GRACE, login).await {
+            // Whether it has logged in or ended without: the connection itself tells when it is over.
+            Ok(_) => std::future::pending().await,
+            Err(_) => too_late(),
+        }
+    };
+    let ended = tokio::select! {
+        ended = &mut running => end_of(ended),
+        late = in_time => Err(late),
+        _ = stopped.changed() => {
+            let goodbye = async {
+                let _ = handle.disconnect(Disconnect::ByApplication, "the machine is being stopped".into(), String::new()).await;
+                let _ = running.await;
+            };
+            let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+            Ok(())
+        }
+    };
+    drop(alive);
+    ended
+}
+
+/// Clients end a connection by closing their stream, often with something still under way.
+fn end_of(result: Result<(), russh::Error>) -> Result<()> {
+    match result {
+        Err(russh::Error::IO(e))
+            if matches!(
+                e.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+            ) =>
+        {
+            Ok(())
+        }
+        result => Ok(result?),
+    }
+}
+
+/// A stream that ends when its owner says so.
+struct Cuttable<S> {
+    stream: S,
+    /// Ready when the other half is dropped; nothing is ever sent.
+    cut: oneshot::Receiver<std::convert::Infallible>,
+}
+
+impl<S> Cuttable<S> {
+    fn is_cut(&mut self, cx: &mut Context<'_>) -> bool {
+        Pin::new(&mut self.cut).poll(cx).is_ready()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Cuttable<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() && self.is_cut(cx) { Poll::Ready(Ok(())) } else { read }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Cuttable<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        if written.is_pending() && self.is_cut(cx) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_pending() && self.is_cut(cx) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        flushed
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// A session channel on which nothing was started yet.
+struct Prepared {
+    wire: Wire,
+    environment: Vec<(String, String)>,
+    terminal: Option<Terminal>,
+}
+
+/// russh calls its methods one after another, from the task that moves the connection's bytes: none of them may wait for
+/// a channel, a process or a peer.
+struct Connection {
+    machine: Arc<Machine>,
+    logged_in: Option<oneshot::Sender<()>>,
+    channels: Arc<Channels>,
+    prepared: HashMap<ChannelId, Prepared>,
+    forwards: Forwards,
+    agent: Option<Agent>,
+}
+
+impl Drop for Connection {
+    /// Sessions see their channels close and end.
+    fn drop(&mut self) {
+        self.prepared.clear();
+        self.channels.close_all();
+    }
+}
+
+impl Connection {
+    fn new(machine: Arc<Machine>, logged_in: oneshot::Sender<()>) -> Connection {
+        Connection {
+            machine,
+            logged_in: Some(logged_in),
+            channels: Arc::default(),
+            prepared: HashMap::new(),
+            forwards: Forwards::default(),
+            agent: None,
+        }
+    }
+
+    /// Whether a key gets in. SHA-1 signatures do not, whoever made them.
+    fn judge(&self, user: &str, key: &russh::keys::PublicKey, algorithm: &Algorithm) -> Auth {
+        if *algorithm != (Algorithm::Rsa { hash: None }) && self.machine.is_authorized(user, key) {
+            Auth::Accept
+        } else {
+            Auth::reject()
+        }
+    }
+
+    /// The channel's inner end, unless there are too many already.
+    fn accept(&self, channel: Channel<Msg>, session: &Session) -> Option<Wire> {
+        self.channels.has_room().then(|| self.channels.take(channel, session.handle()))
+    }
+
+    /// Starts a shell, or `command`, on a channel that has nothing running yet.
+    fn start(&mut self, id: ChannelId, command: Option<&[u8]>, session: &mut Session) -> Result<(), russh::Error> {
+        let started = match self.prepared.remove(&id) {
+            None => Err(io::Error::other("something is running on this channel already")),
+            Some(prepared) => session::start(
+                &self.machine,
+                &self.channels,
+                prepared.wire,
+                Start {
+                    command,
+                    environment: prepared.environment,
+                    terminal: prepared.terminal,
+                    agent: self.agent.as_ref().map(Agent::path),
+                },
+            ),
+        };
+        match started {
+            Ok(()) => session.channel_success(id)?,
+            Err(e) => {
+                log::warn!("machine {}: cannot start a session: {e}", self.machine.name());
+                session.channel_failure(id)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Handler for Connection {
+    type Error = russh::Error;
+
+    async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, russh::Error> {
+        Ok(self.judge(user, offer.public_key, offer.algorithm))
+    }
+
+    async fn auth_publickey(&mut self, user: &str, key: VerifiedPublicKey<'_>) -> Result<Auth, russh::Error> {
+        Ok(self.judge(user, key.public_key, key.algorithm))
+    }
+
+    async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), russh::Error> {
+        if let Some(logged_in) = self.logged_in.take() {
+            // Nobody waits for it any more when the machine is just being stopped.
+            let _ = logged_in.send(());
+        }
+        Ok(())
+    }
+
+    async fn channel_open_session(
+        &mut self,
+        channel: Channel<Msg>,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match self.accept(channel, session) {
+            None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
+            Some(wire) => {
+                let prepared = Prepared { environment: Vec::new(), terminal: None, wire };
+                self.prepared.insert(prepared.wire.id(), prepared);
+                reply.accept().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        port: u32,
+        _: &str,
+        _: u32,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        let host = host.to_owned();
+        let dial = async move {
+            let port = u16::try_from(port).map_err(io::Error::other)?;
+            let stream = TcpStream::connect((host, port)).await?;
+            stream.set_nodelay(true)?;
+            Ok(stream)
+        };
+        open_forwarding(self.accept(channel, session), reply, dial).await;
+        Ok(())
+    }
+
+    async fn channel_open_direct_streamlocal(
+        &mut self,
+        channel: Channel<Msg>,
+        path: &str,
+        reply: ChannelOpenHandle,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        let dial = UnixStream::connect(self.machine.home().join(path));
+        open_forwarding(self.accept(channel, session), reply, dial).await;
+        Ok(())
+    }
+
+    async fn channel_open_confirmation(
+        &mut self,
+        id: ChannelId,
+        _: u32,
+        _: u32,
+        _: &mut Session,
+    ) -> Result<(), russh::Error> {
+        self.channels.opened(id);
+        Ok(())
+    }
+
+    async fn data(&mut self, id: ChannelId, data: &[u8], _: &mut Session) -> Result<(), russh::Error> {
+        self.channels.data(id, data).await;
+        Ok(())
+    }
+
+    async fn channel_eof(&mut self, id: ChannelId, _: &mut Session) -> Result<(), russh::Error> {
+        self.channels.eof(id);
+        Ok(())
+    }
+
+    async fn channel_close(&mut self, id: ChannelId, _: &mut Session) -> Result<(), russh::Error> {
+        self.prepared.remove(&id);
+        self.channels.close(id);
+        Ok(())
+    }
+
+    fn adjust_window(&mut self, _: ChannelId, _: u32) -> u32 {
+        self.channels.window()
+    }
+
+    async fn pty_request(
+        &mut self,
+        id: ChannelId,
+        term: &str,
+        columns: u32,
+        rows: u32,
+        _: u32,
+        _: u32,
+        modes: &[(Pty, u32)],
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match self.prepared.get_mut(&id) {
+            None => session.channel_failure(id)?,
+            Some(prepared) => {
+                prepared.terminal = Some(Terminal { term: term.to_owned(), columns, rows, modes: modes.to_vec() });
+                session.channel_success(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn window_change_request(
+        &mut self,
+        id: ChannelId,
+        columns: u32,
+        rows: u32,
+        _: u32,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        if let Some(terminal) = self.prepared.get_mut(&id).and_then(|prepared| prepared.terminal.as_mut()) {
+            (terminal.columns, terminal.rows) = (columns, rows);
+        }
+        self.channels.with_control(id, |control| {
+            if let Some(terminal) = &control.terminal {
+                session::resize(terminal, columns, rows);
+            }
+        });
+        session.channel_success(id)?;
+        Ok(())
+    }
+
+    async fn env_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        value: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        let accepted = ACCEPTED_ENVIRONMENT.iter().any(|prefix| name.starts_with(prefix))
+            && !name.contains(['=', '\0'])
+            && !value.contains('\0');
+        match self.prepared.get_mut(&id) {
+            Some(prepared) if accepted && prepared.environment.len() < MAX_ENVIRONMENT => {
+                prepared.environment.push((name.to_owned(), value.to_owned()));
+                session.channel_success(id)?;
+            }
+            Some(_) | None => session.channel_failure(id)?,
+        }
+        Ok(())
+    }
+
+    async fn shell_request(&mut self, id: ChannelId, session: &mut Session) -> Result<(), russh::Error> {
+        self.start(id, None, session)
+    }
+
+    async fn exec_request(&mut self, id: ChannelId, command: &[u8], session: &mut Session) -> Result<(), russh::Error> {
+        self.start(id, Some(command), session)
+    }
+
+    async fn subsystem_request(
+        &mut self,
+        id: ChannelId,
+        name: &str,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        match self.prepared.remove(&id) {
+            Some(prepared) if name == "sftp" => {
+                tokio::spawn(sftp::serve(prepared.wire, self.machine.home().to_owned()));
+                session.channel_success(id)?;
+            }
+            Some(_) | None => session.channel_failure(id)?,
+        }
+        Ok(())
+    }
+
+    async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Session) -> Result<(), russh::Error> {
+        if let Some(signal) = session::signal(&signal) {
+            self.channels.with_control(id, |control| {
+                // The group may be gone already.
+                let _ = kill_process_group(control.group, signal);
+            });
+        }
+        Ok(())
+    }
+
+    async fn agent_request(&mut self, id: ChannelId, session: &mut Session) -> Result<bool, russh::Error> {
+        if !self.prepared.contains_key(&id) {
+            return Ok(false);
+        }
+        if self.agent.is_none() {
+            match Agent::listen(session.handle(), Arc::clone(&self.channels)) {
+                Ok(agent) => self.agent = Some(agent),
+                Err(e) => log::warn!("machine {}: cannot forward the agent: {e}", self.machine.name()),
+            }
+        }
+        Ok(self.agent.is_some())
+    }
+
+    async fn tcpip_forward(
+        &mut self,
+        address: &str,
+        port: &mut u32,
+        session: &mut Session,
+    ) -> Result<bool, russh::Error> {
+        let channels = Arc::clone(&self.channels);
+        match self.forwards.listen_tcp(address, *port, session.handle(), channels).await {
+            Ok(bound) => {
+                *port = bound.into();
+                Ok(true)
+            }
+            Err(e) => {
+                log::info!("machine {}: cannot listen on {address} port {port}: {e}", self.machine.name());
+                Ok(false)
+            }
+        }
+    }
+
+    async fn cancel_tcpip_forward(&mut self, address: &str, port: u32, _: &mut Session) -> Result<bool, russh::Error> {
+        Ok(self.forwards.cancel_tcp(address, port))
+    }
+
+    async fn streamlocal_forward(&mut self, path: &str, session: &mut Session) -> Result<bool, russh::Error> {
+        let channels = Arc::clone(&self.channels);
+        match self.forwards.listen_unix(path, &self.machine.home().join(path), session.handle(), channels) {
+            Ok(()) => Ok(true),
+            Err(e) => {
+                log::info!("machine {}: cannot listen on {path}: {e}", self.machine.name());
+                Ok(false)
+            }
+        }
+    }
+
+    async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, russh::Error> {
+        Ok(self.forwards.cancel_unix(path))
+    }
+}
+
+/// Dials in a task of its own, then accepts the channel and copies, or refuses it.
+async fn open_forwarding<S>(
+    wire: Option<Wire>,
+    reply: ChannelOpenHandle,
+    dial: impl Future<Output = io::Result<S>> + Send + 'static,
+) where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let Some(wire) = wire else { return reply.reject(ChannelOpenFailure::ResourceShortage).await };
+    tokio::spawn(async move {
+        match dial.await {
+            Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
+            Ok(stream) => {
+                reply.accept().await;
+                wire.pump(stream).await;
+            }
+        }
+    });
+}

@@ -1,0 +1,218 @@
+//! Sockets that listen on the machine for the client: TCP (RFC 4254, 7.1), Unix sockets and the agent (OpenSSH's
+//! PROTOCOL and PROTOCOL.agent). They live as long as the connection.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    net::{Ipv4Addr, Ipv6Addr},
+    os::unix::fs::{MetadataExt, PermissionsExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use russh::{
+    Channel,
+    server::{Handle, Msg},
+};
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    task::JoinHandle,
+};
+
+use super::channel::Channels;
+
+/// Listeners of one connection: `-R` options are few, and each is a file descriptor.
+const MAX_LISTENERS: usize = 128;
+
+/// How long a listener rests when the process has no file descriptors left.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+
+/// A task that ends with its owner.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// A Unix socket that is removed with its owner, unless somebody has replaced it.
+struct SocketFile {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl SocketFile {
+    fn bind(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
+        let listener = UnixListener::bind(path)?;
+        // OpenSSH's StreamLocalBindMask 0177.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok((listener, SocketFile { path: path.to_owned(), inode: fs::symlink_metadata(path)?.ino() }))
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode) {
+            // Nobody is left to be told.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// What a client has us listen on.
+#[derive(Default)]
+pub struct Forwards {
+    /// By the address and port that the client knows them by.
+    tcp: HashMap<(String, u32), Vec<Task>>,
+    /// By the path that the client knows them by.
+    unix: HashMap<String, (Task, SocketFile)>,
+}
+
+impl Forwards {
+    /// Listens on `port`, or on a free one if that is 0, and returns which. Only on loopback, whatever address was asked
+    /// for: that is OpenSSH's GatewayPorts no, and here the machine's loopback is the user's own.
+    ///
+    /// # Errors
+    /// When the port cannot be bound.
+    pub async fn listen_tcp(
+        &mut self,
+        address: &str,
+        port: u32,
+        handle: Handle,
+        channels: Arc<Channels>,
+    ) -> io::Result<u16> {
+        self.check_room()?;
+        let port = u16::try_from(port).map_err(io::Error::other)?;
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
+        let port = first.local_addr()?.port();
+        // Not every system has IPv6.
+        let second = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await.ok();
+        let tasks = [Some(first), second].into_iter().flatten().map(|listener| {
+            let (address, handle, channels) = (address.to_owned(), handle.clone(), Arc::clone(&channels));
+            Task(tokio::spawn(async move {
+                loop {
+                    let Some((stream, peer)) = accepted(listener.accept().await).await else { continue };
+                    let (address, handle) = (address.clone(), handle.clone());
+                    let channels = Arc::clone(&channels);
+                    tokio::spawn(async move {
+                        // Without it keystrokes wait for one another; with it nothing breaks.
+                        let _ = stream.set_nodelay(true);
+                        let opened = handle
+                            .channel_open_forwarded_tcpip(
+                                address,
+                                port.into(),
+                                peer.ip().to_string(),
+                                peer.port().into(),
+                            )
+                            .await;
+                        pump(opened, stream, handle, channels).await;
+                    });
+                }
+            }))
+        });
+        self.tcp.insert((address.to_owned(), port.into()), tasks.collect());
+        Ok(port)
+    }
+
+    /// Stops listening; `false` when there was nothing to stop.
+    pub fn cancel_tcp(&mut self, address: &str, port: u32) -> bool {
+        self.tcp.remove(&(address.to_owned(), port)).is_some()
+    }
+
+    /// Listens on the socket `path`, which the client calls `name`.
+    ///
+    /// # Errors
+    /// When it cannot be bound; an existing file is not replaced.
+    pub fn listen_unix(&mut self, name: &str, path: &Path, handle: Handle, channels: Arc<Channels>) -> io::Result<()> {
+        self.check_room()?;
+        let (listener, file) = SocketFile::bind(path)?;
+        let for_client = name.to_owned();
+        let task = Task(tokio::spawn(async move {
+            loop {
+                let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+                let (name, handle, channels) = (for_client.clone(), handle.clone(), Arc::clone(&channels));
+                tokio::spawn(async move {
+                    let opened = handle.channel_open_forwarded_streamlocal(name).await;
+                    pump(opened, stream, handle, channels).await;
+                });
+            }
+        }));
+        self.unix.insert(name.to_owned(), (task, file));
+        Ok(())
+    }
+
+    /// Stops listening and removes the socket; `false` when there was nothing to stop.
+    pub fn cancel_unix(&mut self, name: &str) -> bool {
+        self.unix.remove(name).is_some()
+    }
+
+    fn check_room(&self) -> io::Result<()> {
+        if self.tcp.len() + self.unix.len() < MAX_LISTENERS {
+            Ok(())
+        } else {
+            Err(io::Error::other("too many forwardings"))
+        }
+    }
+}
+
+/// The client's agent, as a socket on the machine.
+pub struct Agent {
+    _task: Task,
+    file: SocketFile,
+    /// Only its owner may look into it (0700).
+    _folder: TempDir,
+}
+
+impl Agent {
+    /// Makes the socket. Each connection to it becomes a channel to the client's agent.
+    ///
+    /// # Errors
+    /// When the socket cannot be made.
+    pub fn listen(handle: Handle, channels: Arc<Channels>) -> io::Result<Agent> {
+        let folder =
+            tempfile::Builder::new().prefix("ssh-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
+        let (listener, file) = SocketFile::bind(&folder.path().join("agent"))?;
+        let task = Task(tokio::spawn(async move {
+            loop {
+                let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+                let (handle, channels) = (handle.clone(), Arc::clone(&channels));
+                tokio::spawn(async move {
+                    let opened = handle.channel_open_agent().await;
+                    pump(opened, stream, handle, channels).await;
+                });
+            }
+        }));
+        Ok(Agent { _task: task, file, _folder: folder })
+    }
+
+    /// What `SSH_AUTH_SOCK` is to say.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+}
+
+/// An accepted connection. A failure is about that connection, or about descriptors, which come back with time.
+async fn accepted<T>(result: io::Result<T>) -> Option<T> {
+    if let Err(e) = &result {
+        log::warn!("cannot accept a forwarded connection: {e}");
+        tokio::time::sleep(OUT_OF_DESCRIPTORS).await;
+    }
+    result.ok()
+}
+
+/// Copies between the socket and the channel that was opened for it, if the client took it.
+async fn pump<S: AsyncRead + AsyncWrite>(
+    opened: Result<Channel<Msg>, russh::Error>,
+    stream: S,
+    handle: Handle,
+    channels: Arc<Channels>,
+) {
+    match opened {
+        Ok(channel) => channels.take(channel, handle).pump(stream).await,
+        Err(e) => log::info!("the client did not take a forwarded connection: {e}"),
+    }
+}

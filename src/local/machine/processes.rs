@@ -1,0 +1,133 @@
+//! Everything that was started on a machine, so that all of it can be ended.
+//!
+//! Processes leave their group and session (`setsid`, tmux, daemons), so groups alone do not find them. Each process is
+//! started with a variable in its environment that names the machine's folder, which its children inherit: on Linux
+//! `/proc` finds all of them by it, also those of an earlier life of this program. A process that is started with an
+//! empty environment *and* leaves its group escapes. Elsewhere than on Linux only groups are ended.
+
+use std::{collections::HashSet, io, path::Path, sync::Mutex, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_process_group};
+
+use super::locked;
+
+/// Names the machine's folder to everything that is started on it.
+const MARKER: &str = "LABCTL_SSH_PROXY_MACHINE";
+
+/// What SIGHUP is given before SIGKILL.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// How often [`Processes::stop`] looks whether all are gone.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// A fork bomb may outrun SIGKILL; it is not chased for ever.
+const KILL_ROUNDS: usize = 50;
+
+/// The processes of one machine.
+pub struct Processes {
+    marker: (&'static str, String),
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    stopped: bool,
+    groups: HashSet<Pid>,
+}
+
+impl Processes {
+    /// Those of the machine in `folder`.
+    pub fn of(folder: &Path) -> Processes {
+        Processes { marker: (MARKER, folder.to_string_lossy().into_owned()), state: Mutex::default() }
+    }
+
+    /// The variable that every process must be started with.
+    pub fn marker(&self) -> (&'static str, &str) {
+        (self.marker.0, &self.marker.1)
+    }
+
+    /// Starts a process that leads a group of its own, unless the machine is being stopped.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(T, Pid)>) -> io::Result<(T, Pid)> {
+        // Held across the start: a process is either here for `stop` to see, or it is not started.
+        let mut state = locked(&self.state);
+        if state.stopped {
+            return Err(io::Error::other("the machine is being stopped"));
+        }
+        let (child, pid) = spawn()?;
+        state.groups.insert(pid);
+        Ok((child, pid))
+    }
+
+    /// The leader of a group has ended. On Linux the rest of the group is found by its environment from now on;
+    /// elsewhere the group stays on the list while it has members, so that its number cannot be another's.
+    pub fn ended(&self, group: Pid) {
+        if cfg!(target_os = "linux") || test_kill_process_group(group).is_err() {
+            locked(&self.state).groups.remove(&group);
+        }
+    }
+
+    /// Ends all of them.
+    pub async fn stop(&self) {
+        locked(&self.state).stopped = true;
+        self.signal(Signal::HUP);
+        let started = tokio::time::Instant::now();
+        while started.elapsed() < GRACE {
+            if !self.any_left() {
+                return;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        for _ in 0..KILL_ROUNDS {
+            self.signal(Signal::KILL);
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if !self.any_left() {
+                return;
+            }
+        }
+    }
+
+    /// Ends what an earlier life of the machine left running.
+    pub fn kill_leftovers(&self) {
+        for pid in self.marked() {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+
+    fn any_left(&self) -> bool {
+        !self.marked().is_empty()
+            || locked(&self.state).groups.iter().any(|group| test_kill_process_group(*group).is_ok())
+    }
+
+    /// Whoever is gone already needs no signal.
+    fn signal(&self, signal: Signal) {
+        for group in &locked(&self.state).groups {
+            let _ = kill_process_group(*group, signal);
+        }
+        for pid in self.marked() {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// All processes with our variable but this one, which may itself have been started on another machine.
+    #[cfg(target_os = "linux")]
+    fn marked(&self) -> Vec<Pid> {
+        let marker = format!("{}={}", self.marker.0, self.marker.1);
+        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+        let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+        pids.filter(|pid| *pid != rustix::process::getpid())
+            .filter(|pid| {
+                // Other users' cannot be read, and those that end meanwhile are not there.
+                let environ = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+                environ.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
+            })
+            .collect()
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn marked(&self) -> Vec<Pid> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,357 @@
+//! Shells and commands on a session channel (RFC 4254, 6), with and without a terminal.
+
+use std::{
+    ffi::OsStr,
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, process::ExitStatusExt},
+    },
+    path::Path,
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+};
+
+use pty_process::{OwnedReadPty, OwnedWritePty};
+use russh::{Pty, Sig};
+use rustix::{
+    process::{Pid, Signal, kill_process_group},
+    termios::{self, InputModes, LocalModes, OptionalActions, OutputModes, SpecialCodeIndex, Winsize},
+};
+use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
+
+use crate::platform;
+
+use super::{
+    Machine,
+    channel::{Channels, Control, Wire},
+};
+
+/// Where programs are, when this process itself was not told better. OpenSSH's own defaults.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The data type code of standard error (RFC 4254, 5.2).
+const STDERR: u32 = 1;
+
+/// The terminal that a client asked for.
+pub struct Terminal {
+    /// Its type, for `TERM`.
+    pub term: String,
+    /// Width in characters.
+    pub columns: u32,
+    /// Height in characters.
+    pub rows: u32,
+    /// Encoded terminal modes (RFC 4254, 8).
+    pub modes: Vec<(Pty, u32)>,
+}
+
+/// What to start.
+pub struct Start<'a> {
+    /// For the shell's `-c`; without it, a login shell.
+    pub command: Option<&'a [u8]>,
+    /// What the client set.
+    pub environment: Vec<(String, String)>,
+    /// A terminal, or pipes.
+    pub terminal: Option<Terminal>,
+    /// The socket of the client's agent.
+    pub agent: Option<&'a Path>,
+}
+
+/// Starts a shell or a command and, in a task of its own, brings it together with its channel until both are done.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Start<'_>) -> io::Result<()> {
+    let mut command = Command::new(&machine.account.shell);
+    match start.command {
+        Some(text) => drop(command.arg("-c").arg(OsStr::from_bytes(text))),
+        None => {
+            // By the leading hyphen a shell knows that it is a login shell.
+            let shell = Path::new(&machine.account.shell).file_name().unwrap_or_default();
+            let mut name = std::ffi::OsString::from("-");
+            name.push(shell);
+            command.arg0(name);
+        }
+    }
+    let (marker, folder) = machine.processes.marker();
+    command
+        .current_dir(&machine.home)
+        .env_clear()
+        .env("HOME", &machine.home)
+        .env("USER", &machine.account.name)
+        .env("LOGNAME", &machine.account.name)
+        .env("SHELL", &machine.account.shell)
+        .env("PATH", path())
+        // Shells and prompts tell by it that they are remote. There are no addresses to name.
+        .env("SSH_CONNECTION", "127.0.0.1 0 127.0.0.1 22")
+        .env("SSH_CLIENT", "127.0.0.1 0 22")
+        .envs(start.environment)
+        .envs(start.agent.map(|socket| ("SSH_AUTH_SOCK", socket)))
+        .env(marker, folder);
+    let ((child, io, terminal), group) = machine.processes.start(|| {
+        let started = match &start.terminal {
+            Some(terminal) => spawn_on_terminal(command, terminal)?,
+            None => spawn_on_pipes(command)?,
+        };
+        let pid = started.0.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        Ok((started, pid.ok_or_else(|| io::Error::other("the process has no number"))?))
+    })?;
+    channels.control(wire.id(), Control { group, terminal });
+    let machine = Arc::clone(machine);
+    tokio::spawn(async move {
+        run(wire, child, io, group).await;
+        machine.processes.ended(group);
+    });
+    Ok(())
+}
+
+/// The standard folders, then whatever this process knows besides: Nix and Homebrew live elsewhere.
+fn path() -> String {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let more =
+        own.split(':').filter(|folder| folder.starts_with('/') && !PATH.split(':').any(|known| known == *folder));
+    PATH.split(':').chain(more).collect::<Vec<_>>().join(":")
+}
+
+/// The inner ends of a process's standard streams.
+enum Io {
+    Terminal { reader: OwnedReadPty, writer: OwnedWritePty },
+    Pipes { stdin: ChildStdin, stdout: ChildStdout, stderr: ChildStderr },
+}
+
+fn spawn_on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<(Child, Io, Option<OwnedFd>)> {
+    let failed = |e: pty_process::Error| match e {
+        pty_process::Error::Io(e) => e,
+        pty_process::Error::Rustix(e) => e.into(),
+        pty_process::Error::TokioAsyncFd(e) => io::Error::other(e),
+        pty_process::Error::Unsplit(..) => io::Error::other("two halves of different terminals"),
+    };
+    let (outer, inner) = pty_process::open().map_err(failed)?;
+    resize(&outer, terminal.columns, terminal.rows);
+    if let Err(e) = set_modes(&inner, &terminal.modes) {
+        log::info!("cannot set the terminal's modes: {e}");
+    }
+    command.env("TERM", &terminal.term);
+    if let Ok(name) = termios::ttyname(&inner, Vec::new()) {
+        command.env("SSH_TTY", OsStr::from_bytes(name.as_bytes()));
+    }
+    let control = outer.as_fd().try_clone_to_owned()?;
+    let child = pty_process::Command::from(command).spawn(inner).map_err(failed)?;
+    let (reader, writer) = outer.into_split();
+    Ok((child, Io::Terminal { reader, writer }, Some(control)))
+}
+
+fn spawn_on_pipes(mut command: Command) -> io::Result<(Child, Io, Option<OwnedFd>)> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A session, not only a group: else it could talk to the terminal of this process.
+    platform::in_its_own_session(&mut command);
+    let mut child = command.spawn()?;
+    let gone = || io::Error::other("a standard stream is missing");
+    let stdin = child.stdin.take().ok_or_else(gone)?;
+    let stdout = child.stdout.take().ok_or_else(gone)?;
+    let stderr = child.stderr.take().ok_or_else(gone)?;
+    Ok((child, Io::Pipes { stdin, stdout, stderr }, None))
+}
+
+/// Brings a process together with its channel, until both its output and the process have ended, or the client has gone.
+async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) {
+    let id = wire.id();
+    let (input, out) = wire.split();
+    let ended = match io {
+        Io::Terminal { mut reader, mut writer } => {
+            // A terminal has no end of input of its own: a client that wants one types Ctrl-D.
+            let input = async {
+                input.write_to(&mut writer).await;
+                input.until_closed().await;
+            };
+            let output = async { tokio::join!(out.copy_from(&mut reader, None), child.wait()).1 };
+            tokio::select! { ended = output => Some(ended), () = input => None }
+        }
+        Io::Pipes { mut stdin, mut stdout, mut stderr } => {
+            let input = async {
+                input.write_to(&mut stdin).await;
+                drop(stdin);
+                input.until_closed().await;
+            };
+            let output = async {
+                let stdout = out.copy_from(&mut stdout, None);
+                let stderr = out.copy_from(&mut stderr, Some(STDERR));
+                tokio::join!(stdout, stderr, child.wait()).2
+            };
+            tokio::select! { ended = output => Some(ended), () = input => None }
+        }
+    };
+    match ended {
+        // The client has gone. Whoever wants to live on ignores this, as nohup and tmux do.
+        None => drop(kill_process_group(group, Signal::HUP)),
+        Some(ended) => {
+            // An error means that the connection is gone: nobody is left to be told.
+            let handle = out.handle();
+            let _ = match ended.map(How::from) {
+                Ok(How::Exited(code)) => handle.exit_status_request(id, code).await,
+                Ok(How::Killed { signal, core_dumped }) => {
+                    handle.exit_signal_request(id, signal, core_dumped, String::new(), String::new()).await
+                }
+                Err(e) => {
+                    log::warn!("cannot learn how a process ended: {e}");
+                    Ok(())
+                }
+            };
+            wire.close().await;
+        }
+    }
+}
+
+/// How a process ended.
+enum How {
+    Exited(u32),
+    Killed { signal: Sig, core_dumped: bool },
+}
+
+impl From<ExitStatus> for How {
+    fn from(status: ExitStatus) -> How {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => How::Exited(code.unsigned_abs()),
+            (None, number) => {
+                let known = SIGNALS.iter().find(|(_, signal)| Some(signal.as_raw()) == number);
+                // OpenSSH's name for signals that RFC 4254 does not list.
+                let name = known.map_or("SIG@openssh.com", |(name, _)| name);
+                How::Killed { signal: Sig::Custom(name.to_owned()), core_dumped: status.core_dumped() }
+            }
+        }
+    }
+}
+
+/// The names of RFC 4254, 6.10.
+const SIGNALS: [(&str, Signal); 13] = [
+    ("ABRT", Signal::ABORT),
+    ("ALRM", Signal::ALARM),
+    ("FPE", Signal::FPE),
+    ("HUP", Signal::HUP),
+    ("ILL", Signal::ILL),
+    ("INT", Signal::INT),
+    ("KILL", Signal::KILL),
+    ("PIPE", Signal::PIPE),
+    ("QUIT", Signal::QUIT),
+    ("SEGV", Signal::SEGV),
+    ("TERM", Signal::TERM),
+    ("USR1", Signal::USR1),
+    ("USR2", Signal::USR2),
+];
+
+/// The signal that a client names; `None` when this system does not have it.
+pub fn signal(name: &Sig) -> Option<Signal> {
+    let name = match name {
+        Sig::ABRT => "ABRT",
+        Sig::ALRM => "ALRM",
+        Sig::FPE => "FPE",
+        Sig::HUP => "HUP",
+        Sig::ILL => "ILL",
+        Sig::INT => "INT",
+        Sig::KILL => "KILL",
+        Sig::PIPE => "PIPE",
+        Sig::QUIT => "QUIT",
+        Sig::SEGV => "SEGV",
+        Sig::TERM => "TERM",
+        Sig::USR1 => "USR1",
+        Sig::Custom(name) => name,
+    };
+    SIGNALS.iter().find_map(|(known, signal)| (*known == name).then_some(*signal))
+}
+
+/// Tells a terminal its size, in characters. The kernel tells whoever runs on it.
+pub fn resize(terminal: impl AsFd, columns: u32, rows: u32) {
+    let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
+    let size = Winsize { ws_row: cells(rows), ws_col: cells(columns), ws_xpixel: 0, ws_ypixel: 0 };
+    // It fails when the terminal has just been closed.
+    let _ = termios::tcsetwinsize(terminal, size);
+}
+
+/// Sets a terminal up as the client's own is (RFC 4254, 8). Modes without a meaning here are skipped.
+fn set_modes(terminal: impl AsFd, modes: &[(Pty, u32)]) -> rustix::io::Result<()> {
+    /// What clients send for a character that is switched off.
+    const DISABLED: u32 = 255;
+    let mut attributes = termios::tcgetattr(&terminal)?;
+    for &(mode, value) in modes {
+        let on = value != 0;
+        if let Some(index) = control_character(mode) {
+            // 0 is the kernel's _POSIX_VDISABLE on Linux.
+            let character = if value == DISABLED { 0 } else { u8::try_from(value).unwrap_or(0) };
+            attributes.special_codes[index] = character;
+        } else if let Some(flag) = input_mode(mode) {
+            attributes.input_modes.set(flag, on);
+        } else if let Some(flag) = local_mode(mode) {
+            attributes.local_modes.set(flag, on);
+        } else if let Some(flag) = output_mode(mode) {
+            attributes.output_modes.set(flag, on);
+        }
+    }
+    termios::tcsetattr(&terminal, OptionalActions::Now, &attributes)
+}
+
+fn control_character(mode: Pty) -> Option<SpecialCodeIndex> {
+    Some(match mode {
+        Pty::VINTR => SpecialCodeIndex::VINTR,
+        Pty::VQUIT => SpecialCodeIndex::VQUIT,
+        Pty::VERASE => SpecialCodeIndex::VERASE,
+        Pty::VKILL => SpecialCodeIndex::VKILL,
+        Pty::VEOF => SpecialCodeIndex::VEOF,
+        Pty::VEOL => SpecialCodeIndex::VEOL,
+        Pty::VEOL2 => SpecialCodeIndex::VEOL2,
+        Pty::VSTART => SpecialCodeIndex::VSTART,
+        Pty::VSTOP => SpecialCodeIndex::VSTOP,
+        Pty::VSUSP => SpecialCodeIndex::VSUSP,
+        Pty::VREPRINT => SpecialCodeIndex::VREPRINT,
+        Pty::VWERASE => SpecialCodeIndex::VWERASE,
+        Pty::VLNEXT => SpecialCodeIndex::VLNEXT,
+        _ => return None,
+    })
+}
+
+fn input_mode(mode: Pty) -> Option<InputModes> {
+    Some(match mode {
+        Pty::IGNPAR => InputModes::IGNPAR,
+        Pty::PARMRK => InputModes::PARMRK,
+        Pty::INPCK => InputModes::INPCK,
+        Pty::ISTRIP => InputModes::ISTRIP,
+        Pty::INLCR => InputModes::INLCR,
+        Pty::IGNCR => InputModes::IGNCR,
+        Pty::ICRNL => InputModes::ICRNL,
+        Pty::IXON => InputModes::IXON,
+        Pty::IXANY => InputModes::IXANY,
+        Pty::IXOFF => InputModes::IXOFF,
+        Pty::IMAXBEL => InputModes::IMAXBEL,
+        #[cfg(any(target_os = "linux", target_os = "macos"))]
+        Pty::IUTF8 => InputModes::IUTF8,
+        _ => return None,
+    })
+}
+
+fn local_mode(mode: Pty) -> Option<LocalModes> {
+    Some(match mode {
+        Pty::ISIG => LocalModes::ISIG,
+        Pty::ICANON => LocalModes::ICANON,
+        Pty::ECHO => LocalModes::ECHO,
+        Pty::ECHOE => LocalModes::ECHOE,
+        Pty::ECHOK => LocalModes::ECHOK,
+        Pty::ECHONL => LocalModes::ECHONL,
+        Pty::NOFLSH => LocalModes::NOFLSH,
+        Pty::TOSTOP => LocalModes::TOSTOP,
+        Pty::IEXTEN => LocalModes::IEXTEN,
+        Pty::ECHOCTL => LocalModes::ECHOCTL,
+        Pty::ECHOKE => LocalModes::ECHOKE,
+        Pty::PENDIN => LocalModes::PENDIN,
+        _ => return None,
+    })
+}
+
+fn output_mode(mode: Pty) -> Option<OutputModes> {
+    Some(match mode {
+        Pty::OPOST => OutputModes::OPOST,
+        Pty::ONLCR => OutputModes::ONLCR,
+        Pty::OCRNL => OutputModes::OCRNL,
+        Pty::ONOCR => OutputModes::ONOCR,
+        Pty::ONLRET => OutputModes::ONLRET,
+        _ => return None,
+    })
+}

@@ -1,0 +1,236 @@
+//! The system's OpenSSH as a machine's endpoint: `sshd -i` on one end of a socket pair for each connection.
+//!
+//! It knows the users of the system only, so unless this process is root's, the one user is that of this process.
+
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    os::fd::OwnedFd,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
+    net::UnixStream,
+    process::{Child, Command},
+    sync::watch,
+};
+
+use crate::{
+    error::{Error, Kind, Result},
+    files,
+};
+
+use super::{LOGIN_GRACE, processes::Processes};
+
+/// Where sshd is when it is not in PATH, which has no `sbin` for most users.
+const FOLDERS: &str = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/opt/homebrew/sbin";
+
+/// Where sftp-server is on Debian, Red Hat, Alpine, Arch, macOS and BSD. sshd's internal-sftp cannot be used: it starts in
+/// the home folder of the passwd entry.
+const SFTP_SERVERS: [&str; 5] = [
+    "/usr/lib/openssh/sftp-server",
+    "/usr/libexec/openssh/sftp-server",
+    "/usr/lib/ssh/sftp-server",
+    "/usr/libexec/sftp-server",
+    "/usr/libexec/ssh/sftp-server",
+];
+
+/// sshd's privilege separation, when it runs as root, wants this empty folder; packages have it made at boot.
+const PRIVILEGE_SEPARATION: &str = "/run/sshd";
+
+/// Every session begins with this: sshd takes `HOME` from us (SetEnv) but changes to the home folder of the passwd entry.
+/// The user's shell runs it, whichever that is, so it holds no single quote and names no path.
+const SESSION: &str = r#"exec /bin/sh -c 'cd "$HOME" || exit; if [ -n "${SSH_ORIGINAL_COMMAND+x}" ]; then c=$SSH_ORIGINAL_COMMAND; unset SSH_ORIGINAL_COMMAND; exec "$SHELL" -c "$c"; fi; exec "$SHELL" -l'"#;
+
+/// How long sshd may take to notice that its client has gone.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Bytes moved at once between the client and sshd.
+const BUFFER: usize = 64 * 1024;
+
+/// An sshd that is ready to be started.
+pub struct Sshd {
+    program: PathBuf,
+    config: PathBuf,
+    log: PathBuf,
+}
+
+/// What goes into its configuration.
+pub struct Setup<'a> {
+    /// Where the configuration is written to.
+    pub folder: &'a Path,
+    /// The machine's home.
+    pub home: &'a Path,
+    /// Holds a file of authorized keys for each user.
+    pub authorized_folder: &'a Path,
+    /// The host keys.
+    pub host_keys: Vec<&'a Path>,
+    /// A variable for everything that is started.
+    pub marker: (&'a str, &'a str),
+}
+
+/// Takes a group off the list of those that run, also when the connection's future is dropped.
+struct Ended<'a>(&'a Processes, Pid);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.ended(self.1);
+    }
+}
+
+impl Sshd {
+    /// Finds the programs and writes the configuration.
+    ///
+    /// # Errors
+    /// `Kind::Program` when a program is missing, `Kind::File` when a file cannot be written, `Kind::Usage` when a path
+    /// cannot be written in a configuration file.
+    pub fn set_up(setup: &Setup<'_>) -> Result<Sshd> {
+        let folders: OsString = env::var_os("PATH").map_or_else(
+            || FOLDERS.into(),
+            |mut path| {
+                path.push(":");
+                path.push(FOLDERS);
+                path
+            },
+        );
+        // Absolute, since sshd starts itself again.
+        let program = which::which_in("sshd", Some(folders), "/").map_err(|_| {
+            Error::new(Kind::Program, "no sshd was found for a machine that is to use OpenSSH")
+                .hint("install openssh-server (Debian, Red Hat, Alpine) or openssh (Arch, Homebrew)")
+        })?;
+        let sftp_server = SFTP_SERVERS.iter().map(Path::new).find(|path| path.exists()).ok_or_else(|| {
+            Error::new(Kind::Program, "no sftp-server was found for a machine that is to use OpenSSH")
+                .hint("install openssh-sftp-server (Debian, Alpine) or openssh-server")
+        })?;
+        if rustix::process::geteuid().is_root() && cfg!(target_os = "linux") {
+            let folder = Path::new(PRIVILEGE_SEPARATION);
+            std::fs::create_dir_all(folder).map_err(|e| Error::file("make", folder, &e))?;
+        }
+        let config = setup.folder.join("sshd_config");
+        files::write_private(&config, render(setup, sftp_server)?.as_bytes())?;
+        Ok(Sshd { program, config, log: setup.folder.join("sshd.log") })
+    }
+
+    /// Serves one connection until it ends or the machine is stopped.
+    pub async fn serve(
+        &self,
+        processes: &Processes,
+        stream: impl AsyncRead + AsyncWrite,
+        mut stopped: watch::Receiver<bool>,
+    ) -> Result<()> {
+        let failed = |e: io::Error| Error::new(Kind::Program, format!("cannot start {}: {e}", self.program.display()));
+        let ((mut child, socket), group) = processes.start(|| self.start(processes.marker())).map_err(failed)?;
+        let _ended = Ended(processes, group);
+        tokio::select! {
+            () = relay(stream, socket) => {}
+            _ = stopped.changed() => {}
+        }
+        if tokio::time::timeout(LINGER, child.wait()).await.is_err() {
+            // Its sessions are in groups of their own, and are ended as sshd ends them.
+            let _ = kill_process_group(group, Signal::TERM);
+        }
+        Ok(())
+    }
+
+    fn start(&self, marker: (&str, &str)) -> io::Result<((Child, UnixStream), Pid)> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let theirs = OwnedFd::from(theirs);
+        let child = Command::new(&self.program)
+            .arg("-i")
+            .arg("-f")
+            .arg(&self.config)
+            .arg("-E")
+            .arg(&self.log)
+            .stdin(Stdio::from(theirs.try_clone()?))
+            .stdout(Stdio::from(theirs))
+            .stderr(Stdio::null())
+            .env(marker.0, marker.1)
+            .process_group(0)
+            .spawn()?;
+        let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+        let pid = pid.ok_or_else(|| io::Error::other("the process has no number"))?;
+        Ok(((child, UnixStream::from_std(ours)?), pid))
+    }
+}
+
+/// Copies both ways until sshd has ended its side, or the client its own and sshd has said what it still had to say.
+async fn relay(client: impl AsyncRead + AsyncWrite, mut sshd: UnixStream) {
+    let (reader, mut to_client) = tokio::io::split(client);
+    let (sshd_reader, mut to_sshd) = sshd.split();
+    let mut from_client = BufReader::with_capacity(BUFFER, reader);
+    let mut from_sshd = BufReader::with_capacity(BUFFER, sshd_reader);
+    // However a copy ends, the other side is to see the end of its input.
+    let up = async {
+        let _ = tokio::io::copy_buf(&mut from_client, &mut to_sshd).await;
+        let _ = to_sshd.shutdown().await;
+    };
+    let down = async {
+        let _ = tokio::io::copy_buf(&mut from_sshd, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+    };
+    tokio::pin!(down);
+    tokio::select! {
+        () = &mut down => {}
+        () = up => drop(tokio::time::timeout(LINGER, &mut down).await),
+    }
+}
+
+fn render(setup: &Setup<'_>, sftp_server: &Path) -> Result<String> {
+    let mut config = String::from("# Written by labctl-ssh-proxy whenever the machine is opened.\n");
+    for key in &setup.host_keys {
+        config.push_str(&format!("HostKey {}\n", quoted(key)?));
+    }
+    // A percent sign begins a token, and %u is the user.
+    let authorized = setup.authorized_folder.join("%u");
+    let authorized = quoted(&authorized)?.replace('%', "%%").replace("/%%u\"", "/%u\"");
+    let (marker, value) = setup.marker;
+    config.push_str(&format!(
+        "AuthorizedKeysFile {authorized}
+AuthenticationMethods publickey
+PubkeyAuthentication yes
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+PermitRootLogin prohibit-password
+UsePAM no
+StrictModes no
+PidFile none
+LogLevel ERROR
+PrintMotd no
+PrintLastLog no
+PermitUserRC no
+LoginGraceTime {grace}
+MaxAuthTries 20
+MaxSessions 128
+AllowAgentForwarding yes
+AllowTcpForwarding yes
+AllowStreamLocalForwarding yes
+X11Forwarding no
+AcceptEnv LANG LC_*
+SetEnv HOME={home} {marker}={value}
+ForceCommand {SESSION}
+Subsystem sftp {sftp}
+",
+        grace = LOGIN_GRACE.as_secs(),
+        home = quoted(setup.home)?,
+        value = quoted(Path::new(value))?,
+        sftp = quoted(sftp_server)?,
+    ));
+    Ok(config)
+}
+
+/// A path as a word of sshd_config, which has no way to write a line feed, and where this program is not at home in what
+/// is not UTF-8.
+fn quoted(path: &Path) -> Result<String> {
+    match path.to_str() {
+        Some(text) if !text.contains(['\n', '\r']) => {
+            Ok(format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")))
+        }
+        Some(_) | None => Err(Error::new(Kind::Usage, format!("OpenSSH cannot use the path {}", path.display()))),
+    }
+}

@@ -1,0 +1,358 @@
+//! What the embedded platform keeps on disk: a folder for each play with its record and its machines' own folders.
+//!
+//! ```text
+//! plays/<id>/play.json           the record, replaced in one step
+//! plays/<id>/<machine>/          the machine's home, host keys and authorized keys
+//! plays/.erased-<id>/            a destroyed play on its way out
+//! ```
+
+use std::{
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Kind, Result},
+    files,
+    labs::wire::{Condition, MachineStatus, MachineUser, State, StateEvent, Status},
+    target::is_id,
+};
+
+/// Longest history of states that is kept: ten times a whole life.
+const MAX_EVENTS: usize = 100;
+/// How the folder of a destroyed play is called until it is gone.
+const ERASED: &str = ".erased-";
+
+/// A play, as it outlives the platform's process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// 24 hexadecimal digits.
+    pub id: String,
+    /// The catalogue entry it was started from.
+    pub playground: String,
+    /// What its owner calls it.
+    pub title: String,
+    /// RFC 3339, like the next two.
+    pub created_at: String,
+    /// When anything about it last changed.
+    pub updated_at: String,
+    /// When its state last changed.
+    pub last_state_at: String,
+    /// When it was last started, in seconds since 1970; its time runs from here.
+    pub started_at: i64,
+    /// How long it may run.
+    pub max_play_minutes: u64,
+    /// Whether its owner has asked for it to be kept.
+    pub persistent: bool,
+    /// Its states and its machines'.
+    pub status: Status,
+    /// Its machines and who is on them.
+    pub machines: Vec<MachineRecord>,
+    /// Saved port forwards.
+    pub port_forwards: Vec<PortForward>,
+    /// Exposed ports.
+    pub ports: Vec<Port>,
+}
+
+/// A machine of a play.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MachineRecord {
+    /// Its name.
+    pub name: String,
+    /// Who can log in.
+    pub users: Vec<MachineUser>,
+}
+
+/// A port forward that its owner wants remembered. The platform does nothing with it.
+#[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct PortForward {
+    pub kind: Direction,
+    pub machine: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub local_host: String,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub local_port: u16,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub remote_host: String,
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub remote_port: u16,
+}
+
+/// Which side of a port forward listens.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Local,
+    Remote,
+}
+
+/// An exposed port. Machines share this computer's network, so it is reached where it listens.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Port {
+    pub id: String,
+    pub play_id: String,
+    pub machine: String,
+    pub number: u16,
+    pub hostname: String,
+    pub access: String,
+    pub tls: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host_rewrite: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub path_rewrite: String,
+    pub url: String,
+}
+
+fn is_zero(port: &u16) -> bool {
+    *port == 0
+}
+
+/// Now, as the API writes it.
+pub fn now() -> String {
+    let now = Timestamp::now();
+    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now).to_string()
+}
+
+impl Record {
+    /// Its state: the last event's.
+    pub fn state(&self) -> &State {
+        // Every record is made with an event, and loading refuses one without.
+        self.status.state_events.last().map_or(&State::Created, |event| &event.state)
+    }
+
+    /// Notes that `state` begins now.
+    pub fn enter(&mut self, state: State, error: bool) {
+        self.last_state_at = now();
+        self.updated_at = self.last_state_at.clone();
+        let error = if error { true.into() } else { serde_json::Value::Null };
+        self.status.state_events.push(StateEvent { state, error, at: self.last_state_at.clone() });
+        let surplus = self.status.state_events.len().saturating_sub(MAX_EVENTS);
+        self.status.state_events.drain(..surplus);
+    }
+
+    /// Notes what a machine is doing, and whether its sshd answers.
+    pub fn enter_machine(&mut self, name: &str, state: State, ready: bool, message: Option<String>) {
+        let Some(machine) = self.status.machines.iter_mut().find(|machine| machine.name == name) else { return };
+        machine.state = state;
+        let status = if ready { "True" } else { "False" };
+        let changed = machine.conditions.iter().all(|old| old.status != status);
+        let since = machine.conditions.first().filter(|_| !changed).map(|old| old.last_transition_at.clone());
+        machine.conditions = vec![Condition {
+            name: "Ready".into(),
+            status: status.into(),
+            last_transition_at: since.unwrap_or_else(now),
+            message,
+        }];
+        self.updated_at = now();
+    }
+
+    /// All machines in that state, none ready.
+    pub fn enter_machines(&mut self, state: &State) {
+        for name in self.machines.iter().map(|machine| machine.name.clone()).collect::<Vec<_>>() {
+            self.enter_machine(&name, state.clone(), false, None);
+        }
+    }
+
+    /// The status of a new play's machines.
+    pub fn new_machines(names: &[&str]) -> Vec<MachineStatus> {
+        let status = |name: &&str| MachineStatus { name: (*name).into(), state: State::Created, conditions: vec![] };
+        names.iter().map(status).collect()
+    }
+
+    /// When its time is up, in seconds since 1970.
+    pub fn expires_at(&self) -> i64 {
+        self.started_at.saturating_add(i64::try_from(self.max_play_minutes).unwrap_or(i64::MAX).saturating_mul(60))
+    }
+
+    /// Writes it into its folder below `plays`.
+    ///
+    /// # Errors
+    /// When it cannot be written; the old one is then still in place.
+    pub fn save(&self, plays: &Path) -> Result<()> {
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|e| Error::new(Kind::Internal, format!("cannot write a playground's state: {e}")))?;
+        files::write_private(&file_of(plays, &self.id), &text)
+    }
+}
+
+fn file_of(plays: &Path, id: &str) -> PathBuf {
+    plays.join(id).join("play.json")
+}
+
+/// Reads every play below `plays`. What was running when the platform ended is stopped now, and what was being erased
+/// is gone.
+///
+/// # Errors
+/// When a record cannot be read or is damaged: the platform does not start then, since it could only do harm to a play
+/// that it does not understand.
+pub fn load(plays: &Path) -> Result<Vec<Record>> {
+    files::make_private_folder(plays).map_err(|e| Error::file("make", plays, &e))?;
+    let mut records = Vec::new();
+    for entry in fs::read_dir(plays).map_err(|e| Error::file("read", plays, &e))? {
+        let entry = entry.map_err(|e| Error::file("read", plays, &e))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(ERASED) {
+            remove(&entry.path());
+        } else if is_id(&name) {
+            let path = file_of(plays, &name);
+            files::sweep(&entry.path());
+            // A folder without a record is a start that was killed before there was a play.
+            let Some(text) = files::read_text(&path)? else {
+                erase(plays, &name)?;
+                continue;
+            };
+            let damaged = |why: &str| {
+                Error::new(Kind::File, format!("{} is damaged: {why}", path.display()))
+                    .hint("repair it, or move its folder away to give that playground up")
+            };
+            let mut record: Record = serde_json::from_str(&text).map_err(|e| damaged(&e.to_string()))?;
+            if record.id != name || record.status.state_events.is_empty() || record.machines.is_empty() {
+                return Err(damaged("it is not the record of this playground"));
+            }
+            match record.state() {
+                State::Stopped | State::Failed => {}
+                State::Destroying | State::Destroyed => {
+                    erase(plays, &name)?;
+                    continue;
+                }
+                _ => {
+                    record.enter(State::Stopped, false);
+                    record.enter_machines(&State::Stopped);
+                    record.save(plays)?;
+                }
+            }
+            records.push(record);
+        }
+    }
+    Ok(records)
+}
+
+/// Erases a play's folder: after the first step there is no such play, whatever happens to the second.
+///
+/// # Errors
+/// When the first step fails.
+pub fn erase(plays: &Path, id: &str) -> Result<()> {
+    let (folder, erased) = (plays.join(id), plays.join(format!("{ERASED}{id}")));
+    match fs::rename(&folder, &erased) {
+        Ok(()) => remove(&erased),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Err(e) => return Err(Error::file("erase", &folder, &e)),
+    }
+    Ok(())
+}
+
+/// Removes a folder with everything in it; what cannot be removed now is tried again when the platform next starts.
+fn remove(folder: &Path) {
+    // Read-only folders, as some package caches are, can be emptied only after their modes have been changed.
+    let removed = fs::remove_dir_all(folder).or_else(|_| {
+        let _ = unlock(folder);
+        fs::remove_dir_all(folder)
+    });
+    if let Err(e) = removed {
+        log::warn!("cannot remove all of {}: {e}", folder.display());
+    }
+}
+
+fn unlock(folder: &Path) -> io::Result<()> {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700))?;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            unlock(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::PermissionsExt};
+
+    use super::{Direction, PortForward, Record, erase, load, now};
+    use crate::labs::wire::{State, Status};
+
+    pub fn record(id: &str) -> Record {
+        let mut record = Record {
+            id: id.into(),
+            playground: "shell".into(),
+            title: "mine".into(),
+            created_at: now(),
+            updated_at: now(),
+            last_state_at: String::new(),
+            started_at: 0,
+            max_play_minutes: 5,
+            persistent: true,
+            status: Status { machines: Record::new_machines(&["shell-01"]), ..Status::default() },
+            machines: vec![super::MachineRecord { name: "shell-01".into(), users: vec![] }],
+            port_forwards: vec![PortForward {
+                kind: Direction::Local,
+                machine: "shell-01".into(),
+                local_host: String::new(),
+                local_port: 8080,
+                remote_host: String::new(),
+                remote_port: 80,
+            }],
+            ports: vec![],
+        };
+        record.enter(State::Running, false);
+        record.enter_machine("shell-01", State::Running, true, None);
+        record
+    }
+
+    const ID: &str = "0123456789abcdef01234567";
+
+    #[test]
+    fn what_ran_comes_back_as_stopped_with_everything_else_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        record(ID).save(folder.path()).unwrap();
+        let back = load(folder.path()).unwrap().remove(0);
+        assert_eq!(*back.state(), State::Stopped);
+        assert_eq!((back.title.as_str(), back.persistent, back.port_forwards.len()), ("mine", true, 1));
+        assert!(!back.status.machines[0].is_ready());
+        assert_eq!(load(folder.path()).unwrap().remove(0).status.state_events.len(), 2, "once");
+    }
+
+    #[test]
+    fn a_damaged_record_is_named_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        record(ID).save(folder.path()).unwrap();
+        let path = super::file_of(folder.path(), ID);
+        for text in ["", "{", "[]", r#"{"id": 1}"#, &fs::read_to_string(&path).unwrap().replace(ID, "ff")] {
+            fs::write(&path, text).unwrap();
+            let error = load(folder.path()).unwrap_err();
+            assert!(error.message().contains("play.json"), "{error}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn erases_read_only_folders_and_what_an_earlier_run_left() {
+        let folder = tempfile::tempdir().unwrap();
+        record(ID).save(folder.path()).unwrap();
+        let inside = folder.path().join(ID).join("shell-01/cache");
+        fs::create_dir_all(&inside).unwrap();
+        fs::write(inside.join("file"), "x").unwrap();
+        fs::set_permissions(&inside, fs::Permissions::from_mode(0o500)).unwrap();
+        fs::create_dir_all(folder.path().join(".erased-ff")).unwrap();
+        erase(folder.path(), ID).unwrap();
+        erase(folder.path(), ID).unwrap();
+        assert!(load(folder.path()).unwrap().is_empty());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn history_is_bounded() {
+        let mut record = record(ID);
+        for _ in 0..1000 {
+            record.enter(State::Running, false);
+        }
+        assert_eq!(record.status.state_events.len(), super::MAX_EVENTS);
+    }
+}

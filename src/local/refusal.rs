@@ -1,0 +1,75 @@
+//! A "no" of the platform: the HTTP status, and words for people.
+
+use hyper::StatusCode;
+
+use crate::{
+    error::{Error, Kind},
+    labs::wire::State,
+};
+
+use super::{catalog, record::Record};
+
+/// A "no": the HTTP status and the words that go with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refusal {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// Free text, for people.
+    pub words: String,
+}
+
+/// What an API call comes to.
+pub type Answer<T> = Result<T, Refusal>;
+
+impl Refusal {
+    /// A refusal with that status and those words.
+    pub fn new(status: StatusCode, words: impl Into<String>) -> Refusal {
+        Refusal { status, words: words.into() }
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Self {
+        let status = match error.kind() {
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Usage => StatusCode::BAD_REQUEST,
+            Kind::File => StatusCode::INSUFFICIENT_STORAGE,
+            Kind::NotLoggedIn => StatusCode::UNAUTHORIZED,
+            Kind::Refused | Kind::Ambiguous | Kind::NotWoken | Kind::Ended => StatusCode::CONFLICT,
+            Kind::NotYet => StatusCode::SERVICE_UNAVAILABLE,
+            Kind::Internal | Kind::Network | Kind::Answer | Kind::HostKey | Kind::Program | Kind::Interrupted => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        Refusal::new(status, error.message())
+    }
+}
+
+/// 404 for a play.
+pub fn no_play(id: &str) -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, format!("no playground {id}"))
+}
+
+/// 404 for a catalogue name.
+pub fn no_entry(name: &str) -> Refusal {
+    let names: Vec<&str> = catalog::CATALOG.iter().map(|entry| entry.name).collect();
+    let words = format!("no playground named {name}; there are {}", names.join(" and "));
+    Refusal::new(StatusCode::NOT_FOUND, words)
+}
+
+/// 404 for a machine's name.
+pub fn no_machine(record: &Record, name: &str) -> Refusal {
+    let names: Vec<&str> = record.machines.iter().map(|machine| machine.name.as_str()).collect();
+    let words = format!("playground {} has no machine {name}; its machines: {}", record.id, names.join(", "));
+    Refusal::new(StatusCode::NOT_FOUND, words)
+}
+
+/// 409 for a play in a state that does not allow it.
+pub fn conflict(record: &Record, why: &str) -> Refusal {
+    Refusal::new(StatusCode::CONFLICT, format!("playground {} is {}: {why}", record.id, record.state()))
+}
+
+/// 409 for a machine in a state that does not allow it.
+pub fn machine_conflict(name: &str, state: &State, why: &str) -> Refusal {
+    Refusal::new(StatusCode::CONFLICT, format!("machine {name} is {state}: {why}"))
+}

@@ -1,0 +1,515 @@
+//! Tunnels into machines: one WebSocket is one TCP connection, as in wsmux.
+//!
+//! | target | means |
+//! | --- | --- |
+//! | `HOST:PORT`, `dial:HOST:PORT` | a connection from the machine; its port 22 is its own SSH server |
+//! | `listen:HOST:PORT` | the machine listens; this WebSocket tells of each connection as `{"type":"connect","cid":C}` |
+//! | `connect:CID` | takes such a connection up, within 15 s |
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+    net::Ipv4Addr,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use http_body_util::Full;
+use hyper::{HeaderMap, Request, Response, StatusCode, body::Incoming, header, upgrade};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    time::{interval, sleep, timeout},
+};
+use tokio_websockets::{Limits, Message, ServerBuilder, WebSocketStream};
+
+use crate::{
+    labs::http::{Stream, accept_key},
+    net::Conn,
+    platform::Peer,
+    tunnel::Tunnel,
+};
+
+use super::{
+    access::{random, same},
+    machine::Machine,
+    refusal::{Answer, Refusal},
+};
+
+/// The cookie with the token.
+pub const COOKIE: &str = ".ixcondsess";
+/// How long a login URL works: long enough for a client that tries again.
+const LOGIN_TIME: Duration = Duration::from_secs(10 * 60);
+/// Login URLs that work at a time, for one machine; the oldest goes for another.
+const MAX_LOGINS: usize = 256;
+/// Tunnels at a time into one machine.
+const MAX_TUNNELS: usize = 512;
+/// Connections to a machine's listening ports that nobody has taken up yet.
+const MAX_PENDING: usize = 64;
+/// How long they wait.
+const PENDING_TIME: Duration = Duration::from_secs(15);
+/// Everything that a machine dials is on this computer or near.
+const DIAL_TIME: Duration = Duration::from_secs(10);
+/// How often a control channel is pinged, as wsmux does.
+const PING_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks at whether the client of a connection that takes no more is still there.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a program may then take to read what the client has left behind, [`COPY_SIZE`] bytes at a time.
+const LAST_READ: Duration = Duration::from_secs(10);
+/// As much as a tunnel's largest message.
+const COPY_SIZE: usize = 64 * 1024;
+
+/// The way into a machine while it is up: its token, its tunnels, and their end with it.
+pub struct Gate {
+    machine: Arc<Machine>,
+    token: String,
+    state: Mutex<State>,
+    tunnels: Arc<Semaphore>,
+    ended: watch::Sender<bool>,
+}
+
+#[derive(Default)]
+struct State {
+    logins: VecDeque<(String, Instant)>,
+    pending: BTreeMap<String, TcpStream>,
+}
+
+impl Gate {
+    /// The way into a machine that has just come up.
+    pub fn new(machine: Machine) -> Gate {
+        Gate {
+            machine: Arc::new(machine),
+            token: random(32),
+            state: Mutex::default(),
+            tunnels: Arc::new(Semaphore::new(MAX_TUNNELS)),
+            ended: watch::Sender::new(false),
+        }
+    }
+
+    /// The machine.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The value of the cookie.
+    pub fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Whether this is the machine's token.
+    pub fn is_token(&self, token: &str) -> bool {
+        same(&self.token, token)
+    }
+
+    /// Whether this is the secret of a login URL of the machine that still works.
+    pub fn is_login(&self, login: &str) -> bool {
+        self.locked().logins.iter().any(|(known, _)| same(known, login))
+    }
+
+    /// The secret of a new login URL.
+    pub fn new_login(&self) -> String {
+        let login = random(32);
+        let mut state = self.locked();
+        if state.logins.len() >= MAX_LOGINS {
+            state.logins.pop_front();
+        }
+        state.logins.push_back((login.clone(), Instant::now()));
+        login
+    }
+
+    /// Ends all tunnels, connections and processes of the machine.
+    pub async fn end(&self) {
+        self.ended.send_replace(true);
+        self.locked().pending.clear();
+        self.machine.stop().await;
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.logins.front().is_some_and(|(_, since)| since.elapsed() > LOGIN_TIME) {
+            state.logins.pop_front();
+        }
+        state
+    }
+}
+
+/// What a tunnel leads to.
+#[derive(Debug, PartialEq)]
+enum Target {
+    Dial { host: String, port: u16 },
+    Listen { host: String, port: u16 },
+    Connect { cid: String },
+}
+
+impl Target {
+    /// Reads the path after `/tunnels/`.
+    fn parse(encoded: &str) -> Answer<Target> {
+        let wrong = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, format!("invalid destination address: {why}"));
+        // A client may or may not have escaped the characters of base64 that mean something in a path.
+        let encoded = encoded.replace("%2F", "/").replace("%2f", "/").replace("%2B", "+").replace("%2b", "+");
+        let encoded = encoded.replace("%3D", "=").replace("%3d", "=");
+        let decoded = BASE64_STANDARD.decode(encoded).map_err(|_| wrong("not base64"))?;
+        let text = String::from_utf8(decoded).map_err(|_| wrong("not text"))?;
+        let text = text.trim();
+        if let Some(cid) = text.strip_prefix("connect:") {
+            return Ok(Target::Connect { cid: cid.into() });
+        }
+        let (listen, address) = match text.strip_prefix("listen:") {
+            Some(address) => (true, address),
+            None => (false, text.strip_prefix("dial:").unwrap_or(text)),
+        };
+        let (host, port) = address.rsplit_once(':').ok_or_else(|| wrong("no port"))?;
+        let port = port.parse().map_err(|_| wrong("not a port"))?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).to_owned();
+        if host.contains(char::is_whitespace) {
+            return Err(wrong("not a host"));
+        }
+        Ok(if listen { Target::Listen { host, port } } else { Target::Dial { host, port } })
+    }
+}
+
+/// Where the machine itself is meant. Machines share this computer's network, so that is this computer.
+fn own_address(host: &str, machine: &str) -> bool {
+    matches!(host, "" | "localhost" | "127.0.0.1" | "::1") || host == machine
+}
+
+/// Where a machine listens. What listens for everybody inside a real machine would here listen for the whole network
+/// that this computer is in, so it listens on the loopback interface.
+fn listen_address(host: &str, machine: &str) -> String {
+    if own_address(host, machine) && host != "::1" || matches!(host, "0.0.0.0" | "::" | "*") {
+        Ipv4Addr::LOCALHOST.to_string()
+    } else {
+        host.to_owned()
+    }
+}
+
+/// Answers `GET /tunnels/...` for somebody with the machine's token. `guard` is held as long as the tunnel lives.
+///
+/// # Errors
+/// 400 for a target that cannot be read or a request that is no upgrade, 404 for an unknown connection id, 409 for an
+/// address that cannot be bound, 429 for too many tunnels.
+pub async fn open<G: Send + 'static>(
+    gate: &Arc<Gate>,
+    encoded: &str,
+    request: &mut Request<Incoming>,
+    guard: G,
+) -> Answer<Response<Full<Bytes>>> {
+    let target = Target::parse(encoded)?;
+    let permit = Arc::clone(&gate.tunnels).try_acquire_owned().map_err(|_| {
+        let words = format!("machine {} has {MAX_TUNNELS} tunnels already", gate.machine.name());
+        Refusal::new(StatusCode::TOO_MANY_REQUESTS, words)
+    })?;
+    let hold = (permit, guard);
+    let (answer, upgraded) = upgrade(request)?;
+    match target {
+        Target::Dial { host, port } => {
+            let (machine, mut ended) = (Arc::clone(&gate.machine), gate.ended.subscribe());
+            tokio::spawn(async move {
+                let Some(socket) = upgraded.await else { return };
+                if port == 22 && own_address(&host, machine.name()) {
+                    // The machine ends it when it stops.
+                    if let Err(e) = machine.serve(Courteous(Some(Tunnel::server(socket)))).await {
+                        log::debug!("ssh: {}", e.message());
+                    }
+                } else {
+                    let host = if own_address(&host, machine.name()) { "localhost" } else { &host };
+                    dial(socket, host, port, &mut ended).await;
+                }
+                drop(hold);
+            });
+        }
+        Target::Connect { cid } => {
+            let unknown = || Refusal::new(StatusCode::NOT_FOUND, "no connection with that id waits");
+            let tcp = gate.locked().pending.remove(&cid).ok_or_else(unknown)?;
+            let mut ended = gate.ended.subscribe();
+            tokio::spawn(async move {
+                let Some(socket) = upgraded.await else { return };
+                join(socket, tcp, &mut ended).await;
+                drop(hold);
+            });
+        }
+        Target::Listen { host, port } => {
+            let address = listen_address(&host, gate.machine.name());
+            let listener = TcpListener::bind((address.as_str(), port))
+                .await
+                .map_err(|e| Refusal::new(StatusCode::CONFLICT, format!("cannot listen on {address}:{port}: {e}")))?;
+            let gate = Arc::clone(gate);
+            tokio::spawn(async move {
+                let Some(socket) = upgraded.await else { return };
+                listen(&gate, listener, socket).await;
+                drop(hold);
+            });
+        }
+    }
+    Ok(answer)
+}
+
+async fn dial(socket: Stream, host: &str, port: u16, ended: &mut watch::Receiver<bool>) {
+    match timeout(DIAL_TIME, TcpStream::connect((host, port))).await {
+        Ok(Ok(tcp)) => join(socket, tcp, ended).await,
+        Ok(Err(_)) | Err(_) => Tunnel::server(socket).finish().await,
+    }
+}
+
+/// Copies both ways until one side ends. There is no half-close: what ends first ends the whole, once everything that
+/// it had sent is delivered.
+async fn join(socket: Stream, tcp: TcpStream, ended: &mut watch::Receiver<bool>) {
+    let client = socket.peer();
+    // Latency matters more than the number of packets, and what is written is whole messages.
+    let _ = tcp.set_nodelay(true);
+    let (mut from_tunnel, mut to_tunnel) = tokio::io::split(Tunnel::server(socket));
+    let (mut from_tcp, mut to_tcp) = tcp.into_split();
+    {
+        let up = async {
+            let mut buffer = vec![0; COPY_SIZE];
+            loop {
+                let n = match from_tunnel.read(&mut buffer).await {
+                    Ok(0) | Err(_) => return,
+                    Ok(n) => n,
+                };
+                tokio::select! {
+                    written = to_tcp.write_all(&buffer[..n]) => if written.is_err() {
+                        // The other end reads no more, but what it has said goes through.
+                        return std::future::pending().await;
+                    },
+                    // Its leave is behind what it has sent, where nobody looks as long as that is not taken.
+                    () = abandoned(&client) => return,
+                }
+            }
+        };
+        let down = async {
+            let mut buffer = vec![0; COPY_SIZE];
+            while let Ok(n @ 1..) = from_tcp.read(&mut buffer).await {
+                if to_tunnel.write_all(&buffer[..n]).await.is_err() {
+                    break;
+                }
+            }
+            let _ = to_tunnel.flush().await;
+        };
+        tokio::select! {
+            () = up => {}
+            () = down => {}
+            () = over(ended) => {}
+        }
+    }
+    drop((from_tcp, to_tcp));
+    from_tunnel.unsplit(to_tunnel).finish().await;
+}
+
+/// Waits until the client's program has gone, and as long again as what it has left behind may take to be read. Where the
+/// system does not tell, it never has gone.
+async fn abandoned(client: &Peer) {
+    loop {
+        sleep(LOOK).await;
+        if client.has_gone() == Some(true) {
+            return sleep(LAST_READ).await;
+        }
+    }
+}
+
+async fn over(ended: &mut watch::Receiver<bool>) {
+    // An error means that the machine is gone, too.
+    let _ = ended.wait_for(|ended| *ended).await;
+}
+
+/// A control channel: tells of each connection until the client leaves or the machine ends.
+async fn listen(gate: &Arc<Gate>, listener: TcpListener, socket: Stream) {
+    // The client has nothing to say here.
+    let limits = Limits::default().max_payload_len(Some(4096));
+    let mut control: WebSocketStream<Stream> = ServerBuilder::new().limits(limits).serve(socket);
+    let mut ended = gate.ended.subscribe();
+    let mut ping = interval(PING_EVERY);
+    ping.tick().await;
+    loop {
+        let message = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((tcp, _)) => match wait_for_client(gate, tcp) {
+                    Some(cid) => Message::text(serde_json::json!({ "type": "connect", "cid": cid }).to_string()),
+                    None => continue,
+                },
+                Err(e) => {
+                    // Out of descriptors, most likely; others will be freed.
+                    log::warn!("cannot accept a connection: {e}");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            },
+            said = control.next() => match said {
+                Some(Ok(message)) if !message.is_close() => continue,
+                Some(Ok(_) | Err(_)) | None => break,
+            },
+            _ = ping.tick() => Message::ping(""),
+            () = over(&mut ended) => break,
+        };
+        if control.send(message).await.is_err() {
+            break;
+        }
+    }
+    let _ = timeout(Duration::from_secs(1), control.close()).await;
+}
+
+/// Keeps a connection until a client takes it up, and closes it if none does.
+fn wait_for_client(gate: &Arc<Gate>, tcp: TcpStream) -> Option<String> {
+    let cid = random(16);
+    let mut state = gate.locked();
+    if state.pending.len() >= MAX_PENDING {
+        return None;
+    }
+    state.pending.insert(cid.clone(), tcp);
+    let (gate, own) = (Arc::downgrade(gate), cid.clone());
+    tokio::spawn(async move {
+        sleep(PENDING_TIME).await;
+        if let Some(gate) = gate.upgrade() {
+            gate.locked().pending.remove(&own);
+        }
+    });
+    Some(cid)
+}
+
+/// Prepares the WebSocket: the answer to send, and what the connection becomes once it is sent.
+///
+/// # Errors
+/// 400 when the request does not ask for a WebSocket.
+pub fn upgrade(
+    request: &mut Request<Incoming>,
+) -> Answer<(Response<Full<Bytes>>, impl Future<Output = Option<Stream>> + Send + use<>)> {
+    let headers = request.headers();
+    let has = |name, token: &str| {
+        let values = headers.get_all(name).into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    let key = headers.get(header::SEC_WEBSOCKET_KEY).filter(|_| {
+        has(header::CONNECTION, "upgrade")
+            && has(header::UPGRADE, "websocket")
+            && has(header::SEC_WEBSOCKET_VERSION, "13")
+    });
+    let refused = || Refusal::new(StatusCode::BAD_REQUEST, "this is for WebSockets (version 13) only");
+    let accept = accept_key(key.ok_or_else(refused)?.as_bytes());
+    let mut answer = Response::new(Full::default());
+    *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let fields = answer.headers_mut();
+    fields.insert(header::CONNECTION, header::HeaderValue::from_static("Upgrade"));
+    fields.insert(header::UPGRADE, header::HeaderValue::from_static("websocket"));
+    // Base64 is always a valid header value.
+    fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept.parse().map_err(|_| refused())?);
+    let upgraded = upgrade::on(request);
+    let becomes = async move {
+        let upgraded = upgraded.await.ok()?;
+        let parts = upgraded.downcast::<TokioIo<Conn>>().ok()?;
+        Some(Stream::new(parts.read_buf, parts.io.into_inner()))
+    };
+    Ok((answer, becomes))
+}
+
+/// The token in a request's cookies.
+pub fn token(headers: &HeaderMap) -> Option<&str> {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    cookies.flat_map(|value| value.split(';')).find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))
+}
+
+/// A tunnel that takes its leave when it is dropped: an SSH server drops its stream right after its last words, and a
+/// socket that is closed with unread input is reset, which would overtake them.
+struct Courteous(Option<Tunnel<Stream>>);
+
+impl Courteous {
+    fn tunnel(self: Pin<&mut Self>) -> io::Result<Pin<&mut Tunnel<Stream>>> {
+        self.get_mut().0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
+    }
+}
+
+impl Drop for Courteous {
+    fn drop(&mut self) {
+        if let (Some(tunnel), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(tunnel.finish());
+        }
+    }
+}
+
+impl AsyncRead for Courteous {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.tunnel()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Courteous {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.tunnel()?.poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tunnel()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.tunnel()?.poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use hyper::{HeaderMap, StatusCode, header};
+    use proptest::prelude::{prop_assert_eq, proptest};
+
+    use super::{Target, listen_address, token};
+
+    fn parse(text: &str) -> Result<Target, StatusCode> {
+        Target::parse(&BASE64_STANDARD.encode(text)).map_err(|refusal| refusal.status)
+    }
+
+    #[test]
+    fn reads_targets_as_wsmux_does() {
+        let dial = |host: &str, port| Ok(Target::Dial { host: host.into(), port });
+        assert_eq!(parse(":22"), dial("", 22));
+        assert_eq!(parse("dial::22\n"), dial("", 22));
+        assert_eq!(parse("dial:[::1]:80"), dial("::1", 80));
+        assert_eq!(parse("node-02:8080"), dial("node-02", 8080));
+        assert_eq!(parse("listen::0"), Ok(Target::Listen { host: String::new(), port: 0 }));
+        assert_eq!(parse("connect:abc"), Ok(Target::Connect { cid: "abc".into() }));
+        for wrong in ["", "22", "host", "host:", "host:x", "host:65536", "a b:22", "dial:"] {
+            assert_eq!(parse(wrong), Err(StatusCode::BAD_REQUEST), "{wrong}");
+        }
+        for wrong in ["OjIy*", "OjIyMg", "%", "OjIy/../"] {
+            assert_eq!(Target::parse(wrong).unwrap_err().status, StatusCode::BAD_REQUEST, "{wrong}");
+        }
+        let escaped = BASE64_STANDARD.encode("localhost:1").replace('=', "%3D");
+        assert_eq!(Target::parse(&escaped).unwrap(), dial("localhost", 1).unwrap());
+    }
+
+    #[test]
+    fn listens_on_loopback_only_unless_told_an_address() {
+        for host in ["", "localhost", "0.0.0.0", "::", "*", "node-01"] {
+            assert_eq!(listen_address(host, "node-01"), "127.0.0.1", "{host}");
+        }
+        assert_eq!(listen_address("::1", "node-01"), "::1");
+        assert_eq!(listen_address("192.0.2.1", "node-01"), "192.0.2.1");
+    }
+
+    #[test]
+    fn finds_the_token_among_other_cookies() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(token(&headers), None);
+        headers.insert(header::COOKIE, "a=b; .ixcondsessX=no; .ixcondsess=yes".parse().unwrap());
+        assert_eq!(token(&headers), Some("yes"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_makes_it_panic(path in ".{0,80}", bytes in proptest::collection::vec(0u8..255, 0..60)) {
+            let _ = Target::parse(&path);
+            let _ = Target::parse(&BASE64_STANDARD.encode(bytes));
+        }
+
+        #[test]
+        fn every_host_and_port_is_read_back(host in "[a-z0-9.-]{0,30}", port in 0u16..) {
+            prop_assert_eq!(parse(&format!("dial:{host}:{port}")), Ok(Target::Dial { host, port }));
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! What commands print: the one place that writes to standard output. `connect` never comes here.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, TableStyle, Width};
+use serde::Serialize;
+
+use crate::error::{Error, Kind, Result};
+
+/// Prints one line. A reader that has gone is no failure: `list | head` is a success.
+///
+/// # Errors
+/// When standard output cannot be written, a full disk for example.
+pub fn line(text: &str) -> Result<()> {
+    write(&format!("{text}\n"))
+}
+
+/// Prints text as it is.
+///
+/// # Errors
+/// As [`line()`].
+pub fn write(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::new(Kind::File, format!("cannot write to standard output: {e}")))
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Prints a value as JSON, indented.
+///
+/// # Errors
+/// As [`line()`].
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+    line(&text)
+}
+
+/// Prints a table that fits the terminal.
+///
+/// # Errors
+/// As [`line`].
+pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
+    lines(table_lines(head, rows, &[]))
+}
+
+/// Prints some lines.
+///
+/// # Errors
+/// As [`line`].
+pub fn lines(lines: Vec<String>) -> Result<()> {
+    write(&lines.into_iter().map(|line| line + "\n").collect::<String>())
+}
+
+/// The lines of a table that fits the terminal. The first column is for copying and is not broken; where there is not
+/// even room for whole words in the others, the `expendable` ones are left out, one after the other.
+#[must_use]
+pub fn table_lines(head: &[&str], rows: Vec<Vec<String>>, expendable: &[&str]) -> Vec<String> {
+    let width = if io::stdout().is_terminal() { Some(usize::from(console::Term::stdout().size().1)) } else { None };
+    fitted(head, rows, expendable, width)
+}
+
+/// Between columns.
+const GAP: u16 = 2;
+
+/// As [`table_lines`], for a terminal of this width.
+pub(crate) fn fitted(
+    head: &[&str],
+    mut rows: Vec<Vec<String>>,
+    expendable: &[&str],
+    width: Option<usize>,
+) -> Vec<String> {
+    let fits =
+        |narrowest: &[usize], width| narrowest.iter().map(|column| column + usize::from(GAP)).sum::<usize>() <= width;
+    let mut head = head.to_vec();
+    let mut narrowest = narrowest_widths(&head, &rows);
+    if let Some(width) = width {
+        for name in expendable {
+            if fits(&narrowest, width) {
+                break;
+            }
+            if let Some(i) = head.iter().position(|column| column == name) {
+                head.remove(i);
+                narrowest.remove(i);
+                rows.iter_mut().for_each(|row| drop(row.remove(i)));
+            }
+        }
+    }
+    // Where not even this fits, everything is broken somewhere.
+    let bounded = width.is_none_or(|width| fits(&narrowest, width));
+    let mut table = Table::new();
+    table.load_style(TableStyle::new()).set_header(head).add_rows(rows);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    }
+    for (column, narrowest) in table.column_iter_mut().zip(narrowest) {
+        column.set_padding((0, GAP));
+        let narrowest = u16::try_from(narrowest).unwrap_or(u16::MAX).saturating_add(GAP);
+        if bounded {
+            column.set_constraint(ColumnConstraint::LowerBoundary(Width::Fixed(narrowest)));
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect()
+}
+
+/// How narrow each column can be: the first one as wide as it is, the others as their longest word, if that is a word.
+fn narrowest_widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
+    /// No word is longer than this, but addresses are.
+    const WORD: usize = 16;
+    let width = console::measure_text_width;
+    let widest = |i: usize, head: &&str| {
+        let cells = || rows.iter().map(|row| row[i].as_str()).chain([*head]);
+        if i == 0 {
+            cells().map(width).max().unwrap_or(0)
+        } else {
+            cells().flat_map(str::split_whitespace).map(width).max().unwrap_or(0).min(WORD)
+        }
+    };
+    head.iter().enumerate().map(|(i, head)| widest(i, head)).collect()
+}
+
+/// Asks a yes-or-no question on the terminal; `None` where there is none. Who waits for the answer can be interrupted.
+pub async fn confirm(question: &str) -> Option<bool> {
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return None;
+    }
+    let mut err = io::stderr().lock();
+    write!(err, "{question} [y/N] ").and_then(|()| err.flush()).ok()?;
+    drop(err);
+    let read = || {
+        let mut answer = String::new();
+        io::stdin().read_line(&mut answer).map(|_| answer)
+    };
+    let answer = tokio::task::spawn_blocking(read).await.ok()?.ok()?;
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Asks whether to write what was shown.
+///
+/// # Errors
+/// [`Kind::Interrupted`] for a no, [`Kind::Usage`] where there is no terminal.
+pub async fn agreed() -> Result<bool> {
+    match confirm("Write this?").await {
+        Some(true) => Ok(true),
+        Some(false) => Err(Error::new(Kind::Interrupted, "nothing was written")),
+        None => {
+            Err(Error::new(Kind::Usage, "there is no terminal to ask on").hint("add --yes, or --dry-run to only look"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fitted;
+
+    fn list(width: Option<usize>) -> String {
+        let host = "playground-0123456789abcdef01234567";
+        let row = [host, "My docker box", "docker", "running", "7h59m"].map(str::to_owned).to_vec();
+        let lines = fitted(
+            &["HOST", "TITLE", "PLAYGROUND", "STATE", "TIME LEFT"],
+            vec![row],
+            &["PLAYGROUND", "TIME LEFT"],
+            width,
+        );
+        lines.join("\n")
+    }
+
+    #[test]
+    fn a_narrow_terminal_costs_columns_and_breaks_no_host_name() {
+        for width in [None, Some(120), Some(90)] {
+            let wide = list(width);
+            assert_eq!(wide.lines().count(), 2, "{wide}");
+            assert!(wide.contains("My docker box  docker"), "{wide}");
+        }
+        let narrow = list(Some(60));
+        assert!(narrow.contains("playground-0123456789abcdef01234567  My"), "{narrow}");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+        assert!(!narrow.contains("TIME LEFT") && narrow.contains("running"), "{narrow}");
+        let tiny = list(Some(30));
+        assert!(tiny.lines().all(|line| line.chars().count() <= 30), "{tiny}");
+    }
+}

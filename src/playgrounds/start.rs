@@ -1,0 +1,174 @@
+//! `start`: from a name to machines that answer.
+
+use futures_util::future::try_join_all;
+
+use super::{
+    entries::refresh_entries,
+    listed::{Listed, host},
+    wanted,
+};
+use crate::{
+    app::App,
+    catalog,
+    error::{Error, Kind, Result, printable},
+    find,
+    known_hosts::Whose,
+    labs::{
+        Labs, TunnelSession,
+        wire::{Action, CreatePlay, Play},
+    },
+    learn, live,
+    notice::Progress,
+    out,
+    spinner::Spinner,
+    target::{Playground, Target, is_label},
+    wake::{Visitor, Wake},
+};
+
+/// What `start` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// A catalogue name, or the id, host name or title of a stopped playground.
+    pub name: String,
+    /// What to call it.
+    pub title: Option<String>,
+    /// Do not wait for the machines.
+    pub no_wait: bool,
+    /// Print JSON.
+    pub json: bool,
+    /// The user trusts the author of a playground that is not the platform's.
+    pub consent: bool,
+}
+
+/// `start`: a new playground from the catalogue, or a stopped one again.
+///
+/// # Errors
+/// The platform's, and what keeps the machines from becoming ready.
+pub async fn start(app: &App, request: &Start) -> Result<Play> {
+    let labs = app.labs().await?;
+    let progress = Spinner::new();
+    let memory = app.memory();
+    let wake = Wake::wanted(&labs, &memory, &progress, app.settings.wake_limit());
+    let mut play = match startable(&labs, &request.name).await? {
+        Startable::Existing(play) => *play,
+        Startable::ByName(name) => {
+            let consent = consent(&labs, &name, request.consent).await?;
+            wake.start_once(&name, consent).await?
+        }
+        Startable::New(name) => {
+            let consent = consent(&labs, &name, request.consent).await?;
+            progress.waiting(&format!("starting playground {name}"));
+            let request = CreatePlay { playground: name, safety_disclaimer_consent: consent };
+            labs.create_play(&request).await?
+        }
+    };
+    wanted(&memory, &play)?;
+    // A name may mean this one from now on.
+    app.tunnels().forget(&play.id);
+    app.tunnels().forget(&play.playground.name);
+    if let Some(title) = &request.title {
+        play = labs.act(&play.id, &Action::SetTitle { title: title.clone() }).await?;
+        memory.acted();
+    }
+    if request.no_wait {
+        if find::is_down(&play) {
+            play = wake.wake_play(play).await?;
+        }
+    } else {
+        play = ready(app, &labs, &wake, play).await?;
+    }
+    drop(progress);
+    refresh_entries(app, &labs).await;
+    if request.json {
+        out::json(&Listed::new(&play, &live::all(&app.folders)))?;
+    } else {
+        let state = if request.no_wait { "is starting" } else { "is running" };
+        out::line(&format!("{} {state}: ssh {}", printable(&play.title), host(&play)))?;
+    }
+    Ok(play)
+}
+
+/// What `start NAME` means.
+enum Startable {
+    Existing(Box<Play>),
+    /// As a connection to that name would: the one there is, else a new one.
+    ByName(String),
+    New(String),
+}
+
+async fn startable(labs: &Labs, name: &str) -> Result<Startable> {
+    match Target::parse(name) {
+        Ok(Target { playground: Playground::Name(name), .. }) => Ok(Startable::ByName(name)),
+        Ok(Target { playground: Playground::Id(id), .. }) => {
+            Ok(Startable::Existing(find::by_id(labs, &id).await?.into()))
+        }
+        Err(_) if crate::target::is_id(name) => Ok(Startable::Existing(find::by_id(labs, name).await?.into())),
+        Err(_) if is_label(name) => match catalog::entry(labs, name).await {
+            Ok(entry) => Ok(Startable::New(entry.name)),
+            Err(e) if e.kind() == Kind::NotFound => {
+                find::by_argument(labs, name).await.map(|play| Startable::Existing(play.into())).map_err(|_| e)
+            }
+            Err(e) => Err(e),
+        },
+        Err(_) => Ok(Startable::Existing(find::by_argument(labs, name).await?.into())),
+    }
+}
+
+pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<bool> {
+    let entry = catalog::entry(labs, name).await?;
+    if !catalog::needs_consent(labs, &entry).await? {
+        return Ok(false);
+    }
+    let question = format!("playground {name} is by {}, who decides what runs in it. Do you trust them?", entry.owner);
+    if given || out::confirm(&question).await == Some(true) {
+        return Ok(true);
+    }
+    Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", printable(&entry.owner)))
+        .hint("if you trust its author, add --consent"))
+}
+
+/// Waits until every machine answers, and learns its host keys: some clients read known hosts before they connect.
+pub(super) async fn ready<P: Progress>(app: &App, labs: &Labs, wake: &Wake<'_, P>, play: Play) -> Result<Play> {
+    let key = app.identity()?.authorized_key()?;
+    // One restart for all machines, then all of them at once.
+    let play = wake.wake_play(play).await?;
+    try_join_all(play.machines.iter().enumerate().map(|(i, machine)| {
+        let (play, key) = (&play, &key);
+        async move {
+            let visitor = Visitor { machine: &machine.name, user: machine.default_user(), key };
+            let session = wake.tunnel(play.clone(), visitor).await?;
+            let mut aliases = vec![Target::of_play(&play.id, Some(&machine.name)).to_string()];
+            if i == 0 {
+                aliases.push(host(play));
+            }
+            learn_keys(app, labs, &session, &play.id, &machine.name, &aliases).await
+        }
+    }))
+    .await?;
+    labs.play(&play.id).await
+}
+
+pub(crate) async fn learn_keys(
+    app: &App,
+    labs: &Labs,
+    session: &TunnelSession,
+    play: &str,
+    machine: &str,
+    aliases: &[String],
+) -> Result<()> {
+    let keys = match learn::host_keys(|| labs.dial(session, ":22")).await {
+        Ok(keys) => keys,
+        // The first connection learns it.
+        Err(e) => {
+            log::warn!("{}", e.message());
+            return Ok(());
+        }
+    };
+    let known_hosts = app.known_hosts();
+    for key in &keys {
+        for alias in aliases {
+            known_hosts.confirm(Whose { alias, play, machine }, key)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! What must not be shown: credentials and tokens that this process has learnt. Every error and every line of a log
+//! passes through [`hidden`], so that not even a platform that repeats a token in its own words gets it shown.
+
+use std::{
+    borrow::Cow,
+    sync::{PoisonError, RwLock},
+};
+
+use crate::target::is_id;
+
+/// Shorter ones are words that occur by chance, such as the embedded platform's `local`.
+const MIN: usize = 8;
+/// What is shown instead.
+const MASK: &str = "[hidden]";
+
+static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
+
+/// From now on `secret` is not shown.
+pub fn keep(secret: &str) {
+    if secret.len() < MIN {
+        return;
+    }
+    let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+    if !known.iter().any(|other| other == secret) {
+        known.push(secret.to_owned());
+        // One may be part of another, such as a token in a login page's address.
+        known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    }
+}
+
+/// From now on neither this address is shown nor the parts of its path and query that may be secret: long, and no
+/// playground's id.
+pub fn keep_address(address: &str) {
+    const LONG: usize = 12;
+    keep(address);
+    let path = address.split_once("://").map_or(address, |(_, rest)| rest);
+    for part in path.split(['/', '?', '&', '=', '#']).skip(1) {
+        if part.len() >= LONG && !is_id(part) {
+            keep(part);
+        }
+    }
+}
+
+/// `text` without any secret.
+pub fn hidden(text: &str) -> Cow<'_, str> {
+    let mut text = Cow::Borrowed(text);
+    for secret in &*KNOWN.read().unwrap_or_else(PoisonError::into_inner) {
+        if text.contains(secret) {
+            text = Cow::Owned(text.replace(secret, MASK));
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{hidden, keep, keep_address};
+
+    #[test]
+    fn what_is_known_is_hidden_and_words_are_not() {
+        keep("planted-token");
+        keep("https://a.example/login/planted-token");
+        keep("local");
+        assert_eq!(hidden("see https://a.example/login/planted-token"), "see [hidden]");
+        assert_eq!(hidden("planted-token, planted-token"), "[hidden], [hidden]");
+        assert_eq!(hidden("a local thing"), "a local thing");
+    }
+
+    #[test]
+    fn neither_is_what_is_secret_in_an_address() {
+        keep_address("https://login.example/0123456789abcdef01234567/playgrounds/once-abcdefgh?key=once-12345678");
+        let said = "login.example: playgrounds 0123456789abcdef01234567, once-abcdefgh, once-12345678";
+        assert_eq!(hidden(said), "login.example: playgrounds 0123456789abcdef01234567, [hidden], [hidden]");
+    }
+}

@@ -1,0 +1,254 @@
+//! What the user has chosen, and where this program keeps its files.
+//!
+//! IDEs that are started from a dock or a menu pass no environment, so everything that matters can be said in one file,
+//! `labctl-ssh-proxy/settings.yaml` in the user's configuration folder. The environment only moves the files: that is
+//! for tests and for `demo`.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    error::{Error, Kind, Result},
+    files,
+};
+
+/// Moves the folder of everything this program writes.
+pub const HOME_VARIABLE: &str = "LABCTL_SSH_PROXY_HOME";
+/// Moves the settings file.
+pub const SETTINGS_VARIABLE: &str = "LABCTL_SSH_PROXY_SETTINGS";
+/// Set: use the embedded platform, as `--local` does. Nothing, `0`, `no`, `off` and `false` count as not set.
+pub const LOCAL_VARIABLE: &str = "LABCTL_SSH_PROXY_LOCAL";
+
+/// Which platform a command speaks to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Platform {
+    /// The real one.
+    Labs,
+    /// The embedded one, for one machine.
+    Local,
+}
+
+impl Platform {
+    /// Text that names commands of ours, with these as they are to be typed for this platform.
+    pub fn commands(self, text: &str) -> String {
+        match self {
+            Platform::Labs => text.to_owned(),
+            Platform::Local => text
+                .replace("`labctl-ssh-proxy ", "`labctl-ssh-proxy --local ")
+                .replace("`labctl-ssh-proxy --local local ", "`labctl-ssh-proxy local "),
+        }
+    }
+}
+
+/// The settings file. Every key is optional, and an unknown one is an error: a misspelt wake policy must not be lost.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// HTTP proxy for the API and the tunnel, `http://[user:password@]host:port`. Beats `HTTPS_PROXY`.
+    pub proxy: Option<String>,
+    /// Hosts that are reached without the proxy, as in `NO_PROXY`.
+    pub no_proxy: Option<String>,
+    /// When a connection may wake a stopped playground.
+    pub wake: WakePolicy,
+    /// How long a connection waits for a machine, in seconds.
+    pub wake_limit: Option<u64>,
+    /// After a playground has ended under an open session, how many seconds the tries to connect must pause before one
+    /// wakes it again.
+    pub reconnect_pause: Option<u64>,
+    /// Whether OpenSSH under a `ConnectTimeout` gets the machine's identification line of last time early; it does when
+    /// nothing is said.
+    pub early_identification: Option<bool>,
+    /// Private key (or `.pub` of one in an agent) whose public half is sent to machines.
+    pub identity: Option<PathBuf>,
+    /// How much goes to the log.
+    pub log_level: LogLevel,
+    /// The same for single playgrounds, by id or catalogue name.
+    pub playgrounds: BTreeMap<String, PlaygroundSettings>,
+}
+
+/// What can be chosen for one playground.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, default)]
+pub struct PlaygroundSettings {
+    /// Its wake policy, instead of the general one.
+    pub wake: Option<WakePolicy>,
+}
+
+/// When a connection may wake a stopped playground.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum WakePolicy {
+    /// Unless somebody stopped it on purpose.
+    #[default]
+    UnlessStopped,
+    /// Always.
+    Always,
+    /// Never: only what somebody does on purpose wakes it, such as `start`, `ssh` and `open`, or a yes at the terminal.
+    Never,
+}
+
+/// How much goes to the log.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum LogLevel {
+    Off,
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+impl Settings {
+    /// How long a connection waits for a machine. A cold boot can take 20 minutes, and the platform's own client waits
+    /// 25.
+    pub fn wake_limit(&self) -> Duration {
+        Duration::from_secs(self.wake_limit.unwrap_or(25 * 60))
+    }
+
+    /// How long the tries to connect must pause after a playground has ended under an open session. Tries that come
+    /// closer together are an editor's: VS Code's are at most 30 s apart.
+    pub fn reconnect_pause(&self) -> Duration {
+        Duration::from_secs(self.reconnect_pause.unwrap_or(120))
+    }
+
+    /// Reads the settings file; a missing one means the defaults.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not well-formed.
+    pub fn load(path: &Path) -> Result<Settings> {
+        let Some(text) = files::read_text(path)? else { return Ok(Settings::default()) };
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            return Ok(Settings::default());
+        }
+        let wrong = |why: &str| {
+            Error::new(Kind::Usage, format!("{} is not right: {why}", path.display())).hint("README lists the settings")
+        };
+        let settings: Settings =
+            serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string().lines().next().unwrap_or("")))?;
+        // Its words are not shown: a password may be among them.
+        let is_http = |proxy: &str| {
+            let address = proxy.strip_prefix("http://").unwrap_or(proxy);
+            !address.contains("://") && !address.contains(char::is_whitespace)
+        };
+        if !settings.proxy.as_deref().is_none_or(is_http) {
+            return Err(wrong("`proxy` must be http://[user:password@]host:port"));
+        }
+        Ok(settings)
+    }
+}
+
+/// Where this program keeps its files.
+#[derive(Clone, Debug)]
+pub struct Folders {
+    /// The user's home.
+    pub home: PathBuf,
+    /// Everything this program writes, but for the user's own ssh configuration and the shared login.
+    pub root: PathBuf,
+    /// The settings file.
+    pub settings: PathBuf,
+}
+
+/// Where `root` is in a home, unless it was moved.
+const ROOT: &str = ".iximiuz/labctl-ssh-proxy";
+
+impl Folders {
+    /// Finds them. They lie beside the official client's and not in the system's application folders, because on macOS
+    /// those have a space in their name, which several readers of ssh's configuration cannot take.
+    ///
+    /// # Errors
+    /// When the user has no home folder.
+    pub fn find() -> Result<Folders> {
+        let home = dirs::home_dir().ok_or_else(|| {
+            Error::new(Kind::File, "cannot tell where your home folder is").hint("set HOME to its absolute path")
+        })?;
+        let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let root = variable(HOME_VARIABLE).unwrap_or_else(|| home.join(ROOT));
+        let settings = variable(SETTINGS_VARIABLE).unwrap_or_else(|| {
+            dirs::config_dir().unwrap_or_else(|| home.join(".config")).join("labctl-ssh-proxy/settings.yaml")
+        });
+        Ok(Folders { home, root, settings })
+    }
+
+    /// The root, where it was moved.
+    pub fn moved_root(&self) -> Option<PathBuf> {
+        (self.root != self.home.join(ROOT)).then(|| self.root.clone())
+    }
+
+    /// The official client's configuration, which holds the shared login.
+    pub fn account(&self) -> PathBuf {
+        self.home.join(".iximiuz/labctl/config.yaml")
+    }
+
+    /// The file of known host keys of a platform's machines.
+    pub fn known_hosts(&self, platform: Platform) -> PathBuf {
+        match platform {
+            Platform::Labs => self.root.join("known_hosts"),
+            Platform::Local => self.root.join("known_hosts.local"),
+        }
+    }
+
+    /// The ssh configuration of our own, which the user's includes.
+    pub fn ssh_config(&self) -> PathBuf {
+        self.root.join("ssh_config")
+    }
+
+    /// The state of the embedded platform.
+    pub fn local(&self) -> PathBuf {
+        self.root.join("local")
+    }
+
+    /// The socket of the embedded platform.
+    pub fn socket(&self) -> PathBuf {
+        self.local().join("socket")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Settings, WakePolicy};
+
+    fn read(text: &str) -> Result<Settings, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.yaml");
+        std::fs::write(&path, text).unwrap();
+        Settings::load(&path).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn nothing_said_means_the_defaults() {
+        assert_eq!(read("").unwrap(), Settings::default());
+        assert_eq!(read("# a comment\n\n").unwrap(), Settings::default());
+        assert_eq!(Settings::default().wake_limit().as_secs(), 1500);
+    }
+
+    #[test]
+    fn reads_what_is_said() {
+        let settings =
+            read("wake: never\nwake_limit: 60\nproxy: http://proxy:3128\nplaygrounds:\n  docker: {wake: always}\n")
+                .unwrap();
+        assert_eq!(settings.wake, WakePolicy::Never);
+        for proxy in ["socks5://a:1", "https://me:secret@a:1", "ftp://a", "\"my proxy a:1\""] {
+            let error = read(&format!("proxy: {proxy}\n")).unwrap_err();
+            assert!(error.contains("`proxy` must be") && !error.contains("secret"), "{error}");
+        }
+        read("proxy: me:secret@a:3128\n").unwrap();
+        assert_eq!(settings.wake_limit().as_secs(), 60);
+        assert_eq!(settings.playgrounds["docker"].wake, Some(WakePolicy::Always));
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error() {
+        assert!(read("wakeup: never\n").unwrap_err().contains("wakeup"));
+        assert!(read("wake: maybe\n").is_err());
+        assert!(read("wake: [\n").is_err());
+    }
+}

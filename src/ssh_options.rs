@@ -1,0 +1,70 @@
+//! ssh's own command line, as ssh reads it (getopt with the options of ssh(1)). Pure.
+
+/// Options of ssh(1) that take an argument.
+const WITH_ARGUMENT: &str = "bceilmopwBDEFIJLOPQRSW";
+
+/// The options that have an argument, each with it, up to the command that ssh is to run.
+#[derive(Debug)]
+pub struct SshOptions<I> {
+    words: I,
+    host_seen: bool,
+}
+
+impl<'a, I: Iterator<Item = &'a str>> SshOptions<I> {
+    /// Of all that follows the program's name.
+    pub fn new(words: I) -> Self {
+        SshOptions { words, host_seen: false }
+    }
+
+    /// Of what follows the host.
+    pub fn after_host(words: I) -> Self {
+        SshOptions { words, host_seen: true }
+    }
+
+    /// The next word, whatever it is.
+    pub fn word(&mut self) -> Option<&'a str> {
+        self.words.next()
+    }
+}
+
+impl<'a, I: Iterator<Item = &'a str>> Iterator for SshOptions<I> {
+    type Item = (char, &'a str);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let word = self.words.next()?;
+            let flags = match word.strip_prefix('-') {
+                Some("-") => return None,
+                Some(flags) if !flags.is_empty() => flags,
+                // The host; options may follow it. The next one is the command.
+                Some(_) | None if self.host_seen => return None,
+                Some(_) | None => {
+                    self.host_seen = true;
+                    continue;
+                }
+            };
+            let Some((at, flag)) = flags.char_indices().find(|(_, flag)| WITH_ARGUMENT.contains(*flag)) else {
+                continue;
+            };
+            return match &flags[at + flag.len_utf8()..] {
+                "" => Some((flag, self.words.next()?)),
+                attached => Some((flag, attached)),
+            };
+        }
+    }
+}
+
+/// The value of an option of ssh_config(5) as `-o` takes it, if it has this name.
+pub fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let line = line.trim();
+    let end = line.find(|c: char| c.is_whitespace() || c == '=' || c == '"').unwrap_or(line.len());
+    if !line[..end].eq_ignore_ascii_case(name) {
+        return None;
+    }
+    let value = line[end..].trim_start();
+    let value = value.strip_prefix('=').unwrap_or(value).trim_start();
+    match value.chars().next() {
+        Some(quote @ ('"' | '\'')) => value[1..].split(quote).next(),
+        Some(_) | None => value.split([' ', '\t', '#']).next(),
+    }
+}

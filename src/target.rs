@@ -1,0 +1,187 @@
+//! What ssh calls a machine, and what that means: host names to playgrounds and machines, and back. Pure.
+//!
+//! | host name | means |
+//! | --- | --- |
+//! | `playground-<id>` | the default machine of the playground with that id (24 hexadecimal digits) |
+//! | `playground-<id>.<machine>` | that machine of it |
+//! | `playground-<name>` | the playground of that catalogue name |
+//! | `playground-<name>.<machine>` | that machine of it |
+
+use std::fmt;
+
+use crate::error::{Error, Kind, Result};
+
+/// How every host name of ours begins.
+pub const PREFIX: &str = "playground-";
+
+/// A playground and, perhaps, one of its machines.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Which playground.
+    pub playground: Playground,
+    /// Which machine of it; `None` is the default one.
+    pub machine: Option<String>,
+}
+
+/// How a playground is referred to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Playground {
+    /// By the id of a play: 24 lower-case hexadecimal digits.
+    Id(String),
+    /// By the name of a catalogue entry: its live play, its stopped one, or a new one.
+    Name(String),
+}
+
+impl Target {
+    /// Reads a host name as ssh passes it.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] with the reason when it is not one of ours.
+    pub fn parse(host: &str) -> Result<Target> {
+        let refuse = |why: &str| {
+            Err(Error::new(Kind::Usage, format!("`{host}` is not a playground's host name: {why}"))
+                .hint("host names are playground-<id>, playground-<name>, or either with .<machine>"))
+        };
+        let Some(rest) = host.strip_prefix(PREFIX) else {
+            return refuse("it does not begin with `playground-` in lower case");
+        };
+        let (playground, machine) = match rest.split_once('.') {
+            Some((playground, machine)) => (playground, Some(machine)),
+            None => (rest, None),
+        };
+        if let Err(why) = check_label(playground) {
+            return refuse(&format!("the playground {why}"));
+        }
+        if let Some(Err(why)) = machine.map(check_label) {
+            return refuse(&format!("the machine {why}"));
+        }
+        let playground =
+            if is_id(playground) { Playground::Id(playground.into()) } else { Playground::Name(playground.into()) };
+        Ok(Target { playground, machine: machine.map(Into::into) })
+    }
+
+    /// The host name of a machine of the play with this id; `None` names its default machine.
+    pub fn of_play(id: &str, machine: Option<&str>) -> Target {
+        Target { playground: Playground::Id(id.into()), machine: machine.map(Into::into) }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Playground::Id(playground) | Playground::Name(playground)) = &self.playground;
+        write!(f, "{PREFIX}{playground}")?;
+        match &self.machine {
+            Some(machine) => write!(f, ".{machine}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether `text` is the id of a play: `^[0-9a-f]{24}$`.
+pub fn is_id(text: &str) -> bool {
+    text.len() == 24 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+/// Whether `name` can be part of a host name: what passes here is safe in a file of ssh's, in a shell and in a URL.
+pub fn is_label(name: &str) -> bool {
+    check_label(name).is_ok()
+}
+
+fn check_label(label: &str) -> Result<(), &'static str> {
+    /// As long as a DNS label may be (RFC 1035, 2.3.4).
+    const MAX: usize = 63;
+    match label.as_bytes() {
+        [] => Err("is missing"),
+        bytes if bytes.len() > MAX => Err("is longer than 63 characters"),
+        [b'-' | b'_', ..] => Err("begins with a hyphen or an underscore"),
+        bytes if bytes.iter().any(u8::is_ascii_uppercase) => Err("has an upper-case letter"),
+        bytes if !bytes.iter().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_')) => {
+            Err("has a character other than a-z, 0-9, hyphen and underscore")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The user that ssh named: a literal `%r`, left by a parser that does not expand it, counts as not given.
+///
+/// # Errors
+/// [`Kind::Usage`] for a name that no Unix system has; it goes to the platform and into log lines.
+pub fn user(given: Option<&str>) -> Result<Option<&str>> {
+    match given {
+        None | Some("" | "%r") => Ok(None),
+        Some(name)
+            if name.len() <= 32
+                && !name.starts_with('-')
+                && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.')) =>
+        {
+            Ok(Some(name))
+        }
+        Some(name) => Err(Error::new(Kind::Usage, format!("`{name}` is not a user name"))
+            .hint("a user name is letters, digits, `-`, `_` and `.`, at most 32")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Playground, Target, is_id, user};
+
+    const ID: &str = "0123456789abcdef01234567";
+
+    #[test]
+    fn reads_the_four_forms() {
+        let by_id = Target::parse(&format!("playground-{ID}")).unwrap();
+        assert_eq!(by_id, Target::of_play(ID, None));
+        assert_eq!(Target::parse(&format!("playground-{ID}.node-01")).unwrap(), Target::of_play(ID, Some("node-01")));
+        let by_name = Target::parse("playground-docker.docker-01").unwrap();
+        assert_eq!(by_name.playground, Playground::Name("docker".into()));
+        assert_eq!(by_name.machine.as_deref(), Some("docker-01"));
+        assert_eq!(Target::parse("playground-k3s").unwrap().machine, None);
+    }
+
+    #[test]
+    fn refuses_everything_else_with_the_reason() {
+        for (host, why) in [
+            ("example.com", "does not begin"),
+            ("Playground-docker", "does not begin"),
+            ("playground-", "is missing"),
+            ("playground-docker.", "machine is missing"),
+            ("playground-.m", "playground is missing"),
+            ("playground-Docker", "upper-case"),
+            ("playground--x", "begins with a hyphen"),
+            ("playground-a.b.c", "a character other than"),
+            ("playground-a b", "a character other than"),
+            ("playground-$(id)", "a character other than"),
+            ("playground-é", "a character other than"),
+        ] {
+            let error = Target::parse(host).unwrap_err();
+            assert!(error.message().contains(why), "{host}: {error}");
+        }
+        assert!(!is_id(&ID.to_uppercase()));
+    }
+
+    #[test]
+    fn a_user_that_was_not_expanded_is_no_user() {
+        assert_eq!(user(Some("%r")).unwrap(), None);
+        assert_eq!(user(None).unwrap(), None);
+        assert_eq!(user(Some("laborant")).unwrap(), Some("laborant"));
+        for hostile in ["-oProxyCommand=x", "a b", "$(id)", "a\nb", "a'b"] {
+            assert!(user(Some(hostile)).is_err(), "{hostile}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_read_is_written_back(host in "playground-[a-z0-9.-]{0,40}") {
+            if let Ok(target) = Target::parse(&host) {
+                prop_assert_eq!(target.to_string(), host);
+            }
+        }
+
+        #[test]
+        fn no_host_name_makes_it_panic(host in ".*") {
+            let _ = Target::parse(&host);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! Each test that SECURITY.md names is there.
+
+use std::{fs, path::Path};
+
+fn sources(folder: &Path, text: &mut String) {
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            sources(&path, text);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            text.push_str(&fs::read_to_string(path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn each_named_test_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    sources(&root.join("src"), &mut code);
+    sources(&root.join("tests"), &mut code);
+    let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    // The names of tests are the only words between backticks with two underscores.
+    let named: Vec<&str> = page
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|word| word.matches('_').count() > 1 && !word.contains(['/', '.', ' ']))
+        .collect();
+    let named: Vec<&str> = named.into_iter().filter(|word| word.chars().all(|c| !c.is_ascii_uppercase())).collect();
+    assert!(named.len() > 20, "{named:?}");
+    for name in named.into_iter().filter(|name| *name != "iximiuz_labs_user") {
+        assert!(code.contains(&format!("fn {name}(")), "SECURITY.md names {name}, and there is no such test");
+    }
+    for file in ["fuzz/FIGURES.md", "docs/soak.md"] {
+        assert!(root.join(file).exists(), "{file} is missing");
+    }
+}

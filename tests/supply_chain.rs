@@ -1,0 +1,110 @@
+//! What this program is made of: where it comes from, under which licences, how often, and how much of ours is `unsafe`.
+//! The lists are deny.toml's.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    process::Command,
+};
+
+use serde_json::Value;
+
+fn packages() -> Vec<Value> {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["metadata", "--format-version", "1", "--locked", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    // Without the sources of crates for other systems, cargo wants the network.
+    let output = if output.status.success() {
+        output
+    } else {
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        Command::new(cargo)
+            .args(["metadata", "--format-version", "1", "--locked"])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .output()
+            .unwrap()
+    };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata["packages"].as_array().unwrap().clone()
+}
+
+fn list(name: &str) -> BTreeSet<String> {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("deny.toml")).unwrap();
+    let lines = text.lines().skip_while(|line| *line != format!("{name} = [")).skip(1);
+    lines.take_while(|line| *line != "]").filter_map(|line| line.split('"').nth(1).map(str::to_owned)).collect()
+}
+
+/// Whether every part of the expression has an alternative that is allowed.
+fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
+    let expression = expression.replace(['(', ')'], " ").replace('/', " OR ");
+    expression.split(" AND ").all(|part| part.split(" OR ").any(|licence| allowed.contains(licence.trim())))
+}
+
+#[test]
+fn licences_sources_and_duplicates() {
+    let packages = packages();
+    assert!(packages.len() > 100);
+    let (allowed, skipped) = (list("allow"), list("skip"));
+    let mut versions: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let mut registry = None;
+    for package in &packages {
+        let name = package["name"].as_str().unwrap();
+        let licence = package["license"].as_str().unwrap_or("none");
+        assert!(is_allowed(licence, &allowed), "{name} is under {licence}");
+        match package["source"].as_str() {
+            None => assert_eq!(name, env!("CARGO_PKG_NAME")),
+            // One registry for all.
+            Some(source) => {
+                assert!(source.starts_with("registry+https://"), "{name}: {source}");
+                assert_eq!(source, *registry.get_or_insert(source), "{name}");
+            }
+        }
+        versions.entry(name).or_default().insert(package["version"].as_str().unwrap());
+    }
+    for (name, versions) in versions.into_iter().filter(|(_, versions)| versions.len() > 1) {
+        let unexplained: Vec<_> = versions
+            .iter()
+            .filter(|version| !skipped.iter().any(|skip| format!("{name}@{version}.").starts_with(&format!("{skip}."))))
+            .collect();
+        assert_eq!(unexplained.len(), 1, "{name} is there in {versions:?}");
+    }
+}
+
+/// `unsafe` is denied; each use says why it is there and why it is sound.
+#[test]
+fn each_unsafe_block_is_explained() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut uses = Vec::new();
+    while let Some(folder) = folders.pop() {
+        for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = fs::read_to_string(&path).unwrap();
+            let lines: Vec<&str> = text.lines().collect();
+            for (n, line) in lines.iter().enumerate().filter(|(_, line)| line.contains("unsafe {")) {
+                let before = lines[n.saturating_sub(5)..n].join("\n");
+                assert!(before.contains("// SAFETY: ") && before.contains("reason = "), "{}: {line}", path.display());
+                uses.push(path.clone());
+            }
+        }
+    }
+    assert!(uses.len() <= 4, "{uses:?}");
+}
+
+/// The lock file is under version control, and builds go by it.
+#[test]
+fn builds_go_by_the_lock_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    assert!(root.join("Cargo.lock").exists());
+    for line in fs::read_to_string(root.join("scripts/test")).unwrap().lines().filter(|line| line.starts_with("cargo "))
+    {
+        assert!(line.contains("--locked") || line.contains("cargo fmt"), "{line}");
+    }
+}

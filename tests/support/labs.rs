@@ -1,0 +1,482 @@
+//! A stand-in for the real platform, on the network: its API on one host, the login and the tunnels on another, and a
+//! real sshd behind them. It remembers every request.
+
+use std::{
+    convert::Infallible,
+    fs,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use base64::{Engine, prelude::BASE64_STANDARD};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::{Request, Response, StatusCode, body::Incoming, header, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_rustls::{TlsAcceptor, rustls};
+
+use super::{World, wsmux};
+
+pub const ID: &str = "0123456789abcdef01234567";
+pub const SESSION: &str = "session-of-ada";
+pub const TOKEN: &str = "token-of-ada";
+const TUNNEL_TOKEN: &str = "bearer+of/tunnels==";
+
+/// A request that came.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// To the API's host, not to the one of logins and tunnels.
+    pub api: bool,
+    /// Method and path, with the query.
+    pub line: String,
+    pub authorization: Option<String>,
+    pub cookie: Option<String>,
+    pub agent: String,
+    pub body: Value,
+}
+
+/// What is answered instead of the truth, to requests whose method and path begin so.
+#[derive(Clone)]
+pub struct Instead {
+    pub line: &'static str,
+    pub status: u16,
+    pub body: &'static str,
+}
+
+struct State {
+    api_url: String,
+    other_url: String,
+    seen: Mutex<Vec<Seen>>,
+    instead: Mutex<Vec<Instead>>,
+    plays: Mutex<Vec<Value>>,
+    confirmed_at_poll: Mutex<u32>,
+    authorized_keys: PathBuf,
+    sshd: SocketAddr,
+    refused_dials: Mutex<u32>,
+    wsmux: Mutex<Option<SocketAddr>>,
+}
+
+pub struct Labs {
+    runtime: Option<tokio::runtime::Runtime>,
+    state: Arc<State>,
+    pub certificate: PathBuf,
+}
+
+/// How it is reached.
+#[derive(Clone, Copy)]
+pub struct Reach {
+    pub tls: bool,
+    pub api: &'static str,
+    pub other: &'static str,
+}
+
+pub const PLAIN: Reach = Reach { tls: false, api: "127.0.0.1", other: "localhost" };
+pub const TLS: Reach = Reach { tls: true, ..PLAIN };
+/// Names that only a proxy can resolve.
+pub const BEHIND_PROXY: Reach = Reach { tls: true, api: "api.labs.test", other: "tunnels.labs.test" };
+
+impl Labs {
+    /// Starts it, and logs the world's user in.
+    pub fn start(world: &World, reach: Reach) -> Labs {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let (api, other, sshd) = (bind(), bind(), bind());
+        let scheme = if reach.tls { "https" } else { "http" };
+        let url =
+            |name: &str, listener: &TcpListener| format!("{scheme}://{name}:{}", listener.local_addr().unwrap().port());
+        let state = Arc::new(State {
+            api_url: url(reach.api, &api),
+            other_url: url(reach.other, &other),
+            seen: Mutex::default(),
+            instead: Mutex::default(),
+            plays: Mutex::new(vec![play(ID, "Ada's box", "docker", "RUNNING")]),
+            confirmed_at_poll: Mutex::new(2),
+            authorized_keys: world.path("authorized_keys"),
+            sshd: sshd.local_addr().unwrap(),
+            refused_dials: Mutex::new(0),
+            wsmux: Mutex::new(None),
+        });
+        runtime.spawn(wsmux::sshd(sshd, sshd_config(world)));
+
+        let certificate = world.path("certificate.pem");
+        let acceptor = reach.tls.then(|| acceptor(&[reach.api, reach.other], &certificate));
+        for (listener, is_api) in [(api, true), (other, false)] {
+            runtime.spawn(serve(listener, acceptor.clone(), Arc::clone(&state), is_api));
+        }
+        let labs = Labs { runtime: Some(runtime), state, certificate };
+        labs.log_in(world, &format!("session_id: {SESSION}\naccess_token: {TOKEN}\n"));
+        labs
+    }
+
+    /// Writes the account file, with these lines for the credentials.
+    pub fn log_in(&self, world: &World, credentials: &str) {
+        let account = world.path(".iximiuz/labctl/config.yaml");
+        fs::create_dir_all(account.parent().unwrap()).unwrap();
+        let text = format!("api_base_url: {}/api\nplays_dir: /nowhere\n{credentials}", self.state.api_url);
+        fs::write(account, text).unwrap();
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.state.seen.lock().unwrap().clone()
+    }
+
+    pub fn instead(&self, line: &'static str, status: u16, body: &'static str) {
+        self.state.instead.lock().unwrap().insert(0, Instead { line, status, body });
+    }
+
+    pub fn truth(&self) {
+        self.state.instead.lock().unwrap().clear();
+    }
+
+    pub fn add(&self, play: Value) {
+        self.state.plays.lock().unwrap().push(play);
+    }
+
+    /// Has tunnels served by a real wsmux that listens there.
+    pub fn tunnels_by(&self, wsmux: SocketAddr) {
+        *self.state.wsmux.lock().unwrap() = Some(wsmux);
+    }
+
+    /// Lets this many dials inside the machine fail.
+    pub fn refuse_dials(&self, times: u32) {
+        *self.state.refused_dials.lock().unwrap() = times;
+    }
+}
+
+/// TLS for these names, with a certificate of its own in that file.
+pub fn acceptor(names: &[&str], certificate: &std::path::Path) -> TlsAcceptor {
+    let made = rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
+    fs::write(certificate, made.cert.pem()).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// Takes TLS off what comes and passes it on.
+pub async fn take_tls_off(listener: TcpListener, acceptor: TlsAcceptor, to: String) {
+    while let Ok((client, _)) = listener.accept().await {
+        let (acceptor, to) = (acceptor.clone(), to.clone());
+        tokio::spawn(async move {
+            let Ok(mut client) = acceptor.accept(client).await else { return };
+            let Ok(mut server) = TcpStream::connect(to).await else { return };
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        });
+    }
+}
+
+impl Drop for Labs {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+pub fn play(id: &str, title: &str, name: &str, state: &str) -> Value {
+    let now = "2026-11-22T12:00:00Z";
+    json!({
+        "id": id, "title": title, "createdAt": now, "updatedAt": now, "lastStateAt": now, "expiresIn": 7200,
+        "playground": { "name": name, "title": name, "owner": "" },
+        "pageUrl": "https://labs.test/x", "tutorialName": null, "somethingNew": {"a": [1]},
+        "machines": [{ "name": "docker-01", "users": [{ "name": user(), "default": true }], "resources": {} }],
+        "status": {
+            "factoryId": "f", "stateEvents": [{ "state": "CREATED", "at": now }, { "state": state, "at": now }],
+            "machines": [{ "name": "docker-01", "state": state, "conditions":
+                [{ "name": "Ready", "status": "True", "lastTransitionAt": now }] }],
+        },
+    })
+}
+
+/// Who the tests run as: sshd knows no others.
+pub fn user() -> String {
+    let id = std::process::Command::new("id").arg("-un").output().unwrap();
+    String::from_utf8(id.stdout).unwrap().trim().to_owned()
+}
+
+fn sshd_config(world: &World) -> PathBuf {
+    if rustix::process::geteuid().is_root() {
+        // Where packages have sshd's empty folder made at boot only.
+        fs::create_dir_all("/run/sshd").unwrap();
+    }
+    let key = world.path("host_key");
+    let mut keygen = world.program("ssh-keygen");
+    let _ = world.output(keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key)).ok();
+    let path = world.path("sshd_config");
+    let text = format!(
+        "HostKey {}\nAuthorizedKeysFile {}\nStrictModes no\nUsePAM no\nSubsystem sftp internal-sftp\n\
+         PidFile none\nPermitRootLogin yes\nPasswordAuthentication no\n",
+        key.display(),
+        world.path("authorized_keys").display()
+    );
+    fs::write(&path, text).unwrap();
+    path
+}
+
+async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, state: Arc<State>, is_api: bool) {
+    while let Ok((tcp, _)) = listener.accept().await {
+        let (tls, state) = (tls.clone(), Arc::clone(&state));
+        tokio::spawn(async move {
+            match tls {
+                None => connection(tcp, state, is_api).await,
+                Some(tls) => {
+                    if let Ok(stream) = tls.accept(tcp).await {
+                        connection(stream, state, is_api).await;
+                    }
+                }
+            }
+        });
+    }
+}
+
+async fn connection<S>(stream: S, state: Arc<State>, is_api: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(move |request| {
+        let state = Arc::clone(&state);
+        async move { Ok::<_, Infallible>(answer(&state, request, is_api).await) }
+    });
+    let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    let _ = serving.with_upgrades().await;
+}
+
+type Answer = Response<Full<Bytes>>;
+
+fn reply(status: u16, body: impl Into<Bytes>) -> Answer {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+    response
+}
+
+fn json_reply(value: &Value) -> Answer {
+    reply(200, value.to_string())
+}
+
+async fn answer(state: &Arc<State>, mut request: Request<Incoming>, is_api: bool) -> Answer {
+    let text = |name| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut seen = Seen {
+        api: is_api,
+        line: format!("{} {}", request.method(), request.uri()),
+        authorization: text(header::AUTHORIZATION),
+        cookie: text(header::COOKIE),
+        agent: text(header::USER_AGENT).unwrap_or_default(),
+        body: Value::Null,
+    };
+    if request.headers().contains_key(header::UPGRADE) {
+        state.seen.lock().unwrap().push(seen.clone());
+        return tunnel(state, &mut request, &seen);
+    }
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    seen.body = serde_json::from_slice(&body).unwrap_or_default();
+    state.seen.lock().unwrap().push(seen.clone());
+    let instead = state.instead.lock().unwrap().iter().find(|instead| seen.line.starts_with(instead.line)).cloned();
+    match instead {
+        Some(instead) => reply(instead.status, instead.body),
+        None if is_api => api(state, &seen),
+        None => login(state, &seen),
+    }
+}
+
+fn api(state: &State, seen: &Seen) -> Answer {
+    let good = format!("Basic {}", BASE64_STANDARD.encode(format!("{SESSION}:{TOKEN}")));
+    let path = seen.line.replace(" /api", " ");
+    let words: Vec<&str> = path.split([' ', '/', '?']).filter(|word| !word.is_empty()).collect();
+    if words[..] != ["POST", "sessions"] && seen.authorization.as_ref() != Some(&good) {
+        return reply(401, "session expired");
+    }
+    let mut plays = state.plays.lock().unwrap();
+    let found = |id: &str, plays: &[Value]| plays.iter().position(|play| play["id"] == id);
+    match words[..] {
+        ["GET", "plays"] | ["GET", "plays", "persistent=true"] => json_reply(&json!(*plays)),
+        ["POST", "plays"] => {
+            let name = seen.body["playground"].as_str().unwrap();
+            if name == "by-mallory" && seen.body["safetyDisclaimerConsent"] != true {
+                return reply(403, "consent first");
+            }
+            let id = format!("{:024x}", plays.len() + 1);
+            plays.push(play(&id, "New", name, "RUNNING"));
+            json_reply(plays.last().unwrap())
+        }
+        ["GET", "plays", id] => match found(id, &plays) {
+            Some(i) => json_reply(&plays[i]),
+            None => reply(404, "no such play"),
+        },
+        ["POST", "plays", id, "actions"] => {
+            let Some(i) = found(id, &plays) else { return reply(404, "no such play") };
+            match seen.body["action"].as_str().unwrap() {
+                "destroy" => {
+                    let gone = plays.remove(i);
+                    return json_reply(&gone);
+                }
+                "set_title" => plays[i]["title"] = seen.body["title"].clone(),
+                _ => {}
+            }
+            json_reply(&plays[i])
+        }
+        ["POST", "plays", _, "tunnels"] => {
+            let key = seen.body["sshPubKey"].as_str().unwrap();
+            let mut keys = fs::read_to_string(&state.authorized_keys).unwrap_or_default();
+            if !keys.contains(key) {
+                keys += &format!("{key}\n");
+                fs::write(&state.authorized_keys, keys).unwrap();
+            }
+            json_reply(&json!({ "url": state.other_url, "loginUrl": format!("{}/login?once=1", state.other_url) }))
+        }
+        ["GET", "playgrounds", "filter="] => json_reply(&json!([entry("docker", ""), entry("by-mallory", "mallory")])),
+        ["GET", "playgrounds", "docker"] => json_reply(&entry("docker", "")),
+        ["GET", "playgrounds", "by-mallory"] => json_reply(&entry("by-mallory", "mallory")),
+        ["POST", "sessions"] => json_reply(&json!({
+            "id": SESSION, "userId": "", "authenticated": false, "accessToken": TOKEN,
+            "authUrl": format!("https://labs.test/confirm/{SESSION}"),
+        })),
+        ["GET", "sessions", SESSION] => {
+            let mut left = state.confirmed_at_poll.lock().unwrap();
+            *left = left.saturating_sub(1);
+            json_reply(
+                &json!({ "id": SESSION, "userId": "u1", "authenticated": *left == 0, "accessToken": "", "authUrl": "" }),
+            )
+        }
+        ["DELETE", "sessions", SESSION] => reply(204, ""),
+        ["GET", "auth", "me", ..] => {
+            json_reply(&json!({ "id": "u1", "githubProfileId": "ada", "premiumAccess": null }))
+        }
+        _ => reply(404, "no such thing"),
+    }
+}
+
+fn entry(name: &str, owner: &str) -> Value {
+    json!({ "id": name, "owner": owner, "name": name, "title": name, "description": "d", "machines": null,
+        "userAccess": { "canStart": true } })
+}
+
+/// The login sends its visitor on to another host, and only the last answer counts.
+fn login(state: &State, seen: &Seen) -> Answer {
+    let cookie = |mut answer: Answer, value: &str| {
+        let value = format!(".ixcondsess={value}; Path=/; HttpOnly; Secure");
+        answer.headers_mut().insert(header::SET_COOKIE, value.parse().unwrap());
+        answer
+    };
+    match seen.line.as_str() {
+        "GET /login?once=1" => {
+            let mut answer = cookie(reply(302, ""), "not-yet");
+            let (scheme, rest) = state.other_url.split_once("://").unwrap();
+            let host = if rest.starts_with("localhost") && scheme == "http" {
+                rest.replace("localhost", "127.0.0.1")
+            } else {
+                rest.to_owned()
+            };
+            answer.headers_mut().insert(header::LOCATION, format!("{scheme}://{host}/welcome").parse().unwrap());
+            answer
+        }
+        "GET /welcome" => cookie(reply(200, "<html>hello"), TUNNEL_TOKEN),
+        _ => reply(404, ""),
+    }
+}
+
+fn tunnel(state: &State, request: &mut Request<Incoming>, seen: &Seen) -> Answer {
+    if seen.cookie.as_deref() != Some(&format!(".ixcondsess={TUNNEL_TOKEN}")) {
+        return reply(401, "no session");
+    }
+    let target = seen.line.strip_prefix("GET /tunnels/").and_then(|t| BASE64_STANDARD.decode(t).ok());
+    let Some(target) = target else { return reply(400, "bad target") };
+    assert_eq!(target, b":22");
+    let key = request.headers()[header::SEC_WEBSOCKET_KEY].as_bytes().to_vec();
+    let upgrade = hyper::upgrade::on(request);
+    let mut left = state.refused_dials.lock().unwrap();
+    let target = if *left > 0 {
+        *left -= 1;
+        // Nobody listens there.
+        SocketAddr::from(([127, 0, 0, 1], 1))
+    } else {
+        state.sshd
+    };
+    let real = *state.wsmux.lock().unwrap();
+    let accept = labctl_ssh_proxy::labs::http::accept_key(&key);
+    tokio::spawn(async move {
+        let Ok(upgraded) = upgrade.await else { return };
+        match real {
+            None => wsmux::serve(TokioIo::new(upgraded), target).await,
+            Some(real) => relay(TokioIo::new(upgraded), real, &String::from_utf8(key).unwrap(), target).await,
+        }
+    });
+    let mut answer = reply(101, "");
+    for (name, value) in [
+        (header::CONNECTION, "Upgrade"),
+        (header::UPGRADE, "websocket"),
+        (header::SEC_WEBSOCKET_ACCEPT, accept.as_str()),
+    ] {
+        answer.headers_mut().insert(name, value.parse().unwrap());
+    }
+    answer
+}
+
+/// Passes a connection whose upgrade was answered on to a real wsmux, by the same upgrade. What is port 22 in a machine
+/// is `target` here.
+async fn relay(mut client: impl AsyncRead + AsyncWrite + Unpin, wsmux: SocketAddr, key: &str, target: SocketAddr) {
+    let mut server = TcpStream::connect(wsmux).await.unwrap();
+    let path = BASE64_STANDARD.encode(target.to_string());
+    let request = format!(
+        "GET /tunnels/{path} HTTP/1.1\r\nHost: {wsmux}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n"
+    );
+    server.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(server.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+}
+
+/// An HTTP proxy that knows `CONNECT` only, and where every name leads: to this machine.
+pub struct Proxy {
+    pub address: SocketAddr,
+    heads: Arc<Mutex<Vec<String>>>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Proxy {
+    pub fn start() -> Proxy {
+        use tokio::io::copy_bidirectional;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let address = listener.local_addr().unwrap();
+        let heads: Arc<Mutex<Vec<String>>> = Arc::default();
+        let kept = Arc::clone(&heads);
+        runtime.spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let kept = Arc::clone(&kept);
+                tokio::spawn(async move {
+                    let mut head = Vec::new();
+                    while !head.ends_with(b"\r\n\r\n") {
+                        let Ok(byte) = client.read_u8().await else { return };
+                        head.push(byte);
+                    }
+                    let head = String::from_utf8(head).unwrap();
+                    kept.lock().unwrap().push(head.clone());
+                    let port = head.split([' ', ':']).nth(2).and_then(|port| port.parse::<u16>().ok());
+                    let Ok(mut server) = TcpStream::connect(("127.0.0.1", port.unwrap())).await else { return };
+                    client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+        Proxy { address, heads, _runtime: runtime }
+    }
+
+    /// The requests that came so far.
+    pub fn heads(&self) -> Vec<String> {
+        self.heads.lock().unwrap().clone()
+    }
+}
