@@ -1,0 +1,63 @@
+// Before Remote-SSH resolves a playground's host: VS Code waits for this extension's activation, without any limit, and
+// here the playground wakes. Windows that come back by themselves do not undo a stop on purpose: the user is asked.
+
+import * as vscode from 'vscode';
+import { named, parts } from './authority';
+import { type Binary, Failure } from './binary';
+import { makeEntries, wake } from './open';
+import type { Watch } from './watch';
+import { type Playground, condition } from './wire';
+import { question, tell, withProgress } from './work';
+
+/** What this window is connected to, or will be: undefined when it is this machine. */
+export function windowAuthority(): string | undefined {
+  const uris = [vscode.workspace.workspaceFile, ...(vscode.workspace.workspaceFolders ?? []).map((folder) => folder.uri)];
+  return uris.find((uri) => uri?.scheme === 'vscode-remote')?.authority ?? emptyWindowAuthority();
+}
+
+/** A window without a folder: not every editor tells an extension what it is connected to. */
+function emptyWindowAuthority(): string | undefined {
+  try {
+    const { remoteAuthority } = vscode.env as { remoteAuthority?: unknown };
+    return typeof remoteAuthority === 'string' ? remoteAuthority : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Wakes the playground of a window, with visible progress. Never rejects: what goes wrong is told, and then Remote-SSH
+ * tries on its own.
+ */
+export async function prewake(binary: Binary, watch: Watch, host: string): Promise<void> {
+  try {
+    const all = await watch.look();
+    const title = named(host, all)?.title || host;
+    const wish = await wished(all, host);
+    if (wish === 'nothing') return;
+    await withProgress(wish === 'wake' ? `Waking ${title}` : `Opening ${title}`, async (work) => {
+      // There may be entries that serve, though they cannot be written.
+      await makeEntries(binary, work).catch((error: unknown) => {
+        if (work.signal.aborted) throw error;
+        tell(error);
+      });
+      if (wish === 'wake') await wake(binary, host, work);
+    });
+  } catch (error) {
+    tell(error);
+  }
+}
+
+/** What a window needs. One that comes back by itself does not undo a stop on purpose: the user is asked. */
+async function wished(all: Playground[], host: string): Promise<'wake' | 'entries' | 'nothing'> {
+  const found = named(host, all);
+  // A name of the catalogue that nothing is started from yet is a wish for a new one.
+  if (!found && !parts(host).isId) return 'wake';
+  const now = found && condition(found);
+  if (!found || now === 'gone') throw new Failure('not-found', `${host} does not exist any more`);
+  if (now === 'up') return 'entries';
+  if (!found.stoppedOnPurpose || now === 'starting') return 'wake';
+  const yes = 'Start It';
+  const answer = await question(`${found.title || host} was stopped on purpose. Start it again?`, 'Leave It Stopped', yes);
+  return answer === yes ? 'wake' : 'nothing';
+}

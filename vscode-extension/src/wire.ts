@@ -1,0 +1,198 @@
+// What `labctl-ssh-proxy --json` says, read leniently: what is missing is empty, what is unknown is passed over.
+
+/** A machine of a playground. */
+export interface Machine {
+  name: string;
+  /** What ssh calls it. */
+  host: string;
+  state: string;
+  /** Its sshd answers. */
+  ready: boolean;
+  /** The user that ssh logs in as. */
+  user: string;
+}
+
+/** A connection that this user has to a playground, from any program. */
+export interface Connection {
+  pid: number;
+  phase: string;
+  /** Since when, in ms since 1970. */
+  since: number;
+  machine: string;
+  user: string;
+  /** The client's identification line. */
+  client: string;
+  /** Bytes sent to the machine. */
+  sent: number;
+  /** Bytes received from it. */
+  received: number;
+  roundTripMs: number | undefined;
+  message: string;
+}
+
+/** A playground as `list --json` shows it. */
+export interface Playground {
+  id: string;
+  title: string;
+  state: string;
+  /** The catalogue entry it was started from. */
+  template: { name: string; title: string };
+  machines: Machine[];
+  createdAt: string;
+  /** When the platform will stop it, in ms since 1970. */
+  endsAt: number | undefined;
+  pageUrl: string;
+  host: string;
+  connections: Connection[];
+  initTasks: { done: number; total: number } | undefined;
+  /** It was stopped on purpose, and nobody has wanted it since. */
+  stoppedOnPurpose: boolean;
+}
+
+/** What can be started. */
+export interface CatalogEntry {
+  name: string;
+  title: string;
+  description: string;
+  /** Empty for the platform's own. */
+  owner: string;
+  categories: string[];
+}
+
+/** One line of `list --watch --json`. */
+export type WatchLine =
+  | { type: 'playgrounds'; playgrounds: Playground[] }
+  | { type: 'error'; kind: string; message: string; hint: string }
+  | { type: 'other' };
+
+type Fields = Record<string, unknown>;
+
+const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {});
+const list = (value: unknown): unknown[] => (Array.isArray(value) ? (value as unknown[]) : []);
+const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+const number = (value: unknown): number | undefined => (typeof value === 'number' ? value : undefined);
+
+function machine(value: unknown): Machine {
+  const it = fields(value);
+  const users = list(it['users']).map(fields);
+  const user = users.find((one) => one['default'] === true) ?? users[0];
+  return {
+    name: text(it['name']),
+    host: text(it['host']),
+    state: text(it['state']),
+    ready: it['ready'] === true,
+    user: text(user?.['name']) || 'root',
+  };
+}
+
+function connection(value: unknown): Connection {
+  const it = fields(value);
+  return {
+    pid: number(it['pid']) ?? 0,
+    phase: text(it['phase']),
+    since: number(it['since']) ?? 0,
+    machine: text(it['machine']),
+    user: text(it['user']),
+    client: text(it['client']),
+    sent: number(it['sent']) ?? 0,
+    received: number(it['received']) ?? 0,
+    roundTripMs: number(it['roundTripMs']),
+    message: text(it['message']),
+  };
+}
+
+/** A playground; `now` is when it was said, in ms since 1970. */
+export function playground(value: unknown, now = Date.now()): Playground {
+  const it = fields(value);
+  const template = fields(it['playground']);
+  const left = number(it['expiresIn']) ?? 0;
+  const tasks = fields(it['initTasks']);
+  const total = number(tasks['total']) ?? 0;
+  return {
+    id: text(it['id']),
+    title: text(it['title']),
+    state: text(it['state']),
+    template: { name: text(template['name']), title: text(template['title']) },
+    machines: list(it['machines']).map(machine),
+    createdAt: text(it['createdAt']),
+    endsAt: left > 0 ? now + left * 1000 : undefined,
+    pageUrl: text(it['pageUrl']),
+    host: text(it['host']),
+    connections: list(it['connections']).map(connection),
+    initTasks: total > 0 ? { done: number(tasks['done']) ?? 0, total } : undefined,
+    stoppedOnPurpose: it['stoppedOnPurpose'] === true,
+  };
+}
+
+/** The answer of `list --json`. Throws when it is not JSON or no list. */
+export function playgrounds(json: string, now = Date.now()): Playground[] {
+  return array(json).map((one) => playground(one, now));
+}
+
+/** The answer of `start --json`. Throws when it is not JSON. */
+export const started = (json: string): Playground => playground(JSON.parse(json));
+
+/** The answer of `catalog --json`. Throws when it is not JSON or no list. */
+export function catalog(json: string): CatalogEntry[] {
+  return array(json).map((value) => {
+    const it = fields(value);
+    return {
+      name: text(it['name']),
+      title: text(it['title']),
+      description: text(it['description']),
+      owner: text(it['owner']),
+      categories: list(it['categories']).map(text),
+    };
+  });
+}
+
+/** One line of `list --watch --json`. Throws when it is not JSON. */
+export function watchLine(json: string, now = Date.now()): WatchLine {
+  const it = fields(JSON.parse(json));
+  switch (it['type']) {
+    case 'playgrounds':
+      return { type: 'playgrounds', playgrounds: list(it['playgrounds']).map((one) => playground(one, now)) };
+    case 'error':
+      return { type: 'error', kind: text(it['kind']), message: text(it['message']), hint: text(it['hint']) };
+    default:
+      return { type: 'other' };
+  }
+}
+
+function array(json: string): unknown[] {
+  const value: unknown = JSON.parse(json);
+  if (!Array.isArray(value)) throw new Error('no list');
+  return value as unknown[];
+}
+
+/** What can be done with a playground in this state. */
+export type Condition = 'up' | 'starting' | 'ending' | 'down' | 'gone' | 'unknown';
+
+/** The condition of a playground. A running one whose machines do not answer yet is starting. */
+export function condition(of: Playground): Condition {
+  switch (of.state) {
+    case 'RUNNING':
+      return of.machines.every((one) => one.ready) ? 'up' : 'starting';
+    case 'CREATED':
+    case 'WARMING_UP':
+    case 'WARMED_UP':
+    case 'STARTING':
+      return 'starting';
+    case 'STOPPING':
+    case 'DESTROYING':
+      return 'ending';
+    case 'STOPPED':
+      return 'down';
+    case 'DESTROYED':
+    case 'FAILED':
+      return 'gone';
+    default:
+      return 'unknown';
+  }
+}
+
+/** Running ones first, otherwise in the order in which they were said. */
+export function inOrder(all: Playground[]): Playground[] {
+  const rank: Record<Condition, number> = { up: 0, starting: 1, unknown: 2, ending: 3, down: 4, gone: 5 };
+  return [...all].sort((a, b) => rank[condition(a)] - rank[condition(b)]);
+}

@@ -1,0 +1,51 @@
+// How times, sizes and states are said.
+
+import { type Condition, type Playground, condition } from './wire';
+
+/** The time until `end`, "1h 05m", "12m" or "40s"; empty when there is no end or it has passed. */
+export function timeLeft(end: number | undefined, now = Date.now()): string {
+  if (end === undefined || end <= now) return '';
+  const seconds = Math.floor((end - now) / 1000);
+  if (seconds < 60) return `${seconds}s`;
+  const minutes = Math.floor(seconds / 60);
+  if (minutes < 60) return `${minutes}m`;
+  return `${Math.floor(minutes / 60)}h ${String(minutes % 60).padStart(2, '0')}m`;
+}
+
+/** "12 B", "3.4 KB", "56 MB". */
+export function size(bytes: number): string {
+  let value = bytes;
+  for (const unit of ['B', 'KB', 'MB', 'GB']) {
+    if (value < 1000 || unit === 'GB') return `${unit === 'B' || value >= 10 ? Math.round(value) : value.toFixed(1)} ${unit}`;
+    value /= 1000;
+  }
+  return '';
+}
+
+/** A round trip: "0.4 ms", "23 ms". */
+export const roundTrip = (ms: number): string => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+
+const CONDITIONS: Record<Condition, string> = {
+  up: 'running',
+  starting: 'starting',
+  ending: 'stopping',
+  down: 'stopped',
+  gone: 'gone',
+  unknown: 'unknown',
+};
+
+/** The state of a playground in words. */
+export function state(of: Playground): string {
+  const now = condition(of);
+  if (of.initTasks && of.initTasks.done < of.initTasks.total && (now === 'up' || now === 'starting')) {
+    return `preparing ${of.initTasks.done}/${of.initTasks.total}`;
+  }
+  return now === 'gone' || now === 'unknown' ? of.state.toLowerCase().replaceAll('_', ' ') : CONDITIONS[now];
+}
+
+/** Who holds a connection, by its identification line: "OpenSSH 9.2". */
+export function client(identification: string): string {
+  const software = /^SSH-2\.0-(\S+)/.exec(identification)?.[1] ?? '';
+  if (software === '') return 'connection';
+  return software.replace(/p\d+$/, '').replaceAll('_', ' ');
+}

@@ -1,0 +1,80 @@
+import { afterEach, describe, expect, it } from 'vitest';
+import { named, parts, playgroundHost } from '../../src/authority';
+import { windowAuthority } from '../../src/prewake';
+import { env, workspace } from './vscode';
+
+const HOST = 'playground-0123456789abcdef01234567';
+const hex = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('hex');
+
+describe('the host of a window', () => {
+  it.each([
+    [`ssh-remote+${HOST}`, HOST],
+    [`ssh-remote+${HOST}.node-01`, `${HOST}.node-01`],
+    ['ssh-remote+playground-docker', 'playground-docker'],
+    [`ssh-remote+root@${HOST}`, HOST],
+    [`ssh-remote+root%40${HOST}%3A22`, HOST],
+    [`ssh-remote+root@${HOST}:22`, HOST],
+    [`ssh-remote+${hex({ hostName: HOST })}`, HOST],
+    [`ssh-remote+${hex({ hostName: HOST, user: 'root', port: 22 })}`, HOST],
+    [`ssh-remote+${hex({ hostName: `root@${HOST}` }).toUpperCase()}`, HOST],
+    [`dev-container+7b7d@ssh-remote+${HOST}`, HOST],
+  ])('is read from %s', (authority, host) => {
+    expect(playgroundHost(authority)).toBe(host);
+  });
+
+  it.each([
+    '',
+    'ssh-remote+example.com',
+    'ssh-remote+my-playground-x',
+    'ssh-remote+playground-',
+    'ssh-remote+playground--x',
+    'ssh-remote+playground-a.b.c',
+    'ssh-remote+playground-$(id)',
+    'ssh-remote+playground-a;b',
+    'ssh-remote+playground-%',
+    `ssh-remote+${hex({ hostName: 7 })}`,
+    `ssh-remote+${hex('playground-x')}`,
+    'ssh-remote+7b7b',
+    `wsl+${HOST}`,
+    `tunnel+${HOST}`,
+  ])('is not one of ours: %s', (authority) => {
+    expect(playgroundHost(authority)).toBeUndefined();
+  });
+});
+
+describe('what a window is connected to', () => {
+  afterEach(() => {
+    workspace.workspaceFolders = undefined;
+    workspace.workspaceFile = undefined;
+    delete env.remoteAuthority;
+  });
+
+  it('is nothing', () => {
+    expect(windowAuthority()).toBeUndefined();
+    workspace.workspaceFolders = [{ uri: { scheme: 'file', authority: '' } }];
+    expect(windowAuthority()).toBeUndefined();
+  });
+
+  it('is told by its folder, its workspace, or the editor', () => {
+    env.remoteAuthority = 'ssh-remote+c';
+    expect(windowAuthority()).toBe('ssh-remote+c');
+    workspace.workspaceFolders = [{ uri: { scheme: 'vscode-remote', authority: 'ssh-remote+b' } }];
+    expect(windowAuthority()).toBe('ssh-remote+b');
+    workspace.workspaceFile = { scheme: 'vscode-remote', authority: 'ssh-remote+a' };
+    expect(windowAuthority()).toBe('ssh-remote+a');
+  });
+
+  it('may be a secret', () => {
+    Object.defineProperty(env, 'remoteAuthority', { configurable: true, get: () => { throw new Error('a proposed API'); } });
+    expect(windowAuthority()).toBeUndefined();
+  });
+});
+
+it('a host name means an id, or the most alive playground of a name', () => {
+  const one = (id: string, name: string): { id: string; template: { name: string } } => ({ id, template: { name } });
+  const all = [one('1'.repeat(24), 'docker'), one('2'.repeat(24), 'docker')];
+  expect(named(`playground-${'2'.repeat(24)}.node-01`, all)).toBe(all[1]);
+  expect(named('playground-docker', all)).toBe(all[0]);
+  expect(named('playground-k3s', all)).toBeUndefined();
+  expect(parts('playground-docker.node-01')).toEqual({ label: 'docker', isId: false, machine: 'node-01' });
+});

@@ -1,0 +1,248 @@
+import { readFileSync } from 'node:fs';
+import * as path from 'node:path';
+import type { Memento } from 'vscode';
+import { beforeEach, describe, expect, it } from 'vitest';
+import manifest from '../../package.json';
+import { COMMANDS, SECTION, SETTINGS, SITUATION, VIEW } from '../../src/commands';
+import { Forwards, news } from '../../src/forwards';
+import { CONNECT_TIMEOUT, forgetHosts, offerSettings } from '../../src/offer';
+import { Throughput, shown } from '../../src/statusbar';
+import { type Node, Tree } from '../../src/tree';
+import { Watch } from '../../src/watch';
+import { condition, watchLine } from '../../src/wire';
+import * as words from '../../src/words';
+import { openHost } from '../../src/open';
+import { commands, user } from './vscode';
+import { binary, listed, one, program, until } from './world';
+
+const sorted = (names: readonly string[]): string[] => [...names].sort();
+
+describe('package.json and the code', () => {
+  const { contributes } = manifest;
+
+  it('have the same commands, settings and view', () => {
+    expect(sorted(contributes.commands.map((one) => one.command))).toEqual(sorted(COMMANDS));
+    expect(sorted(Object.keys(contributes.configuration.properties))).toEqual(sorted(SETTINGS.map((key) => `${SECTION}.${key}`)));
+    expect(contributes.views.playgrounds.map((one) => one.id)).toEqual([VIEW]);
+  });
+
+  it('name nothing in menus and welcomes that does not exist', () => {
+    const menus = Object.values(contributes.menus).flat();
+    for (const { command } of menus) expect(COMMANDS).toContain(command);
+    const situations = ['empty', 'not-logged-in', 'no-binary', 'old-binary', 'failed'];
+    expect(contributes.viewsWelcome.map((one) => one.when)).toEqual(situations.map((one) => `${SITUATION} == ${one}`));
+    for (const { contents, view } of contributes.viewsWelcome) {
+      expect(view).toBe(VIEW);
+      for (const [, command] of contents.matchAll(/\(command:([^)]*)\)/g)) expect(COMMANDS).toContain(command);
+    }
+  });
+
+  it('read every setting', () => {
+    const sources = ['extension', 'statusbar'].map((name) => readFileSync(path.join(import.meta.dirname, `../../src/${name}.ts`), 'utf8'));
+    for (const key of SETTINGS) expect(sources.join()).toContain(`'${key}'`);
+  });
+
+  it('use no proposed API and run on the side of the user', () => {
+    expect(manifest).not.toHaveProperty('enabledApiProposals');
+    expect(manifest).not.toHaveProperty('dependencies');
+    expect(manifest.extensionKind).toEqual(['ui']);
+    for (const one of Object.values(contributes.configuration.properties)) expect(one.scope).toBe('application');
+  });
+});
+
+describe('words', () => {
+  it('for times and sizes', () => {
+    expect([40, 720, 3900, 36_000].map((s) => words.timeLeft(s * 1000, 0))).toEqual(['40s', '12m', '1h 05m', '10h 00m']);
+    expect([words.timeLeft(undefined), words.timeLeft(5, 6)]).toEqual(['', '']);
+    expect([0, 999, 1000, 12_345, 3_400_000, 5e12].map(words.size)).toEqual(['0 B', '999 B', '1.0 KB', '12 KB', '3.4 MB', '5000 GB']);
+    expect([0.42, 23.4].map(words.roundTrip)).toEqual(['0.4 ms', '23 ms']);
+  });
+
+  it('for states', () => {
+    const machine = { name: 'm', ready: false, state: 'RUNNING' };
+    expect(words.state(one())).toBe('running');
+    expect(words.state(one({ machines: [machine] }))).toBe('starting');
+    expect(words.state(one({ initTasks: { done: 2, total: 5 } }))).toBe('preparing 2/5');
+    expect(words.state(one({ initTasks: { done: 5, total: 5 } }))).toBe('running');
+    expect(words.state(one({ state: 'WARMING_UP' }))).toBe('starting');
+    expect(words.state(one({ state: 'FAILED' }))).toBe('failed');
+    expect(words.state(one({ state: 'NEW_STATE' }))).toBe('new state');
+    expect(condition(one({ state: 'NEW_STATE' }))).toBe('unknown');
+  });
+
+  it('for clients', () => {
+    expect(words.client('SSH-2.0-OpenSSH_9.2p1 Debian-2')).toBe('OpenSSH 9.2');
+    expect(words.client('SSH-2.0-paramiko_3.4.0')).toBe('paramiko 3.4.0');
+    expect(words.client('')).toBe('connection');
+  });
+});
+
+describe('what is said in JSON', () => {
+  it('is read leniently', () => {
+    for (const text of ['{}', 'null', '7', '{"type":"x"}']) expect(watchLine(text).type).toBe('other');
+    expect(() => watchLine('<html>')).toThrow();
+    const line = watchLine('{"type":"playgrounds","playgrounds":[{}, null, {"machines":[{"users":null}]}]}');
+    expect(line.type === 'playgrounds' && line.playgrounds.map(condition)).toEqual(['unknown', 'unknown', 'unknown']);
+  });
+
+  it('of a forward, too', () => {
+    expect(news('{"event":"listening","address":"127.0.0.1:8080"}')).toEqual({ event: 'listening', localPort: 8080 });
+    expect(news('{"event":"listening","address":"[::1]:81"}')).toEqual({ event: 'listening', localPort: 81 });
+    expect(news('{"event":"waiting","message":"m"}')).toEqual({ event: 'waiting', message: 'm' });
+    expect(news('{"event":"ready"}')).toEqual({ event: 'other' });
+    expect(news('<html>')).toEqual({ event: 'other' });
+  });
+});
+
+describe('the tree', () => {
+  const connection = {
+    pid: 7, phase: 'connected', since: 1, playground: '', machine: 'docker-01', user: 'laborant',
+    client: 'SSH-2.0-OpenSSH_9.2', sent: 1200, received: 3_400_000, roundTripMs: 23.4, message: '',
+  };
+
+  async function built(...playgrounds: unknown[]): Promise<{ tree: Tree; forwards: Forwards; end: () => void }> {
+    const said = JSON.stringify({ type: 'playgrounds', playgrounds });
+    const listening = '{"event":"listening","forward":0,"address":"127.0.0.1:4321"}';
+    const traffic = '{"event":"traffic","forward":0,"open":1,"total":1,"sent":10,"received":20}';
+    const it = binary(program(`[ "$1" = port-forward ] && { echo '${listening}'; echo '${traffic}'; exec sleep 1000; }\necho '${said}'; exec sleep 1000`));
+    const watch = new Watch(it, () => undefined);
+    const forwards = new Forwards(it, () => undefined);
+    watch.hold();
+    await until(() => watch.situation.kind === 'known');
+    return { tree: new Tree(watch, forwards), forwards, end: () => { watch.dispose(); forwards.dispose(); } };
+  }
+
+  const first = (nodes: Node[]): Node => nodes[0] as Node;
+
+  it('shows playgrounds, machines, connections and forwards', async () => {
+    const { tree, forwards, end } = await built(listed({ connections: [connection] }), listed({ id: 'x', title: 'Old', state: 'STOPPED' }));
+    const [up, down] = tree.getChildren();
+    const item = tree.getTreeItem(up as Node);
+    expect(item).toMatchObject({ label: 'Compose trial', contextValue: 'playground.up', iconPath: { id: 'vm-running', color: { id: 'charts.green' } } });
+    expect(item.description).toMatch(/^docker · running · 1h 0[45]m left$/);
+    expect(tree.getTreeItem(down as Node)).toMatchObject({ contextValue: 'playground.down', description: 'docker · stopped' });
+
+    const machine = first(tree.getChildren(up));
+    expect(tree.getTreeItem(machine)).toMatchObject({ label: 'docker-01', description: 'laborant · running', contextValue: 'machine.up' });
+    expect(tree.getTreeItem(first(tree.getChildren(machine)))).toMatchObject({ label: 'OpenSSH 9.2', description: 'laborant · ↓ 3.4 MB · ↑ 1.2 KB · 23 ms' });
+
+    const work = { signal: new AbortController().signal, say: () => undefined };
+    const made = await forwards.add('0123456789abcdef01234567', 'docker-01', 80, work);
+    expect(made.localPort).toBe(4321);
+    await until(() => made.open === 1);
+    const forward = tree.getChildren(machine)[1] as Node;
+    expect(tree.getTreeItem(forward)).toMatchObject({ label: 'localhost:4321', description: 'to port 80 · 1 open · ↓ 20 B · ↑ 10 B', contextValue: 'forward.own' });
+    forwards.remove(made);
+    expect(tree.getChildren(machine).length).toBe(1);
+    end();
+  });
+
+  it('says only what is different', async () => {
+    const other = listed({ id: 'x', title: 'Old', state: 'STOPPED' });
+    const lines = [[listed(), other], [listed(), other], [listed({ title: 'New' }), other], [other]].map((playgrounds) => JSON.stringify({ type: 'playgrounds', playgrounds }));
+    const it = binary(program(lines.map((line) => `sleep 0.1; echo '${line}'`).join('\n') + '\nexec sleep 1000'));
+    const watch = new Watch(it, () => undefined);
+    const tree = new Tree(watch, new Forwards(it, () => undefined));
+    const fired: unknown[] = [];
+    tree.onDidChangeTreeData((nodes) => fired.push(nodes?.map((node) => node.playground.title)));
+    watch.hold();
+    await until(() => fired.length === 3);
+    expect(fired).toEqual([undefined, ['New'], undefined]);
+    watch.dispose();
+  });
+
+  it('has menus for what can be done, by the state', () => {
+    const menu = manifest.contributes.menus['view/item/context'];
+    const inline = (value: string): string[] =>
+      menu
+        .filter((item) => item.group.startsWith('inline'))
+        .filter(({ when }) => {
+          const regex = /viewItem =~ \/(.*)\/$/.exec(when)?.[1];
+          return regex === undefined ? when.endsWith(`viewItem == ${value}`) : new RegExp(regex).test(value);
+        })
+        .map(({ command }) => command.replace('playgrounds.', ''));
+    expect(inline('playground.up')).toEqual(['terminal', 'open', 'stop']);
+    expect(inline('playground.up.starting')).toEqual(['terminal', 'open', 'stop']);
+    expect(inline('playground.down')).toEqual(['wake', 'open']);
+    expect(inline('playground.gone')).toEqual([]);
+    expect(inline('machine.up')).toEqual(['terminal', 'open']);
+    expect(inline('forward.own')).toEqual(['browse', 'unforward']);
+  });
+});
+
+describe('the status bar', () => {
+  const connection = { pid: 7, phase: 'connected', machine: 'docker-01', sent: 0, received: 0, roundTripMs: 23.4 };
+
+  it('shows round trip, throughput and time left', () => {
+    const now = Date.now();
+    const playground = one({ connections: [connection, { ...connection, roundTripMs: 9.9 }] }, now);
+    expect(shown(playground, { sent: 1500, received: 2_000_000 }, now).text).toBe(
+      '$(vm-running) Compose trial · 9.9 ms · ↓ 2.0 MB/s ↑ 1.5 KB/s · 1h 05m',
+    );
+    expect(shown(one({ state: 'STOPPED', expiresIn: 0 }), { sent: 0, received: 0 }).text).toBe('$(vm-outline) Compose trial · stopped');
+  });
+
+  it('measures between two looks, and a new connection is no traffic', () => {
+    const rates = new Throughput();
+    const [at] = one({ connections: [{ ...connection, sent: 1000, received: 5000 }] }).connections;
+    const [later] = one({ connections: [{ ...connection, sent: 6000, received: 55_000 }] }).connections;
+    if (!at || !later) throw new Error();
+    expect(rates.measure([at], 0)).toEqual({ sent: 0, received: 0 });
+    expect(rates.measure([later], 5000)).toEqual({ sent: 1000, received: 10_000 });
+    expect(rates.measure([later], 5100)).toEqual({ sent: 1000, received: 10_000 });
+    expect(rates.measure([], 10_000)).toEqual({ sent: 0, received: 0 });
+  });
+});
+
+describe('the settings of Remote-SSH', () => {
+  const stored = new Map<string, unknown>();
+  const memory = {
+    get: (key: string) => stored.get(key),
+    update: (key: string, value: unknown) => Promise.resolve(void stored.set(key, value)),
+  } as unknown as Memento;
+
+  beforeEach(() => {
+    stored.clear();
+    Object.assign(user, { settings: {}, answer: undefined, asked: [] });
+    user.known = { 'remote.SSH.connectTimeout': 15, 'remote.SSH.remotePlatform': {} };
+  });
+
+  it('are offered once, and then kept right', async () => {
+    user.answer = 'Set Them';
+    user.settings['remote.SSH.remotePlatform'] = { mine: 'macOS' };
+    await offerSettings(memory, 'playground-a');
+    await offerSettings(memory, 'playground-b');
+    expect(user.asked.length).toBe(1);
+    expect(user.settings).toEqual({
+      'remote.SSH.connectTimeout': CONNECT_TIMEOUT,
+      'remote.SSH.remotePlatform': { mine: 'macOS', 'playground-a': 'linux', 'playground-b': 'linux' },
+    });
+    await forgetHosts('a');
+    expect(user.settings['remote.SSH.remotePlatform']).toEqual({ mine: 'macOS', 'playground-b': 'linux' });
+  });
+
+  it('are left alone after a no, and asked again only without an answer', async () => {
+    await offerSettings(memory, 'playground-a');
+    user.answer = 'Leave Them';
+    await offerSettings(memory, 'playground-a');
+    await offerSettings(memory, 'playground-a');
+    expect(user.asked.length).toBe(2);
+    expect(user.settings).toEqual({});
+  });
+
+  it('are not touched where no extension has them', async () => {
+    user.known = {};
+    user.answer = 'Set Them';
+    await offerSettings(memory, 'playground-a');
+    expect([user.asked, user.settings]).toEqual([[], {}]);
+  });
+
+  it('are no obstacle to opening, in this window or a new one', async () => {
+    await openHost(memory, 'playground-a.m', 'root', false);
+    await openHost(memory, 'playground-a', 'laborant', true);
+    expect(commands.ran).toEqual([
+      ['vscode.openFolder', 'vscode-remote://ssh-remote+playground-a.m/root', { forceReuseWindow: true }],
+      ['vscode.openFolder', 'vscode-remote://ssh-remote+playground-a/home/laborant', { forceNewWindow: true }],
+    ]);
+  });
+});

@@ -1,0 +1,109 @@
+// As much of VS Code's API as the unit tests need; what it does for real is tested in a real one.
+
+export class EventEmitter<T> {
+  private readonly listeners = new Set<(event: T) => void>();
+  readonly event = (listener: (event: T) => void): { dispose: () => void } => {
+    this.listeners.add(listener);
+    return { dispose: () => this.listeners.delete(listener) };
+  };
+  fire(event: T): void {
+    for (const listener of this.listeners) listener(event);
+  }
+  dispose(): void {
+    this.listeners.clear();
+  }
+}
+
+export class ThemeColor {
+  constructor(readonly id: string) {}
+}
+
+export class ThemeIcon {
+  constructor(
+    readonly id: string,
+    readonly color?: ThemeColor,
+  ) {}
+}
+
+export enum TreeItemCollapsibleState {
+  None,
+  Collapsed,
+  Expanded,
+}
+
+export class TreeItem {
+  constructor(
+    readonly label: string,
+    readonly collapsibleState = TreeItemCollapsibleState.None,
+  ) {}
+}
+
+export class MarkdownString {
+  value = '';
+  appendText(text: string): this {
+    this.value += text;
+    return this;
+  }
+  appendMarkdown(text: string): this {
+    return this.appendText(text);
+  }
+  appendCodeblock(text: string): this {
+    return this.appendText(text);
+  }
+}
+
+export enum ConfigurationTarget {
+  Global = 1,
+}
+
+/** What the user has answered, said and set: tests change it. */
+export const user = {
+  settings: {} as Record<string, unknown>,
+  /** Settings that some extension contributes. */
+  known: {} as Record<string, unknown>,
+  answer: undefined as string | undefined,
+  asked: [] as string[],
+};
+
+const ask = (message: string): Promise<string | undefined> => {
+  user.asked.push(message);
+  return Promise.resolve(user.answer);
+};
+
+export const window = {
+  showInformationMessage: ask,
+  showWarningMessage: ask,
+  showErrorMessage: ask,
+  showQuickPick: (_: string[], { title }: { title: string }) => ask(title),
+};
+
+interface Folder {
+  uri: { scheme: string; authority: string };
+}
+
+export const workspace = {
+  workspaceFile: undefined as Folder['uri'] | undefined,
+  workspaceFolders: undefined as Folder[] | undefined,
+  getConfiguration: (section: string) => ({
+    get: (key: string): unknown => user.settings[`${section}.${key}`] ?? user.known[`${section}.${key}`],
+    inspect: (key: string) => ({
+      defaultValue: user.known[`${section}.${key}`],
+      globalValue: user.settings[`${section}.${key}`],
+    }),
+    update: (key: string, value: unknown) => {
+      user.settings[`${section}.${key}`] = value;
+      return Promise.resolve();
+    },
+  }),
+};
+
+export const commands = {
+  ran: [] as unknown[][],
+  executeCommand: (...command: unknown[]) => Promise.resolve(void commands.ran.push(command)),
+};
+
+export const Uri = {
+  from: ({ scheme, authority, path }: { scheme: string; authority: string; path: string }) => `${scheme}://${authority}${path}`,
+};
+
+export const env: { remoteAuthority?: string } = {};

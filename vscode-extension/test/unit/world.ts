@@ -1,0 +1,63 @@
+// Programs that pass for the binary, and playgrounds.
+
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import * as path from 'node:path';
+import { afterAll } from 'vitest';
+import { Binary, type World } from '../../src/binary';
+import { playground, type Playground } from '../../src/wire';
+
+const folders: string[] = [];
+
+/** A folder that goes with the tests. */
+export function folder(): string {
+  const made = mkdtempSync(path.join(tmpdir(), 'playgrounds-'));
+  folders.push(made);
+  return made;
+}
+
+afterAll(() => {
+  for (const one of folders.splice(0)) rmSync(one, { recursive: true, force: true });
+});
+
+/** A program that says its version, and otherwise runs these lines of sh. */
+export function program(lines: string, version = '9.9.9', into = folder()): string {
+  const file = path.join(into, 'labctl-ssh-proxy');
+  writeFileSync(file, `#!/bin/sh\n[ "$1" = --version ] && { echo labctl-ssh-proxy ${version}; exit; }\n${lines}\n`);
+  chmodSync(file, 0o755);
+  return file;
+}
+
+export function binary(configured: string, more: Partial<World> = {}): Binary {
+  return new Binary({ configured: () => configured, options: () => [], log: () => undefined, ...more });
+}
+
+/** A playground as `list --json` would say it. */
+export function listed(more: Record<string, unknown> = {}): Record<string, unknown> {
+  const id = '0123456789abcdef01234567';
+  const host = `playground-${id}`;
+  return {
+    id,
+    title: 'Compose trial',
+    state: 'RUNNING',
+    playground: { name: 'docker', title: 'Docker', owner: '' },
+    machines: [{ name: 'docker-01', host: `${host}.docker-01`, state: 'RUNNING', ready: true, users: [{ name: 'laborant', default: true }] }],
+    createdAt: '2026-11-22T15:40:00Z',
+    // In the middle of a minute, since time left is told in minutes.
+    expiresIn: 3930,
+    pageUrl: 'https://labs.iximiuz.com/p/1',
+    host,
+    connections: [],
+    ...more,
+  };
+}
+
+export const one = (more: Record<string, unknown> = {}, now = Date.now()): Playground => playground(listed(more), now);
+
+export async function until(look: () => boolean, ms = 10_000): Promise<void> {
+  const limit = Date.now() + ms;
+  while (!look()) {
+    if (Date.now() > limit) throw new Error('never');
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}

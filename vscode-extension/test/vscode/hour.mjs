@@ -1,0 +1,63 @@
+// An hour of use in a minute: windows that open, reload and close, and in each of them the view, forwards, terminals, stops
+// and starts, again and again. Afterwards no process, listener or file is left that was not there after the first window;
+// what was counted is at the end of README.md.
+import assert from 'node:assert/strict';
+import path from 'node:path';
+import { World, extension } from './world.mjs';
+
+const WINDOWS = Number(process.env.WINDOWS ?? 3);
+const RELOADS = 3;
+
+const world = new World();
+let page;
+try {
+  await world.start();
+  await world.run('start', 'shell', '--json', '--title', 'One');
+  await world.run('config-ssh', '--yes');
+  const settled = async (what, fits) => {
+    let found;
+    for (let tries = 0; tries < 200; tries += 1) {
+      found = world.leftovers();
+      if (fits(found)) return found;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    throw new Error(`${what}: ${JSON.stringify(found, null, 2)}`);
+  };
+  const before = world.leftovers();
+  let first;
+  for (let i = 0; i < WINDOWS; i += 1) {
+    page = await world.suite('rounds');
+    await page.close();
+    page = await world.window();
+    page.setDefaultTimeout(30_000);
+    for (let reload = 0; reload < RELOADS; reload += 1) {
+      const one = page.locator('.pane-body .monaco-list-row', { hasText: 'One' }).first();
+      const bar = page.locator('.part.sidebar .composite.title', { hasText: /playgrounds/i });
+      // A window that comes back has the view that it had, and a click more would hide that.
+      for (let tries = 0; tries < 4 && !(await one.isVisible()); tries += 1) {
+        const shown = bar.first().waitFor({ timeout: 10_000 }).then(() => true, () => false);
+        if (!(await shown)) await page.locator('.activitybar [aria-label*="Playgrounds"]').first().click({ force: true });
+        await one.waitFor({ timeout: 15_000 }).catch(() => undefined);
+      }
+      await one.waitFor();
+      await page.reload();
+    }
+    await page.close();
+    const now = await settled('nothing runs and listens', (one) =>
+      one.processes.length === 0 && one.listeners.length === before.listeners.length);
+    first ??= now;
+    assert.deepEqual(now.files, first.files);
+  }
+  const counts = ({ processes, listeners, files }) => `${processes.length} processes, ${listeners.length} listeners, ${files.length} files`;
+  console.log(`- before the first window: ${counts(before)}`);
+  const made = first.files.filter((file) => !before.files.includes(file)).map((file) => path.basename(file));
+  console.log(`- after window 1: ${counts(first)}; new: ${made.join(', ')}`);
+  console.log(`- after window ${WINDOWS}: ${counts(world.leftovers())}`);
+} catch (error) {
+  console.error(error);
+  if (page && !page.isClosed()) await page.screenshot({ path: path.join(extension, 'dist/failed.png') });
+  process.exitCode = 1;
+} finally {
+  await world.end();
+}
+process.exit();
