@@ -1,0 +1,70 @@
+//! The platform's JSON, and the state files that are JSON.
+#![no_main]
+
+use std::{fs, sync::LazyLock};
+
+use labctl_ssh_proxy::{
+    config_ssh, forward,
+    labs::wire,
+    live, local, memory,
+    names::Names,
+    settings::{Folders, Platform},
+    tunnel_cache,
+};
+use libfuzzer_sys::fuzz_target;
+
+/// Where the state files are.
+static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    fs::create_dir(folder.path().join("local")).unwrap();
+    folder
+});
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(plays) = serde_json::from_slice::<Vec<wire::Play>>(bytes) {
+        for play in &plays {
+            let _ = (play.state().map(ToString::to_string), play.belongs_to_a_lesson());
+            for machine in &play.machines {
+                let _ = (machine.default_user(), play.machine_status(&machine.name).map(|status| status.is_ready()));
+            }
+        }
+        // What was understood is said again alike.
+        let text = serde_json::to_vec(&plays).unwrap();
+        assert_eq!(serde_json::from_slice::<Vec<wire::Play>>(&text).unwrap(), plays);
+    }
+    let _ = serde_json::from_slice::<Vec<wire::CatalogEntry>>(bytes);
+    let _ = serde_json::from_slice::<wire::Tunnel>(bytes);
+    let _ = serde_json::from_slice::<wire::Message>(bytes);
+    let _ = serde_json::from_slice::<wire::Session>(bytes);
+    let _ = serde_json::from_slice::<wire::Action>(bytes);
+    let _ = serde_json::from_slice::<memory::Record>(bytes);
+    let _ = serde_json::from_slice::<tunnel_cache::Known>(bytes);
+    let _ = serde_json::from_slice::<live::Status>(bytes);
+    let _ = serde_json::from_slice::<local::serve::Status>(bytes);
+    if let Ok(saved) = serde_json::from_slice::<wire::PortForward>(bytes)
+        && let Ok(forward) = forward::saved::forward(&saved)
+    {
+        let again = forward::saved::record(&forward, &saved.machine).unwrap();
+        assert_eq!(forward::saved::forward(&again).unwrap().spec, forward.spec);
+    }
+    // What is read from files only, one of them at a time.
+    let root = FOLDER.path().to_owned();
+    let folders = Folders { home: root.clone(), settings: root.join("settings.yaml"), root: root.clone() };
+    let write = |name: &str| fs::write(root.join(name), bytes).unwrap();
+    match bytes.len() % 3 {
+        0 => {
+            write("hosts.json");
+            let _ = config_ssh::managed_files(&folders);
+        }
+        1 => {
+            write("names.json");
+            let names = Names::load(&folders, Platform::Labs);
+            names.plays.iter().flatten().for_each(|known| drop(known.hosts()));
+            names.catalog.iter().flatten().for_each(|entry| drop(entry.host()));
+        }
+        _ => {
+            write("local/credentials.json");
+            let _ = local::credentials(&folders.local());
+        }
+    }
+});

@@ -1,0 +1,31 @@
+//! JetBrains' sshConfigs.xml: hosts are found, put in and taken out again.
+#![no_main]
+
+use labctl_ssh_proxy::{
+    config_jetbrains::xml::{SshConfigs, hosts},
+    editor_file::Format,
+    settings::Platform,
+    ssh_config::Entry,
+};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let ours = ["playground-0123456789abcdef01234567", "playground-shell"].map(|host| Entry {
+        host: host.into(),
+        user: "root".into(),
+        platform: Platform::Labs,
+        title: String::new(),
+    });
+    let _ = hosts(text);
+    let Ok(emptied) = SshConfigs.set(text, &[]) else { return };
+    assert_eq!(hosts(&emptied).unwrap(), Vec::<String>::new());
+    assert_eq!(SshConfigs.set(&emptied, &[]).unwrap(), emptied);
+    let _ = SshConfigs.repeat(text, &emptied);
+    // The elements around our entries may stay the first time. From then on every byte comes back.
+    let set = SshConfigs.set(text, &ours).unwrap();
+    assert_eq!(SshConfigs.set(&set, &ours).unwrap(), set);
+    let emptied = SshConfigs.set(&set, &[]).unwrap();
+    assert_eq!(hosts(&emptied).unwrap(), Vec::<String>::new());
+    let again = SshConfigs.set(&emptied, &ours).unwrap();
+    assert_eq!(SshConfigs.set(&again, &[]).unwrap(), emptied);
+});

@@ -1,0 +1,36 @@
+//! known_hosts: lines that are not ours stay byte for byte, and forgetting is complete.
+#![no_main]
+
+use labctl_ssh_proxy::{
+    host_key::HostKeyBlob,
+    known_hosts::{KnownHosts, Verdict, Whose},
+};
+use libfuzzer_sys::fuzz_target;
+
+const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIE+o3uRHvmfJnP8V4yLRSfcJzMcBhOVmoLKnf7iBX6cN";
+const WHOSE: Whose<'_> = Whose { alias: "playground-x", play: "0123456789abcdef01234567", machine: "m" };
+
+fuzz_target!(|bytes: &[u8]| {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("known_hosts");
+    std::fs::write(&path, bytes).unwrap();
+    let known = KnownHosts::at(&path);
+    let key = HostKeyBlob::from_fields("ssh-ed25519", KEY).unwrap();
+    // What was learnt and withdrawn leaves no trace that binds.
+    if known.knows(WHOSE).unwrap().is_empty()
+        && known.check(WHOSE, &key).is_ok_and(|verdict| verdict == Verdict::Learnt)
+    {
+        known.withdraw(WHOSE, &key).unwrap();
+        assert!(known.knows(WHOSE).unwrap().is_empty());
+    }
+    if known.confirm(WHOSE, &key).is_ok() {
+        assert!(known.knows(WHOSE).unwrap().iter().any(|kind| kind == "ssh-ed25519"));
+        known.forget_play(WHOSE.play).unwrap();
+        assert!(known.knows(WHOSE).unwrap().is_empty());
+        let after = std::fs::read(&path).unwrap();
+        // A line without a play of ours in it is nobody's business of ours.
+        for line in bytes.split(|b| *b == b'\n').filter(|line| !line.contains(&b'/')) {
+            assert!(after.split(|b| *b == b'\n').any(|kept| kept == line));
+        }
+    }
+});

@@ -1,0 +1,22 @@
+//! Zed's settings, JSON with comments: connections are put in and taken out again.
+#![no_main]
+
+use labctl_ssh_proxy::{config_zed::Connections, editor_file::Format, settings::Platform, ssh_config::Entry};
+use libfuzzer_sys::fuzz_target;
+
+const HOST: &str = "playground-shell";
+
+fuzz_target!(|text: &str| {
+    let entries = [Entry { host: HOST.into(), user: "root".into(), platform: Platform::Labs, title: String::new() }];
+    let format = Connections { ours: vec![HOST.into()] };
+    let Ok(emptied) = format.set(text, &[]) else { return };
+    assert_eq!(format.set(&emptied, &[]).unwrap(), emptied);
+    let Ok(set) = format.set(&emptied, &entries) else { return };
+    assert!(set.contains(HOST));
+    assert_eq!(format.set(&set, &entries).unwrap(), set);
+    let _ = format.repeat(text, &set);
+    // The list may stay the first time, and how it is broken into lines. From then on every byte comes back.
+    let emptied = format.set(&set, &[]).unwrap();
+    let again = format.set(&emptied, &entries).unwrap();
+    assert_eq!(format.set(&again, &[]).unwrap(), emptied);
+});
