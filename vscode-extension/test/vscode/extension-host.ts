@@ -227,8 +227,11 @@ async function rounds(): Promise<void> {
     abort.abort();
     await cancelled.then(() => assert.fail('it was cancelled'), () => undefined);
     await vscode.commands.executeCommand('playgrounds.terminal', playground.id);
-    await until('a terminal', () => vscode.window.terminals.length > 0);
+    // VS Code does not end a terminal's process that it has not started yet, and this one would wake what is stopped below.
+    const connected = (): boolean => api.watch.playgrounds.some((one) => one.connections.length > 0);
+    await until('a terminal, and its connection', connected, 30_000);
     for (const terminal of vscode.window.terminals) terminal.dispose();
+    await until('neither', () => vscode.window.terminals.length === 0 && !connected());
     await vscode.commands.executeCommand('playgrounds.refresh');
     await vscode.commands.executeCommand('playgrounds.stop', playground.id);
     await until('it is stopped', () => state() === 'STOPPED');
