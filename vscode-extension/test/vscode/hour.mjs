@@ -3,7 +3,7 @@
 // what was counted is at the end of README.md.
 import assert from 'node:assert/strict';
 import path from 'node:path';
-import { World, extension } from './world.mjs';
+import { World, extension, showView } from './world.mjs';
 
 const WINDOWS = Number(process.env.WINDOWS ?? 3);
 const RELOADS = 3;
@@ -32,13 +32,7 @@ try {
     page.setDefaultTimeout(30_000);
     for (let reload = 0; reload < RELOADS; reload += 1) {
       const one = page.locator('.pane-body .monaco-list-row', { hasText: 'One' }).first();
-      const bar = page.locator('.part.sidebar .composite.title', { hasText: /playgrounds/i });
-      // A window that comes back has the view that it had, and a click more would hide that.
-      for (let tries = 0; tries < 4 && !(await one.isVisible()); tries += 1) {
-        const shown = bar.first().waitFor({ timeout: 10_000 }).then(() => true, () => false);
-        if (!(await shown)) await page.locator('.activitybar [aria-label*="Playgrounds"]').first().click({ force: true });
-        await one.waitFor({ timeout: 15_000 }).catch(() => undefined);
-      }
+      await showView(page);
       await one.waitFor();
       await page.reload();
     }

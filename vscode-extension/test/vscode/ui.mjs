@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import path from 'node:path';
-import { World, binary, extension, until } from './world.mjs';
+import { World, binary, extension, showView, until } from './world.mjs';
 
 let page;
 const world = new World(['--boot-delay', '1s']);
@@ -74,10 +74,9 @@ try {
   await world.start({ settings: { 'playgrounds.local': false } });
   page = await world.window();
   page.setDefaultTimeout(15_000);
-  const view = () => page.locator('.activitybar [aria-label*="Playgrounds"]').first().click({ force: true });
 
   console.log('- no login');
-  await view();
+  await showView(page);
   // Room for long lines in the pictures.
   await page.mouse.move(326, 500);
   await page.mouse.down();
@@ -102,7 +101,7 @@ try {
   const installed = path.join(world.home, 'labctl-ssh-proxy');
   world.settings({ 'playgrounds.binary': installed });
   await page.reload();
-  await view();
+  await showView(page);
   await text(page, 'was not found');
   await picture(page, 'no-binary', SIDE);
   symlinkSync(binary, installed);
@@ -164,7 +163,7 @@ try {
   await sees(page, 'only the watch', async () => world.processes().length === 1);
   await page.locator('.activitybar [aria-label*="Explorer"]').first().click();
   await sees(page, 'no process', async () => world.processes().length === 0);
-  await view();
+  await showView(page);
 
   console.log('- a terminal is inside');
   await row(page, 'Two machines').hover();

@@ -30,6 +30,18 @@ export async function until(what, look, ms = 15_000) {
   }
 }
 
+/** Shows the view. A window that comes back has the view that it had, late, and a click more would hide that. */
+export async function showView(page) {
+  const title = page.locator('.part.sidebar .composite.title').first();
+  const ours = title.filter({ hasText: /playgrounds/i });
+  for (let tries = 0; tries < 4; tries += 1) {
+    await title.waitFor({ timeout: 10_000 }).catch(() => undefined);
+    if (!(await ours.isVisible())) await page.locator('.activitybar [aria-label*="Playgrounds"]').first().click({ force: true });
+    if (await ours.waitFor({ timeout: 10_000 }).then(() => true, () => false)) return;
+  }
+  throw new Error('never: the view');
+}
+
 /** The settings of every test; JSON with a comment in it, which must survive. */
 const SETTINGS = {
   'security.workspace.trust.enabled': false,
