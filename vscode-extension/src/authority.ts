@@ -47,8 +47,11 @@ export function parts(host: string): { label: string; isId: boolean; machine: st
 /** The authority under which editors open a host. */
 export const authorityOf = (host: string): string => `ssh-remote+${host}`;
 
-/** What a host name means among the playgrounds that there are: by id, or the one of that name that is most alive. */
-export function named<P extends { id: string; template: { name: string } }>(host: string, ordered: P[]): P | undefined {
+/**
+ * What a host name means among the playgrounds that there are: by id, or the one of that name that is most alive. Where
+ * several are, the binary takes none, and says so.
+ */
+export function named<P extends { id: string; template: { name: string }; ofLesson: boolean }>(host: string, ordered: P[]): P | undefined {
   const { label, isId } = parts(host);
-  return ordered.find((one) => (isId ? one.id === label : one.template.name === label));
+  return ordered.find((one) => (isId ? one.id === label : one.template.name === label && !one.ofLesson));
 }

@@ -11,7 +11,7 @@ export const NAME = 'labctl-ssh-proxy';
 /** The oldest version that speaks this extension's language; Cargo.toml's is at least this one. */
 export const MINIMUM = '0.1.0';
 /** It answers in milliseconds, or when the platform does. */
-const ANSWER_MS = 30_000;
+export const ANSWER_MS = 30_000;
 /** A process that does not go when asked is made to. */
 const MERCY_MS = 2_000;
 /** Far more than 500 playgrounds take; junk without a line's end must not fill the memory. */

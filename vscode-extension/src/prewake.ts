@@ -31,7 +31,7 @@ function emptyWindowAuthority(): string | undefined {
  */
 export async function prewake(binary: Binary, watch: Watch, host: string): Promise<void> {
   try {
-    const all = await watch.look();
+    const all = await withProgress(`Looking for ${host}`, (work) => watch.look({ signal: work.signal }));
     const title = named(host, all)?.title || host;
     const wish = await wished(all, host);
     if (wish === 'nothing') return;

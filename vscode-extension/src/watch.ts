@@ -1,6 +1,6 @@
 // The playgrounds as they are now: `list --watch --json`, which runs only while somebody looks.
 
-import { type Binary, Failure, type Stream } from './binary';
+import { ANSWER_MS, type Binary, Failure, type Run, type Stream } from './binary';
 import { type Playground, inOrder, playgrounds, watchLine } from './wire';
 
 /** What is known. */
@@ -89,14 +89,14 @@ export class Watch {
   }
 
   /** Asks once, for those who need to know now. Throws when it cannot be asked. */
-  async look(): Promise<Playground[]> {
+  async look(how: Run = {}): Promise<Playground[]> {
     try {
-      const found = inOrder(await this.binary.ask(['list', '--json'], playgrounds));
+      const found = inOrder(await this.binary.ask(['list', '--json'], playgrounds, { limit: ANSWER_MS, ...how }));
       this.become({ kind: 'known', playgrounds: found });
       return found;
     } catch (error) {
       const failure = Failure.from(error);
-      this.become({ kind: 'failed', failure, playgrounds: this.playgrounds });
+      if (failure.kind !== 'cancelled') this.become({ kind: 'failed', failure, playgrounds: this.playgrounds });
       throw failure;
     }
   }

@@ -47,6 +47,8 @@ export interface Playground {
   initTasks: { done: number; total: number } | undefined;
   /** It was stopped on purpose, and nobody has wanted it since. */
   stoppedOnPurpose: boolean;
+  /** It belongs to a tutorial, a challenge or a course, and is not found by its catalogue entry's name. */
+  ofLesson: boolean;
 }
 
 /** What can be started. */
@@ -121,6 +123,7 @@ export function playground(value: unknown, now = Date.now()): Playground {
     connections: list(it['connections']).map(connection),
     initTasks: total > 0 ? { done: number(tasks['done']) ?? 0, total } : undefined,
     stoppedOnPurpose: it['stoppedOnPurpose'] === true,
+    ofLesson: ['tutorialName', 'challengeName', 'courseName', 'lessonPath'].some((name) => text(it[name]) !== ''),
   };
 }
 

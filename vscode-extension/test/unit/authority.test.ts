@@ -71,10 +71,12 @@ describe('what a window is connected to', () => {
 });
 
 it('a host name means an id, or the most alive playground of a name', () => {
-  const one = (id: string, name: string): { id: string; template: { name: string } } => ({ id, template: { name } });
-  const all = [one('1'.repeat(24), 'docker'), one('2'.repeat(24), 'docker')];
-  expect(named(`playground-${'2'.repeat(24)}.node-01`, all)).toBe(all[1]);
-  expect(named('playground-docker', all)).toBe(all[0]);
+  const one = (digit: string, name: string, ofLesson = false): { id: string; template: { name: string }; ofLesson: boolean } =>
+    ({ id: digit.repeat(24), template: { name }, ofLesson });
+  const all = [one('3', 'docker', true), one('1', 'docker'), one('2', 'docker')];
+  expect(named(`playground-${'2'.repeat(24)}.node-01`, all)).toBe(all[2]);
+  expect(named(`playground-${'3'.repeat(24)}`, all)).toBe(all[0]);
+  expect(named('playground-docker', all)).toBe(all[1]);
   expect(named('playground-k3s', all)).toBeUndefined();
   expect(parts('playground-docker.node-01')).toEqual({ label: 'docker', isId: false, machine: 'node-01' });
 });

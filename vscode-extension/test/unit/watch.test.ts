@@ -89,6 +89,19 @@ describe('a watch', () => {
     await until(() => watch.situation.kind === 'known');
   });
 
+  it('can be told to stop asking, and what is known stays', async () => {
+    const { watch, at, runs } = watching(`[ -e $at/hang ] && exec sleep 1000; echo '[]'`);
+    await watch.look();
+    writeFileSync(path.join(at, 'hang'), '');
+    const abort = new AbortController();
+    const asking = watch.look({ signal: abort.signal });
+    await until(() => runs().length === 2);
+    abort.abort();
+    await expect(asking).rejects.toMatchObject({ kind: 'cancelled' });
+    expect(watch.situation.kind).toBe('known');
+    await until(() => !alive(at));
+  });
+
   it('asks once when nobody looks', async () => {
     const { watch, runs } = watching(`echo '[${JSON.stringify(listed())}]'`);
     await watch.refresh();
