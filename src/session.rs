@@ -108,7 +108,8 @@ pub async fn logout(app: &App) -> Result<()> {
         return out::line("You were not logged in.");
     };
     let ended = Labs::new(Dialer::network(&app.settings), &account)?.delete_session(id).await;
-    Account::save_credentials(&path, "", "")?;
+    // The environment may name another session than the file.
+    Account::forget_credentials(&path, id)?;
     app.tunnels().clear();
     match ended {
         Ok(()) => {}

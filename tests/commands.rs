@@ -165,6 +165,13 @@ fn logging_in_and_out() {
     let mut list = world.command(&["list", "--json"]);
     list.env("IXIMIUZ_SESSION_ID", SESSION).env("IXIMIUZ_ACCESS_TOKEN", TOKEN);
     assert!(world.output(&mut list).ok().contains(ID));
+    // And a logout from there does not touch the file's.
+    assert!(login(&format!("{SESSION}\n{TOKEN}\n")).status.success());
+    let mut logout = world.command(&["logout"]);
+    logout.env("IXIMIUZ_SESSION_ID", "another").env("IXIMIUZ_ACCESS_TOKEN", "of-the-environment");
+    assert!(world.output(&mut logout).ok().contains("Logged out"));
+    assert!(labs.seen().iter().any(|seen| seen.line == "DELETE /api/sessions/another"));
+    assert!(text().contains(TOKEN));
 }
 
 #[test]

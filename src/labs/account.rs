@@ -71,10 +71,21 @@ impl Account {
     /// When the file cannot be read or written.
     pub fn save_credentials(path: &Path, session_id: &str, access_token: &str) -> Result<()> {
         let _lock = files::Lock::acquire(path)?;
-        let mut account = Account::read(path)?;
-        session_id.clone_into(&mut account.session_id);
-        access_token.clone_into(&mut account.access_token);
-        let text = serde_saphyr::to_string(&account)
+        Account::read(path)?.save(path, session_id, access_token)
+    }
+
+    /// Takes the credentials of this session out of the file, in the same way. Those of another one stay.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn forget_credentials(path: &Path, session_id: &str) -> Result<()> {
+        let _lock = files::Lock::acquire(path)?;
+        let account = Account::read(path)?;
+        if account.session_id == session_id { account.save(path, "", "") } else { Ok(()) }
+    }
+
+    fn save(&self, path: &Path, session_id: &str, access_token: &str) -> Result<()> {
+        let text = serde_saphyr::to_string(&self.with_credentials(session_id, access_token))
             .map_err(|e| Error::new(Kind::Internal, format!("cannot write the account: {e}")))?;
         // A link made by a dotfiles manager stays a link.
         let target = path.canonicalize().unwrap_or_else(|_| path.to_owned());
