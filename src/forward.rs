@@ -100,7 +100,8 @@ pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Re
     Ok((play, machine.map(ToOwned::to_owned).or(named)))
 }
 
-/// `port-forward`: runs until a signal ends it. Gives the exit code, 128 and the number of the signal.
+/// `port-forward`: runs until a signal ends it, or nobody reads what it says in JSON. Gives the exit code, 128 and the
+/// number of the signal.
 ///
 /// # Errors
 /// When a forward cannot be set up, or the playground is gone for good.
@@ -110,6 +111,7 @@ pub async fn run(app: &App, request: &Request) -> Result<u8> {
     let ended = tokio::select! {
         ended = forwarded => ended.map(|()| 0),
         never = board.show() => match never {},
+        () = board.unread() => Ok(0),
         signal = ended_by_signal() => Ok(128 + signal),
     };
     board.end();

@@ -97,6 +97,7 @@ async fn serve(app: &App, request: &Kube, board: &Arc<Board>) -> Result<u8> {
         ready.announce(request, board)?;
         return tokio::select! {
             broken = ready.broken() => Err(broken),
+            () = board.unread() => Ok(0),
             signal = signals.next() => Ok(128 + signal),
         };
     };

@@ -44,6 +44,12 @@ pub fn output() -> io::Result<Writer> {
     sys::output()
 }
 
+/// Waits until nobody reads standard output any more, for a program that seldom writes there. Never ends where that cannot
+/// be told: of a file, and on Windows.
+pub async fn unread() {
+    sys::unread().await;
+}
+
 /// Kept while there is no tunnel yet. A client's first flight is its identification and key exchange, some KiB.
 pub(crate) const MAX_EARLY: usize = 256 * 1024;
 
@@ -176,6 +182,7 @@ mod sys {
     };
 
     use rustix::{
+        event::{PollFd, PollFlags, poll},
         fs::{FileType, fstat},
         net::sockopt,
     };
@@ -230,6 +237,19 @@ mod sys {
         })
     }
 
+    /// On a thread, since others write to it and want no error when it is full, as one that is polled would give.
+    pub async fn unread() {
+        let (told, ended) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let output = rustix::stdio::stdout();
+            // That it is in error or hung up is said unasked.
+            let mut watched = [PollFd::new(&output, PollFlags::empty())];
+            while poll(&mut watched, None) == Err(rustix::io::Errno::INTR) {}
+            let _ = told.send(());
+        });
+        let _ = ended.await;
+    }
+
     impl Output for Sender {
         fn gone(&self) -> Gone<'_> {
             // A pipe without a reader is in error, and says so to whoever waits.
@@ -261,5 +281,9 @@ mod sys {
 
     pub fn output() -> io::Result<Writer> {
         Ok(Box::new(Plain(tokio::io::stdout())))
+    }
+
+    pub async fn unread() {
+        std::future::pending().await
     }
 }

@@ -8,7 +8,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
-    os::unix::net::UnixStream,
+    os::{fd::OwnedFd, unix::net::UnixStream},
     process::{Child, ChildStdout, Command, Stdio},
     sync::mpsc,
     thread,
@@ -16,7 +16,7 @@ use std::{
 };
 
 use serde_json::Value;
-use support::{World, eventually, needs, noise, schema, within};
+use support::{Ending, World, eventually, needs, noise, schema, within};
 
 /// A `port-forward` that runs, and what it says.
 struct Forward {
@@ -169,6 +169,32 @@ fn get(stream: &mut (impl Read + Write), size: usize) {
     let mut answer = vec![0; head.len() + size];
     stream.read_exact(&mut answer).unwrap();
     assert!(answer[..head.len()] == *head.as_bytes() && answer[head.len()..] == noise(size));
+}
+
+#[test]
+fn it_ends_with_whoever_reads_its_json() {
+    let world = World::with_platform(&[]);
+    let id = world.json(&["start", "shell", "--json"])["id"].as_str().unwrap().to_owned();
+    // Node gives its children sockets where others give them pipes.
+    let (socket, theirs) = UnixStream::pair().unwrap();
+    let (pipe, other) = std::io::pipe().unwrap();
+    let ends: [(Box<dyn Read>, Stdio); 2] =
+        [(Box::new(socket), OwnedFd::from(theirs).into()), (Box::new(pipe), OwnedFd::from(other).into())];
+    for (reader, output) in ends {
+        let mut command = world.command(&["--local", "port-forward", &id, "-L", "0:localhost:1", "--json"]);
+        let mut child = Ending(command.stdout(output).spawn().unwrap());
+        drop(command);
+        let mut reader = BufReader::new(reader);
+        let mut line = String::new();
+        while !line.contains("ready") {
+            line.clear();
+            assert!(reader.read_line(&mut line).unwrap() > 0, "it says that it is ready");
+        }
+        assert!(child.0.try_wait().unwrap().is_none());
+        drop(reader);
+        eventually("it ends", || child.0.try_wait().unwrap().is_some());
+        assert!(child.0.wait().unwrap().success());
+    }
 }
 
 #[test]

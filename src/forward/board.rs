@@ -31,7 +31,7 @@ use tokio::time::interval;
 use crate::{
     error::printable,
     notice::{self, Progress},
-    out, platform,
+    out, platform, stdio,
 };
 
 /// Between two looks at the counters on a terminal.
@@ -284,6 +284,14 @@ impl Board {
                 View::Lines | View::Quiet => {}
             }
             shown = now;
+        }
+    }
+
+    /// Waits until nobody reads the lines of JSON any more: whoever started this is gone.
+    pub async fn unread(&self) {
+        match self.view {
+            View::Json => stdio::unread().await,
+            View::Table | View::Lines | View::Quiet => std::future::pending().await,
         }
     }
 
