@@ -6,7 +6,8 @@
 //!
 //! - [`target`]: what ssh calls a machine; pure. [`find`]: which playground that is.
 //! - [`policy`]: whether it may be woken. [`wake`]: until it is ready. [`memory`]: what people wanted of it.
-//! - [`labs`]: the platform's API, one method a call. [`net`]: the sockets below it.
+//! - [`labs`]: the platform's API, one method a call. [`net`]: the sockets below it,
+//!   which [`gather`] spares wake-ups.
 //! - [`tunnel`]: a WebSocket that behaves as a socket. [`greet`]: the first exchange on it, where [`handshake`] reads
 //!   the host key for [`known_hosts`]. [`pipe`]: bytes both ways, and when it is over. [`stdio`]: the client's end.
 //!   [`tunnel_cache`] spares most connections the way there, and [`early`] keeps an impatient client.
@@ -41,6 +42,7 @@ pub mod error;
 pub mod files;
 pub mod find;
 pub mod forward;
+pub mod gather;
 pub mod greet;
 pub mod handshake;
 pub mod host_key;

@@ -29,7 +29,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
 use tower_service::Service;
 
-use crate::{platform, settings::Settings};
+use crate::{gather, platform, settings::Settings};
 
 /// Longer than three lost SYN packets of a live host; a host that is gone is not waited for as long as TCP would.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,7 +117,7 @@ impl Dialer {
                     }
                     None => tcp.call(uri.clone()).await.map_err(|e| io::Error::other(reason(&e)))?,
                 };
-                let socket = Metered { tcp: socket.into_inner(), written: 0 };
+                let socket = Metered::from(socket.into_inner());
                 if !secure {
                     return Ok(Conn::Tcp(socket));
                 }
@@ -201,14 +201,20 @@ impl Service<Uri> for Dialer {
 /// A TCP socket that counts what is written to it.
 #[derive(Debug)]
 pub struct Metered {
-    tcp: TcpStream,
+    tcp: gather::Socket,
     written: u64,
+}
+
+impl From<TcpStream> for Metered {
+    fn from(tcp: TcpStream) -> Metered {
+        Metered { tcp: tcp.into(), written: 0 }
+    }
 }
 
 impl Metered {
     /// Bytes that have left for good: written, and acknowledged by the peer's TCP where the system tells.
     fn accepted(&self) -> u64 {
-        self.written.saturating_sub(platform::unacknowledged(&self.tcp))
+        self.written.saturating_sub(self.tcp.unacknowledged())
     }
 }
 
@@ -264,7 +270,7 @@ pub enum Conn {
 
 impl From<TcpStream> for Conn {
     fn from(tcp: TcpStream) -> Self {
-        Conn::Tcp(Metered { tcp, written: 0 })
+        Conn::Tcp(tcp.into())
     }
 }
 
@@ -282,8 +288,8 @@ impl Conn {
     /// The program at the other end, where it is on this computer.
     pub fn peer(&self) -> platform::Peer {
         match self {
-            Conn::Tcp(socket) => platform::Peer::of_tcp(&socket.tcp),
-            Conn::Tls(stream) => platform::Peer::of_tcp(&stream.get_ref().0.tcp),
+            Conn::Tcp(socket) => platform::Peer::of_tcp(socket.tcp.addresses()),
+            Conn::Tls(stream) => platform::Peer::of_tcp(stream.get_ref().0.tcp.addresses()),
             #[cfg(unix)]
             Conn::Unix(socket) => platform::Peer::of_unix(socket),
         }

@@ -1,25 +1,23 @@
 //! What differs between operating systems, in one place.
 
-use tokio::net::TcpStream;
+use std::net::SocketAddr;
 
 /// Bytes written to a socket that the peer has not acknowledged yet; 0 where the system does not tell, so that every
 /// accepted write counts.
-pub fn unacknowledged(socket: &TcpStream) -> u64 {
-    #[cfg(target_os = "linux")]
-    {
-        use std::os::fd::AsRawFd;
-        let mut bytes: libc::c_int = 0;
-        // SAFETY: SIOCOUTQ (tcp(7); the same number as TIOCOUTQ) writes one int to the address it is given, and the
-        // descriptor is open as long as `socket` is borrowed.
-        #[expect(unsafe_code, reason = "no crate wraps this ioctl")]
-        let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-        if answer == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
-    }
-    #[cfg(not(target_os = "linux"))]
-    {
-        let _ = socket;
-        0
-    }
+#[cfg(target_os = "linux")]
+pub fn unacknowledged(socket: &impl std::os::fd::AsRawFd) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (tcp(7); the same number as TIOCOUTQ) writes one int to the address it is given, and the
+    // descriptor is open as long as `socket` is borrowed.
+    #[expect(unsafe_code, reason = "no crate wraps this ioctl")]
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if answer == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// The same where the system does not tell.
+#[cfg(not(target_os = "linux"))]
+pub fn unacknowledged<T>(_: &T) -> u64 {
+    0
 }
 
 /// The command line of the ssh that runs this process: its parent, or one a little further up where a shell stands
@@ -117,16 +115,15 @@ fn process_arguments(process: i32) -> Option<(i32, Vec<String>)> {
 #[derive(Debug)]
 pub enum Peer {
     /// By its own address and ours.
-    Tcp(Option<(std::net::SocketAddr, std::net::SocketAddr)>),
+    Tcp(Option<(SocketAddr, SocketAddr)>),
     /// By the other end of the socket.
     #[cfg(unix)]
     Unix(Option<std::os::fd::OwnedFd>),
 }
 
 impl Peer {
-    /// The one at the other end of a TCP connection.
-    pub fn of_tcp(socket: &TcpStream) -> Peer {
-        let addresses = socket.peer_addr().ok().zip(socket.local_addr().ok());
+    /// The one at the other end of a TCP connection; the addresses are the peer's and ours.
+    pub fn of_tcp(addresses: Option<(SocketAddr, SocketAddr)>) -> Peer {
         Peer::Tcp(addresses.filter(|(peer, own)| peer.ip() == own.ip()))
     }
 
@@ -159,8 +156,8 @@ impl Peer {
 /// Whether no process holds the socket of `peer` that is connected to `own`: the system's table of sockets has an inode
 /// for those that are held.
 #[cfg(target_os = "linux")]
-fn has_gone(peer: std::net::SocketAddr, own: std::net::SocketAddr) -> Option<bool> {
-    use std::net::{IpAddr, SocketAddr};
+fn has_gone(peer: SocketAddr, own: SocketAddr) -> Option<bool> {
+    use std::net::IpAddr;
     // As the kernel prints them: 32-bit words in the order of this machine.
     let hex = |address: SocketAddr| {
         let words: Vec<[u8; 4]> = match address.ip() {

@@ -46,7 +46,7 @@ pub trait Near: AsyncRead + AsyncWrite + Unpin {
 
 impl Near for TcpStream {
     fn peer(&self) -> Peer {
-        Peer::of_tcp(self)
+        Peer::of_tcp(self.peer_addr().ok().zip(self.local_addr().ok()))
     }
 }
 
