@@ -383,6 +383,7 @@ struct Suite {
     standin: Option<PathBuf>,
     wsmux: Option<PathBuf>,
     websocat: Option<PathBuf>,
+    labctl: Option<PathBuf>,
     folder: PathBuf,
     noise: Arc<Vec<u8>>,
     mib: usize,
@@ -413,6 +414,7 @@ impl Suite {
             standin: found(value("--standin")),
             wsmux: found(value("--wsmux")),
             websocat: found(value("--websocat")),
+            labctl: found(value("--labctl")),
             folder,
             noise: noise(),
             mib: value("--mib").map_or(Ok(512), |mib| mib.parse())?,
@@ -504,7 +506,13 @@ impl Suite {
             let mut tls = Command::new(&standin);
             tls.args(["server", "--target", &target, "--cert"]).arg(&cert).arg("--key").arg(&key);
             let (port, pid) = self.start(&mut tls)?;
-            self.against(&mut ways, "stand-in, TLS", &format!("https://localhost:{port}"), pid, Some(cert))?;
+            let base = format!("https://localhost:{port}");
+            self.against(&mut ways, "stand-in, TLS", &base, pid, Some(cert.clone()))?;
+            if let Some(labctl) = self.labctl.clone() {
+                let client = self.labctl(&labctl, &base, &cert)?;
+                let reach = Reach::Port(client.0, client.1);
+                ways.push(Way { name: "labctl, stand-in, TLS".into(), reach, servers: vec![pid] });
+            }
             if let Some(wsmux) = self.wsmux.clone() {
                 self.wsmux(&mut ways, &standin, &wsmux)?;
             }
@@ -556,6 +564,19 @@ impl Suite {
         })?;
         self.peers(ways, "wsmux", &url, server.1, client);
         Ok(())
+    }
+
+    /// The platform's own client, which listens for one playground's SSH.
+    fn labctl(&mut self, labctl: &Path, base: &str, ca: &Path) -> Any<(u16, u32)> {
+        let home = self.home("labctl", base)?;
+        let key = home.join(".ssh/iximiuz_labs_user");
+        fs::create_dir_all(home.join(".ssh"))?;
+        if !Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status()?.success() {
+            return Err("ssh-keygen makes no key".into());
+        }
+        let mut command = Command::new(labctl);
+        command.env("HOME", &home).env("SSL_CERT_FILE", ca).args(["--endpoint", base, "ssh-proxy", "--quiet", ID]);
+        self.listens(&mut command, |port| vec![format!("--address=127.0.0.1:{port}")])
     }
 
     /// Ours, against a platform at `base` whose tunnels that server carries.
@@ -712,14 +733,14 @@ impl Suite {
         }
         let find = |name: &str| rows.iter().find(|row| row.name == name);
         let mut ratios = Vec::new();
-        for peer in ["wsmux", "stand-in"] {
-            let (Some(ours), Some(client)) = (find(&format!("ours, {peer}")), find(&format!("{peer} client, {peer}")))
-            else {
-                continue;
-            };
+        for (client, server) in
+            [("wsmux client", "wsmux"), ("stand-in client", "stand-in"), ("labctl", "stand-in, TLS")]
+        {
+            let peer = format!("{client}, {server}");
+            let (Some(ours), Some(client)) = (find(&format!("ours, {server}")), find(&peer)) else { continue };
             ratios.push(format!(
-                "ours : {peer} client, {peer} = {:.2} up (goal 4), {:.2} down (goal 1.6); client CPU {:.2} up (goal 1.2), \
-                 {:.2} down (goal 3) s/GiB",
+                "ours : {peer} = {:.2} up (goal 4), {:.2} down (goal 1.6); client CPU {:.2} up (goal 1.2), {:.2} down (goal \
+                 3) s/GiB",
                 ours.up / client.up,
                 ours.down / client.down,
                 ours.client_cpu[0],
