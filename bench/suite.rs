@@ -749,9 +749,19 @@ impl Suite {
         }
         if let Some(peer) = find("socat, 2 hops, 64 KiB") {
             for ours in rows.iter().filter(|row| row.name.starts_with("ours")) {
+                // The goals are for servers that send large messages.
+                let goal =
+                    |goal: &str| if ours.name.contains("embedded") { format!(" (goal {goal})") } else { String::new() };
                 ratios.push(format!(
-                    "{} : socat with 2 hops and 64 KiB = {:.2} up, {:.2} down (goal 0.5), round trip {:.2} p50 (goal 1.3), {:.2} p99 (goal 1.5)",
-                    ours.name, ours.up / peer.up, ours.down / peer.down, ours.rtt[0] / peer.rtt[0], ours.rtt[1] / peer.rtt[1],
+                    "{} : socat with 2 hops and 64 KiB = {:.2} up, {:.2} down{}, round trip {:.2} p50{}, {:.2} p99{}",
+                    ours.name,
+                    ours.up / peer.up,
+                    ours.down / peer.down,
+                    goal("0.5"),
+                    ours.rtt[0] / peer.rtt[0],
+                    goal("1.3"),
+                    ours.rtt[1] / peer.rtt[1],
+                    goal("1.5"),
                 ));
             }
             if let (Some(ours), Some(one)) = (find("ours, stand-in"), find("socat, 1 hop, 64 KiB")) {

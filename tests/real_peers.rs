@@ -66,6 +66,23 @@ fn labctl_works_with_the_embedded_platform() {
     let _forwarding = Ending(command(&["port-forward", &id, "-L", &forward]).stdout(Stdio::null()).spawn().unwrap());
     eventually("the port is forwarded", || TcpStream::connect(("127.0.0.1", forwarded)).is_ok());
     assert!(echoes(TcpStream::connect(("127.0.0.1", forwarded)).unwrap()));
+    // What one of the two saves, the other knows.
+    let saved = world.json(&["port-forward", &id, "--list", "--json"]);
+    assert_eq!(saved[0]["remotePort"], echo.port(), "{saved}");
+
+    // The machine is this computer, so what it listens on is here.
+    let remote = free_address().port();
+    let reverse = format!("127.0.0.1:{remote}:127.0.0.1:{}", echo.port());
+    let _reversing = Ending(command(&["port-forward", &id, "-R", &reverse]).stdout(Stdio::null()).spawn().unwrap());
+    eventually("the machine listens", || TcpStream::connect(("127.0.0.1", remote)).is_ok_and(echoes));
+
+    let proxy = free_address();
+    let listen = ["ssh-proxy", "--quiet", "--address", &proxy.to_string(), &id];
+    let _proxying = Ending(command(&listen).stdout(Stdio::null()).spawn().unwrap());
+    eventually("labctl listens", || TcpStream::connect(proxy).is_ok());
+    let mut greeting = [0; 8];
+    TcpStream::connect(proxy).unwrap().read_exact(&mut greeting).unwrap();
+    assert_eq!(&greeting, b"SSH-2.0-");
 
     let _ = run(&["playground", "stop", &id]);
     eventually("labctl has stopped it", || world.json(&["list", "--json"])[0]["state"] == "STOPPED");
