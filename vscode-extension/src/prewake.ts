@@ -7,7 +7,7 @@ import { type Binary, Failure } from './binary';
 import { makeEntries, wake } from './open';
 import type { Watch } from './watch';
 import { type Playground, condition } from './wire';
-import { question, tell, withProgress } from './work';
+import { question, tell, withLateProgress, withProgress } from './work';
 
 /** What this window is connected to, or will be: undefined when it is this machine. */
 export function windowAuthority(): string | undefined {
@@ -31,7 +31,7 @@ function emptyWindowAuthority(): string | undefined {
  */
 export async function prewake(binary: Binary, watch: Watch, host: string): Promise<void> {
   try {
-    const all = await withProgress(`Looking for ${host}`, (work) => watch.look({ signal: work.signal }));
+    const all = await withLateProgress(`Looking for ${host}`, (signal) => watch.look({ signal }));
     const title = named(host, all)?.title || host;
     const wish = await wished(all, host);
     if (wish === 'nothing') return;

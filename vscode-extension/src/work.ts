@@ -4,6 +4,9 @@
 import * as vscode from 'vscode';
 import { Failure } from './binary';
 
+/** Sooner, a notification would only flash. */
+const LATE_MS = 1500;
+
 /** What is being done. */
 export interface Work {
   signal: AbortSignal;
@@ -40,6 +43,21 @@ export async function withProgress<T>(title: string, work: (how: Work) => Promis
       asked.dispose();
     }
   });
+}
+
+/** As a rule this is done in a moment; under a notification only when it takes longer. */
+export async function withLateProgress<T>(title: string, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const abort = new AbortController();
+  const result = work(abort.signal);
+  const done = result.then(() => true, () => true);
+  const late = new Promise<boolean>((resolve) => setTimeout(resolve, LATE_MS, false));
+  if (!(await Promise.race([done, late]))) {
+    await withProgress(title, async ({ signal }) => {
+      signal.addEventListener('abort', () => { abort.abort(); });
+      await done;
+    });
+  }
+  return result;
 }
 
 /** Puts a question whose answer is waited for. Not as a notification: that hides after a while, unanswered. */

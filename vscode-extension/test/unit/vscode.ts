@@ -52,6 +52,10 @@ export class MarkdownString {
   }
 }
 
+export enum ProgressLocation {
+  Notification = 15,
+}
+
 export enum ConfigurationTarget {
   Global = 1,
 }
@@ -63,6 +67,8 @@ export const user = {
   known: {} as Record<string, unknown>,
   answer: undefined as string | undefined,
   asked: [] as string[],
+  /** Titles of the notifications that showed progress. */
+  shown: [] as string[],
 };
 
 const ask = (message: string): Promise<string | undefined> => {
@@ -74,6 +80,15 @@ export const window = {
   showInformationMessage: ask,
   showWarningMessage: ask,
   showErrorMessage: ask,
+  /** A user who cancels at once. */
+  withProgress: (options: { title: string }, work: (progress: unknown, cancelled: unknown) => Promise<unknown>) => {
+    user.shown.push(options.title);
+    const onCancellationRequested = (cancel: () => void) => {
+      setTimeout(cancel, 0);
+      return { dispose: () => undefined };
+    };
+    return work({ report: () => undefined }, { onCancellationRequested });
+  },
   showQuickPick: (_: string[], { title }: { title: string }) => ask(title),
 };
 

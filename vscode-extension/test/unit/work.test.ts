@@ -1,0 +1,16 @@
+import { expect, it } from 'vitest';
+import { withLateProgress } from '../../src/work';
+import { user } from './vscode';
+
+it('what is done in a moment shows no progress, and what takes longer can be cancelled', async () => {
+  await expect(withLateProgress('quick', () => Promise.resolve(1))).resolves.toBe(1);
+  await expect(withLateProgress('broken', () => Promise.reject(new Error('no')))).rejects.toThrow('no');
+  expect(user.shown).toEqual([]);
+  const slow = withLateProgress('slow', (signal) =>
+    new Promise((_, reject) => {
+      signal.addEventListener('abort', () => { reject(new Error('cancelled')); });
+    }),
+  );
+  await expect(slow).rejects.toThrow('cancelled');
+  expect(user.shown).toEqual(['slow']);
+});
