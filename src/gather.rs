@@ -236,7 +236,14 @@ mod tests {
             read += timeout(LONG, socket.read(&mut buffer)).await.expect("it never flows").unwrap();
         }
         enough.store(true, Ordering::Relaxed);
-        let (sent, _open) = tokio::task::spawn_blocking(|| sender.join().unwrap()).await.unwrap();
+        // A sender that nobody reads from would not come to its end.
+        let mut sender = tokio::task::spawn_blocking(|| sender.join().unwrap());
+        let (sent, _open) = loop {
+            tokio::select! {
+                ended = &mut sender => break ended.unwrap(),
+                n = socket.read(&mut buffer) => read += n.unwrap(),
+            }
+        };
         while read < sent {
             read += timeout(LONG, socket.read(&mut buffer)).await.expect("they never come").unwrap();
         }
