@@ -1,4 +1,4 @@
-//! A TCP socket that lets much pile up that comes in small pieces.
+//! A TCP socket that counts what is written to it, and lets much pile up that comes in small pieces.
 //!
 //! A server that sends 1 KiB at a time wakes a quick client for each, and its `send` pays for that: for the wake-up, and
 //! for an acknowledgement of every second piece. The quicker the client, the slower the server. So while a stream flows
@@ -38,6 +38,7 @@ pub struct Socket {
     polled: Option<TcpStream>,
     resting: Option<Rest>,
     judge: Judge,
+    written: u64,
     /// A write waits for room, and would not hear of it in a rest.
     stuck: bool,
 }
@@ -51,7 +52,7 @@ struct Rest {
 
 impl From<TcpStream> for Socket {
     fn from(tcp: TcpStream) -> Socket {
-        Socket { polled: Some(tcp), resting: None, judge: Judge::default(), stuck: false }
+        Socket { polled: Some(tcp), resting: None, judge: Judge::default(), written: 0, stuck: false }
     }
 }
 
@@ -65,12 +66,20 @@ impl Socket {
         }
     }
 
-    /// Bytes written that the peer has not acknowledged yet, where the system tells.
-    pub fn unacknowledged(&self) -> u64 {
-        match (&self.polled, &self.resting) {
+    /// Bytes that have left for good: written, and acknowledged by the peer's TCP where the system tells.
+    pub fn accepted(&self) -> u64 {
+        let unacknowledged = match (&self.polled, &self.resting) {
             (Some(tcp), _) => platform::unacknowledged(tcp),
             (_, Some(Rest { socket, .. })) => platform::unacknowledged(socket),
             (None, None) => 0,
+        };
+        self.written.saturating_sub(unacknowledged)
+    }
+
+    fn wrote(&mut self, written: &Poll<io::Result<usize>>) {
+        self.stuck = written.is_pending();
+        if let Poll::Ready(Ok(n)) = written {
+            self.written += *n as u64;
         }
     }
 
@@ -115,7 +124,7 @@ impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = this.awake()?.poll_write(cx, buf);
-        this.stuck = written.is_pending();
+        this.wrote(&written);
         written
     }
 
@@ -126,7 +135,7 @@ impl AsyncWrite for Socket {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let written = this.awake()?.poll_write_vectored(cx, bufs);
-        this.stuck = written.is_pending();
+        this.wrote(&written);
         written
     }
 

@@ -29,7 +29,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
 use tower_service::Service;
 
-use crate::{gather, platform, settings::Settings};
+use crate::{gather::Socket, platform, settings::Settings};
 
 /// Longer than three lost SYN packets of a live host; a host that is gone is not waited for as long as TCP would.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -117,7 +117,7 @@ impl Dialer {
                     }
                     None => tcp.call(uri.clone()).await.map_err(|e| io::Error::other(reason(&e)))?,
                 };
-                let socket = Metered::from(socket.into_inner());
+                let socket = Socket::from(socket.into_inner());
                 if !secure {
                     return Ok(Conn::Tcp(socket));
                 }
@@ -198,72 +198,12 @@ impl Service<Uri> for Dialer {
     }
 }
 
-/// A TCP socket that counts what is written to it.
-#[derive(Debug)]
-pub struct Metered {
-    tcp: gather::Socket,
-    written: u64,
-}
-
-impl From<TcpStream> for Metered {
-    fn from(tcp: TcpStream) -> Metered {
-        Metered { tcp: tcp.into(), written: 0 }
-    }
-}
-
-impl Metered {
-    /// Bytes that have left for good: written, and acknowledged by the peer's TCP where the system tells.
-    fn accepted(&self) -> u64 {
-        self.written.saturating_sub(self.tcp.unacknowledged())
-    }
-}
-
-impl AsyncRead for Metered {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Metered {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        Pin::new(&mut this.tcp).poll_write(cx, buf).map_ok(|n| {
-            this.written += n as u64;
-            n
-        })
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        Pin::new(&mut this.tcp).poll_write_vectored(cx, bufs).map_ok(|n| {
-            this.written += n as u64;
-            n
-        })
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().tcp).poll_shutdown(cx)
-    }
-}
-
 /// A connection to the platform.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Conn {
-    Tcp(Metered),
-    Tls(Box<TlsStream<Metered>>),
+    Tcp(Socket),
+    Tls(Box<TlsStream<Socket>>),
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
 }
@@ -288,8 +228,8 @@ impl Conn {
     /// The program at the other end, where it is on this computer.
     pub fn peer(&self) -> platform::Peer {
         match self {
-            Conn::Tcp(socket) => platform::Peer::of_tcp(socket.tcp.addresses()),
-            Conn::Tls(stream) => platform::Peer::of_tcp(stream.get_ref().0.tcp.addresses()),
+            Conn::Tcp(socket) => platform::Peer::of_tcp(socket.addresses()),
+            Conn::Tls(stream) => platform::Peer::of_tcp(stream.get_ref().0.addresses()),
             #[cfg(unix)]
             Conn::Unix(socket) => platform::Peer::of_unix(socket),
         }
