@@ -8,7 +8,10 @@ use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
 use crate::{
     completions,
-    forward::{saved::Which, spec::Spec},
+    forward::{
+        saved::Which,
+        spec::{Side, Spec},
+    },
     open::Repo,
     settings::{LOCAL_VARIABLE, WakePolicy},
 };
@@ -274,8 +277,11 @@ pub struct One {
 #[derive(Debug, Args)]
 #[command(
     after_help = "SPEC is what ssh takes: [BIND:]PORT:HOST:HOSTPORT, where BIND:PORT and HOST:HOSTPORT may each be \
-    the path of a Unix socket. No BIND means the loopback interface, * all; port 0 takes a free one and says which. \
-    With -L, /udp after HOSTPORT forwards datagrams, for which the machine needs python3 or perl."
+    the path of a Unix socket. Port 0 takes a free one and says which. Without HOST the other side itself is meant: \
+    -L 8080:80, -R 8080:80. -L 80 and -L HOST:80 take a free port here. Several stand with commas between them.\n\n\
+    Without BIND, -L listens on the loopback interface and -R on all of the machine's addresses, so that an exposed \
+    port reaches it; * means all, too. With -L, /udp after HOSTPORT forwards datagrams, for which the machine needs \
+    python3 or perl."
 )]
 pub struct PortForward {
     /// Its id, host name, or title. It is woken if it sleeps.
@@ -286,11 +292,11 @@ pub struct PortForward {
     pub machine: Option<String>,
     /// Listen here and connect there.
     // The global --local has that name already.
-    #[arg(id = "from_here", short = 'L', value_name = "SPEC")]
-    pub local: Vec<Spec>,
+    #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Local, text))]
+    pub local: Vec<Vec<Spec>>,
     /// Listen there and connect here.
-    #[arg(short = 'R', value_name = "SPEC")]
-    pub remote: Vec<Spec>,
+    #[arg(short = 'R', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Remote, text))]
+    pub remote: Vec<Vec<Spec>>,
     /// Carry TCP over SSH instead of a tunnel each: slower, but one side may finish sending before the other.
     #[arg(long)]
     pub over_ssh: bool,
@@ -300,7 +306,8 @@ pub struct PortForward {
     /// Save these forwards with the playground.
     #[arg(long)]
     pub save: bool,
-    /// Also open the forwards that are saved with the playground.
+    /// Also open the forwards that are saved with the playground. One that fails is named, and the others go on; those to
+    /// port 22, which labctl leaves behind, are ssh's.
     #[arg(long)]
     pub restore: bool,
     /// Only list the saved forwards.

@@ -115,6 +115,11 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     retry_after: Option<Duration>,
+    /// The HTTP status that the platform refused with.
+    status: Option<u16>,
+    /// The request did not leave this computer.
+    not_sent: bool,
+    lasting: bool,
     told: bool,
 }
 
@@ -122,7 +127,16 @@ impl Error {
     /// A failure of `kind`; `message` is one sentence without a final full stop. Control characters, which may come
     /// from the platform's own words, are taken out.
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
-        Error { kind, message: printable(message.as_ref()), hint: None, retry_after: None, told: false }
+        Error {
+            kind,
+            message: printable(message.as_ref()),
+            hint: None,
+            retry_after: None,
+            status: None,
+            not_sent: false,
+            lasting: false,
+            told: false,
+        }
     }
 
     /// Adds what the user can do about it.
@@ -136,6 +150,27 @@ impl Error {
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
+        self
+    }
+
+    /// Adds the HTTP status of a refusal.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        self.status = Some(status);
+        self
+    }
+
+    /// Marks a request that did not leave this computer.
+    #[must_use]
+    pub fn not_sent(mut self) -> Self {
+        self.not_sent = true;
+        self
+    }
+
+    /// Marks a failure of the network that another attempt meets again, as a certificate that is not trusted.
+    #[must_use]
+    pub fn lasting(mut self) -> Self {
+        self.lasting = true;
         self
     }
 
@@ -205,6 +240,29 @@ impl Error {
     /// What to do now, where that is known.
     pub fn remedy(&self) -> Option<&str> {
         self.hint.as_deref()
+    }
+
+    /// The HTTP status of a refusal.
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    /// Whether the platform limits how often it is asked.
+    pub fn is_rate_limit(&self) -> bool {
+        self.status == Some(429)
+    }
+
+    /// Whether another attempt meets this failure again.
+    pub fn is_lasting(&self) -> bool {
+        self.lasting
+    }
+
+    /// Whether the request that failed so may have been carried out: its answer was lost on the way.
+    pub fn may_have_happened(&self) -> bool {
+        match self.status {
+            Some(status) => status >= 500 && status != 503,
+            None => self.kind == Kind::Network && !self.not_sent,
+        }
     }
 
     /// How long the platform asked us to wait before another try.

@@ -43,14 +43,26 @@ pub async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
     })
 }
 
-/// Every play, the stopped ones that are kept included.
+/// Every play, the stopped ones included, each with whether it is kept at its end.
 ///
 /// # Errors
 /// The platform's.
 pub async fn all(labs: &Labs) -> Result<Vec<Play>> {
-    let (live, kept) = tokio::try_join!(labs.plays(), labs.persistent_plays())?;
+    let (recent, kept) = tokio::try_join!(labs.plays(), labs.persistent_plays())?;
+    let kept_ids: HashSet<String> = kept.iter().map(|play| play.id.clone()).collect();
     let mut seen = HashSet::new();
-    Ok(live.into_iter().chain(kept).filter(|play| seen.insert(play.id.clone())).collect())
+    let mut plays: Vec<_> = recent.into_iter().chain(kept).filter(|play| seen.insert(play.id.clone())).collect();
+    for play in plays.iter_mut().filter(|play| !is_down(play) && !is_gone(play)) {
+        play.persistent = Some(kept_ids.contains(&play.id));
+    }
+    Ok(plays)
+}
+
+/// Whether a running play is kept at its end, which the platform tells by listing it among those that are. `None` where
+/// that cannot be learnt.
+pub async fn is_kept(labs: &Labs, play: &Play) -> Option<bool> {
+    let kept = labs.persistent_plays().await.ok()?;
+    Some(kept.iter().any(|one| one.id == play.id))
 }
 
 /// Whether a play can be woken by a restart rather than reached as it is.
@@ -112,13 +124,13 @@ pub async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
     }
 }
 
-/// The machine of a play that is meant: the named one, else the first.
+/// The machine of a play that is meant: the named one, else the first that SSH can get into.
 ///
 /// # Errors
 /// [`Kind::NotFound`] with the machines there are.
 pub fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Machine> {
     let found = match name {
-        None => play.machines.first(),
+        None => play.machines.iter().find(|one| !play.has_no_ssh(&one.name)).or(play.machines.first()),
         Some(name) => play.machines.iter().find(|machine| machine.name == name),
     };
     found.ok_or_else(|| {

@@ -35,28 +35,9 @@ use crate::{
 use board::{Board, Row, View, What};
 use local::{Listeners, Local};
 use remote::{Listener, Remote};
-use spec::{Listen, Place, Spec};
+use spec::{Listen, Place, Side, Spec};
 use udp::{Relay, Udp};
-use way::Way;
-
-/// Which side listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
-    /// This computer: `-L`.
-    Local,
-    /// The machine: `-R`.
-    Remote,
-}
-
-impl Side {
-    /// The option that says so.
-    pub fn option(self) -> &'static str {
-        match self {
-            Side::Local => "-L",
-            Side::Remote => "-R",
-        }
-    }
-}
+use way::{Opens, Way};
 
 /// A forward that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,6 +107,15 @@ enum Bound {
 }
 
 impl Bound {
+    /// What its way must be good for.
+    fn opens(&self, over_ssh: bool) -> Opens {
+        match self {
+            Bound::Local(Place::Port(..), _) if !over_ssh => Opens::Ports,
+            Bound::Remote(Listen::Port(_, 1..), _) => Opens::Ports,
+            Bound::Local(..) | Bound::Udp(..) | Bound::Remote(..) => Opens::Ssh,
+        }
+    }
+
     async fn new(Forward { side, spec, .. }: &Forward) -> Result<Bound> {
         match (side, spec.udp, &spec.listen, &spec.to) {
             (Side::Remote, true, ..) => {
@@ -141,50 +131,80 @@ impl Bound {
     }
 }
 
+/// A forward on its way to be open.
+struct Wanted {
+    forward: Forward,
+    /// It is a saved one, which is left out with a word when it cannot be opened.
+    restored: bool,
+}
+
 async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()> {
     let labs = app.labs().await?;
     let (play, machine) = find_play(&labs, &request.playground, request.machine.as_deref()).await?;
     let machine = find::machine(&play, machine.as_deref())?.name.clone();
-    let mut wanted = request.forwards.clone();
+    let typed = request.forwards.iter().cloned();
+    let mut wanted: Vec<Wanted> = typed.map(|forward| Wanted { forward, restored: false }).collect();
     let records: Vec<_> = if request.save {
-        wanted.iter().map(|forward| saved::record(forward, &machine)).collect::<Result<_>>()?
+        request.forwards.iter().map(|forward| saved::record(forward, &machine)).collect::<Result<_>>()?
     } else {
         Vec::new()
     };
     if request.restore {
-        for record in labs.port_forwards(&play.id).await? {
-            let forward = saved::forward(&record)?;
+        let (restored, odd) = saved::restorable(&labs.port_forwards(&play.id).await?);
+        odd.iter().for_each(|line| board.problem(line));
+        for forward in restored {
             let on = |forward: &Forward| forward.machine.clone().unwrap_or_else(|| machine.clone());
-            let same =
-                |other: &Forward| other.side == forward.side && other.spec == forward.spec && on(other) == on(&forward);
+            let same = |Wanted { forward: other, .. }: &Wanted| {
+                other.side == forward.side && other.spec == forward.spec && on(other) == on(&forward)
+            };
             if !wanted.iter().any(same) {
-                wanted.push(forward);
+                wanted.push(Wanted { forward, restored: true });
             }
         }
     }
     if wanted.is_empty() {
         return Err(match request.restore {
-            true => Error::new(Kind::NotFound, format!("playground {} has no saved forwards", play.id))
-                .hint("--save with -L or -R saves some"),
+            true => Error::new(Kind::NotFound, format!("playground {} has no saved forwards to open", play.id))
+                .hint("--save with -L or -R saves some; those to port 22 are left to ssh"),
             false => Error::new(Kind::Usage, "there is nothing to forward").hint("say -L, -R or --restore"),
         });
     }
     raise_open_files();
     let mut bound = Vec::new();
-    let mut ways = BTreeMap::new();
-    for forward in &wanted {
-        let name = forward.machine.as_deref().unwrap_or(&machine);
-        if !ways.contains_key(name) {
+    let mut ways: BTreeMap<String, Arc<Way>> = BTreeMap::new();
+    for one in wanted {
+        let found = async {
+            let name = one.forward.machine.as_deref().unwrap_or(&machine);
             let machine = find::machine(&play, Some(name))?;
-            let way = Way::new(app, &labs, &play, machine, machine.default_user(), board)?;
-            ways.insert(name.to_owned(), Arc::new(way));
+            let way = match ways.get(name) {
+                Some(way) => Arc::clone(way),
+                None => Arc::new(Way::new(app, &labs, &play, machine, machine.default_user(), board)?),
+            };
+            Ok((Bound::new(&one.forward).await?, way))
+        };
+        if let Some((listener, way)) = leave_out(board, &one, found.await)? {
+            ways.insert(way.machine().to_owned(), Arc::clone(&way));
+            bound.push((one, listener, way));
         }
-        bound.push((Bound::new(forward).await?, Arc::clone(&ways[name])));
     }
-    begin(app, &play, ways.values(), board).await?;
+    app.memory().deliberate(&play.id)?;
     let mut tasks = JoinSet::new();
-    for (bound, way) in bound {
-        start(&mut tasks, bound, way, request, board).await?;
+    for (name, way) in ways {
+        let (here, rest): (Vec<_>, Vec<_>) = bound.into_iter().partition(|(_, _, way)| way.machine() == name);
+        bound = rest;
+        let opens = here.iter().map(|(_, bound, _)| bound.opens(request.over_ssh)).max().unwrap_or(Opens::Ports);
+        let begun = begin(app, &way, opens, board).await;
+        for (one, listener, way) in here {
+            let opened = match &begun {
+                Ok(()) => start(&mut tasks, listener, way, request, board).await,
+                Err(error) => Err(error.clone()),
+            };
+            leave_out(board, &one, opened)?;
+        }
+    }
+    if tasks.is_empty() {
+        let message = format!("no saved forward of playground {} could be opened", play.id);
+        return Err(Error::new(Kind::Refused, message).hint("the lines above say why; --list shows them"));
     }
     saved::save(&labs, &play, &records).await?;
     board.ready();
@@ -195,20 +215,27 @@ async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()>
     Ok(())
 }
 
-/// Wakes what the ways lead to: to forward is a deliberate act.
+/// A saved forward that fails is named and left out, and the others go on; one that was typed ends the command. Both do
+/// when the playground itself is gone.
+fn leave_out<T>(board: &Board, one: &Wanted, result: Result<T>) -> Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if one.restored && !matches!(error.kind(), Kind::Ended | Kind::NotLoggedIn | Kind::NotWoken) => {
+            let Forward { side, spec, .. } = &one.forward;
+            board.problem(&format!("saved forward `{} {spec}` is left out: {}", side.option(), error.message()));
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Wakes what a way leads to.
 ///
 /// # Errors
 /// As [`crate::wake::Wake::tunnel`].
-pub async fn begin<'a>(app: &App, play: &Play, ways: impl Iterator<Item = &'a Arc<Way>>, board: &Board) -> Result<()> {
-    app.memory().deliberate(&play.id)?;
-    for way in ways {
-        if board.is_json() {
-            way.begin(app.settings.wake_limit(), board).await?;
-        } else {
-            way.begin(app.settings.wake_limit(), &Spinner::new()).await?;
-        }
-    }
-    Ok(())
+pub async fn begin(app: &App, way: &Way, opens: Opens, board: &Board) -> Result<()> {
+    let limit = app.settings.wake_limit();
+    if board.is_json() { way.begin(opens, limit, board).await } else { way.begin(opens, limit, &Spinner::new()).await }
 }
 
 async fn start(

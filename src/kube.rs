@@ -32,7 +32,7 @@ use crate::{
         board::{Board, View, What},
         local::{Listeners, Local},
         spec::{self, Bind, Listen, Place},
-        way::Way,
+        way::{Opens, Way},
     },
     labs::{Labs, wire::Play},
     notice, out,
@@ -203,13 +203,14 @@ async fn prepare(
     let machine = find::machine(play, machine.or(usual))?;
     let user = machine.default_user();
     let way = Arc::new(Way::new(app, labs, play, machine, user, board)?);
-    forward::begin(app, play, [&way].into_iter(), board).await?;
+    app.memory().deliberate(&play.id)?;
+    forward::begin(app, &way, Opens::Ssh, board).await?;
     if let Some(text) = read(&way).await? {
         return Ok((way, text));
     }
     if user != "root" {
         let root = Arc::new(Way::new(app, labs, play, machine, "root", board)?);
-        forward::begin(app, play, [&root].into_iter(), board).await?;
+        forward::begin(app, &root, Opens::Ssh, board).await?;
         if let Some(text) = read(&root).await? {
             return Ok((way, text));
         }

@@ -2,6 +2,7 @@
 
 pub mod account;
 pub mod http;
+mod retry;
 pub mod wire;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::{
     Method, StatusCode, Uri,
@@ -25,8 +27,10 @@ use crate::{
     labs::{
         account::Account,
         http::{Http, Reply, Stream},
+        retry::Repeat,
         wire::{
-            Action, CatalogEntry, Conn, CreatePlay, Me, Play, PortForward, Session, StartTunnel, Tunnel as Started,
+            Action, CatalogEntry, Conn, CreatePlay, Me, Play, PortForward, SavedForward, Session, StartTunnel,
+            TaskDetails, Tunnel as Started,
         },
     },
     memory::{Moment, now},
@@ -133,20 +137,20 @@ impl Labs {
         &self.api
     }
 
-    /// All plays that still exist.
+    /// The recent plays: those that run, and for a while those that were destroyed.
     ///
     /// # Errors
     /// As every call: [`Kind::NotLoggedIn`], [`Kind::Network`], [`Kind::Answer`], or the platform's refusal.
     pub async fn plays(&self) -> Result<Vec<Play>> {
-        self.call(Method::GET, "/plays", NONE, "the list of playgrounds").await.map(genuine)
+        self.list(Call::get("/plays", "the list of playgrounds")).await.map(genuine)
     }
 
-    /// The plays that outlive their stop.
+    /// The plays that are kept: those that are stopped, and those that run and will be stopped at their end.
     ///
     /// # Errors
     /// As every call.
     pub async fn persistent_plays(&self) -> Result<Vec<Play>> {
-        self.call(Method::GET, "/plays?persistent=true", NONE, "the list of playgrounds").await.map(genuine)
+        self.list(Call::get("/plays?persistent=true", "the list of playgrounds")).await.map(genuine)
     }
 
     /// One play.
@@ -154,33 +158,57 @@ impl Labs {
     /// # Errors
     /// As every call; [`Kind::NotFound`] when it does not exist or is somebody else's.
     pub async fn play(&self, id: &str) -> Result<Play> {
-        let play = self.call(Method::GET, &format!("/plays/{id}"), NONE, &format!("playground {id}")).await?;
+        let play = self.call(Call::get(format!("/plays/{id}"), format!("playground {id}"))).await?;
         one(play, Some(id))
     }
 
-    /// Starts a playground from the catalogue.
+    /// Starts a playground from the catalogue. Never repeated after an unknown outcome; see
+    /// [`Error::may_have_happened`].
     ///
     /// # Errors
     /// As every call; the platform's words where it refuses (quota, plan, consent).
     pub async fn create_play(&self, request: &CreatePlay) -> Result<Play> {
-        one(self.call(Method::POST, "/plays", Some(request), &format!("starting {}", request.playground)).await?, None)
+        let call = Call::post("/plays", request, format!("starting {}", request.playground))?;
+        one(self.call(call.once()).await?, None)
     }
 
-    /// Does something to a play.
+    /// Does something to a play. Only some answers are a play, so the others count as "done": then there is `None`.
     ///
     /// # Errors
     /// As every call.
-    pub async fn act(&self, id: &str, action: &Action) -> Result<Play> {
-        let about = format!("playground {id}");
-        one(self.call(Method::POST, &format!("/plays/{id}/actions"), Some(action), &about).await?, Some(id))
+    pub async fn act(&self, id: &str, action: &Action) -> Result<Option<Play>> {
+        let call = Call::post(format!("/plays/{id}/actions"), action, format!("playground {id}"))?;
+        let call = if action.is_repeatable() { call } else { call.once() };
+        let about = call.about.clone();
+        let Some(reply) = self.send(call).await? else { return Ok(None) };
+        Ok(decode::<Play>(&reply, &about).and_then(|play| one(play, Some(id))).ok())
     }
 
-    /// The catalogue.
+    /// Does something to a play, and gives the play as it is then.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn act_and_look(&self, id: &str, action: &Action) -> Result<Play> {
+        match self.act(id, action).await? {
+            Some(play) => Ok(play),
+            None => self.play(id).await,
+        }
+    }
+
+    /// A play's tasks. Most of their details are for their author only.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn tasks(&self, id: &str) -> Result<Vec<TaskDetails>> {
+        self.list(Call::get(format!("/plays/{id}/tasks"), format!("the tasks of playground {id}"))).await
+    }
+
+    /// The catalogue's official entries.
     ///
     /// # Errors
     /// As every call.
     pub async fn catalog(&self) -> Result<Vec<CatalogEntry>> {
-        self.call(Method::GET, "/playgrounds?filter=", NONE, "the catalogue").await
+        self.list(Call::get("/playgrounds", "the catalogue")).await
     }
 
     /// One catalogue entry.
@@ -188,7 +216,7 @@ impl Labs {
     /// # Errors
     /// As every call; [`Kind::NotFound`] when there is none of that name.
     pub async fn catalog_entry(&self, name: &str) -> Result<CatalogEntry> {
-        self.call(Method::GET, &format!("/playgrounds/{name}"), NONE, &format!("the catalogue entry `{name}`")).await
+        self.call(Call::get(format!("/playgrounds/{name}"), format!("the catalogue entry `{name}`"))).await
     }
 
     /// Begins a login: a session to be confirmed in the browser.
@@ -197,8 +225,8 @@ impl Labs {
     /// As every call.
     pub async fn create_session(&self) -> Result<Session> {
         let anonymous = Labs { authorization: None, ..self.clone() };
-        let reply = anonymous.send(Method::POST, "/sessions", NONE, "the login").await?;
-        let session: Session = decode(&reply, "the login")?;
+        let reply = anonymous.send(Call::new(Method::POST, "/sessions", "the login")).await?;
+        let session: Session = decode(&answered(reply, "the login")?, "the login")?;
         // The address is shown on purpose, and only there.
         [&session.id, &session.access_token].into_iter().for_each(|secret| secrets::keep(secret));
         Ok(session)
@@ -209,7 +237,7 @@ impl Labs {
     /// # Errors
     /// As every call.
     pub async fn session(&self, id: &str) -> Result<Session> {
-        self.call(Method::GET, &format!("/sessions/{id}"), NONE, "the login").await
+        self.call(Call::get(format!("/sessions/{id}"), "the login")).await
     }
 
     /// Ends a session at the platform.
@@ -217,7 +245,7 @@ impl Labs {
     /// # Errors
     /// As every call.
     pub async fn delete_session(&self, id: &str) -> Result<()> {
-        self.send(Method::DELETE, &format!("/sessions/{id}"), NONE, "the logout").await.map(drop)
+        self.send(Call::new(Method::DELETE, format!("/sessions/{id}"), "the logout")).await.map(drop)
     }
 
     /// Whose credentials these are.
@@ -225,11 +253,12 @@ impl Labs {
     /// # Errors
     /// As every call.
     pub async fn me(&self) -> Result<Me> {
-        self.call(Method::GET, "/auth/me?authenticate=true", NONE, "the account").await
+        self.call(Call::get("/auth/me?authenticate=true", "the account")).await
     }
 
-    /// Asks for a tunnel to a machine for a user, with that user's public key. The platform holds the request while
-    /// the machine boots.
+    /// Asks for a tunnel to a machine for a user, with that user's public key; both may be empty for mere forwards. The
+    /// platform holds the request while the machine boots. Tunnels come out of a small pool per account, so one request
+    /// serves as many connections as possible, and callers pause between requests.
     ///
     /// # Errors
     /// As every call; [`Kind::NotYet`] while the machine is not ready.
@@ -242,8 +271,12 @@ impl Labs {
             ssh_user: user.into(),
             ssh_pub_key: key.into(),
         };
-        let about = format!("the tunnel to machine {machine} of playground {play}");
-        self.call_within(TUNNEL_ANSWER, Method::POST, &format!("/plays/{play}/tunnels"), Some(&request), &about).await
+        let about = match machine {
+            "" => format!("the tunnel to playground {play}"),
+            _ => format!("the tunnel to machine {machine} of playground {play}"),
+        };
+        let call = Call::post(format!("/plays/{play}/tunnels"), &request, about)?;
+        self.call(Call { repeat: Repeat::Never, limit: TUNNEL_ANSWER, ..call }).await
     }
 
     /// Gets a tunnel's token.
@@ -274,7 +307,9 @@ impl Labs {
     pub async fn open(&self, session: &TunnelSession, target: &str) -> Result<Stream> {
         let mut parts = address(&session.url)?.into_parts();
         // `/` is in base64's alphabet and would begin another segment of the path.
-        let path = format!("/tunnels/{}", BASE64_STANDARD.encode(target).replace('/', "%2F"));
+        let target = BASE64_STANDARD.encode(target).replace('/', "%2F");
+        let below = parts.path_and_query.as_ref().map_or("", |path| path.path().trim_end_matches('/'));
+        let path = format!("{below}/tunnels/{target}");
         parts.path_and_query = Some(path.parse().map_err(|_| Error::new(Kind::Internal, "no such tunnel path"))?);
         let uri = Uri::from_parts(parts).map_err(|_| Error::new(Kind::Answer, "the tunnel's address is not one"))?;
         let cookie = http::secret(&format!(".ixcondsess={}", session.token))?;
@@ -285,27 +320,31 @@ impl Labs {
     ///
     /// # Errors
     /// As every call.
-    pub async fn port_forwards(&self, play: &str) -> Result<Vec<PortForward>> {
+    pub async fn port_forwards(&self, play: &str) -> Result<Vec<SavedForward>> {
         let about = format!("the port forwards of playground {play}");
-        self.call(Method::GET, &format!("/plays/{play}/port-forwards"), NONE, &about).await
+        // An index is a place in the list as it came, so nothing is taken out of it.
+        let all: Option<Vec<serde_json::Value>> =
+            self.call(Call::get(format!("/plays/{play}/port-forwards"), about)).await?;
+        Ok(all.unwrap_or_default().into_iter().map(SavedForward::from).collect())
     }
 
-    /// Saves a port forward with a play.
+    /// Saves a port forward with a play. Never repeated after an unknown outcome; see [`Error::may_have_happened`].
     ///
     /// # Errors
     /// As every call.
     pub async fn save_port_forward(&self, play: &str, forward: &PortForward) -> Result<()> {
         let about = format!("the port forwards of playground {play}");
-        self.send(Method::POST, &format!("/plays/{play}/port-forwards"), Some(forward), &about).await.map(drop)
+        self.send(Call::post(format!("/plays/{play}/port-forwards"), forward, about)?.once()).await.map(drop)
     }
 
-    /// Forgets a saved port forward; those behind it move up.
+    /// Forgets a saved port forward; those behind it move up, so that a repetition would forget another one.
     ///
     /// # Errors
     /// As every call; [`Kind::NotFound`] when there is none of that index.
     pub async fn forget_port_forward(&self, play: &str, index: usize) -> Result<()> {
         let about = format!("port forward {index} of playground {play}");
-        self.send(Method::DELETE, &format!("/plays/{play}/port-forwards/{index}"), NONE, &about).await.map(drop)
+        let call = Call::new(Method::DELETE, format!("/plays/{play}/port-forwards/{index}"), about);
+        self.send(call.once()).await.map(drop)
     }
 
     /// A moment that the platform has told, by this computer's clock.
@@ -319,7 +358,7 @@ impl Labs {
     /// As every call.
     pub async fn live(&self, play: &str) -> Result<Stream> {
         let about = format!("the messages of playground {play}");
-        let conn: Conn = self.call(Method::POST, &format!("/plays/{play}/conns"), NONE, &about).await?;
+        let conn: Conn = self.call(Call::new(Method::POST, format!("/plays/{play}/conns"), about)).await?;
         let uri = address(&conn.url)?;
         let host = address(&self.base)?.authority().map(ToString::to_string).unwrap_or_default();
         let origin = HeaderValue::from_str(&format!("https://cli.{host}"))
@@ -327,61 +366,44 @@ impl Labs {
         self.http.websocket(uri, &[(header::ORIGIN, origin)], UPGRADE).await
     }
 
-    async fn call<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&impl serde::Serialize>,
-        about: &str,
-    ) -> Result<T> {
-        self.call_within(ANSWER, method, path, body, about).await
+    /// Every element of a list that can be one. Go writes `null` for an empty list.
+    async fn list<T: DeserializeOwned>(&self, call: Call) -> Result<Vec<T>> {
+        self.call::<Option<Vec<Option<T>>>>(call).await.map(|all| all.into_iter().flatten().flatten().collect())
     }
 
-    async fn call_within<T: DeserializeOwned>(
-        &self,
-        limit: Duration,
-        method: Method,
-        path: &str,
-        body: Option<&impl serde::Serialize>,
-        about: &str,
-    ) -> Result<T> {
+    async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         if self.authorization.is_none() {
             return Err(Error::new(Kind::NotLoggedIn, "you are not logged in").hint(LOGIN));
         }
-        decode(&self.send_within(limit, method, path, body, about).await?, about)
+        let about = call.about.clone();
+        let reply = answered(self.send(call).await?, &about)?;
+        decode(&reply, &about)
     }
 
-    async fn send(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<&impl serde::Serialize>,
-        about: &str,
-    ) -> Result<Reply> {
-        self.send_within(ANSWER, method, path, body, about).await
+    /// Sends a call by the retry rule. `None` means that it is done, though the answer that said so was lost.
+    async fn send(&self, call: Call) -> Result<Option<Reply>> {
+        // Whatever GET is repeated for, only its own answer tells what there is.
+        let repeated = retry::attempt(call.repeat, || self.send_once(&call)).await?;
+        if repeated.is_none() && call.method == Method::GET {
+            return Err(Error::new(Kind::NotFound, format!("{} does not exist (any more)", call.about)));
+        }
+        Ok(repeated)
     }
 
-    async fn send_within(
-        &self,
-        limit: Duration,
-        method: Method,
-        path: &str,
-        body: Option<&impl serde::Serialize>,
-        about: &str,
-    ) -> Result<Reply> {
+    async fn send_once(&self, Call { method, path, body, about, limit, .. }: &Call) -> Result<Reply> {
         log::debug!("{method} for {about}");
-        let mut request = http::request(method, address(&format!("{}{path}", self.api))?, body)?;
+        let mut request = http::request(method.clone(), address(&format!("{}{path}", self.api))?, body.clone());
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
         // One that does nothing can be asked for twice.
         let new = self.begin.as_ref().filter(|b| request.method() == Method::GET && b.is_new.load(Ordering::Relaxed));
-        let reply = match (self.http.send(request.clone(), limit).await, new) {
+        let reply = match (self.http.send(request.clone(), *limit).await, new) {
             (Err(error), Some(begin)) if error.kind() == Kind::Network => {
                 log::info!("the platform has ended just now: {}", error.message());
                 (begin.start)().await?;
                 // Others that were sent at the same time may come here, too, but nobody does twice.
-                let again = self.http.send(request, limit).await;
+                let again = self.http.send(request, *limit).await;
                 begin.is_new.store(false, Ordering::Relaxed);
                 again?
             }
@@ -398,6 +420,46 @@ impl Labs {
     }
 }
 
+/// One call of the API.
+struct Call {
+    method: Method,
+    /// Below the API's address.
+    path: String,
+    /// JSON.
+    body: Option<Bytes>,
+    /// The call's subject, for people.
+    about: String,
+    /// For one attempt.
+    limit: Duration,
+    repeat: Repeat,
+}
+
+impl Call {
+    fn new(method: Method, path: impl Into<String>, about: impl Into<String>) -> Call {
+        let (path, about) = (path.into(), about.into());
+        Call { method, path, body: None, about, limit: ANSWER, repeat: Repeat::Harmless }
+    }
+
+    fn get(path: impl Into<String>, about: impl Into<String>) -> Call {
+        Call::new(Method::GET, path, about)
+    }
+
+    fn post(path: impl Into<String>, body: &impl serde::Serialize, about: impl Into<String>) -> Result<Call> {
+        let body = serde_json::to_vec(body).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+        Ok(Call { body: Some(body.into()), ..Call::new(Method::POST, path, about) })
+    }
+
+    /// The same call, which must not be done twice.
+    fn once(self) -> Call {
+        Call { repeat: Repeat::Once, ..self }
+    }
+}
+
+/// The answer of a call that is of no use without one.
+fn answered(reply: Option<Reply>, about: &str) -> Result<Reply> {
+    reply.ok_or_else(|| Error::new(Kind::NotYet, format!("{about}: the answer was lost")).hint(LATER))
+}
+
 /// How far `now` is ahead of the date in an answer, in ms; 0 where that cannot be told from the answer's way and the date's
 /// whole seconds.
 fn ahead(headers: &HeaderMap, now: Moment) -> Option<i64> {
@@ -407,8 +469,6 @@ fn ahead(headers: &HeaderMap, now: Moment) -> Option<i64> {
     Some(if ahead.abs() < TOLD { 0 } else { ahead })
 }
 
-/// No body.
-const NONE: Option<&()> = None;
 const SERVER: &str = "try again; if it stays so, see the platform's status page";
 const LATER: &str = "try again in a moment";
 const LOGIN: &str = "log in with `labctl-ssh-proxy login`";
@@ -489,15 +549,20 @@ fn drop_nulls(value: &mut serde_json::Value) {
 
 /// What an answer that is no success means. The platform's own words are shown.
 fn refusal(reply: &Reply, about: &str) -> Error {
+    error_of(reply, about).with_status(reply.status.as_u16())
+}
+
+fn error_of(reply: &Reply, about: &str) -> Error {
     let words = words(reply);
     let said = if words.is_empty() { reply.status.to_string() } else { words.clone() };
     match reply.status {
         StatusCode::UNAUTHORIZED => {
             Error::new(Kind::NotLoggedIn, format!("the platform does not accept your login ({said})")).hint(LOGIN)
         }
-        StatusCode::NOT_FOUND => Error::new(Kind::NotFound, format!("{about} does not exist ({said})")),
+        // A play that is gone answers with either.
+        StatusCode::NOT_FOUND | StatusCode::GONE => Error::new(Kind::NotFound, format!("{about} does not exist ({said})")),
         StatusCode::TOO_MANY_REQUESTS => {
-            let error = Error::new(Kind::NotYet, format!("{about}: too many requests ({said})")).hint(LATER);
+            let error = Error::new(Kind::NotYet, format!("{about}: the platform limits requests ({said})")).hint(LATER);
             match rate_limit_reset(&reply.headers, SystemTime::now()) {
                 Some(wait) => error.retry_after(wait),
                 None => error,
@@ -530,17 +595,23 @@ fn words(reply: &Reply) -> String {
     }
 }
 
-/// How long a rate limit lasts. `X-Ratelimit-Reset` is seconds from now, or a Unix time when it is at least a billion;
-/// clamped to 0..300 s.
+/// How long a rate limit lasts. `X-Ratelimit-Reset` is seconds from now, or a Unix time: in seconds when it is at least a
+/// billion, in milliseconds when it is at least a hundred billion, as values seen in the field must be. Clamped to
+/// 0..300 s.
 fn rate_limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    /// 2001-09-09; smaller values are durations.
+    /// 2001-09-09 in seconds; smaller values are durations.
     const UNIX_TIME: u64 = 1_000_000_000;
+    /// 1973 in milliseconds, the year 5138 in seconds.
+    const UNIX_TIME_MS: u64 = 100_000_000_000;
+    const LONGEST: Duration = Duration::from_secs(300);
     let reset: u64 = headers.get("x-ratelimit-reset")?.to_str().ok()?.trim().parse().ok()?;
-    let wait = match reset.checked_sub(UNIX_TIME) {
-        None => reset,
-        Some(_) => reset.saturating_sub(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()),
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wait = match reset {
+        ..UNIX_TIME => Duration::from_secs(reset),
+        UNIX_TIME..UNIX_TIME_MS => Duration::from_secs(reset).saturating_sub(now),
+        UNIX_TIME_MS.. => Duration::from_millis(reset).saturating_sub(now),
     };
-    Some(Duration::from_secs(wait.min(300)))
+    Some(wait.min(LONGEST))
 }
 
 #[cfg(test)]
@@ -580,6 +651,7 @@ mod tests {
             (403, Kind::Refused),
             (404, Kind::NotFound),
             (409, Kind::Refused),
+            (410, Kind::NotFound),
             (429, Kind::NotYet),
             (500, Kind::Answer),
             (502, Kind::Answer),
@@ -600,7 +672,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_of_the_rate_limit_are_read() {
+    fn all_forms_of_the_rate_limit_are_read() {
         let now = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let wait = |value: &'static str| {
             let mut headers = HeaderMap::new();
@@ -610,6 +682,9 @@ mod tests {
         assert_eq!(wait("7"), Some(7));
         assert_eq!(wait("1800000009"), Some(9));
         assert_eq!(wait("1799999999"), Some(0));
+        assert_eq!(wait("1800000012000"), Some(12));
+        assert_eq!(wait("1799999999999"), Some(0));
+        assert_eq!(wait("18446744073709551615"), Some(300));
         assert_eq!(wait("99999"), Some(300));
         assert_eq!(wait("soon"), None);
     }

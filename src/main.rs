@@ -12,7 +12,7 @@ use labctl_ssh_proxy::{
     doctor::{self, doctor},
     early::Passed,
     error::{Error, Kind, Result},
-    forward::{self, Forward, Side, saved},
+    forward::{self, Forward, saved, spec::Side},
     journal, kube,
     man::man,
     notice,
@@ -207,7 +207,9 @@ async fn port_forward(app: &App, request: cli::PortForward) -> Result<u8> {
             signal = ended_by_signal() => Ok(128 + signal),
         };
     }
-    let forwards = |side, specs: Vec<_>| specs.into_iter().map(move |spec| Forward { side, spec, machine: None });
+    let forwards = |side, specs: Vec<Vec<_>>| {
+        specs.into_iter().flatten().map(move |spec| Forward { side, spec, machine: None })
+    };
     let request = forward::Request {
         playground: request.playground,
         machine: request.machine,

@@ -16,7 +16,7 @@ use crate::{
         wire::{Action, CatalogEntry, Play, State},
     },
     live,
-    memory::{Memory, now},
+    memory::{Memory, Moment, ago, now},
     names,
     notice::{self, Progress},
     out,
@@ -45,8 +45,9 @@ pub(crate) const NONE: &str = "No playgrounds. `labctl-ssh-proxy catalog` shows 
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A wake that is being asked for has been answered by then, or given up: longer than any request may take.
 const WAKE_IS_SENT: Duration = Duration::from_secs(40);
-/// A stop or an erasure that takes longer than this has gone wrong.
-const END_LIMIT: Duration = Duration::from_secs(180);
+/// A stop or an erasure that takes longer than this has gone wrong; the official client waits as long, since big disks
+/// are uploaded.
+const END_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// `list`: the playgrounds that can be connected to, running ones first; all of them with `all`.
 ///
@@ -147,7 +148,7 @@ async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) ->
 
 async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<()> {
     progress.waiting(&format!("stopping playground {}", play.id));
-    let mut play = if find::is_down(play) { play.clone() } else { labs.act(&play.id, &Action::Stop).await? };
+    let mut play = if find::is_down(play) { play.clone() } else { labs.act_and_look(&play.id, &Action::Stop).await? };
     let limit = Instant::now() + END_LIMIT;
     loop {
         match play.state() {
@@ -238,34 +239,43 @@ pub async fn destroy(app: &App, argument: &str, yes: bool) -> Result<()> {
     out::line(&format!("{} is erased", host(&play)))
 }
 
-/// `extend`: as many minutes more.
+/// `extend`: as many minutes more, and never less than there was.
 ///
 /// # Errors
 /// The platform's; [`Kind::Refused`] when it grants less.
 pub async fn extend(app: &App, argument: &str, minutes: u64) -> Result<()> {
     let labs = app.labs().await?;
     let play = whole(&labs, argument).await?;
-    let left = u64::try_from(play.expires_in).unwrap_or_default();
-    // The platform counts from the play's start.
-    let total = (running_for(&play).as_secs() + left).div_ceil(60) + minutes;
-    let play = labs.act(&play.id, &Action::SetMaxPlayTime { minutes: total }).await?;
+    let left = play.expires_in;
+    // The platform counts the whole time from the play's start, and rounds to minutes.
+    let whole = play.lifetime().unwrap_or_else(|| running_for(&labs, &play) + left);
+    let total = whole.as_secs().div_ceil(60) + minutes;
+    let play = labs.act_and_look(&play.id, &Action::SetMaxPlayTime { minutes: total }).await?;
     app.memory().acted();
-    let now = u64::try_from(play.expires_in).unwrap_or_default();
-    if now < left + minutes * 60 / 2 {
+    if play.expires_in < left + Duration::from_secs(minutes * 60 / 2) {
         let message = format!("the platform leaves playground {} {} and no more", play.id, time_left(&play));
         return Err(Error::new(Kind::Refused, message).hint("your plan may limit how long a playground runs"));
     }
-    out::line(&format!("{} stops in {}", host(&play), time_left(&play)))
+    out::line(&format!("{} runs for {} more{}", host(&play), time_left(&play), then(&labs, &play).await))
 }
 
-/// How long a play has been running, by the event that began its last run.
-fn running_for(play: &Play) -> Duration {
+/// The end of a sentence about a play's end: what becomes of it then.
+async fn then(labs: &Labs, play: &Play) -> String {
+    match find::is_kept(labs, play).await {
+        Some(true) => ", then it is stopped and kept".into(),
+        Some(false) => format!(", then it is erased: `labctl-ssh-proxy persist {}` keeps it", play.id),
+        None => format!(", then it is erased unless it is persistent (`labctl-ssh-proxy persist {}`)", play.id),
+    }
+}
+
+/// How long a play has been running, by the event that began its last run and the platform's clock.
+fn running_for(labs: &Labs, play: &Play) -> Duration {
     let events = play.status.as_ref().map(|status| status.state_events.as_slice()).unwrap_or_default();
     let run = events.iter().rposition(|event| matches!(event.state, State::Stopped | State::Stopping));
     let began = events.get(run.map_or(0, |i| i + 1)).map_or(play.created_at.as_str(), |event| event.at.as_str());
     let began = began.parse::<jiff::Timestamp>().or_else(|_| play.created_at.parse());
-    let since = began.map(|began| jiff::Timestamp::now().duration_since(began).as_secs()).unwrap_or_default();
-    Duration::from_secs(u64::try_from(since).unwrap_or_default())
+    let began = began.ok().and_then(|began| Moment::try_from(began.as_millisecond()).ok());
+    began.map(|began| ago(labs.by_our_clock(began))).unwrap_or_default()
 }
 
 /// `rename`.
@@ -275,13 +285,13 @@ fn running_for(play: &Play) -> Duration {
 pub async fn rename(app: &App, argument: &str, title: &str) -> Result<()> {
     let labs = app.labs().await?;
     let play = whole(&labs, argument).await?;
-    let play = labs.act(&play.id, &Action::SetTitle { title: title.to_owned() }).await?;
+    let play = labs.act_and_look(&play.id, &Action::SetTitle { title: title.to_owned() }).await?;
     app.memory().acted();
     refresh_entries(app, &labs).await;
     out::line(&format!("{} is called {}", host(&play), printable(&play.title)))
 }
 
-/// `persist`: it outlives its stop.
+/// `persist`: at its end it is stopped and kept, where it would be erased.
 ///
 /// # Errors
 /// The platform's.
@@ -290,5 +300,5 @@ pub async fn persist(app: &App, argument: &str) -> Result<()> {
     let play = whole(&labs, argument).await?;
     labs.act(&play.id, &Action::MakePersistent).await?;
     app.memory().acted();
-    out::line(&format!("{} is kept", host(&play)))
+    out::line(&format!("{} is kept: at its end it is stopped, not erased", host(&play)))
 }

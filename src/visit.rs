@@ -218,7 +218,7 @@ fn known(play: &Play, machine: &str) -> String {
         State::Running if !status.is_ready() => format!("{machine} booting"),
         _ => format!("{machine} {}", word(&status.state)),
     }));
-    parts.extend(play.init_tasks().map(|(done, all)| format!("init tasks {done} of {all}")));
+    parts.extend(play.init_progress().map(|(done, all)| format!("init tasks {done} of {all}")));
     parts.join(", ")
 }
 

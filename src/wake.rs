@@ -292,7 +292,7 @@ impl<'a, P: Progress> Wake<'a, P> {
         }
         let request = Request { at: now(), upon, sent: false, made: None };
         self.memory.change(&label, |record| record.wake = Some(request.clone()))?;
-        let answer = match self.labs.act(&play.id, action).await {
+        let answer = match self.labs.act_and_look(&play.id, action).await {
             Ok(play) => play,
             Err(error) if error.kind() == Kind::Refused => {
                 // Somebody elsewhere may have been faster.

@@ -309,11 +309,10 @@ impl Watch {
 
     /// The plays in the order of the list, with the time that is left now.
     fn current(&self) -> Vec<Play> {
-        let since = self.asked.map(|asked| asked.elapsed().as_secs()).unwrap_or_default();
-        let since = i64::try_from(since).unwrap_or_default();
+        let since = self.asked.map(|asked| asked.elapsed()).unwrap_or_default();
         let mut plays = self.plays.clone();
-        for play in plays.iter_mut().filter(|play| play.expires_in > 0) {
-            play.expires_in = (play.expires_in - since).max(1);
+        for play in plays.iter_mut().filter(|play| !play.expires_in.is_zero()) {
+            play.expires_in = play.expires_in.saturating_sub(since).max(Duration::from_secs(1));
         }
         playgrounds::in_order(&mut plays, self.all);
         plays
@@ -416,7 +415,8 @@ impl Shown {
 
 /// When the platform stops a play, in seconds since 1970; 0 when it is not about to.
 fn end(play: &Play) -> i64 {
-    if play.expires_in > 0 { jiff::Timestamp::now().as_second() + play.expires_in } else { 0 }
+    let left = i64::try_from(play.expires_in.as_secs()).unwrap_or_default();
+    if left > 0 { jiff::Timestamp::now().as_second().saturating_add(left) } else { 0 }
 }
 
 /// The table, and below it why it may be out of date.

@@ -116,8 +116,7 @@ impl Platform {
 
     async fn send(&self, method: &str, path: &str, body: &str) -> Reply {
         let mut request =
-            http::request(method.parse().unwrap(), format!("http://localhost{path}").parse().unwrap(), None::<&()>)
-                .unwrap();
+            http::request(method.parse().unwrap(), format!("http://localhost{path}").parse().unwrap(), None);
         *request.body_mut() = body.to_owned().into();
         Http::new(Dialer::socket(self.folders.socket())).send(request, Duration::from_secs(10)).await.unwrap()
     }

@@ -11,7 +11,7 @@ use crate::{
     find::{self, Found},
     labs::{TunnelSession, wire::Play},
     live::Phase,
-    memory::{ago, now},
+    memory::{Moment, ago, now},
     notice::Progress,
     policy::ClientKind,
     settings::{Settings, WakePolicy},
@@ -152,8 +152,8 @@ fn up_since(play: &Play, machine: &str) -> Option<String> {
     (ready.status == "True" && !ready.last_transition_at.is_empty()).then(|| ready.last_transition_at.clone())
 }
 
-/// When the platform stops a play, in ms since 1970.
-pub(super) fn expiry(play: &Play) -> Option<u64> {
-    let seconds = u64::try_from(play.expires_in).ok().filter(|seconds| *seconds > 0)?;
-    Some(now().saturating_add(seconds.saturating_mul(1000)))
+/// A play's end, in ms since 1970.
+pub(super) fn expiry(play: &Play) -> Option<Moment> {
+    let left = u64::try_from(play.expires_in.as_millis()).ok().filter(|left| *left > 0)?;
+    Some(now().saturating_add(left))
 }

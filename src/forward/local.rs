@@ -140,7 +140,7 @@ pub async fn bind_port<L>(
     open: impl Fn(Socket) -> io::Result<(L, SocketAddr)>,
 ) -> Result<Vec<L>> {
     let addresses: Vec<SocketAddr> = match bind {
-        Bind::Loopback => vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
+        Bind::Unnamed | Bind::Loopback => vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
         Bind::All => vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()],
         Bind::Host(host) => match lookup_host((host.as_str(), port)).await {
             // A name that has no address is an error of the lookup, so there is one.

@@ -52,11 +52,12 @@ struct Told {
     cid: String,
 }
 
-/// The address as the machine's tunnel server is told it: an empty host means all.
+/// The address as the machine's tunnel server is told it: an empty host means all. The official client listens on all,
+/// too, where none is named: exposed ports are reached by the machine's main interface.
 fn address(bind: &Bind, port: u16) -> String {
     match bind {
         Bind::Loopback => spec::address("127.0.0.1", port),
-        Bind::All => spec::address("", port),
+        Bind::Unnamed | Bind::All => spec::address("", port),
         Bind::Host(host) => spec::address(host, port),
     }
 }
@@ -72,7 +73,7 @@ impl Listener {
                 let host = match bind {
                     Bind::Loopback => "localhost",
                     // RFC 4254, 7.1: all addresses of all families.
-                    Bind::All => "",
+                    Bind::Unnamed | Bind::All => "",
                     Bind::Host(host) => host,
                 };
                 let ssh = way.ssh().await?;

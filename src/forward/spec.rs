@@ -6,11 +6,15 @@
 //! | `[BIND:]PORT:SOCKET` | a port | a Unix socket |
 //! | `SOCKET:HOST:HOSTPORT` | a Unix socket | a host and port |
 //! | `SOCKET:SOCKET` | a Unix socket | a Unix socket |
+//! | `[BIND:]PORT:HOSTPORT` | a port | a port of the machine itself |
+//! | `[HOST:]HOSTPORT` | a free port | a host and port, or one of the machine itself |
 //!
-//! `-R` reads the same with the sides exchanged. An address in brackets may have colons (`[::1]:80:[fe80::1]:80`), `\`
-//! takes the meaning from the character behind it, and what has a `/` is the path of a socket. No `BIND` means the
-//! loopback interface; an empty one and `*` mean all. `/udp` after the last port forwards datagrams (`-L` only); `/tcp`
-//! may be said, too.
+//! The last two are the platform's own short forms, which its documentation uses; of three parts the second one, a number
+//! or not, tells which form it is. `-R` reads the same with the sides exchanged, but for the last form. An address in
+//! brackets may have colons (`[::1]:80:[fe80::1]:80`), `\` takes the meaning from the character behind it, and what has a
+//! `/` is the path of a socket. No `BIND` means the loopback interface here, and all of a machine's: its exposed ports are
+//! reached by its main interface. An empty one and `*` mean all. `/udp` after the last port forwards datagrams (`-L`
+//! only); `/tcp` may be said, too. Several stand in one argument with commas between them.
 
 use std::{fmt, str::FromStr};
 
@@ -36,9 +40,30 @@ pub enum Listen {
     Socket(String),
 }
 
+/// Which side listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// This computer: `-L`.
+    Local,
+    /// The machine: `-R`.
+    Remote,
+}
+
+impl Side {
+    /// The option that says so.
+    pub fn option(self) -> &'static str {
+        match self {
+            Side::Local => "-L",
+            Side::Remote => "-R",
+        }
+    }
+}
+
 /// On which of a computer's addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Bind {
+    /// No address was named: the loopback interface of this computer, every one of a machine.
+    Unnamed,
     /// The loopback interface.
     Loopback,
     /// All.
@@ -56,10 +81,12 @@ pub enum Place {
     Socket(String),
 }
 
-impl FromStr for Spec {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Spec> {
+impl Spec {
+    /// Reads what `-L` or `-R` is given.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] with the reason.
+    pub fn parse(side: Side, text: &str) -> Result<Spec> {
         let refuse = |why: &str| {
             Error::new(Kind::Usage, format!("`{text}` is not a forward: {why}")).hint(
                 "write [BIND:]PORT:HOST:HOSTPORT; either side may be the path of a Unix socket, /udp may follow HOSTPORT",
@@ -80,16 +107,24 @@ impl FromStr for Spec {
             host if is_host(host) => Ok(Bind::Host(host.to_owned())),
             host => Err(refuse(&format!("`{host}` is not an address"))),
         };
+        let own = |number: &Field| target(&Field { text: SELF.into(), ..Field::default() }, number);
         let (listen, to) = match fields.as_slice() {
             [from, to] if from.is_path && to.is_path => (from.socket(), Place::Socket(to.text.clone())),
-            [from, to] if to.is_path => (Listen::Port(Bind::Loopback, port(from)?), Place::Socket(to.text.clone())),
+            [from, to] if to.is_path => (Listen::Port(Bind::Unnamed, port(from)?), Place::Socket(to.text.clone())),
+            [from, to] if from.is_path => (from.socket(), own(to)?),
             [from, host, number] if from.is_path => (from.socket(), target(host, number)?),
             [on, from, to] if to.is_path => (Listen::Port(bind(on)?, port(from)?), Place::Socket(to.text.clone())),
-            [from, host, number] => (Listen::Port(Bind::Loopback, port(from)?), target(host, number)?),
+            [on, from, to] if from.is_number() => (Listen::Port(bind(on)?, port(from)?), own(to)?),
+            [from, host, number] => (Listen::Port(Bind::Unnamed, port(from)?), target(host, number)?),
+            [from, to] if from.is_number() => (Listen::Port(Bind::Unnamed, port(from)?), own(to)?),
+            [host, number] if side == Side::Local => (Listen::Port(Bind::Unnamed, 0), target(host, number)?),
+            [number] if side == Side::Local && number.is_number() => {
+                (Listen::Port(Bind::Unnamed, 0), own(number)?)
+            }
             [on, from, host, number] if !fields.iter().any(|field| field.is_path) => {
                 (Listen::Port(bind(on)?, port(from)?), target(host, number)?)
             }
-            [_] | [_, _] => return Err(refuse("where it leads to is missing (a SOCKS proxy is not offered)")),
+            [_] | [_, _] => return Err(refuse("the port that it leads to is missing")),
             [..] => return Err(refuse("it has too many parts; write an IPv6 address in brackets")),
         };
         if udp && !matches!((&listen, &to), (Listen::Port(..), Place::Port(..))) {
@@ -97,13 +132,37 @@ impl FromStr for Spec {
         }
         Ok(Spec { listen, to, udp })
     }
+
+    /// Reads one or several, with commas between them.
+    ///
+    /// # Errors
+    /// As [`Spec::parse`], of the first that is none.
+    pub fn parse_all(side: Side, text: &str) -> Result<Vec<Spec>> {
+        match Spec::parse(side, text) {
+            Ok(spec) => Ok(vec![spec]),
+            // The path of a socket may have a comma.
+            Err(_) if text.contains(',') => text.split(',').map(|part| Spec::parse(side, part.trim())).collect(),
+            Err(error) => Err(error),
+        }
+    }
 }
+
+impl FromStr for Spec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Spec> {
+        Spec::parse(Side::Local, text)
+    }
+}
+
+/// The side that does not listen, itself.
+const SELF: &str = "localhost";
 
 /// Takes `/udp` or `/tcp` off the port at the end.
 fn protocol(text: &str) -> (&str, bool) {
     for (suffix, udp) in [("/udp", true), ("/tcp", false)] {
         if let Some(rest) = text.strip_suffix(suffix)
-            && rest.rsplit_once(':').is_some_and(|(before, port)| is_number(port) && !before.ends_with('\\'))
+            && rest.rsplit_once(':').map_or(is_number(rest), |(before, port)| is_number(port) && !before.ends_with('\\'))
         {
             return (rest, udp);
         }
@@ -119,11 +178,16 @@ fn is_number(text: &str) -> bool {
 struct Field {
     text: String,
     is_path: bool,
+    in_brackets: bool,
 }
 
 impl Field {
     fn port(&self) -> Option<u16> {
-        if is_number(&self.text) { self.text.parse().ok() } else { None }
+        if self.is_number() { self.text.parse().ok() } else { None }
+    }
+
+    fn is_number(&self) -> bool {
+        !self.in_brackets && is_number(&self.text)
     }
 
     fn socket(&self) -> Listen {
@@ -151,6 +215,7 @@ fn fields(text: &str) -> Result<Vec<Field>, &'static str> {
                 return Err("there is no address in the brackets");
             }
             field.text = address.to_owned();
+            field.in_brackets = true;
             all.push(field);
             match behind.strip_prefix(':') {
                 Some(more) => rest = more,
@@ -190,6 +255,11 @@ pub fn address(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// The same, where a host of digits alone must not pass for a port.
+fn written(host: &str, port: u16) -> String {
+    if is_number(host) { format!("[{host}]:{port}") } else { address(host, port) }
+}
+
 /// A path so that it is one field: what means something to [`fields`] is escaped, and so is what would pass for a port
 /// with a [`protocol`], `10/tcp`.
 fn escaped(path: &str) -> String {
@@ -200,9 +270,10 @@ fn escaped(path: &str) -> String {
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Listen::Port(Bind::Loopback, port) => write!(f, "{port}"),
+            Listen::Port(Bind::Unnamed, port) => write!(f, "{port}"),
+            Listen::Port(Bind::Loopback, port) => write!(f, "localhost:{port}"),
             Listen::Port(Bind::All, port) => write!(f, "*:{port}"),
-            Listen::Port(Bind::Host(host), port) => f.write_str(&address(host, *port)),
+            Listen::Port(Bind::Host(host), port) => f.write_str(&written(host, *port)),
             Listen::Socket(path) => f.write_str(&escaped(path)),
         }
     }
@@ -211,7 +282,7 @@ impl fmt::Display for Listen {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Port(host, port) => f.write_str(&address(host, *port)),
+            Place::Port(host, port) => f.write_str(&written(host, *port)),
             Place::Socket(path) => f.write_str(&escaped(path)),
         }
     }
@@ -228,7 +299,7 @@ impl fmt::Display for Spec {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Bind, Listen, Place, Spec};
+    use super::{Bind, Listen, Place, Side, Spec};
 
     fn read(text: &str) -> Spec {
         text.parse().unwrap_or_else(|e| panic!("{e}"))
@@ -238,31 +309,80 @@ mod tests {
         Listen::Port(bind, number)
     }
 
+    fn host_named(address: &str) -> Bind {
+        Bind::Host(address.into())
+    }
+
     #[test]
     fn reads_all_forms_of_ssh() {
         let web = Place::Port("web".into(), 80);
         let socket = Place::Socket("/run/docker.sock".into());
         let here = Listen::Socket("/tmp/s".into());
         for (text, listen, to) in [
-            ("8080:web:80", port(Bind::Loopback, 8080), &web),
-            ("127.0.0.1:8080:web:80", port(Bind::Host("127.0.0.1".into()), 8080), &web),
+            ("8080:web:80", port(Bind::Unnamed, 8080), &web),
+            ("127.0.0.1:8080:web:80", port(host_named("127.0.0.1"), 8080), &web),
             ("localhost:8080:web:80", port(Bind::Loopback, 8080), &web),
             ("*:8080:web:80", port(Bind::All, 8080), &web),
             (":8080:web:80", port(Bind::All, 8080), &web),
-            ("[::1]:8080:[web]:80", port(Bind::Host("::1".into()), 8080), &web),
-            ("8080:/run/docker.sock", port(Bind::Loopback, 8080), &socket),
-            ("[::]:8080:/run/docker.sock", port(Bind::Host("::".into()), 8080), &socket),
+            ("[::1]:8080:[web]:80", port(host_named("::1"), 8080), &web),
+            ("8080:/run/docker.sock", port(Bind::Unnamed, 8080), &socket),
+            ("[::]:8080:/run/docker.sock", port(host_named("::"), 8080), &socket),
             ("/tmp/s:web:80", here.clone(), &web),
             ("/tmp/s:/run/docker.sock", here.clone(), &socket),
-            ("0:web:80", port(Bind::Loopback, 0), &web),
-            ("8080:web:80/tcp", port(Bind::Loopback, 8080), &web),
+            ("0:web:80", port(Bind::Unnamed, 0), &web),
+            ("8080:web:80/tcp", port(Bind::Unnamed, 8080), &web),
         ] {
-            assert_eq!(read(text), Spec { listen, to: to.clone(), udp: false }, "{text}");
+            for side in [Side::Local, Side::Remote] {
+                assert_eq!(Spec::parse(side, text).unwrap(), Spec { listen: listen.clone(), to: to.clone(), udp: false });
+            }
         }
         assert_eq!(read("1:[fe80::1%eth0]:2").to, Place::Port("fe80::1%eth0".into(), 2));
         assert_eq!(read(r"/a\:b:./c").listen, Listen::Socket("/a:b".into()));
         assert!(read("5353:8.8.8.8:53/udp").udp && read("[::1]:53:[2001::1]:53/udp").udp);
         assert_eq!(read("1:/run/udp").to, Place::Socket("/run/udp".into()));
+    }
+
+    /// Those of labctl's `port-forward --help` and the platform's documentation.
+    #[test]
+    fn reads_the_platforms_short_forms() {
+        let to = |host: &str, number| Place::Port(host.into(), number);
+        let any = || port(Bind::Unnamed, 0);
+        for (text, listen, to) in [
+            ("8080", any(), to("localhost", 8080)),
+            ("web:80", any(), to("web", 80)),
+            ("[::1]:80", any(), to("::1", 80)),
+            ("53/udp", any(), to("localhost", 53)),
+            ("8080:80", port(Bind::Unnamed, 8080), to("localhost", 80)),
+            ("5353:53/udp", port(Bind::Unnamed, 5353), to("localhost", 53)),
+            ("127.0.0.1:8080:80", port(host_named("127.0.0.1"), 8080), to("localhost", 80)),
+            ("[::1]:8080:80", port(host_named("::1"), 8080), to("localhost", 80)),
+            ("/tmp/s:80", Listen::Socket("/tmp/s".into()), to("localhost", 80)),
+        ] {
+            assert_eq!(read(text), Spec { listen, to, udp: text.ends_with("udp") }, "{text}");
+        }
+        let remote = |text| Spec::parse(Side::Remote, text);
+        for (text, listen, to) in [
+            ("8080:80", port(Bind::Unnamed, 8080), to("localhost", 80)),
+            ("8080:web:80", port(Bind::Unnamed, 8080), to("web", 80)),
+            ("10.0.0.2:8080:80", port(host_named("10.0.0.2"), 8080), to("localhost", 80)),
+            ("127.0.0.1:8080:web:80", port(host_named("127.0.0.1"), 8080), to("web", 80)),
+        ] {
+            assert_eq!(remote(text).unwrap(), Spec { listen, to, udp: false }, "{text}");
+        }
+        for text in ["8080", "web:80"] {
+            assert!(remote(text).unwrap_err().message().contains("the port that it leads to"), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_stand_in_one_argument() {
+        let all = |text| Spec::parse_all(Side::Local, text).map(|all| all.len());
+        for (text, count) in [("8080", 1), ("8080,9090:90", 2), ("8080:80, web:80,1:a:2", 3), ("1:/run/a,2:/run/b", 2)] {
+            assert_eq!(all(text).unwrap(), count, "{text}");
+        }
+        assert_eq!(all("8080:/run/a,b").unwrap(), 1);
+        assert!(all("8080,x").unwrap_err().message().contains("`x`"));
+        assert!(all("8080,").is_err());
     }
 
     /// Found by fuzzing.
@@ -277,9 +397,9 @@ mod tests {
     fn refuses_the_rest_with_the_reason() {
         for (text, why) in [
             ("", "missing"),
-            ("8080", "SOCKS"),
-            ("localhost:8080", "SOCKS"),
-            ("8080:web", "SOCKS"),
+            ("x", "missing"),
+            ("0", "no port 0"),
+            ("8080:web", "`web` is not a port"),
             ("8080::80", "host to connect to"),
             ("8080:web:0", "no port 0"),
             ("8080:web:x", "`x` is not a port"),
@@ -310,7 +430,7 @@ mod tests {
     }
 
     fn spec() -> impl Strategy<Value = Spec> {
-        let bind = prop_oneof![Just(Bind::Loopback), Just(Bind::All), host().prop_map(Bind::Host)];
+        let bind = prop_oneof![Just(Bind::Unnamed), Just(Bind::Loopback), Just(Bind::All), host().prop_map(Bind::Host)];
         let listen = prop_oneof![
             (bind, any::<u16>()).prop_map(|(bind, port)| Listen::Port(bind, port)),
             path().prop_map(Listen::Socket)

@@ -52,7 +52,24 @@ pub struct Way {
     key: String,
     board: Arc<Board>,
     /// Held while a new one is asked for, so that one connection asks for all.
-    session: Mutex<Option<(TunnelSession, Instant)>>,
+    session: Mutex<Option<Kept>>,
+}
+
+/// A session that connections share.
+struct Kept {
+    session: TunnelSession,
+    since: Instant,
+    opens: Opens,
+}
+
+/// What a tunnel session must be good for. The official client sends no key for mere forwards, and a machine without SSH
+/// may take those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Opens {
+    /// Connections to ports.
+    Ports,
+    /// The SSH server, too: the machine gets our key.
+    Ssh,
 }
 
 impl Way {
@@ -89,9 +106,10 @@ impl Way {
     ///
     /// # Errors
     /// As [`Wake::tunnel`].
-    pub async fn begin(&self, limit: Duration, progress: &impl Progress) -> Result<()> {
-        let mut session = self.session.lock().await;
-        *session = Some((self.ask(true, limit, progress).await?, Instant::now()));
+    pub async fn begin(&self, opens: Opens, limit: Duration, progress: &impl Progress) -> Result<()> {
+        let mut kept = self.session.lock().await;
+        let session = self.ask(opens, true, limit, progress).await?;
+        *kept = Some(Kept { session, since: Instant::now(), opens });
         Ok(())
     }
 
@@ -101,7 +119,7 @@ impl Way {
     /// [`Kind::NotWoken`] when the playground was stopped, [`Kind::Ended`] and [`Kind::NotFound`] when it is gone,
     /// [`Kind::Network`] and the like when there is no way to it now.
     pub async fn dial(&self, target: &str) -> Result<Tunnel<Stream>> {
-        Ok(Tunnel::client(self.open(target).await?))
+        Ok(Tunnel::client(self.open(target, Opens::Ports).await?))
     }
 
     /// Has the machine listen on `address`; the answer is the control channel.
@@ -109,7 +127,7 @@ impl Way {
     /// # Errors
     /// As [`Way::dial`]; [`Kind::Refused`] when it cannot be bound there.
     pub async fn listen(&self, address: &str) -> Result<Stream> {
-        self.open(&format!("listen:{address}")).await
+        self.open(&format!("listen:{address}"), Opens::Ports).await
     }
 
     /// An SSH connection to the machine.
@@ -117,18 +135,18 @@ impl Way {
     /// # Errors
     /// As [`Way::dial`] and [`SshClient::connect`].
     pub async fn ssh(&self) -> Result<SshClient> {
-        let tunnel = self.dial(SSH).await?;
+        let tunnel = Tunnel::client(self.open(SSH, Opens::Ssh).await?);
         SshClient::connect(tunnel, &self.login).await
     }
 
-    async fn open(&self, target: &str) -> Result<Stream> {
-        let session = self.session(None, false).await?;
+    async fn open(&self, target: &str, opens: Opens) -> Result<Stream> {
+        let session = self.session(opens, None, false).await?;
         match self.labs.open(&session, target).await {
             Ok(opened) => Ok(opened),
             // Whatever it says: a session that has run out is refused in several ways.
             Err(error) => {
                 log::info!("a new tunnel session is needed: {}", error.message());
-                let session = self.session(Some(&session), error.kind() == Kind::NotYet).await?;
+                let session = self.session(opens, Some(&session), error.kind() == Kind::NotYet).await?;
                 self.labs.open(&session, target).await.map_err(|error| match error.kind() {
                     // The tunnel's token is not the login.
                     Kind::NotLoggedIn | Kind::NotFound => {
@@ -143,23 +161,35 @@ impl Way {
     }
 
     /// The session for all, or a new one instead of `stale`.
-    async fn session(&self, stale: Option<&TunnelSession>, busy: bool) -> Result<TunnelSession> {
-        let mut current = self.session.lock().await;
-        if let Some((session, since)) = &*current
-            && (stale.is_none_or(|stale| stale != session) || busy && since.elapsed() < FRESH)
+    async fn session(&self, opens: Opens, stale: Option<&TunnelSession>, busy: bool) -> Result<TunnelSession> {
+        let mut kept = self.session.lock().await;
+        if let Some(kept) = &*kept
+            && kept.opens >= opens
+            && (stale.is_none_or(|stale| *stale != kept.session) || busy && kept.since.elapsed() < FRESH)
         {
-            return Ok(session.clone());
+            return Ok(kept.session.clone());
         }
-        let session = self.ask(false, PATIENCE, &*self.board).await?;
-        *current = Some((session.clone(), Instant::now()));
+        let opens = kept.as_ref().map_or(opens, |kept| kept.opens.max(opens));
+        let session = self.ask(opens, false, PATIENCE, &*self.board).await?;
+        *kept = Some(Kept { session: session.clone(), since: Instant::now(), opens });
         Ok(session)
     }
 
-    async fn ask(&self, allowed: bool, limit: Duration, progress: &impl Progress) -> Result<TunnelSession> {
+    async fn ask(
+        &self,
+        opens: Opens,
+        allowed: bool,
+        limit: Duration,
+        progress: &impl Progress,
+    ) -> Result<TunnelSession> {
         let play = find::by_id(&self.labs, &self.play).await?;
         let (memory, deadline) = (&self.memory, Instant::now() + limit);
         let wake = Wake { labs: &self.labs, memory, progress, allowed, decided: now(), deadline };
-        let visitor = Visitor { machine: self.machine(), user: &self.login.user, key: &self.key };
+        let (user, key) = match opens {
+            Opens::Ports => ("", ""),
+            Opens::Ssh => (self.login.user.as_str(), self.key.as_str()),
+        };
+        let visitor = Visitor { machine: self.machine(), user, key };
         wake.tunnel(play, visitor).await
     }
 

@@ -94,8 +94,9 @@ impl Http {
             // hyper's own words in front say only that it was connecting.
             let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), reason);
             let error = Error::new(Kind::Network, format!("cannot reach {host}: {cause}"));
+            let error = if e.is_connect() { error.not_sent() } else { error };
             if error.message().contains("certificate") {
-                error.hint("if a proxy inspects TLS here, its certificate belongs in the system's trust store")
+                error.lasting().hint("if a proxy inspects TLS here, its certificate belongs in the system's trust store")
             } else {
                 error.hint("check the network, and the proxy setting if there is one")
             }
@@ -225,18 +226,15 @@ pub fn secret(value: &str) -> Result<HeaderValue> {
 }
 
 /// A request with a JSON body, or none.
-///
-/// # Errors
-/// When the body cannot be put into JSON.
-pub fn request(method: Method, uri: Uri, body: Option<&impl serde::Serialize>) -> Result<Request<Full<Bytes>>> {
+pub fn request(method: Method, uri: Uri, body: Option<Bytes>) -> Request<Full<Bytes>> {
     let mut request = Request::new(Full::default());
     if let Some(body) = body {
-        *request.body_mut() = Full::from(serde_json::to_vec(body).map_err(internal)?);
+        *request.body_mut() = Full::from(body);
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     *request.method_mut() = method;
     *request.uri_mut() = uri;
-    Ok(request)
+    request
 }
 
 fn internal(error: impl std::fmt::Display) -> Error {

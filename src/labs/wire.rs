@@ -1,9 +1,9 @@
 //! The platform's JSON, as it travels. Decoding is lenient: unknown fields are skipped and unknown states survive,
 //! because the platform may grow faster than we do. The embedded platform serialises the same types.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A playground session ("play").
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -19,9 +19,15 @@ pub struct Play {
     pub updated_at: String,
     /// RFC 3339.
     pub last_state_at: String,
-    /// Seconds until the platform stops it.
-    pub expires_in: i64,
-    /// Whether it outlives its stop. Not every answer says so.
+    /// Time until its end; zero when that has come, and when it does not run. The wire has milliseconds (the official
+    /// client's `list` and `lifetime` show them so), which become a [`Duration`] here and nowhere else.
+    #[serde(with = "milliseconds")]
+    pub expires_in: Duration,
+    /// Its whole time from its start, as Go writes durations: `8h0m0s`. See [`Play::lifetime`].
+    #[serde(deserialize_with = "text_or_nothing", skip_serializing_if = "String::is_empty")]
+    pub max_play_time: String,
+    /// Whether it is kept (stopped) at its end; without that the platform destroys it then. No single answer says so:
+    /// [`crate::find::all`] tells it from the list of kept ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent: Option<bool>,
     /// What is going on; old plays have none.
@@ -60,6 +66,9 @@ pub struct PlaygroundRef {
     pub title: String,
     /// Its author; empty for the platform's own.
     pub owner: String,
+    /// The entry's machines, where the platform tells them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<Machine>,
 }
 
 /// A play's status.
@@ -206,6 +215,9 @@ pub struct Machine {
     pub users: Vec<MachineUser>,
     /// What it has: processors, memory. Passed on as it is.
     pub resources: serde_json::Value,
+    /// The manifest's `noSSH`: the platform refuses tunnels to its SSH server. Usual for hidden helpers.
+    #[serde(rename = "noSSH", skip_serializing_if = "std::ops::Not::not")]
+    pub no_ssh: bool,
 }
 
 /// A user of a machine.
@@ -229,8 +241,83 @@ pub struct Task {
     pub init: bool,
     /// Whether it only helps another task.
     pub helper: bool,
-    /// How far it is. The platform's official client treats it as a number; it is passed on as it is.
-    pub status: serde_json::Value,
+    /// How far it is.
+    pub status: TaskStatus,
+    /// Counts the task's changes.
+    pub version: u64,
+}
+
+/// How far a task is: a number that only rises.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(from = "serde_json::Value")]
+pub struct TaskStatus(pub u64);
+
+impl TaskStatus {
+    /// It exists.
+    pub const CREATED: TaskStatus = TaskStatus(10);
+    /// It waits for another task.
+    pub const BLOCKED: TaskStatus = TaskStatus(20);
+    /// It runs.
+    pub const RUNNING: TaskStatus = TaskStatus(30);
+    /// It has failed, and stays so.
+    pub const FAILED: TaskStatus = TaskStatus(35);
+    /// It is done.
+    pub const COMPLETED: TaskStatus = TaskStatus(40);
+
+    /// The official client's word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            TaskStatus(0) => "none",
+            TaskStatus::CREATED => "created",
+            TaskStatus::BLOCKED => "blocked",
+            TaskStatus::RUNNING => "running",
+            TaskStatus::FAILED => "failed",
+            TaskStatus::COMPLETED => "completed",
+            TaskStatus(_) => "unknown",
+        }
+    }
+
+    /// Whether it changes no more.
+    pub fn is_final(self) -> bool {
+        matches!(self, TaskStatus::FAILED | TaskStatus::COMPLETED)
+    }
+}
+
+impl From<serde_json::Value> for TaskStatus {
+    /// Anything but a number is as good as none.
+    fn from(value: serde_json::Value) -> Self {
+        TaskStatus(value.as_u64().unwrap_or_default())
+    }
+}
+
+/// A task as `GET /plays/{id}/tasks` describes it. Most of it is there for its author only.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TaskDetails {
+    /// What every answer says of it.
+    #[serde(flatten)]
+    pub task: Task,
+    /// The machine it runs on.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub machine: String,
+    /// The tasks it waits for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+    /// Its shell command.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub run: String,
+    /// The user it runs as.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub user: String,
+    /// How its last run ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i64>,
+    /// What that run printed.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stdout: String,
+    /// What that run complained of.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
 }
 
 /// A catalogue entry.
@@ -279,7 +366,8 @@ pub struct UserAccess {
 pub struct CreatePlay {
     /// The catalogue name.
     pub playground: String,
-    /// That the user knows it is a stranger's.
+    /// True for official playgrounds, for one's own, and after the user has consented to a stranger's: a connection that
+    /// cannot ask starts no others.
     pub safety_disclaimer_consent: bool,
 }
 
@@ -311,6 +399,23 @@ pub enum Action {
     RestartMachine { machine: String },
 }
 
+impl Action {
+    /// Whether doing it twice comes to the same as doing it once.
+    pub fn is_repeatable(&self) -> bool {
+        match self {
+            Action::Stop
+            | Action::Destroy
+            | Action::MakePersistent
+            | Action::SetTitle { .. }
+            | Action::SetMaxPlayTime { .. } => true,
+            Action::Restart
+            | Action::RebootMachine { .. }
+            | Action::StopMachine { .. }
+            | Action::RestartMachine { .. } => false,
+        }
+    }
+}
+
 /// `POST /plays/{id}/tunnels`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
@@ -333,7 +438,7 @@ pub struct StartTunnel {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Tunnel {
-    /// Where to open WebSockets.
+    /// Where to open WebSockets, below `/tunnels/`.
     pub url: String,
     /// Where to get the token; whoever has this URL has the tunnel.
     pub login_url: String,
@@ -343,9 +448,9 @@ pub struct Tunnel {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct PortForward {
-    /// `local`: this side listens and the machine dials; `remote`: the other way round.
+    /// `remote`: the machine listens and this side dials. Anything else is `local`, the other way round.
     pub kind: String,
-    /// The machine.
+    /// The machine; empty for the first one.
     pub machine: String,
     /// This side's address.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -363,6 +468,25 @@ pub struct PortForward {
 
 fn is_zero(port: &u16) -> bool {
     *port == 0
+}
+
+/// An entry of `/plays/{id}/port-forwards`. Its place in the list is its index, so none is left out.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(from = "serde_json::Value", untagged)]
+pub enum SavedForward {
+    /// One that can be read.
+    Known(PortForward),
+    /// Any other, as it came.
+    Odd(serde_json::Value),
+}
+
+impl From<serde_json::Value> for SavedForward {
+    fn from(value: serde_json::Value) -> Self {
+        match value.is_object().then(|| PortForward::deserialize(&value)) {
+            Some(Ok(forward)) => SavedForward::Known(forward),
+            Some(Err(_)) | None => SavedForward::Odd(value),
+        }
+    }
 }
 
 /// The answer to `POST /plays/{id}/conns`.
@@ -422,21 +546,87 @@ pub struct Me {
     /// Where its playgrounds run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preferred_region: Option<String>,
+    /// The plan that the account has, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub premium_access: Option<PremiumAccess>,
+}
+
+/// A paid plan.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
+pub struct PremiumAccess {
+    /// Its end, RFC 3339.
+    #[serde(deserialize_with = "text_or_nothing", skip_serializing_if = "String::is_empty")]
+    pub until: String,
+    /// Whether it has no end.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lifetime: bool,
+    /// Whether it is a trial.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub trial: bool,
+}
+
+/// `expiresIn`: milliseconds on the wire; what is negative is over.
+mod milliseconds {
+    use super::{Deserialize, Deserializer, Duration, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let value = serde_json::Value::deserialize(deserializer)?;
+        let whole = value.as_u64().or_else(|| value.as_f64().map(|number| number as u64));
+        Ok(Duration::from_millis(whole.unwrap_or_default()))
+    }
+}
+
+/// A string; anything else counts as none.
+fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(match serde_json::Value::deserialize(deserializer)? {
+        serde_json::Value::String(text) => text,
+        _ => String::new(),
+    })
+}
+
+/// Reads a Go duration: `8h0m0s`, `1.5h`, `90m`. `None` for anything else, negative ones included.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (value, behind) = rest.split_at(number);
+        let unit = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
+        let (unit, behind) = behind.split_at(unit);
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(value.parse::<f64>().ok()? * seconds).ok()?;
+        total = total.checked_add(part)?;
+        rest = behind;
+    }
+    (!text.is_empty()).then_some(total)
 }
 
 impl Play {
-    /// Notes how far a task is. What no playground has, thousands of tasks or tasks of any size, is not kept.
+    /// Notes how far a task is. A bound on their number keeps a hostile platform from filling the memory.
     pub fn note(&mut self, task: Task) {
         const MOST: usize = 1000;
         const LONG: usize = 256;
-        let is_short = match &task.status {
-            serde_json::Value::String(text) => text.len() <= LONG,
-            serde_json::Value::Array(_) | serde_json::Value::Object(_) => false,
-            serde_json::Value::Null | serde_json::Value::Bool(_) | serde_json::Value::Number(_) => true,
-        };
-        if is_short && task.name.len() <= LONG && (self.tasks.contains_key(&task.name) || self.tasks.len() < MOST) {
+        if task.name.len() <= LONG && (self.tasks.contains_key(&task.name) || self.tasks.len() < MOST) {
             self.tasks.insert(task.name.clone(), task);
         }
+    }
+
+    /// Its whole time from its start, where the platform tells it in a way that can be read.
+    pub fn lifetime(&self) -> Option<Duration> {
+        go_duration(&self.max_play_time)
     }
 
     /// Its state: the last state event's. `None` for old plays without a status.
@@ -449,13 +639,20 @@ impl Play {
         self.status.as_ref()?.machines.iter().find(|machine| machine.name == name)
     }
 
+    /// The tasks that prepare it.
+    pub fn init_tasks(&self) -> impl Iterator<Item = &Task> {
+        self.tasks.values().filter(|task| task.init)
+    }
+
     /// How many of the tasks that prepare it are done, and how many there are; `None` when it has none.
-    pub fn init_tasks(&self) -> Option<(usize, usize)> {
-        /// What the official client takes for "completed".
-        const COMPLETED: u64 = 40;
-        let init = || self.tasks.values().filter(|task| task.init);
-        let done = init().filter(|task| task.status.as_u64() == Some(COMPLETED)).count();
-        Some((done, init().count())).filter(|(_, all)| *all > 0)
+    pub fn init_progress(&self) -> Option<(usize, usize)> {
+        let done = self.init_tasks().filter(|task| task.status == TaskStatus::COMPLETED).count();
+        Some((done, self.init_tasks().count())).filter(|(_, all)| *all > 0)
+    }
+
+    /// Whether the platform lets nobody in by SSH to this machine, as far as this answer tells.
+    pub fn has_no_ssh(&self, machine: &str) -> bool {
+        self.machines.iter().chain(&self.playground.machines).any(|one| one.name == machine && one.no_ssh)
     }
 
     /// Whether it belongs to a tutorial, a challenge or a course, and so is no candidate for a catalogue name.
@@ -487,7 +684,50 @@ impl Machine {
 
 #[cfg(test)]
 mod tests {
-    use super::{Message, Play, State};
+    use std::time::Duration;
+
+    use super::{Message, Play, SavedForward, State, TaskStatus, go_duration};
+
+    #[test]
+    fn what_is_left_is_in_milliseconds() {
+        let left = |value: &str| serde_json::from_str::<Play>(&format!(r#"{{"expiresIn":{value}}}"#)).unwrap().expires_in;
+        assert_eq!(left("28530000"), Duration::from_secs(7 * 3600 + 55 * 60 + 30));
+        assert_eq!(left("1500.9"), Duration::from_millis(1500));
+        for over in ["0", "-1", "-28530000", "-0.5", "null", "\"soon\""] {
+            assert_eq!(left(over), Duration::ZERO, "{over}");
+        }
+        let play = Play { expires_in: Duration::from_secs(2), ..Play::default() };
+        assert_eq!(serde_json::to_value(play).unwrap()["expiresIn"], 2000);
+    }
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, seconds) in
+            [("8h0m0s", 28800.0), ("90m", 5400.0), ("1.5h", 5400.0), ("1m30.5s", 90.5), ("500ms", 0.5), ("0s", 0.0)]
+        {
+            assert_eq!(go_duration(text).map(|time| time.as_secs_f64()), Some(seconds), "{text}");
+        }
+        for text in ["", "8", "-1h", "eight hours", "1d", "h", ".h", "1e400h", "99999999999999999999h", "1.1.1s"] {
+            assert_eq!(go_duration(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_task_has_a_status_in_words() {
+        let status = |value: &str| serde_json::from_str::<TaskStatus>(value).unwrap();
+        assert_eq!((status("40"), status("35").word()), (TaskStatus::COMPLETED, "failed"));
+        assert_eq!((status("null").word(), status("{}").word(), status("41").word()), ("none", "none", "unknown"));
+    }
+
+    #[test]
+    fn an_odd_forward_keeps_its_place() {
+        let all: Vec<SavedForward> = serde_json::from_str(
+            r#"[{"kind":"","remotePort":80},{"localPort":70000},"x",{"kind":"remote","localPort":80}]"#,
+        )
+        .unwrap();
+        let known: Vec<bool> = all.iter().map(|one| matches!(one, SavedForward::Known(_))).collect();
+        assert_eq!(known, [true, false, false, true]);
+    }
 
     #[test]
     fn decodes_leniently() {

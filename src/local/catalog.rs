@@ -38,13 +38,13 @@ pub fn find(name: &str) -> Option<&'static Entry> {
 /// How a play refers to what it was started from. An entry that this version no longer has still has its name.
 pub fn reference(name: &str) -> PlaygroundRef {
     let title = find(name).map_or(name, |entry| entry.title);
-    PlaygroundRef { name: name.into(), title: title.into(), owner: String::new() }
+    PlaygroundRef { name: name.into(), title: title.into(), ..PlaygroundRef::default() }
 }
 
 /// A machine as the API shows it.
 pub fn machine(name: &str, users: Vec<MachineUser>) -> Machine {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    Machine { name: name.into(), users, resources: json!({ "cpuCount": processors }) }
+    Machine { name: name.into(), users, resources: json!({ "cpuCount": processors }), no_ssh: false }
 }
 
 impl Entry {

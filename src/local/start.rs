@@ -81,7 +81,7 @@ async fn ask(folders: &Folders, method: Method, path: &'static str) -> Result<Op
     }
     let uri = Uri::builder().scheme("http").authority("localhost").path_and_query(path).build();
     let uri = uri.map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-    let request = http::request(method, uri, None::<&()>)?;
+    let request = http::request(method, uri, None);
     Http::new(Dialer::socket(socket)).send(request, ANSWER).await.map(Some)
 }
 

@@ -333,6 +333,7 @@ impl World {
             State::Stopping | State::Stopped | State::Destroying | State::Destroyed | State::Failed => 0,
             _ => (record.expires_at() - Timestamp::now().as_second()).max(0),
         };
+        let expires_in = Duration::from_secs(expires_in.unsigned_abs());
         let play = wire::Play {
             id: record.id.clone(),
             title: record.title.clone(),

@@ -21,7 +21,8 @@ pub struct Listed {
     playground: PlaygroundRef,
     machines: Vec<ListedMachine>,
     created_at: String,
-    expires_in: i64,
+    /// Seconds.
+    expires_in: u64,
     page_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistent: Option<bool>,
@@ -75,10 +76,10 @@ impl Listed {
                 })
                 .collect(),
             created_at: play.created_at.clone(),
-            expires_in: play.expires_in,
+            expires_in: play.expires_in.as_secs(),
             page_url: play.page_url.clone(),
             persistent: play.persistent,
-            init_tasks: play.init_tasks().map(|(done, total)| InitTasks { done, total }),
+            init_tasks: play.init_progress().map(|(done, total)| InitTasks { done, total }),
             host: host(play),
             connections: connections.iter().filter(|status| status.playground == play.id).cloned().collect(),
             stopped_on_purpose: None,
@@ -121,10 +122,10 @@ pub(crate) fn table(plays: &[Play], connections: &[Status]) -> Vec<String> {
 }
 
 pub(super) fn time_left(play: &Play) -> String {
-    if find::is_down(play) || find::is_gone(play) || play.expires_in <= 0 {
+    if find::is_down(play) || find::is_gone(play) || play.expires_in.is_zero() {
         return String::new();
     }
-    match play.expires_in {
+    match play.expires_in.as_secs() {
         seconds @ ..60 => format!("{seconds}s"),
         seconds @ ..3600 => format!("{}m", seconds / 60),
         seconds => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),

@@ -67,7 +67,7 @@ pub async fn start(app: &App, request: &Start) -> Result<Play> {
     app.tunnels().forget(&play.id);
     app.tunnels().forget(&play.playground.name);
     if let Some(title) = &request.title {
-        play = labs.act(&play.id, &Action::SetTitle { title: title.clone() }).await?;
+        play = labs.act_and_look(&play.id, &Action::SetTitle { title: title.clone() }).await?;
         memory.acted();
     }
     if request.no_wait {
