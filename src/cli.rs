@@ -403,6 +403,9 @@ pub enum Local {
         /// How long machines take to boot.
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
         boot_delay: Duration,
+        /// How long each state of a playground or a machine on its way to another lasts, such as STARTING and STOPPING.
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "20ms")]
+        state_delay: Duration,
         /// The SSH server of its machines.
         #[arg(long, value_enum, default_value_t = Endpoint::Builtin)]
         endpoint: Endpoint,
@@ -418,6 +421,14 @@ pub enum Local {
         /// End after this long without a connection.
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
         idle: Duration,
+        /// Let the account have at most this many tunnels open at once, as the real platform does. Requests for more are
+        /// answered with 429 (rate limited) until the connections of one have ended; 0 refuses all.
+        #[arg(long, value_name = "N")]
+        tunnel_limit: Option<usize>,
+        /// Give every new playground another init task on its first machine, which runs COMMAND by `sh -c` once, after
+        /// the first boot. May be repeated.
+        #[arg(long, value_name = "NAME=COMMAND")]
+        init_task: Vec<crate::local::InitTask>,
     },
     /// Show whether the embedded platform runs, and what it serves.
     Status {

@@ -8,23 +8,28 @@
 //!
 //! - `start`: from outside: is it there, start it, end it.
 //! - `serve`: the process: sockets, one platform a folder, idle end.
-//! - `api`: the calls; `access`: who may call.
-//! - `world`: playgrounds and their states; `record`: what of it is on disk; `catalog`: what can be started;
-//!   `refusal`: what cannot be.
-//! - `tunnels`: WebSockets into machines; `machine`: the machines.
+//! - `api`: the calls; `access`: who may call; `preferences`: the account's; `reply`, `refusal`: the answers.
+//! - `world`: playgrounds, their states and their tasks; `record`: what of it is on disk; `catalog`: what can be
+//!   started; `live`: streams of what happens.
+//! - `tunnels`: WebSockets into machines; `pool`: how many at once; `machine`: the machines.
 
 mod access;
 mod api;
 mod catalog;
 mod command;
+mod live;
 pub mod machine;
+mod pool;
+mod preferences;
 mod record;
 mod refusal;
+mod reply;
 pub mod serve;
 pub mod start;
 mod tunnels;
 mod world;
 
 pub use access::{Credentials, credentials, path_in as credentials_path};
+pub use catalog::InitTask;
 pub use command::command;
 pub use start::{ensure, stop};

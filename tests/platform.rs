@@ -1,6 +1,8 @@
 //! The embedded platform as its clients see it: served in this process, over a Unix socket in a folder of its own.
 #![cfg(unix)]
 
+mod platform_support;
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
@@ -15,8 +17,8 @@ use labctl_ssh_proxy::{
     error::{Error, Kind, Result},
     labs::{
         Labs, TunnelSession,
-        http::{self, Http, Reply, Stream},
-        wire::{Action, CreatePlay, Message, Play, StartTunnel, State},
+        http::{Http, Stream},
+        wire::{Action, Message, Play, StartTunnel, State},
     },
     local::{
         self,
@@ -27,116 +29,12 @@ use labctl_ssh_proxy::{
     settings::Folders,
     tunnel::{Tunnel, text},
 };
+use platform_support::{Platform, folders, messages, quick};
 use ring::digest::{Context, SHA256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixStream},
-    sync::oneshot,
-    task::JoinHandle,
 };
-
-struct Platform {
-    folders: Folders,
-    labs: Labs,
-    stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<Result<()>>,
-    _home: Option<tempfile::TempDir>,
-}
-
-fn folders() -> (tempfile::TempDir, Folders) {
-    // Short, as a socket's path must be.
-    let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
-    let root = home.path().join("r");
-    let folders = Folders { home: home.path().into(), settings: root.join("settings.yaml"), root };
-    (home, folders)
-}
-
-impl Platform {
-    async fn start(options: Options) -> Platform {
-        let (home, folders) = folders();
-        Platform { _home: Some(home), ..Platform::start_in(&folders, options).await }
-    }
-
-    async fn start_in(folders: &Folders, options: Options) -> Platform {
-        let (stop, stopped) = oneshot::channel::<()>();
-        let own = folders.clone();
-        let task = tokio::spawn(async move {
-            let stopped = async { drop(stopped.await) };
-            serve(&own, options, stopped).await
-        });
-        while start::status(folders).await.ok().flatten().is_none() {
-            assert!(!task.is_finished(), "{:?}", task.await);
-            tokio::task::yield_now().await;
-        }
-        let labs = Labs::embedded(Dialer::socket(folders.socket()));
-        Platform { folders: folders.clone(), labs, stop: Some(stop), task, _home: None }
-    }
-
-    async fn end(&mut self) {
-        drop(self.stop.take());
-        (&mut self.task).await.unwrap().unwrap();
-        assert!(!self.folders.socket().exists(), "the socket is removed");
-    }
-
-    async fn create(&self, playground: &str) -> Play {
-        let wish = CreatePlay { playground: playground.into(), ..CreatePlay::default() };
-        self.labs.create_play(&wish).await.unwrap()
-    }
-
-    /// Waits, by live messages, until a play is as it should be.
-    async fn until(&self, id: &str, is: impl Fn(&Play) -> bool) -> Play {
-        let mut live = messages(self.labs.live(id).await.unwrap());
-        loop {
-            let play = self.labs.play(id).await.unwrap();
-            if is(&play) {
-                return play;
-            }
-            live.next().await.expect("live messages go on");
-        }
-    }
-
-    async fn ready(&self, id: &str) -> Play {
-        self.until(id, |play| play.machines.iter().all(|m| play.machine_status(&m.name).unwrap().is_ready())).await
-    }
-
-    async fn state(&self, id: &str, state: State) -> Play {
-        self.until(id, |play| play.state() == Some(&state)).await
-    }
-
-    async fn tunnel(&self, id: &str, machine: &str) -> Result<TunnelSession> {
-        let started = self.labs.start_tunnel(id, machine, "", "").await?;
-        self.labs.log_into_tunnel(&started).await
-    }
-
-    async fn refused(&self, id: &str, action: Action) -> String {
-        let error = self.labs.act(id, &action).await.unwrap_err();
-        assert_eq!(error.kind(), Kind::Refused, "{error}");
-        error.message().to_owned()
-    }
-
-    async fn send(&self, method: &str, path: &str, body: &str) -> Reply {
-        let mut request =
-            http::request(method.parse().unwrap(), format!("http://localhost{path}").parse().unwrap(), None);
-        *request.body_mut() = body.to_owned().into();
-        Http::new(Dialer::socket(self.folders.socket())).send(request, Duration::from_secs(10)).await.unwrap()
-    }
-
-    async fn status_of(&self, method: &str, path: &str, body: &str) -> u16 {
-        let reply = self.send(method, path, body).await;
-        assert!(reply.status.is_success() || !reply.body.is_empty(), "a refusal has words");
-        reply.status.as_u16()
-    }
-}
-
-fn messages(socket: Stream) -> impl futures_util::Stream<Item = Message> + Unpin {
-    tokio_websockets::ClientBuilder::new().take_over(socket).filter_map(|message| {
-        std::future::ready(message.ok().and_then(|m| text(&m).map(|text| serde_json::from_str(&text).unwrap())))
-    })
-}
-
-fn quick() -> Options {
-    Options::default()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_play_lives_through_every_action() {
@@ -148,7 +46,8 @@ async fn a_play_lives_through_every_action() {
     assert_eq!(made.state(), Some(&State::Created));
     assert_eq!(made.machines.iter().map(|m| m.name.as_str()).collect::<Vec<_>>(), ["node-01", "node-02"]);
     assert!(made.machines[0].users.iter().any(|user| user.default));
-    assert!((8 * 3600 - 5..=8 * 3600).contains(&made.expires_in), "{}", made.expires_in);
+    let hours = Duration::from_secs(8 * 3600);
+    assert!((hours - Duration::from_secs(5)..=hours).contains(&made.expires_in), "{:?}", made.expires_in);
 
     let ready = platform.ready(&id).await;
     let states: Vec<&State> = ready.status.as_ref().unwrap().state_events.iter().map(|event| &event.state).collect();
@@ -160,20 +59,23 @@ async fn a_play_lives_through_every_action() {
     {
         assert_eq!(labs.act(&id, &Action::SetTitle { title: title.into() }).await.is_ok(), fits, "{title:?}");
     }
-    let play = labs.act(&id, &Action::MakePersistent).await.unwrap();
-    assert_eq!((play.title.as_str(), play.persistent), ("für Ada", Some(true)));
+    assert!(labs.persistent_plays().await.unwrap().is_empty());
+    let play = labs.act_and_look(&id, &Action::MakePersistent).await.unwrap();
+    assert_eq!(play.title, "für Ada");
     assert_eq!(labs.persistent_plays().await.unwrap().len(), 1);
-    let play = labs.act(&id, &Action::SetMaxPlayTime { minutes: 90 }).await.unwrap();
-    assert!((5390..=5400).contains(&play.expires_in));
+    let play = labs.act_and_look(&id, &Action::SetMaxPlayTime { minutes: 90 }).await.unwrap();
+    let (least, most) = (Duration::from_secs(5390), Duration::from_secs(5400));
+    assert!((least..=most).contains(&play.expires_in));
     assert!(platform.refused(&id, Action::SetMaxPlayTime { minutes: u64::MAX }).await.contains("at most"));
-    let shown: serde_json::Value =
-        serde_json::from_slice(&platform.send("GET", &format!("/plays/{id}"), "").await.body).unwrap();
+    let shown = platform.json("GET", &format!("/plays/{id}"), "").await;
     assert_eq!(shown["maxPlayTime"], "1h30m0s");
+    let left = shown["expiresIn"].as_u64().unwrap();
+    assert!((5_390_000..=5_400_000).contains(&left), "milliseconds: {left}");
 
     // Machines, one by one.
     let machine = || "node-02".to_owned();
     assert!(platform.refused(&id, Action::RestartMachine { machine: machine() }).await.contains("RUNNING"));
-    let play = labs.act(&id, &Action::RebootMachine { machine: machine() }).await.unwrap();
+    let play = labs.act_and_look(&id, &Action::RebootMachine { machine: machine() }).await.unwrap();
     assert_eq!(play.machine_status("node-02").unwrap().state, State::Rebooting);
     assert!(play.machine_status("node-01").unwrap().is_ready(), "the other goes on");
     platform.ready(&id).await;
@@ -192,9 +94,9 @@ async fn a_play_lives_through_every_action() {
 
     // The whole.
     assert!(platform.refused(&id, Action::Restart).await.contains("RUNNING"));
-    let play = labs.act(&id, &Action::Stop).await.unwrap();
+    let play = labs.act_and_look(&id, &Action::Stop).await.unwrap();
     assert_eq!(play.state(), Some(&State::Stopping));
-    assert_eq!(play.expires_in, 0);
+    assert_eq!(play.expires_in, Duration::ZERO);
     assert!(platform.refused(&id, Action::Restart).await.contains("STOPPING"));
     platform.state(&id, State::Stopped).await;
     assert!(platform.refused(&id, Action::Stop).await.contains("STOPPED"));
@@ -204,12 +106,14 @@ async fn a_play_lives_through_every_action() {
 
     let folder = platform.folders.local().join("plays").join(&id);
     assert!(folder.join("node-01").is_dir());
-    let play = labs.act(&id, &Action::Destroy).await.unwrap();
+    let play = labs.act_and_look(&id, &Action::Destroy).await.unwrap();
     assert_eq!(play.state(), Some(&State::Destroying));
     let play = platform.state(&id, State::Destroyed).await;
     assert!(!folder.exists());
     assert_eq!(play.title, "für Ada");
-    assert!(labs.plays().await.unwrap().is_empty());
+    assert_eq!(labs.plays().await.unwrap()[0].state(), Some(&State::Destroyed), "for a while it is shown");
+    assert!(labs.persistent_plays().await.unwrap().is_empty(), "though it was persistent");
+    assert_eq!(start::status(&platform.folders).await.unwrap().unwrap().plays, 0);
     for action in [Action::Destroy, Action::Restart, Action::Stop, Action::MakePersistent] {
         assert!(platform.refused(&id, action).await.contains("DESTROYED"));
     }
@@ -230,8 +134,11 @@ async fn live_messages_tell_each_change_up_to_the_end() {
     let all: Vec<Message> = messages(live).collect().await;
     let mut last = None;
     for message in all {
-        let Message::Status { status } = message else { panic!("{message:?}") };
-        last = Some(status);
+        match message {
+            Message::Status { status } => last = Some(status),
+            Message::Task { .. } => {}
+            Message::Other => panic!("{message:?}"),
+        }
     }
     let events = last.unwrap().state_events;
     assert_eq!(events.last().unwrap().state, State::Destroyed);
@@ -556,16 +463,6 @@ async fn it_ends_when_nobody_has_been_there_for_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_play_whose_time_is_up_stops() {
-    let mut platform = Platform::start(quick()).await;
-    let id = platform.create("shell").await.id;
-    platform.ready(&id).await;
-    platform.labs.act(&id, &Action::SetMaxPlayTime { minutes: 0 }).await.unwrap();
-    platform.state(&id, State::Stopped).await;
-    platform.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_requests_are_refused_in_words() {
     let mut platform = Platform::start(quick()).await;
     let id = platform.create("shell").await.id;
@@ -606,7 +503,7 @@ async fn bad_requests_are_refused_in_words() {
     assert_eq!((&port["url"], &port["access"]), (&"http://localhost:8080".into(), &"private".into()));
     let path = format!("{play}/ports/{}", port["id"].as_str().unwrap());
     assert_eq!(platform.status_of("DELETE", &path, "").await, 204);
-    assert_eq!(platform.labs.catalog().await.unwrap().len(), 2);
+    assert_eq!(platform.labs.catalog().await.unwrap().len(), 5);
     assert_eq!(platform.labs.catalog_entry("duo").await.unwrap().machines.len(), 2);
     assert_eq!(platform.labs.me().await.unwrap().id, "local");
     platform.end().await;

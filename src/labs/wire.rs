@@ -318,6 +318,15 @@ pub struct TaskDetails {
     /// What that run complained of.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stderr: String,
+    /// The start of that run, RFC 3339.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub last_run_at: String,
+    /// The duration of that run, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_duration_ms: Option<u64>,
+    /// Set where the machine was not asked, as while it boots: the row is what the platform last knew.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub control_plane_only: bool,
 }
 
 /// A catalogue entry.
@@ -397,6 +406,10 @@ pub enum Action {
     StopMachine { machine: String },
     #[serde(rename = "machine.restart")]
     RestartMachine { machine: String },
+    #[serde(rename = "machine.console.list")]
+    ListConsoles { machine: String },
+    #[serde(rename = "machine.console.read")]
+    ReadConsole { machine: String, console: String },
 }
 
 impl Action {
@@ -407,7 +420,9 @@ impl Action {
             | Action::Destroy
             | Action::MakePersistent
             | Action::SetTitle { .. }
-            | Action::SetMaxPlayTime { .. } => true,
+            | Action::SetMaxPlayTime { .. }
+            | Action::ListConsoles { .. }
+            | Action::ReadConsole { .. } => true,
             Action::Restart
             | Action::RebootMachine { .. }
             | Action::StopMachine { .. }
@@ -487,6 +502,76 @@ impl From<serde_json::Value> for SavedForward {
             Some(Err(_)) | None => SavedForward::Odd(value),
         }
     }
+}
+
+/// The answer to [`Action::ListConsoles`].
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
+pub struct Consoles {
+    /// A name for each boot.
+    pub consoles: Vec<String>,
+}
+
+/// The answer to [`Action::ReadConsole`].
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
+pub struct Console {
+    /// Everything that the machine has written to its console in that boot.
+    pub content: String,
+}
+
+/// `POST /plays/{id}/journals`; the answer is a [`Conn`].
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
+pub struct ReadJournal {
+    /// The machine; empty for the first one.
+    pub machine: String,
+    /// Only this systemd unit's lines; empty for all.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// Number of past lines to begin with; zero for the platform's default.
+    #[serde(skip_serializing_if = "is_zero_lines")]
+    pub lines: u64,
+    /// Only lines that are not older than this, as journalctl takes it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub since: String,
+    /// Only lines that are not newer than this.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub until: String,
+    /// Only lines after this journal cursor.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cursor: String,
+}
+
+fn is_zero_lines(lines: &u64) -> bool {
+    *lines == 0
+}
+
+/// A message of a journal's stream.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", default)]
+pub struct JournalChunk {
+    /// Lines of the journal.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stdout: String,
+    /// Complaints of journalctl.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub stderr: String,
+    /// Set in the last message.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub eof: bool,
+}
+
+/// A port that something on a machine listens on: `POST /plays/{id}/ports/scan`.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(default)]
+pub struct ScannedPort {
+    /// The machine.
+    pub machine: String,
+    /// The port.
+    pub number: u16,
+    /// `HTTP`, `HTTPS`, or another.
+    pub protocol: String,
 }
 
 /// The answer to `POST /plays/{id}/conns`.
@@ -690,7 +775,8 @@ mod tests {
 
     #[test]
     fn what_is_left_is_in_milliseconds() {
-        let left = |value: &str| serde_json::from_str::<Play>(&format!(r#"{{"expiresIn":{value}}}"#)).unwrap().expires_in;
+        let left =
+            |value: &str| serde_json::from_str::<Play>(&format!(r#"{{"expiresIn":{value}}}"#)).unwrap().expires_in;
         assert_eq!(left("28530000"), Duration::from_secs(7 * 3600 + 55 * 60 + 30));
         assert_eq!(left("1500.9"), Duration::from_millis(1500));
         for over in ["0", "-1", "-28530000", "-0.5", "null", "\"soon\""] {

@@ -1,42 +1,30 @@
 //! The platform's API: one route a call.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures_util::SinkExt;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode, body::Incoming, header};
+use hyper::{HeaderMap, Method, Request, StatusCode, body::Incoming, header};
 use russh::keys::PublicKey;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::{
-    sync::watch,
-    time::{interval, timeout},
-};
-use tokio_websockets::{Limits, Message, ServerBuilder};
 
-use crate::labs::{
-    http::Stream,
-    wire::{self, Action, CreatePlay, StartTunnel, State, Status},
-};
+use crate::labs::wire::{self, Action, CreatePlay, ReadJournal, StartTunnel};
 
 use super::{
-    access::{Names, Sessions, USER, random},
-    catalog,
+    access::{Names, Sessions, USER, random, same},
+    catalog, live,
+    pool::Pool,
+    preferences::Preferences,
     record::{Port, PortForward, Record},
     refusal::{Answer, Refusal, no_entry, no_machine},
+    reply::{Reply, nothing, ok, read, refused, text, unreadable, values},
     tunnels,
-    world::World,
+    world::{Wishes, World},
 };
 
-/// No request of the API is near this.
-const MAX_BODY: usize = 1024 * 1024;
 /// Saved port forwards, and exposed ports, of one play.
 const MAX_RECORDS: usize = 100;
-/// How often a stream of live messages is pinged.
-const PING_EVERY: Duration = Duration::from_secs(30);
-/// How long a slow reader of live messages may take for one.
-const SEND_TIME: Duration = Duration::from_secs(10);
+/// Kinds of playgrounds besides the official ones that clients ask for. There are none here.
+const FILTERS: [&str; 5] = ["my-custom", "recent", "popular", "community", "base"];
 
 /// The API's server.
 pub struct Api {
@@ -46,7 +34,12 @@ pub struct Api {
     pub hold: Duration,
     /// Who may come in by the port; there is none without it.
     pub port: Option<Door>,
-    conns_key: String,
+    /// The tunnels that may be open at once.
+    pub pool: Arc<Pool>,
+    /// The account's preferences.
+    pub preferences: Preferences,
+    /// What makes the addresses of streams secret.
+    pub streams_key: String,
 }
 
 /// What is asked of those who come in by the port.
@@ -66,28 +59,14 @@ pub enum Way {
     Port,
 }
 
-type Reply = Response<Full<Bytes>>;
-
 impl Api {
-    /// The API over `world`.
-    pub fn new(world: Arc<World>, hold: Duration, port: Option<Door>) -> Api {
-        Api { world, hold, port, conns_key: random(16) }
-    }
-
     /// Answers a request. `guard` is held as long as anything that the request began, such as a tunnel, goes on.
     pub async fn answer<G>(&self, way: Way, request: Request<Incoming>, guard: G) -> Reply
     where
         G: Send + 'static,
     {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let reply = self.route(way, request, guard).await.unwrap_or_else(|refusal| {
-            let mut reply = text(refusal.status, &refusal.words);
-            if refusal.status == StatusCode::UNAUTHORIZED {
-                let realm = header::HeaderValue::from_static("Basic realm=\"labctl-ssh-proxy\"");
-                reply.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
-            }
-            reply
-        });
+        let reply = self.route(way, request, guard).await.unwrap_or_else(|refusal| refused(&refusal));
         // Some paths are secrets.
         let shown = path.split('/').take(4).filter(|part| part.len() <= 24).collect::<Vec<_>>().join("/");
         log::debug!("{method} {shown}: {}", reply.status());
@@ -106,16 +85,20 @@ impl Api {
         // These have secrets of their own.
         if let Some(target) = path.strip_prefix("/tunnels/") {
             let token = tunnels::token(&headers).unwrap_or_default();
-            let gate = self.world.gate_of_token(token).ok_or_else(|| {
+            let (gate, session) = self.world.gate_of_token(token).ok_or_else(|| {
                 Refusal::new(StatusCode::UNAUTHORIZED, "the tunnel's token is wrong, or its machine was stopped since")
             })?;
-            return tunnels::open(&gate, target, &mut request, guard).await;
+            let hold = (guard, self.pool.connect(session));
+            return tunnels::open(&gate, target, &mut request, hold).await;
         }
         if let Some(login) = path.strip_prefix("/login/") {
             return self.log_in(login);
         }
         if let Some(conn) = path.strip_prefix("/conns/") {
             return self.live(conn, &mut request, guard);
+        }
+        if let Some(journal) = path.strip_prefix("/journals/") {
+            return self.journal(journal, &mut request, guard);
         }
         // On the real platform the API lives below /api.
         let path = path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(&path);
@@ -127,17 +110,28 @@ impl Api {
         let query = request.uri().query().unwrap_or_default().to_owned();
         let world = &self.world;
         match (method.as_str(), segments.as_slice()) {
-            ("GET", ["plays"]) => Ok(ok(&world.list(query.split('&').any(|pair| pair == "persistent=true")))),
-            ("POST", ["plays"]) => Ok(ok(&world.create(&new_play(request).await?).await?)),
+            ("GET", ["plays"]) if values(&query, "persistent") == ["true"] => Ok(ok(&world.kept())),
+            ("GET", ["plays"]) => Ok(ok(&world.recent())),
+            ("POST", ["plays"]) => Ok(ok(&world.create(new_play(request).await?).await?)),
             ("GET", ["plays", id]) => Ok(ok(&world.get(id)?)),
-            ("POST", ["plays", id, "actions"]) => {
-                let action: Action = read(request).await?;
-                Ok(ok(&world.act(id, action)?))
-            }
+            ("POST", ["plays", id, "actions"]) => match read(request).await? {
+                Action::ListConsoles { machine } => Ok(ok(&world.consoles(id, &machine)?)),
+                Action::ReadConsole { machine, console } => {
+                    Ok(ok(&wire::Console { content: world.console(id, &machine, &console)? }))
+                }
+                action => Ok(ok(&world.act(id, action)?)),
+            },
             ("POST", ["plays", id, "conns"]) => {
                 world.watch(id)?;
-                let base = world.base().replacen("http", "ws", 1);
-                Ok(ok(&wire::Conn { url: format!("{base}/conns/{id}-{}", self.conns_key) }))
+                Ok(ok(&self.stream_at(&format!("conns/{id}-{}", self.streams_key))))
+            }
+            ("GET", ["plays", id, "tasks"]) => Ok(ok(&world.tasks(id, &values(&query, "machine"))?)),
+            ("POST", ["plays", id, "journals"]) => {
+                let wish: ReadJournal = read(request).await?;
+                check_journal(&wish)?;
+                world.journal(id, &wish.machine, wish.lines)?;
+                let (key, machine, lines) = (&self.streams_key, &wish.machine, wish.lines);
+                Ok(ok(&self.stream_at(&format!("journals/{key}/{id}/{lines}/{machine}"))))
             }
             ("POST", ["plays", id, "tunnels"]) => {
                 let wish: StartTunnel = read(request).await?;
@@ -172,14 +166,26 @@ impl Api {
                 }
                 Ok(nothing(StatusCode::NO_CONTENT))
             }),
-            ("GET", ["playgrounds"]) => {
-                let entries = catalog::CATALOG.iter().map(|entry| entry.shown(world.base()));
-                Ok(ok(&entries.collect::<Vec<_>>()))
+            ("POST", ["plays", id, "ports", "scan"]) => {
+                let machine = values(&query, "machine").first().copied();
+                Ok(ok(&world.scan(id, machine).await?))
             }
+            // There are no web terminals here, so the list of them is empty and none can be made.
+            ("GET", ["plays", id, "shells"]) => world.read(id, |_| Ok(ok(&json!([])))),
+            ("POST", ["plays", _, "shells"]) => {
+                Err(Refusal::not_here("this platform has no web terminals: use ssh instead"))
+            }
+            ("DELETE", ["plays", id, "shells", _]) => world.read(id, |_| Err(Refusal::not_found("no such shell"))),
+            ("GET", ["playgrounds"]) => Ok(ok(&playgrounds(&values(&query, "filter"), world.base())?)),
             ("GET", ["playgrounds", name]) => {
                 Ok(ok(&catalog::find(name).ok_or_else(|| no_entry(name))?.shown(world.base())))
             }
-            ("GET", ["auth", "me"]) => Ok(ok(&wire::Me { id: USER.into(), ..wire::Me::default() })),
+            ("GET", ["auth", "me"]) => Ok(ok(&self.me())),
+            ("PATCH", ["account", "preferences"]) => {
+                let wish: Preference = read(request).await?;
+                self.preferences.choose_region(&wish.region)?;
+                Ok(ok(&self.me()))
+            }
             ("POST", ["sessions"]) => Ok(ok(&self.door()?.sessions.begin(world.base())?)),
             ("GET", ["sessions", id]) => Ok(ok(&self.door()?.sessions.look(id, &headers)?)),
             ("DELETE", ["sessions", id]) => {
@@ -187,8 +193,16 @@ impl Api {
                 Ok(nothing(StatusCode::NO_CONTENT))
             }
             ("GET", ["confirm", id]) => self.confirm(id, &headers),
-            (method, _) => Err(not_found(&format!("nothing answers {method} {path} here"))),
+            (method, _) => Err(Refusal::not_found(format!("nothing answers {method} {path} here"))),
         }
+    }
+
+    fn me(&self) -> wire::Me {
+        wire::Me { id: USER.into(), preferred_region: self.preferences.region(), ..wire::Me::default() }
+    }
+
+    fn stream_at(&self, path: &str) -> wire::Conn {
+        wire::Conn { url: format!("{}/{path}", self.world.base().replacen("http", "ws", 1)) }
     }
 
     /// Logins are for the port: on the socket there is nothing to log into.
@@ -219,12 +233,12 @@ impl Api {
     }
 
     fn log_in(&self, login: &str) -> Answer<Reply> {
-        let gate = self.world.gate_of_login(login);
-        let gate = gate.ok_or_else(|| not_found("this login has run out, or its machine was stopped since"))?;
+        let token = self.world.token_of_login(login);
+        let token = token.ok_or_else(|| not_found("this login has run out, or its machine was stopped since"))?;
         let mut reply = text(StatusCode::OK, "Logged in.");
         let secure = if self.world.base().starts_with("https:") { "; Secure" } else { "" };
-        let cookie = format!("{}={}; Path=/; HttpOnly; SameSite=Strict{secure}", tunnels::COOKIE, gate.token());
-        // The token is hexadecimal.
+        let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Strict{secure}", tunnels::COOKIE);
+        // The token is hexadecimal, with a dot.
         let cookie = cookie.parse().map_err(|_| not_found("no such login"))?;
         reply.headers_mut().insert(header::SET_COOKIE, cookie);
         reply.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
@@ -232,44 +246,53 @@ impl Api {
     }
 
     async fn start_tunnel(&self, id: &str, wish: &StartTunnel) -> Answer<wire::Tunnel> {
-        let wrong = |words: String| Refusal::new(StatusCode::BAD_REQUEST, words);
-        let user = self.world.read(id, |record| {
-            let machine = match wish.machine.as_str() {
-                "" => record.machines.first(),
-                name => record.machines.iter().find(|machine| machine.name == name),
-            };
-            let machine = machine.ok_or_else(|| no_machine(record, &wish.machine))?;
-            let shown = catalog::machine(&machine.name, machine.users.clone());
-            let user = if wish.ssh_user.is_empty() { shown.default_user() } else { &wish.ssh_user };
-            if !machine.users.iter().any(|known| known.name == user) {
-                return Err(wrong(format!("machine {} has no user {user}", machine.name)));
-            }
-            Ok(user.to_owned())
-        })?;
+        let user = self.world.read(id, |record| user_of_tunnel(record, wish))?;
         let key = match wish.ssh_pub_key.trim() {
             "" => None,
-            line => Some(PublicKey::from_openssh(line).map_err(|e| wrong(format!("sshPubKey is no public key: {e}")))?),
+            line => Some(
+                PublicKey::from_openssh(line)
+                    .map_err(|e| Refusal::bad_request(format!("sshPubKey is no public key: {e}")))?,
+            ),
         };
+        let seat = self.pool.take()?;
         let gate = self.world.gate(id, &wish.machine, self.hold).await?;
         if let Some(key) = key {
             gate.machine().authorize(&user, &key)?;
         }
         let base = self.world.base();
-        Ok(wire::Tunnel { url: base.to_owned(), login_url: format!("{base}/login/{}", gate.new_login()) })
+        Ok(wire::Tunnel { url: base.to_owned(), login_url: format!("{base}/login/{}", gate.new_login(seat.keep())) })
     }
 
-    /// Live messages: a play's status now, and at each change.
+    /// Live messages of a play.
     fn live<G: Send + 'static>(&self, conn: &str, request: &mut Request<Incoming>, guard: G) -> Answer<Reply> {
         let unknown = || not_found("no such connection");
         let (id, key) = conn.split_once('-').ok_or_else(unknown)?;
-        if !super::access::same(key, &self.conns_key) {
+        if !same(key, &self.streams_key) {
             return Err(unknown());
         }
-        let changed = self.world.watch(id)?;
+        let live = self.world.live(id)?;
         let (answer, upgraded) = tunnels::upgrade(request)?;
         tokio::spawn(async move {
             if let Some(socket) = upgraded.await {
-                tell(socket, changed).await;
+                live::tell(socket, live).await;
+            }
+            drop(guard);
+        });
+        Ok(answer)
+    }
+
+    /// The journal of a machine: `<key>/<id>/<lines>/<machine>`.
+    fn journal<G: Send + 'static>(&self, path: &str, request: &mut Request<Incoming>, guard: G) -> Answer<Reply> {
+        let unknown = || not_found("no such journal");
+        let [key, id, lines, machine] = path.split('/').collect::<Vec<_>>()[..] else { return Err(unknown()) };
+        if !same(key, &self.streams_key) {
+            return Err(unknown());
+        }
+        let journal = self.world.journal(id, machine, lines.parse().map_err(|_| unknown())?)?;
+        let (answer, upgraded) = tunnels::upgrade(request)?;
+        tokio::spawn(async move {
+            if let Some(socket) = upgraded.await {
+                live::stream(socket, journal).await;
             }
             drop(guard);
         });
@@ -277,40 +300,58 @@ impl Api {
     }
 }
 
-async fn tell(socket: Stream, mut changed: watch::Receiver<Status>) {
-    use futures_util::StreamExt;
-    let mut ws = ServerBuilder::new().limits(Limits::default().max_payload_len(Some(4096))).serve(socket);
-    let mut ping = interval(PING_EVERY);
-    ping.tick().await;
-    changed.mark_changed();
-    loop {
-        let message = tokio::select! {
-            more = changed.changed() => {
-                if more.is_err() {
-                    break;
-                }
-                let status = changed.borrow_and_update().clone();
-                Message::text(json!({ "kind": "status", "status": status }).to_string())
-            }
-            said = ws.next() => match said {
-                Some(Ok(message)) if !message.is_close() => continue,
-                Some(Ok(_) | Err(_)) | None => break,
-            },
-            _ = ping.tick() => Message::ping(""),
-        };
-        if !matches!(timeout(SEND_TIME, ws.send(message)).await, Ok(Ok(()))) {
-            break;
-        }
-        let gone = changed.borrow().state_events.last().is_some_and(|event| event.state == State::Destroyed);
-        if gone && !changed.has_changed().unwrap_or(false) {
-            break;
-        }
-    }
-    let _ = timeout(Duration::from_secs(1), ws.close()).await;
+/// `PATCH /account/preferences`.
+#[derive(Deserialize)]
+struct Preference {
+    region: String,
 }
 
-/// The catalogue name of a new play. What would change the entry itself is not done here, and so not accepted.
-async fn new_play(request: Request<Incoming>) -> Answer<String> {
+/// The catalogue, or one of the other kinds of playgrounds.
+fn playgrounds(filter: &[&str], base: &str) -> Answer<Vec<Value>> {
+    match filter {
+        [] => Ok(catalog::CATALOG.iter().map(|entry| entry.shown(base)).collect()),
+        [kind] if FILTERS.contains(kind) => Ok(Vec::new()),
+        kinds => Err(Refusal::bad_request(format!(
+            "no filter is called {}; there are {}",
+            kinds.join(" or "),
+            FILTERS.join(", ")
+        ))),
+    }
+}
+
+/// The user whom a tunnel lets in.
+fn user_of_tunnel(record: &Record, wish: &StartTunnel) -> Answer<String> {
+    let machine = match wish.machine.as_str() {
+        "" => record.machines.first(),
+        name => record.machine(name),
+    };
+    let machine = machine.ok_or_else(|| no_machine(record, &wish.machine))?;
+    if machine.no_ssh && !(wish.ssh_user.is_empty() && wish.ssh_pub_key.trim().is_empty()) {
+        // The platform's own words.
+        return Err(Refusal::bad_request("Machine does not allow SSH access"));
+    }
+    let shown = catalog::machine(&machine.name, machine.users.clone(), machine.no_ssh);
+    let user = if wish.ssh_user.is_empty() { shown.default_user() } else { &wish.ssh_user };
+    if !machine.users.iter().any(|known| known.name == user) {
+        return Err(Refusal::bad_request(format!("machine {} has no user {user}", machine.name)));
+    }
+    Ok(user.to_owned())
+}
+
+/// A machine here has no systemd: its journal has no units and no cursors, and its lines are few.
+fn check_journal(wish: &ReadJournal) -> Answer<()> {
+    let given = [("unit", &wish.unit), ("since", &wish.since), ("until", &wish.until), ("cursor", &wish.cursor)];
+    match given.iter().find(|(_, value)| !value.is_empty()) {
+        None => Ok(()),
+        Some((name, _)) => {
+            let words = format!("the journal of a machine here cannot be read by {name}: its machines have no systemd");
+            Err(Refusal::not_here(words))
+        }
+    }
+}
+
+/// The wishes for a new play. What would change the catalogue entry itself is not done here, and so not accepted.
+async fn new_play(request: Request<Incoming>) -> Answer<Wishes> {
     let wish: serde_json::Map<String, Value> = read(request).await?;
     for key in ["machines", "tabs", "networks", "initTasks"] {
         let given = match wish.get(key) {
@@ -321,11 +362,20 @@ async fn new_play(request: Request<Incoming>) -> Answer<String> {
         };
         if given {
             let words = format!("this platform starts playgrounds as they are in its catalogue, without other {key}");
-            return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
+            return Err(Refusal::bad_request(words));
         }
     }
+    let init_conditions = match wish.get("initConditions") {
+        None | Some(Value::Null) => BTreeMap::new(),
+        Some(choices) => BTreeMap::deserialize(choices).map_err(|e| unreadable(&e))?,
+    };
     let wish = CreatePlay::deserialize(Value::Object(wish)).map_err(|e| unreadable(&e))?;
-    Ok(wish.playground)
+    let (playground, safety_disclaimer_consent) = (wish.playground, wish.safety_disclaimer_consent);
+    Ok(Wishes { playground, init_conditions, safety_disclaimer_consent })
+}
+
+fn not_found(words: &str) -> Refusal {
+    Refusal::not_found(words)
 }
 
 fn check_machine(record: &Record, name: &str) -> Answer<()> {
@@ -346,7 +396,7 @@ fn expose(record: &mut Record, wish: Port) -> Answer<Port> {
     check_machine(record, &wish.machine)?;
     check_room(record.ports.len())?;
     if wish.number == 0 {
-        return Err(Refusal::new(StatusCode::BAD_REQUEST, "there is no port 0"));
+        return Err(Refusal::bad_request("there is no port 0"));
     }
     let scheme = if wish.tls { "https" } else { "http" };
     let port = Port {
@@ -359,53 +409,4 @@ fn expose(record: &mut Record, wish: Port) -> Answer<Port> {
     };
     record.ports.push(port.clone());
     Ok(port)
-}
-
-/// The JSON body of a request.
-async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> {
-    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|e| {
-        if e.is::<http_body_util::LengthLimitError>() {
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {MAX_BODY} bytes"))
-        } else {
-            Refusal::new(StatusCode::BAD_REQUEST, format!("the request broke off: {e}"))
-        }
-    })?;
-    serde_json::from_slice(&body.to_bytes()).map_err(|e| unreadable(&e))
-}
-
-fn unreadable(error: &serde_json::Error) -> Refusal {
-    Refusal::new(StatusCode::BAD_REQUEST, format!("the request is not what this call takes: {error}"))
-}
-
-fn not_found(words: &str) -> Refusal {
-    Refusal::new(StatusCode::NOT_FOUND, words)
-}
-
-/// A JSON answer.
-pub fn ok(value: &impl Serialize) -> Reply {
-    match serde_json::to_vec(value) {
-        Ok(json) => {
-            let mut reply = Response::new(Full::from(json));
-            let kind = header::HeaderValue::from_static("application/json");
-            reply.headers_mut().insert(header::CONTENT_TYPE, kind);
-            reply
-        }
-        Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot write the answer: {e}")),
-    }
-}
-
-/// An answer for people.
-pub fn text(status: StatusCode, words: &str) -> Reply {
-    let mut reply = Response::new(Full::from(format!("{words}\n")));
-    *reply.status_mut() = status;
-    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
-    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
-    reply.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
-    reply
-}
-
-fn nothing(status: StatusCode) -> Reply {
-    let mut reply = Response::new(Full::default());
-    *reply.status_mut() = status;
-    reply
 }

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use crate::{
     app::App,
     cli::{self, Local},
-    error::Result,
+    error::{Error, Kind, Result},
     notice, out,
 };
 
 use super::{
-    credentials, credentials_path,
+    InitTask, credentials, credentials_path,
     machine::Endpoint,
     serve::{self, Options, serve_and_tell},
     start,
@@ -22,7 +22,7 @@ use super::{
 /// When the platform cannot run, or another one runs in the same folder.
 pub async fn command(app: &App, command: Local) -> Result<()> {
     match command {
-        Local::Serve { boot_delay, endpoint, listen, public_url, hold, idle } => {
+        Local::Serve { boot_delay, state_delay, endpoint, listen, public_url, hold, idle, tunnel_limit, init_task } => {
             let endpoint = match endpoint {
                 cli::Endpoint::Builtin => Endpoint::Russh,
                 cli::Endpoint::Sshd => Endpoint::Sshd,
@@ -39,7 +39,18 @@ pub async fn command(app: &App, command: Local) -> Result<()> {
                 }
                 notice::line("Its playgrounds are processes of yours: they isolate nothing. Ctrl-C stops it.");
             };
-            let options = Options { boot_delay, hold, endpoint, listen, public_url, idle };
+            let options = Options {
+                boot_delay,
+                state_delay,
+                hold,
+                endpoint,
+                listen,
+                public_url,
+                idle,
+                tunnel_limit,
+                init_tasks: init_task,
+            };
+            check_names(&options.init_tasks)?;
             serve_and_tell(&app.folders, options, tell, serve::signals()?).await
         }
         Local::Status { json } => {
@@ -59,5 +70,14 @@ pub async fn command(app: &App, command: Local) -> Result<()> {
             true => out::line("The embedded platform is stopped; its playgrounds are kept."),
             false => out::line("The embedded platform was not running."),
         },
+    }
+}
+
+/// Tasks go by their names, so each has one of its own.
+fn check_names(tasks: &[InitTask]) -> Result<()> {
+    let twice = |(index, task): &(usize, &InitTask)| tasks[..*index].iter().any(|other| other.name == task.name);
+    match tasks.iter().enumerate().find(twice) {
+        None => Ok(()),
+        Some((_, task)) => Err(Error::new(Kind::Usage, format!("two init tasks are called {}", task.name))),
     }
 }

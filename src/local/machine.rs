@@ -11,6 +11,7 @@
 //! - `sftp`: the SFTP subsystem.
 //! - `forward`: TCP and Unix sockets in both directions, and the agent.
 //! - `sshd`: the system's OpenSSH instead of all that.
+//! - `script`: commands without a client; `scan`: what programs listen on.
 //! - `account`, `processes`: whose shell, and how everything that was started ends.
 
 mod account;
@@ -18,6 +19,8 @@ mod channel;
 mod connection;
 mod forward;
 mod processes;
+mod scan;
+mod script;
 mod session;
 mod sftp;
 mod sshd;
@@ -48,6 +51,9 @@ use crate::{
     files,
     labs::wire::MachineUser,
 };
+
+pub use scan::protocol;
+pub use script::Outcome;
 
 use account::Account;
 use processes::Processes;

@@ -7,9 +7,11 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -18,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Kind, Result},
     files,
-    labs::wire::{Condition, MachineStatus, MachineUser, State, StateEvent, Status},
+    labs::wire::{Condition, MachineStatus, MachineUser, State, StateEvent, Status, TaskDetails, TaskStatus},
     target::is_id,
 };
 
@@ -47,12 +49,25 @@ pub struct Record {
     pub started_at: i64,
     /// How long it may run.
     pub max_play_minutes: u64,
-    /// Whether its owner has asked for it to be kept.
+    /// Whether its owner has asked for it to be kept at its end.
     pub persistent: bool,
+    /// Whether it is erased at its end unless it is persistent. Records of older versions lack this: those versions
+    /// promised that every playground would merely be stopped.
+    #[serde(default)]
+    pub erased_at_end: bool,
+    /// The choices of its start, for a playground that has any.
+    #[serde(default)]
+    pub init_conditions: BTreeMap<String, String>,
+    /// Consent to the safety disclaimer, as its start sent it.
+    #[serde(default)]
+    pub safety_disclaimer_consent: bool,
     /// Its states and its machines'.
     pub status: Status,
     /// Its machines and who is on them.
     pub machines: Vec<MachineRecord>,
+    /// The tasks that prepare it, with what came of them.
+    #[serde(default)]
+    pub tasks: Vec<TaskDetails>,
     /// Saved port forwards.
     pub port_forwards: Vec<PortForward>,
     /// Exposed ports.
@@ -66,6 +81,9 @@ pub struct MachineRecord {
     pub name: String,
     /// Who can log in.
     pub users: Vec<MachineUser>,
+    /// Whether it has no SSH server.
+    #[serde(default)]
+    pub no_ssh: bool,
 }
 
 /// A port forward that its owner wants remembered. The platform does nothing with it.
@@ -161,14 +179,40 @@ impl Record {
     }
 
     /// The status of a new play's machines.
-    pub fn new_machines(names: &[&str]) -> Vec<MachineStatus> {
-        let status = |name: &&str| MachineStatus { name: (*name).into(), state: State::Created, conditions: vec![] };
-        names.iter().map(status).collect()
+    pub fn new_machines(machines: &[MachineRecord]) -> Vec<MachineStatus> {
+        let status = |machine: &MachineRecord| MachineStatus {
+            name: machine.name.clone(),
+            state: State::Created,
+            conditions: vec![],
+        };
+        machines.iter().map(status).collect()
     }
 
-    /// When its time is up, in seconds since 1970.
-    pub fn expires_at(&self) -> i64 {
-        self.started_at.saturating_add(i64::try_from(self.max_play_minutes).unwrap_or(i64::MAX).saturating_mul(60))
+    /// The record of a machine.
+    pub fn machine(&self, name: &str) -> Option<&MachineRecord> {
+        self.machines.iter().find(|machine| machine.name == name)
+    }
+
+    /// Puts the running tasks of `machine`, or of all machines, back to where they were before they began: nothing came
+    /// of them, and they run again at the next boot. Returns them.
+    pub fn reset_tasks(&mut self, machine: Option<&str>) -> Vec<TaskDetails> {
+        let running = |task: &&mut TaskDetails| {
+            task.task.status == TaskStatus::RUNNING && machine.is_none_or(|machine| task.machine == machine)
+        };
+        let reset = |task: &mut TaskDetails| {
+            task.task.status = TaskStatus::CREATED;
+            task.task.version += 1;
+            task.clone()
+        };
+        self.tasks.iter_mut().filter(running).map(reset).collect()
+    }
+
+    /// The time until its end, while it runs.
+    pub fn time_left(&self) -> Duration {
+        let minutes = i64::try_from(self.max_play_minutes).unwrap_or(i64::MAX);
+        let end = self.started_at.saturating_add(minutes.saturating_mul(60)).saturating_mul(1000);
+        let left = end.saturating_sub(Timestamp::now().as_millisecond());
+        Duration::from_millis(u64::try_from(left).unwrap_or_default())
     }
 
     /// Writes it into its folder below `plays`.
@@ -225,6 +269,7 @@ pub fn load(plays: &Path) -> Result<Vec<Record>> {
                 _ => {
                     record.enter(State::Stopped, false);
                     record.enter_machines(&State::Stopped);
+                    record.reset_tasks(None);
                     record.save(plays)?;
                 }
             }
@@ -275,10 +320,16 @@ fn unlock(folder: &Path) -> io::Result<()> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
-    use super::{Direction, PortForward, Record, erase, load, now};
-    use crate::labs::wire::{State, Status};
+    use super::{Direction, MachineRecord, PortForward, Record, erase, load, now};
+    use crate::labs::wire::{State, Status, Task, TaskDetails, TaskStatus};
 
     pub fn record(id: &str) -> Record {
+        let machines = vec![MachineRecord { name: "shell-01".into(), users: vec![], no_ssh: false }];
+        let task = |name: &str, status| TaskDetails {
+            task: Task { name: name.into(), init: true, status, version: 3, ..Task::default() },
+            machine: "shell-01".into(),
+            ..TaskDetails::default()
+        };
         let mut record = Record {
             id: id.into(),
             playground: "shell".into(),
@@ -289,8 +340,12 @@ mod tests {
             started_at: 0,
             max_play_minutes: 5,
             persistent: true,
-            status: Status { machines: Record::new_machines(&["shell-01"]), ..Status::default() },
-            machines: vec![super::MachineRecord { name: "shell-01".into(), users: vec![] }],
+            erased_at_end: true,
+            init_conditions: Default::default(),
+            safety_disclaimer_consent: true,
+            status: Status { machines: Record::new_machines(&machines), ..Status::default() },
+            machines,
+            tasks: vec![task("done", TaskStatus::COMPLETED), task("begun", TaskStatus::RUNNING)],
             port_forwards: vec![PortForward {
                 kind: Direction::Local,
                 machine: "shell-01".into(),
@@ -316,7 +371,23 @@ mod tests {
         assert_eq!(*back.state(), State::Stopped);
         assert_eq!((back.title.as_str(), back.persistent, back.port_forwards.len()), ("mine", true, 1));
         assert!(!back.status.machines[0].is_ready());
+        let tasks: Vec<_> = back.tasks.iter().map(|task| (task.task.status, task.task.version)).collect();
+        assert_eq!(tasks, [(TaskStatus::COMPLETED, 3), (TaskStatus::CREATED, 4)], "what was cut off runs again");
         assert_eq!(load(folder.path()).unwrap().remove(0).status.state_events.len(), 2, "once");
+    }
+
+    #[test]
+    fn a_record_of_an_older_version_is_stopped_at_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        record(ID).save(folder.path()).unwrap();
+        let path = super::file_of(folder.path(), ID);
+        let mut old: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        for key in ["erasedAtEnd", "tasks", "initConditions", "safetyDisclaimerConsent"] {
+            assert!(old.as_object_mut().unwrap().remove(key).is_some(), "{key}");
+        }
+        fs::write(&path, old.to_string()).unwrap();
+        let back = load(folder.path()).unwrap().remove(0);
+        assert!(!back.erased_at_end && back.tasks.is_empty());
     }
 
     #[test]

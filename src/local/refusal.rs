@@ -16,6 +16,8 @@ pub struct Refusal {
     pub status: StatusCode,
     /// Free text, for people.
     pub words: String,
+    /// The moment from which another attempt is welcome, in milliseconds since 1970: `X-Ratelimit-Reset`.
+    pub reset: Option<i64>,
 }
 
 /// What an API call comes to.
@@ -24,7 +26,22 @@ pub type Answer<T> = Result<T, Refusal>;
 impl Refusal {
     /// A refusal with that status and those words.
     pub fn new(status: StatusCode, words: impl Into<String>) -> Refusal {
-        Refusal { status, words: words.into() }
+        Refusal { status, words: words.into(), reset: None }
+    }
+
+    /// 400.
+    pub fn bad_request(words: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::BAD_REQUEST, words)
+    }
+
+    /// 404.
+    pub fn not_found(words: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::NOT_FOUND, words)
+    }
+
+    /// 501: the platform has this, the embedded one does not.
+    pub fn not_here(words: impl Into<String>) -> Refusal {
+        Refusal::new(StatusCode::NOT_IMPLEMENTED, words)
     }
 }
 
@@ -53,7 +70,7 @@ pub fn no_play(id: &str) -> Refusal {
 /// 404 for a catalogue name.
 pub fn no_entry(name: &str) -> Refusal {
     let names: Vec<&str> = catalog::CATALOG.iter().map(|entry| entry.name).collect();
-    let words = format!("no playground named {name}; there are {}", names.join(" and "));
+    let words = format!("no playground named {name}; there are {}", names.join(", "));
     Refusal::new(StatusCode::NOT_FOUND, words)
 }
 

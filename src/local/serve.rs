@@ -31,11 +31,15 @@ use crate::{
 };
 
 use super::{
-    access::{Names, Sessions},
-    api::{Api, Door, Way, ok, text},
+    access::{Names, Sessions, random},
+    api::{Api, Door, Way},
+    catalog::InitTask,
     machine::Endpoint,
+    pool::Pool,
+    preferences::Preferences,
     record,
-    world::World,
+    reply::{ok, text},
+    world::{Rules, World},
 };
 
 /// Longest path of a Unix socket: `sun_path` less its final zero.
@@ -54,6 +58,9 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The address that clients on the socket are told.
 const SOCKET_BASE: &str = "http://localhost";
 
+/// How long a state lasts unless told otherwise: long enough to be seen, and too short to be waited for.
+pub const STATE_DELAY: Duration = Duration::from_millis(20);
+
 /// How the platform behaves.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -69,6 +76,12 @@ pub struct Options {
     pub public_url: Option<String>,
     /// How long the platform stays without any connection.
     pub idle: Duration,
+    /// How long each state of a play or a machine on its way to another lasts.
+    pub state_delay: Duration,
+    /// Tunnels that the account may have open at once; any number without a limit.
+    pub tunnel_limit: Option<usize>,
+    /// Init tasks of every new playground, besides its own.
+    pub init_tasks: Vec<InitTask>,
 }
 
 impl Default for Options {
@@ -80,6 +93,9 @@ impl Default for Options {
             listen: None,
             public_url: None,
             idle: Duration::from_secs(10 * 60),
+            state_delay: STATE_DELAY,
+            tunnel_limit: None,
+            init_tasks: Vec::new(),
         }
     }
 }
@@ -143,11 +159,25 @@ pub async fn serve_and_tell(
         None => None,
     };
     raise_descriptor_limit();
-    let world = World::open(folder.join("plays"), base, options.boot_delay, options.endpoint)?;
+    let rules = Rules {
+        boot_delay: options.boot_delay,
+        state_delay: options.state_delay,
+        endpoint: options.endpoint,
+        init_tasks: options.init_tasks,
+    };
+    let world = World::open(folder.join("plays"), base, rules)?;
+    let api = Api {
+        world: Arc::clone(&world),
+        hold: options.hold,
+        port: door,
+        pool: Arc::new(Pool::new(options.tunnel_limit)),
+        preferences: Preferences::open(&folder)?,
+        streams_key: random(16),
+    };
     let unix = bind(&socket)?;
 
     let platform = Arc::new(Platform {
-        api: Api::new(Arc::clone(&world), options.hold, door),
+        api,
         since: record::now(),
         socket: socket.display().to_string(),
         listening,

@@ -11,7 +11,10 @@ use std::{
     io,
     net::Ipv4Addr,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -65,10 +68,13 @@ const LOOK: Duration = Duration::from_secs(1);
 const LAST_READ: Duration = Duration::from_secs(10);
 /// As much as a tunnel's largest message.
 const COPY_SIZE: usize = 64 * 1024;
+/// Numbers control channels.
+static CHANNELS: AtomicU64 = AtomicU64::new(0);
 
 /// The way into a machine while it is up: its token, its tunnels, and their end with it.
 pub struct Gate {
     machine: Arc<Machine>,
+    no_ssh: bool,
     token: String,
     state: Mutex<State>,
     tunnels: Arc<Semaphore>,
@@ -77,15 +83,31 @@ pub struct Gate {
 
 #[derive(Default)]
 struct State {
-    logins: VecDeque<(String, Instant)>,
-    pending: BTreeMap<String, TcpStream>,
+    logins: VecDeque<Login>,
+    pending: BTreeMap<String, Parked>,
+}
+
+/// A login URL.
+struct Login {
+    secret: String,
+    /// The tunnel that it was made for.
+    session: String,
+    since: Instant,
+}
+
+/// A connection that no client has taken up yet.
+struct Parked {
+    tcp: TcpStream,
+    /// The control channel that it came by.
+    channel: u64,
 }
 
 impl Gate {
-    /// The way into a machine that has just come up.
-    pub fn new(machine: Machine) -> Gate {
+    /// The way into a machine that has just come up, with or without an SSH server.
+    pub fn new(machine: Machine, no_ssh: bool) -> Gate {
         Gate {
             machine: Arc::new(machine),
+            no_ssh,
             token: random(32),
             state: Mutex::default(),
             tunnels: Arc::new(Semaphore::new(MAX_TUNNELS)),
@@ -98,30 +120,28 @@ impl Gate {
         &self.machine
     }
 
-    /// The value of the cookie.
-    pub fn token(&self) -> &str {
-        &self.token
+    /// The tunnel whose token this is, if it is one of the machine's.
+    pub fn session_of_token<'a>(&self, token: &'a str) -> Option<&'a str> {
+        let (own, session) = token.split_once('.')?;
+        same(&self.token, own).then_some(session)
     }
 
-    /// Whether this is the machine's token.
-    pub fn is_token(&self, token: &str) -> bool {
-        same(&self.token, token)
+    /// The token that a login URL gives, if it is one of the machine's that still work: the value of the cookie.
+    pub fn token_of_login(&self, secret: &str) -> Option<String> {
+        let state = self.locked();
+        let login = state.logins.iter().find(|login| same(&login.secret, secret))?;
+        Some(format!("{}.{}", self.token, login.session))
     }
 
-    /// Whether this is the secret of a login URL of the machine that still works.
-    pub fn is_login(&self, login: &str) -> bool {
-        self.locked().logins.iter().any(|(known, _)| same(known, login))
-    }
-
-    /// The secret of a new login URL.
-    pub fn new_login(&self) -> String {
-        let login = random(32);
+    /// The secret of a new login URL for the tunnel of that name.
+    pub fn new_login(&self, session: String) -> String {
+        let secret = random(32);
         let mut state = self.locked();
         if state.logins.len() >= MAX_LOGINS {
             state.logins.pop_front();
         }
-        state.logins.push_back((login.clone(), Instant::now()));
-        login
+        state.logins.push_back(Login { secret: secret.clone(), session, since: Instant::now() });
+        secret
     }
 
     /// Ends all tunnels, connections and processes of the machine.
@@ -133,7 +153,7 @@ impl Gate {
 
     fn locked(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        while state.logins.front().is_some_and(|(_, since)| since.elapsed() > LOGIN_TIME) {
+        while state.logins.front().is_some_and(|login| login.since.elapsed() > LOGIN_TIME) {
             state.logins.pop_front();
         }
         state
@@ -210,10 +230,14 @@ pub async fn open<G: Send + 'static>(
     let (answer, upgraded) = upgrade(request)?;
     match target {
         Target::Dial { host, port } => {
-            let (machine, mut ended) = (Arc::clone(&gate.machine), gate.ended.subscribe());
+            let (machine, no_ssh, mut ended) = (Arc::clone(&gate.machine), gate.no_ssh, gate.ended.subscribe());
             tokio::spawn(async move {
                 let Some(socket) = upgraded.await else { return };
-                if port == 22 && own_address(&host, machine.name()) {
+                let is_ssh = port == 22 && own_address(&host, machine.name());
+                if is_ssh && no_ssh {
+                    // As at any port that nothing listens on.
+                    Tunnel::server(socket).finish().await;
+                } else if is_ssh {
                     // The machine ends it when it stops.
                     if let Err(e) = machine.serve(Courteous(Some(Tunnel::server(socket)))).await {
                         log::debug!("ssh: {}", e.message());
@@ -227,7 +251,7 @@ pub async fn open<G: Send + 'static>(
         }
         Target::Connect { cid } => {
             let unknown = || Refusal::new(StatusCode::NOT_FOUND, "no connection with that id waits");
-            let tcp = gate.locked().pending.remove(&cid).ok_or_else(unknown)?;
+            let Parked { tcp, .. } = gate.locked().pending.remove(&cid).ok_or_else(unknown)?;
             let mut ended = gate.ended.subscribe();
             tokio::spawn(async move {
                 let Some(socket) = upgraded.await else { return };
@@ -319,7 +343,8 @@ async fn over(ended: &mut watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
 }
 
-/// A control channel: tells of each connection until the client leaves or the machine ends.
+/// A control channel: tells of each connection until the client leaves or the machine ends. The connections that no
+/// client has taken up by then end with it.
 async fn listen(gate: &Arc<Gate>, listener: TcpListener, socket: Stream) {
     // The client has nothing to say here.
     let limits = Limits::default().max_payload_len(Some(4096));
@@ -327,10 +352,11 @@ async fn listen(gate: &Arc<Gate>, listener: TcpListener, socket: Stream) {
     let mut ended = gate.ended.subscribe();
     let mut ping = interval(PING_EVERY);
     ping.tick().await;
+    let channel = CHANNELS.fetch_add(1, Ordering::Relaxed);
     loop {
         let message = tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((tcp, _)) => match wait_for_client(gate, tcp) {
+                Ok((tcp, _)) => match wait_for_client(gate, Parked { tcp, channel }) {
                     Some(cid) => Message::text(serde_json::json!({ "type": "connect", "cid": cid }).to_string()),
                     None => continue,
                 },
@@ -352,17 +378,19 @@ async fn listen(gate: &Arc<Gate>, listener: TcpListener, socket: Stream) {
             break;
         }
     }
+    drop(listener);
+    gate.locked().pending.retain(|_, parked| parked.channel != channel);
     let _ = timeout(Duration::from_secs(1), control.close()).await;
 }
 
 /// Keeps a connection until a client takes it up, and closes it if none does.
-fn wait_for_client(gate: &Arc<Gate>, tcp: TcpStream) -> Option<String> {
+fn wait_for_client(gate: &Arc<Gate>, parked: Parked) -> Option<String> {
     let cid = random(16);
     let mut state = gate.locked();
     if state.pending.len() >= MAX_PENDING {
         return None;
     }
-    state.pending.insert(cid.clone(), tcp);
+    state.pending.insert(cid.clone(), parked);
     let (gate, own) = (Arc::downgrade(gate), cid.clone());
     tokio::spawn(async move {
         sleep(PENDING_TIME).await;

@@ -1,8 +1,18 @@
-//! The world of local playgrounds: what there is, and what may be done with it. `turns`: how one state leads to the next;
-//! `gates`: the ways into machines.
+//! The world of local playgrounds.
+//!
+//! - `actions`: what clients may have done to them, and in which states; `turns`: how one state leads to the next.
+//! - `gates`: the ways into machines; `ports`: what listens there.
+//! - `tasks`: the commands that prepare a playground; `console`: what a machine says.
 
+mod actions;
+mod console;
 mod gates;
+mod ports;
+mod tasks;
 mod turns;
+
+pub use console::Journal;
+pub use tasks::{Change, Live};
 
 use std::{
     collections::BTreeMap,
@@ -17,51 +27,72 @@ use std::{
 use hyper::StatusCode;
 use jiff::Timestamp;
 use serde::Serialize;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 
 use crate::{
     error::Result,
-    labs::wire::{self, Action, State, Status},
+    labs::wire::{self, State, Status, Task},
 };
 
 use super::{
     access::random,
-    catalog,
+    catalog::{self, InitTask},
     machine::Endpoint,
     record::{self, MachineRecord, Record},
-    refusal::{Answer, Refusal, conflict, machine_conflict, no_entry, no_machine, no_play},
+    refusal::{Answer, Refusal, conflict, no_entry, no_play},
     tunnels::Gate,
 };
 
-use turns::{Next, Power};
+use console::Console;
+use turns::Next;
 
 /// How long a play may run when nothing else is said.
 const PLAY_MINUTES: u64 = 8 * 60;
-/// How long a play may be asked to run: a week.
-const MAX_PLAY_MINUTES: u64 = 7 * 24 * 60;
 /// How long a destroyed play is still shown to those who know its id.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 /// As many plays as one may have; a script that has lost its way fills neither disk nor memory.
 const MAX_PLAYS: usize = 64;
-/// Longest title, in characters.
-const MAX_TITLE: usize = 200;
+
+/// Changes of tasks that a slow client may be behind.
+const BEHIND: usize = 1024;
 
 /// A play as the API shows it.
 #[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Shown {
     #[serde(flatten)]
     play: wire::Play,
-    /// As Go writes durations.
-    #[serde(rename = "maxPlayTime")]
-    max_play_time: String,
+    init_conditions: BTreeMap<String, String>,
+}
+
+/// How playgrounds behave.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// How long machines take from running to ready.
+    pub boot_delay: Duration,
+    /// How long each state on the way to another lasts.
+    pub state_delay: Duration,
+    /// Which SSH server machines have.
+    pub endpoint: Endpoint,
+    /// Init tasks of every new playground, besides its own.
+    pub init_tasks: Vec<InitTask>,
+}
+
+/// The wishes of a client that starts a playground.
+pub struct Wishes {
+    /// The catalogue entry.
+    pub playground: String,
+    /// Its choices.
+    pub init_conditions: BTreeMap<String, String>,
+    /// Consent to the safety disclaimer. The catalogue has none but official playgrounds, which need none.
+    pub safety_disclaimer_consent: bool,
 }
 
 /// All playgrounds of one state folder.
 pub struct World {
     folder: PathBuf,
     base: String,
-    boot_delay: Duration,
-    endpoint: Endpoint,
+    rules: Rules,
     plays: Mutex<BTreeMap<String, Play>>,
     /// Plays that are being created, which count already.
     in_the_making: AtomicUsize,
@@ -79,6 +110,7 @@ impl Drop for Seat<'_> {
 struct Play {
     record: Record,
     status: watch::Sender<Status>,
+    tasks: broadcast::Sender<Change>,
     turn: u64,
     machines: Vec<Slot>,
     destroyed: Option<Instant>,
@@ -92,14 +124,21 @@ struct Slot {
     life: Arc<tokio::sync::Mutex<()>>,
     /// There while the machine is ready.
     gate: Option<Arc<Gate>>,
+    console: Console,
 }
 
 impl Play {
     fn new(record: Record) -> Play {
-        let slot =
-            |machine: &MachineRecord| Slot { name: machine.name.clone(), turn: 0, life: Arc::default(), gate: None };
+        let slot = |machine: &MachineRecord| Slot {
+            name: machine.name.clone(),
+            turn: 0,
+            life: Arc::default(),
+            gate: None,
+            console: Console::default(),
+        };
         Play {
             status: watch::Sender::new(record.status.clone()),
+            tasks: broadcast::Sender::new(BEHIND),
             turn: 0,
             machines: record.machines.iter().map(slot).collect(),
             destroyed: None,
@@ -121,10 +160,10 @@ impl World {
     ///
     /// # Errors
     /// When a record cannot be read or is damaged.
-    pub fn open(folder: PathBuf, base: String, boot_delay: Duration, endpoint: Endpoint) -> Result<Arc<World>> {
+    pub fn open(folder: PathBuf, base: String, rules: Rules) -> Result<Arc<World>> {
         let plays = record::load(&folder)?.into_iter().map(|record| (record.id.clone(), Play::new(record))).collect();
         let (plays, in_the_making) = (Mutex::new(plays), AtomicUsize::new(0));
-        Ok(Arc::new(World { folder, base, boot_delay, endpoint, plays, in_the_making }))
+        Ok(Arc::new(World { folder, base, rules, plays, in_the_making }))
     }
 
     /// The platform's address as clients are told it.
@@ -139,14 +178,20 @@ impl World {
         plays
     }
 
-    /// All plays that are not destroyed, the newest first.
-    pub fn list(&self, only_persistent: bool) -> Vec<Shown> {
+    /// All plays, those that were destroyed a short time ago among them, the newest first.
+    pub fn recent(&self) -> Vec<Shown> {
+        self.list(|_| true)
+    }
+
+    /// The plays that are kept: those that are persistent, and those that are stopped, which never expire.
+    pub fn kept(&self) -> Vec<Shown> {
+        let is_kept = |record: &Record| record.persistent || *record.state() == State::Stopped;
+        self.list(|play| play.destroyed.is_none() && is_kept(&play.record))
+    }
+
+    fn list(&self, wanted: impl Fn(&Play) -> bool) -> Vec<Shown> {
         let plays = self.locked();
-        let mut records: Vec<&Record> = plays
-            .values()
-            .filter(|play| play.destroyed.is_none() && (play.record.persistent || !only_persistent))
-            .map(|play| &play.record)
-            .collect();
+        let mut records: Vec<&Record> = plays.values().filter(|play| wanted(play)).map(|play| &play.record).collect();
         records.sort_by(|a, b| b.created_at.cmp(&a.created_at));
         records.into_iter().map(|record| self.shown(record)).collect()
     }
@@ -197,34 +242,45 @@ impl World {
     /// Starts a new play of a catalogue entry.
     ///
     /// # Errors
-    /// 404 when there is no such entry, 403 when there are too many plays, 507 or 500 when it cannot be made.
-    pub async fn create(self: &Arc<Self>, playground: &str) -> Answer<Shown> {
-        let entry = catalog::find(playground).ok_or_else(|| no_entry(playground))?;
+    /// 404 when there is no such entry, 400 for a choice that it does not have, 403 when there are too many plays, 507
+    /// or 500 when it cannot be made.
+    pub async fn create(self: &Arc<Self>, wishes: Wishes) -> Answer<Shown> {
+        let playground = wishes.playground;
+        let entry = catalog::find(&playground).ok_or_else(|| no_entry(&playground))?;
+        if let Some(key) = wishes.init_conditions.keys().next() {
+            let words = format!("playground {playground} has no init condition {key:?}: it has none at all");
+            return Err(Refusal::bad_request(words));
+        }
         let seat = self.seat()?;
         let id = random(12);
         let mut machines = Vec::new();
-        for name in entry.machines {
-            let opened = self.open_machine(&id, name, None).await;
+        for machine in entry.machines {
+            let opened = self.open_machine(&id, machine.name, None).await;
             let opened = opened.inspect_err(|_| self.forget(&id))?;
-            machines.push(MachineRecord { name: (*name).into(), users: opened.users() });
+            let (name, users) = (machine.name.into(), opened.users());
+            machines.push(MachineRecord { name, users, no_ssh: machine.no_ssh });
         }
         let created_at = record::now();
         let mut record = Record {
             title: format!("{playground}-{}", &id[..4]),
             id: id.clone(),
-            playground: playground.into(),
+            playground,
             updated_at: created_at.clone(),
             last_state_at: created_at.clone(),
             created_at,
             started_at: Timestamp::now().as_second(),
             max_play_minutes: PLAY_MINUTES,
             persistent: false,
+            erased_at_end: true,
+            init_conditions: wishes.init_conditions,
+            safety_disclaimer_consent: wishes.safety_disclaimer_consent,
             status: Status {
                 factory_id: random(8),
                 state_events: Vec::new(),
-                machines: Record::new_machines(entry.machines),
+                machines: Record::new_machines(&machines),
             },
             machines,
+            tasks: entry.new_tasks(&self.rules.init_tasks),
             port_forwards: Vec::new(),
             ports: Vec::new(),
         };
@@ -258,107 +314,33 @@ impl World {
         }
     }
 
-    /// Does what `POST /plays/{id}/actions` asks for, or begins to.
-    ///
-    /// # Errors
-    /// 404 when there is no such play or machine, 409 when its state does not allow it, 400 when a value is out of
-    /// range.
-    pub fn act(self: &Arc<Self>, id: &str, action: Action) -> Answer<Shown> {
-        match action {
-            Action::MakePersistent => self.edit(id, |record| {
-                record.persistent = true;
-                Ok(())
-            })?,
-            Action::SetTitle { title } => {
-                let title = title.trim();
-                if title.is_empty() || title.chars().count() > MAX_TITLE || title.contains(char::is_control) {
-                    let words = format!("a title has 1 to {MAX_TITLE} characters, none of them control characters");
-                    return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
-                }
-                self.edit(id, |record| {
-                    record.title = title.into();
-                    Ok(())
-                })?;
-            }
-            Action::SetMaxPlayTime { minutes } => {
-                if minutes > MAX_PLAY_MINUTES {
-                    let words = format!("a playground runs for at most {MAX_PLAY_MINUTES} minutes");
-                    return Err(Refusal::new(StatusCode::BAD_REQUEST, words));
-                }
-                self.edit(id, |record| {
-                    record.max_play_minutes = minutes;
-                    Ok(())
-                })?;
-            }
-            Action::Stop => self.advance(id, |record| match record.state() {
-                State::Stopping | State::Stopped => Err(conflict(record, "it is not running")),
-                State::Destroying | State::Destroyed => Err(conflict(record, "it is being erased")),
-                _ => Ok(Next::Stop),
-            })?,
-            Action::Restart => self.advance(id, |record| match record.state() {
-                State::Stopped | State::Failed => Ok(Next::Start),
-                State::Stopping => Err(conflict(record, "wait until it is stopped")),
-                State::Destroying | State::Destroyed => Err(conflict(record, "it is being erased")),
-                _ => Err(conflict(record, "only a stopped playground can be restarted")),
-            })?,
-            Action::Destroy => self.advance(id, |record| match record.state() {
-                State::Destroying | State::Destroyed => Err(conflict(record, "it is being erased already")),
-                _ => Ok(Next::Erase),
-            })?,
-            Action::StopMachine { machine } => self.advance(id, |record| match machine_state(record, &machine)? {
-                State::Running | State::Rebooting => Ok(Next::Machine(machine, Power::Off)),
-                state => Err(machine_conflict(&machine, state, "it is not running")),
-            })?,
-            Action::RestartMachine { machine } => {
-                self.advance(id, |record| match machine_state(record, &machine)? {
-                    State::Stopped => Ok(Next::Machine(machine, Power::On)),
-                    state => Err(machine_conflict(&machine, state, "only a stopped machine can be restarted")),
-                })?
-            }
-            Action::RebootMachine { machine } => self.advance(id, |record| match machine_state(record, &machine)? {
-                State::Running => Ok(Next::Machine(machine, Power::Cycle)),
-                state => Err(machine_conflict(&machine, state, "only a running machine can be rebooted")),
-            })?,
-        }
-        self.get(id)
-    }
-
     /// How many plays there are.
     pub fn count(&self) -> usize {
         self.locked().values().filter(|play| play.destroyed.is_none()).count()
     }
 
     fn shown(&self, record: &Record) -> Shown {
-        let expires_in = match record.state() {
-            State::Stopping | State::Stopped | State::Destroying | State::Destroyed | State::Failed => 0,
-            _ => (record.expires_at() - Timestamp::now().as_second()).max(0),
+        let left = match record.state() {
+            State::Stopping | State::Stopped | State::Destroying | State::Destroyed | State::Failed => Duration::ZERO,
+            _ => record.time_left(),
         };
-        let expires_in = Duration::from_secs(expires_in.unsigned_abs());
+        let task = |task: &wire::TaskDetails| (task.task.name.clone(), task.task.clone());
+        let machine = |m: &MachineRecord| catalog::machine(&m.name, m.users.clone(), m.no_ssh);
         let play = wire::Play {
             id: record.id.clone(),
             title: record.title.clone(),
             created_at: record.created_at.clone(),
             updated_at: record.updated_at.clone(),
             last_state_at: record.last_state_at.clone(),
-            expires_in,
-            persistent: Some(record.persistent),
+            expires_in: left,
+            max_play_time: format!("{}h{}m0s", record.max_play_minutes / 60, record.max_play_minutes % 60),
             status: Some(record.status.clone()),
             playground: catalog::reference(&record.playground),
             page_url: format!("{}/plays/{}", self.base, record.id),
-            machines: record.machines.iter().map(|m| catalog::machine(&m.name, m.users.clone())).collect(),
+            machines: record.machines.iter().map(machine).collect(),
+            tasks: record.tasks.iter().map(task).collect::<BTreeMap<String, Task>>(),
             ..wire::Play::default()
         };
-        let max_play_time = format!("{}h{}m0s", record.max_play_minutes / 60, record.max_play_minutes % 60);
-        Shown { play, max_play_time }
+        Shown { play, init_conditions: record.init_conditions.clone() }
     }
-}
-
-/// The state of a machine of a running play.
-fn machine_state<'a>(record: &'a Record, name: &str) -> Answer<&'a State> {
-    let machine = record.status.machines.iter().find(|machine| machine.name == name);
-    let machine = machine.ok_or_else(|| no_machine(record, name))?;
-    if *record.state() != State::Running {
-        return Err(conflict(record, "it is not running"));
-    }
-    Ok(&machine.state)
 }

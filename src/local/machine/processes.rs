@@ -23,6 +23,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A fork bomb may outrun SIGKILL; it is not chased for ever.
 const KILL_ROUNDS: usize = 50;
 
+/// The number of a process that has just been started.
+///
+/// # Errors
+/// When it has none, because it has been waited for already.
+pub fn pid_of(child: &tokio::process::Child) -> io::Result<Pid> {
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
+    pid.ok_or_else(|| io::Error::other("the process has no number"))
+}
+
 /// The processes of one machine.
 pub struct Processes {
     marker: (&'static str, String),
@@ -113,7 +122,7 @@ impl Processes {
 
     /// All processes with our variable but this one, which may itself have been started on another machine.
     #[cfg(target_os = "linux")]
-    fn marked(&self) -> Vec<Pid> {
+    pub fn marked(&self) -> Vec<Pid> {
         let marker = format!("{}={}", self.marker.0, self.marker.1);
         let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
         let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
@@ -127,7 +136,7 @@ impl Processes {
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn marked(&self) -> Vec<Pid> {
+    pub fn marked(&self) -> Vec<Pid> {
         Vec::new()
     }
 }

@@ -25,6 +25,7 @@ use crate::platform;
 use super::{
     Machine,
     channel::{Channels, Control, Wire},
+    processes::pid_of,
 };
 
 /// Where programs are, when this process itself was not told better. OpenSSH's own defaults.
@@ -62,7 +63,7 @@ pub struct Start<'a> {
 /// # Errors
 /// When it cannot be started.
 pub fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Start<'_>) -> io::Result<()> {
-    let mut command = Command::new(&machine.account.shell);
+    let mut command = command(machine, &machine.account.shell);
     match start.command {
         Some(text) => drop(command.arg("-c").arg(OsStr::from_bytes(text))),
         None => {
@@ -73,28 +74,22 @@ pub fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Sta
             command.arg0(name);
         }
     }
-    let (marker, folder) = machine.processes.marker();
     command
-        .current_dir(&machine.home)
-        .env_clear()
-        .env("HOME", &machine.home)
-        .env("USER", &machine.account.name)
-        .env("LOGNAME", &machine.account.name)
-        .env("SHELL", &machine.account.shell)
-        .env("PATH", path())
         // Shells and prompts tell by it that they are remote. There are no addresses to name.
         .env("SSH_CONNECTION", "127.0.0.1 0 127.0.0.1 22")
         .env("SSH_CLIENT", "127.0.0.1 0 22")
         .envs(start.environment)
-        .envs(start.agent.map(|socket| ("SSH_AUTH_SOCK", socket)))
-        .env(marker, folder);
+        .envs(start.agent.map(|socket| ("SSH_AUTH_SOCK", socket)));
+    let (marker, folder) = machine.processes.marker();
+    // Last, so that no client can say otherwise.
+    command.env(marker, folder);
     let ((child, io, terminal), group) = machine.processes.start(|| {
         let started = match &start.terminal {
             Some(terminal) => spawn_on_terminal(command, terminal)?,
             None => spawn_on_pipes(command)?,
         };
-        let pid = started.0.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
-        Ok((started, pid.ok_or_else(|| io::Error::other("the process has no number"))?))
+        let pid = pid_of(&started.0)?;
+        Ok((started, pid))
     })?;
     channels.control(wire.id(), Control { group, terminal });
     let machine = Arc::clone(machine);
@@ -103,6 +98,22 @@ pub fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Sta
         machine.processes.ended(group);
     });
     Ok(())
+}
+
+/// A command on the machine: in its home, and with nothing of this process's environment.
+pub fn command(machine: &Machine, program: &str) -> Command {
+    let (marker, folder) = machine.processes.marker();
+    let mut command = Command::new(program);
+    command
+        .current_dir(&machine.home)
+        .env_clear()
+        .env("HOME", &machine.home)
+        .env("USER", &machine.account.name)
+        .env("LOGNAME", &machine.account.name)
+        .env("SHELL", &machine.account.shell)
+        .env("PATH", path())
+        .env(marker, folder);
+    command
 }
 
 /// The standard folders, then whatever this process knows besides: Nix and Homebrew live elsewhere.

@@ -25,7 +25,10 @@ use crate::{
     files,
 };
 
-use super::{LOGIN_GRACE, processes::Processes};
+use super::{
+    LOGIN_GRACE,
+    processes::{Processes, pid_of},
+};
 
 /// Where sshd is when it is not in PATH, which has no `sbin` for most users.
 const FOLDERS: &str = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/opt/homebrew/sbin";
@@ -153,8 +156,7 @@ impl Sshd {
             .env(marker.0, marker.1)
             .process_group(0)
             .spawn()?;
-        let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
-        let pid = pid.ok_or_else(|| io::Error::other("the process has no number"))?;
+        let pid = pid_of(&child)?;
         Ok(((child, UnixStream::from_std(ours)?), pid))
     }
 }

@@ -63,18 +63,19 @@ impl World {
         }
     }
 
-    /// The machine whose tunnels a token opens, if it is still in the life for which the token was made.
-    pub fn gate_of_token(&self, token: &str) -> Option<Arc<Gate>> {
-        self.find_gate(|gate| gate.is_token(token))
+    /// The machine whose tunnels a token opens, if it is still in the life for which the token was made, and the tunnel
+    /// that the token belongs to.
+    pub fn gate_of_token<'a>(&self, token: &'a str) -> Option<(Arc<Gate>, &'a str)> {
+        self.find_gate(|gate| Some((Arc::clone(gate), gate.session_of_token(token)?)))
     }
 
-    /// The machine whose token a login URL gives.
-    pub fn gate_of_login(&self, login: &str) -> Option<Arc<Gate>> {
-        self.find_gate(|gate| gate.is_login(login))
+    /// The token that a login URL gives.
+    pub fn token_of_login(&self, login: &str) -> Option<String> {
+        self.find_gate(|gate| gate.token_of_login(login))
     }
 
-    fn find_gate(&self, fits: impl Fn(&Gate) -> bool) -> Option<Arc<Gate>> {
+    fn find_gate<T>(&self, look: impl Fn(&Arc<Gate>) -> Option<T>) -> Option<T> {
         let plays = self.locked();
-        plays.values().flat_map(|play| &play.machines).filter_map(|slot| slot.gate.as_ref()).find(|g| fits(g)).cloned()
+        plays.values().flat_map(|play| &play.machines).filter_map(|slot| slot.gate.as_ref()).find_map(look)
     }
 }

@@ -29,8 +29,6 @@ use super::{
     Play, Slot, World,
 };
 
-/// How long each state on the way to another lasts: long enough to be seen, and nobody waits for it.
-const STEP: Duration = Duration::from_millis(20);
 /// The clock may be set, and does not run while a laptop sleeps: so a long wait is a row of short ones.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
@@ -92,6 +90,10 @@ impl World {
     /// Enters the first state of what comes next and starts the task that does the rest.
     pub(super) fn begin(self: &Arc<Self>, play: &mut Play, next: Next) {
         let (world, id) = (Arc::clone(self), play.record.id.clone());
+        play.interrupt_tasks(match &next {
+            Next::Start | Next::Stop | Next::Erase => None,
+            Next::Machine(name, _) => Some(name.as_str()),
+        });
         match next {
             Next::Start => {
                 let (turn, _) = play.take_turn();
@@ -106,12 +108,14 @@ impl World {
                 let (turn, lives) = play.take_turn();
                 play.record.enter(State::Stopping, false);
                 play.record.enter_machines(&State::Stopping);
+                play.say_all("stopping");
                 tokio::spawn(async move { world.stop(&id, turn, lives).await });
             }
             Next::Erase => {
                 let (_, lives) = play.take_turn();
                 play.record.enter(State::Destroying, false);
                 play.record.enter_machines(&State::Stopping);
+                play.say_all("stopping, to be erased");
                 let ended: Vec<_> = play.machines.iter().map(|slot| Arc::clone(&slot.life)).collect();
                 tokio::spawn(async move { world.erase(&id, lives, ended).await });
             }
@@ -121,8 +125,14 @@ impl World {
                 let (turn, last) = slot.take_turn();
                 let state = match power {
                     Power::On => State::Starting,
-                    Power::Off => State::Stopping,
-                    Power::Cycle => State::Rebooting,
+                    Power::Off => {
+                        slot.console.say("stopping");
+                        State::Stopping
+                    }
+                    Power::Cycle => {
+                        slot.console.say("rebooting");
+                        State::Rebooting
+                    }
                 };
                 play.record.enter_machine(&name, state, false, None);
                 tokio::spawn(async move { world.power(&id, &name, turn, last, power).await });
@@ -141,7 +151,7 @@ impl World {
     }
 
     /// Changes a play unless the turn of one of its machines is over.
-    fn on_machine_turn(&self, id: &str, name: &str, turn: u64, change: impl FnOnce(&mut Play)) -> bool {
+    pub(super) fn on_machine_turn(&self, id: &str, name: &str, turn: u64, change: impl FnOnce(&mut Play)) -> bool {
         let mut plays = self.locked();
         let Some(play) = plays.get_mut(id) else { return false };
         if play.slot(name).is_none_or(|slot| slot.turn != turn) {
@@ -154,7 +164,7 @@ impl World {
 
     async fn start(self: Arc<Self>, id: &str, turn: u64) {
         for state in [State::WarmingUp, State::WarmedUp, State::Starting, State::Running] {
-            sleep(STEP).await;
+            sleep(self.rules.state_delay).await;
             let entered = self.on_turn(id, turn, |play| {
                 if *play.record.state() != state {
                     play.record.enter(state.clone(), false);
@@ -174,19 +184,19 @@ impl World {
         self.expire(id, turn).await;
     }
 
-    /// Stops the play when its time is up. Its time may be changed while it runs.
+    /// Ends the play when its time is up. Its time may be changed while it runs.
     async fn expire(self: Arc<Self>, id: &str, turn: u64) {
         let Ok(mut changed) = self.watch(id) else { return };
         loop {
             changed.borrow_and_update();
-            let mut left = Duration::ZERO;
+            let left;
             let mine = {
                 let mut plays = self.locked();
                 let Some(play) = plays.get_mut(id).filter(|play| play.turn == turn) else { return };
-                let seconds = play.record.expires_at() - Timestamp::now().as_second();
-                match u64::try_from(seconds) {
-                    Ok(seconds @ 1..) => left = Duration::from_secs(seconds),
-                    Ok(0) | Err(_) => self.begin(play, Next::Stop),
+                left = play.record.time_left();
+                if left.is_zero() {
+                    let kept = play.record.persistent || !play.record.erased_at_end;
+                    self.begin(play, if kept { Next::Stop } else { Next::Erase });
                 }
                 !left.is_zero()
             };
@@ -200,10 +210,11 @@ impl World {
 
     async fn stop(&self, id: &str, turn: u64, lives: Vec<Last>) {
         end_all(lives).await;
-        sleep(STEP).await;
+        sleep(self.rules.state_delay).await;
         self.on_turn(id, turn, |play| {
             play.record.enter(State::Stopped, false);
             play.record.enter_machines(&State::Stopped);
+            play.say_all("stopped");
             self.save(&play.record);
         });
     }
@@ -239,10 +250,11 @@ impl World {
 
     async fn power(self: Arc<Self>, id: &str, name: &str, turn: u64, last: Option<Last>, power: Power) {
         end_all(last.into_iter().collect()).await;
-        sleep(STEP).await;
+        sleep(self.rules.state_delay).await;
         if power == Power::Off {
             self.on_machine_turn(id, name, turn, |play| {
                 play.record.enter_machine(name, State::Stopped, false, None);
+                play.say(name, "stopped");
             });
         } else {
             self.boot(id, name, turn).await;
@@ -250,14 +262,17 @@ impl World {
     }
 
     /// From a running machine to one whose SSH server answers.
-    async fn boot(&self, id: &str, name: &str, turn: u64) {
+    async fn boot(self: &Arc<Self>, id: &str, name: &str, turn: u64) {
         let mut life = None;
         let booting = self.on_machine_turn(id, name, turn, |play| {
             play.record.enter_machine(name, State::Running, false, Some("booting".into()));
-            life = play.slot(name).map(|slot| Arc::clone(&slot.life));
+            life = play.slot(name).map(|slot| {
+                slot.console.boot();
+                Arc::clone(&slot.life)
+            });
         });
         let Some(life) = life.filter(|_| booting) else { return };
-        sleep(self.boot_delay).await;
+        sleep(self.rules.boot_delay).await;
         let life = life.lock_owned().await;
         // Whoever ends or erases the machine from now on waits for its life; who has done so already is left alone.
         if !self.on_machine_turn(id, name, turn, |_| {}) {
@@ -266,12 +281,18 @@ impl World {
         let opened = self.open_machine(id, name, Some(life)).await;
         let ready = self.on_machine_turn(id, name, turn, |play| match opened {
             Ok(machine) => {
-                play.record.enter_machine(name, State::Running, true, None);
+                let no_ssh = play.record.machine(name).is_some_and(|machine| machine.no_ssh);
+                // `Ready` speaks of the SSH server, and here is none.
+                let why = no_ssh.then(|| "it has no SSH server".to_owned());
+                play.say(name, if no_ssh { "up, without an SSH server" } else { "ready: its SSH server answers" });
+                play.record.enter_machine(name, State::Running, !no_ssh, why);
                 if let Some(slot) = play.slot(name) {
-                    slot.gate = Some(Arc::new(Gate::new(machine)));
+                    slot.gate = Some(Arc::new(Gate::new(machine, no_ssh)));
                 }
+                self.go_on(play);
             }
             Err(e) => {
+                play.say(name, &format!("cannot start: {}", e.message()));
                 log::error!("machine {name} of playground {id}: {}", e.message());
                 play.record.enter(State::Failed, true);
                 play.record.enter_machine(name, State::Stopped, false, Some(e.message().to_owned()));
@@ -287,7 +308,7 @@ impl World {
         name: &str,
         life: Option<OwnedMutexGuard<()>>,
     ) -> Result<Machine> {
-        let (folder, endpoint, owned) = (self.folder.join(id).join(name), self.endpoint, name.to_owned());
+        let (folder, endpoint, owned) = (self.folder.join(id).join(name), self.rules.endpoint, name.to_owned());
         // Goes on to its end even if nobody waits any more, and holds the life that long.
         let opened = tokio::task::spawn_blocking(move || {
             let opened = Machine::open(&owned, &folder, endpoint);
@@ -298,7 +319,7 @@ impl World {
     }
 
     /// Saves what the platform would find out by itself when it starts again, so that a full disk stops nothing.
-    fn save(&self, record: &Record) {
+    pub(super) fn save(&self, record: &Record) {
         if let Err(e) = record.save(&self.folder) {
             log::warn!("{}", e.message());
         }

@@ -1,0 +1,160 @@
+//! What the programs of a machine listen on, and which protocol answers there. Machines share this computer's network,
+//! so a socket is a machine's when one of its processes holds it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
+
+use super::Machine;
+
+/// How long a server may take to answer one question. All are on this computer.
+const ANSWER: Duration = Duration::from_millis(500);
+
+impl Machine {
+    /// The addresses that programs which were started on the machine listen on for TCP; `None` where this system does
+    /// not tell.
+    #[cfg(target_os = "linux")]
+    pub fn listening(&self) -> Option<Vec<SocketAddr>> {
+        let own = linux::sockets_of(&self.processes.marked());
+        let table = |name: &str| std::fs::read_to_string(format!("/proc/self/net/{name}")).unwrap_or_default();
+        let all = [table("tcp"), table("tcp6")];
+        let listening = all.iter().flat_map(|table| linux::listening(table));
+        Some(listening.filter(|(_, inode)| own.contains(inode)).map(|(address, _)| address).collect())
+    }
+
+    /// The addresses that programs which were started on the machine listen on for TCP; `None` where this system does
+    /// not tell.
+    #[cfg(not(target_os = "linux"))]
+    pub fn listening(&self) -> Option<Vec<SocketAddr>> {
+        None
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{
+        collections::HashSet,
+        fs,
+        net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    };
+
+    use rustix::process::Pid;
+
+    /// The state of a socket that listens, in `/proc/net/tcp`.
+    const LISTEN: &str = "0A";
+
+    /// The inodes of the sockets that these processes hold.
+    pub(super) fn sockets_of(processes: &[Pid]) -> HashSet<u64> {
+        let mut inodes = HashSet::new();
+        for pid in processes {
+            // Those that end meanwhile are not there.
+            let Ok(open) = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())) else { continue };
+            let links = open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
+            inodes
+                .extend(links.filter_map(|link| {
+                    link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
+                }));
+        }
+        inodes
+    }
+
+    /// The listening sockets of `/proc/net/tcp` or `tcp6`: their addresses and inodes.
+    pub(super) fn listening(table: &str) -> Vec<(SocketAddr, u64)> {
+        table.lines().skip(1).filter_map(row).collect()
+    }
+
+    /// sl, local_address, rem_address, st, queues, tr, retrnsmt, uid, timeout, inode.
+    fn row(line: &str) -> Option<(SocketAddr, u64)> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        if *fields.get(3)? != LISTEN {
+            return None;
+        }
+        let (ip, port) = fields[1].split_once(':')?;
+        let address = SocketAddr::new(address(ip)?, u16::from_str_radix(port, 16).ok()?);
+        Some((address, fields.get(9)?.parse().ok()?))
+    }
+
+    /// The kernel writes an address as numbers of 32 bits in its own byte order.
+    fn address(hex: &str) -> Option<IpAddr> {
+        let words: Option<Vec<[u8; 4]>> = hex
+            .as_bytes()
+            .chunks(8)
+            .map(|word| Some(u32::from_str_radix(std::str::from_utf8(word).ok()?, 16).ok()?.to_ne_bytes()))
+            .collect();
+        let bytes = words?.concat();
+        <[u8; 4]>::try_from(bytes.as_slice())
+            .map(|four| Ipv4Addr::from(four).into())
+            .or_else(|_| <[u8; 16]>::try_from(bytes.as_slice()).map(|sixteen| Ipv6Addr::from(sixteen).into()))
+            .ok()
+    }
+
+    #[cfg(all(test, target_endian = "little"))]
+    mod tests {
+        use super::listening;
+
+        #[test]
+        fn reads_the_kernels_tables() {
+            let four = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
+                 0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 4711 1 0 100 0\n\
+                 1: 0100007F:1F91 0100007F:0016 01 00000000:00000000 00:00000000 00000000  1000        0 4712 1 0 100 0\n\
+                 2: zz\n";
+            assert_eq!(listening(four), [("127.0.0.1:8080".parse().unwrap(), 4711)]);
+            let six = "header\n   0: 00000000000000000000000001000000:0050 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 7 1\n";
+            assert_eq!(listening(six), [("[::1]:80".parse().unwrap(), 7)]);
+            assert_eq!(listening(""), []);
+        }
+    }
+}
+
+/// The protocol that a listening socket speaks: `HTTPS` (TLS of any kind), `HTTP`, or plain `TCP`.
+pub async fn protocol(address: SocketAddr) -> &'static str {
+    // Servers that speak TLS answer plain HTTP in plain HTTP, to complain, so TLS has to be tried first.
+    const ALERT: u8 = 0x15;
+    const HANDSHAKE: u8 = 0x16;
+    let said = match client_hello() {
+        Some(hello) => answer(address, &hello).await,
+        None => Vec::new(),
+    };
+    if matches!(said.first(), Some(&(ALERT | HANDSHAKE))) {
+        return "HTTPS";
+    }
+    let is_http = |said: &[u8]| said.starts_with(b"HTTP/");
+    if is_http(&said) || is_http(&answer(address, b"HEAD / HTTP/1.0\r\n\r\n").await) { "HTTP" } else { "TCP" }
+}
+
+/// The first bytes that a server answers a question with; empty when it does not answer.
+async fn answer(address: SocketAddr, question: &[u8]) -> Vec<u8> {
+    let ask = async {
+        let mut tcp = TcpStream::connect(reachable(address)).await?;
+        tcp.write_all(question).await?;
+        let mut said = vec![0; 16];
+        let n = tcp.read(&mut said).await?;
+        said.truncate(n);
+        Ok::<_, std::io::Error>(said)
+    };
+    timeout(ANSWER, ask).await.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// Where a socket that listens on all addresses is reached. One that does so for IPv6 takes IPv4, too, on Linux.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
+/// The first message of a TLS client.
+fn client_hello() -> Option<Vec<u8>> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().ok()?;
+    let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let mut client = ClientConnection::new(Arc::new(config), "localhost".try_into().ok()?).ok()?;
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).ok()?;
+    Some(hello)
+}

@@ -1,0 +1,83 @@
+//! Requests as they are read, and answers as they are written.
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Request, Response, StatusCode, body::Incoming, header};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::refusal::{Answer, Refusal};
+
+/// No request of the API is near this.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// An answer.
+pub type Reply = Response<Full<Bytes>>;
+
+/// The JSON body of a request.
+///
+/// # Errors
+/// 400 when it is not what the call takes, 413 when it is too long.
+pub async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> {
+    let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|e| {
+        if e.is::<http_body_util::LengthLimitError>() {
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {MAX_BODY} bytes"))
+        } else {
+            Refusal::bad_request(format!("the request broke off: {e}"))
+        }
+    })?;
+    serde_json::from_slice(&body.to_bytes()).map_err(|e| unreadable(&e))
+}
+
+/// 400 for a body that is not what the call takes.
+pub fn unreadable(error: &serde_json::Error) -> Refusal {
+    Refusal::bad_request(format!("the request is not what this call takes: {error}"))
+}
+
+/// The values of a parameter that may stand in a query several times. Names of machines and the like need no escapes.
+pub fn values<'a>(query: &'a str, name: &str) -> Vec<&'a str> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(known, value)| *known == name && !value.is_empty()).map(|(_, value)| value).collect()
+}
+
+/// A JSON answer.
+pub fn ok(value: &impl Serialize) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(json) => {
+            let mut reply = Response::new(Full::from(json));
+            let kind = header::HeaderValue::from_static("application/json");
+            reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+            reply
+        }
+        Err(e) => text(StatusCode::INTERNAL_SERVER_ERROR, &format!("cannot write the answer: {e}")),
+    }
+}
+
+/// An answer for people.
+pub fn text(status: StatusCode, words: &str) -> Reply {
+    let mut reply = Response::new(Full::from(format!("{words}\n")));
+    *reply.status_mut() = status;
+    let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
+    reply.headers_mut().insert(header::CONTENT_TYPE, kind);
+    reply.headers_mut().insert(header::X_CONTENT_TYPE_OPTIONS, header::HeaderValue::from_static("nosniff"));
+    reply
+}
+
+/// An answer without words.
+pub fn nothing(status: StatusCode) -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = status;
+    reply
+}
+
+/// A "no".
+pub fn refused(refusal: &Refusal) -> Reply {
+    let mut reply = text(refusal.status, &refusal.words);
+    if refusal.status == StatusCode::UNAUTHORIZED {
+        let realm = header::HeaderValue::from_static("Basic realm=\"labctl-ssh-proxy\"");
+        reply.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    }
+    if let Some(reset) = refusal.reset {
+        reply.headers_mut().insert("x-ratelimit-reset", header::HeaderValue::from(reset));
+    }
+    reply
+}
