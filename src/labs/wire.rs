@@ -775,8 +775,7 @@ mod tests {
 
     #[test]
     fn what_is_left_is_in_milliseconds() {
-        let left =
-            |value: &str| serde_json::from_str::<Play>(&format!(r#"{{"expiresIn":{value}}}"#)).unwrap().expires_in;
+        let left = |value: &str| serde_json::from_str::<Play>(&format!(r#"{{"expiresIn":{value}}}"#)).unwrap().expires_in;
         assert_eq!(left("28530000"), Duration::from_secs(7 * 3600 + 55 * 60 + 30));
         assert_eq!(left("1500.9"), Duration::from_millis(1500));
         for over in ["0", "-1", "-28530000", "-0.5", "null", "\"soon\""] {

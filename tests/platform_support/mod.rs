@@ -128,6 +128,16 @@ impl Platform {
         tokio_websockets::ClientBuilder::new().take_over(socket)
     }
 
+    /// A WebSocket of a tunnel, to a target in base64.
+    pub async fn websocket(&self, session: &TunnelSession, target: &str) -> WebSocketStream<Stream> {
+        let cookie = format!(".ixcondsess={}", session.token).parse().unwrap();
+        let http = Http::new(Dialer::socket(self.folders.socket()));
+        let uri = format!("http://localhost/tunnels/{target}").parse().unwrap();
+        let cookie = [(hyper::header::COOKIE, cookie)];
+        let socket = http.websocket(uri, &cookie, Duration::from_secs(5)).await.unwrap();
+        tokio_websockets::ClientBuilder::new().take_over(socket)
+    }
+
     pub async fn status_of(&self, method: &str, path: &str, body: &str) -> u16 {
         let reply = self.send(method, path, body).await;
         assert!(reply.status.is_success() || !reply.body.is_empty(), "a refusal has words");

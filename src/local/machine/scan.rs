@@ -158,3 +158,56 @@ fn client_hello() -> Option<Vec<u8>> {
     client.write_tls(&mut hello).ok()?;
     Some(hello)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+    use tokio_rustls::{TlsAcceptor, rustls};
+
+    use super::protocol;
+
+    fn acceptor() -> TlsAcceptor {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(signing_key.serialize_der()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config =
+            rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let config = config.with_no_client_auth().with_single_cert(vec![cert.der().clone()], key).unwrap();
+        TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// A server that takes one connection at a time, as the simplest ones do.
+    async fn server(answer: &'static [u8], tls: Option<TlsAcceptor>) -> std::net::SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                match &tls {
+                    Some(tls) => drop(tls.accept(tcp).await),
+                    None => {
+                        let mut question = Vec::new();
+                        while !question.contains(&b'\n') && tcp.read_buf(&mut question).await.is_ok_and(|n| n > 0) {}
+                        let _ = tcp.write_all(answer).await;
+                    }
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn tells_protocols_apart() {
+        assert_eq!(protocol(server(b"", Some(acceptor())).await).await, "HTTPS");
+        assert_eq!(protocol(server(b"HTTP/1.1 400 Bad Request\r\n\r\n", None).await).await, "HTTP");
+        assert_eq!(protocol(server(b"", None).await).await, "TCP");
+        assert_eq!(protocol(server(b"SSH-2.0-x\r\n", None).await).await, "TCP");
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert_eq!(protocol(closed).await, "TCP");
+    }
+}
