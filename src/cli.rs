@@ -403,7 +403,7 @@ pub enum Local {
         /// How long machines take to boot.
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
         boot_delay: Duration,
-        /// How long each state of a playground or a machine on its way to another lasts, such as STARTING and STOPPING.
+        /// Duration of each state that a playground or a machine passes through, such as STARTING and STOPPING.
         #[arg(long, value_name = "TIME", value_parser = duration, default_value = "20ms")]
         state_delay: Duration,
         /// The SSH server of its machines.

@@ -8,8 +8,12 @@ use std::{fs, path::PathBuf, time::Duration};
 use futures_util::StreamExt;
 use labctl_ssh_proxy::{
     error::Kind,
-    labs::wire::{Action, Message, Play, State, TaskDetails, TaskStatus},
-    local::{InitTask, serve::Options},
+    labs::{
+        Labs,
+        wire::{Action, CreatePlay, Message, Play, State, TaskDetails, TaskStatus},
+    },
+    local::{InitTask, serve::Options, start},
+    net::Dialer,
 };
 use platform_support::{Platform, folders, messages, quick};
 use tokio::io::AsyncReadExt;
@@ -205,4 +209,41 @@ async fn the_end_of_a_long_output_is_kept_and_a_daemon_holds_nothing_up() {
     assert!(noisy.stdout.ends_with("the end\nleft\n"));
     // The daemon is the machine's, and ends with it.
     platform.end().await;
+}
+
+/// A run of the program in a world of its own.
+async fn local(home: &tempfile::TempDir, arguments: &[&str]) -> (i32, String) {
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_labctl-ssh-proxy"));
+    command.arg("local").args(arguments).env_clear().env("HOME", home.path());
+    let output = command.env("LABCTL_SSH_PROXY_HOME", home.path().join("r")).output().await.unwrap();
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_command_line_gives_tasks_limits_and_delays() {
+    let (home, folders) = folders();
+    for (tasks, words) in [
+        (&["--init-task", "nonsense"][..], "NAME=COMMAND"),
+        (&["--init-task", "inspect=true"], "called inspect already"),
+        (&["--init-task", "a=true", "--init-task", "a=false"], "two init tasks are called a"),
+    ] {
+        let (code, said) = local(&home, &[&["serve"], tasks].concat()).await;
+        assert!(code == 2 && said.contains(words), "{code}: {said}");
+    }
+    let options = ["--init-task", "wait=touch ran", "--tunnel-limit", "0", "--state-delay", "1ms"];
+    let mut serving = tokio::process::Command::new(env!("CARGO_BIN_EXE_labctl-ssh-proxy"));
+    serving.args(["local", "serve"]).args(options).env_clear().kill_on_drop(true).stderr(std::process::Stdio::null());
+    let mut serving = serving.env("HOME", home.path()).env("LABCTL_SSH_PROXY_HOME", &folders.root).spawn().unwrap();
+    while start::status(&folders).await.ok().flatten().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let labs = Labs::embedded(Dialer::socket(folders.socket()));
+    let wish = CreatePlay { playground: "shell".into(), ..CreatePlay::default() };
+    let id = labs.create_play(&wish).await.unwrap().id;
+    while status(&labs.play(&id).await.unwrap(), "wait") != TaskStatus::COMPLETED {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(labs.start_tunnel(&id, "", "", "").await.unwrap_err().kind(), Kind::NotYet);
+    assert_eq!(local(&home, &["stop"]).await.0, 0);
+    assert!(serving.wait().await.unwrap().success());
 }

@@ -38,7 +38,7 @@ pub struct Api {
     pub pool: Arc<Pool>,
     /// The account's preferences.
     pub preferences: Preferences,
-    /// What makes the addresses of streams secret.
+    /// The secret part of the addresses of streams.
     pub streams_key: String,
 }
 

@@ -20,9 +20,9 @@ use crate::labs::{
 
 use super::world::{Change, Journal, Live};
 
-/// How often a client is pinged.
+/// Time between two pings of a client.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// How long a slow client may take for one message.
+/// Longest time that a slow client may take for one message.
 const SEND_TIME: Duration = Duration::from_secs(10);
 /// Clients have nothing to say here.
 const MAX_PAYLOAD: usize = 4096;
@@ -107,7 +107,7 @@ async fn tell_all(client: &mut Client, mut live: Live) -> Result<(), Gone> {
     Ok(())
 }
 
-/// Whether such a state has come, and has been told.
+/// True once such a state has come and the client has been told of it.
 fn is_over(status: &watch::Receiver<Status>, is_last: impl Fn(&State) -> bool) -> bool {
     status.borrow().state_events.last().is_some_and(|event| is_last(&event.state))
         && !status.has_changed().unwrap_or(false)

@@ -15,9 +15,9 @@ use super::{
     refusal::{Answer, Refusal},
 };
 
-/// How long a tunnel that was never connected to holds its slot.
+/// Time after which a tunnel without any connection loses its slot.
 const UNUSED: Duration = Duration::from_secs(60);
-/// How far ahead the moment is that a refusal names, in milliseconds.
+/// Milliseconds from a refusal to the moment that it names.
 const COME_BACK: i64 = 3000;
 
 /// The account's tunnels.

@@ -17,7 +17,7 @@ use super::refusal::{Answer, Refusal};
 /// Regions that the platform has.
 const REGIONS: [&str; 2] = ["eu", "ap"];
 
-/// What the account prefers.
+/// The preferences as the file has them.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Chosen {
@@ -48,7 +48,7 @@ impl Preferences {
         Ok(Preferences { path, chosen: Mutex::new(chosen) })
     }
 
-    /// Where new playgrounds run, as far as the account has said. Here all run on this computer.
+    /// The region for new playgrounds, if the account has chosen one. Here all of them run on this computer.
     pub fn region(&self) -> Option<String> {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).region.clone()
     }

@@ -49,9 +49,9 @@ pub struct Record {
     pub started_at: i64,
     /// How long it may run.
     pub max_play_minutes: u64,
-    /// Whether its owner has asked for it to be kept at its end.
+    /// True after its owner has asked for it to be kept at its end.
     pub persistent: bool,
-    /// Whether it is erased at its end unless it is persistent. Records of older versions lack this: those versions
+    /// True when it is erased at its end unless it is persistent. Records of older versions lack this: those versions
     /// promised that every playground would merely be stopped.
     #[serde(default)]
     pub erased_at_end: bool,
@@ -81,7 +81,7 @@ pub struct MachineRecord {
     pub name: String,
     /// Who can log in.
     pub users: Vec<MachineUser>,
-    /// Whether it has no SSH server.
+    /// True when it has no SSH server.
     #[serde(default)]
     pub no_ssh: bool,
 }

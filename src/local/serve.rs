@@ -58,7 +58,7 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// The address that clients on the socket are told.
 const SOCKET_BASE: &str = "http://localhost";
 
-/// How long a state lasts unless told otherwise: long enough to be seen, and too short to be waited for.
+/// Default duration of a state: long enough to be seen, and too short to be waited for.
 pub const STATE_DELAY: Duration = Duration::from_millis(20);
 
 /// How the platform behaves.
@@ -76,7 +76,7 @@ pub struct Options {
     pub public_url: Option<String>,
     /// How long the platform stays without any connection.
     pub idle: Duration,
-    /// How long each state of a play or a machine on its way to another lasts.
+    /// Duration of each state that a play or a machine passes through.
     pub state_delay: Duration,
     /// Tunnels that the account may have open at once; any number without a limit.
     pub tunnel_limit: Option<usize>,

@@ -65,12 +65,12 @@ pub struct Shown {
     init_conditions: BTreeMap<String, String>,
 }
 
-/// How playgrounds behave.
+/// The behaviour of playgrounds.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// How long machines take from running to ready.
+    /// Time that machines take from running to ready.
     pub boot_delay: Duration,
-    /// How long each state on the way to another lasts.
+    /// Duration of each state that a play or a machine passes through.
     pub state_delay: Duration,
     /// Which SSH server machines have.
     pub endpoint: Endpoint,

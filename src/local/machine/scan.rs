@@ -1,4 +1,4 @@
-//! What the programs of a machine listen on, and which protocol answers there. Machines share this computer's network,
+//! The ports that a machine's programs listen on, and the protocols that answer there. Machines share this computer's network,
 //! so a socket is a machine's when one of its processes holds it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
 
 use super::Machine;
 
-/// How long a server may take to answer one question. All are on this computer.
+/// Longest time for a server's answer to one question. All servers are on this computer.
 const ANSWER: Duration = Duration::from_millis(500);
 
 impl Machine {
@@ -140,7 +140,8 @@ async fn answer(address: SocketAddr, question: &[u8]) -> Vec<u8> {
     timeout(ANSWER, ask).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
-/// Where a socket that listens on all addresses is reached. One that does so for IPv6 takes IPv4, too, on Linux.
+/// An address by which the socket is reached: loopback for one that listens on all addresses. On Linux, one that does
+/// so for IPv6 takes IPv4, too.
 fn reachable(mut address: SocketAddr) -> SocketAddr {
     if address.ip().is_unspecified() {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());

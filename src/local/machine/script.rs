@@ -21,10 +21,10 @@ use super::{Machine, locked, processes::pid_of, session};
 /// Most of an output that is kept, in bytes: its end, where failures explain themselves.
 const MAX_OUTPUT: usize = 64 * 1024;
 
-/// How long the output of a command that has ended is waited for. A program that it has left running may hold the pipe.
+/// Longest wait for the output of a command that has ended. A program that it has left running may hold the pipe.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
-/// What came of a command.
+/// The result of a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Outcome {
     /// The exit code; 128 and the signal's number for a command that was killed.
@@ -67,7 +67,7 @@ fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-/// The end of what a pipe has carried. It is read to its end even when the text has been taken, so that the programs at
+/// The last bytes that a pipe has carried. It is read to its end even when the text has been taken, so that the programs at
 /// its other end are not disturbed.
 struct Output {
     kept: Arc<Mutex<Vec<u8>>>,

@@ -1,4 +1,4 @@
-//! `POST /plays/{id}/actions`: which states allow what.
+//! The actions of `POST /plays/{id}/actions`, and the states that allow them.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::{
     turns::{Next, Power},
 };
 
-/// How long a play may be asked to run: a week.
+/// Longest time that a play may be asked to run: a week.
 const MAX_PLAY_MINUTES: u64 = 7 * 24 * 60;
 /// Longest title, in characters.
 const MAX_TITLE: usize = 200;

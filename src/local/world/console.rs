@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 
+use jiff::Timestamp;
 use tokio::sync::{broadcast, watch};
 
 use crate::labs::wire::{Consoles, Status};
 
 use super::{
     super::{
-        record::{self, Record},
+        record::Record,
         refusal::{Answer, Refusal, no_machine, no_play},
     },
     Play, World,
@@ -56,7 +57,7 @@ impl Console {
     /// Adds a line to the text of the current boot. A machine that has not booted has none.
     pub(super) fn say(&mut self, words: &str) {
         let Some(boot) = self.boots.back_mut() else { return };
-        let line = format!("{} {}\n", record::now(), words.replace('\n', " "));
+        let line = format!("{:.3} {}\n", Timestamp::now(), words.replace('\n', " "));
         boot.text.push_str(&line);
         while boot.text.len() > MAX_TEXT {
             let first = boot.text.find('\n').map_or(boot.text.len(), |end| end + 1);
