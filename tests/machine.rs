@@ -717,3 +717,24 @@ fn what_a_client_has_sent_before_it_left_arrives() {
     assert!(all == data, "{} of {} bytes", all.len(), data.len());
     drop(forwarding);
 }
+
+#[test]
+fn commands_run_without_a_client() {
+    for endpoint in BOTH {
+        let world = World::new(endpoint);
+        let run = |command: &str| world.runtime.block_on(world.machine.run(command));
+        let outcome = run("pwd; echo \"$HOME\"; echo \"$FROM_OUTSIDE\" >&2; exit 3").unwrap();
+        let home = world.machine.home().display();
+        assert_eq!((outcome.code, outcome.stdout, outcome.stderr), (3, format!("{home}\n{home}\n"), "\n".to_owned()));
+        assert_eq!(run("kill -KILL $$").unwrap().code, 128 + 9);
+        // The machine's end is the command's.
+        let (machine, begun) = (Arc::clone(&world.machine), world.home("begun"));
+        let running = world.runtime.spawn(async move { machine.run("echo >begun; exec sleep 1000").await });
+        while !begun.exists() {
+            thread::yield_now();
+        }
+        world.runtime.block_on(world.machine.stop());
+        assert!(world.runtime.block_on(running).unwrap().unwrap().code > 128);
+        assert!(run("true").unwrap_err().to_string().contains("being stopped"));
+    }
+}

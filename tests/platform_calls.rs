@@ -343,6 +343,12 @@ async fn states_last_as_long_as_they_are_told() {
     platform.labs.act(&id, &Action::RebootMachine { machine: "shell-01".into() }).await.unwrap();
     platform.ready(&id).await;
     assert!(started.elapsed() >= delay, "{:?}", started.elapsed());
+    for (action, end) in [(Action::Stop, State::Stopped), (Action::Destroy, State::Destroyed)] {
+        let started = Instant::now();
+        platform.labs.act(&id, &action).await.unwrap();
+        platform.state(&id, end).await;
+        assert!(started.elapsed() >= delay, "{action:?}: {:?}", started.elapsed());
+    }
     platform.end().await;
 }
 

@@ -172,8 +172,8 @@ impl Api {
             }
             // There are no web terminals here, so the list of them is empty and none can be made.
             ("GET", ["plays", id, "shells"]) => world.read(id, |_| Ok(ok(&json!([])))),
-            ("POST", ["plays", _, "shells"]) => {
-                Err(Refusal::not_here("this platform has no web terminals: use ssh instead"))
+            ("POST", ["plays", id, "shells"]) => {
+                world.read(id, |_| Err(Refusal::not_here("this platform has no web terminals: use ssh instead")))
             }
             ("DELETE", ["plays", id, "shells", _]) => world.read(id, |_| Err(Refusal::not_found("no such shell"))),
             ("GET", ["playgrounds"]) => Ok(ok(&playgrounds(&values(&query, "filter"), world.base())?)),

@@ -89,7 +89,7 @@ async fn tell_all(client: &mut Client, mut live: Live) -> Result<(), Gone> {
     for (machine, task) in live.tasks {
         client.tell(&wire::Message::Task { machine, task }).await?;
     }
-    while !is_over(&live.status, |state| *state == State::Destroyed) {
+    while !is_over(&live.status) {
         let message = tokio::select! {
             more = live.status.changed() => {
                 more.map_err(|_| Gone)?;
@@ -107,9 +107,9 @@ async fn tell_all(client: &mut Client, mut live: Live) -> Result<(), Gone> {
     Ok(())
 }
 
-/// True once such a state has come and the client has been told of it.
-fn is_over(status: &watch::Receiver<Status>, is_last: impl Fn(&State) -> bool) -> bool {
-    status.borrow().state_events.last().is_some_and(|event| is_last(&event.state))
+/// True once the play is destroyed and the client has been told so.
+fn is_over(status: &watch::Receiver<Status>) -> bool {
+    status.borrow().state_events.last().is_some_and(|event| event.state == State::Destroyed)
         && !status.has_changed().unwrap_or(false)
 }
 

@@ -225,6 +225,7 @@ impl World {
             // An earlier stop may still be at it.
             drop(life.lock().await);
         }
+        sleep(self.rules.state_delay).await;
         let (folder, own) = (self.folder.clone(), id.to_owned());
         let erased = tokio::task::spawn_blocking(move || record::erase(&folder, &own)).await;
         let failed = match erased {
