@@ -135,6 +135,7 @@ async fn an_interrupted_task_runs_again_at_the_next_boot() {
     let version = platform.labs.play(&id).await.unwrap().tasks["held"].version;
     stopped(&platform).await;
     has_begun(&platform, &id, "shell-01", 2).await;
+    platform.until(&id, |play| status(play, "inspect") == TaskStatus::COMPLETED).await;
     assert!(platform.labs.play(&id).await.unwrap().tasks["held"].version > version);
     platform.labs.act(&id, &Action::RebootMachine { machine: "shell-01".into() }).await.unwrap();
     has_begun(&platform, &id, "shell-01", 3).await;
