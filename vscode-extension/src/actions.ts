@@ -1,19 +1,19 @@
-// What can be done with playgrounds, one function a command. Each gets the node it was called on, or asks which.
+// The actions on playgrounds, one function per command. Each gets the node it was called on, or asks for a playground.
 
 import * as http from 'node:http';
 import * as vscode from 'vscode';
-import type { Binary } from './binary';
+import { type Binary, Failure } from './binary';
 import type { Command } from './commands';
 import type { Forwards } from './forwards';
 import { forgetHosts } from './offer';
 import { makeEntries, openHost, wake } from './open';
 import type { Node } from './tree';
 import type { Watch } from './watch';
-import { type Machine, type Playground, catalog, condition, started } from './wire';
+import { type Machine, type Playground, catalog, condition, sshMachines, started } from './wire';
 import { tell, withProgress } from './work';
 import * as words from './words';
 
-/** What the actions work with. */
+/** The parts of the extension that the actions use. */
 export interface Tools {
   binary: Binary;
   watch: Watch;
@@ -27,7 +27,7 @@ export interface Tools {
 /** A server that speaks HTTP answers a request on loopback at once. */
 const HTTP_MS = 2_000;
 
-/** What a command was called on: a node of the view, the id of a playground, or nothing. */
+/** The subject of a command: a node of the view, the id of a playground, or nothing. */
 export type Subject = Node | string | undefined;
 
 export function actions(tools: Tools): Record<Command, (subject?: Subject) => Promise<void>> {
@@ -60,14 +60,24 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     return chosen && { playground: chosen.playground, machine: undefined };
   }
 
-  /** A node of the view may be older than what is known. */
+  /** The same for actions that connect by SSH: throws where the platform does not allow it. */
+  async function meantForSsh(subject: Subject, suits: (of: Playground) => boolean): Promise<Meant | undefined> {
+    const it = await meant(subject, (one) => suits(one) && allowsSsh(one));
+    if (!it) return undefined;
+    const { playground, machine } = it;
+    if (!(machine ? machine.ssh : allowsSsh(playground))) throw noSsh(machine ? `machine ${machine.name}` : named(playground));
+    return it;
+  }
+
+  /** The newest version of a playground: a node of the view may have an older one. */
   function latest(playground: Playground): Playground {
     return watch.playgrounds.find((one) => one.id === playground.id) ?? playground;
   }
 
   async function machineOf({ playground, machine }: Meant): Promise<Machine | undefined> {
-    if (machine || playground.machines.length <= 1) return machine ?? playground.machines[0];
-    const items = playground.machines.map((one) => ({ label: one.name, description: one.user, machine: one }));
+    const machines = sshMachines(playground);
+    if (machine || machines.length <= 1) return machine ?? machines[0];
+    const items = machines.map((one) => ({ label: one.name, description: one.user, machine: one }));
     return (await vscode.window.showQuickPick(items, { placeHolder: 'Which machine?' }))?.machine;
   }
 
@@ -88,7 +98,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
   }
 
   async function open(subject: Subject, newWindow: boolean): Promise<void> {
-    const it = await meant(subject, exists);
+    const it = await meantForSsh(subject, exists);
     if (!it) return;
     const { playground, machine } = it;
     await withProgress(`Opening ${named(playground)}`, async (work) => {
@@ -96,7 +106,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
       await wake(binary, playground.id, work);
     });
     await watch.done();
-    const user = (machine ?? playground.machines[0])?.user ?? 'root';
+    const user = (machine ?? sshMachines(playground)[0])?.user ?? 'root';
     await openHost(context.globalState, machine?.host ?? playground.host, user, newWindow);
   }
 
@@ -170,7 +180,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
   }
 
   async function forward(subject: Subject): Promise<void> {
-    const it = await meant(subject, isUp);
+    const it = await meantForSsh(subject, isUp);
     const machine = it && (await machineOf(it));
     if (!machine) return;
     const port = await vscode.window.showInputBox({
@@ -196,7 +206,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     'playgrounds.open': (subject) => open(subject, false),
     'playgrounds.openNew': (subject) => open(subject, true),
     'playgrounds.terminal': async (subject) => {
-      const it = await meant(subject, exists);
+      const it = await meantForSsh(subject, exists);
       if (it) await terminal(named(it.playground), ['ssh', it.machine?.host ?? it.playground.host]);
     },
     'playgrounds.wake': async (subject) => {
@@ -224,12 +234,12 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
       return Promise.resolve();
     },
     'playgrounds.kube': async (subject) => {
-      const it = await meant(subject, isUp);
+      const it = await meantForSsh(subject, isUp);
       // The shell's environment names the playground's kubeconfig, which is gone with the shell.
       if (it) await terminal(`kube ${named(it.playground)}`, ['kube', it.playground.id, '--', vscode.env.shell || 'sh']);
     },
     'playgrounds.copySsh': async (subject) => {
-      const it = await meant(subject, exists);
+      const it = await meantForSsh(subject, exists);
       if (!it) return;
       await vscode.env.clipboard.writeText(`ssh ${it.machine?.host ?? it.playground.host}`);
       vscode.window.setStatusBarMessage('The ssh command is in the clipboard', 3000);
@@ -273,7 +283,7 @@ interface Meant {
   machine: Machine | undefined;
 }
 
-/** Runs an action and tells what went wrong. */
+/** Runs an action and reports its failure. */
 export function guarded(action: () => Promise<void>): void {
   action().catch(tell);
 }
@@ -281,6 +291,9 @@ export function guarded(action: () => Promise<void>): void {
 const never = (): Promise<never> => new Promise(() => undefined);
 const named = (playground: Playground): string => playground.title || playground.template.name;
 const exists = (playground: Playground): boolean => condition(playground) !== 'gone';
+/** A playground whose machines are not known yet is not ruled out. */
+const allowsSsh = (playground: Playground): boolean => playground.machines.length === 0 || sshMachines(playground).length > 0;
+const noSsh = (subject: string): Failure => new Failure('failed', `the platform does not allow SSH access to ${subject}`);
 const isDown = (playground: Playground): boolean => condition(playground) === 'down';
 const isUp = (playground: Playground): boolean => ['up', 'starting', 'unknown'].includes(condition(playground));
 const isPort = (text: string): boolean => /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535;
@@ -290,7 +303,7 @@ async function browse(port: number): Promise<void> {
   await vscode.commands.executeCommand('vscode.open', vscode.Uri.parse(`http://127.0.0.1:${port}`));
 }
 
-/** Whether what listens there answers a request. */
+/** Resolves to true if the server on this port answers an HTTP request. */
 function speaksHttp(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const request = http.get({ host: '127.0.0.1', port, timeout: HTTP_MS }, (answer) => {

@@ -9,7 +9,7 @@ import type { Watch } from './watch';
 import { type Playground, condition } from './wire';
 import { question, tell, withLateProgress, withProgress } from './work';
 
-/** What this window is connected to, or will be: undefined when it is this machine. */
+/** The remote authority of this window; undefined for a local window. */
 export function windowAuthority(): string | undefined {
   const uris = [vscode.workspace.workspaceFile, ...(vscode.workspace.workspaceFolders ?? []).map((folder) => folder.uri)];
   return uris.find((uri) => uri?.scheme === 'vscode-remote')?.authority ?? emptyWindowAuthority();
@@ -48,13 +48,17 @@ export async function prewake(binary: Binary, watch: Watch, host: string): Promi
   }
 }
 
-/** What a window needs. One that comes back by itself does not undo a stop on purpose: the user is asked. */
+/** Chooses what to do for a window. A window that comes back by itself does not undo a stop on purpose: the user is asked. */
 async function wished(all: Playground[], host: string): Promise<'wake' | 'entries' | 'nothing'> {
   const found = named(host, all);
   // A name of the catalogue that nothing is started from yet is a wish for a new one.
   if (!found && !parts(host).isId) return 'wake';
   const now = found && condition(found);
   if (!found || now === 'gone') throw new Failure('not-found', `${host} does not exist any more`);
+  const { machine } = parts(host);
+  if (found.machines.some((one) => one.name === machine && !one.ssh)) {
+    throw new Failure('failed', `the platform does not allow SSH access to machine ${machine ?? ''}`, 'open another machine');
+  }
   if (now === 'up') return 'entries';
   if (!found.stoppedOnPurpose || now === 'starting') return 'wake';
   const yes = 'Start It';

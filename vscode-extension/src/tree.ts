@@ -141,6 +141,7 @@ function playgroundItem(playground: Playground): vscode.TreeItem {
 
 function machineItem({ playground, machine }: { playground: Playground; machine: Machine }, parent: boolean): vscode.TreeItem {
   const { Expanded, None } = vscode.TreeItemCollapsibleState;
+  if (!machine.ssh) return closedItem(playground, machine);
   const item = new vscode.TreeItem(machine.name, parent ? Expanded : None);
   // An item keeps the state it had: one that gets its first child is another item, which is open.
   item.id = `${playground.id}/${machine.name}${parent ? '/' : ''}`;
@@ -151,6 +152,18 @@ function machineItem({ playground, machine }: { playground: Playground; machine:
   item.description = [machine.user, booting ? 'booting' : machine.state.toLowerCase()].filter(Boolean).join(' · ');
   item.iconPath = machine.ready && up ? icon('server', 'charts.green') : icon(booting ? 'loading~spin' : 'server', 'disabledForeground');
   item.tooltip = `ssh ${machine.host}`;
+  return item;
+}
+
+/** A machine without SSH access: its context value is in no menu, since every action on a machine needs SSH. */
+function closedItem(playground: Playground, machine: Machine): vscode.TreeItem {
+  const item = new vscode.TreeItem(machine.name);
+  item.id = `${playground.id}/${machine.name}`;
+  item.contextValue = 'noSsh';
+  item.description = 'no SSH';
+  item.iconPath = icon('lock', 'disabledForeground');
+  item.tooltip = 'The platform does not allow SSH access to this machine';
+  item.accessibilityInformation = { label: `${machine.name}, no SSH access` };
   return item;
 }
 

@@ -1,12 +1,14 @@
-// What `labctl-ssh-proxy --json` says, read leniently: what is missing is empty, what is unknown is passed over.
+// The JSON of `labctl-ssh-proxy`, read leniently: missing fields are empty, and unknown ones are ignored.
 
 /** A machine of a playground. */
 export interface Machine {
   name: string;
-  /** What ssh calls it. */
+  /** Its name in the ssh configuration. */
   host: string;
   state: string;
-  /** Its sshd answers. */
+  /** False where the platform allows no SSH access, as to a hidden helper. Such a machine is never ready. */
+  ssh: boolean;
+  /** Its SSH server answers. */
   ready: boolean;
   /** The user that ssh logs in as. */
   user: string;
@@ -45,18 +47,18 @@ export interface Playground {
   host: string;
   connections: Connection[];
   initTasks: { done: number; total: number } | undefined;
-  /** It was stopped on purpose, and nobody has wanted it since. */
+  /** It was stopped on purpose and has not been asked for since. */
   stoppedOnPurpose: boolean;
   /** It belongs to a tutorial, a challenge or a course, and is not found by its catalogue entry's name. */
   ofLesson: boolean;
 }
 
-/** What can be started. */
+/** An entry of the catalogue. */
 export interface CatalogEntry {
   name: string;
   title: string;
   description: string;
-  /** Empty for the platform's own. */
+  /** The author; empty for the platform's own entries. */
   owner: string;
   categories: string[];
 }
@@ -82,6 +84,7 @@ function machine(value: unknown): Machine {
     name: text(it['name']),
     host: text(it['host']),
     state: text(it['state']),
+    ssh: it['ssh'] !== false,
     ready: it['ready'] === true,
     user: text(user?.['name']) || 'root',
   };
@@ -103,7 +106,7 @@ function connection(value: unknown): Connection {
   };
 }
 
-/** A playground; `now` is when it was said, in ms since 1970. */
+/** Reads a playground; `now` is the time of the answer, in ms since 1970. */
 export function playground(value: unknown, now = Date.now()): Playground {
   const it = fields(value);
   const template = fields(it['playground']);
@@ -127,15 +130,15 @@ export function playground(value: unknown, now = Date.now()): Playground {
   };
 }
 
-/** The answer of `list --json`. Throws when it is not JSON or no list. */
+/** Reads the answer of `list --json`. Throws when it is not JSON or no list. */
 export function playgrounds(json: string, now = Date.now()): Playground[] {
   return array(json).map((one) => playground(one, now));
 }
 
-/** The answer of `start --json`. Throws when it is not JSON. */
+/** Reads the answer of `start --json`. Throws when it is not JSON. */
 export const started = (json: string): Playground => playground(JSON.parse(json));
 
-/** The answer of `catalog --json`. Throws when it is not JSON or no list. */
+/** Reads the answer of `catalog --json`. Throws when it is not JSON or no list. */
 export function catalog(json: string): CatalogEntry[] {
   return array(json).map((value) => {
     const it = fields(value);
@@ -149,7 +152,7 @@ export function catalog(json: string): CatalogEntry[] {
   });
 }
 
-/** One line of `list --watch --json`. Throws when it is not JSON. */
+/** Reads one line of `list --watch --json`. Throws when it is not JSON. */
 export function watchLine(json: string, now = Date.now()): WatchLine {
   const it = fields(JSON.parse(json));
   switch (it['type']) {
@@ -168,14 +171,17 @@ function array(json: string): unknown[] {
   return value as unknown[];
 }
 
-/** What can be done with a playground in this state. */
+/** The state of a playground, as far as it decides about the actions on it. */
 export type Condition = 'up' | 'starting' | 'ending' | 'down' | 'gone' | 'unknown';
 
-/** The condition of a playground. A running one whose machines do not answer yet is starting. */
+/** The machines that can be connected to. */
+export const sshMachines = (of: Playground): Machine[] => of.machines.filter((one) => one.ssh);
+
+/** The condition of a playground. A running one is starting until all machines that allow SSH access answer. */
 export function condition(of: Playground): Condition {
   switch (of.state) {
     case 'RUNNING':
-      return of.machines.every((one) => one.ready) ? 'up' : 'starting';
+      return sshMachines(of).every((one) => one.ready) ? 'up' : 'starting';
     case 'CREATED':
     case 'WARMING_UP':
     case 'WARMED_UP':
@@ -194,7 +200,7 @@ export function condition(of: Playground): Condition {
   }
 }
 
-/** Running ones first, otherwise in the order in which they were said. */
+/** Sorts running playgrounds first and otherwise keeps their order. */
 export function inOrder(all: Playground[]): Playground[] {
   const rank: Record<Condition, number> = { up: 0, starting: 1, unknown: 2, ending: 3, down: 4, gone: 5 };
   return [...all].sort((a, b) => rank[condition(a)] - rank[condition(b)]);

@@ -52,6 +52,10 @@ export class MarkdownString {
   }
 }
 
+export enum StatusBarAlignment {
+  Left = 1,
+}
+
 export enum ProgressLocation {
   Notification = 15,
 }
@@ -60,36 +64,58 @@ export enum ConfigurationTarget {
   Global = 1,
 }
 
-/** What the user has answered, said and set: tests change it. */
+/** The user: settings, answers, and what was asked of them. Tests change it. */
 export const user = {
   settings: {} as Record<string, unknown>,
   /** Settings that some extension contributes. */
   known: {} as Record<string, unknown>,
   answer: undefined as string | undefined,
   asked: [] as string[],
+  /** The buttons or list entries of the last question. */
+  offered: [] as string[],
+  /** Cancels all progress at once. */
+  cancels: true,
+  clipboard: '',
   /** Titles of the notifications that showed progress. */
   shown: [] as string[],
 };
 
-const ask = (message: string): Promise<string | undefined> => {
+const ask = (message: string, ...buttons: unknown[]): Promise<string | undefined> => {
   user.asked.push(message);
+  user.offered = buttons.filter((one) => typeof one === 'string');
   return Promise.resolve(user.answer);
 };
+
+type Item = string | { label: string };
+const labelOf = (item: Item): string => (typeof item === 'string' ? item : item.label);
+
+/** The last status bar item that was made. */
+export const bar = { text: '', tooltip: '', name: '', shown: false };
 
 export const window = {
   showInformationMessage: ask,
   showWarningMessage: ask,
   showErrorMessage: ask,
-  /** A user who cancels at once. */
   withProgress: (options: { title: string }, work: (progress: unknown, cancelled: unknown) => Promise<unknown>) => {
     user.shown.push(options.title);
     const onCancellationRequested = (cancel: () => void) => {
-      setTimeout(cancel, 0);
+      if (user.cancels) setTimeout(cancel, 0);
       return { dispose: () => undefined };
     };
     return work({ report: () => undefined }, { onCancellationRequested });
   },
-  showQuickPick: (_: string[], { title }: { title: string }) => ask(title),
+  showQuickPick: async (items: Item[], { title, placeHolder }: { title?: string; placeHolder?: string }) => {
+    const answer = await ask(title ?? placeHolder ?? '', ...items.map(labelOf));
+    return items.find((one) => labelOf(one) === answer);
+  },
+  showInputBox: ({ prompt }: { prompt: string }) => ask(prompt),
+  setStatusBarMessage: (message: string) => void user.asked.push(message),
+  createStatusBarItem: () =>
+    Object.assign(bar, {
+      show: () => (bar.shown = true),
+      hide: () => (bar.shown = false),
+      dispose: () => undefined,
+    }),
 };
 
 interface Folder {
@@ -121,4 +147,6 @@ export const Uri = {
   from: ({ scheme, authority, path }: { scheme: string; authority: string; path: string }) => `${scheme}://${authority}${path}`,
 };
 
-export const env: { remoteAuthority?: string } = {};
+export const env: { remoteAuthority?: string; clipboard: unknown } = {
+  clipboard: { writeText: (text: string) => Promise.resolve(void (user.clipboard = text)) },
+};

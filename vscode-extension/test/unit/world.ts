@@ -1,10 +1,14 @@
 // Programs that pass for the binary, and playgrounds.
 
-import { chmodSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import * as path from 'node:path';
+import type * as vscode from 'vscode';
 import { afterAll } from 'vitest';
+import { type Tools, actions } from '../../src/actions';
 import { Binary, type World } from '../../src/binary';
+import { Forwards } from '../../src/forwards';
+import { Watch } from '../../src/watch';
 import { playground, type Playground } from '../../src/wire';
 
 const folders: string[] = [];
@@ -53,6 +57,21 @@ export function listed(more: Record<string, unknown> = {}): Record<string, unkno
 }
 
 export const one = (more: Record<string, unknown> = {}, now = Date.now()): Playground => playground(listed(more), now);
+
+/** The actions over a binary that lists these playgrounds, starts the first, and otherwise says nothing. */
+export function acting(playgrounds: unknown[]): Pick<Tools, 'binary' | 'watch'> & { does: ReturnType<typeof actions>; runs: () => string[] } {
+  const at = folder();
+  writeFileSync(path.join(at, 'list'), JSON.stringify(playgrounds));
+  writeFileSync(path.join(at, 'start'), JSON.stringify(playgrounds[0]));
+  const it = binary(program(`echo "$@" >> ${at}/runs; [ -e ${at}/$1 ] && cat ${at}/$1; exit 0`));
+  const watch = new Watch(it, () => undefined);
+  const context = { globalState: { get: () => undefined, update: () => Promise.resolve() } } as unknown as vscode.ExtensionContext;
+  const log = { info: () => undefined } as unknown as vscode.LogOutputChannel;
+  const forwards = new Forwards(it, () => undefined);
+  const does = actions({ binary: it, watch, forwards, log, context, options: () => [] });
+  const runs = (): string[] => (existsSync(`${at}/runs`) ? readFileSync(`${at}/runs`, 'utf8').trim().split('\n') : []);
+  return { binary: it, watch, does, runs };
+}
 
 export async function until(look: () => boolean, ms = 10_000): Promise<void> {
   const limit = Date.now() + ms;
