@@ -9,7 +9,7 @@ import { forgetHosts } from './offer';
 import { makeEntries, openHost, wake } from './open';
 import type { Node } from './tree';
 import type { Watch } from './watch';
-import { type Machine, type Playground, catalog, condition, sshMachines, started } from './wire';
+import { type Machine, type Playground, catalog, condition, failedTasks, sshMachines, started } from './wire';
 import { tell, withProgress } from './work';
 import * as words from './words';
 
@@ -103,7 +103,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     const { playground, machine } = it;
     await withProgress(`Opening ${named(playground)}`, async (work) => {
       await makeEntries(binary, work);
-      await wake(binary, playground.id, work);
+      await wake(binary, playground.id, playground, work);
     });
     await watch.done();
     const user = (machine ?? sshMachines(playground)[0])?.user ?? 'root';
@@ -137,7 +137,8 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     );
     await watch.done();
     const { id } = made;
-    const running = `${named(made)} is running.`;
+    const failed = failedTasks(made).length > 0 ? `, but its ${words.state(made)}` : '';
+    const running = `${named(made)} is running${failed}.`;
     void vscode.window.showInformationMessage(running, 'Open', 'Open in New Window', 'Terminal').then((answer) => {
       if (answer === 'Open') guarded(() => open(id, false));
       if (answer === 'Open in New Window') guarded(() => open(id, true));

@@ -6,9 +6,9 @@ import { authorityOf } from './authority';
 import type { Binary } from './binary';
 import { offerSettings } from './offer';
 import type { Work } from './work';
-import { type Playground, started } from './wire';
+import { type Playground, failedTasks, started } from './wire';
 
-/** The platform's machines are Linux, with homes where Linux has them. */
+/** The home of a user. The platform's machines are Linux. */
 const homeOf = (user: string): string => (user === 'root' ? '/root' : `/home/${user}`);
 
 /** The folder to open on a host: its user's home. */
@@ -25,10 +25,15 @@ export async function makeEntries(binary: Binary, { signal, say }: Work): Promis
   await binary.run(['config-ssh', '--yes', ...named], { signal, onProgress: say });
 }
 
-/** Wakes a playground, on purpose: whatever spoke against it is forgotten. Waits until its machines answer. */
-export async function wake(binary: Binary, id: string, { signal, say }: Work): Promise<Playground> {
+/**
+ * Wakes a playground on purpose: a stop on purpose is forgotten. Waits until its machines answer and its init tasks have
+ * completed. Where one has failed already, as `known` tells, it does not wait for them: the playground could never be
+ * opened again.
+ */
+export async function wake(binary: Binary, id: string, known: Playground | undefined, { signal, say }: Work): Promise<Playground> {
   say('waking');
-  return binary.ask(['start', id, '--json'], started, { signal, onProgress: say });
+  const waits = known && failedTasks(known).length > 0 ? ['--no-wait-init'] : [];
+  return binary.ask(['start', id, '--json', ...waits], started, { signal, onProgress: say });
 }
 
 /** Opens a host of a playground that is awake. */

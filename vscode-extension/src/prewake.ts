@@ -32,7 +32,8 @@ function emptyWindowAuthority(): string | undefined {
 export async function prewake(binary: Binary, watch: Watch, host: string): Promise<void> {
   try {
     const all = await withLateProgress(`Looking for ${host}`, (signal) => watch.look({ signal }));
-    const title = named(host, all)?.title || host;
+    const found = named(host, all);
+    const title = found?.title || host;
     const wish = await wished(all, host);
     if (wish === 'nothing') return;
     await withProgress(wish === 'wake' ? `Waking ${title}` : `Opening ${title}`, async (work) => {
@@ -41,7 +42,7 @@ export async function prewake(binary: Binary, watch: Watch, host: string): Promi
         if (work.signal.aborted) throw error;
         tell(error);
       });
-      if (wish === 'wake') await wake(binary, host, work);
+      if (wish === 'wake') await wake(binary, host, found, work);
     });
   } catch (error) {
     tell(error);

@@ -1,10 +1,10 @@
-// The view: playgrounds, their machines, the machines' connections and forwards. Data in the nodes, looks in
-// getTreeItem.
+// The view: playgrounds, the tasks that prepare them, their machines, the machines' connections and forwards. Data in the
+// nodes, looks in getTreeItem.
 
 import * as vscode from 'vscode';
 import type { Forward, Forwards } from './forwards';
 import type { Disposable, Watch } from './watch';
-import { type Condition, type Connection, type Machine, type Playground, condition } from './wire';
+import { type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, pendingTasks } from './wire';
 import * as words from './words';
 
 interface PlaygroundNode {
@@ -14,6 +14,7 @@ interface PlaygroundNode {
 
 export type Node =
   | PlaygroundNode
+  | { kind: 'task'; playground: Playground; task: Task }
   | { kind: 'machine'; playground: Playground; machine: Machine }
   | { kind: 'connection'; playground: Playground; machine: Machine; connection: Connection }
   | { kind: 'forward'; playground: Playground; machine: Machine; forward: Forward };
@@ -25,6 +26,16 @@ const ICONS: Record<Condition, [icon: string, color: string]> = {
   down: ['vm-outline', 'disabledForeground'],
   gone: ['error', 'charts.red'],
   unknown: ['question', 'charts.yellow'],
+};
+
+const TASK_ICONS: Record<TaskStatus, [icon: string, color: string]> = {
+  none: ['circle-outline', 'disabledForeground'],
+  created: ['circle-outline', 'disabledForeground'],
+  blocked: ['circle-outline', 'disabledForeground'],
+  running: ['loading~spin', 'charts.yellow'],
+  failed: ['error', 'charts.red'],
+  completed: ['pass', 'charts.green'],
+  unknown: ['question', 'disabledForeground'],
 };
 
 const icon = (id: string, color: string): vscode.ThemeIcon => new vscode.ThemeIcon(id, new vscode.ThemeColor(color));
@@ -48,8 +59,8 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   }
 
   /**
-   * Shows what is different now, the time left included. Only that: while the editor takes in a whole new tree, a click on
-   * a line does not say which.
+   * Updates only the playgrounds that look different now, the time left included: while the editor takes in a whole new
+   * tree, a click on a line does not say which.
    */
   update(): void {
     const before = this.shown;
@@ -68,7 +79,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     else if (different.length > 0) this.changed.fire(different);
   }
 
-  /** All that is seen of a playground. */
+  /** Everything that is shown of a playground. */
   private look(playground: Playground): string {
     const forwards = playground.machines.map((machine) => this.forwardsOf({ playground, machine }));
     return JSON.stringify([{ ...playground, endsAt: words.timeLeft(playground.endsAt) }, forwards]);
@@ -79,7 +90,10 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     const { playground } = node;
     switch (node.kind) {
       case 'playground':
-        return playground.machines.map((machine) => ({ kind: 'machine', playground, machine }));
+        return [
+          ...pendingTasks(playground).map((task): Node => ({ kind: 'task', playground, task })),
+          ...playground.machines.map((machine): Node => ({ kind: 'machine', playground, machine })),
+        ];
       case 'machine': {
         const { machine } = node;
         return [...connectionsOf(node), ...this.forwardsOf(node)].map((one) =>
@@ -88,6 +102,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
             : { kind: 'forward', playground, machine, forward: one },
         );
       }
+      case 'task':
       case 'connection':
       case 'forward':
         return [];
@@ -98,6 +113,8 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     switch (node.kind) {
       case 'playground':
         return playgroundItem(node.playground);
+      case 'task':
+        return taskItem(node.playground, node.task);
       case 'machine':
         return machineItem(node, connectionsOf(node).length + this.forwardsOf(node).length > 0);
       case 'connection':
@@ -135,6 +152,18 @@ function playgroundItem(playground: Playground): vscode.TreeItem {
   if (left) tooltip.appendText(`Stops in ${left}\n`);
   tooltip.appendMarkdown('\n\n').appendCodeblock(`ssh ${playground.host}`, 'sh');
   item.tooltip = tooltip;
+  item.accessibilityInformation = { label: `${label}, ${item.description}` };
+  return item;
+}
+
+function taskItem(playground: Playground, task: Task): vscode.TreeItem {
+  const item = new vscode.TreeItem(task.name);
+  item.id = `${playground.id}/task/${task.name}`;
+  item.contextValue = 'task';
+  item.description = words.task(task.status);
+  item.iconPath = icon(...TASK_ICONS[task.status]);
+  const label = `${task.helper ? 'Helper init task' : 'Init task'} ${task.name}`;
+  item.tooltip = `${label}: ${item.description}`;
   item.accessibilityInformation = { label: `${label}, ${item.description}` };
   return item;
 }

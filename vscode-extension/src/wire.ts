@@ -32,6 +32,20 @@ export interface Connection {
   message: string;
 }
 
+const TASK_STATUSES = ['none', 'created', 'blocked', 'running', 'failed', 'completed'] as const;
+
+export type TaskStatus = (typeof TASK_STATUSES)[number] | 'unknown';
+
+/** A task of a playground. */
+export interface Task {
+  name: string;
+  /** It prepares the playground, which is of full use only after it has completed. */
+  init: boolean;
+  /** It only serves other tasks. */
+  helper: boolean;
+  status: TaskStatus;
+}
+
 /** A playground as `list --json` shows it. */
 export interface Playground {
   id: string;
@@ -47,6 +61,7 @@ export interface Playground {
   host: string;
   connections: Connection[];
   initTasks: { done: number; total: number } | undefined;
+  tasks: Task[];
   /** It was stopped on purpose and has not been asked for since. */
   stoppedOnPurpose: boolean;
   /** It belongs to a tutorial, a challenge or a course, and is not found by its catalogue entry's name. */
@@ -90,6 +105,16 @@ function machine(value: unknown): Machine {
   };
 }
 
+function task(value: unknown): Task {
+  const it = fields(value);
+  return {
+    name: text(it['name']),
+    init: it['init'] === true,
+    helper: it['helper'] === true,
+    status: TASK_STATUSES.find((one) => one === it['status']) ?? 'unknown',
+  };
+}
+
 function connection(value: unknown): Connection {
   const it = fields(value);
   return {
@@ -111,8 +136,8 @@ export function playground(value: unknown, now = Date.now()): Playground {
   const it = fields(value);
   const template = fields(it['playground']);
   const left = number(it['expiresIn']) ?? 0;
-  const tasks = fields(it['initTasks']);
-  const total = number(tasks['total']) ?? 0;
+  const initTasks = fields(it['initTasks']);
+  const total = number(initTasks['total']) ?? 0;
   return {
     id: text(it['id']),
     title: text(it['title']),
@@ -124,7 +149,8 @@ export function playground(value: unknown, now = Date.now()): Playground {
     pageUrl: text(it['pageUrl']),
     host: text(it['host']),
     connections: list(it['connections']).map(connection),
-    initTasks: total > 0 ? { done: number(tasks['done']) ?? 0, total } : undefined,
+    initTasks: total > 0 ? { done: number(initTasks['done']) ?? 0, total } : undefined,
+    tasks: list(it['tasks']).map(task).filter((one) => one.name !== ''),
     stoppedOnPurpose: it['stoppedOnPurpose'] === true,
     ofLesson: ['tutorialName', 'challengeName', 'courseName', 'lessonPath'].some((name) => text(it[name]) !== ''),
   };
@@ -198,6 +224,20 @@ export function condition(of: Playground): Condition {
     default:
       return 'unknown';
   }
+}
+
+/** The init tasks of a playground that is being prepared or whose preparation has failed; empty once all have completed. */
+export function pendingTasks(of: Playground): Task[] {
+  const now = condition(of);
+  if (now !== 'up' && now !== 'starting') return [];
+  const tasks = of.tasks.filter((one) => one.init);
+  return tasks.every((one) => one.status === 'completed') ? [] : tasks;
+}
+
+/** The init tasks that have failed, once none is running any more. */
+export function failedTasks(of: Playground): Task[] {
+  const tasks = pendingTasks(of);
+  return tasks.some((one) => one.status === 'running') ? [] : tasks.filter((one) => one.status === 'failed');
 }
 
 /** Sorts running playgrounds first and otherwise keeps their order. */

@@ -1,6 +1,6 @@
-// How times, sizes and states are said.
+// The words for times, sizes and states.
 
-import { type Condition, type Playground, condition } from './wire';
+import { type Condition, type Playground, type TaskStatus, condition, failedTasks } from './wire';
 
 /** The time until `end`, "1h 05m", "12m" or "40s"; empty when there is no end or it has passed. */
 export function timeLeft(end: number | undefined, now = Date.now()): string {
@@ -37,13 +37,28 @@ const CONDITIONS: Record<Condition, string> = {
 /** The state of a playground in words. */
 export function state(of: Playground): string {
   const now = condition(of);
+  const failed = failedTasks(of);
+  if (failed.length > 0) return `preparation failed: ${failed.map((one) => one.name).join(', ')}`;
   if (of.initTasks && of.initTasks.done < of.initTasks.total && (now === 'up' || now === 'starting')) {
     return `preparing ${of.initTasks.done}/${of.initTasks.total}`;
   }
   return now === 'gone' || now === 'unknown' ? of.state.toLowerCase().replaceAll('_', ' ') : CONDITIONS[now];
 }
 
-/** Who holds a connection, by its identification line: "OpenSSH 9.2". */
+const TASKS: Record<TaskStatus, string> = {
+  none: 'not started',
+  created: 'not started',
+  blocked: 'waiting for other tasks',
+  running: 'running',
+  failed: 'failed',
+  completed: 'completed',
+  unknown: 'status unknown',
+};
+
+/** The status of a task in words. */
+export const task = (status: TaskStatus): string => TASKS[status];
+
+/** The client of a connection, by its identification line: "OpenSSH 9.2". */
 export function client(identification: string): string {
   const software = /^SSH-2\.0-(\S+)/.exec(identification)?.[1] ?? '';
   if (software === '') return 'connection';

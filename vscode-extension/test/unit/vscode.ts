@@ -104,9 +104,10 @@ export const window = {
     };
     return work({ report: () => undefined }, { onCancellationRequested });
   },
-  showQuickPick: async (items: Item[], { title, placeHolder }: { title?: string; placeHolder?: string }) => {
-    const answer = await ask(title ?? placeHolder ?? '', ...items.map(labelOf));
-    return items.find((one) => labelOf(one) === answer);
+  showQuickPick: async (items: Item[] | Promise<Item[]>, { title, placeHolder }: { title?: string; placeHolder?: string }) => {
+    const all = await items;
+    const answer = await ask(title ?? placeHolder ?? '', ...all.map(labelOf));
+    return all.find((one) => labelOf(one) === answer);
   },
   showInputBox: ({ prompt }: { prompt: string }) => ask(prompt),
   setStatusBarMessage: (message: string) => void user.asked.push(message),

@@ -58,11 +58,11 @@ export function listed(more: Record<string, unknown> = {}): Record<string, unkno
 
 export const one = (more: Record<string, unknown> = {}, now = Date.now()): Playground => playground(listed(more), now);
 
-/** The actions over a binary that lists these playgrounds, starts the first, and otherwise says nothing. */
-export function acting(playgrounds: unknown[]): Pick<Tools, 'binary' | 'watch'> & { does: ReturnType<typeof actions>; runs: () => string[] } {
+/** The actions over a binary that lists these playgrounds, starts the first, and gives these answers to other commands. */
+export function acting(playgrounds: unknown[], answers: Record<string, unknown> = {}): Pick<Tools, 'binary' | 'watch'> & { does: ReturnType<typeof actions>; runs: () => string[] } {
   const at = folder();
-  writeFileSync(path.join(at, 'list'), JSON.stringify(playgrounds));
-  writeFileSync(path.join(at, 'start'), JSON.stringify(playgrounds[0]));
+  const all = { list: playgrounds, start: playgrounds[0], ...answers };
+  for (const [command, answer] of Object.entries(all)) writeFileSync(path.join(at, command), JSON.stringify(answer));
   const it = binary(program(`echo "$@" >> ${at}/runs; [ -e ${at}/$1 ] && cat ${at}/$1; exit 0`));
   const watch = new Watch(it, () => undefined);
   const context = { globalState: { get: () => undefined, update: () => Promise.resolve() } } as unknown as vscode.ExtensionContext;
