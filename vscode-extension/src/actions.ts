@@ -50,7 +50,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
       return undefined;
     }
     const items = fitting.map((playground) => ({
-      label: playground.title || playground.template.name,
+      label: words.title(playground),
       description: `${playground.template.name} · ${words.state(playground)}`,
       detail: playground.host,
       playground,
@@ -65,7 +65,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     const it = await meant(subject, (one) => suits(one) && allowsSsh(one));
     if (!it) return undefined;
     const { playground, machine } = it;
-    if (!(machine ? machine.ssh : allowsSsh(playground))) throw noSsh(machine ? `machine ${machine.name}` : named(playground));
+    if (!(machine ? machine.ssh : allowsSsh(playground))) throw noSsh(machine ? `machine ${machine.name}` : words.title(playground));
     return it;
   }
 
@@ -101,7 +101,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     const it = await meantForSsh(subject, exists);
     if (!it) return;
     const { playground, machine } = it;
-    await withProgress(`Opening ${named(playground)}`, async (work) => {
+    await withProgress(`Opening ${words.title(playground)}`, async (work) => {
       await makeEntries(binary, work);
       await wake(binary, playground.id, playground, work);
     });
@@ -138,7 +138,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     await watch.done();
     const { id } = made;
     const failed = failedTasks(made).length > 0 ? `, but its ${words.state(made)}` : '';
-    const running = `${named(made)} is running${failed}.`;
+    const running = `${words.title(made)} is running${failed}.`;
     void vscode.window.showInformationMessage(running, 'Open', 'Open in New Window', 'Terminal').then((answer) => {
       if (answer === 'Open') guarded(() => open(id, false));
       if (answer === 'Open in New Window') guarded(() => open(id, true));
@@ -150,9 +150,9 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     const it = await meant(subject, () => true);
     if (!it) return;
     const yes = 'Destroy';
-    const question = `Erase ${named(it.playground)} and everything in it?`;
+    const question = `Erase ${words.title(it.playground)} and everything in it?`;
     if ((await vscode.window.showWarningMessage(question, { modal: true }, yes)) !== yes) return;
-    await run(`Erasing ${named(it.playground)}`, ['destroy', it.playground.id, '--yes']);
+    await run(`Erasing ${words.title(it.playground)}`, ['destroy', it.playground.id, '--yes']);
     await forgetHosts(it.playground.id);
   }
 
@@ -163,10 +163,18 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
       label: minutes < 60 ? `${minutes} minutes` : `${minutes / 60} hour${minutes > 60 ? 's' : ''}`,
       minutes,
     }));
-    const left = words.timeLeft(it.playground.endsAt);
-    const placeHolder = `How much longer shall ${named(it.playground)} run?${left && ` It has ${left} left.`}`;
+    const end = words.end(it.playground);
+    const placeHolder = `How much longer should ${words.title(it.playground)} run?${end && ` It ${end}.`}`;
     const chosen = await vscode.window.showQuickPick(items, { placeHolder });
-    if (chosen) await run(`Extending ${named(it.playground)}`, ['extend', it.playground.id, String(chosen.minutes)]);
+    if (chosen) await run(`Extending ${words.title(it.playground)}`, ['extend', it.playground.id, String(chosen.minutes)]);
+  }
+
+  async function persist(subject: Subject): Promise<void> {
+    const it = await meant(subject, (one) => isUp(one) && one.persistent !== true);
+    if (!it) return;
+    const title = words.title(it.playground);
+    await run(`Keeping ${title}`, ['persist', it.playground.id]);
+    vscode.window.setStatusBarMessage(`${title} is kept: when its time is up, it stops and is not erased`, 5000);
   }
 
   async function rename(subject: Subject): Promise<void> {
@@ -177,7 +185,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
       value: it.playground.title,
       validateInput: (text) => (text.trim() === '' ? 'It needs a title.' : undefined),
     });
-    if (title !== undefined) await run(`Renaming ${named(it.playground)}`, ['rename', it.playground.id, '--', title.trim()]);
+    if (title !== undefined) await run(`Renaming ${words.title(it.playground)}`, ['rename', it.playground.id, '--', title.trim()]);
   }
 
   async function forward(subject: Subject): Promise<void> {
@@ -208,22 +216,23 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     'playgrounds.openNew': (subject) => open(subject, true),
     'playgrounds.terminal': async (subject) => {
       const it = await meantForSsh(subject, exists);
-      if (it) await terminal(named(it.playground), ['ssh', it.machine?.host ?? it.playground.host]);
+      if (it) await terminal(words.title(it.playground), ['ssh', it.machine?.host ?? it.playground.host]);
     },
     'playgrounds.wake': async (subject) => {
       const it = await meant(subject, isDown);
-      if (it) await run(`Starting ${named(it.playground)}`, ['start', it.playground.id, '--json']);
+      if (it) await run(`Starting ${words.title(it.playground)}`, ['start', it.playground.id, '--json']);
     },
     'playgrounds.stop': async (subject) => {
       const it = await meant(subject, isUp);
-      if (it) await run(`Stopping ${named(it.playground)}`, ['stop', it.playground.id]);
+      if (it) await run(`Stopping ${words.title(it.playground)}`, ['stop', it.playground.id]);
     },
     'playgrounds.restart': async (subject) => {
       const it = await meant(subject, exists);
-      if (it) await run(`Restarting ${named(it.playground)}`, ['restart', it.playground.id]);
+      if (it) await run(`Restarting ${words.title(it.playground)}`, ['restart', it.playground.id]);
     },
     'playgrounds.destroy': destroy,
     'playgrounds.extend': extend,
+    'playgrounds.persist': persist,
     'playgrounds.rename': rename,
     'playgrounds.forward': forward,
     'playgrounds.browse': async (subject) => {
@@ -237,7 +246,7 @@ export function actions(tools: Tools): Record<Command, (subject?: Subject) => Pr
     'playgrounds.kube': async (subject) => {
       const it = await meantForSsh(subject, isUp);
       // The shell's environment names the playground's kubeconfig, which is gone with the shell.
-      if (it) await terminal(`kube ${named(it.playground)}`, ['kube', it.playground.id, '--', vscode.env.shell || 'sh']);
+      if (it) await terminal(`kube ${words.title(it.playground)}`, ['kube', it.playground.id, '--', vscode.env.shell || 'sh']);
     },
     'playgrounds.copySsh': async (subject) => {
       const it = await meantForSsh(subject, exists);
@@ -290,7 +299,6 @@ export function guarded(action: () => Promise<void>): void {
 }
 
 const never = (): Promise<never> => new Promise(() => undefined);
-const named = (playground: Playground): string => playground.title || playground.template.name;
 const exists = (playground: Playground): boolean => condition(playground) !== 'gone';
 /** A playground whose machines are not known yet is not ruled out. */
 const allowsSsh = (playground: Playground): boolean => playground.machines.length === 0 || sshMachines(playground).length > 0;

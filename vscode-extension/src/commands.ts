@@ -11,6 +11,7 @@ export const COMMANDS = [
   'playgrounds.restart',
   'playgrounds.destroy',
   'playgrounds.extend',
+  'playgrounds.persist',
   'playgrounds.rename',
   'playgrounds.forward',
   'playgrounds.browse',
@@ -26,6 +27,9 @@ export const COMMANDS = [
 ] as const;
 
 export type Command = (typeof COMMANDS)[number];
+
+/** The title of the command `playgrounds.persist`. */
+export const KEEP = 'Keep When Its Time Is Up';
 
 /** The view. */
 export const VIEW = 'playgrounds.list';

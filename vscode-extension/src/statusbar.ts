@@ -1,29 +1,29 @@
-// Inside a playground's window: how it is, a warning before it ends, and what to do when it has ended.
+// Inside a playground's window: its state, a warning before its end, and the choices after it.
 
 import * as vscode from 'vscode';
 import { guarded } from './actions';
 import { named } from './authority';
-import type { Command } from './commands';
+import { type Command, KEEP } from './commands';
 import type { Disposable, Watch } from './watch';
 import { type Connection, type Playground, condition } from './wire';
 import * as words from './words';
 
 const MINUTE = 60_000;
-/** Time left is told in minutes. */
+/** The time left is shown in minutes. */
 const TICK_MS = 30_000;
 
-/** What the item shows. */
+/** The text and tooltip of the item. */
 export interface Shown {
   text: string;
   tooltip: string;
 }
 
-/** Bytes in a second each way, from two looks at the connections. */
+/** Bytes per second each way, from two looks at the connections. */
 export class Throughput {
   private before: { at: number; sent: number; received: number } | undefined;
   private last = { sent: 0, received: 0 };
 
-  /** The rates now. A connection that comes or goes is no traffic. */
+  /** Measures the rates. A connection that opens or closes is not traffic. */
   measure(connections: Connection[], now = Date.now()): { sent: number; received: number } {
     const sent = connections.reduce((sum, one) => sum + one.sent, 0);
     const received = connections.reduce((sum, one) => sum + one.received, 0);
@@ -37,9 +37,9 @@ export class Throughput {
   }
 }
 
-/** The item for a playground. */
+/** Renders a playground. */
 export function shown(playground: Playground, rates: { sent: number; received: number }, now = Date.now()): Shown {
-  const title = playground.title || playground.template.name;
+  const title = words.title(playground);
   const up = condition(playground) === 'up';
   const trips = playground.connections.map((one) => one.roundTripMs).filter((ms) => ms !== undefined);
   const left = words.timeLeft(playground.endsAt, now);
@@ -52,8 +52,26 @@ export function shown(playground: Playground, rates: { sent: number; received: n
   if (left && (up || condition(playground) === 'starting')) text.push(left);
   const connections = `${playground.connections.length} connection${playground.connections.length === 1 ? '' : 's'}`;
   const tooltip = [`${title} (${playground.template.name}), ${words.state(playground)}`, connections];
-  if (left) tooltip.push(`stops in ${left}`);
+  const end = words.end(playground, now);
+  if (end) tooltip.push(`${end}: click to extend it${playground.persistent ? '' : `, or run "Playgrounds: ${KEEP}"`}`);
   return { text: text.join(' · '), tooltip: tooltip.join('\n') };
+}
+
+/** A button of a warning and its command. */
+interface Choice {
+  button: string;
+  command: Command;
+  /** The window has to connect anew afterwards. */
+  reload?: boolean;
+}
+
+/** The fate of a playground that ran and is gone, as a predicate. */
+function farewell(ran: Playground, now: Playground | undefined): string {
+  if (now?.state === 'FAILED') return 'has failed';
+  // The end may come a little before it was expected.
+  const isTimeUp = ran.endsAt !== undefined && ran.endsAt <= Date.now() + MINUTE;
+  if (isTimeUp && ran.persistent !== true) return 'was erased: its time was up';
+  return 'is gone: it was destroyed';
 }
 
 export class StatusBar implements Disposable {
@@ -62,7 +80,7 @@ export class StatusBar implements Disposable {
   private readonly subscriptions: Disposable[];
   private readonly clock: NodeJS.Timeout;
   private warnedOf = 0;
-  /** The playground as it was when it last ran in this window: what never ran here has no end to tell. */
+  /** The playground as it was when it last ran in this window. One that never ran here is not said to have ended. */
   private ran: Playground | undefined;
 
   constructor(
@@ -110,11 +128,14 @@ export class StatusBar implements Disposable {
     const minutes = vscode.workspace.getConfiguration('playgrounds').get<number>('warnBeforeEnd') ?? 10;
     const { endsAt } = playground;
     if (endsAt === undefined || condition(playground) !== 'up' || endsAt - Date.now() > minutes * MINUTE) return;
-    // Once for each end; an end that moves by seconds is the same one.
+    // Once per end; an end that moves by seconds is the same one.
     if (Math.abs(endsAt - this.warnedOf) < MINUTE || endsAt <= Date.now()) return;
     this.warnedOf = endsAt;
     this.item.backgroundColor = new vscode.ThemeColor('statusBarItem.warningBackground');
-    this.ask(`${playground.title} stops in ${words.timeLeft(endsAt)}.`, 'Extend', 'playgrounds.extend', playground.id);
+    const advice = playground.persistent ? 'Extend it for more time.' : 'Extend it for more time, or keep it: then it only stops.';
+    const choices: Choice[] = [{ button: 'Extend', command: 'playgrounds.extend' }];
+    if (!playground.persistent) choices.push({ button: 'Keep', command: 'playgrounds.persist' });
+    this.ask(`${words.title(playground)} ${words.end(playground)}. ${advice}`, choices, playground.id);
   }
 
   private lookForTheEnd(playground: Playground | undefined): void {
@@ -124,22 +145,26 @@ export class StatusBar implements Disposable {
       this.ran = playground;
     }
     if ((now !== 'down' && now !== 'gone') || !this.ran) return;
-    const { id, title } = this.ran;
+    const { ran } = this;
+    const title = words.title(ran);
     this.ran = undefined;
     this.item.backgroundColor = new vscode.ThemeColor('statusBarItem.errorBackground');
     if (now === 'down') {
-      this.ask(`${title} has stopped. Its disks are kept.`, 'Restart', 'playgrounds.wake', id, true);
+      const restart: Choice = { button: 'Restart', command: 'playgrounds.wake', reload: true };
+      this.ask(`${title} has stopped. Its disks are kept.`, [restart], ran.id);
     } else {
-      void vscode.window.showWarningMessage(`${title} is gone: it was destroyed or has failed.`);
+      void vscode.window.showWarningMessage(`${title} ${farewell(ran, playground)}.`);
     }
   }
 
-  private ask(message: string, button: string, command: Command, id: string, reload = false): void {
+  private ask(message: string, choices: Choice[], id: string): void {
     guarded(async () => {
-      if ((await vscode.window.showWarningMessage(message, button)) !== button) return;
-      await this.act(command, id);
+      const answer = await vscode.window.showWarningMessage(message, ...choices.map((one) => one.button));
+      const choice = choices.find((one) => one.button === answer);
+      if (!choice) return;
+      await this.act(choice.command, id);
       // The server that the window was connected to has gone with the machine.
-      if (reload) await vscode.commands.executeCommand('workbench.action.reloadWindow');
+      if (choice.reload) await vscode.commands.executeCommand('workbench.action.reloadWindow');
     });
   }
 }

@@ -2,6 +2,7 @@
 // nodes, looks in getTreeItem.
 
 import * as vscode from 'vscode';
+import { KEEP } from './commands';
 import type { Forward, Forwards } from './forwards';
 import type { Disposable, Watch } from './watch';
 import { type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, pendingTasks } from './wire';
@@ -143,16 +144,18 @@ function playgroundItem(playground: Playground): vscode.TreeItem {
   const label = playground.title || title || name || playground.id;
   const item = new vscode.TreeItem(label, vscode.TreeItemCollapsibleState.Collapsed);
   item.id = playground.id;
-  item.contextValue = `playground.${now === 'starting' ? 'up.starting' : now}`;
+  const kept = playground.persistent === true ? '.kept' : '';
+  item.contextValue = `playground.${now === 'starting' ? 'up.starting' : now}${kept}`;
   item.iconPath = icon(...ICONS[now]);
   const left = now === 'down' || now === 'gone' ? '' : words.timeLeft(playground.endsAt);
   item.description = [name, words.state(playground), left && `${left} left`].filter(Boolean).join(' · ');
   const tooltip = new vscode.MarkdownString();
   tooltip.appendText(`${label}\n${title || name}, ${words.state(playground)}\n`);
-  if (left) tooltip.appendText(`Stops in ${left}\n`);
+  const end = words.end(playground);
+  if (end) tooltip.appendText(`It ${end}. Use "Extend" for more time${kept ? '' : `, or "${KEEP}"`}.\n`);
   tooltip.appendMarkdown('\n\n').appendCodeblock(`ssh ${playground.host}`, 'sh');
   item.tooltip = tooltip;
-  item.accessibilityInformation = { label: `${label}, ${item.description}` };
+  item.accessibilityInformation = { label: [label, item.description, end].filter(Boolean).join(', ') };
   return item;
 }
 

@@ -55,8 +55,10 @@ export interface Playground {
   template: { name: string; title: string };
   machines: Machine[];
   createdAt: string;
-  /** When the platform will stop it, in ms since 1970. */
+  /** The end of its time, in ms since 1970. */
   endsAt: number | undefined;
+  /** At that end the platform stops and keeps it; unless this is true, it erases it. Undefined where it is not known. */
+  persistent: boolean | undefined;
   pageUrl: string;
   host: string;
   connections: Connection[];
@@ -146,6 +148,7 @@ export function playground(value: unknown, now = Date.now()): Playground {
     machines: list(it['machines']).map(machine),
     createdAt: text(it['createdAt']),
     endsAt: left > 0 ? now + left * 1000 : undefined,
+    persistent: typeof it['persistent'] === 'boolean' ? it['persistent'] : undefined,
     pageUrl: text(it['pageUrl']),
     host: text(it['host']),
     connections: list(it['connections']).map(connection),

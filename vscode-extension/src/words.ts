@@ -25,6 +25,18 @@ export function size(bytes: number): string {
 /** A round trip: "0.4 ms", "23 ms". */
 export const roundTrip = (ms: number): string => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
+/** The name of a playground for people. */
+export const title = (of: Playground): string => of.title || of.template.name;
+
+/** The end of a playground's time, as a predicate: "will be erased in 12m"; empty when there is none ahead. */
+export function end(of: Playground, now = Date.now()): string {
+  const left = ['down', 'gone'].includes(condition(of)) ? '' : timeLeft(of.endsAt, now);
+  if (left === '') return '';
+  if (of.persistent === true) return `stops in ${left} and is kept`;
+  if (of.persistent === false) return `will be erased in ${left}`;
+  return `ends in ${left} and will then be erased unless it is kept`;
+}
+
 const CONDITIONS: Record<Condition, string> = {
   up: 'running',
   starting: 'starting',

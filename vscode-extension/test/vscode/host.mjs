@@ -118,7 +118,7 @@ async function windows() {
     page = await world.suite('inside', {
       meanwhile: async (page) => {
         try {
-          const warning = page.locator('.notification-toast', { hasText: 'Compose trial stops in' });
+          const warning = page.locator('.notification-toast', { hasText: /Compose trial (stops|ends|will be erased) in/ });
           await warning.getByRole('button', { name: 'Extend' }).click({ timeout: 30_000 });
           await page.locator('.quick-input-list .monaco-list-row', { hasText: '8 hours' }).click();
           await until('eight hours more', async () => (await left()) > before + 7 * 3600);

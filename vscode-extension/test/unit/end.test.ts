@@ -1,0 +1,149 @@
+// The end of a playground's time: stopped, or erased.
+
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import manifest from '../../package.json';
+import { KEEP } from '../../src/commands';
+import { Forwards } from '../../src/forwards';
+import { StatusBar, shown } from '../../src/statusbar';
+import { Tree } from '../../src/tree';
+import { Watch } from '../../src/watch';
+import * as words from '../../src/words';
+import { bar, user } from './vscode';
+import { acting, binary, listed, one, program, until } from './world';
+
+const ID = '0123456789abcdef01234567';
+const IDLE = { sent: 0, received: 0 };
+
+beforeEach(() => {
+  Object.assign(user, { settings: {}, known: {}, answer: undefined, asked: [], offered: [], cancels: false });
+});
+
+it('is known to keep a playground only where the binary says so', () => {
+  const values = [undefined, null, true, false, 'true', 1].map((persistent) => one({ persistent }).persistent);
+  expect(values).toEqual([undefined, undefined, true, false, undefined, undefined]);
+});
+
+it('is said in words', () => {
+  const end = (more: Record<string, unknown>): string => words.end(one(more, 0), 0);
+  expect(end({ persistent: true })).toBe('stops in 1h 05m and is kept');
+  expect(end({ persistent: false })).toBe('will be erased in 1h 05m');
+  expect(end({})).toBe('ends in 1h 05m and will then be erased unless it is kept');
+  expect(end({ persistent: false, expiresIn: 0 })).toBe('');
+  for (const state of ['STOPPED', 'DESTROYED']) expect(end({ persistent: false, state })).toBe('');
+});
+
+describe('a tooltip tells of it, with the ways out', () => {
+  it('in the status bar', () => {
+    const tooltip = (more: Record<string, unknown>): string => shown(one(more, 0), IDLE, 0).tooltip.split('\n').at(-1) ?? '';
+    expect(tooltip({ persistent: true })).toBe('stops in 1h 05m and is kept: click to extend it');
+    expect(tooltip({ persistent: false })).toBe(`will be erased in 1h 05m: click to extend it, or run "Playgrounds: ${KEEP}"`);
+    expect(tooltip({})).toContain('will then be erased unless it is kept: click to extend it, or run "Playgrounds: Keep');
+    expect(tooltip({ state: 'STOPPED' })).toBe('0 connections');
+  });
+
+  it('in the tree', async () => {
+    const all = [true, false, undefined].map((persistent, i) => listed({ id: `${i}`, persistent }));
+    const it = binary(program(`echo '${JSON.stringify(all)}'`));
+    const watch = new Watch(it, () => undefined);
+    await watch.look();
+    const tree = new Tree(watch, new Forwards(it, () => undefined));
+    const items = tree.getChildren().map((node) => tree.getTreeItem(node));
+    const tooltips = items.map((item) => (item.tooltip as { value: string }).value.split('\n')[2]);
+    expect(tooltips).toEqual([
+      'It stops in 1h 05m and is kept. Use "Extend" for more time.',
+      `It will be erased in 1h 05m. Use "Extend" for more time, or "${KEEP}".`,
+      `It ends in 1h 05m and will then be erased unless it is kept. Use "Extend" for more time, or "${KEEP}".`,
+    ]);
+    expect(items[1]?.accessibilityInformation?.label).toBe('Compose trial, docker · running · 1h 05m left, will be erased in 1h 05m');
+    expect(items.map((item) => item.contextValue)).toEqual(['playground.up.kept', 'playground.up', 'playground.up']);
+  });
+});
+
+describe('keeping a playground', () => {
+  it('is in the menu of those that can be erased', () => {
+    const keep = manifest.contributes.commands.find(({ command }) => command === 'playgrounds.persist');
+    expect(keep?.title).toBe(KEEP);
+    const [entry, ...others] = manifest.contributes.menus['view/item/context'].filter(({ command }) => command === 'playgrounds.persist');
+    expect(others).toEqual([]);
+    const regex = new RegExp(/viewItem =~ \/(.*)\/$/.exec(entry?.when ?? '')?.[1] ?? '$^');
+    const values = ['playground.up', 'playground.up.starting', 'playground.up.kept', 'playground.up.starting.kept', 'playground.down', 'machine.up', 'noSsh'];
+    expect(values.filter((value) => regex.test(value))).toEqual(['playground.up', 'playground.up.starting']);
+  });
+
+  it('runs the binary', async () => {
+    const { does, runs } = acting([listed({ persistent: false })]);
+    await does['playgrounds.persist'](ID);
+    expect(runs()).toContain(`persist ${ID}`);
+    expect(user.asked).toEqual(['Compose trial is kept: when its time is up, it stops and is not erased']);
+  });
+
+  it('is offered for running ones that are not kept', async () => {
+    const { does } = acting([
+      listed({ id: 'a', title: 'Kept', persistent: true }),
+      listed({ id: 'b', title: 'Stopped', state: 'STOPPED' }),
+      listed({ id: 'c', title: 'Short-lived', persistent: false }),
+      listed({ id: 'd', title: 'Unknown' }),
+    ]);
+    await does['playgrounds.persist']();
+    expect(user.offered).toEqual(['Short-lived', 'Unknown']);
+  });
+
+  it('and extending say what happens otherwise', async () => {
+    const { does } = acting([listed({ persistent: false })]);
+    await does['playgrounds.extend'](ID);
+    expect(user.asked).toEqual(['How much longer should Compose trial run? It will be erased in 1h 05m.']);
+  });
+});
+
+describe('a playground\'s window', () => {
+  const ends: (() => void)[] = [];
+  afterEach(() => {
+    for (const end of ends.splice(0)) end();
+  });
+
+  /** A window whose playground is said to be like this, one line after the other. */
+  async function inside(...lines: unknown[][]): Promise<{ acted: string[] }> {
+    const said = lines.map((playgrounds) => `echo '${JSON.stringify({ type: 'playgrounds', playgrounds })}'`);
+    const watch = new Watch(binary(program(`${said.join('\nsleep 0.1\n')}\nexec sleep 1000`)), () => undefined);
+    const acted: string[] = [];
+    const act = (command: string, id: string): Promise<void> => Promise.resolve(void acted.push(`${command} ${id}`));
+    let changes = 0;
+    watch.onDidChange(() => changes++);
+    const status = new StatusBar(`playground-${ID}`, watch, act);
+    ends.push(() => { status.dispose(); watch.dispose(); });
+    await until(() => changes === lines.length);
+    return { acted };
+  }
+
+  it.each([
+    [true, 'Compose trial stops in 9m and is kept. Extend it for more time.', ['Extend']],
+    [false, 'Compose trial will be erased in 9m. Extend it for more time, or keep it: then it only stops.', ['Extend', 'Keep']],
+    [undefined, 'Compose trial ends in 9m and will then be erased unless it is kept. Extend it for more time, or keep it: then it only stops.', ['Extend', 'Keep']],
+  ])('warns of its end (persistent: %s)', async (persistent, message, buttons) => {
+    await inside([listed({ expiresIn: 570, persistent })]);
+    expect([user.asked, user.offered]).toEqual([[message], buttons]);
+    expect(bar.shown).toBe(true);
+  });
+
+  it('keeps or extends it by a click', async () => {
+    for (const [answer, command] of [['Keep', 'persist'], ['Extend', 'extend']] as const) {
+      user.answer = answer;
+      const { acted } = await inside([listed({ expiresIn: 570 })]);
+      await until(() => acted.length > 0);
+      expect(acted).toEqual([`playgrounds.${command} ${ID}`]);
+    }
+  });
+
+  it('tells of its end', async () => {
+    const last = async (first: Record<string, unknown>, ...then: unknown[]): Promise<string | undefined> => {
+      await inside([listed({ persistent: false, ...first })], then);
+      return user.asked.at(-1);
+    };
+    expect(await last({ expiresIn: 20 })).toBe('Compose trial was erased: its time was up.');
+    expect(await last({ expiresIn: 20, persistent: undefined })).toBe('Compose trial was erased: its time was up.');
+    expect(await last({})).toBe('Compose trial is gone: it was destroyed.');
+    expect(await last({}, listed({ state: 'FAILED' }))).toBe('Compose trial has failed.');
+    expect(await last({ persistent: true, expiresIn: 20 }, listed({ state: 'STOPPED' }))).toBe('Compose trial has stopped. Its disks are kept.');
+    expect(user.offered).toEqual(['Restart']);
+  });
+});
