@@ -110,12 +110,12 @@ async fn the_catalogue_has_official_playgrounds_only() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_machine_without_ssh_runs_and_is_never_ready() {
+async fn a_machine_without_ssh_runs_and_refuses_tunnels_for_it() {
     let mut platform = Platform::start(quick()).await;
     let id = platform.create("verified").await.id;
     let play = platform.until(&id, |play| play.init_progress() == Some((2, 2))).await;
     let verifier = play.machine_status("verifier").unwrap();
-    assert_eq!((&verifier.state, verifier.is_ready()), (&State::Running, false));
+    assert_eq!((&verifier.state, verifier.is_ready()), (&State::Running, true));
     assert!(play.machine_status("work-01").unwrap().is_ready());
     assert!(play.has_no_ssh("verifier") && !play.has_no_ssh("work-01"));
     assert!(play.playground.machines[1].no_ssh, "the entry says so, too");

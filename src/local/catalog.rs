@@ -21,7 +21,7 @@ pub struct Entry {
 pub struct MachineEntry {
     /// Its name.
     pub name: &'static str,
-    /// The manifest's `noSSH`: the machine has no SSH server.
+    /// The manifest's `noSSH`: the platform allows no SSH access.
     pub no_ssh: bool,
 }
 
@@ -87,7 +87,7 @@ pub const CATALOG: [Entry; 5] = [
     Entry {
         name: "verified",
         title: "A machine and its verifier",
-        description: "A machine on this computer to work on, and a hidden helper without an SSH server.",
+        description: "A machine on this computer to work on, and a hidden helper that nobody can ssh into.",
         machines: &[machine_entry("work-01"), MachineEntry { name: "verifier", no_ssh: true }],
         tasks: &[
             TaskEntry { name: "inspect", machine: "work-01", needs: &[], run: INSPECT },

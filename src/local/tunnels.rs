@@ -103,7 +103,7 @@ struct Parked {
 }
 
 impl Gate {
-    /// The way into a machine that has just come up, with or without an SSH server.
+    /// The way into a machine that has just come up, with or without SSH access.
     pub fn new(machine: Machine, no_ssh: bool) -> Gate {
         Gate {
             machine: Arc::new(machine),

@@ -283,10 +283,9 @@ impl World {
         let ready = self.on_machine_turn(id, name, turn, |play| match opened {
             Ok(machine) => {
                 let no_ssh = play.record.machine(name).is_some_and(|machine| machine.no_ssh);
-                // `Ready` speaks of the SSH server, and here is none.
-                let why = no_ssh.then(|| "it has no SSH server".to_owned());
-                play.say(name, if no_ssh { "up, without an SSH server" } else { "ready: its SSH server answers" });
-                play.record.enter_machine(name, State::Running, !no_ssh, why);
+                // The official client's `start` waits for `Ready` of every machine, so one without SSH must have it, too.
+                play.say(name, if no_ssh { "ready, without SSH access" } else { "ready: its SSH server answers" });
+                play.record.enter_machine(name, State::Running, true, None);
                 if let Some(slot) = play.slot(name) {
                     slot.gate = Some(Arc::new(Gate::new(machine, no_ssh)));
                 }
