@@ -19,7 +19,7 @@ pub async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
     })
 }
 
-/// Whether starting an entry takes the user's consent: it is a stranger's, and its author decides what runs in it.
+/// True for an entry that starts only with the user's consent: it is a stranger's, and its author decides what runs in it.
 ///
 /// # Errors
 /// The platform's.

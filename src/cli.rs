@@ -1,8 +1,12 @@
 //! The command line, and nothing else.
 
-use std::{ffi::OsString, net::SocketAddr, path::PathBuf, time::Duration};
+#[cfg(unix)]
+use std::net::SocketAddr;
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
+#[cfg(unix)]
+use clap::ValueEnum;
+use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
@@ -85,7 +89,10 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Start a playground from the catalogue, or a stopped one again, and wait until it is ready.
+    /// Start a playground from the catalogue, or a stopped one again, and wait until it can be used.
+    ///
+    /// That is when its machines are ready and the tasks that prepare it are done. A task that fails is named and blocks
+    /// nothing. When its time is up, the platform erases a playground, unless `persist` keeps it.
     Start {
         /// A catalogue name, or the id, host name or title of a stopped playground.
         #[arg(add = ArgValueCandidates::new(completions::startable))]
@@ -96,6 +103,9 @@ pub enum Command {
         /// Do not wait until it is ready.
         #[arg(long)]
         no_wait: bool,
+        /// Wait until its machines are ready, and not for the tasks that prepare it.
+        #[arg(long)]
+        no_wait_init: bool,
         /// Print JSON.
         #[arg(long)]
         json: bool,
@@ -150,6 +160,9 @@ pub enum Command {
         /// Only print the command. Nothing is woken.
         #[arg(long)]
         print: bool,
+        /// Do not wait for the tasks that prepare the playground.
+        #[arg(long)]
+        no_wait_init: bool,
         /// Write the entries into the ssh configuration without asking, where there are none yet.
         #[arg(long)]
         yes: bool,
@@ -160,7 +173,37 @@ pub enum Command {
     /// Stop a playground. It keeps its disks, and connections do not wake it again.
     Stop(One),
     /// Stop and start a playground again.
-    Restart(One),
+    Restart {
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "One says it")]
+        one: One,
+        /// Do not wait for the tasks that prepare it, if any are left.
+        #[arg(long)]
+        no_wait_init: bool,
+    },
+    /// Wait until a playground's machines are ready and its tasks are done.
+    ///
+    /// Exit code 14 when a task has failed.
+    Wait {
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "One says it")]
+        one: One,
+        /// Only for the tasks that prepare it.
+        #[arg(long)]
+        init: bool,
+        /// Give up after this long (exit code 9).
+        #[arg(long, value_name = "TIME", value_parser = duration)]
+        timeout: Option<Duration>,
+    },
+    /// List a playground's tasks, and how far each is.
+    Tasks {
+        #[command(flatten)]
+        #[expect(missing_docs, reason = "One says it")]
+        one: One,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Erase a playground. On a terminal you are asked first.
     Destroy {
         #[command(flatten)]
@@ -170,7 +213,7 @@ pub enum Command {
         #[arg(long)]
         yes: bool,
     },
-    /// Let a playground run some minutes longer.
+    /// Let a playground run some minutes longer. At its end it is erased, unless `persist` keeps it.
     Extend {
         #[command(flatten)]
         #[expect(missing_docs, reason = "One says it")]
@@ -187,7 +230,7 @@ pub enum Command {
         /// The title.
         title: String,
     },
-    /// Keep a playground when it stops.
+    /// Keep a playground at its end: it is stopped then, where it would be erased.
     Persist(One),
     /// Forward ports of a playground here, and of this computer there, until Ctrl-C (exit code 130).
     PortForward(PortForward),
@@ -396,6 +439,7 @@ pub struct ConfigZed {
 }
 
 /// `local`.
+#[cfg(unix)]
 #[derive(Debug, Subcommand)]
 pub enum Local {
     /// Run the embedded platform in the foreground. Any --local command starts one by itself when there is none.
@@ -441,6 +485,7 @@ pub enum Local {
 }
 
 /// The SSH server of a local machine.
+#[cfg(unix)]
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Endpoint {
     /// The one inside this program.

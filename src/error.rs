@@ -39,7 +39,7 @@ pub enum Kind {
     HostKey,
     /// A local file could not be read, understood or written.
     File,
-    /// A program that is needed is missing or failed.
+    /// A program that is needed is missing or failed, or a task of a playground has.
     Program,
     /// A signal or a key ended the work.
     Interrupted,
@@ -247,17 +247,24 @@ impl Error {
         self.status
     }
 
-    /// Whether the platform limits how often it is asked.
+    /// True for a rate limit (HTTP status 429).
     pub fn is_rate_limit(&self) -> bool {
         self.status == Some(429)
     }
 
-    /// Whether another attempt meets this failure again.
+    /// True for a failure that another attempt meets again.
     pub fn is_lasting(&self) -> bool {
         self.lasting
     }
 
-    /// Whether the request that failed so may have been carried out: its answer was lost on the way.
+    /// True for a failure that may pass: the platform says "not yet", or the way to it fails. A 502 comes from a hop on that
+    /// way.
+    pub fn may_pass(&self) -> bool {
+        let passes = matches!(self.kind, Kind::NotYet | Kind::Network) || self.status == Some(502);
+        passes && !self.lasting
+    }
+
+    /// True for a request that may have been carried out: its answer was lost on the way.
     pub fn may_have_happened(&self) -> bool {
         match self.status {
             Some(status) => status >= 500 && status != 503,

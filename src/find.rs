@@ -58,7 +58,7 @@ pub async fn all(labs: &Labs) -> Result<Vec<Play>> {
     Ok(plays)
 }
 
-/// Whether a running play is kept at its end, which the platform tells by listing it among those that are. `None` where
+/// Asks if a running play is kept at its end, which the platform tells by listing it among those that are. `None` where
 /// that cannot be learnt.
 pub async fn is_kept(labs: &Labs, play: &Play) -> Option<bool> {
     let kept = labs.persistent_plays().await.ok()?;

@@ -18,7 +18,7 @@ pub mod spec;
 pub mod udp;
 pub mod way;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::task::JoinSet;
 
@@ -42,7 +42,7 @@ use way::{Opens, Way};
 /// A forward that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    /// Which side listens.
+    /// The side that listens.
     pub side: Side,
     /// From where to where.
     pub spec: Spec,
@@ -107,7 +107,7 @@ enum Bound {
 }
 
 impl Bound {
-    /// What its way must be good for.
+    /// The kind of session that its way needs.
     fn opens(&self, over_ssh: bool) -> Opens {
         match self {
             Bound::Local(Place::Port(..), _) if !over_ssh => Opens::Ports,
@@ -171,26 +171,28 @@ async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()>
     }
     raise_open_files();
     let mut bound = Vec::new();
-    let mut ways: BTreeMap<String, Arc<Way>> = BTreeMap::new();
+    let mut ways: Vec<Arc<Way>> = Vec::new();
     for one in wanted {
         let found = async {
             let name = one.forward.machine.as_deref().unwrap_or(&machine);
             let machine = find::machine(&play, Some(name))?;
-            let way = match ways.get(name) {
+            let way = match ways.iter().find(|way| way.machine() == name) {
                 Some(way) => Arc::clone(way),
                 None => Arc::new(Way::new(app, &labs, &play, machine, machine.default_user(), board)?),
             };
             Ok((Bound::new(&one.forward).await?, way))
         };
         if let Some((listener, way)) = leave_out(board, &one, found.await)? {
-            ways.insert(way.machine().to_owned(), Arc::clone(&way));
+            if !ways.iter().any(|known| Arc::ptr_eq(known, &way)) {
+                ways.push(Arc::clone(&way));
+            }
             bound.push((one, listener, way));
         }
     }
     app.memory().deliberate(&play.id)?;
     let mut tasks = JoinSet::new();
-    for (name, way) in ways {
-        let (here, rest): (Vec<_>, Vec<_>) = bound.into_iter().partition(|(_, _, way)| way.machine() == name);
+    for way in ways {
+        let (here, rest): (Vec<_>, Vec<_>) = bound.into_iter().partition(|(_, _, its)| Arc::ptr_eq(its, &way));
         bound = rest;
         let opens = here.iter().map(|(_, bound, _)| bound.opens(request.over_ssh)).max().unwrap_or(Opens::Ports);
         let begun = begin(app, &way, opens, board).await;

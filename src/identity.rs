@@ -35,12 +35,14 @@ impl Identity {
         self.public.fingerprint(HashAlg::Sha256).to_string()
     }
 
-    /// The public key as authorized_keys has it.
+    /// The public key as a line of authorized_keys, newline included: the official client sends the `.pub` file as it is,
+    /// and a machine may append it so.
     ///
     /// # Errors
     /// [`Kind::File`] for a key that cannot be written so.
     pub fn authorized_key(&self) -> Result<String> {
-        self.public.to_openssh().map_err(|e| unusable(&self.path, &e.to_string()))
+        let line = self.public.to_openssh().map_err(|e| unusable(&self.path, &e.to_string()))?;
+        Ok(line + "\n")
     }
 }
 
@@ -210,7 +212,7 @@ mod tests {
         let public = folder.path().join("new/user key.pub");
         assert_eq!((mode(path.parent().unwrap()), mode(&path), mode(&public)), (0o700, 0o600, 0o644));
         let line = fs::read_to_string(&public).unwrap();
-        assert_eq!(line.trim_end(), made.authorized_key().unwrap());
+        assert_eq!(line, made.authorized_key().unwrap());
         assert!(line.starts_with("ssh-ed25519 ") && line.ends_with(" labctl-ssh-proxy\n"), "{line}");
         assert_eq!(keygen(&["-y"], &path), line, "the private half is that of the public one");
         assert!(keygen(&["-l"], &public).contains(&made.fingerprint()));
@@ -250,7 +252,7 @@ mod tests {
             let shown = keygen(&["-l"], &path.with_extension("pub"));
             let with = load_or_make(&path).unwrap();
             assert!(shown.contains(&with.fingerprint()), "{name}");
-            assert!(with.authorized_key().unwrap().ends_with(" me@home"), "{name}");
+            assert!(with.authorized_key().unwrap().ends_with(" me@home\n"), "{name}");
             fs::remove_file(path.with_extension("pub")).unwrap();
             let without = load_or_make(&path).unwrap();
             assert_eq!((&without.path, without.fingerprint()), (&path, with.fingerprint()), "{name}");

@@ -216,6 +216,12 @@ async fn prepare(
         }
     }
     let message = format!("machine {} of playground {} has no ~/.kube/config", machine.name, play.id);
+    if let Ok(now) = labs.play(&play.id).await
+        && let Some((done, all)) = now.init_progress().filter(|(done, all)| done < all)
+    {
+        return Err(Error::new(Kind::NotYet, format!("{message} yet: {done} of {all} init tasks are done"))
+            .hint(format!("`labctl-ssh-proxy wait {} --init` waits for them", play.id)));
+    }
     Err(Error::new(Kind::NotFound, message)
         .hint("is it a Kubernetes playground, and is its cluster ready? -m names another machine"))
 }

@@ -55,6 +55,7 @@ pub struct Labs {
     api: String,
     authorization: Option<HeaderValue>,
     begin: Option<Arc<Begin>>,
+    repeats: bool,
     /// How far this computer's clock is ahead of the platform's, in ms.
     ahead: Arc<AtomicI64>,
 }
@@ -93,7 +94,15 @@ impl Labs {
             None => None,
         };
         let (base, api) = (account.base_url(), account.api_base_url());
-        Ok(Labs { http: Http::new(dialer), base, api, authorization, begin: None, ahead: Arc::default() })
+        Ok(Labs {
+            http: Http::new(dialer),
+            base,
+            api,
+            authorization,
+            begin: None,
+            repeats: true,
+            ahead: Arc::default(),
+        })
     }
 
     /// The embedded platform behind `dialer`, which needs no credentials on its socket.
@@ -105,6 +114,7 @@ impl Labs {
             api: format!("{base}/api"),
             authorization: Some(HeaderValue::from_static("Basic bG9jYWw6bG9jYWw=")),
             begin: None,
+            repeats: true,
             ahead: Arc::default(),
         }
     }
@@ -113,6 +123,12 @@ impl Labs {
     #[must_use]
     pub fn started_by(self, start: Box<Start>) -> Labs {
         Labs { begin: Some(Arc::new(Begin { start, is_new: AtomicBool::new(false) })), ..self }
+    }
+
+    /// The same for a caller that asks again and again by itself: it hears of each failure at once.
+    #[must_use]
+    pub fn without_repetition(self) -> Labs {
+        Labs { repeats: false, ..self }
     }
 
     /// The platform was seen to be there: should it not answer the first request, it is started once more.
@@ -382,8 +398,9 @@ impl Labs {
 
     /// Sends a call by the retry rule. `None` means that it is done, though the answer that said so was lost.
     async fn send(&self, call: Call) -> Result<Option<Reply>> {
-        // Whatever GET is repeated for, only its own answer tells what there is.
-        let repeated = retry::attempt(call.repeat, || self.send_once(&call)).await?;
+        // Only an answer of its own tells what a GET has found.
+        let repeat = if self.repeats { call.repeat } else { Repeat::Never };
+        let repeated = retry::attempt(repeat, || self.send_once(&call)).await?;
         if repeated.is_none() && call.method == Method::GET {
             return Err(Error::new(Kind::NotFound, format!("{} does not exist (any more)", call.about)));
         }
@@ -536,11 +553,17 @@ fn one(play: Play, id: Option<&str>) -> Result<Play> {
     Err(Error::new(Kind::Answer, "the platform answered with another playground than the one asked for"))
 }
 
+/// Takes out every null below `value`. A list that is the whole answer keeps its own: places in it may mean something.
 fn drop_nulls(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Object(members) => {
             members.retain(|_, member| !member.is_null());
-            members.values_mut().for_each(drop_nulls);
+            for member in members.values_mut() {
+                if let serde_json::Value::Array(items) = member {
+                    items.retain(|item| !item.is_null());
+                }
+                drop_nulls(member);
+            }
         }
         serde_json::Value::Array(items) => items.iter_mut().for_each(drop_nulls),
         _ => {}
@@ -560,12 +583,14 @@ fn error_of(reply: &Reply, about: &str) -> Error {
             Error::new(Kind::NotLoggedIn, format!("the platform does not accept your login ({said})")).hint(LOGIN)
         }
         // A play that is gone answers with either.
-        StatusCode::NOT_FOUND | StatusCode::GONE => Error::new(Kind::NotFound, format!("{about} does not exist ({said})")),
+        StatusCode::NOT_FOUND | StatusCode::GONE => {
+            Error::new(Kind::NotFound, format!("{about} does not exist ({said})"))
+        }
         StatusCode::TOO_MANY_REQUESTS => {
-            let error = Error::new(Kind::NotYet, format!("{about}: the platform limits requests ({said})")).hint(LATER);
+            let error = Error::new(Kind::NotYet, format!("{about}: the platform limits requests ({said})"));
             match rate_limit_reset(&reply.headers, SystemTime::now()) {
-                Some(wait) => error.retry_after(wait),
-                None => error,
+                Some(wait) => error.hint(format!("try again in {} s", wait.as_secs_f64().ceil())).retry_after(wait),
+                None => error.hint(LATER),
             }
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
@@ -595,7 +620,7 @@ fn words(reply: &Reply) -> String {
     }
 }
 
-/// How long a rate limit lasts. `X-Ratelimit-Reset` is seconds from now, or a Unix time: in seconds when it is at least a
+/// The length of a rate limit. `X-Ratelimit-Reset` is seconds from now, or a Unix time: in seconds when it is at least a
 /// billion, in milliseconds when it is at least a hundred billion, as values seen in the field must be. Clamped to
 /// 0..300 s.
 fn rate_limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {

@@ -67,6 +67,7 @@ pub mod pipe;
 pub mod platform;
 pub mod playgrounds;
 pub mod policy;
+pub mod preparation;
 pub mod secrets;
 pub mod session;
 pub mod settings;

@@ -65,7 +65,7 @@ pub struct Status {
     pub received: u64,
     /// The last ping's round trip, in ms.
     pub round_trip_ms: Option<f64>,
-    /// When the platform will stop the playground, in ms since 1970.
+    /// The playground's end, in ms since 1970: the platform erases it then, or stops it if it is persistent.
     pub expires_at: Option<Moment>,
     /// What is being waited for, or a warning.
     pub message: String,

@@ -126,11 +126,12 @@ async fn turned_away(command: &Command, error: Error) -> Error {
 async fn perform(app: &App, command: Command) -> Result<u8> {
     match command {
         Command::Ssh { consent, host, arguments, command } => {
-            ssh(app, &ssh::Request { visit: Visit { host, consent }, arguments, command }).await
+            ssh(app, &ssh::Request { visit: Visit { host, consent, wait_init: false }, arguments, command }).await
         }
-        Command::Start { name, title, no_wait, json, consent, ssh: into, open: ide } => {
-            let play = playgrounds::start(app, &Start { name, title, no_wait, json, consent }).await?;
-            let visit = Visit { host: play.id, consent };
+        Command::Start { name, title, no_wait, no_wait_init, json, consent, ssh: into, open: ide } => {
+            let request = Start { name, title, no_wait, no_wait_init, json, consent };
+            let play = playgrounds::start(app, &request).await?;
+            let visit = Visit { host: play.id, consent, wait_init: false };
             if into {
                 return ssh(app, &ssh::Request { visit, ..ssh::Request::default() }).await;
             }
@@ -157,12 +158,14 @@ async fn act(app: &App, command: Command) -> Result<()> {
         Command::List { all, watch: true, json, figures } => watch(app, all, json, figures).await,
         Command::List { all, watch: false, json, figures: _ } => playgrounds::list(app, all, json).await,
         Command::Catalog { json } => playgrounds::catalog(app, json).await,
-        Command::Open { ide, host, path, repos, forward_agent, print, yes, consent } => {
-            let visit = Visit { host, consent };
+        Command::Open { ide, host, path, repos, forward_agent, print, no_wait_init, yes, consent } => {
+            let visit = Visit { host, consent, wait_init: !no_wait_init };
             open(app, &open::Request { ide, visit, path, repos, forward_agent, print, yes }).await
         }
         Command::Stop(one) => playgrounds::stop(app, &one.playground).await,
-        Command::Restart(one) => playgrounds::restart(app, &one.playground).await,
+        Command::Restart { one, no_wait_init } => playgrounds::restart(app, &one.playground, !no_wait_init).await,
+        Command::Wait { one, init, timeout } => playgrounds::wait(app, &one.playground, init, timeout).await,
+        Command::Tasks { one, json } => playgrounds::tasks(app, &one.playground, json).await,
         Command::Destroy { one, yes } => playgrounds::destroy(app, &one.playground, yes).await,
         Command::Extend { one, minutes } => playgrounds::extend(app, &one.playground, minutes).await,
         Command::Rename { one, title } => playgrounds::rename(app, &one.playground, &title).await,
@@ -207,9 +210,8 @@ async fn port_forward(app: &App, request: cli::PortForward) -> Result<u8> {
             signal = ended_by_signal() => Ok(128 + signal),
         };
     }
-    let forwards = |side, specs: Vec<Vec<_>>| {
-        specs.into_iter().flatten().map(move |spec| Forward { side, spec, machine: None })
-    };
+    let forwards =
+        |side, specs: Vec<Vec<_>>| specs.into_iter().flatten().map(move |spec| Forward { side, spec, machine: None });
     let request = forward::Request {
         playground: request.playground,
         machine: request.machine,

@@ -62,6 +62,8 @@ pub struct Machine {
     pub identification: Option<String>,
     /// Since when it had been up, in the platform's words.
     pub up_since: Option<String>,
+    /// True where the platform allows SSH access, once that is known.
+    pub ssh: Option<bool>,
 }
 
 /// A request that is made once for all who want it.

@@ -36,6 +36,11 @@ pub fn line(text: &str) {
 pub trait Progress {
     /// What is being waited for, for example "machine node-01 of playground X: starting".
     fn waiting(&self, what: &str);
+
+    /// Says something that stays, above what is drawn anew.
+    fn above(&self, text: &str) {
+        line(text);
+    }
 }
 
 /// The lines of one connection.

@@ -20,6 +20,7 @@ use crate::{
     names,
     notice::{self, Progress},
     out,
+    preparation::learn_ssh,
     spinner::Spinner,
     target::{Target, is_label},
     wake::{LOCK_RETRY, Wake},
@@ -28,6 +29,7 @@ use crate::{
 mod entries;
 mod listed;
 mod start;
+mod tasks;
 
 pub use entries::entries;
 use entries::refresh_with;
@@ -38,6 +40,7 @@ pub(crate) use listed::{in_order, table};
 use start::ready;
 pub use start::{Start, start};
 pub(crate) use start::{consent, learn_keys};
+pub use tasks::{tasks, wait};
 
 /// Instead of an empty list.
 pub(crate) const NONE: &str = "No playgrounds. `labctl-ssh-proxy catalog` shows what can be started.";
@@ -56,11 +59,14 @@ const END_LIMIT: Duration = Duration::from_secs(5 * 60);
 pub async fn list(app: &App, all: bool, json: bool) -> Result<()> {
     let labs = app.labs().await?;
     let mut plays = find::all(&labs).await?;
+    let memory = app.memory();
+    for play in &mut plays {
+        learn_ssh(&labs, &memory, play).await;
+    }
     refresh_with(app, &labs, &plays).await;
     in_order(&mut plays, all);
     let connections = live::all(&app.folders);
     if json {
-        let memory = app.memory();
         let listed = |play: &Play| {
             let stopped = find::is_down(play).then(|| memory.read(&play.id)).transpose()?;
             let stopped_on_purpose = stopped.map(|record| record.stopped.is_some());
@@ -166,11 +172,12 @@ async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<(
     }
 }
 
-/// `restart`: a stopped one comes back; a running one is stopped first.
+/// `restart`: a stopped one comes back; a running one is stopped first. With `init` it waits for the tasks that prepare
+/// it, which run once in a playground's life: there may be some left.
 ///
 /// # Errors
 /// The platform's, and what keeps the machines from becoming ready.
-pub async fn restart(app: &App, argument: &str) -> Result<()> {
+pub async fn restart(app: &App, argument: &str, init: bool) -> Result<()> {
     let labs = app.labs().await?;
     let play = whole(&labs, argument).await?;
     let memory = app.memory();
@@ -184,7 +191,7 @@ pub async fn restart(app: &App, argument: &str) -> Result<()> {
     wanted(&memory, &play)?;
     let wake = Wake::wanted(&labs, &memory, &progress, app.settings.wake_limit());
     let play = labs.play(&play.id).await?;
-    ready(app, &labs, &wake, play.clone()).await?;
+    ready(app, &labs, &wake, play.clone(), init).await?;
     drop(progress);
     out::line(&format!("{} is running", host(&play)))
 }
@@ -247,8 +254,9 @@ pub async fn extend(app: &App, argument: &str, minutes: u64) -> Result<()> {
     let labs = app.labs().await?;
     let play = whole(&labs, argument).await?;
     let left = play.expires_in;
-    // The platform counts the whole time from the play's start, and rounds to minutes.
-    let whole = play.lifetime().unwrap_or_else(|| running_for(&labs, &play) + left);
+    // The platform counts the whole time from the play's start, in minutes. What is left is a part of it, or the whole was
+    // no such time.
+    let whole = play.lifetime().filter(|whole| *whole >= left).unwrap_or_else(|| running_for(&labs, &play) + left);
     let total = whole.as_secs().div_ceil(60) + minutes;
     let play = labs.act_and_look(&play.id, &Action::SetMaxPlayTime { minutes: total }).await?;
     app.memory().acted();
@@ -256,19 +264,20 @@ pub async fn extend(app: &App, argument: &str, minutes: u64) -> Result<()> {
         let message = format!("the platform leaves playground {} {} and no more", play.id, time_left(&play));
         return Err(Error::new(Kind::Refused, message).hint("your plan may limit how long a playground runs"));
     }
-    out::line(&format!("{} runs for {} more{}", host(&play), time_left(&play), then(&labs, &play).await))
+    out::line(&format!("{} runs for {} more{}", host(&play), time_left(&play), then(app, &labs, &play).await))
 }
 
 /// The end of a sentence about a play's end: what becomes of it then.
-async fn then(labs: &Labs, play: &Play) -> String {
-    match find::is_kept(labs, play).await {
+async fn then(app: &App, labs: &Labs, play: &Play) -> String {
+    let text = match find::is_kept(labs, play).await {
         Some(true) => ", then it is stopped and kept".into(),
         Some(false) => format!(", then it is erased: `labctl-ssh-proxy persist {}` keeps it", play.id),
         None => format!(", then it is erased unless it is persistent (`labctl-ssh-proxy persist {}`)", play.id),
-    }
+    };
+    app.platform.commands(&text)
 }
 
-/// How long a play has been running, by the event that began its last run and the platform's clock.
+/// The time since a play's last start, by the platform's clock.
 fn running_for(labs: &Labs, play: &Play) -> Duration {
     let events = play.status.as_ref().map(|status| status.state_events.as_slice()).unwrap_or_default();
     let run = events.iter().rposition(|event| matches!(event.state, State::Stopped | State::Stopping));

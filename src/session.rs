@@ -11,7 +11,11 @@ use tokio::time::{Instant, sleep};
 use crate::{
     app::App,
     error::{Error, Kind, Result, printable},
-    labs::{Labs, account::Account, wire::Me},
+    labs::{
+        Labs,
+        account::Account,
+        wire::{Me, PremiumAccess},
+    },
     net::Dialer,
     notice, out,
     settings::Platform,
@@ -138,7 +142,18 @@ pub async fn whoami(app: &App, json: bool) -> Result<()> {
     if json {
         return out::json(&Whoami { me: &me, base_url: labs.base() });
     }
-    out::line(&format!("{} at {}", name(&me), labs.base()))
+    out::line(&format!("{} at {}{}", name(&me), labs.base(), plan(&me)))
+}
+
+/// The account's plan, as the end of a sentence.
+fn plan(me: &Me) -> String {
+    let Some(PremiumAccess { until, lifetime, trial }) = &me.premium_access else { return String::new() };
+    let plan = if *trial { "premium trial" } else { "premium" };
+    match (lifetime, until.get(..10)) {
+        (true, _) => format!(", {plan} for life"),
+        (false, Some(day)) => format!(", {plan} until {}", printable(day)),
+        (false, None) => format!(", {plan}"),
+    }
 }
 
 fn name(me: &Me) -> String {

@@ -6,7 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
     error::printable,
-    notice::{Notices, Progress},
+    notice::{self, Notices, Progress},
 };
 
 /// What is being waited for: a spinner on a terminal, a line now and then elsewhere.
@@ -52,6 +52,10 @@ impl Progress for Spinner {
             self.bar.set_message(printable(what));
             self.bar.enable_steady_tick(Duration::from_millis(100));
         }
+    }
+
+    fn above(&self, text: &str) {
+        self.bar.suspend(|| notice::line(text));
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     app::App,
@@ -16,6 +16,7 @@ use crate::{
     },
     notice::Progress,
     playgrounds,
+    preparation::{Preparation, Tasks, say_failed},
     spinner::Spinner,
     target::{Playground, Target, user},
     wake::{Visitor, Wake},
@@ -50,6 +51,8 @@ pub struct Visit {
     pub host: String,
     /// The user trusts the author of a playground that is not the platform's.
     pub consent: bool,
+    /// Wait for the tasks that prepare the playground, too.
+    pub wait_init: bool,
 }
 
 impl Visit {
@@ -127,11 +130,11 @@ pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Place> {
     if let Ok(Target { playground: Playground::Name(name), .. }) = Target::parse(&place.host) {
         memory.deliberate(&name)?;
     }
+    let key = app.identity()?.authorized_key()?;
     if place.is_ready() {
-        return Ok(place);
+        return prepared(app, labs, visit, place, &key, &progress).await;
     }
     progress.about(&place);
-    let key = app.identity()?.authorized_key()?;
     let visitor = Visitor { machine: &place.machine.name, user: &place.user, key: &key };
     let session = tokio::select! {
         session = wake.tunnel(place.play.clone(), visitor) => session?,
@@ -145,6 +148,28 @@ pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Place> {
         Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => place.play,
         play => play?,
     };
+    prepared(app, labs, visit, place, &key, &progress).await
+}
+
+/// The same place, once its playground's tasks are at their end, where that is wanted.
+async fn prepared(
+    app: &App,
+    labs: &Labs,
+    visit: &Visit,
+    mut place: Place,
+    key: &str,
+    progress: &Board,
+) -> Result<Place> {
+    if !visit.wait_init {
+        return Ok(place);
+    }
+    // A list may tell less of it.
+    let play = labs.play(&place.play.id).await?;
+    let deadline = Some(Instant::now() + app.settings.wake_limit());
+    let (memory, tasks) = (app.memory(), Tasks::Init);
+    let wait = Preparation { labs, memory: &memory, key, progress: &progress.spinner, tasks, deadline };
+    place.play = wait.wait(play).await?;
+    say_failed(&place.play, tasks, app.platform, &progress.spinner);
     Ok(place)
 }
 

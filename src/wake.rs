@@ -35,8 +35,14 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const NO_WAIT: Duration = Duration::from_secs(1);
 /// The network may fail for this long while we wait, as when a laptop changes networks.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(30);
+/// For how long the login of a tunnel is attempted, whatever goes wrong: as the official client does.
+const LOGIN_PATIENCE: Duration = Duration::from_secs(60);
 /// A request that the platform has answered shows in the state by then; if not, it is sent again.
 const TAKES_EFFECT: Duration = Duration::from_secs(60);
+/// A request whose answer was lost shows in the state by then, if it was carried out.
+const OUTCOME_SHOWS: Duration = Duration::from_secs(10);
+/// Between two looks at that.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A playground that was asked for is in the platform's list by then, even if whoever asked did not live to hear so.
 const LIST_LAG: Duration = Duration::from_secs(3);
 /// How often a lock that another process holds is tried.
@@ -50,8 +56,8 @@ pub struct Wake<'a, P> {
     pub memory: &'a Memory,
     /// Who is told what is being waited for.
     pub progress: &'a P,
-    /// Whether a stopped playground may be woken. The leave is good for the stop that was found: whoever stops it while
-    /// a connection waits means it.
+    /// Permission to wake a stopped playground. It covers the stop that was found; a later stop is deliberate and needs
+    /// its own permission.
     pub allowed: bool,
     /// When that was decided.
     pub decided: Moment,
@@ -102,20 +108,56 @@ fn stage(play: &Play, machine: &str) -> Stage {
     }
 }
 
-/// What is said while a machine is on its way.
+/// The line of progress while a machine of `play` is on its way; an empty name is the default one's.
 pub fn waiting_for(play: &str, machine: &str, doing: &str) -> String {
-    format!("waiting for machine {machine} of playground {play}: {doing}")
+    let machine = if machine.is_empty() { String::new() } else { format!("machine {machine} of ") };
+    format!("waiting for {machine}{play}: {doing}")
 }
 
-/// Waits for the answer to a request that the platform may hold, and says so if it does.
-pub async fn held<T>(request: impl Future<Output = T>, say: impl FnOnce()) -> T {
-    tokio::pin!(request);
-    tokio::select! {
-        answer = &mut request => answer,
-        () = sleep(NO_WAIT) => {
-            say();
-            request.await
+/// The reason for a wait, in words.
+fn reason(error: &Error, delay: Duration) -> String {
+    match error.kind() {
+        _ if error.is_rate_limit() => {
+            format!("the platform limits tunnels, the next attempt is in {} s", delay.as_secs_f64().ceil())
         }
+        Kind::NotYet => "booting".to_owned(),
+        _ => error.message().to_owned(),
+    }
+}
+
+/// Asks for a tunnel, and logs into it: with one request to the platform, since tunnels come out of a small pool. `say`
+/// is told what is being waited for.
+///
+/// # Errors
+/// As [`Labs::start_tunnel`]; the login's, marked as lasting, once its patience is over or `deadline` has come.
+pub async fn request_tunnel(
+    labs: &Labs,
+    play: &str,
+    Visitor { machine, user, key }: Visitor<'_>,
+    deadline: Instant,
+    say: impl Fn(&str),
+) -> Result<TunnelSession> {
+    let started = labs.start_tunnel(play, machine, user, key);
+    tokio::pin!(started);
+    let started = tokio::select! {
+        started = &mut started => started?,
+        () = sleep(NO_WAIT) => {
+            say("booting");
+            started.await?
+        }
+    };
+    let (until, mut retry) = (deadline.min(Instant::now() + LOGIN_PATIENCE), Retry::new());
+    loop {
+        let error = match labs.log_into_tunnel(&started).await {
+            Ok(session) => return Ok(session),
+            Err(error) => error,
+        };
+        let next = Instant::now() + retry.next(&error).max(LOOK_EVERY);
+        if error.is_lasting() || next > until {
+            return Err(error.lasting());
+        }
+        say(&format!("logging into its tunnel: {}", error.message()));
+        sleep_until(next).await;
     }
 }
 
@@ -125,6 +167,11 @@ pub fn is_down(play: &Play, machine: &str) -> bool {
         Stage::PlayStopped | Stage::MachineStopped | Stage::Passing(State::Stopping) => true,
         Stage::Passing(_) | Stage::Up | Stage::Gone(_) => false,
     }
+}
+
+/// True for a machine whose tunnel can be asked for, as far as the platform tells.
+pub fn is_up(play: &Play, machine: &str) -> bool {
+    stage(play, machine) == Stage::Up
 }
 
 /// Since when a machine has been down, itself or with its play, by the platform's clock.
@@ -153,6 +200,19 @@ impl<'a, P: Progress> Wake<'a, P> {
     /// [`Kind::NotWoken`] when it is stopped and waking is not allowed, [`Kind::Ended`] when it is gone,
     /// [`Kind::NotYet`] at the deadline, or the platform's refusal.
     pub async fn tunnel(&self, play: Play, visitor: Visitor<'_>) -> Result<TunnelSession> {
+        self.tunnel_after(None, play, visitor).await
+    }
+
+    /// The same, where a tunnel was asked for already, with this answer.
+    ///
+    /// # Errors
+    /// As [`Wake::tunnel`].
+    pub async fn tunnel_after(
+        &self,
+        mut answer: Option<Result<TunnelSession>>,
+        play: Play,
+        visitor: Visitor<'_>,
+    ) -> Result<TunnelSession> {
         let mut watch = Watch::new(self.labs, play);
         let mut retry = Retry::new();
         // What keeps us from the platform itself, if anything does.
@@ -160,12 +220,16 @@ impl<'a, P: Progress> Wake<'a, P> {
         let mut allowed = self.allowed;
         loop {
             self.until_up(&mut watch, visitor.machine, std::mem::take(&mut allowed)).await?;
-            let error = match timeout_at(self.deadline, self.ask(&watch, visitor)).await {
+            let answered = match answer.take() {
+                Some(answer) => Ok(answer),
+                None => timeout_at(self.deadline, self.ask(&watch, visitor)).await,
+            };
+            let error = match answered {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(e)) => e,
                 Err(_) => return Err(last.unwrap_or_else(|| self.too_late(&watch, visitor.machine))),
             };
-            if error.kind() != Kind::NotYet && error.kind() != Kind::Network {
+            if !error.may_pass() {
                 // The refusal may only say in other words that the playground has ended meanwhile.
                 watch.refresh().await?;
                 if stage(&watch.play, visitor.machine) == Stage::Up {
@@ -173,23 +237,28 @@ impl<'a, P: Progress> Wake<'a, P> {
                 }
                 continue;
             }
-            self.say(&watch, visitor.machine, "booting");
             retry.note(&error)?;
-            self.pause(&mut watch, retry.next(&error), visitor.machine).await.map_err(|late| match error.kind() {
-                Kind::Network => error.clone(),
-                _ => late.because(&error),
+            let delay = retry.next(&error);
+            self.say(&watch, visitor.machine, &reason(&error, delay));
+            // Live messages tell when a machine is ready, but not when a rate limit ends.
+            let paused = match error.is_rate_limit() {
+                true => {
+                    timeout_at(self.deadline, sleep(delay)).await.map_err(|_| self.too_late(&watch, visitor.machine))
+                }
+                false => self.pause(&mut watch, delay, visitor.machine).await,
+            };
+            paused.map_err(|late| match error.kind() {
+                Kind::NotYet => late.because(&error),
+                _ => error.clone(),
             })?;
-            last = (error.kind() == Kind::Network).then_some(error);
+            last = (error.kind() != Kind::NotYet).then_some(error);
         }
     }
 
-    /// Asks for a session, and says so when the platform holds the request.
+    /// Asks for a session, and says so when that takes long.
     async fn ask(&self, watch: &Watch<'_>, visitor: Visitor<'_>) -> Result<TunnelSession> {
-        let asked = async {
-            let started = self.labs.start_tunnel(&watch.id, visitor.machine, visitor.user, visitor.key).await?;
-            self.labs.log_into_tunnel(&started).await
-        };
-        held(asked, || self.say(watch, visitor.machine, "booting")).await
+        let say = |doing: &str| self.say(watch, visitor.machine, doing);
+        request_tunnel(self.labs, &watch.id, visitor, self.deadline, say).await
     }
 
     /// Restarts a stopped play, and gives it as it is then: on its way.
@@ -269,7 +338,7 @@ impl<'a, P: Progress> Wake<'a, P> {
     }
 
     fn say(&self, watch: &Watch<'_>, machine: &str, doing: &str) {
-        self.progress.waiting(&waiting_for(&watch.id, machine, doing));
+        self.progress.waiting(&waiting_for(&watch.play.shown(), machine, doing));
     }
 
     /// Asks for a restart, once for all who want it. Gives the play as it is known then.
@@ -286,8 +355,9 @@ impl<'a, P: Progress> Wake<'a, P> {
             return Err(stopped(&play.id, ""));
         }
         let upon = state_stamp(&current, machine);
-        let pending = self.memory.read(&label)?.wake;
-        if pending.is_some_and(|wake| wake.sent && wake.upon == upon && ago(wake.at) < TAKES_EFFECT) {
+        let pending = self.memory.read(&label)?.wake.filter(|wake| wake.upon == upon);
+        let takes = |wake: &Request| if wake.sent { TAKES_EFFECT } else { OUTCOME_SHOWS };
+        if pending.is_some_and(|wake| ago(wake.at) < takes(&wake)) {
             return Ok(current);
         }
         let request = Request { at: now(), upon, sent: false, made: None };
@@ -297,9 +367,18 @@ impl<'a, P: Progress> Wake<'a, P> {
             Err(error) if error.kind() == Kind::Refused => {
                 // Somebody elsewhere may have been faster.
                 let current = self.labs.play(&play.id).await?;
-                return if stage(&current, machine) == stage(play, machine) { Err(error) } else { Ok(current) };
+                if stage(&current, machine) != stage(play, machine) {
+                    return Ok(current);
+                }
+                self.memory.change(&label, |record| record.wake = None)?;
+                return Err(error);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                if !error.may_have_happened() {
+                    self.memory.change(&label, |record| record.wake = None)?;
+                }
+                return Err(error);
+            }
         };
         self.memory.change(&label, |record| record.wake = Some(Request { sent: true, ..request }))?;
         Ok(answer)
@@ -310,10 +389,27 @@ impl<'a, P: Progress> Wake<'a, P> {
     /// # Errors
     /// The platform's refusal, and what [`find::by_target`] says when several fit by now.
     pub async fn start_once(&self, name: &str, consent: bool) -> Result<Play> {
+        self.until_started(name, || self.start_under_lock(name, consent)).await
+    }
+
+    /// Starts a new playground, whichever others of that name there are.
+    ///
+    /// # Errors
+    /// The platform's refusal.
+    pub async fn start_new(&self, name: &str, consent: bool) -> Result<Play> {
+        self.progress.waiting(&format!("starting playground {name}"));
+        self.until_started(name, || self.create(name, consent)).await
+    }
+
+    /// Attempts a start until it succeeds, fails for good, or the deadline comes.
+    async fn until_started<F>(&self, name: &str, start: impl Fn() -> F) -> Result<Play>
+    where
+        F: Future<Output = Result<Play>>,
+    {
         let mut retry = Retry::new();
         loop {
-            let error = match self.start_under_lock(name, consent).await {
-                Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => e,
+            let error = match start().await {
+                Err(e) if e.may_pass() => e,
                 done => return done,
             };
             retry.note(&error)?;
@@ -360,11 +456,40 @@ impl<'a, P: Progress> Wake<'a, P> {
         self.progress.waiting(&format!("starting playground {name}"));
         let request = Request { at: now(), upon: String::new(), sent: false, made: None };
         self.memory.change(name, |record| record.wake = Some(request.clone()))?;
-        let play =
-            self.labs.create_play(&CreatePlay { playground: name.into(), safety_disclaimer_consent: consent }).await?;
+        let play = match self.create(name, consent).await {
+            Err(error) if !error.may_have_happened() => {
+                self.memory.change(name, |record| record.wake = None)?;
+                return Err(error);
+            }
+            created => created?,
+        };
         let made = Some(play.id.clone());
         self.memory.change(name, |record| record.wake = Some(Request { sent: true, made, ..request }))?;
         Ok(play)
+    }
+
+    /// Starts a playground. Where the answer is lost, the platform's list tells whether there is one: asking again could
+    /// start a second.
+    async fn create(&self, name: &str, consent: bool) -> Result<Play> {
+        let before: Vec<String> = self.labs.plays().await?.into_iter().map(|play| play.id).collect();
+        let request = CreatePlay { playground: name.into(), safety_disclaimer_consent: consent };
+        let error = match self.labs.create_play(&request).await {
+            // An answer that cannot be read says no more than a lost one.
+            Err(error) if error.may_have_happened() || error.kind() == Kind::Answer => error,
+            done => return done,
+        };
+        log::warn!("{}: looking whether it was started", error.message());
+        let until = Instant::now() + OUTCOME_SHOWS;
+        while Instant::now() < until {
+            sleep(LOOK_EVERY).await;
+            let Ok(plays) = self.labs.plays().await else { continue };
+            let is_new = |play: &Play| play.playground.name == name && !before.contains(&play.id);
+            if let Some(play) = plays.into_iter().find(is_new) {
+                return Ok(play);
+            }
+        }
+        let error = error.context(format!("it is not known whether playground {name} was started"));
+        Err(error.lasting().hint("`labctl-ssh-proxy list` shows whether it was; start it again if not"))
     }
 
     /// The lock, or `None` when another process held it a moment ago: it may have asked for what we want.
@@ -408,7 +533,7 @@ fn gone(play: &Play, state: &State) -> Error {
     }
 }
 
-/// How long to wait between tries, and for how long the network may fail.
+/// The pauses between attempts, and the patience with a network that fails.
 pub(crate) struct Retry {
     delay: Duration,
     network_failing_since: Option<Instant>,
@@ -421,12 +546,12 @@ impl Retry {
 
     /// Gives a failure of the network back once it lasts too long; "not yet" never does.
     fn note(&mut self, error: &Error) -> Result<()> {
-        if error.kind() == Kind::NotYet {
+        if error.kind() == Kind::NotYet && error.may_pass() {
             self.network_failing_since = None;
             return Ok(());
         }
         let since = *self.network_failing_since.get_or_insert_with(Instant::now);
-        if error.kind() != Kind::Network || since.elapsed() > NETWORK_PATIENCE {
+        if !error.may_pass() || since.elapsed() > NETWORK_PATIENCE {
             return Err(error.clone());
         }
         log::warn!("{}", error.message());

@@ -36,6 +36,7 @@ use crate::{
     live::{self, Status},
     names, out,
     playgrounds::{self, Listed},
+    preparation::learn_ssh,
     settings::Platform,
     stdio,
     tunnel::Pings,
@@ -168,15 +169,18 @@ async fn ask(app: &App, labs: Option<Labs>, before: Vec<Outline>) -> Answer {
     let labs = match labs {
         Some(labs) => labs,
         None => match app.labs().await {
-            Ok(labs) => labs,
+            Ok(labs) => labs.without_repetition(),
             Err(error) => return (None, Err(error)),
         },
     };
-    let plays = find::all(&labs).await.map_err(|e| match (app.platform, e.kind()) {
+    let mut plays = find::all(&labs).await.map_err(|e| match (app.platform, e.kind()) {
         (Platform::Local, Kind::Network) => Error::new(Kind::Network, "the embedded platform does not run")
             .hint("any --local command starts it: labctl-ssh-proxy --local list"),
         _ => e,
     });
+    for play in plays.iter_mut().flatten() {
+        learn_ssh(&labs, &app.memory(), play).await;
+    }
     if let Ok(plays) = &plays
         && !plays.iter().map(Outline::of).eq(before)
     {
@@ -413,7 +417,7 @@ impl Shown {
     }
 }
 
-/// When the platform stops a play, in seconds since 1970; 0 when it is not about to.
+/// A play's end, in seconds since 1970; 0 when it has none.
 fn end(play: &Play) -> i64 {
     let left = i64::try_from(play.expires_in.as_secs()).unwrap_or_default();
     if left > 0 { jiff::Timestamp::now().as_second().saturating_add(left) } else { 0 }

@@ -147,7 +147,10 @@ fn a_platform_that_says_no_or_nothing_or_nonsense() {
     labs.truth();
     labs.instead("GET /welcome", 200, "no cookie, but one of the way here");
     labs.instead("GET /login", 200, "no cookie at all");
+    // It is attempted for a minute, or for as long as the settings allow.
+    world.settings("wake_limit: 1\n");
     transcript.run("a login without a token", &["connect", &format!("playground-{ID}")]);
+    world.settings("");
     labs.truth();
     for (n, state) in [(7, "DESTROYED"), (8, "FAILED")] {
         let id = format!("{n:024}");

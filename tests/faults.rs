@@ -80,12 +80,13 @@ fn rows(authority: &Authority) -> Vec<Row> {
     // Health, for comparison: the machine's one line comes through.
     add("health", Find, Fault::Nothing, 0, "", 5, How::Plain);
 
-    // The transport. What fails before the playground is found is said at once; later it may pass, for a while.
-    add("refused", Find, Fault::Refused, NETWORK, "onnection refused", 5, How::Plain);
+    // The transport. Every request is attempted as often as the official client does, a few seconds in all; once the
+    // playground is found, for longer.
+    add("refused", Find, Fault::Refused, NETWORK, "onnection refused", 12, How::Plain);
     // One that came just before the end is reset.
     add("refused", Session, Fault::Refused, NETWORK, "cannot reach 127.0.0.1", 20, How::Plain);
     add("refused", Login, Fault::Refused, NETWORK, "onnection refused", 20, How::NobodyAtTunnels);
-    for (phase, seconds) in [(Find, 5), (Session, 20), (Login, 20), (Upgrade, 20)] {
+    for (phase, seconds) in [(Find, 12), (Session, 20), (Login, 20), (Upgrade, 20)] {
         add("reset", phase, Fault::Reset, NETWORK, "cannot reach 127.0.0.1", seconds, How::Plain);
         add("closed", phase, Fault::Closed, NETWORK, "cannot reach 127.0.0.1", seconds, How::Plain);
     }
@@ -98,7 +99,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         add("black hole", phase, Fault::BlackHole, code, words, seconds, How::Plain);
         add("a byte a second", phase, Fault::Drip, code, words, seconds, How::Plain);
     }
-    add("half closed", Find, Fault::HalfClosed, NETWORK, "broke off", 5, How::Plain);
+    add("half closed", Find, Fault::HalfClosed, NETWORK, "broke off", 12, How::Plain);
     add("half closed", Session, Fault::HalfClosed, NETWORK, "broke off", 20, How::Plain);
     add("half closed", Login, Fault::HalfClosed, NETWORK, "broke off", 20, How::Plain);
     add("half closed", Upgrade, Fault::HalfClosed, NETWORK, "cannot reach", 20, How::Plain);
@@ -116,15 +117,16 @@ fn rows(authority: &Authority) -> Vec<Row> {
     }
     add("health over TLS", Find, Fault::Nothing, 0, "", 10, How::Tls(good.clone()));
     add("health over TLS, tunnels elsewhere", Find, Fault::Nothing, 0, "", 10, How::TunnelTls(good.clone()));
-    add("TLS broken off", Find, Fault::Reset, NETWORK, "cannot reach", 5, How::Tls(good));
+    add("TLS broken off", Find, Fault::Reset, NETWORK, "cannot reach", 12, How::Tls(good));
     // RFC 8446, 6: fatal, handshake_failure.
     let alert = How::InsteadOfTls(b"\x15\x03\x03\x00\x02\x02\x28");
-    add("TLS alert", Find, Fault::Nothing, NETWORK, "cannot reach localhost", 5, alert);
+    add("TLS alert", Find, Fault::Nothing, NETWORK, "cannot reach localhost", 12, alert);
     let http = How::InsteadOfTls(b"HTTP/1.1 400 Bad Request\r\n\r\n");
-    add("HTTP instead of TLS", Find, Fault::Nothing, NETWORK, "cannot reach localhost", 5, http);
+    add("HTTP instead of TLS", Find, Fault::Nothing, NETWORK, "cannot reach localhost", 12, http);
 
-    // Statuses. Only "not yet" is tried again; an upgrade is tried once more, with a new session.
-    for (phase, seconds) in [(Find, 5), (Session, 5), (Login, 5), (Upgrade, 10)] {
+    // Statuses. Only "not yet" is tried again, and a 502 while the machine is waited for; an upgrade is tried once more,
+    // with a new session, and a tunnel's login whatever it says.
+    for (phase, seconds) in [(Find, 5), (Session, 5), (Login, 20), (Upgrade, 10)] {
         let unauthorized = if matches!(phase, Find | Session) {
             (NOT_LOGGED_IN, "does not accept your login")
         } else {
@@ -134,13 +136,21 @@ fn rows(authority: &Authority) -> Vec<Row> {
         add("403", phase, text(403, "quota \x1b[2Jexceeded"), REFUSED, "quota [2Jexceeded", seconds, How::Plain);
         add("404", phase, text(404, "nothing"), NOT_FOUND, "", seconds, How::Plain);
         add("500", phase, text(500, "panic"), ANSWER, "500 Internal Server Error", seconds, How::Plain);
-        add("502 with HTML", phase, text(502, html), ANSWER, "502 Bad Gateway", seconds, How::Plain);
+        add(
+            "502 with HTML",
+            phase,
+            text(502, html),
+            ANSWER,
+            "502 Bad Gateway",
+            if phase == Session { 20 } else { seconds },
+            How::Plain,
+        );
         add(
             "503 for ever",
             phase,
             text(503, "booting"),
             NOT_YET,
-            if phase == Session || phase == Login { "not ready in time" } else { "not ready" },
+            if phase == Session { "not ready in time" } else { "not ready" },
             25,
             How::Plain,
         );
@@ -149,7 +159,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
             phase,
             text(504, html),
             NOT_YET,
-            if phase == Session || phase == Login { "not ready in time" } else { "not ready" },
+            if phase == Session { "not ready in time" } else { "not ready" },
             25,
             How::Plain,
         );
@@ -183,7 +193,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Fault::Answer(302, vec![("Location", format!("/login/{LOGIN}"))], String::new()),
         ANSWER,
         "in circles",
-        10,
+        20,
         How::Plain,
     );
     add(
@@ -192,7 +202,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Fault::Answer(302, vec![("Location", "::::".into())], String::new()),
         ANSWER,
         "no address",
-        5,
+        20,
         How::Plain,
     );
     add(
@@ -205,21 +215,21 @@ fn rows(authority: &Authority) -> Vec<Row> {
         ),
         REFUSED,
         "[hidden] of [hidden] is not allowed",
-        5,
+        20,
         How::Plain,
     );
     for (phase, words) in [(Login, "more than 16 MiB"), (Upgrade, "200")] {
         add("1 GB", phase, Fault::Huge(1 << 30), ANSWER, words, 30, How::Plain);
         add("without end", phase, Fault::Endless, ANSWER, words, 30, How::Plain);
     }
-    add("no token", Login, text(200, "welcome"), ANSWER, "without a token", 5, How::Plain);
+    add("no token", Login, text(200, "welcome"), ANSWER, "without a token", 20, How::Plain);
     add(
         "a token no header carries",
         Login,
         Fault::Answer(200, vec![("Set-Cookie", ".ixcondsess=\u{e9}".into())], String::new()),
         ANSWER,
         "without a token",
-        5,
+        20,
         How::Plain,
     );
 
@@ -284,7 +294,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         text(200, r#"{"url":"file:///etc/passwd","loginUrl":"javascript:1"}"#),
         ANSWER,
         "address that is none",
-        5,
+        20,
         How::Plain,
     );
     for (phase, code, seconds) in

@@ -483,7 +483,7 @@ fn what_cannot_be_set_up_is_said_at_once_and_wakes_nothing() {
     let said = world.local(&["port-forward", &id, "-R", "5353:x:53/udp"]).failed(2);
     assert!(said.contains("UDP"), "{said}");
     assert!(world.local(&["port-forward", &id]).failed(2).contains("nothing to forward"));
-    assert!(world.local(&["port-forward", &id, "-L", "80"]).failed(2).contains("SOCKS"));
+    assert!(world.local(&["port-forward", &id, "-R", "80"]).failed(2).contains("leads to is missing"));
     assert!(world.local(&["port-forward", &id, "-m", "x", "-L", "0:x:1"]).failed(4).contains("no machine x"));
     assert_eq!(world.json(&["list", "--json"])[0]["state"], "STOPPED");
 }

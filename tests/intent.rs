@@ -156,6 +156,7 @@ fn what_expired_under_a_session_is_left_to_a_person() {
     world.settings("reconnect_pause: 3\n");
     let id = world.playground("shell");
     let host = format!("playground-{id}");
+    world.elsewhere(&id, "make_persistent");
     let session = session(&world, &host);
     world.elsewhere(&id, "set_max_play_time");
     assert!(!session.wait_with_output().unwrap().status.success());

@@ -245,6 +245,29 @@ fn the_real_kubectl_gets_an_answer_and_its_exit_code_is_ours() {
 }
 
 #[test]
+fn a_cluster_that_its_init_task_makes_is_there_when_the_start_has_ended() {
+    let (mut world, _, kubeconfig) = cluster();
+    let (made, go) = (world.path("kubeconfig"), world.path("go"));
+    fs::write(&made, kubeconfig).unwrap();
+    let wait = format!("while ! test -e {}; do sleep 0.1; done", go.display());
+    let task = format!("cluster={wait}; mkdir -p .kube && cp {} .kube/config", made.display());
+    world.stop_platform();
+    world.serve(&["--init-task", &task]);
+    let start = |more: &[&str]| world.local(&[&["start", "shell", "--json"], more].concat()).ok();
+    let id = |json: &str| serde_json::from_str::<Value>(json).unwrap()["id"].as_str().unwrap().to_owned();
+    let early = id(&start(&["--no-wait-init"]));
+    let said = world.local(&["kube", &early, "--", "true"]).failed(9);
+    assert!(said.contains("init tasks are done") && said.contains("--init"), "{said}");
+    fs::write(&go, "").unwrap();
+    let id = id(&start(&[]));
+    let kubectl = needs("kubectl");
+    let said = world.local(&["kube", &id, "--", kubectl.to_str().unwrap(), "get", "pods", "-o", "name"]);
+    assert_eq!((said.out.as_str(), said.code()), ("pod/web-0\n", 0), "{said:?}");
+    world.local(&["wait", &early, "--init"]).ok();
+    world.local(&["kube", &early, "--", "true"]).ok();
+}
+
+#[test]
 fn only_server_and_name_differ_and_the_certificate_is_checked() {
     let (world, id, kubeconfig) = cluster();
     let running = Running::start(&world, &[&id]);

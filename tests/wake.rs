@@ -327,6 +327,7 @@ fn what_ended_a_session_is_said() {
     let mut world = World::with_platform(&["--endpoint", "sshd"]);
     let id = world.playground("shell");
     let host = format!("playground-{id}");
+    world.elsewhere(&id, "make_persistent");
     for (action, why) in [("set_max_play_time", "was stopped"), ("stop", "was stopped"), ("destroy", "was destroyed")] {
         if world.state(&id) == "STOPPED" {
             let minutes = json!({"action": "set_max_play_time", "maxPlayTimeMinutes": 60});
@@ -355,10 +356,11 @@ fn an_end_that_is_near_is_told() {
     let session = ssh(&world, &[&host, "sleep 100"]);
     eventually("the status warns", || {
         let message = world.json(&["list", "--json"])[0]["connections"][0]["message"].clone();
-        message.as_str().is_some_and(|message| message.contains("stops in") && message.contains("extend"))
+        let says = |word: &str| message.as_str().is_some_and(|message| message.contains(word));
+        says("is erased in") && says("extend") && says(&format!("labctl-ssh-proxy --local persist {id}"))
     });
-    assert_eq!(world.logged("stops in"), 1);
+    assert_eq!(world.logged("is erased in"), 1);
     world.elsewhere(&id, "stop");
     let said = session.wait_with_output().unwrap();
-    assert!(!String::from_utf8_lossy(&said.stderr).contains("stops in"), "there is no terminal to say it on");
+    assert!(!String::from_utf8_lossy(&said.stderr).contains("is erased in"), "there is no terminal to say it on");
 }

@@ -24,6 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(plays) = serde_json::from_slice::<Vec<wire::Play>>(bytes) {
         for play in &plays {
             let _ = (play.state().map(ToString::to_string), play.belongs_to_a_lesson());
+            let _ = (play.lifetime(), play.shown(), play.init_progress());
             for machine in &play.machines {
                 let _ = (machine.default_user(), play.machine_status(&machine.name).map(|status| status.is_ready()));
             }
@@ -41,11 +42,13 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = serde_json::from_slice::<tunnel_cache::Known>(bytes);
     let _ = serde_json::from_slice::<live::Status>(bytes);
     let _ = serde_json::from_slice::<local::serve::Status>(bytes);
-    if let Ok(saved) = serde_json::from_slice::<wire::PortForward>(bytes)
+    let _ = serde_json::from_slice::<Vec<wire::TaskDetails>>(bytes);
+    let _ = serde_json::from_slice::<wire::Me>(bytes);
+    if let Ok(saved) = serde_json::from_slice::<wire::SavedForward>(bytes)
         && let Ok(forward) = forward::saved::forward(&saved)
     {
-        let again = forward::saved::record(&forward, &saved.machine).unwrap();
-        assert_eq!(forward::saved::forward(&again).unwrap().spec, forward.spec);
+        let again = forward::saved::record(&forward, forward.machine.as_deref().unwrap_or_default()).unwrap();
+        assert_eq!(forward::saved::forward(&wire::SavedForward::Known(again)).unwrap(), forward);
     }
     // What is read from files only, one of them at a time.
     let root = FOLDER.path().to_owned();

@@ -1,8 +1,8 @@
 //! From a host name to a machine that is up, and a tunnel session for it.
 
-use std::time::Duration;
+use std::cell::RefCell;
 
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Connection, Place};
 use crate::{
@@ -19,8 +19,8 @@ use crate::{
     wake::{self, Retry, Visitor, Wake},
 };
 
-/// A machine that is up has its tunnel by then.
-const READY: Duration = Duration::from_secs(5);
+/// The answer to a tunnel's request that went out before its playground was found.
+type Asked = Result<TunnelSession>;
 
 impl Connection<'_> {
     /// Finds what is meant; while the platform says "not yet" itself, as under a rate limit, it is asked again.
@@ -39,7 +39,7 @@ impl Connection<'_> {
 
     /// Finds what is meant. Where all that a tunnel's request needs is known it goes out at the same time, since most
     /// playgrounds that somebody connects to are running; its answer is for one that is, and nobody waits for another's.
-    pub(super) async fn find_and_ask(&self, caller: ClientKind) -> Result<(Found, Option<TunnelSession>)> {
+    pub(super) async fn find_and_ask(&self, caller: ClientKind) -> Result<(Found, Option<Asked>)> {
         let find = self.find();
         let (Playground::Id(id), Some(user)) = (&self.target.playground, target::user(self.request.user.as_deref())?)
         else {
@@ -60,38 +60,43 @@ impl Connection<'_> {
         }
         let key = self.app.identity()?.authorized_key()?;
         let machine = self.target.machine.as_deref().unwrap_or_default();
-        let tunnel = timeout(READY, async {
-            let started = self.labs.start_tunnel(id, machine, user, &key).await?;
-            self.labs.log_into_tunnel(&started).await
-        });
+        let visitor = Visitor { machine, user, key: &key };
+        let named = RefCell::new((format!("playground {id}"), machine.to_owned()));
+        let say = |doing: &str| {
+            let (play, machine) = &*named.borrow();
+            self.waiting(&wake::waiting_for(play, machine, doing));
+        };
+        let tunnel = timeout_at(self.deadline(), wake::request_tunnel(self.labs, id, visitor, self.deadline(), say));
         tokio::pin!(find, tunnel);
-        let mut ready = None;
+        let mut asked = None;
         let found = tokio::select! {
             found = &mut find => found?,
-            session = &mut tunnel => {
-                ready = Some(session);
+            answer = &mut tunnel => {
+                asked = Some(answer);
                 find.await?
             }
         };
         let Found::Play(play) = &found else { return Ok((found, None)) };
-        let machine = &find::machine(play, self.target.machine.as_deref())?.name;
-        if find::is_gone(play) || wake::is_down(play, machine) {
+        let meant = &find::machine(play, self.target.machine.as_deref())?.name;
+        named.replace((play.shown(), meant.clone()));
+        // The platform takes no name for the first machine's.
+        let is_another = machine.is_empty() && play.machines.first().is_some_and(|first| first.name != *meant);
+        if is_another || find::is_gone(play) || wake::is_down(play, meant) {
             return Ok((found, None));
         }
-        let session = match ready {
-            Some(session) => session,
+        let answer = match asked {
+            Some(answer) => answer,
             None => {
-                // The platform holds the request while the machine boots.
-                self.plan_early(&play.id, machine)?;
-                wake::held(tunnel, || self.waiting(&wake::waiting_for(&play.id, machine, "booting"))).await
+                // The platform holds the request while the machine boots. It is not asked a second time.
+                self.plan_early(&play.id, meant)?;
+                tunnel.await
             }
         };
-        // What was wrong is found out, or set right, by the next request.
-        Ok((found, session.ok().and_then(Result::ok)))
+        Ok((found, answer.ok()))
     }
 
     /// Starts or wakes the playground, and gets a tunnel session for the machine.
-    pub(super) async fn arrive(&self, found: Found, allowed: bool, ready: Option<TunnelSession>) -> Result<Place> {
+    pub(super) async fn arrive(&self, found: Found, allowed: bool, asked: Option<Asked>) -> Result<Place> {
         let wake = Wake {
             labs: self.labs,
             memory: &self.memory,
@@ -104,7 +109,7 @@ impl Connection<'_> {
             Found::Play(play) => *play,
             Found::Startable(name) => {
                 catalog::needs_no_consent(self.labs, &name).await?;
-                wake.start_once(&name, false).await?
+                wake.start_once(&name, true).await?
             }
         };
         let machine = find::machine(&play, self.target.machine.as_deref())?.clone();
@@ -118,10 +123,7 @@ impl Connection<'_> {
         });
         let key = self.app.identity()?.authorized_key()?;
         let visitor = Visitor { machine: &machine.name, user: &user, key: &key };
-        let session = match ready {
-            Some(session) => session,
-            None => wake.tunnel(play.clone(), visitor).await?,
-        };
+        let session = wake.tunnel_after(asked, play.clone(), visitor).await?;
         if up_since(&play, &machine.name).is_none()
             && let Ok(current) = self.labs.play(&play.id).await
         {

@@ -26,8 +26,11 @@ use crate::{
 const SSH: &str = ":22";
 /// Between two tries of a tunnel that leads nowhere yet.
 const UNANSWERED_PAUSE: Duration = Duration::from_secs(1);
-/// How long a tunnel may be refused or out of reach: the session is asked for anew at each try.
+/// Patience with a tunnel that is out of reach.
 const UNREACHABLE: Duration = Duration::from_secs(30);
+/// Time for which one session is dialled while the machine does not answer in it, as the official client does: another
+/// one comes out of a small pool.
+const SAME_SESSION: Duration = Duration::from_secs(60);
 /// A tunnel that leads somewhere has brought the server's first line by then, unless the way is long.
 const SILENCE_BEFORE_ASKING: Duration = Duration::from_secs(1);
 /// For how long after that a kept session is given the benefit of the doubt.
@@ -157,6 +160,7 @@ impl Connection<'_> {
         self.live.update(|status| status.phase = Phase::Opening);
         let known_hosts = self.app.known_hosts();
         let (mut failing_since, mut tried, mut hold) = (None, false, None);
+        let mut asked = Instant::now();
         loop {
             let problem = match self.present(client, self.dial(&place.session)).await? {
                 Ok(mut tunnel) => {
@@ -190,14 +194,19 @@ impl Connection<'_> {
             let machine = &place.machine;
             self.waiting(&format!("waiting for the SSH server of machine {machine}: {}", problem.message()));
             let pause = problem.wait().max(hold).unwrap_or_default().max(UNANSWERED_PAUSE);
+            let is_refused = patience == Some(Duration::ZERO);
             let again = async {
                 sleep_until((Instant::now() + pause).min(self.deadline())).await;
                 let play = find::by_id(self.labs, &place.play).await?;
-                self.arrive(Found::Play(Box::new(play)), false, None).await
+                if !is_refused && asked.elapsed() < SAME_SESSION && wake::is_up(&play, &place.machine) {
+                    return Ok(None);
+                }
+                self.arrive(Found::Play(Box::new(play)), false, None).await.map(Some)
             };
             hold = None;
             match self.present(client, again).await {
-                Ok(found) => place = found,
+                Ok(None) => {}
+                Ok(Some(found)) => (place, asked) = (found, Instant::now()),
                 // There was a session before, so this is not what keeps us out.
                 Err(Stop::Failed(e)) if e.kind() == Kind::NotYet && Instant::now() >= self.deadline() => {
                     return Err(problem.into());

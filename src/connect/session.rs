@@ -12,7 +12,11 @@ use tokio::time::{Instant, interval_at, sleep, timeout};
 use super::{Connection, Place, Stop, arrival::expiry};
 use crate::{
     error::{Error, Kind, Result},
-    labs::{http::Stream, wire::State},
+    find,
+    labs::{
+        http::Stream,
+        wire::{Play, State},
+    },
     live,
     memory::{Memory, now},
     pipe::{self, End},
@@ -28,6 +32,8 @@ const SETTLED: Duration = Duration::from_secs(1);
 const LOOK_AGAIN: Duration = Duration::from_secs(60);
 /// Enough to save one's work.
 const EXPIRY_WARNING: Duration = Duration::from_secs(5 * 60);
+/// A playground that was destroyed so shortly before its end was erased at it: clocks and answers take their time.
+const AT_ITS_END: Duration = Duration::from_secs(5);
 /// A tunnel that leads somewhere answers pings more often than this.
 const PINGS_UNANSWERED: Duration = PING_EVERY.saturating_mul(2);
 /// How long the platform may take to say why a connection ended.
@@ -77,7 +83,7 @@ impl Connection<'_> {
         }
     }
 
-    /// Keeps the status file current, and warns before the platform stops the playground. Never returns.
+    /// Keeps the status file current, and warns before the playground's end. Never returns.
     async fn look_after(&self, place: &Place) -> Infallible {
         let began = Instant::now();
         let mut tick = interval_at(began + SETTLED, live::UPDATE);
@@ -110,7 +116,7 @@ impl Connection<'_> {
             match expires_at.map(|at| at.saturating_sub(now())) {
                 Some(left) if left < millis(EXPIRY_WARNING) => {
                     if warned.replace(Instant::now()).is_none() {
-                        self.warn_of_expiry(&place.play, left);
+                        self.warn_of_expiry(&play, left).await;
                     }
                 }
                 Some(_) | None => {
@@ -121,11 +127,16 @@ impl Connection<'_> {
         }
     }
 
-    fn warn_of_expiry(&self, play: &str, left: u64) {
-        let text = format!(
-            "playground {play} stops in {} s; `labctl-ssh-proxy extend {play} MINUTES` gives it longer",
-            left / 1000
-        );
+    /// At its end the platform erases a playground that is not persistent.
+    async fn warn_of_expiry(&self, play: &Play, left: u64) {
+        let (title, id, seconds) = (play.shown(), &play.id, left / 1000);
+        let extend = format!("`labctl-ssh-proxy extend {id} MINUTES` gives it longer");
+        let text = match find::is_kept(self.labs, play).await {
+            Some(true) => format!("{title} is stopped in {seconds} s, and kept; {extend}"),
+            Some(false) | None => format!(
+                "{title} is erased in {seconds} s unless it is kept: `labctl-ssh-proxy persist {id}` keeps it, {extend}"
+            ),
+        };
         let text = self.app.platform.commands(&text);
         self.live.update(|status| status.message.clone_from(&text));
         if std::io::stderr().is_terminal() { self.notices.say(&text) } else { log::warn!("{text}") }
@@ -137,14 +148,14 @@ impl Connection<'_> {
         let play = match timeout(EXPLANATION, self.labs.play(id)).await {
             Ok(Ok(play)) => play,
             Ok(Err(e)) if e.kind() == Kind::NotFound => {
-                return Ok(Some(Error::new(Kind::Ended, format!("playground {id} was destroyed"))));
+                return Ok(Some(self.destroyed(id)));
             }
             Ok(Err(_)) | Err(_) => return Ok(None),
         };
         let name = &place.machine;
         let why = match play.state() {
             Some(State::Stopping | State::Stopped) => format!("playground {id} was stopped"),
-            Some(State::Destroying | State::Destroyed) => format!("playground {id} was destroyed"),
+            Some(State::Destroying | State::Destroyed) => return Ok(Some(self.destroyed(id))),
             Some(State::Failed) => format!("playground {id} has failed"),
             _ => match play.machine_status(name).map(|status| &status.state) {
                 Some(State::Stopping | State::Stopped) => format!("machine {name} of playground {id} was stopped"),
@@ -156,6 +167,15 @@ impl Connection<'_> {
             },
         };
         Ok(Some(Error::new(Kind::Ended, why)))
+    }
+
+    fn destroyed(&self, id: &str) -> Error {
+        let had_time = self.live.status().expires_at.is_none_or(|at| at > now().saturating_add(millis(AT_ITS_END)));
+        if had_time {
+            return Error::new(Kind::Ended, format!("playground {id} was destroyed"));
+        }
+        Error::new(Kind::Ended, format!("playground {id} was erased, because its time was up"))
+            .hint("`labctl-ssh-proxy persist` keeps the next one at its end, `extend` gives it longer")
     }
 }
 

@@ -83,7 +83,7 @@ async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Place>> {
             && place.play.machine_status(&place.machine.name).is_some_and(|status| status.is_ready())
     };
     let places = match host {
-        Some(host) => vec![find_place(labs, &Visit { host: host.to_owned(), consent: false }).await?],
+        Some(host) => vec![find_place(labs, &Visit { host: host.to_owned(), ..Visit::default() }).await?],
         None => {
             let mut places = Vec::new();
             for play in find::all(labs).await? {

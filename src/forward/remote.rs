@@ -62,6 +62,14 @@ fn address(bind: &Bind, port: u16) -> String {
     }
 }
 
+/// The same for people.
+fn shown(bind: &Bind, port: u16) -> String {
+    match bind {
+        Bind::Unnamed | Bind::All => spec::address("0.0.0.0", port),
+        Bind::Loopback | Bind::Host(_) => address(bind, port),
+    }
+}
+
 impl Listener {
     /// Listens on the machine; also gives the address, with the port that was chosen.
     ///
@@ -70,29 +78,36 @@ impl Listener {
     pub async fn open(way: &Way, listen: &Listen) -> Result<(Listener, String)> {
         match listen {
             Listen::Port(bind, 0) => {
+                // As ssh does where no address is named: its servers allow little else (GatewayPorts).
+                let bind = if *bind == Bind::Unnamed { &Bind::Loopback } else { bind };
                 let host = match bind {
-                    Bind::Loopback => "localhost",
+                    Bind::Unnamed | Bind::Loopback => "localhost",
                     // RFC 4254, 7.1: all addresses of all families.
-                    Bind::Unnamed | Bind::All => "",
+                    Bind::All => "",
                     Bind::Host(host) => host,
                 };
                 let ssh = way.ssh().await?;
                 let port = ssh.listen_tcp(host, 0).await?;
-                Ok((Listener::Ssh(Box::new(ssh)), address(bind, port)))
+                Ok((Listener::Ssh(Box::new(ssh)), shown(bind, port)))
             }
             Listen::Port(bind, port) => {
                 let address = address(bind, *port);
                 let control = way.listen(&address).await.map_err(|error| match error.kind() {
                     Kind::Refused => Error::new(
                         Kind::Refused,
-                        format!("machine {} cannot listen on {address}: {}", way.machine(), error.message()),
+                        format!(
+                            "machine {} cannot listen on {}: {}",
+                            way.machine(),
+                            shown(bind, *port),
+                            error.message()
+                        ),
                     )
                     .hint("something may listen there already; port 0 takes a free one"),
                     _ => error,
                 })?;
                 let limits = Limits::default().max_payload_len(Some(MAX_MESSAGE));
                 let control = ClientBuilder::new().limits(limits).take_over(control);
-                Ok((Listener::Tunnel(Box::new(control)), address))
+                Ok((Listener::Tunnel(Box::new(control)), shown(bind, *port)))
             }
             Listen::Socket(path) => {
                 let ssh = way.ssh().await?;

@@ -40,7 +40,7 @@ pub enum Listen {
     Socket(String),
 }
 
-/// Which side listens.
+/// The side that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// This computer: `-L`.
@@ -118,9 +118,7 @@ impl Spec {
             [from, host, number] => (Listen::Port(Bind::Unnamed, port(from)?), target(host, number)?),
             [from, to] if from.is_number() => (Listen::Port(Bind::Unnamed, port(from)?), own(to)?),
             [host, number] if side == Side::Local => (Listen::Port(Bind::Unnamed, 0), target(host, number)?),
-            [number] if side == Side::Local && number.is_number() => {
-                (Listen::Port(Bind::Unnamed, 0), own(number)?)
-            }
+            [number] if side == Side::Local && number.is_number() => (Listen::Port(Bind::Unnamed, 0), own(number)?),
             [on, from, host, number] if !fields.iter().any(|field| field.is_path) => {
                 (Listen::Port(bind(on)?, port(from)?), target(host, number)?)
             }
@@ -162,7 +160,9 @@ const SELF: &str = "localhost";
 fn protocol(text: &str) -> (&str, bool) {
     for (suffix, udp) in [("/udp", true), ("/tcp", false)] {
         if let Some(rest) = text.strip_suffix(suffix)
-            && rest.rsplit_once(':').map_or(is_number(rest), |(before, port)| is_number(port) && !before.ends_with('\\'))
+            && rest
+                .rsplit_once(':')
+                .map_or(is_number(rest), |(before, port)| is_number(port) && !before.ends_with('\\'))
         {
             return (rest, udp);
         }
@@ -333,7 +333,10 @@ mod tests {
             ("8080:web:80/tcp", port(Bind::Unnamed, 8080), &web),
         ] {
             for side in [Side::Local, Side::Remote] {
-                assert_eq!(Spec::parse(side, text).unwrap(), Spec { listen: listen.clone(), to: to.clone(), udp: false });
+                assert_eq!(
+                    Spec::parse(side, text).unwrap(),
+                    Spec { listen: listen.clone(), to: to.clone(), udp: false }
+                );
             }
         }
         assert_eq!(read("1:[fe80::1%eth0]:2").to, Place::Port("fe80::1%eth0".into(), 2));
@@ -377,7 +380,8 @@ mod tests {
     #[test]
     fn several_stand_in_one_argument() {
         let all = |text| Spec::parse_all(Side::Local, text).map(|all| all.len());
-        for (text, count) in [("8080", 1), ("8080,9090:90", 2), ("8080:80, web:80,1:a:2", 3), ("1:/run/a,2:/run/b", 2)] {
+        for (text, count) in [("8080", 1), ("8080,9090:90", 2), ("8080:80, web:80,1:a:2", 3), ("1:/run/a,2:/run/b", 2)]
+        {
             assert_eq!(all(text).unwrap(), count, "{text}");
         }
         assert_eq!(all("8080:/run/a,b").unwrap(), 1);

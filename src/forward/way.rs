@@ -62,7 +62,7 @@ struct Kept {
     opens: Opens,
 }
 
-/// What a tunnel session must be good for. The official client sends no key for mere forwards, and a machine without SSH
+/// The kinds of tunnel sessions. The official client sends no key for mere forwards, and a machine without SSH
 /// may take those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Opens {
@@ -143,7 +143,9 @@ impl Way {
         let session = self.session(opens, None, false).await?;
         match self.labs.open(&session, target).await {
             Ok(opened) => Ok(opened),
-            // Whatever it says: a session that has run out is refused in several ways.
+            // About the target (a bad one, an address that is taken), so that another session would not help.
+            Err(error) if matches!(error.status(), Some(400 | 409)) => Err(error),
+            // A session that has run out is refused in several ways.
             Err(error) => {
                 log::info!("a new tunnel session is needed: {}", error.message());
                 let session = self.session(opens, Some(&session), error.kind() == Kind::NotYet).await?;

@@ -11,6 +11,12 @@ use crate::{
 };
 
 const BASE_URL: &str = "https://labs.iximiuz.com";
+const SESSION_ID: &str = "IXIMIUZ_SESSION_ID";
+const ACCESS_TOKEN: &str = "IXIMIUZ_ACCESS_TOKEN";
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
 
 /// The official client's configuration file, as far as it concerns us.
 #[derive(Clone, Default, Deserialize, Serialize)]
@@ -47,22 +53,20 @@ impl Account {
         })
     }
 
-    /// Reads the file, and lets `IXIMIUZ_SESSION_ID` and `IXIMIUZ_ACCESS_TOKEN` override it.
+    /// Reads the file, and lets `IXIMIUZ_SESSION_ID` and `IXIMIUZ_ACCESS_TOKEN` override it, each by itself.
     ///
     /// # Errors
     /// When it cannot be read or is not YAML.
     pub fn load(path: &Path) -> Result<Account> {
         let mut account = Account::read(path)?;
-        if let Some((id, token)) = Account::from_environment() {
-            (account.session_id, account.access_token) = (id, token);
-        }
+        account.session_id = variable(SESSION_ID).unwrap_or(account.session_id);
+        account.access_token = variable(ACCESS_TOKEN).unwrap_or(account.access_token);
         Ok(account)
     }
 
-    /// Session id and access token of `IXIMIUZ_SESSION_ID` and `IXIMIUZ_ACCESS_TOKEN`, when both are set.
+    /// Session id and access token of the environment, when both are set.
     pub fn from_environment() -> Option<(String, String)> {
-        let variable = |name| env::var(name).ok().filter(|value: &String| !value.is_empty());
-        variable("IXIMIUZ_SESSION_ID").zip(variable("IXIMIUZ_ACCESS_TOKEN"))
+        variable(SESSION_ID).zip(variable(ACCESS_TOKEN))
     }
 
     /// Writes the credentials into the file, under its lock, 0600, and keeps everything else in it.

@@ -96,7 +96,9 @@ impl Http {
             let error = Error::new(Kind::Network, format!("cannot reach {host}: {cause}"));
             let error = if e.is_connect() { error.not_sent() } else { error };
             if error.message().contains("certificate") {
-                error.lasting().hint("if a proxy inspects TLS here, its certificate belongs in the system's trust store")
+                error
+                    .lasting()
+                    .hint("if a proxy inspects TLS here, its certificate belongs in the system's trust store")
             } else {
                 error.hint("check the network, and the proxy setting if there is one")
             }

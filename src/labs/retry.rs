@@ -6,7 +6,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep};
 
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Result};
 
 /// Attempts at one request, the first included.
 const ATTEMPTS: usize = 5;
@@ -15,7 +15,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// The first pause; each further one is half as long again.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
-/// What a second attempt at a request may do.
+/// The effect of a second attempt at a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
     /// Doing it twice comes to the same as doing it once.
@@ -28,7 +28,8 @@ pub(super) enum Repeat {
 
 impl Repeat {
     fn allows_another(self, error: &Error) -> bool {
-        let passes = matches!(error.kind(), Kind::NotYet | Kind::Network) && !error.is_lasting();
+        // A 502 is final, unless its caller waits for something.
+        let passes = error.may_pass() && error.status() != Some(502);
         match self {
             Repeat::Harmless => passes,
             Repeat::Once => passes && !error.may_have_happened(),

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::error::printable;
+
 /// A playground session ("play").
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
@@ -26,7 +28,7 @@ pub struct Play {
     /// Its whole time from its start, as Go writes durations: `8h0m0s`. See [`Play::lifetime`].
     #[serde(deserialize_with = "text_or_nothing", skip_serializing_if = "String::is_empty")]
     pub max_play_time: String,
-    /// Whether it is kept (stopped) at its end; without that the platform destroys it then. No single answer says so:
+    /// True for one that is kept (stopped) at its end; the platform destroys any other then. No single answer says so:
     /// [`crate::find::all`] tells it from the list of kept ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent: Option<bool>,
@@ -87,6 +89,7 @@ pub struct Status {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 pub struct StateEvent {
     /// The state that began.
+    #[serde(default)]
     pub state: State,
     /// Whether something went wrong.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
@@ -241,13 +244,13 @@ pub struct Task {
     pub init: bool,
     /// Whether it only helps another task.
     pub helper: bool,
-    /// How far it is.
+    /// Its progress.
     pub status: TaskStatus,
     /// Counts the task's changes.
     pub version: u64,
 }
 
-/// How far a task is: a number that only rises.
+/// A task's progress: a number that only rises.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(from = "serde_json::Value")]
 pub struct TaskStatus(pub u64);
@@ -277,7 +280,7 @@ impl TaskStatus {
         }
     }
 
-    /// Whether it changes no more.
+    /// True for a status that changes no more.
     pub fn is_final(self) -> bool {
         matches!(self, TaskStatus::FAILED | TaskStatus::COMPLETED)
     }
@@ -294,7 +297,7 @@ impl From<serde_json::Value> for TaskStatus {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskDetails {
-    /// What every answer says of it.
+    /// The part that every answer has.
     #[serde(flatten)]
     pub task: Task,
     /// The machine it runs on.
@@ -309,13 +312,13 @@ pub struct TaskDetails {
     /// The user it runs as.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub user: String,
-    /// How its last run ended.
+    /// The exit code of its last run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i64>,
-    /// What that run printed.
+    /// The standard output of that run.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stdout: String,
-    /// What that run complained of.
+    /// The standard error of that run.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stderr: String,
     /// The start of that run, RFC 3339.
@@ -413,7 +416,7 @@ pub enum Action {
 }
 
 impl Action {
-    /// Whether doing it twice comes to the same as doing it once.
+    /// True for an action that comes to the same when it is done twice.
     pub fn is_repeatable(&self) -> bool {
         match self {
             Action::Stop
@@ -453,7 +456,7 @@ pub struct StartTunnel {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Tunnel {
-    /// Where to open WebSockets, below `/tunnels/`.
+    /// The address below whose `/tunnels/` WebSockets are opened.
     pub url: String,
     /// Where to get the token; whoever has this URL has the tunnel.
     pub login_url: String,
@@ -643,10 +646,10 @@ pub struct PremiumAccess {
     /// Its end, RFC 3339.
     #[serde(deserialize_with = "text_or_nothing", skip_serializing_if = "String::is_empty")]
     pub until: String,
-    /// Whether it has no end.
+    /// True for one without an end.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub lifetime: bool,
-    /// Whether it is a trial.
+    /// True for a trial.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub trial: bool,
 }
@@ -704,7 +707,12 @@ impl Play {
     pub fn note(&mut self, task: Task) {
         const MOST: usize = 1000;
         const LONG: usize = 256;
-        if task.name.len() <= LONG && (self.tasks.contains_key(&task.name) || self.tasks.len() < MOST) {
+        // A message may be older than an answer that came in between.
+        let has_room = match self.tasks.get(&task.name) {
+            Some(known) => known.version <= task.version,
+            None => self.tasks.len() < MOST,
+        };
+        if has_room && task.name.len() <= LONG {
             self.tasks.insert(task.name.clone(), task);
         }
     }
@@ -712,6 +720,12 @@ impl Play {
     /// Its whole time from its start, where the platform tells it in a way that can be read.
     pub fn lifetime(&self) -> Option<Duration> {
         go_duration(&self.max_play_time)
+    }
+
+    /// Its name for people: its title, else its catalogue name, else its id.
+    pub fn shown(&self) -> String {
+        let names = [&self.title, &self.playground.name, &self.id];
+        names.into_iter().map(|name| printable(name)).find(|name| !name.is_empty()).unwrap_or_default()
     }
 
     /// Its state: the last state event's. `None` for old plays without a status.
@@ -735,7 +749,7 @@ impl Play {
         Some((done, self.init_tasks().count())).filter(|(_, all)| *all > 0)
     }
 
-    /// Whether the platform lets nobody in by SSH to this machine, as far as this answer tells.
+    /// True for a machine that the platform allows no SSH access to, as far as this answer tells.
     pub fn has_no_ssh(&self, machine: &str) -> bool {
         self.machines.iter().chain(&self.playground.machines).any(|one| one.name == machine && one.no_ssh)
     }
@@ -775,7 +789,8 @@ mod tests {
 
     #[test]
     fn what_is_left_is_in_milliseconds() {
-        let left = |value: &str| serde_json::from_str::<Play>(&format!(r#"{{"expiresIn":{value}}}"#)).unwrap().expires_in;
+        let left =
+            |value: &str| serde_json::from_str::<Play>(&format!(r#"{{"expiresIn":{value}}}"#)).unwrap().expires_in;
         assert_eq!(left("28530000"), Duration::from_secs(7 * 3600 + 55 * 60 + 30));
         assert_eq!(left("1500.9"), Duration::from_millis(1500));
         for over in ["0", "-1", "-28530000", "-0.5", "null", "\"soon\""] {
@@ -812,6 +827,16 @@ mod tests {
         .unwrap();
         let known: Vec<bool> = all.iter().map(|one| matches!(one, SavedForward::Known(_))).collect();
         assert_eq!(known, [true, false, false, true]);
+    }
+
+    #[test]
+    fn a_playground_without_a_title_has_a_name() {
+        let mut play = Play { id: "0".repeat(24), ..Play::default() };
+        assert_eq!(play.shown(), "0".repeat(24));
+        play.playground.name = "docker".into();
+        assert_eq!(play.shown(), "docker");
+        play.title = " Mine\n".into();
+        assert_eq!(play.shown(), "Mine");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use crate::{
         wire::{Machine, Play},
     },
     names, notice,
+    preparation::learn_ssh,
     settings::Platform,
     ssh_config::Entry,
     target::{PREFIX, is_id, is_label},
@@ -21,8 +22,9 @@ use crate::{
 /// Asked about in one run, since each costs a request.
 const AT_ONCE: usize = 8;
 
-/// The entries of the ssh configuration: one for each playground, and one for each machine of several. The embedded
-/// platform's catalogue is listed by name too, since the wildcard leads to the real platform.
+/// The entries of the ssh configuration: one for each playground, and one for each machine of several, but for those that
+/// SSH cannot get into. The embedded platform's catalogue is listed by name too, since the wildcard leads to the real
+/// platform.
 ///
 /// # Errors
 /// The platform's.
@@ -38,11 +40,18 @@ pub(crate) async fn entries_of(app: &App, labs: &Labs, mut plays: Vec<Play>) -> 
     plays.retain(|play| !find::is_gone(play));
     plays.sort_by(|a, b| a.id.cmp(&b.id));
     let mut entries = Vec::new();
-    for play in &plays {
-        add_entries(&mut entries, app.platform, &host(play), &play.title, &play.machines);
+    let memory = app.memory();
+    for play in &mut plays {
+        learn_ssh(labs, &memory, play).await;
+        let machines: Vec<_> =
+            play.machines.iter().filter(|machine| !play.has_no_ssh(&machine.name)).cloned().collect();
+        if play.machines.is_empty() || !machines.is_empty() {
+            add_entries(&mut entries, app.platform, &host(play), &play.title, &machines);
+        }
     }
     if app.platform == Platform::Local {
-        for kind in labs.catalog().await? {
+        for mut kind in labs.catalog().await? {
+            kind.machines.retain(|machine| !machine.no_ssh);
             add_entries(&mut entries, app.platform, &format!("{PREFIX}{}", kind.name), &kind.title, &kind.machines);
         }
     }

@@ -29,6 +29,9 @@ pub struct Listed {
     /// The tasks that prepare it, where it has any.
     #[serde(skip_serializing_if = "Option::is_none")]
     init_tasks: Option<InitTasks>,
+    /// All of its tasks.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tasks: Vec<ListedTask>,
     /// What ssh calls it.
     host: String,
     /// The connections that this user has to it now.
@@ -45,7 +48,18 @@ struct ListedMachine {
     host: String,
     state: String,
     ready: bool,
+    /// False where the platform is known to allow no SSH access.
+    ssh: bool,
     users: Vec<MachineUser>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct ListedTask {
+    name: String,
+    /// A word: see [`TaskStatus::word`](crate::labs::wire::TaskStatus::word).
+    status: &'static str,
+    init: bool,
+    helper: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -60,7 +74,7 @@ impl Listed {
             id: play.id.clone(),
             title: play.title.clone(),
             state: play.state().map(ToString::to_string).unwrap_or_default(),
-            playground: play.playground.clone(),
+            playground: PlaygroundRef { machines: Vec::new(), ..play.playground.clone() },
             machines: play
                 .machines
                 .iter()
@@ -71,6 +85,7 @@ impl Listed {
                         host: Target::of_play(&play.id, Some(&machine.name)).to_string(),
                         state: status.map(|status| status.state.to_string()).unwrap_or_default(),
                         ready: status.is_some_and(|status| status.is_ready()),
+                        ssh: !play.has_no_ssh(&machine.name),
                         users: machine.users.clone(),
                     }
                 })
@@ -80,6 +95,16 @@ impl Listed {
             page_url: play.page_url.clone(),
             persistent: play.persistent,
             init_tasks: play.init_progress().map(|(done, total)| InitTasks { done, total }),
+            tasks: play
+                .tasks
+                .values()
+                .map(|task| ListedTask {
+                    name: task.name.clone(),
+                    status: task.status.word(),
+                    init: task.init,
+                    helper: task.helper,
+                })
+                .collect(),
             host: host(play),
             connections: connections.iter().filter(|status| status.playground == play.id).cloned().collect(),
             stopped_on_purpose: None,

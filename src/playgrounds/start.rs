@@ -1,7 +1,5 @@
 //! `start`: from a name to machines that answer.
 
-use futures_util::future::try_join_all;
-
 use super::{
     entries::refresh_entries,
     listed::{Listed, host},
@@ -15,11 +13,12 @@ use crate::{
     known_hosts::Whose,
     labs::{
         Labs, TunnelSession,
-        wire::{Action, CreatePlay, Play},
+        wire::{Action, Play},
     },
     learn, live,
     notice::Progress,
     out,
+    preparation::{Preparation, Tasks, learn_ssh, say_failed},
     spinner::Spinner,
     target::{Playground, Target, is_label},
     wake::{Visitor, Wake},
@@ -34,6 +33,8 @@ pub struct Start {
     pub title: Option<String>,
     /// Do not wait for the machines.
     pub no_wait: bool,
+    /// Do not wait for the tasks that prepare it.
+    pub no_wait_init: bool,
     /// Print JSON.
     pub json: bool,
     /// The user trusts the author of a playground that is not the platform's.
@@ -57,9 +58,7 @@ pub async fn start(app: &App, request: &Start) -> Result<Play> {
         }
         Startable::New(name) => {
             let consent = consent(&labs, &name, request.consent).await?;
-            progress.waiting(&format!("starting playground {name}"));
-            let request = CreatePlay { playground: name, safety_disclaimer_consent: consent };
-            labs.create_play(&request).await?
+            wake.start_new(&name, consent).await?
         }
     };
     wanted(&memory, &play)?;
@@ -75,7 +74,7 @@ pub async fn start(app: &App, request: &Start) -> Result<Play> {
             play = wake.wake_play(play).await?;
         }
     } else {
-        play = ready(app, &labs, &wake, play).await?;
+        play = ready(app, &labs, &wake, play, !request.no_wait_init).await?;
     }
     drop(progress);
     refresh_entries(app, &labs).await;
@@ -83,7 +82,7 @@ pub async fn start(app: &App, request: &Start) -> Result<Play> {
         out::json(&Listed::new(&play, &live::all(&app.folders)))?;
     } else {
         let state = if request.no_wait { "is starting" } else { "is running" };
-        out::line(&format!("{} {state}: ssh {}", printable(&play.title), host(&play)))?;
+        out::line(&format!("{} {state}: ssh {}", play.shown(), host(&play)))?;
     }
     Ok(play)
 }
@@ -114,10 +113,15 @@ async fn startable(labs: &Labs, name: &str) -> Result<Startable> {
     }
 }
 
+/// The consent to send: the official client says yes for the platform's own playgrounds and the user's, and for a
+/// stranger's after the user has agreed.
+///
+/// # Errors
+/// [`Kind::Refused`] when the user has not; the platform's.
 pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<bool> {
     let entry = catalog::entry(labs, name).await?;
     if !catalog::needs_consent(labs, &entry).await? {
-        return Ok(false);
+        return Ok(true);
     }
     let question = format!("playground {name} is by {}, who decides what runs in it. Do you trust them?", entry.owner);
     if given || out::confirm(&question).await == Some(true) {
@@ -127,27 +131,47 @@ pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<bool
         .hint("if you trust its author, add --consent"))
 }
 
-/// Waits until every machine answers, and learns its host keys: some clients read known hosts before they connect.
-pub(super) async fn ready<P: Progress>(app: &App, labs: &Labs, wake: &Wake<'_, P>, play: Play) -> Result<Play> {
+/// Waits until the playground can be used: its default machine lets us in, the others are ready, and with `init` the tasks
+/// that prepare it are at their end. Learns the default machine's host keys, since some clients read known hosts before they
+/// connect; that one tunnel is all that the platform is asked for.
+pub(super) async fn ready<P: Progress>(
+    app: &App,
+    labs: &Labs,
+    wake: &Wake<'_, P>,
+    play: Play,
+    init: bool,
+) -> Result<Play> {
     let key = app.identity()?.authorized_key()?;
-    // One restart for all machines, then all of them at once.
-    let play = wake.wake_play(play).await?;
-    try_join_all(play.machines.iter().enumerate().map(|(i, machine)| {
-        let (play, key) = (&play, &key);
-        async move {
-            let visitor = Visitor { machine: &machine.name, user: machine.default_user(), key };
-            let session = wake.tunnel(play.clone(), visitor).await?;
-            let mut aliases = vec![Target::of_play(&play.id, Some(&machine.name)).to_string()];
-            if i == 0 {
-                aliases.push(host(play));
+    let mut play = wake.wake_play(play).await?;
+    learn_ssh(labs, wake.memory, &mut play).await;
+    let default = find::machine(&play, None)?.clone();
+    if !play.has_no_ssh(&default.name) {
+        let visitor = Visitor { machine: &default.name, user: default.default_user(), key: &key };
+        match wake.tunnel(play.clone(), visitor).await {
+            Ok(session) => {
+                let aliases = [Target::of_play(&play.id, Some(&default.name)).to_string(), host(&play)];
+                learn_keys(app, labs, &session, &play.id, &default.name, &aliases).await?;
             }
-            learn_keys(app, labs, &session, &play.id, &machine.name, &aliases).await
+            // It runs all the same. A connection to it hears why it is refused.
+            Err(error) if error.status() == Some(400) => {
+                let text = format!("labctl-ssh-proxy: {} runs without ssh: {}", play.shown(), error.message());
+                wake.progress.above(&text);
+            }
+            Err(error) => return Err(error),
         }
-    }))
-    .await?;
-    labs.play(&play.id).await
+        play = labs.play(&play.id).await?;
+    }
+    let tasks = if init { Tasks::Init } else { Tasks::None };
+    let (memory, progress, deadline) = (wake.memory, wake.progress, Some(wake.deadline));
+    let play = Preparation { labs, memory, key: &key, progress, tasks, deadline }.wait(play).await?;
+    say_failed(&play, tasks, app.platform, progress);
+    Ok(play)
 }
 
+/// Learns a machine's host keys, unless they are known.
+///
+/// # Errors
+/// When a key is not the one on record, or cannot be recorded.
 pub(crate) async fn learn_keys(
     app: &App,
     labs: &Labs,
@@ -156,6 +180,13 @@ pub(crate) async fn learn_keys(
     machine: &str,
     aliases: &[String],
 ) -> Result<()> {
+    let known_hosts = app.known_hosts();
+    let is_known = |alias: &String| {
+        known_hosts.knows(Whose { alias, play, machine }).is_ok_and(|algorithms| !algorithms.is_empty())
+    };
+    if aliases.iter().all(is_known) {
+        return Ok(());
+    }
     let keys = match learn::host_keys(|| labs.dial(session, ":22")).await {
         Ok(keys) => keys,
         // The first connection learns it.
@@ -164,7 +195,6 @@ pub(crate) async fn learn_keys(
             return Ok(());
         }
     };
-    let known_hosts = app.known_hosts();
     for key in &keys {
         for alias in aliases {
             known_hosts.confirm(Whose { alias, play, machine }, key)?;

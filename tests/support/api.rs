@@ -32,8 +32,14 @@ impl World {
         self.call("GET", &format!("/plays/{id}"), &Value::Null)
     }
 
+    /// The number of plays; the platform tells of destroyed ones for a while, too.
     pub fn plays(&self) -> usize {
-        self.call("GET", "/plays", &Value::Null).as_array().unwrap().len()
+        let all = self.call("GET", "/plays", &Value::Null);
+        let is_there = |play: &&Value| {
+            let last = play["status"]["stateEvents"].as_array().unwrap().last().unwrap();
+            !["DESTROYING", "DESTROYED"].iter().any(|state| last["state"] == *state)
+        };
+        all.as_array().unwrap().iter().filter(is_there).count()
     }
 
     /// Something done to a playground by somebody else.

@@ -200,8 +200,10 @@ impl Server {
             let phase = phase_of(&request);
             if phase == Some(self.phase) && !matches!(self.fault, Fault::Nothing) {
                 self.hits.fetch_add(1, Ordering::Relaxed);
-                if self.fail(wire, raw, &request)? {
-                    return Ok(());
+                match self.fail(wire, raw, &request)? {
+                    Failed::No => {}
+                    Failed::Answered => continue,
+                    Failed::Ended => return Ok(()),
                 }
             }
             match self.healthy(&request) {
@@ -222,7 +224,7 @@ impl Server {
         let (base, here) = (&self.tunnel_base, &self.base);
         let body = match phase_of(request) {
             Some(Phase::Find) => format!(
-                r#"{{"id":"{PLAY}","title":"t","playground":{{"name":"docker"}},"pageUrl":"{here}","expiresIn":3600,
+                r#"{{"id":"{PLAY}","title":"t","playground":{{"name":"docker"}},"pageUrl":"{here}","expiresIn":3600000,
                 "machines":[{{"name":"m","users":[{{"name":"root"}}]}}],"status":{{"stateEvents":[{{"state":"RUNNING"}}],
                 "machines":[{{"name":"m","state":"RUNNING","conditions":[{{"name":"Ready","status":"True"}}]}}]}}}}"#
             ),
@@ -279,10 +281,10 @@ impl Server {
         }
     }
 
-    /// Fails in its way. Whether that was the end of the connection.
-    fn fail(&self, wire: &mut dyn Wire, raw: &TcpStream, request: &Seen) -> io::Result<bool> {
+    /// Fails in its way.
+    fn fail(&self, wire: &mut dyn Wire, raw: &TcpStream, request: &Seen) -> io::Result<Failed> {
         match &self.fault {
-            Fault::Nothing | Fault::Refused | Fault::WrongAccept | Fault::Frames(..) => return Ok(false),
+            Fault::Nothing | Fault::Refused | Fault::WrongAccept | Fault::Frames(..) => return Ok(Failed::No),
             Fault::Reset => reset(raw)?,
             Fault::Closed => raw.shutdown(Shutdown::Both)?,
             Fault::BlackHole => hold(wire)?,
@@ -304,15 +306,15 @@ impl Server {
             Fault::Answer(status, headers, body) => {
                 wire.write_all(&answer(*status, headers, body))?;
                 wire.flush()?;
-                self.talk(wire, raw)?;
+                return Ok(Failed::Answered);
             }
             Fault::Storm(status, headers, time) => {
                 if self.since.elapsed() > *time {
-                    return Ok(false);
+                    return Ok(Failed::No);
                 }
                 wire.write_all(&answer(*status, headers, "storm"))?;
                 wire.flush()?;
-                self.talk(wire, raw)?;
+                return Ok(Failed::Answered);
             }
             Fault::Huge(size) => {
                 write!(wire, "HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")?;
@@ -336,8 +338,18 @@ impl Server {
                 raw.shutdown(Shutdown::Both)?;
             }
         }
-        Ok(true)
+        Ok(Failed::Ended)
     }
+}
+
+/// The fate of a request.
+enum Failed {
+    /// It is to be answered as if nothing were wrong.
+    No,
+    /// It has its answer, and the connection goes on.
+    Answered,
+    /// So has the connection.
+    Ended,
 }
 
 fn repeat(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<()> {

@@ -41,12 +41,34 @@ pub struct Seen {
     pub body: Value,
 }
 
-/// What is answered instead of the truth, to requests whose method and path begin so.
+/// An answer in place of the true one, to requests whose method and path begin so.
 #[derive(Clone)]
 pub struct Instead {
-    pub line: &'static str,
+    pub line: String,
     pub status: u16,
-    pub body: &'static str,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: String,
+    /// A part of the request's body, which it must have.
+    pub body_has: &'static str,
+    /// For so many requests; the next ones get the truth.
+    pub times: u32,
+    /// The request is carried out all the same, and only its answer is lost.
+    pub is_done: bool,
+}
+
+impl Instead {
+    pub fn of(line: &str, status: u16, body: &str) -> Instead {
+        let (line, body) = (line.to_owned(), body.to_owned());
+        Instead { line, status, headers: Vec::new(), body, body_has: "", times: u32::MAX, is_done: false }
+    }
+
+    pub fn once(self) -> Instead {
+        Instead { times: 1, ..self }
+    }
+
+    pub fn done(self) -> Instead {
+        Instead { is_done: true, ..self }
+    }
 }
 
 struct State {
@@ -59,6 +81,9 @@ struct State {
     authorized_keys: PathBuf,
     sshd: SocketAddr,
     refused_dials: Mutex<u32>,
+    forwards: Mutex<Vec<Value>>,
+    /// The path of a tunnel's url.
+    tunnel_path: Mutex<String>,
     wsmux: Mutex<Option<SocketAddr>>,
 }
 
@@ -100,6 +125,8 @@ impl Labs {
             authorized_keys: world.path("authorized_keys"),
             sshd: sshd.local_addr().unwrap(),
             refused_dials: Mutex::new(0),
+            forwards: Mutex::default(),
+            tunnel_path: Mutex::default(),
             wsmux: Mutex::new(None),
         });
         runtime.spawn(wsmux::sshd(sshd, sshd_config(world)));
@@ -126,8 +153,42 @@ impl Labs {
         self.state.seen.lock().unwrap().clone()
     }
 
-    pub fn instead(&self, line: &'static str, status: u16, body: &'static str) {
-        self.state.instead.lock().unwrap().insert(0, Instead { line, status, body });
+    pub fn instead(&self, line: &str, status: u16, body: &str) {
+        self.answer(Instead::of(line, status, body));
+    }
+
+    pub fn answer(&self, instead: Instead) {
+        self.state.instead.lock().unwrap().insert(0, instead);
+    }
+
+    /// The number of requests whose method and path begin so.
+    pub fn count(&self, line: &str) -> usize {
+        self.seen().iter().filter(|seen| seen.line.starts_with(line)).count()
+    }
+
+    pub fn forget_seen(&self) {
+        self.state.seen.lock().unwrap().clear();
+    }
+
+    /// Changes a play.
+    pub fn edit(&self, id: &str, change: impl FnOnce(&mut Value)) {
+        change(self.state.plays.lock().unwrap().iter_mut().find(|play| play["id"] == id).unwrap());
+    }
+
+    pub fn play(&self, id: &str) -> Option<Value> {
+        self.state.plays.lock().unwrap().iter().find(|play| play["id"] == id).cloned()
+    }
+
+    pub fn save_forwards(&self, all: Value) {
+        *self.state.forwards.lock().unwrap() = all.as_array().unwrap().clone();
+    }
+
+    pub fn forwards(&self) -> Vec<Value> {
+        self.state.forwards.lock().unwrap().clone()
+    }
+
+    pub fn tunnels_below(&self, path: &str) {
+        *self.state.tunnel_path.lock().unwrap() = path.to_owned();
     }
 
     pub fn truth(&self) {
@@ -186,7 +247,7 @@ impl Drop for Labs {
 pub fn play(id: &str, title: &str, name: &str, state: &str) -> Value {
     let now = "2026-11-22T12:00:00Z";
     json!({
-        "id": id, "title": title, "createdAt": now, "updatedAt": now, "lastStateAt": now, "expiresIn": 7200,
+        "id": id, "title": title, "createdAt": now, "updatedAt": now, "lastStateAt": now, "expiresIn": 7_200_000, "maxPlayTime": "8h0m0s",
         "playground": { "name": name, "title": name, "owner": "" },
         "pageUrl": "https://labs.test/x", "tutorialName": null, "somethingNew": {"a": [1]},
         "machines": [{ "name": "docker-01", "users": [{ "name": user(), "default": true }], "resources": {} }],
@@ -280,12 +341,25 @@ async fn answer(state: &Arc<State>, mut request: Request<Incoming>, is_api: bool
     let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     seen.body = serde_json::from_slice(&body).unwrap_or_default();
     state.seen.lock().unwrap().push(seen.clone());
-    let instead = state.instead.lock().unwrap().iter().find(|instead| seen.line.starts_with(instead.line)).cloned();
-    match instead {
-        Some(instead) => reply(instead.status, instead.body),
-        None if is_api => api(state, &seen),
-        None => login(state, &seen),
+    let instead = {
+        let mut all = state.instead.lock().unwrap();
+        let said = String::from_utf8_lossy(&body);
+        let fits =
+            |one: &&mut Instead| one.times > 0 && seen.line.starts_with(&one.line) && said.contains(one.body_has);
+        all.iter_mut().find(fits).map(|one| {
+            one.times -= 1;
+            one.clone()
+        })
+    };
+    let Some(instead) = instead else { return if is_api { api(state, &seen) } else { login(state, &seen) } };
+    if instead.is_done {
+        api(state, &seen);
     }
+    let mut answer = reply(instead.status, instead.body);
+    for (name, value) in instead.headers {
+        answer.headers_mut().insert(name, value.parse().unwrap());
+    }
+    answer
 }
 
 fn api(state: &State, seen: &Seen) -> Answer {
@@ -320,6 +394,16 @@ fn api(state: &State, seen: &Seen) -> Answer {
                     return json_reply(&gone);
                 }
                 "set_title" => plays[i]["title"] = seen.body["title"].clone(),
+                "set_max_play_time" => {
+                    let minutes = seen.body["maxPlayTimeMinutes"].as_u64().unwrap();
+                    let parsed = plays[i]["maxPlayTime"].as_str().and_then(|text| text.split('h').next()?.parse().ok());
+                    let before: u64 = parsed.unwrap_or(8);
+                    let left = plays[i]["expiresIn"].as_u64().unwrap() + minutes * 60_000;
+                    plays[i]["expiresIn"] = json!(left.saturating_sub(before * 3_600_000));
+                    plays[i]["maxPlayTime"] = json!(format!("{}h{}m0s", minutes / 60, minutes % 60));
+                }
+                "stop" => enter(&mut plays[i], "STOPPED"),
+                "restart" => enter(&mut plays[i], "RUNNING"),
                 _ => {}
             }
             json_reply(&plays[i])
@@ -331,9 +415,19 @@ fn api(state: &State, seen: &Seen) -> Answer {
                 keys += &format!("{key}\n");
                 fs::write(&state.authorized_keys, keys).unwrap();
             }
-            json_reply(&json!({ "url": state.other_url, "loginUrl": format!("{}/login?once=1", state.other_url) }))
+            let url = format!("{}{}", state.other_url, state.tunnel_path.lock().unwrap());
+            json_reply(&json!({ "url": url, "loginUrl": format!("{}/login?once=1", state.other_url) }))
         }
-        ["GET", "playgrounds", "filter="] => json_reply(&json!([entry("docker", ""), entry("by-mallory", "mallory")])),
+        ["GET", "plays", _, "port-forwards"] => json_reply(&json!(*state.forwards.lock().unwrap())),
+        ["POST", "plays", _, "port-forwards"] => {
+            state.forwards.lock().unwrap().push(seen.body.clone());
+            reply(201, "")
+        }
+        ["DELETE", "plays", _, "port-forwards", index] => {
+            state.forwards.lock().unwrap().remove(index.parse().unwrap());
+            reply(204, "")
+        }
+        ["GET", "playgrounds"] => json_reply(&json!([entry("docker", ""), entry("by-mallory", "mallory")])),
         ["GET", "playgrounds", "docker"] => json_reply(&entry("docker", "")),
         ["GET", "playgrounds", "by-mallory"] => json_reply(&entry("by-mallory", "mallory")),
         ["POST", "sessions"] => json_reply(&json!({
@@ -352,6 +446,16 @@ fn api(state: &State, seen: &Seen) -> Answer {
             json_reply(&json!({ "id": "u1", "githubProfileId": "ada", "premiumAccess": null }))
         }
         _ => reply(404, "no such thing"),
+    }
+}
+
+/// A play and its machines enter a state.
+pub fn enter(play: &mut Value, state: &str) {
+    let event = json!({ "state": state, "at": "2026-11-22T13:00:00Z" });
+    play["status"]["stateEvents"].as_array_mut().unwrap().push(event);
+    for machine in play["status"]["machines"].as_array_mut().unwrap() {
+        machine["state"] = json!(state);
+        machine["conditions"][0]["status"] = json!(if state == "RUNNING" { "True" } else { "False" });
     }
 }
 
@@ -388,7 +492,8 @@ fn tunnel(state: &State, request: &mut Request<Incoming>, seen: &Seen) -> Answer
     if seen.cookie.as_deref() != Some(&format!(".ixcondsess={TUNNEL_TOKEN}")) {
         return reply(401, "no session");
     }
-    let target = seen.line.strip_prefix("GET /tunnels/").and_then(|t| BASE64_STANDARD.decode(t).ok());
+    let below = format!("GET {}/tunnels/", state.tunnel_path.lock().unwrap());
+    let target = seen.line.strip_prefix(&below).and_then(|t| BASE64_STANDARD.decode(t).ok());
     let Some(target) = target else { return reply(400, "bad target") };
     assert_eq!(target, b":22");
     let key = request.headers()[header::SEC_WEBSOCKET_KEY].as_bytes().to_vec();
