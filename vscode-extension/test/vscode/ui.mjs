@@ -117,7 +117,7 @@ try {
   await input.fill('needs another');
   await sees(page, 'one entry', async () => (await page.locator('.quick-input-list .monaco-list-row').count()) === 1);
   await input.fill('');
-  await sees(page, 'all entries', async () => (await page.locator('.quick-input-list .monaco-list-row').count()) === 2);
+  await sees(page, 'all entries', async () => (await page.locator('.quick-input-list .monaco-list-row').count()) === 5);
   await picture(page, 'catalogue', { x: 0, y: 0, width: 1100, height: 330 });
   await input.fill('two machines');
   await input.press('Enter');
@@ -192,6 +192,20 @@ try {
     await sees(page, 'the answer holds', async () => is === (await rows(page)).some((one) => one.startsWith('Older')));
     assert.equal((await named('Older')) !== undefined, is);
   }
+
+  console.log('- keep, and the init tasks of one whose preparation fails');
+  assert.equal((await named('Two machines')).persistent, false);
+  await command('Keep When Its Time Is Up', which('Two machines'));
+  await sees(page, 'it is kept', async () => (await named('Two machines')).persistent === true);
+  await world.run('start', 'broken', '--json', '--title', 'Broken');
+  await sees(page, 'the failure', async () => (await rows(page)).some((one) => /Broken.*preparation failed: fetch/s.test(one)));
+  await row(page, 'Broken').first().click();
+  await sees(page, 'each status', async () => {
+    const all = (await rows(page)).join('\n');
+    return /fetch[\s·]*failed/.test(all) && /unpack[\s·]*waiting/.test(all) && /inspect[\s·]*completed/.test(all);
+  });
+  await world.run('destroy', 'Broken', '--yes');
+  await sees(page, 'it goes', async () => !(await rows(page)).some((one) => one.startsWith('Broken')));
 
   console.log('- a terminal with the kubeconfig, which is gone with it');
   const kube = path.join(world.home, '.iximiuz/labctl-ssh-proxy/local/plays', id, 'node-01/home/.kube');
