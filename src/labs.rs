@@ -398,13 +398,8 @@ impl Labs {
 
     /// Sends a call by the retry rule. `None` means that it is done, though the answer that said so was lost.
     async fn send(&self, call: Call) -> Result<Option<Reply>> {
-        // Only an answer of its own tells what a GET has found.
         let repeat = if self.repeats { call.repeat } else { Repeat::Never };
-        let repeated = retry::attempt(repeat, || self.send_once(&call)).await?;
-        if repeated.is_none() && call.method == Method::GET {
-            return Err(Error::new(Kind::NotFound, format!("{} does not exist (any more)", call.about)));
-        }
-        Ok(repeated)
+        retry::attempt(repeat, || self.send_once(&call)).await
     }
 
     async fn send_once(&self, Call { method, path, body, about, limit, .. }: &Call) -> Result<Reply> {
@@ -458,7 +453,7 @@ impl Call {
     }
 
     fn get(path: impl Into<String>, about: impl Into<String>) -> Call {
-        Call::new(Method::GET, path, about)
+        Call { repeat: Repeat::Read, ..Call::new(Method::GET, path, about) }
     }
 
     fn post(path: impl Into<String>, body: &impl serde::Serialize, about: impl Into<String>) -> Result<Call> {

@@ -17,7 +17,8 @@
 //! [`ssh_options`] (ssh's own command line), [`platform`] (what differs between systems), [`files`] (locks, whole
 //! writes), [`secrets`] (what is masked everywhere), [`error`] (kinds, sentences, exit codes).
 //!
-//! Commands: [`playgrounds`], [`session`], [`watch`] (`list --watch`); [`visit`] (find and wake, with progress) under
+//! Commands: [`playgrounds`], [`session`], [`watch`] (`list --watch`); [`visit`] (find and wake, with progress) and
+//! [`preparation`] (until a playground can be used) under
 //! [`ssh`], [`open`] (with [`ide`], the table of editors), [`forward`] and [`kube`]; [`configure`] over [`ssh_config`]
 //! (pure) and [`config_ssh`] (files), [`config_jetbrains`] and [`config_zed`]; [`doctor`], [`completions`] (from
 //! [`names`]), [`man`], [`uninstall`].

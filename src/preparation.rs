@@ -181,7 +181,7 @@ impl<P: Progress> Preparation<'_, P> {
 
     fn too_late(&self, play: &Play) -> Error {
         let waited = self.line(play, unready(play));
-        Error::new(Kind::NotYet, format!("playground {} runs, but is not prepared in time: {waited}", play.shown()))
+        Error::new(Kind::NotYet, format!("playground {} is not prepared in time: {waited}", play.shown()))
             .hint(format!("`labctl-ssh-proxy wait {0}` goes on waiting, `tasks {0}` shows how far it is", play.id))
     }
 }

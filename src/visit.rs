@@ -121,8 +121,8 @@ pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Place> {
             let (user, host) = visit.split()?;
             let target = Target::parse(host)?;
             let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
-            let consent = playgrounds::consent(labs, name, visit.consent).await?;
-            let play = wake.start_once(name, consent).await?;
+            playgrounds::consent(labs, name, visit.consent).await?;
+            let play = wake.start_once(name).await?;
             self::place(target.to_string(), play, target.machine.as_deref(), user)?
         }
     };

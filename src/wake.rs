@@ -384,21 +384,22 @@ impl<'a, P: Progress> Wake<'a, P> {
         Ok(answer)
     }
 
-    /// Starts a playground from the catalogue, once for all who want one of that name.
+    /// Starts a playground from the catalogue, once for all who want one of that name. The caller has seen to the user's
+    /// consent.
     ///
     /// # Errors
     /// The platform's refusal, and what [`find::by_target`] says when several fit by now.
-    pub async fn start_once(&self, name: &str, consent: bool) -> Result<Play> {
-        self.until_started(name, || self.start_under_lock(name, consent)).await
+    pub async fn start_once(&self, name: &str) -> Result<Play> {
+        self.until_started(name, || self.start_under_lock(name)).await
     }
 
-    /// Starts a new playground, whichever others of that name there are.
+    /// Starts a new playground, whichever others of that name there are. The caller has seen to the user's consent.
     ///
     /// # Errors
     /// The platform's refusal.
-    pub async fn start_new(&self, name: &str, consent: bool) -> Result<Play> {
+    pub async fn start_new(&self, name: &str) -> Result<Play> {
         self.progress.waiting(&format!("starting playground {name}"));
-        self.until_started(name, || self.create(name, consent)).await
+        self.until_started(name, || self.create(name)).await
     }
 
     /// Attempts a start until it succeeds, fails for good, or the deadline comes.
@@ -422,7 +423,7 @@ impl<'a, P: Progress> Wake<'a, P> {
         }
     }
 
-    async fn start_under_lock(&self, name: &str, consent: bool) -> Result<Play> {
+    async fn start_under_lock(&self, name: &str) -> Result<Play> {
         let _lock = loop {
             match self.wake_lock(name).await? {
                 Some(lock) => break lock,
@@ -456,7 +457,7 @@ impl<'a, P: Progress> Wake<'a, P> {
         self.progress.waiting(&format!("starting playground {name}"));
         let request = Request { at: now(), upon: String::new(), sent: false, made: None };
         self.memory.change(name, |record| record.wake = Some(request.clone()))?;
-        let play = match self.create(name, consent).await {
+        let play = match self.create(name).await {
             Err(error) if !error.may_have_happened() => {
                 self.memory.change(name, |record| record.wake = None)?;
                 return Err(error);
@@ -470,9 +471,9 @@ impl<'a, P: Progress> Wake<'a, P> {
 
     /// Starts a playground. Where the answer is lost, the platform's list tells whether there is one: asking again could
     /// start a second.
-    async fn create(&self, name: &str, consent: bool) -> Result<Play> {
+    async fn create(&self, name: &str) -> Result<Play> {
         let before: Vec<String> = self.labs.plays().await?.into_iter().map(|play| play.id).collect();
-        let request = CreatePlay { playground: name.into(), safety_disclaimer_consent: consent };
+        let request = CreatePlay { playground: name.into(), safety_disclaimer_consent: true };
         let error = match self.labs.create_play(&request).await {
             // An answer that cannot be read says no more than a lost one.
             Err(error) if error.may_have_happened() || error.kind() == Kind::Answer => error,

@@ -198,7 +198,7 @@ async fn start(folders: Folders) -> String {
     let memory = Memory::of(&folders, Platform::Local);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     let wake = Wake { labs: &labs, memory: &memory, progress: &Silent, allowed: true, decided: now(), deadline };
-    wake.start_once("docker", false).await.unwrap().id
+    wake.start_once("docker").await.unwrap().id
 }
 
 #[tokio::test(flavor = "multi_thread")]

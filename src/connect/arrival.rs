@@ -109,7 +109,7 @@ impl Connection<'_> {
             Found::Play(play) => *play,
             Found::Startable(name) => {
                 catalog::needs_no_consent(self.labs, &name).await?;
-                wake.start_once(&name, true).await?
+                wake.start_once(&name).await?
             }
         };
         let machine = find::machine(&play, self.target.machine.as_deref())?.clone();

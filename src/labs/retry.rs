@@ -18,6 +18,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The effect of a second attempt at a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
+    /// It only looks: the last answer is the true one.
+    Read,
     /// Doing it twice comes to the same as doing it once.
     Harmless,
     /// It must not be done twice.
@@ -31,7 +33,7 @@ impl Repeat {
         // A 502 is final, unless its caller waits for something.
         let passes = error.may_pass() && error.status() != Some(502);
         match self {
-            Repeat::Harmless => passes,
+            Repeat::Read | Repeat::Harmless => passes,
             Repeat::Once => passes && !error.may_have_happened(),
             Repeat::Never => false,
         }
@@ -48,11 +50,11 @@ where
     F: Future<Output = Result<T>>,
 {
     let began = Instant::now();
-    let (mut pause, mut may_have_happened) = (FIRST_PAUSE, false);
+    let (mut pause, mut may_be_done) = (FIRST_PAUSE, false);
     for left in (0..ATTEMPTS).rev() {
         let error = match request().await {
             Ok(done) => return Ok(Some(done)),
-            Err(error) if may_have_happened && matches!(error.status(), Some(404 | 409 | 410)) => return Ok(None),
+            Err(error) if may_be_done && matches!(error.status(), Some(404 | 409 | 410)) => return Ok(None),
             Err(error) => error,
         };
         // The platform's word counts; else a jitter keeps many clients from coming back at once.
@@ -61,7 +63,7 @@ where
             return Err(error);
         }
         log::info!("another attempt in {} ms: {}", wait.as_millis(), error.message());
-        may_have_happened |= error.may_have_happened();
+        may_be_done |= repeat != Repeat::Read && error.may_have_happened();
         sleep(wait).await;
         pause = pause * 3 / 2;
     }
@@ -123,6 +125,8 @@ mod tests {
         for status in [404, 409, 410] {
             let (outcome, _) = tried(Repeat::Harmless, &[refused(504), refused(status)]).await;
             assert_eq!(outcome.unwrap(), None);
+            let (outcome, _) = tried(Repeat::Read, &[refused(504), refused(status)]).await;
+            assert_eq!(outcome.unwrap_err().status(), Some(status), "what is looked for is gone");
             let (outcome, _) = tried(Repeat::Harmless, &[refused(503), refused(status)]).await;
             assert_eq!(outcome.unwrap_err().status(), Some(status), "the first attempt did nothing");
         }

@@ -68,7 +68,7 @@ pub struct Options {
     pub boot_delay: Duration,
     /// How long a tunnel request is held while its machine boots.
     pub hold: Duration,
-    /// Which SSH server machines have.
+    /// The SSH server of machines.
     pub endpoint: Endpoint,
     /// A loopback address to listen on as well.
     pub listen: Option<SocketAddr>,

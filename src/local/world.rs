@@ -72,7 +72,7 @@ pub struct Rules {
     pub boot_delay: Duration,
     /// Duration of each state that a play or a machine passes through.
     pub state_delay: Duration,
-    /// Which SSH server machines have.
+    /// The SSH server of machines.
     pub endpoint: Endpoint,
     /// Init tasks of every new playground, besides its own.
     pub init_tasks: Vec<InitTask>,

@@ -53,12 +53,12 @@ pub async fn start(app: &App, request: &Start) -> Result<Play> {
     let mut play = match startable(&labs, &request.name).await? {
         Startable::Existing(play) => *play,
         Startable::ByName(name) => {
-            let consent = consent(&labs, &name, request.consent).await?;
-            wake.start_once(&name, consent).await?
+            consent(&labs, &name, request.consent).await?;
+            wake.start_once(&name).await?
         }
         Startable::New(name) => {
-            let consent = consent(&labs, &name, request.consent).await?;
-            wake.start_new(&name, consent).await?
+            consent(&labs, &name, request.consent).await?;
+            wake.start_new(&name).await?
         }
     };
     wanted(&memory, &play)?;
@@ -113,19 +113,18 @@ async fn startable(labs: &Labs, name: &str) -> Result<Startable> {
     }
 }
 
-/// The consent to send: the official client says yes for the platform's own playgrounds and the user's, and for a
-/// stranger's after the user has agreed.
+/// Sees that the user consents to what is about to be started: a stranger's playground takes a yes.
 ///
 /// # Errors
 /// [`Kind::Refused`] when the user has not; the platform's.
-pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<bool> {
+pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> {
     let entry = catalog::entry(labs, name).await?;
     if !catalog::needs_consent(labs, &entry).await? {
-        return Ok(true);
+        return Ok(());
     }
     let question = format!("playground {name} is by {}, who decides what runs in it. Do you trust them?", entry.owner);
     if given || out::confirm(&question).await == Some(true) {
-        return Ok(true);
+        return Ok(());
     }
     Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", printable(&entry.owner)))
         .hint("if you trust its author, add --consent"))
