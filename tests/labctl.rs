@@ -91,6 +91,13 @@ impl Labctl {
         serde_json::from_str(&self.run(arguments)).unwrap()
     }
 
+    /// Waits until less than the whole 8 hours is left: labctl rounds to the second, and ours cuts.
+    fn is_no_longer_whole(&self) {
+        eventually("a part of the time is over", || {
+            self.world.json(&["list", "--json"])[0]["expiresIn"].as_i64().is_some_and(|left| left < 8 * 3600 - 1)
+        });
+    }
+
     fn start(&self, arguments: &[&str]) -> String {
         self.run(&[&["playground", "start", "--quiet"], arguments].concat()).trim().to_owned()
     }
@@ -124,6 +131,7 @@ fn labctl_waits_for_init_tasks_and_lists_them() {
 fn labctl_shows_times_and_ends() {
     let labctl = Labctl::new(&[]);
     let id = labctl.start(&["shell"]);
+    labctl.is_no_longer_whole();
     assert!(labctl.run(&["playground", "list"]).contains("expires in 7 hours"));
     let lifetime = labctl.run(&["playground", "lifetime", &id]);
     assert!(lifetime.starts_with("8h0m0s (expires in ") && lifetime.contains("7h59m"), "{lifetime}");
@@ -208,6 +216,7 @@ fn labctl_prints_what_ours_prints() {
     let theirs = || labctl.json(&["playground", "list", "--all", "--output", "json"])[0].clone();
 
     // Time left, to the second, in three ways of theirs; and the lifetime.
+    labctl.is_no_longer_whole();
     let left = ours()["expiresIn"].as_i64().unwrap();
     let is_left =
         |seconds: i64, what: &str| assert!((left - 20..=left + 1).contains(&seconds), "{what}: {seconds} of {left}");
