@@ -19,11 +19,10 @@ use std::{
 };
 
 use labctl_ssh_proxy::{
-    labs::Labs,
-    net::Dialer,
+    connect::client::Client,
+    labs::{Labs, net::Dialer},
     pipe,
     settings::{Folders, Settings},
-    stdio::Client,
 };
 
 type Any<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

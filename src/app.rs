@@ -3,16 +3,20 @@
 use std::path::PathBuf;
 
 use crate::{
+    commands::kube,
     error::{Error, Result},
     files,
-    identity::{self, Identity},
-    known_hosts::KnownHosts,
-    kube,
-    labs::{Labs, account::Account},
-    memory::Memory,
-    net::Dialer,
-    settings::{Folders, Platform, Settings, WakePolicy},
-    tunnel_cache::{Slot, TunnelCache},
+    labs::{Labs, account::Account, net::Dialer},
+    platform::Platform,
+    records::{
+        memory::Memory,
+        tunnels::{Slot, TunnelCache},
+    },
+    settings::{Folders, Settings, WakePolicy},
+    ssh::{
+        identity::{self, Identity},
+        known_hosts::KnownHosts,
+    },
 };
 
 /// See the module.

@@ -11,12 +11,14 @@ use clap::{Args, Parser, Subcommand, builder::FalseyValueParser};
 use clap_complete::{ArgValueCandidates, CompletionCandidate};
 
 use crate::{
-    completions,
-    forward::{
-        saved::Which,
-        spec::{Side, Spec},
+    commands::{
+        candidates, completions,
+        forward::{
+            saved::Which,
+            spec::{Side, Spec},
+        },
+        open::Repo,
     },
-    open::Repo,
     settings::{LOCAL_VARIABLE, WakePolicy},
 };
 
@@ -95,7 +97,7 @@ pub enum Command {
     /// nothing. When its time is up, the platform erases a playground, unless `persist` keeps it.
     Start {
         /// A catalogue name, or the id, host name or title of a stopped playground.
-        #[arg(add = ArgValueCandidates::new(completions::startable))]
+        #[arg(add = ArgValueCandidates::new(candidates::startable))]
         name: String,
         /// What to call it.
         #[arg(long)]
@@ -117,7 +119,7 @@ pub enum Command {
         ssh: bool,
         /// Then open it in this editor; see `open`.
         #[arg(long, value_name = "IDE", conflicts_with_all = ["no_wait", "json", "ssh"])]
-        #[arg(add = ArgValueCandidates::new(completions::editors))]
+        #[arg(add = ArgValueCandidates::new(candidates::editors))]
         open: Option<String>,
     },
     /// ssh into a playground. It is woken, with progress; then this becomes the system's ssh.
@@ -129,7 +131,7 @@ pub enum Command {
         #[arg(long)]
         consent: bool,
         /// [USER@]HOST, or the id or title of a playground.
-        #[arg(add = ArgValueCandidates::new(completions::hosts))]
+        #[arg(add = ArgValueCandidates::new(candidates::hosts))]
         host: String,
         /// Options for ssh, or a command.
         #[arg(allow_hyphen_values = true)]
@@ -144,10 +146,10 @@ pub enum Command {
     /// pycharm, goland, webstorm, clion, rider, phpstorm, rubymine, rustrover.
     Open {
         /// The editor.
-        #[arg(add = ArgValueCandidates::new(completions::editors))]
+        #[arg(add = ArgValueCandidates::new(candidates::editors))]
         ide: String,
         /// [USER@]HOST, or the id or title of a playground.
-        #[arg(add = ArgValueCandidates::new(completions::hosts))]
+        #[arg(add = ArgValueCandidates::new(candidates::hosts))]
         host: String,
         /// The folder there, absolute or below the home folder. Without it the editor decides.
         path: Option<String>,
@@ -241,7 +243,7 @@ pub enum Command {
     /// Exit code 1 when something does not work.
     Doctor {
         /// The machine to try; one that runs when none is named. Nothing is woken.
-        #[arg(add = ArgValueCandidates::new(completions::hosts))]
+        #[arg(add = ArgValueCandidates::new(candidates::hosts))]
         host: Option<String>,
         /// Mend what is ours: entries, modes of our files, damaged records, processes that are left over.
         #[arg(long)]
@@ -312,7 +314,7 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct One {
     /// Its id, host name, or title.
-    #[arg(add = ArgValueCandidates::new(completions::playgrounds))]
+    #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     pub playground: String,
 }
 
@@ -328,10 +330,10 @@ pub struct One {
 )]
 pub struct PortForward {
     /// Its id, host name, or title. It is woken if it sleeps.
-    #[arg(add = ArgValueCandidates::new(completions::playgrounds))]
+    #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     pub playground: String,
     /// The machine; the first one when nothing is said.
-    #[arg(short, long, add = ArgValueCandidates::new(completions::machines))]
+    #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     pub machine: Option<String>,
     /// Listen here and connect there.
     // The global --local has that name already.
@@ -368,10 +370,10 @@ pub struct PortForward {
 #[derive(Debug, Args)]
 pub struct Kube {
     /// Its id, host name, or title. It is woken if it sleeps.
-    #[arg(add = ArgValueCandidates::new(completions::playgrounds))]
+    #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     pub playground: String,
     /// The machine with the kubeconfig; cplane-01, else the first one.
-    #[arg(short, long, add = ArgValueCandidates::new(completions::machines))]
+    #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     pub machine: Option<String>,
     /// Add a context named after the playground to your kubeconfig, and take it away at the end.
     #[arg(long)]

@@ -8,23 +8,26 @@ use tokio::time::Instant;
 
 use crate::{
     app::App,
-    early::{self, Early},
+    connect::{
+        client::{Client, ClientKind},
+        early::Early,
+    },
     error::{Error, Result},
     labs::{Labs, TunnelSession},
-    live::Live,
-    memory::Memory,
-    notice::{Notices, Progress},
-    platform,
-    policy::ClientKind,
+    os,
+    records::{live::Live, memory::Memory, tunnels::Trial},
     settings::WakePolicy,
-    stdio::Client,
     target::Target,
-    tunnel_cache::Trial,
+    ui::notice::{Notices, Progress},
 };
 
 mod arrival;
+pub mod client;
+pub mod early;
+pub mod greet;
 mod opening;
 mod permission;
+pub mod policy;
 mod refusal;
 mod session;
 
@@ -152,9 +155,9 @@ impl Connection<'_> {
         }
         let Some(record) = self.memory.read(play)?.machines.remove(machine) else { return Ok(()) };
         if let Some(line) = record.identification
-            && let Some(limit) = platform::ssh_arguments().as_deref().and_then(early::connect_timeout)
+            && let Some(limit) = os::ssh_arguments().as_deref().and_then(early::connect_timeout)
         {
-            let age = platform::process_age();
+            let age = os::process_age();
             log::debug!("the client waits {} s, {} ms of it are over", limit.as_secs(), age.as_millis());
             let now = Instant::now();
             self.early.plan(line, limit, now.checked_sub(age).unwrap_or(now));

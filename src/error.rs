@@ -5,7 +5,7 @@
 
 use std::{fmt, io, path::Path, time::Duration};
 
-use crate::{secrets, settings::Platform};
+use crate::{platform::Platform, secrets};
 
 /// Shorthand for this crate's results.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

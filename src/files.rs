@@ -1,5 +1,7 @@
 //! Files that must never be seen half-written: locked, written beside and renamed over, private from the start.
 
+pub mod user_file;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
@@ -10,7 +12,7 @@ use tempfile::{NamedTempFile, TempDir};
 
 use crate::{
     error::{Error, Result},
-    platform,
+    os,
 };
 
 /// Mode of a file that may hold secrets or that only its owner should change.
@@ -158,7 +160,7 @@ pub fn sweep(folder: &Path) {
         // A link, a pipe and what belongs to somebody else are not ours, though they may lie in a folder that all share.
         let (path, Ok(found)) = (entry.path(), entry.metadata()) else { continue };
         let kind = found.file_type();
-        if !(kind.is_file() || kind.is_dir()) || platform::is_strangers(&found, &owner) {
+        if !(kind.is_file() || kind.is_dir()) || os::is_strangers(&found, &owner) {
             continue;
         }
         // Its writer holds the lock until it is renamed, and is then known by another name.

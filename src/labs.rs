@@ -1,8 +1,13 @@
 //! The platform's API: one method a call, and the one place where an HTTP status becomes an error.
 
 pub mod account;
+pub mod catalog;
+pub mod find;
+mod gather;
 pub mod http;
+pub mod net;
 mod retry;
+pub mod tunnel;
 pub mod wire;
 
 use std::{
@@ -27,17 +32,17 @@ use crate::{
     labs::{
         account::Account,
         http::{Http, Reply, Stream},
+        net::Dialer,
         retry::Repeat,
+        tunnel::Tunnel,
         wire::{
             Action, CatalogEntry, Conn, CreatePlay, Me, Play, PortForward, SavedForward, Session, StartTunnel,
             TaskDetails, Tunnel as Started,
         },
     },
-    memory::{Moment, now},
-    net::Dialer,
+    moment::{Moment, now},
+    platform::is_id,
     secrets,
-    target::is_id,
-    tunnel::Tunnel,
 };
 
 /// For calls that the platform answers from what it knows.
@@ -500,7 +505,7 @@ fn address(text: &str) -> Result<Uri> {
 
 /// A live message of a play; `None` for a frame that is none.
 pub fn message(frame: &tokio_websockets::Message) -> Option<wire::Message> {
-    let mut value: serde_json::Value = serde_json::from_str(&crate::tunnel::text(frame)?).ok()?;
+    let mut value: serde_json::Value = serde_json::from_str(&crate::labs::tunnel::text(frame)?).ok()?;
     drop_nulls(&mut value);
     serde_json::from_value(value).ok()
 }

@@ -16,7 +16,7 @@
 mod access;
 mod api;
 mod catalog;
-mod command;
+
 mod live;
 pub mod machine;
 mod pool;
@@ -31,5 +31,5 @@ mod world;
 
 pub use access::{Credentials, credentials, path_in as credentials_path};
 pub use catalog::InitTask;
-pub use command::command;
+
 pub use start::{ensure, stop};

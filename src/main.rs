@@ -2,34 +2,34 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use labctl_ssh_proxy::{
     app::App,
     cli::{self, Cli, Command},
-    completions,
-    configure::{self, config},
-    connect::{self, connect},
-    doctor::{self, doctor},
-    early::Passed,
+    commands::{
+        account, completions,
+        config::{self, config},
+        doctor::{self, doctor},
+        forward::{self, Forward, saved, spec::Side},
+        kube,
+        man::man,
+        open::{self, open},
+        playgrounds::{self, Start},
+        ssh::{self, ssh},
+        uninstall::{self, uninstall},
+        visit::Visit,
+        watch::watch,
+    },
+    connect::{self, client::Client, connect, early::Passed},
     error::{Error, Kind, Result},
-    forward::{self, Forward, saved, spec::Side},
-    journal, kube,
-    man::man,
-    notice,
-    open::{self, open},
-    platform::{self, ended_by_signal},
-    playgrounds::{self, Start},
-    session,
-    settings::Platform,
-    ssh::{self, ssh},
-    stdio::Client,
-    uninstall::{self, uninstall},
-    visit::Visit,
-    watch::watch,
+    os::{self, ended_by_signal},
+    platform::Platform,
+    records::journal,
+    ui::notice,
 };
 
 fn main() -> ExitCode {
-    match completions::answer() {
+    match completions::answer(Cli::command) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,
         Err(e) => e.exit(),
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             | Command::Whoami { .. }
             | Command::List { .. }
     ) {
-        platform::leave_no_core_dump();
+        os::leave_no_core_dump();
     }
     let runtime = match runtime(&cli.command) {
         Ok(runtime) => runtime,
@@ -97,9 +97,9 @@ async fn until_signalled(app: &App, command: Command) -> Result<u8> {
     match command {
         // These end their work by themselves, with something to clean up.
         #[cfg(unix)]
-        Command::Local(command) => labctl_ssh_proxy::local::command(app, command).await.map(|()| 0),
+        Command::Local(command) => labctl_ssh_proxy::commands::local::command(app, command).await.map(|()| 0),
         #[cfg(unix)]
-        Command::Demo { command } => labctl_ssh_proxy::demo::run(command).await,
+        Command::Demo { command } => labctl_ssh_proxy::commands::demo::run(command).await,
         Command::PortForward(request) => port_forward(app, request).await,
         Command::Kube(request) => kube::run(app, &request).await,
         command => tokio::select! {
@@ -153,8 +153,8 @@ async fn act(app: &App, command: Command) -> Result<()> {
             connect(app, &connect::Request { host, user, wake }, &mut client).await
         }
         Command::ConfigSsh(request) => config(app, &request).await,
-        Command::ConfigJetbrains(request) => configure::jetbrains(app, request).await,
-        Command::ConfigZed(request) => configure::zed(app, request).await,
+        Command::ConfigJetbrains(request) => config::jetbrains(app, request).await,
+        Command::ConfigZed(request) => config::zed(app, request).await,
         Command::List { all, watch: true, json, figures } => watch(app, all, json, figures).await,
         Command::List { all, watch: false, json, figures: _ } => playgrounds::list(app, all, json).await,
         Command::Catalog { json } => playgrounds::catalog(app, json).await,
@@ -172,14 +172,14 @@ async fn act(app: &App, command: Command) -> Result<()> {
         Command::Persist(one) => playgrounds::persist(app, &one.playground).await,
         Command::Login { stdin, from_env } => {
             let from = match (stdin, from_env) {
-                (true, _) => session::From::Stdin,
-                (false, true) => session::From::Environment,
-                (false, false) => session::From::Browser,
+                (true, _) => account::From::Stdin,
+                (false, true) => account::From::Environment,
+                (false, false) => account::From::Browser,
             };
-            session::login(app, from).await
+            account::login(app, from).await
         }
-        Command::Logout => session::logout(app).await,
-        Command::Whoami { json } => session::whoami(app, json).await,
+        Command::Logout => account::logout(app).await,
+        Command::Whoami { json } => account::whoami(app, json).await,
         Command::Completions { shell } => completions::script(&shell),
         Command::Man => man(),
         Command::Uninstall { dry_run, yes, local_playgrounds } => {

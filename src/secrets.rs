@@ -6,7 +6,7 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use crate::target::is_id;
+use crate::platform::is_id;
 
 /// Shorter ones are words that occur by chance, such as the embedded platform's `local`.
 const MIN: usize = 8;

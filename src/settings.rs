@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::{
     error::{Error, Kind, Result},
     files,
+    platform::Platform,
 };
 
 /// Moves the folder of everything this program writes.
@@ -24,27 +25,6 @@ pub const HOME_VARIABLE: &str = "LABCTL_SSH_PROXY_HOME";
 pub const SETTINGS_VARIABLE: &str = "LABCTL_SSH_PROXY_SETTINGS";
 /// Set: use the embedded platform, as `--local` does. Nothing, `0`, `no`, `off` and `false` count as not set.
 pub const LOCAL_VARIABLE: &str = "LABCTL_SSH_PROXY_LOCAL";
-
-/// Which platform a command speaks to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Platform {
-    /// The real one.
-    Labs,
-    /// The embedded one, for one machine.
-    Local,
-}
-
-impl Platform {
-    /// Text that names commands of ours, with these as they are to be typed for this platform.
-    pub fn commands(self, text: &str) -> String {
-        match self {
-            Platform::Labs => text.to_owned(),
-            Platform::Local => text
-                .replace("`labctl-ssh-proxy ", "`labctl-ssh-proxy --local ")
-                .replace("`labctl-ssh-proxy --local local ", "`labctl-ssh-proxy local "),
-        }
-    }
-}
 
 /// The settings file. Every key is optional, and an unknown one is an error: a misspelt wake policy must not be lost.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

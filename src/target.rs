@@ -9,7 +9,10 @@
 
 use std::fmt;
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    platform::is_id,
+};
 
 /// How every host name of ours begins.
 pub const PREFIX: &str = "playground-";
@@ -77,11 +80,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// Whether `text` is the id of a play: `^[0-9a-f]{24}$`.
-pub fn is_id(text: &str) -> bool {
-    text.len() == 24 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
-}
-
 /// Whether `name` can be part of a host name: what passes here is safe in a file of ssh's, in a shell and in a URL.
 pub fn is_label(name: &str) -> bool {
     check_label(name).is_ok()
@@ -121,11 +119,17 @@ pub fn user(given: Option<&str>) -> Result<Option<&str>> {
     }
 }
 
+/// `HOST:PORT`, with brackets where they are needed.
+pub fn host_port(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Playground, Target, is_id, user};
+    use super::{Playground, Target, user};
+    use crate::platform::is_id;
 
     const ID: &str = "0123456789abcdef01234567";
 

@@ -5,6 +5,8 @@
 //! state is read again, the intent is recorded, the request is sent, and the answer is recorded. Who comes later finds
 //! the record and waits. The wake goes on at the platform when everybody who waits has gone, so a retry joins it.
 
+pub mod preparation;
+
 use std::{future::Future, time::Duration};
 
 use futures_util::StreamExt;
@@ -16,16 +18,16 @@ use tokio_websockets::{ClientBuilder, Limits, WebSocketStream};
 
 use crate::{
     error::{Error, Kind, Result},
-    find,
     labs::{
-        self, Labs, TunnelSession,
+        self, Labs, TunnelSession, find,
         http::Stream,
+        tunnel::Pings,
         wire::{Action, CreatePlay, Message, Play, State},
     },
-    memory::{Memory, Moment, Request, ago, now},
-    notice::Progress,
+    moment::{Moment, ago, now},
+    records::memory::{Memory, Request},
     target::{Playground, Target},
-    tunnel::Pings,
+    ui::notice::Progress,
 };
 
 /// Between two tries, growing and with jitter: as the official client waits.

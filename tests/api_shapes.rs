@@ -18,9 +18,9 @@ use labctl_ssh_proxy::{
     labs::{
         self, Labs,
         account::Account,
+        net::Dialer,
         wire::{Action, CreatePlay, Message, Play, PortForward, SavedForward, State, TaskStatus},
     },
-    net::Dialer,
     settings::Settings,
 };
 use serde_json::{Value, json};

@@ -18,7 +18,7 @@ use std::{
 };
 
 use fault::{Fake, Fault, Phase};
-use labctl_ssh_proxy::{
+use labctl_ssh_proxy::ssh::{
     host_key::HostKeyBlob,
     known_hosts::{KnownHosts, Whose},
 };

@@ -22,9 +22,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf};
 
 use labctl_ssh_proxy::{
     error::{Kind, Result},
-    handshake::{self, Handshake},
-    host_key::HostKeyBlob,
-    known_hosts::{KnownHosts, Verdict, Whose},
+    ssh::{
+        handshake::{self, Handshake},
+        host_key::HostKeyBlob,
+        known_hosts::{KnownHosts, Verdict, Whose},
+    },
 };
 
 const PLAY: &str = "0123456789abcdef01234567";

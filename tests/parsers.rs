@@ -12,8 +12,8 @@ mod support;
 use std::{collections::BTreeMap, fs, path::Path};
 
 use labctl_ssh_proxy::{
-    settings::Platform,
-    ssh_config::{Entry, Rendering, render},
+    platform::Platform,
+    ssh_config::entries::{Entry, Rendering, render},
 };
 use serde_json::Value;
 use ssh2_config::{ParseRule, SshConfig};

@@ -18,6 +18,8 @@ use labctl_ssh_proxy::{
     labs::{
         Labs, TunnelSession,
         http::{Http, Stream},
+        net::Dialer,
+        tunnel::{Tunnel, text},
         wire::{Action, Message, Play, StartTunnel, State},
     },
     local::{
@@ -25,9 +27,7 @@ use labctl_ssh_proxy::{
         serve::{Options, serve},
         start,
     },
-    net::Dialer,
     settings::Folders,
-    tunnel::{Tunnel, text},
 };
 use platform_support::{Platform, folders, messages, quick};
 use ring::digest::{Context, SHA256};

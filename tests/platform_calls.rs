@@ -9,9 +9,11 @@ use std::{fs, time::Duration};
 use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::StreamExt;
 use labctl_ssh_proxy::{
-    labs::wire::{Action, Play, State},
+    labs::{
+        tunnel::text,
+        wire::{Action, Play, State},
+    },
     local::serve::Options,
-    tunnel::text,
 };
 use platform_support::{Platform, folders, quick};
 use serde_json::Value;

@@ -10,10 +10,10 @@ use labctl_ssh_proxy::{
     error::Kind,
     labs::{
         Labs,
+        net::Dialer,
         wire::{Action, CreatePlay, Message, Play, State, TaskDetails, TaskStatus},
     },
     local::{InitTask, serve::Options, start},
-    net::Dialer,
 };
 use platform_support::{Platform, folders, messages, quick};
 use tokio::io::AsyncReadExt;

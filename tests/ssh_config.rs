@@ -14,10 +14,10 @@ use std::{
 };
 
 use labctl_ssh_proxy::{
-    config_ssh::{self, Outcome, Request},
     error::{Kind, Result},
-    settings::{Folders, Platform},
-    ssh_config::Entry,
+    platform::Platform,
+    settings::Folders,
+    ssh_config::{self, Outcome, Request, entries::Entry},
 };
 use proptest::prelude::*;
 
@@ -81,11 +81,11 @@ impl World {
     async fn apply(&self, change: impl FnOnce(&mut Request)) -> Result<Outcome> {
         let mut request = request(&self.folders);
         change(&mut request);
-        config_ssh::apply(&self.folders, &request, Platform::Labs, entries()).await
+        ssh_config::apply(&self.folders, &request, Platform::Labs, entries()).await
     }
 
     async fn remove(&self) -> Result<Outcome> {
-        config_ssh::remove(&self.folders, None, false).await
+        ssh_config::remove(&self.folders, None, false).await
     }
 
     /// Every file below the home. The locks, which are empty and stay, are left out.
@@ -259,7 +259,7 @@ async fn a_dry_run_shows_all_and_writes_nothing() {
         assert_eq!(done.diff, promised.diff);
 
         let before = world.snapshot();
-        let promised = config_ssh::remove(&world.folders, None, true).await.unwrap();
+        let promised = ssh_config::remove(&world.folders, None, true).await.unwrap();
         assert_eq!(world.snapshot(), before);
         assert_eq!(world.remove().await.unwrap().diff, promised.diff);
     }
@@ -448,7 +448,7 @@ async fn homes_and_files_of_any_name() {
         let file = world.config();
         other.apply(|request| request.file = Some(file.clone())).await.unwrap_or_else(|e| panic!("{name:?}: {e}"));
         assert!(option(&file, "playground-x", "proxycommand").ends_with("%h"));
-        let outcome = config_ssh::remove(&other.folders, Some(&file), false).await.unwrap();
+        let outcome = ssh_config::remove(&other.folders, Some(&file), false).await.unwrap();
         assert!(outcome.changed && world.read() == b"Host mine\n");
     }
     let world = World::new();
@@ -473,12 +473,12 @@ async fn many_entries_are_short_and_mean_the_same() {
         "playground-x".into(),
     ];
     let say = || hosts.iter().map(|host| in_force(&world.config(), host).replace("%h", host)).collect::<Vec<_>>();
-    config_ssh::apply(&folders, &request, Platform::Local, local.clone()).await.unwrap();
-    config_ssh::apply(&folders, &request, Platform::Labs, entries()).await.unwrap();
+    ssh_config::apply(&folders, &request, Platform::Local, local.clone()).await.unwrap();
+    ssh_config::apply(&folders, &request, Platform::Labs, entries()).await.unwrap();
     let few = say();
     let mut many = entries();
     many.extend((0..300).map(|n| entry(&format!("playground-{n:024x}"), Platform::Labs)));
-    config_ssh::apply(&folders, &request, Platform::Labs, many).await.unwrap();
+    ssh_config::apply(&folders, &request, Platform::Labs, many).await.unwrap();
     for (now, before) in say().iter().zip(&few) {
         assert_eq!(now, before);
     }
@@ -495,9 +495,9 @@ async fn many_local_entries_mean_the_same() {
     let of =
         |n: usize| -> Vec<Entry> { (0..n).map(|n| entry(&format!("playground-{n:024x}"), Platform::Local)).collect() };
     let host = format!("playground-{:024x}", 0);
-    config_ssh::apply(folders, &request, Platform::Local, of(1)).await.unwrap();
+    ssh_config::apply(folders, &request, Platform::Local, of(1)).await.unwrap();
     let few = in_force(&world.config(), &host);
-    config_ssh::apply(folders, &request, Platform::Local, of(300)).await.unwrap();
+    ssh_config::apply(folders, &request, Platform::Local, of(300)).await.unwrap();
     assert_eq!(in_force(&world.config(), &host), few);
     assert!(!in_force(&world.config(), "playground-other").contains("proxycommand"));
 }
@@ -517,8 +517,8 @@ async fn ssh_calls_the_program_that_is_written() {
         let mut request = request(&world.folders);
         request.program = program;
         request.identity = None;
-        config_ssh::apply(&world.folders, &request, Platform::Labs, entries()).await.unwrap();
-        config_ssh::apply(&world.folders, &request, Platform::Local, local).await.unwrap();
+        ssh_config::apply(&world.folders, &request, Platform::Labs, entries()).await.unwrap();
+        ssh_config::apply(&world.folders, &request, Platform::Local, local).await.unwrap();
         for shell in &shells {
             let ssh = |arguments: &[&str]| {
                 let _ = fs::remove_file(&heard);
@@ -542,7 +542,7 @@ async fn ssh_calls_the_program_that_is_written() {
 async fn refresh_follows_the_platform_and_nothing_else() {
     let world = World::with("Host mine\n");
     let folders = &world.folders;
-    config_ssh::refresh(folders, Platform::Labs, entries()).await.unwrap();
+    ssh_config::refresh(folders, Platform::Labs, entries()).await.unwrap();
     assert!(!folders.root.exists(), "config-ssh was never run");
 
     let program = std::env::current_exe().unwrap();
@@ -553,12 +553,12 @@ async fn refresh_follows_the_platform_and_nothing_else() {
     };
     world.apply(both).await.unwrap();
     let settled = world.snapshot();
-    config_ssh::refresh(folders, Platform::Labs, entries()).await.unwrap();
+    ssh_config::refresh(folders, Platform::Labs, entries()).await.unwrap();
     assert_eq!(world.snapshot(), settled, "nothing new, nothing written");
 
     let user_text = world.text();
-    config_ssh::refresh(folders, Platform::Labs, vec![entry("playground-new", Platform::Labs)]).await.unwrap();
-    config_ssh::refresh(folders, Platform::Local, vec![entry("playground-near", Platform::Local)]).await.unwrap();
+    ssh_config::refresh(folders, Platform::Labs, vec![entry("playground-new", Platform::Labs)]).await.unwrap();
+    ssh_config::refresh(folders, Platform::Local, vec![entry("playground-near", Platform::Local)]).await.unwrap();
     assert_eq!(world.text(), user_text);
     for text in [fs::read_to_string(folders.ssh_config()).unwrap(), fs::read_to_string(&inline).unwrap()] {
         assert!(text.contains("Host playground-new\n") && !text.contains(ID), "{text}");
@@ -569,21 +569,21 @@ async fn refresh_follows_the_platform_and_nothing_else() {
     // An entry that must not be written changes nothing, and our file heals.
     let settled = world.snapshot();
     let hostile = vec![entry("playground-x\nHost *", Platform::Labs)];
-    config_ssh::refresh(folders, Platform::Labs, hostile).await.unwrap_err();
+    ssh_config::refresh(folders, Platform::Labs, hostile).await.unwrap_err();
     assert_eq!(world.snapshot(), settled);
     fs::remove_file(folders.ssh_config()).unwrap();
-    config_ssh::refresh(folders, Platform::Labs, vec![entry("playground-new", Platform::Labs)]).await.unwrap();
+    ssh_config::refresh(folders, Platform::Labs, vec![entry("playground-new", Platform::Labs)]).await.unwrap();
     assert!(folders.ssh_config().exists());
 
     // A block that has fallen behind is brought up to date, though nothing is new.
     let current = fs::read_to_string(&inline).unwrap();
     fs::write(&inline, current.replace("Host playground-near", "Host playground-gone")).unwrap();
-    config_ssh::refresh(folders, Platform::Labs, vec![entry("playground-new", Platform::Labs)]).await.unwrap();
+    ssh_config::refresh(folders, Platform::Labs, vec![entry("playground-new", Platform::Labs)]).await.unwrap();
     assert_eq!(fs::read_to_string(&inline).unwrap(), current);
 
     // What the user took out by hand stays out.
     fs::write(&inline, "Host mine\n").unwrap();
-    config_ssh::refresh(folders, Platform::Labs, entries()).await.unwrap();
+    ssh_config::refresh(folders, Platform::Labs, entries()).await.unwrap();
     assert_eq!(fs::read_to_string(&inline).unwrap(), "Host mine\n");
     world.remove().await.unwrap();
     assert_eq!(world.text(), "Host mine\n");
@@ -594,10 +594,10 @@ async fn refresh_follows_the_platform_and_nothing_else() {
 async fn a_program_that_has_moved_is_found_by_refresh() {
     let world = World::new();
     world.apply(|request| request.program = "/nonexistent/labctl-ssh-proxy".into()).await.unwrap();
-    config_ssh::refresh(&world.folders, Platform::Labs, entries()).await.unwrap();
+    ssh_config::refresh(&world.folders, Platform::Labs, entries()).await.unwrap();
     let command = option(&world.config(), "playground-x", "proxycommand");
     assert!(Path::new(command.split(' ').next().unwrap()).exists(), "{command}");
-    assert_eq!(fs::canonicalize(config_ssh::program_path().unwrap()).unwrap(), std::env::current_exe().unwrap());
+    assert_eq!(fs::canonicalize(ssh_config::program_path().unwrap()).unwrap(), std::env::current_exe().unwrap());
 }
 
 #[tokio::test]
@@ -609,7 +609,7 @@ async fn a_damaged_record_is_said_and_can_be_got_rid_of() {
     let before = world.snapshot();
     for error in [
         world.apply(|_| ()).await.unwrap_err(),
-        config_ssh::refresh(&world.folders, Platform::Labs, entries()).await.unwrap_err(),
+        ssh_config::refresh(&world.folders, Platform::Labs, entries()).await.unwrap_err(),
     ] {
         assert!(error.kind() == Kind::File && error.message().contains("is damaged"), "{error}");
     }
@@ -650,8 +650,8 @@ async fn writers_at_once_lose_nothing() {
     }
     // In this process, too: a lock must not depend on who asks.
     let (one, two) = tokio::join!(
-        config_ssh::apply(&world.folders, &request, Platform::Labs, entries()),
-        config_ssh::apply(&world.folders, &request, Platform::Local, vec![entry("playground-child", Platform::Local)]),
+        ssh_config::apply(&world.folders, &request, Platform::Labs, entries()),
+        ssh_config::apply(&world.folders, &request, Platform::Local, vec![entry("playground-child", Platform::Local)]),
     );
     one.unwrap();
     two.unwrap();
@@ -985,24 +985,24 @@ async fn child() {
     let mut request = Request { file: file.clone(), ..request(&folders) };
     let local = vec![entry("playground-child", Platform::Local)];
     let result = match action.as_str() {
-        "include" => config_ssh::apply(&folders, &request, Platform::Labs, entries()).await,
+        "include" => ssh_config::apply(&folders, &request, Platform::Labs, entries()).await,
         "inline" => {
             request.inline = true;
-            config_ssh::apply(&folders, &request, Platform::Labs, entries()).await
+            ssh_config::apply(&folders, &request, Platform::Labs, entries()).await
         }
         "local" => {
             request.inline = true;
-            config_ssh::apply(&folders, &request, Platform::Local, local).await
+            ssh_config::apply(&folders, &request, Platform::Local, local).await
         }
-        "remove" => config_ssh::remove(&folders, file.as_deref(), false).await,
+        "remove" => ssh_config::remove(&folders, file.as_deref(), false).await,
         "program" => {
-            println!("CHILD PROGRAM {}", config_ssh::program_path().unwrap().display());
+            println!("CHILD PROGRAM {}", ssh_config::program_path().unwrap().display());
             return;
         }
         "to and fro" => loop {
             request.inline = true;
-            config_ssh::apply(&folders, &request, Platform::Labs, entries()).await.unwrap();
-            config_ssh::remove(&folders, None, false).await.unwrap();
+            ssh_config::apply(&folders, &request, Platform::Labs, entries()).await.unwrap();
+            ssh_config::remove(&folders, None, false).await.unwrap();
         },
         other => panic!("{other}"),
     };

@@ -20,11 +20,12 @@ use std::{
 };
 
 use labctl_ssh_proxy::{
-    labs::Labs,
-    memory::{Memory, Request, now},
-    net::Dialer,
-    notice::Progress,
-    settings::{Folders, Platform},
+    labs::{Labs, net::Dialer},
+    moment::now,
+    platform::Platform,
+    records::memory::{Memory, Request},
+    settings::Folders,
+    ui::notice::Progress,
     wake::Wake,
 };
 use serde_json::json;

@@ -3,14 +3,7 @@
 
 use std::{fs, sync::LazyLock};
 
-use labctl_ssh_proxy::{
-    config_ssh, forward,
-    labs::wire,
-    live, local, memory,
-    names::Names,
-    settings::{Folders, Platform},
-    tunnel_cache,
-};
+use labctl_ssh_proxy::{commands::forward, labs::wire, local, platform::Platform, records::{live, memory, names::Names, tunnels}, settings::Folders, ssh_config};
 use libfuzzer_sys::fuzz_target;
 
 /// Where the state files are.
@@ -39,7 +32,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = serde_json::from_slice::<wire::Session>(bytes);
     let _ = serde_json::from_slice::<wire::Action>(bytes);
     let _ = serde_json::from_slice::<memory::Record>(bytes);
-    let _ = serde_json::from_slice::<tunnel_cache::Known>(bytes);
+    let _ = serde_json::from_slice::<tunnels::Known>(bytes);
     let _ = serde_json::from_slice::<live::Status>(bytes);
     let _ = serde_json::from_slice::<local::serve::Status>(bytes);
     let _ = serde_json::from_slice::<Vec<wire::TaskDetails>>(bytes);
@@ -57,7 +50,7 @@ fuzz_target!(|bytes: &[u8]| {
     match bytes.len() % 3 {
         0 => {
             write("hosts.json");
-            let _ = config_ssh::managed_files(&folders);
+            let _ = ssh_config::managed_files(&folders);
         }
         1 => {
             write("names.json");

@@ -4,10 +4,7 @@
 //! it is also read as a command line of ssh's, which tells how long ssh waits.
 #![no_main]
 
-use labctl_ssh_proxy::{
-    early::{connect_timeout, identification},
-    handshake::Handshake,
-};
+use labctl_ssh_proxy::{connect::{early::{connect_timeout, identification}}, ssh::handshake::Handshake};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

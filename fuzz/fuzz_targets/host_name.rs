@@ -1,10 +1,7 @@
 //! Host names and forward specifications: what is accepted comes out as it went in.
 #![no_main]
 
-use labctl_ssh_proxy::{
-    forward::spec::Spec,
-    target::{self, Target},
-};
+use labctl_ssh_proxy::{commands::forward::spec::Spec, target::{self, Target}};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

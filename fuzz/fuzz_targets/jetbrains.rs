@@ -1,12 +1,7 @@
 //! JetBrains' sshConfigs.xml: hosts are found, put in and taken out again.
 #![no_main]
 
-use labctl_ssh_proxy::{
-    config_jetbrains::xml::{SshConfigs, hosts},
-    editor_file::Format,
-    settings::Platform,
-    ssh_config::Entry,
-};
+use labctl_ssh_proxy::{editors::{jetbrains::{xml::{SshConfigs, hosts}}, settings_file::Format}, platform::Platform, ssh_config::entries::Entry};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

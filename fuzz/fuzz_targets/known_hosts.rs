@@ -1,10 +1,7 @@
 //! known_hosts: lines that are not ours stay byte for byte, and forgetting is complete.
 #![no_main]
 
-use labctl_ssh_proxy::{
-    host_key::HostKeyBlob,
-    known_hosts::{KnownHosts, Verdict, Whose},
-};
+use labctl_ssh_proxy::ssh::{host_key::HostKeyBlob, known_hosts::{KnownHosts, Verdict, Whose}};
 use libfuzzer_sys::fuzz_target;
 
 const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIE+o3uRHvmfJnP8V4yLRSfcJzMcBhOVmoLKnf7iBX6cN";

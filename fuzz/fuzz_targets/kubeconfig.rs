@@ -1,7 +1,7 @@
 //! Kubeconfigs: read, redirected, merged into and taken out of.
 #![no_main]
 
-use labctl_ssh_proxy::kube::{config, merge};
+use labctl_ssh_proxy::commands::{kube::{config, merge}};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use labctl_ssh_proxy::tunnel::{Socket, Tunnel};
+use labctl_ssh_proxy::labs::{tunnel::{Socket, Tunnel}};
 use libfuzzer_sys::fuzz_target;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 

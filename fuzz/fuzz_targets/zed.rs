@@ -1,7 +1,7 @@
 //! Zed's settings, JSON with comments: connections are put in and taken out again.
 #![no_main]
 
-use labctl_ssh_proxy::{config_zed::Connections, editor_file::Format, settings::Platform, ssh_config::Entry};
+use labctl_ssh_proxy::{editors::{settings_file::Format, zed::Connections}, platform::Platform, ssh_config::entries::Entry};
 use libfuzzer_sys::fuzz_target;
 
 const HOST: &str = "playground-shell";

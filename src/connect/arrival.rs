@@ -6,16 +6,18 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Connection, Place};
 use crate::{
-    catalog,
+    connect::client::ClientKind,
     error::{Kind, Result},
-    find::{self, Found},
-    labs::{TunnelSession, wire::Play},
-    live::Phase,
-    memory::{Moment, ago, now},
-    notice::Progress,
-    policy::ClientKind,
+    labs::{
+        TunnelSession, catalog,
+        find::{self, Found},
+        wire::Play,
+    },
+    moment::{Moment, ago, now},
+    records::live::Phase,
     settings::{Settings, WakePolicy},
     target::{self, Playground},
+    ui::notice::Progress,
     wake::{self, Retry, Visitor, Wake},
 };
 

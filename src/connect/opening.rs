@@ -6,19 +6,26 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{Connection, Place, Stop, session::lost};
 use crate::{
-    early::Passed,
+    connect::{
+        client::Client,
+        early::Passed,
+        greet::{Greeted, KeyCheck, greet},
+    },
     error::{Error, Kind, Result},
-    find::{self, Found},
-    greet::{Greeted, KeyCheck, greet},
-    known_hosts::Whose,
-    labs::{TunnelSession, http::Stream},
-    live::Phase,
-    notice::Progress,
+    labs::{
+        TunnelSession,
+        find::{self, Found},
+        http::Stream,
+        tunnel::Tunnel,
+    },
     pipe::End,
-    stdio::Client,
+    records::{
+        live::Phase,
+        tunnels::{Known, Slot},
+    },
+    ssh::known_hosts::Whose,
     target::{self, Playground},
-    tunnel::Tunnel,
-    tunnel_cache::{Known, Slot},
+    ui::notice::Progress,
     wake,
 };
 

@@ -6,12 +6,16 @@ use tokio::time::timeout;
 
 use super::{Connection, Stop};
 use crate::{
-    find::{self, Found},
-    labs::wire::State,
-    live::{self, Phase},
-    memory::Moment,
-    policy::{self, ClientKind, Question},
-    stdio::Client,
+    connect::{
+        client::{Client, ClientKind},
+        policy::{self, Question},
+    },
+    labs::{
+        find::{self, Found},
+        wire::State,
+    },
+    moment::Moment,
+    records::live::{self, Phase},
     target::Target,
     wake,
 };

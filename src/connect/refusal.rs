@@ -5,10 +5,10 @@ use std::time::Duration;
 use tokio::{io::AsyncWriteExt, time::timeout};
 
 use crate::{
-    early::Passed,
+    connect::{client::Client, early::Passed},
     error::{Error, Kind},
-    handshake, notice,
-    stdio::Client,
+    ssh::handshake,
+    ui::notice,
 };
 
 /// For the client to hear why it is turned away. Whoever hears it leaves at once.

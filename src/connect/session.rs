@@ -11,19 +11,19 @@ use tokio::time::{Instant, interval_at, sleep, timeout};
 
 use super::{Connection, Place, Stop, arrival::expiry};
 use crate::{
+    connect::client::Client,
     error::{Error, Kind, Result},
-    find,
     labs::{
+        find,
         http::Stream,
+        tunnel::{PING_EVERY, Tunnel, Vitals},
         wire::{Play, State},
     },
-    live,
-    memory::{Memory, now},
+    moment::now,
+    os,
     pipe::{self, End},
-    platform,
-    stdio::Client,
+    records::{live, memory::Memory},
     target::Playground,
-    tunnel::{PING_EVERY, Tunnel, Vitals},
 };
 
 /// By then a connection does what it goes on doing. Short ones need not pay for what helps long ones.
@@ -103,7 +103,7 @@ impl Connection<'_> {
             }
             // Neither the start's code nor that of the question is needed again soon.
             if std::mem::take(&mut fresh) || asks {
-                platform::forget_code();
+                os::forget_code();
             }
             let is_near = expires_at.is_some_and(|at| at <= now().saturating_add(millis(EXPIRY_WARNING)));
             if !is_near || warned.is_some_and(|at: Instant| at.elapsed() < LOOK_AGAIN) {

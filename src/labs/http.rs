@@ -28,10 +28,12 @@ use tokio::{
 
 use crate::{
     error::{Error, Kind, Result},
-    net::{Conn, Dialer, reason},
-    platform::Peer,
+    labs::{
+        net::{Conn, Dialer, reason},
+        tunnel::Socket,
+    },
+    os::Peer,
     secrets,
-    tunnel::Socket,
 };
 
 /// An answer larger than this is not the API's.

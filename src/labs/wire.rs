@@ -29,7 +29,7 @@ pub struct Play {
     #[serde(deserialize_with = "text_or_nothing", skip_serializing_if = "String::is_empty")]
     pub max_play_time: String,
     /// True for one that is kept (stopped) at its end; the platform destroys any other then. No single answer says so:
-    /// [`crate::find::all`] tells it from the list of kept ones.
+    /// [`crate::labs::find::all`] tells it from the list of kept ones.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub persistent: Option<bool>,
     /// What is going on; old plays have none.

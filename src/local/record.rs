@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Kind, Result},
     files,
     labs::wire::{Condition, MachineStatus, MachineUser, State, StateEvent, Status, TaskDetails, TaskStatus},
-    target::is_id,
+    platform::is_id,
 };
 
 /// Longest history of states that is kept: ten times a whole life.

@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     error::{Error, Kind, Result},
     files::{self, Lock},
-    net::Conn,
+    labs::net::Conn,
     settings::{Folders, HOME_VARIABLE},
 };
 

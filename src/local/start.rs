@@ -19,9 +19,11 @@ use tokio::{
 use crate::{
     error::{Error, Kind, Result},
     files::{self, Lock},
-    labs::http::{self, Http, Reply},
-    net::Dialer,
-    platform,
+    labs::{
+        http::{self, Http, Reply},
+        net::Dialer,
+    },
+    os,
     settings::{Folders, HOME_VARIABLE},
 };
 
@@ -149,7 +151,7 @@ fn detached(program: &Path, folders: &Folders, log: &Log) -> Result<tokio::proce
     command.env(HOME_VARIABLE, &folders.root);
     command.args(["local", "serve"]).current_dir("/").stdin(Stdio::null());
     command.stdout(log.file.try_clone().map_err(failed)?).stderr(log.file.try_clone().map_err(failed)?);
-    platform::in_its_own_session(&mut command);
+    os::in_its_own_session(&mut command);
     command.spawn().map_err(failed)
 }
 

@@ -34,10 +34,12 @@ use tokio::{
 use tokio_websockets::{Limits, Message, ServerBuilder, WebSocketStream};
 
 use crate::{
-    labs::http::{Stream, accept_key},
-    net::Conn,
-    platform::Peer,
-    tunnel::Tunnel,
+    labs::{
+        http::{Stream, accept_key},
+        net::Conn,
+        tunnel::Tunnel,
+    },
+    os::Peer,
 };
 
 use super::{

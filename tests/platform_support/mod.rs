@@ -9,15 +9,15 @@ use labctl_ssh_proxy::{
     labs::{
         Labs, TunnelSession,
         http::{self, Http, Reply, Stream},
+        net::Dialer,
+        tunnel::text,
         wire::{Action, CreatePlay, Message, Play, State},
     },
     local::{
         serve::{Options, serve},
         start,
     },
-    net::Dialer,
     settings::Folders,
-    tunnel::text,
 };
 use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};

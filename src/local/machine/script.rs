@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::platform;
+use crate::os;
 
 use super::{Machine, locked, processes::pid_of, session};
 
@@ -45,7 +45,7 @@ impl Machine {
         let mut shell = session::command(self, "/bin/sh");
         shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A session, not only a group: else it could talk to the terminal of this process.
-        platform::in_its_own_session(&mut shell);
+        os::in_its_own_session(&mut shell);
         let (mut child, group) = self.processes.start(|| {
             let child = shell.spawn()?;
             let pid = pid_of(&child)?;

@@ -20,7 +20,7 @@ use rustix::{
 };
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-use crate::platform;
+use crate::os;
 
 use super::{
     Machine,
@@ -155,7 +155,7 @@ fn spawn_on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<(C
 fn spawn_on_pipes(mut command: Command) -> io::Result<(Child, Io, Option<OwnedFd>)> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A session, not only a group: else it could talk to the terminal of this process.
-    platform::in_its_own_session(&mut command);
+    os::in_its_own_session(&mut command);
     let mut child = command.spawn()?;
     let gone = || io::Error::other("a standard stream is missing");
     let stdin = child.stdin.take().ok_or_else(gone)?;

@@ -1,0 +1,161 @@
+//! The commands about the account: login, logout, whoami.
+
+use std::{
+    io::{BufRead, IsTerminal, stdin},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    app::App,
+    error::{Error, Kind, Result, printable},
+    labs::{
+        Labs,
+        account::Account,
+        net::Dialer,
+        wire::{Me, PremiumAccess},
+    },
+    platform::Platform,
+    ui::{notice, out},
+};
+
+/// As often as the official client asks.
+const POLL: Duration = Duration::from_secs(2);
+/// After this the platform forgets the login page.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(10 * 60);
+
+/// Where the credentials come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// A page in the browser.
+    Browser,
+    /// Two lines on standard input: the session id and the access token.
+    Stdin,
+    /// `IXIMIUZ_SESSION_ID` and `IXIMIUZ_ACCESS_TOKEN`.
+    Environment,
+}
+
+/// `login`.
+///
+/// # Errors
+/// The platform's; [`Kind::NotLoggedIn`] when nobody confirms in time or the credentials are not accepted.
+pub async fn login(app: &App, from: From) -> Result<()> {
+    if app.platform == Platform::Local {
+        return Err(Error::new(Kind::Usage, "the embedded platform needs no login").hint("leave out --local"));
+    }
+    let path = app.folders.account();
+    let account = Account::load(&path)?;
+    let dialer = Dialer::network(&app.settings);
+    let (id, token) = match from {
+        From::Browser => confirmed_in_browser(&account, &dialer).await?,
+        From::Stdin => from_stdin()?,
+        From::Environment => Account::from_environment()
+            .ok_or_else(|| Error::new(Kind::Usage, "IXIMIUZ_SESSION_ID and IXIMIUZ_ACCESS_TOKEN are not both set"))?,
+    };
+    let me = Labs::new(dialer, &account.with_credentials(&id, &token))?.me().await?;
+    Account::save_credentials(&path, &id, &token)?;
+    out::line(&format!("Logged in as {} at {}", name(&me), account.base_url()))
+}
+
+async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(String, String)> {
+    let session = Labs::new(dialer.clone(), account)?.create_session().await?;
+    let labs = Labs::new(dialer.clone(), &account.with_credentials(&session.id, &session.access_token))?;
+    // Shown as it is, though the session's id may be a part of it: without that it leads nowhere, and confirming it is
+    // what it is for.
+    let url = session.auth_url.as_str();
+    // Only an address of the web goes to the system's opener.
+    let is_web = url.starts_with("https://") || url.starts_with("http://");
+    if !is_web || !url.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(Error::new(Kind::Answer, "the platform's login page has no web address"));
+    }
+    notice::line(&format!("Confirm this login in your browser:\n\n    {url}\n"));
+    if let Err(error) = webbrowser::open(url) {
+        log::info!("no browser: {error}");
+    }
+    let limit = Instant::now() + CONFIRM_WITHIN;
+    while Instant::now() < limit {
+        sleep(POLL).await;
+        match labs.session(&session.id).await {
+            Ok(now) if now.authenticated => return Ok((session.id, session.access_token)),
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => log::warn!("{}", e.message()),
+            Err(e) => return Err(e),
+        }
+    }
+    Err(Error::new(Kind::NotLoggedIn, "the login was not confirmed within 10 minutes").hint("run `login` again"))
+}
+
+fn from_stdin() -> Result<(String, String)> {
+    if stdin().is_terminal() {
+        notice::line("Session id and access token, a line each:");
+    }
+    let mut lines = stdin().lock().lines();
+    let mut next = || {
+        let line = lines.next().and_then(Result::ok).unwrap_or_default().trim().to_owned();
+        (!line.is_empty())
+            .then_some(line)
+            .ok_or_else(|| Error::new(Kind::Usage, "standard input has no session id and access token, a line each"))
+    };
+    Ok((next()?, next()?))
+}
+
+/// `logout`: ends the session at the platform and forgets the credentials.
+///
+/// # Errors
+/// When the credentials cannot be forgotten. That the platform does not know them any more is no failure.
+pub async fn logout(app: &App) -> Result<()> {
+    let path = app.folders.account();
+    let account = Account::load(&path)?;
+    let Some((id, _)) = account.credentials() else {
+        return out::line("You were not logged in.");
+    };
+    let ended = Labs::new(Dialer::network(&app.settings), &account)?.delete_session(id).await;
+    // The environment may name another session than the file.
+    Account::forget_credentials(&path, id)?;
+    app.tunnels().clear();
+    match ended {
+        Ok(()) => {}
+        Err(e) if matches!(e.kind(), Kind::NotLoggedIn | Kind::NotFound) => {}
+        Err(e) => {
+            return Err(e.context("the credentials are forgotten here, but the platform was not told"));
+        }
+    }
+    out::line("Logged out.")
+}
+
+/// `whoami`.
+///
+/// # Errors
+/// The platform's.
+pub async fn whoami(app: &App, json: bool) -> Result<()> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Whoami<'a> {
+        #[serde(flatten)]
+        me: &'a Me,
+        base_url: &'a str,
+    }
+    let labs = app.labs().await?;
+    let me = labs.me().await?;
+    if json {
+        return out::json(&Whoami { me: &me, base_url: labs.base() });
+    }
+    out::line(&format!("{} at {}{}", name(&me), labs.base(), plan(&me)))
+}
+
+/// The account's plan, as the end of a sentence.
+fn plan(me: &Me) -> String {
+    let Some(PremiumAccess { until, lifetime, trial }) = &me.premium_access else { return String::new() };
+    let plan = if *trial { "premium trial" } else { "premium" };
+    match (lifetime, until.get(..10)) {
+        (true, _) => format!(", {plan} for life"),
+        (false, Some(day)) => format!(", {plan} until {}", printable(day)),
+        (false, None) => format!(", {plan}"),
+    }
+}
+
+fn name(me: &Me) -> String {
+    printable(me.github_profile_id.as_deref().unwrap_or(&me.id))
+}

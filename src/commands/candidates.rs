@@ -1,0 +1,207 @@
+//! What a shell offers while our command line is typed: hosts, playgrounds, machines and names of the catalogue, from
+//! what is remembered. The platform is only asked when nothing is.
+
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::builder::StyledStr;
+use clap_complete::CompletionCandidate;
+
+use crate::{
+    app::App,
+    commands::open::ide,
+    error::{Result, printable},
+    labs::find,
+    platform::Platform,
+    records::names::{self, Names},
+    settings::LOCAL_VARIABLE,
+    ssh_config::state::State,
+    target::PREFIX,
+};
+
+/// Whoever presses a key does not wait for longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn candidate(value: impl Into<String>, help: &str) -> CompletionCandidate {
+    let help = printable(help);
+    CompletionCandidate::new(value.into()).help((!help.is_empty()).then(|| StyledStr::from(help)))
+}
+
+/// Playgrounds, by host name.
+pub fn playgrounds() -> Vec<CompletionCandidate> {
+    let known = names(What::Plays).plays.unwrap_or_default();
+    known.iter().map(|known| candidate(&known.host, &known.title)).collect()
+}
+
+/// Everything that ssh reaches: playgrounds, their machines, and names of the catalogue.
+pub fn hosts() -> Vec<CompletionCandidate> {
+    let names = names(What::Plays);
+    let plays = names.plays.unwrap_or_default();
+    let catalog = names.catalog.unwrap_or_default();
+    let machines = plays.iter().flat_map(|known| known.hosts().into_iter().map(|host| candidate(host, &known.title)));
+    machines.chain(catalog.iter().map(|entry| candidate(entry.host(), &entry.title))).collect()
+}
+
+/// Machines of the playground that stands on the line, or of any where none does yet.
+pub fn machines() -> Vec<CompletionCandidate> {
+    let plays = names(What::Plays).plays.unwrap_or_default();
+    let words: Vec<OsString> = line(env::args_os()).collect();
+    let named = |known: &&names::Known| {
+        let calls = [known.host.as_str(), known.host.strip_prefix(PREFIX).unwrap_or_default(), &known.title];
+        words.iter().any(|word| calls.iter().any(|name| !name.is_empty() && word == name))
+    };
+    let meant: Vec<&names::Known> = plays.iter().filter(named).collect();
+    let meant = if meant.is_empty() { plays.iter().collect() } else { meant };
+    let mut machines: Vec<&String> = meant.iter().flat_map(|known| &known.machines).collect();
+    machines.sort_unstable();
+    machines.dedup();
+    machines.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// What can be started: the catalogue, and playgrounds that are stopped.
+pub fn startable() -> Vec<CompletionCandidate> {
+    let names = names(What::Catalog);
+    let (catalog, plays) = (names.catalog.unwrap_or_default(), names.plays.unwrap_or_default());
+    let stopped = plays.iter().filter(|known| known.down).map(|known| candidate(&known.host, &known.title));
+    catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).chain(stopped).collect()
+}
+
+/// Editors that `open` knows.
+pub fn editors() -> Vec<CompletionCandidate> {
+    ide::ALL.iter().map(|ide| candidate(ide.name, ide.title)).collect()
+}
+
+/// Which copy must be there.
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    Plays,
+    Catalog,
+}
+
+/// The words of the line that is being completed, as they were typed: the script gives them after a `--`. What follows
+/// another one is not for us.
+fn line(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    arguments.skip_while(|word| word != "--").skip(1).take_while(|word| word != "--")
+}
+
+/// What stands elsewhere on the line that is being completed, and tells whose names are meant.
+#[derive(Debug, Default, PartialEq)]
+struct Globals {
+    local: bool,
+    home: Option<PathBuf>,
+}
+
+impl Globals {
+    fn of(arguments: impl Iterator<Item = OsString>) -> Globals {
+        let mut words = line(arguments);
+        let mut globals = Globals::default();
+        while let Some(word) = words.next() {
+            match word.to_str() {
+                Some("--local") => globals.local = true,
+                Some("--home") => {
+                    // bash breaks words at `=`, too.
+                    let value = words.next().filter(|word| word != "=").or_else(|| words.next());
+                    globals.home = value.map(folder);
+                }
+                Some(word) if word.starts_with("--home=") => {
+                    globals.home = Some(folder(word["--home=".len()..].into()))
+                }
+                Some(_) | None => {}
+            }
+        }
+        globals
+    }
+}
+
+/// A folder as it was typed: nobody has taken the quotes and the `~` away.
+fn folder(word: OsString) -> PathBuf {
+    let Some(text) = word.to_str() else { return word.into() };
+    match text.strip_prefix("~/").zip(dirs::home_dir()) {
+        Some((below, home)) => home.join(below),
+        None if cfg!(windows) => text.replace('"', "").into(),
+        None => text.replace(['"', '\'', '\\'], "").into(),
+    }
+}
+
+/// The names, from the copy; asked for when it is missing. Nothing that goes wrong is of interest here.
+fn names(what: What) -> Names {
+    let set = |value: &OsStr| !matches!(value.to_str(), Some("" | "0" | "false" | "no" | "off"));
+    let Globals { local, home } = Globals::of(env::args_os());
+    let local = local || env::var_os(LOCAL_VARIABLE).is_some_and(|v| set(&v));
+    let platform = if local { Platform::Local } else { Platform::Labs };
+    let Ok(app) = App::load(platform, home) else { return Names::default() };
+    let mut names = Names::load(&app.folders, platform);
+    if what == What::Plays && names.plays.is_none() {
+        names.plays = of_entries(&app);
+    }
+    let missing = match what {
+        What::Plays => names.plays.is_none(),
+        What::Catalog => names.catalog.is_none(),
+    };
+    if !missing {
+        return names;
+    }
+    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        runtime.block_on(async {
+            // Late is as good as never.
+            let _ = tokio::time::timeout(PATIENCE, ask(&app, what)).await;
+        });
+        runtime.shutdown_background();
+    }
+    Names::load(&app.folders, platform)
+}
+
+/// The playgrounds that have entries in the ssh configuration.
+fn of_entries(app: &App) -> Option<Vec<names::Known>> {
+    let state = State::load(&app.folders).ok()??;
+    let entries = state.entries.into_iter().filter(|entry| entry.platform == app.platform);
+    Some(entries.map(|entry| names::Known { host: entry.host, title: entry.title, ..Default::default() }).collect())
+}
+
+async fn ask(app: &App, what: What) -> Result<()> {
+    // Nothing is started for a completion.
+    if app.platform == Platform::Local && !is_there(&app.folders.socket()) {
+        return Ok(());
+    }
+    let labs = app.labs().await?;
+    match what {
+        What::Plays => names::remember_plays(&app.folders, app.platform, &find::all(&labs).await?),
+        What::Catalog => names::remember_catalog(&app.folders, app.platform, &labs.catalog().await?),
+    }
+    Ok(())
+}
+
+fn is_there(socket: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        std::os::unix::net::UnixStream::connect(socket).is_ok()
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = socket;
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Globals;
+
+    #[test]
+    fn what_stands_before_tells_whose_names_are_meant() {
+        let of = |line: &str| Globals::of(line.split(' ').map(Into::into));
+        let moved = |local| Globals { local, home: Some("/a b".into()) };
+        assert_eq!(of("program -- program ssh "), Globals::default());
+        assert_eq!(of("program -- program --local ssh "), Globals { local: true, home: None });
+        for home in ["--home \"/a\u{a0}b\"", "--home=/a\u{a0}b", "--home = /a\\\u{a0}b"] {
+            let line = format!("program -- program {home} ssh x --local");
+            let words = line.split(' ').map(|word| word.replace('\u{a0}', " ").into());
+            assert_eq!(Globals::of(words), moved(true), "{line}");
+        }
+        assert_eq!(of("program -- program ssh x -- --local"), Globals::default());
+    }
+}

@@ -1,0 +1,46 @@
+//! `completions`: the script by which a shell completes our command line, and the answers to it.
+
+use std::{env, io};
+
+use clap_complete::{CompleteEnv, env::Shells};
+
+use crate::{
+    error::{Error, Kind, Result},
+    ssh_config::program_path,
+    ui::out,
+};
+
+/// By this variable the shell's script tells us what it wants.
+const VARIABLE: &str = "LABCTL_SSH_PROXY_COMPLETE";
+/// Answers the script of a shell; `false` when it is not one that asks.
+///
+/// # Errors
+/// When standard output cannot be written, or the shell is not known.
+pub fn answer(program: fn() -> clap::Command) -> clap::error::Result<bool> {
+    CompleteEnv::with_factory(program).var(VARIABLE).try_complete(env::args_os(), None)
+}
+
+/// `completions SHELL`: prints the script.
+///
+/// # Errors
+/// [`Kind::Usage`] for a shell that is not known.
+pub fn script(shell: &str) -> Result<()> {
+    let shells = Shells::builtins();
+    let Some(completer) = shells.completer(shell) else {
+        let names: Vec<_> = shells.names().collect();
+        return Err(Error::new(Kind::Usage, format!("`{shell}` is not a shell that can complete"))
+            .hint(format!("it can be {}", names.join(", "))));
+    };
+    let program = program_path()?;
+    let name = env!("CARGO_PKG_NAME");
+    let mut script = Vec::new();
+    completer
+        .write_registration(VARIABLE, &name.replace('-', "_"), name, &program.display().to_string(), &mut script)
+        .map_err(|e: io::Error| Error::new(Kind::Internal, e.to_string()))?;
+    out::write(&String::from_utf8_lossy(&script))
+}
+
+/// The shells there are scripts for.
+pub fn shells() -> Vec<&'static str> {
+    Shells::builtins().names().collect()
+}

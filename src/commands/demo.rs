@@ -1,0 +1,174 @@
+//! `demo`: an embedded platform of its own and a playground in it, ssh into that, and nothing left behind.
+
+use std::{ffi::OsString, process::Stdio, time::Duration};
+
+use tokio::{
+    process::{Child, Command},
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+
+use crate::{
+    app::App,
+    commands::playgrounds,
+    error::{Error, Kind, Result},
+    labs::wire::CreatePlay,
+    local,
+    os::pass_on,
+    platform::Platform,
+    settings::{Folders, HOME_VARIABLE, LOCAL_VARIABLE, SETTINGS_VARIABLE, Settings},
+    ssh_config::{self, program_path},
+    target::Target,
+    ui::notice,
+};
+
+/// Nothing tells when a socket begins to answer, so it is tried this often.
+const AGAIN: Duration = Duration::from_millis(10);
+
+/// Runs the demonstration: a shell in the playground, or `command`. Gives the exit code of ssh.
+///
+/// # Errors
+/// When ssh is missing, or the platform or the playground does not start.
+pub async fn run(command: Vec<OsString>) -> Result<u8> {
+    let ssh = which::which("ssh").map_err(|_| {
+        Error::new(Kind::Program, "there is no ssh in PATH").hint("install it: the package is openssh-client")
+    })?;
+    // From the beginning: there is always something to clean up.
+    let mut ends = Ends::new().map_err(|e| Error::new(Kind::Internal, format!("cannot catch signals: {e}")))?;
+    // A short path: a socket's may not be long, and temporary folders of some systems are.
+    let folder = tempfile::Builder::new()
+        .prefix("lsp-")
+        .tempdir_in(if cfg!(target_os = "macos") { "/tmp".into() } else { std::env::temp_dir() })
+        .map_err(|e| Error::new(Kind::File, format!("cannot make a temporary folder: {e}")))?;
+    let root = folder.path();
+    let app = App {
+        folders: Folders { home: root.to_owned(), root: root.to_owned(), settings: root.join("settings.yaml") },
+        settings: Settings { identity: Some(root.join("identity")), ..Settings::default() },
+        platform: Platform::Local,
+    };
+    let settings = format!("identity: {}\n", serde_json::json!(root.join("identity")));
+    std::fs::write(&app.folders.settings, settings).map_err(|e| Error::file("write", &app.folders.settings, &e))?;
+    notice::line("Starting an embedded platform and a playground in it: local processes, no account, no network.");
+    let program = program_path()?;
+    let mut platform = in_world(&app, Command::new(&program))
+        .args(["local", "serve"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .process_group(0)
+        .spawn()
+        .map_err(|e| Error::new(Kind::Program, format!("cannot start {}: {e}", program.display())))?;
+    let code = async {
+        let begun = async {
+            answers(&app, &mut platform).await?;
+            visit(&app, &ssh, command).await
+        };
+        let mut child = tokio::select! {
+            child = begun => child?,
+            signal = ends.next() => return Ok(128 + signal),
+        };
+        wait(&mut child, &mut ends).await
+    };
+    let code = code.await;
+    if local::stop(&app.folders).await.is_ok() {
+        // One that does not answer yet cannot be asked.
+        pass_on(TERMINATE, &platform);
+        let _ = platform.wait().await;
+    }
+    notice::line("The playground and its platform are gone again.");
+    code
+}
+
+fn in_world(app: &App, mut command: Command) -> Command {
+    command
+        .env(HOME_VARIABLE, &app.folders.root)
+        .env(SETTINGS_VARIABLE, &app.folders.settings)
+        .env(LOCAL_VARIABLE, "1");
+    command
+}
+
+/// Waits until our platform answers. Whoever asks for one before that starts another, which nobody here would end.
+async fn answers(app: &App, platform: &mut Child) -> Result<()> {
+    while !matches!(local::start::status(&app.folders).await, Ok(Some(_))) {
+        let ended = platform.try_wait().map_err(|e| Error::new(Kind::Program, e.to_string()))?;
+        if let Some(status) = ended {
+            return Err(Error::new(
+                Kind::Program,
+                format!("the embedded platform did not start: it ended with {status}"),
+            )
+            .hint("`labctl-ssh-proxy local serve` says why"));
+        }
+        sleep(AGAIN).await;
+    }
+    Ok(())
+}
+
+/// Starts a playground, and ssh into it.
+async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Result<Child> {
+    let labs = app.labs().await?;
+    let request = CreatePlay { playground: "shell".into(), safety_disclaimer_consent: false };
+    let play = labs.create_play(&request).await?;
+    let file = app.folders.root.join("config");
+    let request = ssh_config::Request {
+        file: Some(file.clone()),
+        program: program_path()?,
+        identity: Some(app.identity()?.path),
+        ..ssh_config::Request::default()
+    };
+    ssh_config::apply(&app.folders, &request, Platform::Local, playgrounds::entries(app, &labs).await?).await?;
+    let host = Target::of_play(&play.id, None).to_string();
+    notice::line(&format!("$ ssh {host}"));
+    in_world(app, Command::new(ssh))
+        .arg("-F")
+        .arg(&file)
+        .arg(&host)
+        .args(command)
+        .spawn()
+        .map_err(|e| Error::new(Kind::Program, format!("cannot start ssh: {e}")))
+}
+
+/// SIGINT.
+const INTERRUPT: u8 = 2;
+/// SIGTERM.
+const TERMINATE: u8 = 15;
+
+/// The signals that ask a process to end: SIGHUP, SIGINT and SIGTERM.
+struct Ends([Signal; 3]);
+
+impl Ends {
+    fn new() -> std::io::Result<Ends> {
+        Ok(Ends([signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]))
+    }
+
+    /// The number of the next one.
+    async fn next(&mut self) -> u8 {
+        let [hangup, interrupt, terminate] = &mut self.0;
+        tokio::select! {
+            _ = hangup.recv() => 1,
+            _ = interrupt.recv() => INTERRUPT,
+            _ = terminate.recv() => TERMINATE,
+        }
+    }
+}
+
+/// Waits for ssh. What the keyboard sends is for it; what asks us to end ends it too.
+async fn wait(child: &mut Child, ends: &mut Ends) -> Result<u8> {
+    let failed = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot wait for ssh: {e}"));
+    loop {
+        tokio::select! {
+            status = child.wait() => return Ok(code(status.map_err(failed)?)),
+            signal = ends.next() => if signal != INTERRUPT {
+                child.kill().await.map_err(failed)?;
+                return Ok(128 + signal);
+            },
+        }
+    }
+}
+
+/// An exit status as a shell tells it.
+fn code(status: std::process::ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,230 @@
+//! `doctor`: every link of the chain from `ssh playground-...` to a machine, each with a verdict and a remedy.
+//!
+//! # Layout
+//!
+//! - `here`: what lies on this machine: ssh, its configuration, files, processes, editors.
+//! - `there`: the login, the platform, and one machine that runs, reached by the system's ssh.
+//! - `report`: all of it in a file for others, without secrets.
+
+mod here;
+mod report;
+mod there;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    commands::playgrounds,
+    error::{Error, Result},
+    files, ssh_config,
+    ui::{notice::Progress, out, spinner::Spinner},
+};
+
+/// What `doctor` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// The machine to try; one that runs when none is named.
+    pub host: Option<String>,
+    /// Mend what is ours.
+    pub fix: bool,
+    /// Write all of it into this file.
+    pub report: Option<PathBuf>,
+    /// Print JSON.
+    pub json: bool,
+}
+
+/// How a link of the chain is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Ok,
+    /// It works, but not always or not as well as it could.
+    Warning,
+    /// It does not work.
+    Failed,
+    /// It could not be looked at.
+    Skipped,
+}
+
+/// One link of the chain.
+#[derive(Clone, Debug, Serialize)]
+pub struct Check {
+    /// Which.
+    pub name: String,
+    /// How it is.
+    pub verdict: Verdict,
+    /// What was found.
+    pub found: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// How `--fix` mends it.
+    #[serde(skip)]
+    fix: Option<Fix>,
+}
+
+/// What can be mended without asking: it is ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Fix {
+    /// The entries and the line that includes them.
+    Configuration,
+    /// A file's mode.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has modes"))]
+    Mode(PathBuf, u32),
+    /// A record that is damaged, and of which the loss is harmless.
+    Remove(PathBuf),
+    /// A process that nobody needs.
+    End(u32),
+}
+
+impl Check {
+    fn new(name: impl Into<String>, verdict: Verdict, found: impl Into<String>) -> Check {
+        Check { name: name.into(), verdict, found: found.into(), remedy: None, fix: None }
+    }
+
+    fn ok(name: impl Into<String>, found: impl Into<String>) -> Check {
+        Check::new(name, Verdict::Ok, found)
+    }
+
+    fn skipped(name: impl Into<String>, found: impl Into<String>) -> Check {
+        Check::new(name, Verdict::Skipped, found)
+    }
+
+    fn failed(name: impl Into<String>, error: &Error) -> Check {
+        Check { remedy: error.remedy().map(str::to_owned), ..Check::new(name, Verdict::Failed, error.message()) }
+    }
+
+    fn remedy(mut self, remedy: impl Into<String>) -> Check {
+        self.remedy = Some(remedy.into());
+        self
+    }
+
+    fn fix(mut self, fix: Fix) -> Check {
+        self.fix = Some(fix);
+        self
+    }
+}
+
+/// Looks at everything; gives exit code 1 when something does not work.
+///
+/// # Errors
+/// When the report cannot be written. What does not work otherwise is what is told.
+pub async fn doctor(app: &App, request: &Request) -> Result<u8> {
+    let mut checks = examine(app, request).await;
+    let mut fixed = Vec::new();
+    if request.fix {
+        let fixes: Vec<(String, Fix)> =
+            checks.iter().filter_map(|check| Some((check.name.clone(), check.fix.clone()?))).collect();
+        for (name, fix) in fixes {
+            let text = match mend(app, &fix).await {
+                Ok(done) => format!("{name}: {done}"),
+                Err(error) => format!("{name}: {}", error.message()),
+            };
+            if !fixed.contains(&text) {
+                fixed.push(text);
+            }
+        }
+        if !fixed.is_empty() {
+            checks = examine(app, request).await;
+        }
+    }
+    if let Some(path) = &request.report {
+        let text = report::text(app, &checks).await;
+        files::write_private(path, text.as_bytes())?;
+    }
+    if request.json {
+        #[derive(Serialize)]
+        struct Examination<'a> {
+            checks: &'a [Check],
+            fixed: &'a [String],
+        }
+        out::json(&Examination { checks: &checks, fixed: &fixed })?;
+    } else {
+        tell(&checks, &fixed, request)?;
+    }
+    Ok(u8::from(checks.iter().any(|check| check.verdict == Verdict::Failed)))
+}
+
+async fn examine(app: &App, request: &Request) -> Vec<Check> {
+    let progress = Spinner::new();
+    let say = |what: &str| {
+        if progress.is_seen() {
+            progress.waiting(what);
+        }
+    };
+    say("looking at this machine");
+    let mut checks = here::all(app).await;
+    say("asking the platform");
+    checks.extend(there::all(app, request.host.as_deref(), &say).await);
+    checks
+}
+
+fn tell(checks: &[Check], fixed: &[String], request: &Request) -> Result<()> {
+    let row = |check: &Check| {
+        let verdict = match check.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warning => "warning",
+            Verdict::Failed => "FAILED",
+            Verdict::Skipped => "-",
+        };
+        let found = match &check.remedy {
+            Some(remedy) => format!("{}\n-> {remedy}", check.found),
+            None => check.found.clone(),
+        };
+        vec![check.name.clone(), verdict.to_owned(), found]
+    };
+    for done in fixed {
+        out::line(&format!("mended: {done}"))?;
+    }
+    out::table(&["LINK", "VERDICT", "WHAT WAS FOUND"], checks.iter().map(row).collect())?;
+    if !request.fix && checks.iter().any(|check| check.fix.is_some()) {
+        out::line("`labctl-ssh-proxy doctor --fix` mends what is ours.")?;
+    }
+    match &request.report {
+        Some(path) => out::line(&format!("The report is in {}. It holds no secrets; look it over.", path.display())),
+        None => Ok(()),
+    }
+}
+
+async fn mend(app: &App, fix: &Fix) -> Result<String> {
+    match fix {
+        Fix::Configuration => {
+            let entries = match app.labs().await {
+                Ok(labs) => playgrounds::entries(app, &labs).await?,
+                Err(error) => return Err(error),
+            };
+            for (file, inline) in ssh_config::managed_files(&app.folders)? {
+                let request = ssh_config::Request {
+                    file: Some(file),
+                    inline,
+                    dry_run: false,
+                    program: ssh_config::program_path()?,
+                    identity: Some(app.identity()?.path),
+                };
+                ssh_config::apply(&app.folders, &request, app.platform, entries.clone()).await?;
+            }
+            Ok("the entries are written anew".into())
+        }
+        Fix::Mode(path, mode) => set_mode(path, *mode).map(|()| format!("{} is {mode:o} now", path.display())),
+        Fix::Remove(path) => {
+            std::fs::remove_file(path).map_err(|e| Error::file("delete", path, &e))?;
+            Ok(format!("{} is deleted", path.display()))
+        }
+        Fix::End(pid) => here::end(*pid).map(|()| format!("process {pid} was told to end")),
+    }
+}
+
+#[cfg(unix)]
+fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|e| Error::file("change", path, &e))
+}
+
+/// Windows has no modes, so nothing asks for one.
+#[cfg(not(unix))]
+fn set_mode(_path: &Path, _mode: u32) -> Result<()> {
+    Ok(())
+}

@@ -1,0 +1,365 @@
+//! What lies on this machine.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+
+use super::{Check, Fix, Verdict};
+use crate::{
+    app::App,
+    commands::open::ide,
+    error::{Error, Kind, Result, printable},
+    files, os,
+    platform::Platform,
+    records::live,
+    ssh::identity,
+    ssh_config::{
+        self,
+        client::{self, Ssh},
+        entries,
+        state::State,
+    },
+};
+
+/// A proxy ends a moment after its ssh.
+const LEAVING: Duration = Duration::from_millis(500);
+
+/// Every check.
+pub async fn all(app: &App) -> Vec<Check> {
+    let ssh = Ssh::system();
+    let mut checks = vec![program(), system_ssh(&ssh).await];
+    checks.extend(configuration(app, &ssh).await);
+    checks.extend(modes(app));
+    checks.push(key(app));
+    checks.push(known_hosts(app));
+    checks.extend(memory(app));
+    checks.extend(processes(app).await);
+    checks.extend(editors(app));
+    checks
+}
+
+fn program() -> Check {
+    let version = env!("CARGO_PKG_VERSION");
+    match ssh_config::program_path() {
+        Ok(path) => Check::ok("this program", format!("{version}, {}", path.display())),
+        Err(error) => Check::failed("this program", &error),
+    }
+}
+
+async fn system_ssh(ssh: &Ssh) -> Check {
+    let version = match ssh.version().await {
+        Ok(version) => version,
+        Err(error) => return Check::failed("ssh", &error),
+    };
+    match ssh.survey().await {
+        Err(error) => Check::failed("ssh", &error),
+        Ok(survey) if !survey.refuses_hosts || !survey.refuses_users => {
+            Check::new("ssh", Verdict::Warning, format!("{version}, which hands host and user names to a shell"))
+                .remedy("update it (CVE-2023-51385); until then the entries do without a wildcard")
+        }
+        Ok(_) => Check::ok("ssh", version),
+    }
+}
+
+const CONFIGURATION: &str = "ssh configuration";
+
+/// The record, the program it names, each file, and what ssh makes of it.
+async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
+    const NAME: &str = CONFIGURATION;
+    let state = match State::load(&app.folders) {
+        Ok(Some(state)) => state,
+        Ok(None) => {
+            let found = "config-ssh was not run, so `ssh playground-...` and editors do not know the playgrounds";
+            return vec![Check::new(NAME, Verdict::Warning, found).remedy("labctl-ssh-proxy config-ssh")];
+        }
+        Err(error) => return vec![Check::failed(NAME, &error)],
+    };
+    let mut checks = Vec::new();
+    let same = |a: &Path, b: &Path| matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b);
+    if !state.program.exists() {
+        let found = format!("the entries name {}, which is not there any more", state.program.display());
+        let check = Check::new("program in entries", Verdict::Failed, found).remedy("labctl-ssh-proxy config-ssh");
+        checks.push(check.fix(Fix::Configuration));
+    } else if ssh_config::program_path().is_ok_and(|own| !same(&own, &state.program)) {
+        let found = format!("the entries name another one: {}", state.program.display());
+        let check = Check::new("program in entries", Verdict::Warning, found);
+        checks.push(check.remedy("labctl-ssh-proxy config-ssh, to use this one").fix(Fix::Configuration));
+    } else {
+        checks.push(Check::ok("program in entries", state.program.display().to_string()));
+    }
+    let survey = ssh.survey().await.ok();
+    for managed in &state.files {
+        let file_name = managed.file.display();
+        let probe = state.entries.iter().find(|entry| entry.platform == app.platform).or(state.entries.first());
+        let (host, user, platform) = match probe {
+            Some(entry) => (entry.host.as_str(), entry.user.as_str(), entry.platform),
+            None => ("playground-probe", "root", Platform::Labs),
+        };
+        // With -F ssh leaves the system's own file out, so only a file that is not the usual one is named.
+        let usual = managed.file == app.folders.home.join(".ssh/config")
+            && survey.as_ref().is_some_and(|survey| survey.home.as_ref() == Some(&app.folders.home));
+        let file = (!usual).then_some(managed.file.as_path());
+        let options = match ssh.options_in_force(file, host).await {
+            Ok(options) => options,
+            Err(error) => {
+                let check = Check::failed(NAME, &error);
+                checks.push(check.remedy("repair what ssh names; it can then read its configuration again"));
+                continue;
+            }
+        };
+        let to = if probe.is_none() { "%h" } else { host };
+        let expected = entries::proxy_command(user, platform, to, &state.rendering(&app.folders));
+        checks.push(in_force(&file_name.to_string(), host, &options, expected));
+    }
+    checks
+}
+
+/// Whether our options are the ones that ssh takes.
+fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> Check {
+    let name = CONFIGURATION;
+    let expected = match expected {
+        Ok(expected) => expected,
+        Err(error) => return Check::failed(name, &error),
+    };
+    let wrong = |found: String| {
+        Check::new(name, Verdict::Failed, found).remedy("labctl-ssh-proxy config-ssh").fix(Fix::Configuration)
+    };
+    match client::value(options, "proxycommand") {
+        None | Some("none") => return wrong(format!("{file}: ssh does not read our entry for {host}")),
+        Some(command) if command != expected => {
+            return wrong(format!("{file}: for {host} ssh would run `{}` instead of `{expected}`", printable(command)));
+        }
+        Some(_) => {}
+    }
+    let mut overridden = Vec::new();
+    for (option, wanted) in [
+        ("hostname", host),
+        ("stricthostkeychecking", "true"),
+        ("connecttimeout", "none"),
+        ("serveraliveinterval", "15"),
+        ("serveralivecountmax", "3"),
+        ("controlmaster", "false"),
+    ] {
+        let found = client::value(options, option).unwrap_or(wanted);
+        let zero = option == "connecttimeout" && found == "0";
+        if found != wanted && !zero {
+            overridden.push(format!("{option} {found}"));
+        }
+    }
+    if overridden.is_empty() {
+        return Check::ok(name, format!("{file}: for {host} our options are in force"));
+    }
+    let found = format!("{file}: for {host} your own configuration says {}", overridden.join(", "));
+    Check::new(name, Verdict::Warning, found)
+        .remedy("our Include belongs on the first line: config-ssh puts it there; options before it win over ours")
+}
+
+/// Files that ssh or secrecy want closed.
+#[cfg(unix)]
+fn modes(app: &App) -> Vec<Check> {
+    use std::os::unix::fs::MetadataExt;
+    let folders = &app.folders;
+    // Ours, or private by nature; and the user's, which only must not be writable by others.
+    let closed = [folders.root.clone(), folders.account(), folders.ssh_config(), State::path(folders)];
+    let users = [folders.home.join(".ssh"), folders.home.join(".ssh/config")];
+    let mut wrong = Vec::new();
+    for (path, bits, ours) in
+        closed.iter().map(|path| (path, 0o077, true)).chain(users.iter().map(|path| (path, 0o022, false)))
+    {
+        let Ok(found) = fs::metadata(path) else { continue };
+        let mode = found.mode() & 0o777;
+        if found.uid() != rustix::process::getuid().as_raw() && found.uid() != 0 {
+            let found = format!("{} belongs to somebody else", path.display());
+            wrong.push(
+                Check::new("permissions", Verdict::Failed, found).remedy(format!("chown it: {}", path.display())),
+            );
+        } else if mode & bits != 0 {
+            let right = mode & !bits;
+            let verdict = if ours { Verdict::Warning } else { Verdict::Failed };
+            let found =
+                format!("{} is {mode:o}: others may {}", path.display(), if ours { "read it" } else { "write it" });
+            let check = Check::new("permissions", verdict, found).remedy(format!("chmod {right:o} {}", path.display()));
+            wrong.push(if ours { check.fix(Fix::Mode(path.clone(), right)) } else { check });
+        }
+    }
+    if wrong.is_empty() {
+        vec![Check::ok("permissions", "nobody else can write or read what is private")]
+    } else {
+        wrong
+    }
+}
+
+#[cfg(not(unix))]
+fn modes(_app: &App) -> Vec<Check> {
+    Vec::new()
+}
+
+fn key(app: &App) -> Check {
+    const NAME: &str = "identity";
+    let path = match app.identity_path() {
+        Ok(path) => path,
+        Err(error) => return Check::failed(NAME, &error),
+    };
+    match identity::load(&path) {
+        Ok(Some(identity)) => Check::ok(NAME, format!("{} {}", identity.path.display(), identity.fingerprint())),
+        Ok(None) => Check::ok(NAME, format!("{} does not exist yet; the first connection makes it", path.display())),
+        Err(error) => Check::failed(NAME, &error),
+    }
+}
+
+fn known_hosts(app: &App) -> Check {
+    let path = app.folders.known_hosts(app.platform);
+    match files::read_text(&path) {
+        Ok(text) => {
+            let lines = text.unwrap_or_default().lines().filter(|line| !line.trim().is_empty()).count();
+            Check::ok("known hosts", format!("{lines} keys in {}", path.display()))
+        }
+        Err(error) => Check::failed("known hosts", &error),
+    }
+}
+
+/// Records of what people wanted: a damaged one keeps its playground from being reached.
+fn memory(app: &App) -> Vec<Check> {
+    let memory = app.memory();
+    let mut checks = Vec::new();
+    for label in memory.labels() {
+        if let Err(error) = memory.read(&label) {
+            checks.push(Check::failed("memory", &error).fix(Fix::Remove(memory.path(&label))));
+        }
+    }
+    checks
+}
+
+/// Proxies whose ssh has gone should be gone, too. Each has a status file, so that only our own are looked at.
+async fn processes(app: &App) -> Vec<Check> {
+    const NAME: &str = "processes";
+    let left_over = || -> Vec<u32> {
+        let live = live::all(&app.folders).into_iter().map(|status| status.pid);
+        live.filter(|pid| os::has_lost_its_client(*pid)).collect()
+    };
+    let mut left = left_over();
+    if !left.is_empty() {
+        sleep(LEAVING).await;
+        let still = left_over();
+        left.retain(|pid| still.contains(pid));
+    }
+    if left.is_empty() {
+        return vec![Check::ok(NAME, format!("{} connections; none is left over", live::all(&app.folders).len()))];
+    }
+    let check = |pid: u32| {
+        Check::new(NAME, Verdict::Warning, format!("the ssh of connection {pid} has gone"))
+            .remedy(format!("kill {pid}"))
+            .fix(Fix::End(pid))
+    };
+    left.into_iter().map(check).collect()
+}
+
+/// Asks a process to end, even one that is stopped.
+pub fn end(pid: u32) -> Result<()> {
+    #[cfg(unix)]
+    {
+        let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let done = number.map(|pid| {
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+            rustix::process::kill_process(pid, rustix::process::Signal::CONT)
+        });
+        if let Some(Err(e)) = done {
+            return Err(Error::new(Kind::Program, format!("cannot end process {pid}: {e}")));
+        }
+        Ok(())
+    }
+    #[cfg(not(unix))]
+    {
+        Err(Error::new(Kind::Program, format!("end process {pid} in the task manager")))
+    }
+}
+
+/// The editors that are installed, and how long each waits for a machine.
+fn editors(app: &App) -> Vec<Check> {
+    let mut checks = Vec::new();
+    for ide in ide::ALL {
+        let Ok(program) = ide.find() else { continue };
+        let at = program.display();
+        let check = match ide.link {
+            ide::Link::Vscode => match connect_timeout(&app.folders.home, ide.name) {
+                Some(seconds) if seconds >= 60 => {
+                    Check::ok(ide.title, format!("{at}; waits {seconds} s for a machine"))
+                }
+                timeout => {
+                    let seconds = timeout.unwrap_or(15);
+                    Check::new(ide.title, Verdict::Warning, format!("{at}; waits only {seconds} s for a machine"))
+                        .remedy(format!(
+                            "`labctl-ssh-proxy open {} HOST` wakes it first; or set \"remote.SSH.connectTimeout\": 1800",
+                            ide.name
+                        ))
+                }
+            },
+            ide::Link::Zed => {
+                Check::ok(ide.title, format!("{at}; waits 17 s, so use `labctl-ssh-proxy open zed HOST`"))
+            }
+            // Gateway is listed once, not for each of its products.
+            ide::Link::Gateway(Some(_)) => continue,
+            ide::Link::Gateway(None) => Check::ok(ide.title, at.to_string()),
+        };
+        checks.push(check);
+    }
+    if checks.is_empty() {
+        checks.push(Check::skipped("editors", "none is installed that `open` knows"));
+    }
+    checks
+}
+
+/// `remote.SSH.connectTimeout` in an editor's settings, which are JSON with comments: the last one that is not in a
+/// comment line counts.
+fn connect_timeout(home: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(settings_file(home, name)?).ok()?;
+    text.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .filter_map(|line| {
+            let value =
+                line.split_once("\"remote.SSH.connectTimeout\"")?.1.trim_start().strip_prefix(':')?.trim_start();
+            let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+            value[..digits].parse().ok()
+        })
+        .next_back()
+}
+
+fn settings_file(home: &Path, name: &str) -> Option<PathBuf> {
+    let folder = match name {
+        "code" => "Code",
+        "code-insiders" => "Code - Insiders",
+        "codium" => "VSCodium",
+        "cursor" => "Cursor",
+        "windsurf" => "Windsurf",
+        "antigravity" => "Antigravity",
+        _ => return None,
+    };
+    let base = if cfg!(target_os = "macos") {
+        home.join("Library/Application Support")
+    } else if cfg!(windows) {
+        dirs::config_dir()?
+    } else {
+        home.join(".config")
+    };
+    Some(base.join(folder).join("User/settings.json"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{connect_timeout, settings_file};
+
+    #[test]
+    fn an_editors_timeout_is_read_through_comments() {
+        let home = tempfile::tempdir().unwrap();
+        let path = settings_file(home.path(), "code").unwrap();
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        assert_eq!(connect_timeout(home.path(), "code"), None);
+        std::fs::write(&path, "{\n  // \"remote.SSH.connectTimeout\": 5,\n  \"remote.SSH.connectTimeout\" : 1800,\n}")
+            .unwrap();
+        assert_eq!(connect_timeout(home.path(), "code"), Some(1800));
+    }
+}

@@ -1,0 +1,226 @@
+//! The login, the platform, and one machine that runs: reached by the system's ssh, as every client would.
+
+use std::{
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
+
+use super::{Check, Verdict};
+use crate::{
+    app::App,
+    commands::{
+        open, ssh,
+        visit::{Place, Visit, find_place},
+    },
+    error::{Error, Kind, Result},
+    labs::{Labs, find, wire::State},
+    platform::Platform,
+    ssh::{
+        known_hosts::{Verdict as Known, Whose},
+        learn,
+    },
+    target::Target,
+};
+
+/// For one step. A machine that runs answers in a second or two.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How much is fetched to see how fast that goes.
+const SAMPLE: usize = 8 * 1024 * 1024;
+/// How often a byte is sent there and back.
+const ROUNDS: usize = 9;
+
+/// Every check, in the order in which a connection needs them: after one that failed the others say nothing.
+pub async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let labs = match app.labs().await {
+        Ok(labs) => labs,
+        Err(error) => return vec![Check::failed("platform", &error)],
+    };
+    let began = Instant::now();
+    match labs.me().await {
+        Ok(_) if app.platform == Platform::Local => checks.push(Check::ok("login", "the embedded platform needs none")),
+        Ok(me) => {
+            checks.push(Check::ok("login", format!("{} at {}", me.github_profile_id.unwrap_or(me.id), labs.base())))
+        }
+        Err(error) => {
+            let name = if error.kind() == Kind::NotLoggedIn { "login" } else { "platform" };
+            return vec![Check::failed(name, &error)];
+        }
+    }
+    checks.push(Check::ok("platform", format!("{} answers in {}", labs.api(), millis(began.elapsed()))));
+    let place = match a_machine(&labs, host).await {
+        Ok(Some(place)) => place,
+        Ok(None) => {
+            let check = Check::skipped("tunnel", "no machine runs that could be tried; nothing is woken for this");
+            checks.push(check.remedy("start a playground and run doctor again, or name one: doctor HOST"));
+            return checks;
+        }
+        Err(error) => {
+            checks.push(Check::failed("tunnel", &error));
+            return checks;
+        }
+    };
+    say(&format!("reaching {}", place.host));
+    match tunnel(app, &labs, &place).await {
+        Ok(more) => checks.extend(more),
+        Err(check) => {
+            checks.push(check);
+            return checks;
+        }
+    }
+    say(&format!("trying ssh {}", place.host));
+    checks.extend(by_ssh(app, &place).await);
+    checks
+}
+
+/// The machine that was named, if it runs; else the first that does.
+async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Place>> {
+    let runs = |place: &Place| {
+        place.play.state() == Some(&State::Running)
+            && place.play.machine_status(&place.machine.name).is_some_and(|status| status.is_ready())
+    };
+    let places = match host {
+        Some(host) => vec![find_place(labs, &Visit { host: host.to_owned(), ..Visit::default() }).await?],
+        None => {
+            let mut places = Vec::new();
+            for play in find::all(labs).await? {
+                if let Some(machine) = play.machines.first().cloned() {
+                    let host = Target::of_play(&play.id, None).to_string();
+                    places.push(Some(Place { host, user: machine.default_user().to_owned(), machine, play }));
+                }
+            }
+            places
+        }
+    };
+    Ok(places.into_iter().flatten().find(runs))
+}
+
+/// A session of the tunnel, and the host keys at its other end.
+async fn tunnel(app: &App, labs: &Labs, place: &Place) -> Result<Vec<Check>, Check> {
+    let failed = |e: Error| Check::failed("tunnel", &e);
+    let began = Instant::now();
+    let key =
+        app.identity().and_then(|identity| identity.authorized_key()).map_err(|e| Check::failed("identity", &e))?;
+    let (play, machine) = (&place.play.id, &place.machine.name);
+    let session = within(async {
+        let started = labs.start_tunnel(play, machine, &place.user, &key).await?;
+        labs.log_into_tunnel(&started).await
+    });
+    let session = session.await.map_err(failed)?;
+    let opened = millis(began.elapsed());
+    let began = Instant::now();
+    let keys = within(learn::host_keys(|| labs.dial(&session, ":22"))).await.map_err(failed)?;
+    let shaken = millis(began.elapsed());
+    let mut checks =
+        vec![Check::ok("tunnel", format!("to {machine} of {play}: a session in {opened}, SSH in {shaken}"))];
+    let known_hosts = app.known_hosts();
+    let whose = Whose { alias: &place.host, play, machine };
+    let mut types = Vec::new();
+    for key in &keys {
+        match known_hosts.check(whose, key) {
+            Ok(Known::Learnt) => {
+                // Only a look: the next connection learns it.
+                known_hosts.withdraw(whose, key).map_err(|e| Check::failed("host key", &e))?;
+                types.push(format!("{} (new)", key.algorithm()));
+            }
+            Ok(_) => types.push(key.algorithm().to_owned()),
+            Err(error) => return Err(Check::failed("host key", &error)),
+        }
+    }
+    checks.push(Check::ok("host key", types.join(", ")));
+    Ok(checks)
+}
+
+/// The whole chain: a byte there and back, then a sample of bytes.
+async fn by_ssh(app: &App, place: &Place) -> Vec<Check> {
+    let began = Instant::now();
+    let (first, mut rounds) = match within(round_trips(app, place)).await {
+        Ok(rounds) => (millis(began.elapsed()), rounds),
+        Err(error) => return vec![Check::failed("ssh to a machine", &error)],
+    };
+    rounds.sort_unstable();
+    let median = rounds.get(rounds.len() / 2).copied().unwrap_or_default();
+    let check = Check::ok("ssh to a machine", format!("{} answers in {first}", place.host));
+    let round = Check::ok("round trip", format!("{} (median of {})", millis(median), rounds.len()));
+    let throughput = match within(sample(app, place)).await {
+        Ok(time) => {
+            #[expect(clippy::cast_precision_loss, reason = "a few MiB")]
+            let speed = SAMPLE as f64 / (1024.0 * 1024.0) / time.as_secs_f64();
+            let verdict = if speed < 0.2 { Verdict::Warning } else { Verdict::Ok };
+            Check::new("throughput", verdict, format!("{speed:.1} MiB/s from the machine"))
+        }
+        Err(error) => Check::failed("throughput", &error),
+    };
+    vec![check, round, throughput]
+}
+
+fn client(app: &App, place: &Place, command: &str) -> Result<Command> {
+    let mut ssh = Command::new(ssh::program()?);
+    ssh.args(ssh::options(app, place, false)?)
+        .args(["-T", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"])
+        .args([&place.host, "--", command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    Ok(ssh)
+}
+
+/// The times of a byte's way there and back. The first stands for all that a connection takes, and is left out.
+async fn round_trips(app: &App, place: &Place) -> Result<Vec<Duration>> {
+    let failed = |e: std::io::Error| Error::new(Kind::Program, format!("ssh: {e}"));
+    let mut child = client(app, place, "cat")?.spawn().map_err(failed)?;
+    let (Some(mut input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
+        return Err(Error::new(Kind::Internal, "ssh has no input and output"));
+    };
+    let mut times = Vec::new();
+    for _ in 0..=ROUNDS {
+        let began = Instant::now();
+        let answered = input.write_all(b".").await.is_ok() && output.read_u8().await.is_ok();
+        if !answered {
+            drop((input, output));
+            let (said, ended) = tokio::join!(open::beginning(child.stderr.take()), child.wait());
+            let words = said.lines().map(str::trim).collect::<Vec<_>>().join("; ");
+            return Err(Error::new(Kind::Program, format!("ssh ended with {}: {words}", ended.map_err(failed)?)));
+        }
+        times.push(began.elapsed());
+    }
+    times.remove(0);
+    Ok(times)
+}
+
+/// How long a sample of bytes takes, the connection not counted.
+async fn sample(app: &App, place: &Place) -> Result<Duration> {
+    let failed = |e: std::io::Error| Error::new(Kind::Program, format!("ssh: {e}"));
+    let mut child = client(app, place, &format!("head -c {SAMPLE} /dev/zero"))?.spawn().map_err(failed)?;
+    let Some(mut output) = child.stdout.take() else {
+        return Err(Error::new(Kind::Internal, "ssh has no output"));
+    };
+    output.read_u8().await.map_err(failed)?;
+    let began = Instant::now();
+    let mut buffer = vec![0; 64 * 1024];
+    let mut received = 1;
+    loop {
+        match output.read(&mut buffer).await.map_err(failed)? {
+            0 if received == SAMPLE => return Ok(began.elapsed().max(Duration::from_micros(1))),
+            0 => return Err(Error::new(Kind::Program, format!("only {received} of {SAMPLE} bytes came"))),
+            n => received += n,
+        }
+    }
+}
+
+async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let late = |_| Error::new(Kind::NotYet, format!("no answer within {} s", PATIENCE.as_secs()));
+    timeout(PATIENCE, work).await.map_err(late)?
+}
+
+fn millis(time: Duration) -> String {
+    let millis = time.as_secs_f64() * 1e3;
+    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
+}

@@ -1,0 +1,346 @@
+//! Forwards that listen here: each connection is a tunnel of its own, straight to the port; to a Unix socket of the
+//! machine, which no tunnel reaches, an SSH connection of its own, so that a slow one holds none up.
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::select_all;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream, lookup_host},
+    task::JoinSet,
+    time::sleep,
+};
+
+use crate::{
+    error::{Error, Kind, Result},
+    ssh::client::SshStream,
+    target::host_port,
+};
+
+use super::{
+    board::{Board, Row},
+    carry::{Ends, Near, carry},
+    spec::{Bind, Listen, Place},
+    way::{Way, is_final},
+};
+
+/// Connections that the system keeps until we take them up.
+const BACKLOG: i32 = 1024;
+/// How long a listener rests when the process has no file descriptors left.
+const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+/// Ports that are tried until one is free on every loopback address.
+const TRIES: usize = 16;
+
+/// What listens for one forward.
+pub enum Listeners {
+    /// One for each address.
+    Tcp(Vec<TcpListener>),
+    /// A Unix socket.
+    #[cfg(unix)]
+    Unix(tokio::net::UnixListener, SocketFile),
+}
+
+/// A connection that was taken up.
+enum Accepted {
+    Tcp(TcpStream),
+    #[cfg(unix)]
+    Unix(tokio::net::UnixStream),
+}
+
+impl Listeners {
+    /// Listens where `listen` says. Every address of it must be free.
+    ///
+    /// # Errors
+    /// [`Kind::Network`] when one is not, or may not be used.
+    pub async fn bind(listen: &Listen) -> Result<Listeners> {
+        match listen {
+            Listen::Port(bind, port) => Ok(Listeners::Tcp(bind_port(bind, *port, Type::STREAM, tcp).await?)),
+            #[cfg(unix)]
+            Listen::Socket(path) => {
+                let path = std::path::Path::new(path);
+                let (listener, file) =
+                    SocketFile::bind(path).map_err(|e| not_bound(&path.display().to_string(), &e))?;
+                Ok(Listeners::Unix(listener, file))
+            }
+            #[cfg(not(unix))]
+            Listen::Socket(path) => Err(not_bound(path, &io::ErrorKind::Unsupported.into())),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Accepted, String)> {
+        match self {
+            Listeners::Tcp(all) => {
+                // Whichever is ready first; the others keep theirs.
+                let (accepted, ..) = select_all(all.iter().map(|listener| Box::pin(listener.accept()))).await;
+                let (stream, peer) = accepted?;
+                // Latency matters more than the number of packets.
+                let _ = stream.set_nodelay(true);
+                Ok((Accepted::Tcp(stream), shown(peer)))
+            }
+            #[cfg(unix)]
+            Listeners::Unix(listener, _) => Ok((Accepted::Unix(listener.accept().await?.0), "unix".to_owned())),
+        }
+    }
+
+    /// The port that was chosen; 0 for a Unix socket.
+    pub fn port(&self) -> u16 {
+        match self {
+            Listeners::Tcp(all) => all.first().and_then(|l| l.local_addr().ok()).map_or(0, |address| address.port()),
+            #[cfg(unix)]
+            Listeners::Unix(..) => 0,
+        }
+    }
+
+    /// `tcp` or `unix`.
+    pub fn protocol(&self) -> &'static str {
+        match self {
+            Listeners::Tcp(_) => "tcp",
+            #[cfg(unix)]
+            Listeners::Unix(..) => "unix",
+        }
+    }
+
+    /// The address that was bound first, with the port that was chosen.
+    pub fn address(&self) -> String {
+        match self {
+            Listeners::Tcp(all) => all.first().and_then(|l| l.local_addr().ok()).map(shown).unwrap_or_default(),
+            #[cfg(unix)]
+            Listeners::Unix(_, file) => file.path.display().to_string(),
+        }
+    }
+}
+
+/// An address as the table shows it.
+pub fn shown(address: SocketAddr) -> String {
+    host_port(&address.ip().to_string(), address.port())
+}
+
+/// What cannot be listened on, and what to do.
+pub fn not_bound(address: &str, error: &io::Error) -> Error {
+    let failed = Error::new(Kind::Network, format!("cannot listen on {address}: {error}"));
+    match error.kind() {
+        io::ErrorKind::AddrInUse => failed.hint("something listens there already; port 0 takes a free one"),
+        io::ErrorKind::PermissionDenied => failed.hint("ports below 1024 are the administrator's; take a higher one"),
+        _ => failed,
+    }
+}
+
+/// Binds `port` on every address that `bind` means, by `open`. Port 0 is the same free port on all of them.
+///
+/// # Errors
+/// As [`Listeners::bind`].
+pub async fn bind_port<L>(
+    bind: &Bind,
+    port: u16,
+    kind: Type,
+    open: impl Fn(Socket) -> io::Result<(L, SocketAddr)>,
+) -> Result<Vec<L>> {
+    let addresses: Vec<SocketAddr> = match bind {
+        Bind::Unnamed | Bind::Loopback => vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
+        Bind::All => vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()],
+        Bind::Host(host) => match lookup_host((host.as_str(), port)).await {
+            // A name that has no address is an error of the lookup, so there is one.
+            Ok(found) => found.collect(),
+            Err(e) => return Err(not_bound(&host_port(host, port), &e)),
+        },
+    };
+    for left in (0..TRIES).rev() {
+        match bind_all(&addresses, kind, &open) {
+            // Free on the first address, and taken on another.
+            Err((_, e)) if port == 0 && left > 0 && e.kind() == io::ErrorKind::AddrInUse => {}
+            Err((address, e)) => return Err(not_bound(&shown(address), &e)),
+            Ok(bound) => return Ok(bound),
+        }
+    }
+    Ok(Vec::new())
+}
+
+fn bind_all<L>(
+    addresses: &[SocketAddr],
+    kind: Type,
+    open: &impl Fn(Socket) -> io::Result<(L, SocketAddr)>,
+) -> Result<Vec<L>, (SocketAddr, io::Error)> {
+    let mut bound = Vec::new();
+    let mut chosen = None;
+    for address in addresses {
+        let mut address = *address;
+        if let Some(port) = chosen {
+            address.set_port(port);
+        }
+        match bind_one(address, kind).and_then(open) {
+            Ok((listener, at)) => {
+                chosen = Some(at.port());
+                bound.push(listener);
+            }
+            // A system without IPv6 has no such address.
+            Err(_) if address.is_ipv6() && !bound.is_empty() && !has_address(address) => {}
+            Err(e) => return Err((address, e)),
+        }
+    }
+    Ok(bound)
+}
+
+fn has_address(address: SocketAddr) -> bool {
+    std::net::UdpSocket::bind((address.ip(), 0)).is_ok()
+}
+
+fn bind_one(address: SocketAddr, kind: Type) -> io::Result<Socket> {
+    let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        // The IPv4 address has a socket of its own.
+        socket.set_only_v6(true)?;
+    }
+    #[cfg(unix)]
+    if kind == Type::STREAM {
+        // Connections of an earlier run that are still fading away are no reason to fail.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn tcp(socket: Socket) -> io::Result<(TcpListener, SocketAddr)> {
+    socket.listen(BACKLOG)?;
+    let listener = TcpListener::from_std(socket.into())?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+/// A Unix socket that is removed with its owner, unless somebody has replaced it.
+#[cfg(unix)]
+pub struct SocketFile {
+    path: std::path::PathBuf,
+    inode: u64,
+}
+
+#[cfg(unix)]
+impl SocketFile {
+    /// Listens on `path`, for this user only. What a process left there that is no more is replaced.
+    fn bind(path: &std::path::Path) -> io::Result<(tokio::net::UnixListener, SocketFile)> {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+        let stale = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
+            && std::os::unix::net::UnixStream::connect(path)
+                .is_err_and(|e| e.kind() == io::ErrorKind::ConnectionRefused);
+        if stale {
+            std::fs::remove_file(path)?;
+        }
+        let listener = tokio::net::UnixListener::bind(path)?;
+        // OpenSSH's StreamLocalBindMask 0177.
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        let inode = std::fs::symlink_metadata(path)?.ino();
+        Ok((listener, SocketFile { path: path.to_owned(), inode }))
+    }
+}
+
+#[cfg(unix)]
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        use std::os::unix::fs::MetadataExt;
+        if std::fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode) {
+            // Nobody is left to be told.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// One forward that listens here.
+#[derive(Clone)]
+pub struct Local {
+    /// The way to the machine.
+    pub way: Arc<Way>,
+    /// Where it leads to.
+    pub to: Place,
+    /// Carry TCP over SSH, which has a half-close.
+    pub over_ssh: bool,
+    /// Where it is shown.
+    pub board: Arc<Board>,
+    /// Its line there.
+    pub row: Arc<Row>,
+}
+
+impl Local {
+    /// Takes connections up until the playground is gone for good. Dropping the future ends them all.
+    ///
+    /// # Errors
+    /// When it is.
+    pub async fn serve(self, listeners: Listeners) -> Result<()> {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = listeners.accept() => match accepted {
+                    Ok((near, peer)) => {
+                        let this = self.clone();
+                        connections.spawn(async move {
+                            match near {
+                                Accepted::Tcp(near) => this.connect(near, &peer).await,
+                                #[cfg(unix)]
+                                Accepted::Unix(near) => this.connect(near, &peer).await,
+                            }
+                        });
+                    }
+                    Err(e) => {
+                        self.board.problem(&format!("cannot take a connection up: {e}"));
+                        sleep(OUT_OF_DESCRIPTORS).await;
+                    }
+                },
+                Some(ended) = connections.join_next() => {
+                    // A task that broke is the end of its connection.
+                    if let Ok(Err(error)) = ended {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// One connection, to its end.
+    ///
+    /// # Errors
+    /// When the playground is gone for good; everything else is a problem of this connection alone.
+    async fn connect<N: Near>(&self, near: N, peer: &str) -> Result<()> {
+        let mut connection = self.board.open(&self.row, peer);
+        let carried: Result<io::Result<()>> = async {
+            match (&self.to, self.over_ssh) {
+                (Place::Port(host, port), false) => {
+                    let tunnel = self.way.dial(&host_port(host, *port)).await?;
+                    Ok(carry(near, tunnel, Ends::Together, &connection).await)
+                }
+                (to, _) => {
+                    let ssh = self.way.ssh().await?;
+                    let stream: SshStream = match to {
+                        Place::Port(host, port) => ssh.connect_tcp(host, *port).await?,
+                        Place::Socket(path) => ssh.connect_unix(path).await?,
+                    };
+                    let carried = carry(near, stream, Ends::Separately, &connection).await;
+                    ssh.close().await;
+                    Ok(carried)
+                }
+            }
+        }
+        .await;
+        match carried {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(e)) => {
+                connection.failed(&e.to_string());
+                log::info!("a connection to {} was lost: {e}", self.to);
+                Ok(())
+            }
+            Err(error) => {
+                connection.failed(error.message());
+                if is_final(&error) {
+                    return Err(error);
+                }
+                let hint = error.remedy().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                self.board.problem(&format!("a connection to {} was refused: {}{hint}", self.to, error.message()));
+                Ok(())
+            }
+        }
+    }
+}

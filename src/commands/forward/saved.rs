@@ -1,0 +1,258 @@
+//! Forwards that the platform keeps with a playground: TCP, from a port to a port. It does nothing with them.
+//!
+//! The list is the official client's, too, which adds a record for every `port-forward`, and one to port 22 for every
+//! `ssh-proxy`, `cp`, `kube-proxy` and `--ide`.
+
+use crate::{
+    error::{Error, Kind, Result},
+    labs::{
+        Labs,
+        wire::{Play, PortForward, SavedForward},
+    },
+    ui::out,
+};
+
+use super::{
+    Forward,
+    spec::{Bind, Listen, Place, Side, Spec},
+};
+
+/// Left behind by the official client's own connections; ssh needs no forward.
+const SSH: u16 = 22;
+
+/// What is saved of a forward.
+///
+/// # Errors
+/// [`Kind::Usage`] for one that the platform has no words for: UDP, and Unix sockets.
+pub fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
+    let Forward { side, spec, .. } = forward;
+    let (Listen::Port(bind, port), Place::Port(host, to), false) = (&spec.listen, &spec.to, spec.udp) else {
+        return Err(Error::new(Kind::Usage, format!("`{spec}` cannot be saved"))
+            .hint("the platform keeps TCP forwards from a port to a port; leave out --save"));
+    };
+    let bind = match (bind, side) {
+        (Bind::Loopback, _) | (Bind::Unnamed, Side::Local) => "127.0.0.1".to_owned(),
+        (Bind::All, _) | (Bind::Unnamed, Side::Remote) => "0.0.0.0".to_owned(),
+        (Bind::Host(host), _) => host.clone(),
+    };
+    let machine = machine.to_owned();
+    Ok(match side {
+        Side::Local => PortForward {
+            kind: "local".into(),
+            machine,
+            local_host: bind,
+            local_port: *port,
+            remote_host: host.clone(),
+            remote_port: *to,
+        },
+        Side::Remote => PortForward {
+            kind: "remote".into(),
+            machine,
+            remote_host: bind,
+            remote_port: *port,
+            local_host: host.clone(),
+            local_port: *to,
+        },
+    })
+}
+
+/// The forward that a record describes, as the official client reads it: whatever is not `remote` is local, and what a
+/// record leaves out is the first machine, this computer's loopback interface, all of the machine's addresses, a free
+/// port.
+///
+/// # Errors
+/// The reason why it describes none.
+pub fn forward(saved: &SavedForward) -> Result<Forward, String> {
+    let record = match saved {
+        SavedForward::Known(record) => record,
+        SavedForward::Odd(value) => return Err(format!("`{value}` cannot be read")),
+    };
+    let here = (&record.local_host, record.local_port);
+    let there = (&record.remote_host, record.remote_port);
+    let (side, listen, to) = match record.kind.as_str() {
+        "remote" => (Side::Remote, there, here),
+        _ => (Side::Local, here, there),
+    };
+    let bind = match (listen.0.as_str(), side) {
+        ("", _) | ("127.0.0.1" | "localhost", Side::Local) | ("0.0.0.0" | "*", Side::Remote) => Bind::Unnamed,
+        ("127.0.0.1" | "localhost", Side::Remote) => Bind::Loopback,
+        ("0.0.0.0" | "*", Side::Local) => Bind::All,
+        (host, _) => Bind::Host(host.to_owned()),
+    };
+    if to.1 == 0 {
+        return Err(format!("`{}` leads to no port", shown(record)));
+    }
+    let host = if to.0.is_empty() { "localhost" } else { to.0 };
+    let spec = Spec { listen: Listen::Port(bind, listen.1), to: Place::Port(host.to_owned(), to.1), udp: false };
+    // Goes through the same checks as one that was typed: it is the platform's word.
+    let spec = Spec::parse(side, &spec.to_string()).map_err(|e| e.message().to_owned())?;
+    Ok(Forward { side, spec, machine: Some(record.machine.clone()).filter(|name| !name.is_empty()) })
+}
+
+/// The saved forwards that `--restore` opens, each once, and a line for each that it cannot open.
+pub fn restorable(all: &[SavedForward]) -> (Vec<Forward>, Vec<String>) {
+    let (mut found, mut odd) = (Vec::new(), Vec::new());
+    for (index, saved) in all.iter().enumerate() {
+        match forward(saved) {
+            Ok(Forward { side: Side::Local, spec: Spec { to: Place::Port(_, SSH), .. }, .. }) => {
+                log::info!("saved forward {index} leads to port {SSH}");
+            }
+            Ok(forward) if found.contains(&forward) => {}
+            Ok(forward) => found.push(forward),
+            Err(why) => odd.push(format!("saved forward {index} is left out: {why}")),
+        }
+    }
+    (found, odd)
+}
+
+fn shown(record: &PortForward) -> String {
+    let PortForward { kind, machine, local_host, local_port, remote_host, remote_port } = record;
+    format!("{kind} {local_host}:{local_port} {remote_host}:{remote_port} on {machine}")
+}
+
+/// `--list`.
+///
+/// # Errors
+/// The platform's.
+pub async fn list(labs: &Labs, play: &Play, json: bool) -> Result<()> {
+    let all = labs.port_forwards(&play.id).await?;
+    if json {
+        return out::json(&all);
+    }
+    let rows = all.iter().enumerate().map(|(i, saved)| {
+        let (machine, spec) = match forward(saved) {
+            Ok(Forward { side, spec, machine }) => (machine.unwrap_or_default(), format!("{} {spec}", side.option())),
+            Err(why) => (String::new(), why),
+        };
+        vec![i.to_string(), machine, spec]
+    });
+    out::table(&["INDEX", "MACHINE", "FORWARD"], rows.collect())
+}
+
+/// Saves those that are not saved yet.
+///
+/// # Errors
+/// The platform's.
+pub async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<()> {
+    let is_in = |record: &PortForward, all: &[SavedForward]| all.contains(&SavedForward::Known(record.clone()));
+    let known = labs.port_forwards(&play.id).await?;
+    for record in records.iter().filter(|record| !is_in(record, &known)) {
+        match labs.save_port_forward(&play.id, record).await {
+            // The answer was lost: the list tells whether it is saved.
+            Err(error) if error.may_have_happened() => {
+                if !is_in(record, &labs.port_forwards(&play.id).await?) {
+                    return Err(error);
+                }
+            }
+            done => done?,
+        }
+    }
+    Ok(())
+}
+
+/// `--remove`: those of these indices, or all.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is none of an index; then none is removed.
+pub async fn remove(labs: &Labs, play: &Play, which: &[Which]) -> Result<()> {
+    let count = labs.port_forwards(&play.id).await?.len();
+    let mut indices: Vec<usize> = if which.contains(&Which::All) {
+        (0..count).collect()
+    } else {
+        which.iter().filter_map(|which| if let Which::Index(i) = which { Some(*i) } else { None }).collect()
+    };
+    if let Some(index) = indices.iter().find(|index| **index >= count) {
+        let message = format!("playground {} has no saved forward {index}", play.id);
+        return Err(Error::new(Kind::NotFound, message).hint("--list shows those it has"));
+    }
+    // From behind, since those behind a removed one move up.
+    indices.sort_unstable_by(|a, b| b.cmp(a));
+    indices.dedup();
+    for (done, index) in indices.iter().enumerate() {
+        match labs.forget_port_forward(&play.id, *index).await {
+            // The answer was lost: the length of the list tells whether it is gone.
+            Err(error) if error.may_have_happened() => {
+                if labs.port_forwards(&play.id).await?.len() + done >= count {
+                    return Err(error);
+                }
+            }
+            done => done?,
+        }
+    }
+    out::line(&format!("{} of {count} saved forwards are removed.", indices.len()))
+}
+
+/// Which saved forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// The one that `--list` shows under this number.
+    Index(usize),
+}
+
+impl std::str::FromStr for Which {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Which, String> {
+        match text {
+            "all" => Ok(Which::All),
+            _ => text.parse().map(Which::Index).map_err(|_| "write an index that --list shows, or all".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Side, forward, record, restorable};
+    use crate::{
+        commands::forward::{Forward, spec::Spec},
+        labs::wire::SavedForward,
+    };
+
+    #[test]
+    fn what_is_saved_is_restored() {
+        for (side, text) in [
+            (Side::Local, "8080:web:80"),
+            (Side::Local, "*:0:[::1]:80"),
+            (Side::Local, "8080"),
+            (Side::Remote, "[fe80::1]:8080:localhost:80"),
+            (Side::Remote, "8080:80"),
+            (Side::Remote, "localhost:8080:80"),
+        ] {
+            let given = Forward { side, spec: Spec::parse(side, text).unwrap(), machine: Some("m".into()) };
+            let saved = SavedForward::Known(record(&given, "m").unwrap());
+            assert_eq!(forward(&saved).unwrap(), given, "{saved:?}");
+        }
+        let socket = Forward { side: Side::Local, spec: "80:/run/x".parse().unwrap(), machine: None };
+        assert!(record(&socket, "m").unwrap_err().message().contains("cannot be saved"));
+    }
+
+    #[test]
+    fn records_of_the_official_client_are_read_as_it_reads_them() {
+        let all: Vec<SavedForward> = serde_json::from_str(
+            r#"[{"kind":"local","machine":"m","localHost":"127.0.0.1","localPort":40123,"remotePort":22},
+                {"kind":"","machine":"","remotePort":80}, {"kind":"","machine":"","remotePort":80},
+                {"kind":"remote","machine":"m","remotePort":8080,"localPort":80},
+                {"kind":"sideways","machine":"m","localPort":8081,"remoteHost":"web","remotePort":81},
+                {"kind":"local","localPort":1}, {"kind":"local","localPort":70000,"remotePort":80}, 7,
+                {"kind":"local","remoteHost":"a b","remotePort":80},
+                {"kind":"local","remotePort":2222,"new":{"field":1}}]"#,
+        )
+        .unwrap();
+        let (found, odd) = restorable(&all);
+        let shown: Vec<String> =
+            found.iter().map(|one| format!("{} {} {:?}", one.side.option(), one.spec, one.machine)).collect();
+        assert_eq!(
+            shown,
+            [
+                "-L 0:localhost:80 None",
+                "-R 8080:localhost:80 Some(\"m\")",
+                "-L 8081:web:81 Some(\"m\")",
+                "-L 0:localhost:2222 None"
+            ]
+        );
+        let indices: Vec<&str> = odd.iter().map(|line| line.split(' ').nth(2).unwrap()).collect();
+        assert_eq!(indices, ["5", "6", "7", "8"], "{odd:?}");
+    }
+}

@@ -1,0 +1,461 @@
+//! Forwards as `ssh -L` and `ssh -R` write them. Pure.
+//!
+//! | `-L` | listens here | leads, on the machine, to |
+//! | --- | --- | --- |
+//! | `[BIND:]PORT:HOST:HOSTPORT` | a port | a host and port |
+//! | `[BIND:]PORT:SOCKET` | a port | a Unix socket |
+//! | `SOCKET:HOST:HOSTPORT` | a Unix socket | a host and port |
+//! | `SOCKET:SOCKET` | a Unix socket | a Unix socket |
+//! | `[BIND:]PORT:HOSTPORT` | a port | a port of the machine itself |
+//! | `[HOST:]HOSTPORT` | a free port | a host and port, or one of the machine itself |
+//!
+//! The last two are the platform's own short forms, which its documentation uses; of three parts the second one, a number
+//! or not, tells which form it is. `-R` reads the same with the sides exchanged, but for the last form. An address in
+//! brackets may have colons (`[::1]:80:[fe80::1]:80`), `\` takes the meaning from the character behind it, and what has a
+//! `/` is the path of a socket. No `BIND` means the loopback interface here, and all of a machine's: its exposed ports are
+//! reached by its main interface. An empty one and `*` mean all. `/udp` after the last port forwards datagrams (`-L`
+//! only); `/tcp` may be said, too. Several stand in one argument with commas between them.
+
+use std::{fmt, str::FromStr};
+
+use crate::{
+    error::{Error, Kind, Result},
+    target::host_port,
+};
+
+/// One forward.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Spec {
+    /// Where the one side listens.
+    pub listen: Listen,
+    /// Where the other side leads to.
+    pub to: Place,
+    /// Datagrams instead of connections.
+    pub udp: bool,
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Listen {
+    /// A port; 0 means one that is free.
+    Port(Bind, u16),
+    /// A Unix socket.
+    Socket(String),
+}
+
+/// The side that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// This computer: `-L`.
+    Local,
+    /// The machine: `-R`.
+    Remote,
+}
+
+impl Side {
+    /// The option that says so.
+    pub fn option(self) -> &'static str {
+        match self {
+            Side::Local => "-L",
+            Side::Remote => "-R",
+        }
+    }
+}
+
+/// On which of a computer's addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Bind {
+    /// No address was named: the loopback interface of this computer, every one of a machine.
+    Unnamed,
+    /// The loopback interface.
+    Loopback,
+    /// All.
+    All,
+    /// This one.
+    Host(String),
+}
+
+/// Where to connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// A host and a port.
+    Port(String, u16),
+    /// A Unix socket.
+    Socket(String),
+}
+
+impl Spec {
+    /// Reads what `-L` or `-R` is given.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] with the reason.
+    pub fn parse(side: Side, text: &str) -> Result<Spec> {
+        let refuse = |why: &str| {
+            Error::new(Kind::Usage, format!("`{text}` is not a forward: {why}")).hint(
+                "write [BIND:]PORT:HOST:HOSTPORT; either side may be the path of a Unix socket, /udp may follow HOSTPORT",
+            )
+        };
+        let (rest, udp) = protocol(text);
+        let fields = fields(rest).map_err(refuse)?;
+        let port = |field: &Field| field.port().ok_or_else(|| refuse(&format!("`{}` is not a port", field.text)));
+        let target = |host: &Field, number: &Field| match (host.text.as_str(), port(number)?) {
+            ("", _) => Err(refuse("the host to connect to is missing")),
+            (_, 0) => Err(refuse("there is no port 0 to connect to")),
+            (host, _) if !is_host(host) => Err(refuse(&format!("`{host}` is not a host"))),
+            (host, number) => Ok(Place::Port(host.to_owned(), number)),
+        };
+        let bind = |field: &Field| match field.text.as_str() {
+            "" | "*" => Ok(Bind::All),
+            "localhost" => Ok(Bind::Loopback),
+            host if is_host(host) => Ok(Bind::Host(host.to_owned())),
+            host => Err(refuse(&format!("`{host}` is not an address"))),
+        };
+        let own = |number: &Field| target(&Field { text: SELF.into(), ..Field::default() }, number);
+        let (listen, to) = match fields.as_slice() {
+            [from, to] if from.is_path && to.is_path => (from.socket(), Place::Socket(to.text.clone())),
+            [from, to] if to.is_path => (Listen::Port(Bind::Unnamed, port(from)?), Place::Socket(to.text.clone())),
+            [from, to] if from.is_path => (from.socket(), own(to)?),
+            [from, host, number] if from.is_path => (from.socket(), target(host, number)?),
+            [on, from, to] if to.is_path => (Listen::Port(bind(on)?, port(from)?), Place::Socket(to.text.clone())),
+            [on, from, to] if from.is_number() => (Listen::Port(bind(on)?, port(from)?), own(to)?),
+            [from, host, number] => (Listen::Port(Bind::Unnamed, port(from)?), target(host, number)?),
+            [from, to] if from.is_number() => (Listen::Port(Bind::Unnamed, port(from)?), own(to)?),
+            [host, number] if side == Side::Local => (Listen::Port(Bind::Unnamed, 0), target(host, number)?),
+            [number] if side == Side::Local && number.is_number() => (Listen::Port(Bind::Unnamed, 0), own(number)?),
+            [on, from, host, number] if !fields.iter().any(|field| field.is_path) => {
+                (Listen::Port(bind(on)?, port(from)?), target(host, number)?)
+            }
+            [_] | [_, _] => return Err(refuse("the port that it leads to is missing")),
+            [..] => return Err(refuse("it has too many parts; write an IPv6 address in brackets")),
+        };
+        if udp && !matches!((&listen, &to), (Listen::Port(..), Place::Port(..))) {
+            return Err(refuse("datagrams go from a port to a port"));
+        }
+        Ok(Spec { listen, to, udp })
+    }
+
+    /// Reads one or several, with commas between them.
+    ///
+    /// # Errors
+    /// As [`Spec::parse`], of the first that is none.
+    pub fn parse_all(side: Side, text: &str) -> Result<Vec<Spec>> {
+        match Spec::parse(side, text) {
+            Ok(spec) => Ok(vec![spec]),
+            // The path of a socket may have a comma.
+            Err(_) if text.contains(',') => text.split(',').map(|part| Spec::parse(side, part.trim())).collect(),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl FromStr for Spec {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Spec> {
+        Spec::parse(Side::Local, text)
+    }
+}
+
+/// The side that does not listen, itself.
+const SELF: &str = "localhost";
+
+/// Takes `/udp` or `/tcp` off the port at the end.
+fn protocol(text: &str) -> (&str, bool) {
+    for (suffix, udp) in [("/udp", true), ("/tcp", false)] {
+        if let Some(rest) = text.strip_suffix(suffix)
+            && rest
+                .rsplit_once(':')
+                .map_or(is_number(rest), |(before, port)| is_number(port) && !before.ends_with('\\'))
+        {
+            return (rest, udp);
+        }
+    }
+    (text, false)
+}
+
+fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())
+}
+
+#[derive(Default)]
+struct Field {
+    text: String,
+    is_path: bool,
+    in_brackets: bool,
+}
+
+impl Field {
+    fn port(&self) -> Option<u16> {
+        if self.is_number() { self.text.parse().ok() } else { None }
+    }
+
+    fn is_number(&self) -> bool {
+        !self.in_brackets && is_number(&self.text)
+    }
+
+    fn socket(&self) -> Listen {
+        Listen::Socket(self.text.clone())
+    }
+}
+
+/// Whether `text` can be a host's name or address, with a zone.
+fn is_host(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'%'))
+}
+
+/// Splits at the colons, as OpenSSH does.
+fn fields(text: &str) -> Result<Vec<Field>, &'static str> {
+    if text.chars().any(char::is_control) {
+        return Err("it has a control character");
+    }
+    let mut all = Vec::new();
+    let mut rest = text;
+    loop {
+        let mut field = Field::default();
+        if let Some(inside) = rest.strip_prefix('[') {
+            let (address, behind) = inside.split_once(']').ok_or("a bracket is not closed")?;
+            if address.is_empty() || address.contains(['[', '/']) {
+                return Err("there is no address in the brackets");
+            }
+            field.text = address.to_owned();
+            field.in_brackets = true;
+            all.push(field);
+            match behind.strip_prefix(':') {
+                Some(more) => rest = more,
+                None if behind.is_empty() => return Ok(all),
+                None => return Err("a bracket is followed by something other than a colon"),
+            }
+            continue;
+        }
+        let mut chars = rest.char_indices();
+        let mut more = None;
+        while let Some((i, c)) = chars.next() {
+            match c {
+                ':' => {
+                    more = Some(&rest[i + 1..]);
+                    break;
+                }
+                '\\' => field.text.push(chars.next().ok_or("it ends with a backslash")?.1),
+                c => {
+                    field.is_path |= c == '/';
+                    field.text.push(c);
+                }
+            }
+        }
+        if !field.is_path && field.text.contains(char::is_whitespace) {
+            return Err("it has a space");
+        }
+        all.push(field);
+        match more {
+            Some(more) => rest = more,
+            None => return Ok(all),
+        }
+    }
+}
+
+/// The same, where a host of digits alone must not pass for a port.
+fn written(host: &str, port: u16) -> String {
+    if is_number(host) { format!("[{host}]:{port}") } else { host_port(host, port) }
+}
+
+/// A path so that it is one field: what means something to [`fields`] is escaped, and so is what would pass for a port
+/// with a [`protocol`], `10/tcp`.
+fn escaped(path: &str) -> String {
+    let path = path.replace('\\', "\\\\").replace(':', "\\:");
+    if path.starts_with(|c: char| c == '[' || c.is_ascii_digit()) { format!("\\{path}") } else { path }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Listen::Port(Bind::Unnamed, port) => write!(f, "{port}"),
+            Listen::Port(Bind::Loopback, port) => write!(f, "localhost:{port}"),
+            Listen::Port(Bind::All, port) => write!(f, "*:{port}"),
+            Listen::Port(Bind::Host(host), port) => f.write_str(&written(host, *port)),
+            Listen::Socket(path) => f.write_str(&escaped(path)),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Place::Port(host, port) => f.write_str(&written(host, *port)),
+            Place::Socket(path) => f.write_str(&escaped(path)),
+        }
+    }
+}
+
+impl fmt::Display for Spec {
+    /// As it could have been written.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}{}", self.listen, self.to, if self.udp { "/udp" } else { "" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Bind, Listen, Place, Side, Spec};
+
+    fn read(text: &str) -> Spec {
+        text.parse().unwrap_or_else(|e| panic!("{e}"))
+    }
+
+    fn port(bind: Bind, number: u16) -> Listen {
+        Listen::Port(bind, number)
+    }
+
+    fn host_named(address: &str) -> Bind {
+        Bind::Host(address.into())
+    }
+
+    #[test]
+    fn reads_all_forms_of_ssh() {
+        let web = Place::Port("web".into(), 80);
+        let socket = Place::Socket("/run/docker.sock".into());
+        let here = Listen::Socket("/tmp/s".into());
+        for (text, listen, to) in [
+            ("8080:web:80", port(Bind::Unnamed, 8080), &web),
+            ("127.0.0.1:8080:web:80", port(host_named("127.0.0.1"), 8080), &web),
+            ("localhost:8080:web:80", port(Bind::Loopback, 8080), &web),
+            ("*:8080:web:80", port(Bind::All, 8080), &web),
+            (":8080:web:80", port(Bind::All, 8080), &web),
+            ("[::1]:8080:[web]:80", port(host_named("::1"), 8080), &web),
+            ("8080:/run/docker.sock", port(Bind::Unnamed, 8080), &socket),
+            ("[::]:8080:/run/docker.sock", port(host_named("::"), 8080), &socket),
+            ("/tmp/s:web:80", here.clone(), &web),
+            ("/tmp/s:/run/docker.sock", here.clone(), &socket),
+            ("0:web:80", port(Bind::Unnamed, 0), &web),
+            ("8080:web:80/tcp", port(Bind::Unnamed, 8080), &web),
+        ] {
+            for side in [Side::Local, Side::Remote] {
+                assert_eq!(
+                    Spec::parse(side, text).unwrap(),
+                    Spec { listen: listen.clone(), to: to.clone(), udp: false }
+                );
+            }
+        }
+        assert_eq!(read("1:[fe80::1%eth0]:2").to, Place::Port("fe80::1%eth0".into(), 2));
+        assert_eq!(read(r"/a\:b:./c").listen, Listen::Socket("/a:b".into()));
+        assert!(read("5353:8.8.8.8:53/udp").udp && read("[::1]:53:[2001::1]:53/udp").udp);
+        assert_eq!(read("1:/run/udp").to, Place::Socket("/run/udp".into()));
+    }
+
+    /// Those of labctl's `port-forward --help` and the platform's documentation.
+    #[test]
+    fn reads_the_platforms_short_forms() {
+        let to = |host: &str, number| Place::Port(host.into(), number);
+        let any = || port(Bind::Unnamed, 0);
+        for (text, listen, to) in [
+            ("8080", any(), to("localhost", 8080)),
+            ("web:80", any(), to("web", 80)),
+            ("[::1]:80", any(), to("::1", 80)),
+            ("53/udp", any(), to("localhost", 53)),
+            ("8080:80", port(Bind::Unnamed, 8080), to("localhost", 80)),
+            ("5353:53/udp", port(Bind::Unnamed, 5353), to("localhost", 53)),
+            ("127.0.0.1:8080:80", port(host_named("127.0.0.1"), 8080), to("localhost", 80)),
+            ("[::1]:8080:80", port(host_named("::1"), 8080), to("localhost", 80)),
+            ("/tmp/s:80", Listen::Socket("/tmp/s".into()), to("localhost", 80)),
+        ] {
+            assert_eq!(read(text), Spec { listen, to, udp: text.ends_with("udp") }, "{text}");
+        }
+        let remote = |text| Spec::parse(Side::Remote, text);
+        for (text, listen, to) in [
+            ("8080:80", port(Bind::Unnamed, 8080), to("localhost", 80)),
+            ("8080:web:80", port(Bind::Unnamed, 8080), to("web", 80)),
+            ("10.0.0.2:8080:80", port(host_named("10.0.0.2"), 8080), to("localhost", 80)),
+            ("127.0.0.1:8080:web:80", port(host_named("127.0.0.1"), 8080), to("web", 80)),
+        ] {
+            assert_eq!(remote(text).unwrap(), Spec { listen, to, udp: false }, "{text}");
+        }
+        for text in ["8080", "web:80"] {
+            assert!(remote(text).unwrap_err().message().contains("the port that it leads to"), "{text}");
+        }
+    }
+
+    #[test]
+    fn several_stand_in_one_argument() {
+        let all = |text| Spec::parse_all(Side::Local, text).map(|all| all.len());
+        for (text, count) in [("8080", 1), ("8080,9090:90", 2), ("8080:80, web:80,1:a:2", 3), ("1:/run/a,2:/run/b", 2)]
+        {
+            assert_eq!(all(text).unwrap(), count, "{text}");
+        }
+        assert_eq!(all("8080:/run/a,b").unwrap(), 1);
+        assert!(all("8080,x").unwrap_err().message().contains("`x`"));
+        assert!(all("8080,").is_err());
+    }
+
+    /// Found by fuzzing.
+    #[test]
+    fn a_path_that_looks_like_a_port_with_a_protocol_stays_a_path() {
+        for text in [r"/:\10/tcp", r"1:\10/udp", r"\1/x:\[/y"] {
+            assert_eq!(read(&read(text).to_string()), read(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_with_the_reason() {
+        for (text, why) in [
+            ("", "missing"),
+            ("x", "missing"),
+            ("0", "no port 0"),
+            ("8080:web", "`web` is not a port"),
+            ("8080::80", "host to connect to"),
+            ("8080:web:0", "no port 0"),
+            ("8080:web:x", "`x` is not a port"),
+            ("x:web:80", "`x` is not a port"),
+            ("65536:web:80", "`65536` is not a port"),
+            ("+80:web:80", "`+80` is not a port"),
+            ("::1:8080:web:80", "too many"),
+            ("[::1:8080:web:80", "not closed"),
+            ("[::1]8080:web:80", "followed by"),
+            ("8080:w b:80", "space"),
+            ("8080:web:80\n", "control"),
+            ("8080:web:80\\", "backslash"),
+            ("/tmp/s:web:80/udp", "from a port to a port"),
+            ("a:1:b:/x", "too many"),
+        ] {
+            let error = text.parse::<Spec>().unwrap_err();
+            assert!(error.message().contains(why), "{text}: {error}");
+        }
+    }
+
+    fn host() -> impl Strategy<Value = String> {
+        prop_oneof!["[a-z0-9.-]{1,12}", "[0-9a-f:]{2,20}"]
+            .prop_filter("an address of its own", |host| host != "localhost" && host != "*")
+    }
+
+    fn path() -> impl Strategy<Value = String> {
+        r"/[a-z:\\ .]{0,10}[a-z]"
+    }
+
+    fn spec() -> impl Strategy<Value = Spec> {
+        let bind = prop_oneof![Just(Bind::Unnamed), Just(Bind::Loopback), Just(Bind::All), host().prop_map(Bind::Host)];
+        let listen = prop_oneof![
+            (bind, any::<u16>()).prop_map(|(bind, port)| Listen::Port(bind, port)),
+            path().prop_map(Listen::Socket)
+        ];
+        let to =
+            prop_oneof![(host(), 1..=u16::MAX).prop_map(|(h, p)| Place::Port(h, p)), path().prop_map(Place::Socket)];
+        (listen, to, any::<bool>()).prop_map(|(listen, to, udp)| {
+            let udp = udp && matches!((&listen, &to), (Listen::Port(..), Place::Port(..)));
+            Spec { listen, to, udp }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(spec in spec()) {
+            prop_assert_eq!(read(&spec.to_string()), spec);
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(text in r"[0-9a-c:/\\\[\]*. ]{0,24}|.*") {
+            if let Ok(spec) = text.parse::<Spec>() {
+                prop_assert_eq!(read(&spec.to_string()), spec);
+            }
+        }
+    }
+}

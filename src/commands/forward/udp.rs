@@ -1,0 +1,474 @@
+//! UDP forwards: `-L 5353:8.8.8.8:53/udp`.
+//!
+//! Datagrams keep their boundaries: each is one frame on an SSH connection to a small relay on the machine, which has a
+//! socket for each peer, so that answers find the right one. The relay is a script for python3 or perl, whichever is
+//! there; it comes on the command line, leaves no file, and ends with the connection.
+//!
+//! Nothing is kept for later: a datagram that finds no room in the queue is dropped, as on any network, and so are those
+//! that come while the machine is away. What waits behind others waits for TCP's sake alone.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use russh::{Channel, ChannelMsg, client::Msg};
+use socket2::{Socket, Type};
+use tokio::{
+    net::UdpSocket,
+    sync::mpsc,
+    time::{Instant, interval, timeout},
+};
+
+use crate::{
+    error::{Error, Kind, Result, printable},
+    ssh::client::SshClient,
+};
+
+use super::{
+    board::{Board, Connection, Row},
+    local::bind_port,
+    spec::Bind,
+    way::{Pauses, Way},
+};
+
+/// How long a peer that neither sends nor receives is remembered: as long as Linux's connection tracking remembers a
+/// UDP exchange that has gone both ways.
+pub const IDLE: Duration = Duration::from_secs(120);
+/// Peers at a time: each is a socket on the machine, where a process may have 1024 files open. The one that has been
+/// idle for longest goes for another.
+const MAX_PEERS: usize = 512;
+/// Datagrams that wait for the connection.
+const QUEUE: usize = 1024;
+/// Frames that are sent as one message of SSH.
+const BATCH: usize = 32 * 1024;
+/// Length and peer.
+const HEADER: usize = 6;
+/// Larger than any datagram of UDP (65,507 bytes of payload over IPv4), and so free to mean something else.
+const FORGET: u16 = u16::MAX;
+/// For the relay to start: an interpreter, and perhaps a look-up of the host.
+const START: Duration = Duration::from_secs(20);
+/// What is kept of its words when it does not start.
+const WORDS: usize = 4 * 1024;
+/// For bursts: the system's own choice holds a few large datagrams.
+const BUFFER: usize = 1 << 20;
+
+const PYTHON: &str = include_str!("relay.py");
+const PERL: &str = include_str!("relay.pl");
+
+/// Listens on `port`.
+///
+/// # Errors
+/// As [`super::local::Listeners::bind`].
+pub async fn bind(bind: &Bind, port: u16) -> Result<Vec<UdpSocket>> {
+    let open = |socket: Socket| -> io::Result<(UdpSocket, SocketAddr)> {
+        // What the system allows will do.
+        let _ = socket.set_recv_buffer_size(BUFFER);
+        let _ = socket.set_send_buffer_size(BUFFER);
+        let socket = UdpSocket::from_std(socket.into())?;
+        let address = socket.local_addr()?;
+        Ok((socket, address))
+    };
+    bind_port(bind, port, Type::DGRAM, open).await
+}
+
+/// The relay on the machine.
+pub struct Relay {
+    ssh: SshClient,
+    channel: Channel<Msg>,
+    /// What came behind the relay's first frame.
+    early: Vec<u8>,
+}
+
+impl Relay {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// [`Kind::Program`] when the machine has neither python3 nor perl, or the relay fails; as [`Way::ssh`].
+    pub async fn start(way: &Way, host: &str, port: u16) -> Result<Relay> {
+        let ssh = way.ssh().await?;
+        let mut channel = ssh.exec(&command(host, port)).await?;
+        let failed = |why: String| Err(Error::new(Kind::Program, format!("machine {}: {why}", way.machine())));
+        let (mut early, mut complaint, mut status) = (Vec::new(), Vec::new(), None);
+        let started = async {
+            while let Some(message) = channel.wait().await {
+                match message {
+                    ChannelMsg::Data { data } => early.extend_from_slice(&data),
+                    // The rest is let go: a machine may say anything, and without end.
+                    ChannelMsg::ExtendedData { data, .. } => {
+                        complaint.extend(data.iter().take(WORDS.saturating_sub(complaint.len())));
+                    }
+                    ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
+                    _ => {}
+                }
+                if early.len() >= HEADER {
+                    return true;
+                }
+            }
+            false
+        };
+        match timeout(START, started).await {
+            Ok(true) if early.starts_with(&[0; HEADER]) => {
+                early.drain(..HEADER);
+                Ok(Relay { ssh, channel, early })
+            }
+            Ok(true) => failed("something else than the UDP relay answers; does its shell print something?".into()),
+            Ok(false) if status == Some(MISSING) => {
+                let error = Error::new(
+                    Kind::Program,
+                    format!("UDP forwards need python3 or perl on machine {}, and it has neither", way.machine()),
+                );
+                Err(error.hint("install one of them there"))
+            }
+            Ok(false) => failed(format!("the UDP relay ended: {}", printable(&String::from_utf8_lossy(&complaint)))),
+            Err(_elapsed) => failed(format!("the UDP relay did not start within {} s", START.as_secs()))
+                .map_err(|error| error.hint("see that its shell's start files end, ask nothing and print nothing")),
+        }
+    }
+}
+
+/// The exit status that says that there is no interpreter.
+const MISSING: u32 = 127;
+
+/// The command that starts the relay. The user's shell may be any: what it sees in the quotes means the same to all.
+fn command(host: &str, port: u16) -> String {
+    let (python, perl, host) = (hex(PYTHON), hex(PERL), hex(host));
+    format!(
+        "/bin/sh -c \"command -v python3 >/dev/null && \
+         exec python3 -c 'import sys;exec(bytes.fromhex(sys.argv[1]))' {python} {host} {port}; \
+         command -v perl >/dev/null && exec perl -e 'eval pack(q(H*),shift)' {perl} {host} {port}; exit {MISSING}\""
+    )
+}
+
+fn hex(text: &str) -> String {
+    text.bytes().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn frame(peer: u32, data: &[u8], into: &mut Vec<u8>) {
+    // A datagram has at most 65,507 bytes.
+    let Some(length) = u16::try_from(data.len()).ok().filter(|length| *length != FORGET) else { return };
+    into.extend_from_slice(&length.to_be_bytes());
+    into.extend_from_slice(&peer.to_be_bytes());
+    into.extend_from_slice(data);
+}
+
+/// Takes the next whole frame off `bytes`, from `at` on.
+fn next_frame<'a>(bytes: &'a [u8], at: &mut usize) -> Option<(u32, &'a [u8])> {
+    let (length, rest) = bytes.get(*at..)?.split_first_chunk::<2>()?;
+    let (peer, rest) = rest.split_first_chunk::<4>()?;
+    let data = rest.get(..usize::from(u16::from_be_bytes(*length)))?;
+    *at += HEADER + data.len();
+    Some((u32::from_be_bytes(*peer), data))
+}
+
+/// One UDP forward.
+pub struct Udp {
+    /// The way to the machine.
+    pub way: Arc<Way>,
+    /// Where the datagrams go, as the machine sees it.
+    pub to: (String, u16),
+    /// How long an idle peer is remembered.
+    pub idle: Duration,
+    /// Where it is shown.
+    pub board: Arc<Board>,
+    /// Its line there.
+    pub row: Arc<Row>,
+}
+
+/// Who sends us datagrams.
+#[derive(Default)]
+struct Peers {
+    by_address: HashMap<(usize, SocketAddr), u32>,
+    by_number: HashMap<u32, Peer>,
+    last: u32,
+    /// Those that the relay is still to forget.
+    forgotten: Vec<u32>,
+}
+
+struct Peer {
+    /// Which of our sockets it talks to.
+    socket: usize,
+    address: SocketAddr,
+    active: Instant,
+    connection: Connection,
+}
+
+impl Peers {
+    /// The peer's number. The one that has been silent for longest makes room for it.
+    fn number(&mut self, key: (usize, SocketAddr), open: impl FnOnce() -> Connection) -> u32 {
+        if let Some(number) = self.by_address.get(&key) {
+            return *number;
+        }
+        if self.by_number.len() >= MAX_PEERS
+            && let Some(oldest) = self.by_number.iter().min_by_key(|(_, peer)| peer.active).map(|(number, _)| *number)
+        {
+            self.forget(oldest);
+        }
+        // 0 is the relay itself. Numbers come around after four thousand million peers.
+        self.last = self.last.checked_add(1).unwrap_or(1);
+        self.by_address.insert(key, self.last);
+        let peer = Peer { socket: key.0, address: key.1, active: Instant::now(), connection: open() };
+        self.by_number.insert(self.last, peer);
+        self.last
+    }
+
+    fn forget(&mut self, number: u32) {
+        if let Some(peer) = self.by_number.remove(&number) {
+            self.by_address.remove(&(peer.socket, peer.address));
+            self.forgotten.push(number);
+        }
+    }
+
+    fn idle_for(&self, idle: Duration) -> Vec<u32> {
+        self.by_number.iter().filter(|(_, peer)| peer.active.elapsed() > idle).map(|(number, _)| *number).collect()
+    }
+}
+
+impl Udp {
+    /// Passes datagrams on until the playground is gone for good, by a new relay after the machine was away.
+    ///
+    /// # Errors
+    /// When it is gone.
+    pub async fn serve(self, sockets: Vec<UdpSocket>, relay: Relay) -> Result<()> {
+        let peers = Mutex::new(Peers::default());
+        let (queue, mut queued) = mpsc::channel::<Vec<u8>>(QUEUE);
+        let listen = async {
+            let all = sockets.iter().enumerate().map(|(i, socket)| Box::pin(self.listen(i, socket, &peers, &queue)));
+            futures_util::future::join_all(all).await;
+        };
+        let pass = async {
+            let (mut relay, mut pauses) = (relay, Pauses::default());
+            loop {
+                let since = Instant::now();
+                self.pass(relay, &sockets, &peers, &mut queued).await;
+                *peers.lock().unwrap_or_else(PoisonError::into_inner) = Peers::default();
+                let (host, port) = &self.to;
+                let what = format!("the UDP relay on machine {} has ended", self.way.machine());
+                self.board.problem(&format!("{what}: it is started again"));
+                pauses.after(since).await;
+                relay = self.way.insist(&what, || Relay::start(&self.way, host, *port)).await?;
+                // What came meanwhile is too old to be of use.
+                while queued.try_recv().is_ok() {
+                    self.row.dropped();
+                }
+            }
+        };
+        tokio::select! {
+            ended = pass => ended,
+            () = listen => Err(Error::new(Kind::Internal, "a UDP forward broke")),
+        }
+    }
+
+    /// Takes datagrams in. Only ever adds to the queue, and so never waits for the machine.
+    async fn listen(&self, i: usize, socket: &UdpSocket, peers: &Mutex<Peers>, queue: &mpsc::Sender<Vec<u8>>) {
+        let mut buffer = vec![0; 1 << 16];
+        let mut tick = interval((self.idle / 4).max(Duration::from_millis(10)));
+        loop {
+            let received = tokio::select! {
+                received = socket.recv_from(&mut buffer) => received,
+                _ = tick.tick() => {
+                    let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+                    for number in peers.idle_for(self.idle) {
+                        peers.forget(number);
+                    }
+                    if !peers.forgotten.is_empty() {
+                        // The relay is told behind what is queued; where there is no room, something is.
+                        let _ = queue.try_send(Vec::new());
+                    }
+                    continue;
+                }
+            };
+            // An error here is an earlier answer that could not be delivered: the peer has gone.
+            let Ok((n, address)) = received else { continue };
+            let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+            let open = || self.board.open(&self.row, &super::local::shown(address));
+            let number = peers.number((i, address), open);
+            let mut framed = Vec::with_capacity(HEADER + n);
+            frame(number, &buffer[..n], &mut framed);
+            match queue.try_send(framed) {
+                Ok(()) => {
+                    if let Some(peer) = peers.by_number.get_mut(&number) {
+                        peer.active = Instant::now();
+                        peer.connection.sent(n);
+                    }
+                }
+                Err(_) => self.row.dropped(),
+            }
+        }
+    }
+
+    /// Passes frames between the queue and the relay until that ends.
+    async fn pass(
+        &self,
+        relay: Relay,
+        sockets: &[UdpSocket],
+        peers: &Mutex<Peers>,
+        queued: &mut mpsc::Receiver<Vec<u8>>,
+    ) {
+        let Relay { ssh, channel, early } = relay;
+        let (mut from, to) = channel.split();
+        let up = async {
+            while let Some(mut batch) = queued.recv().await {
+                while batch.len() < BATCH
+                    && let Ok(more) = queued.try_recv()
+                {
+                    batch.extend_from_slice(&more);
+                }
+                // Behind the last datagram, which would make the peer known again.
+                if queued.is_empty() {
+                    let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+                    batch.extend(std::mem::take(&mut peers.forgotten).into_iter().flat_map(forget));
+                }
+                if to.data_bytes(batch).await.is_err() {
+                    return;
+                }
+            }
+        };
+        let down = async {
+            let mut left = early;
+            while let Some(message) = from.wait().await {
+                match message {
+                    ChannelMsg::Data { data } => left.extend_from_slice(&data),
+                    ChannelMsg::ExtendedData { data, .. } => {
+                        log::warn!("the UDP relay says: {}", printable(&String::from_utf8_lossy(&data)));
+                    }
+                    _ => {}
+                }
+                let mut at = 0;
+                while let Some((number, data)) = next_frame(&left, &mut at) {
+                    let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+                    let Some(peer) = peers.by_number.get_mut(&number) else { continue };
+                    peer.active = Instant::now();
+                    // A socket that has no room loses it, as on any network; waiting would hold the others up.
+                    match sockets[peer.socket].try_send_to(data, peer.address) {
+                        Ok(n) => peer.connection.received(n),
+                        Err(_) => self.row.dropped(),
+                    }
+                }
+                left.drain(..at);
+            }
+        };
+        tokio::select! {
+            () = up => {}
+            () = down => {}
+        }
+        ssh.close().await;
+    }
+}
+
+fn forget(number: u32) -> impl Iterator<Item = u8> {
+    FORGET.to_be_bytes().into_iter().chain(number.to_be_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{command, frame, next_frame};
+
+    #[test]
+    fn the_command_is_one_that_every_shell_reads_alike() {
+        let command = command("10.0.0.1", 53);
+        assert!(!command.contains(['$', '`', '!', '\\', '\n', '%', '{', '#']), "{command}");
+        assert_eq!(command.matches('"').count(), 2);
+        // Linux takes 128 KiB as one argument.
+        assert!(command.len() < 32 * 1024);
+    }
+
+    /// The command in one of the shells that users have, where only `programs` are found.
+    #[cfg(unix)]
+    fn run(shell: &str, programs: &[&str], port: u16) -> (tempfile::TempDir, std::process::Child) {
+        use std::process::{Command, Stdio};
+        let bin = tempfile::tempdir().unwrap();
+        for program in programs {
+            // The system's, since a version manager's may be a script that needs more.
+            let found = which::which_in(program, Some("/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"), "/").unwrap();
+            std::os::unix::fs::symlink(found, bin.path().join(program)).unwrap();
+        }
+        let shell = which::which(shell).unwrap_or_else(|_| panic!("{shell} is missing: scripts/test installs it"));
+        let child = Command::new(shell)
+            .arg("-c")
+            .arg(command("localhost", port))
+            .env_clear()
+            .env("PATH", bin.path())
+            .env("HOME", bin.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        (bin, child)
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn either_interpreter_will_do_in_any_shell_and_ends_with_its_input() {
+        use std::io::{Read, Write};
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+        let port = server.local_addr().unwrap().port();
+        for (shell, interpreter) in
+            [("sh", "python3"), ("sh", "perl"), ("fish", "perl"), ("tcsh", "perl"), ("zsh", "python3")]
+        {
+            let (_bin, mut child) = run(shell, &[interpreter], port);
+            let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+            let mut first = [1; super::HEADER];
+            stdout.read_exact(&mut first).unwrap();
+            assert_eq!(first, [0; super::HEADER]);
+            let mut buffer = vec![0; 70_000];
+            let mut sources = Vec::new();
+            for (peer, size) in [(7, 3), (9, 0), (7, 61_440), (u32::MAX, 65_507)] {
+                let data: Vec<u8> = (0..size).map(|i: usize| (i % 251) as u8).collect();
+                let mut framed = Vec::new();
+                frame(peer, &data, &mut framed);
+                stdin.write_all(&framed).unwrap();
+                stdin.flush().unwrap();
+                let (n, from) = server.recv_from(&mut buffer).unwrap();
+                assert!(buffer[..n] == data, "{shell} {interpreter}: {n} of {size}");
+                server.send_to(&data, from).unwrap();
+                let mut back = vec![0; framed.len()];
+                stdout.read_exact(&mut back).unwrap();
+                assert!(back == framed);
+                sources.push(from);
+            }
+            assert!(sources[0] == sources[2] && sources[0] != sources[1]);
+            stdin.write_all(&super::forget(7).collect::<Vec<_>>()).unwrap();
+            let mut framed = Vec::new();
+            frame(7, b"new", &mut framed);
+            stdin.write_all(&framed).unwrap();
+            assert_ne!(server.recv_from(&mut buffer).unwrap().1, sources[0], "it was forgotten");
+            drop(stdin);
+            assert!(child.wait().unwrap().success(), "{shell} {interpreter}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn that_there_is_no_interpreter_is_told_from_other_failures() {
+        let (_bin, mut child) = run("sh", &[], 1);
+        assert_eq!(child.wait().unwrap().code(), Some(super::MISSING.cast_signed()));
+    }
+
+    proptest! {
+        #[test]
+        fn frames_survive_any_cut(datagrams in prop::collection::vec((any::<u32>(), prop::collection::vec(any::<u8>(), 0..300)), 0..20), cut in 1usize..700) {
+            let mut bytes = Vec::new();
+            for (peer, data) in &datagrams {
+                frame(*peer, data, &mut bytes);
+            }
+            let (mut left, mut back) = (Vec::new(), Vec::new());
+            for piece in bytes.chunks(cut) {
+                left.extend_from_slice(piece);
+                let mut at = 0;
+                while let Some((peer, data)) = next_frame(&left, &mut at) {
+                    back.push((peer, data.to_vec()));
+                }
+                left.drain(..at);
+            }
+            prop_assert!(left.is_empty());
+            prop_assert_eq!(back, datagrams);
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! `kube`: the playground's Kubernetes API for the kubectl of this computer.
+//!
+//! The kubeconfig on the machine is copied into a file of ours, which only its owner can read, with the server replaced
+//! by a forward. The certificate is still checked, against the name that it was made for. The file is there as long as
+//! the command runs.
+//!
+//! With `--json` there is one object on a line of standard output when all is ready: `event` (`ready`), `kubeconfig` (our
+//! file), `context` (the one that was merged, or null), `merged` (the file it is in, or null) and `servers` (`address`
+//! here, `to` there), among the events of [`crate::commands::forward::board`].
+
+pub mod config;
+pub mod merge;
+pub mod user;
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::{
+    app::App,
+    cli::Kube,
+    commands::forward::{
+        self,
+        board::{Board, View, What},
+        local::{Listeners, Local},
+        spec::{Bind, Listen, Place},
+        way::{Opens, Way},
+    },
+    error::{Error, Kind, Result, printable},
+    files::{self, Lock},
+    labs::{Labs, find, wire::Play},
+    os::{self, Signals, ended_by_signal},
+    platform::is_id,
+    settings::Folders,
+    target::{Playground, Target, host_port},
+    ui::{notice, out},
+};
+
+use config::Server;
+
+/// The machine of a Kubernetes playground that has the kubeconfig.
+const CONTROL_PLANE: &str = "cplane-01";
+/// A kubeconfig has a few KiB.
+const MAX_KUBECONFIG: usize = 4 * 1024 * 1024;
+
+/// Runs until a signal or the command ends it. Gives the exit code: the command's, or 128 and the signal's number.
+///
+/// # Errors
+/// When there is no kubeconfig or it cannot be used, or the playground is gone for good.
+pub async fn run(app: &App, request: &Kube) -> Result<u8> {
+    if request.remove {
+        return tokio::select! {
+            removed = remove(app, request) => removed.map(|()| 0),
+            signal = ended_by_signal() => Ok(128 + signal),
+        };
+    }
+    let quiet = if request.command.is_empty() { View::new(request.json) } else { View::Quiet };
+    let board = Board::new(quiet);
+    let ended = tokio::select! {
+        ended = serve(app, request, &board) => ended,
+        never = board.show() => match never {},
+    };
+    board.end();
+    ended
+}
+
+async fn remove(app: &App, request: &Kube) -> Result<()> {
+    let argument = &request.playground;
+    // Neither a login nor the playground itself is needed where its id is known.
+    let id = match Target::parse(argument) {
+        _ if is_id(argument) => argument.clone(),
+        Ok(Target { playground: Playground::Id(id), .. }) => id,
+        Ok(_) | Err(_) => {
+            let labs = app.labs().await?;
+            forward::find_play(&labs, argument, request.machine.as_deref()).await?.0.id
+        }
+    };
+    let name = Target::of_play(&id, None).to_string();
+    out::line(&match user::take_away(&app.folders, &name).await? {
+        Some(path) => format!("The context {name} is no longer in {}.", path.display()),
+        None => format!("There is no context {name} to take away."),
+    })
+}
+
+async fn serve(app: &App, request: &Kube, board: &Arc<Board>) -> Result<u8> {
+    let mut signals = Signals::listen();
+    let mut ready = tokio::select! {
+        ready = Ready::make(app, request, board) => ready?,
+        signal = signals.next() => return Ok(128 + signal),
+    };
+    let Some((program, arguments)) = request.command.split_first() else {
+        ready.announce(request, board)?;
+        return tokio::select! {
+            broken = ready.broken() => Err(broken),
+            () = board.unread() => Ok(0),
+            signal = signals.next() => Ok(128 + signal),
+        };
+    };
+    let shown = printable(&Path::new(program).display().to_string());
+    let mut command = tokio::process::Command::new(program);
+    command.args(arguments).env("KUBECONFIG", &ready.own.path).kill_on_drop(true);
+    let mut child = command.spawn().map_err(|e| {
+        Error::new(Kind::Program, format!("cannot start {shown}: {e}")).hint("is it installed, and in PATH?")
+    })?;
+    loop {
+        tokio::select! {
+            status = child.wait() => {
+                let status = status.map_err(|e| Error::new(Kind::Internal, format!("cannot wait for {shown}: {e}")))?;
+                return Ok(os::exit_code(status));
+            }
+            // What the keyboard sends is for the command, and what asks us to end is passed on to it.
+            signal = signals.next() => os::pass_on(signal, &child),
+            // It is the command's to end; what it is told is that nobody listens any more.
+            broken = ready.broken() => board.problem(broken.message()),
+        }
+    }
+}
+
+/// All that a kubectl needs. It goes with this.
+struct Ready<'a> {
+    ports: BTreeMap<(String, u16), u16>,
+    tasks: JoinSet<Result<()>>,
+    merged: Option<Merged<'a>>,
+    own: Own,
+}
+
+impl Ready<'_> {
+    async fn make<'a>(app: &'a App, request: &Kube, board: &Arc<Board>) -> Result<Ready<'a>> {
+        let labs = app.labs().await?;
+        let (play, machine) = forward::find_play(&labs, &request.playground, request.machine.as_deref()).await?;
+        let name = Target::of_play(&play.id, None).to_string();
+        let claim = request.merge.then(|| user::claim(&app.folders, &name)).transpose()?;
+        os::raise_open_files();
+        let (way, text) = prepare(app, &labs, &play, machine.as_deref(), board).await?;
+        config::check(&text, &play.id)?;
+        let mut tasks = JoinSet::new();
+        let ports = listen(&mut tasks, &way, &config::servers(&text)?, board).await?;
+        let port = |server: &Server| ports.get(&(server.host.clone(), server.port)).copied().unwrap_or(0);
+        let text = config::redirect(&text, port)?;
+        let own = Own::write(&app.folders, &play.id, &text)?;
+        let merged = match claim {
+            Some(claim) => Some(Merged::add(&app.folders, name, claim, &config::current(&text)?).await?),
+            None => None,
+        };
+        Ok(Ready { ports, tasks, merged, own })
+    }
+
+    fn announce(&self, request: &Kube, board: &Board) -> Result<()> {
+        let file = self.merged.as_ref().map(|merged| &merged.path);
+        board.ready_with(&json!({
+            "event": "ready", "kubeconfig": self.own.path, "context": self.merged.as_ref().map(|merged| &merged.name),
+            "merged": file,
+            "servers": self.ports.iter().map(|((host, port), here)| json!({
+                "address": host_port("127.0.0.1", *here), "to": host_port(host, *port),
+            })).collect::<Vec<_>>(),
+        }));
+        if request.json {
+            return Ok(());
+        }
+        let line = match &self.merged {
+            Some(merged) => format!("kubectl --context {} get nodes", merged.name),
+            None => format!("export KUBECONFIG={}", self.own.path.display()),
+        };
+        board.above(|| out::line(&line))
+    }
+
+    /// Waits until a forward has ended, which none does without a reason. Each is told once.
+    async fn broken(&mut self) -> Error {
+        while let Some(ended) = self.tasks.join_next().await {
+            match ended {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => return error,
+                Err(e) => return Error::new(Kind::Internal, format!("a forward broke: {e}")),
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// Forgets a playground that is gone: what killed runs have left of it. One that still runs clears up after itself.
+pub async fn forget(folders: &Folders, play: &str) {
+    let name = Target::of_play(play, None).to_string();
+    if let Err(error) = user::forget(folders, &name).await {
+        notice::line(&format!("labctl-ssh-proxy: the context {name} is still there: {}", error.message()));
+    }
+    Own::sweep(&folders.root.join("kube"), Some(play));
+}
+
+/// Wakes the playground and reads the kubeconfig.
+async fn prepare(
+    app: &App,
+    labs: &Labs,
+    play: &Play,
+    machine: Option<&str>,
+    board: &Arc<Board>,
+) -> Result<(Arc<Way>, String)> {
+    let usual = play.machines.iter().any(|machine| machine.name == CONTROL_PLANE).then_some(CONTROL_PLANE);
+    let machine = find::machine(play, machine.or(usual))?;
+    let user = machine.default_user();
+    let way = Arc::new(Way::new(app, labs, play, machine, user, board)?);
+    app.memory().deliberate(&play.id)?;
+    forward::begin(app, &way, Opens::Ssh, board).await?;
+    if let Some(text) = read(&way).await? {
+        return Ok((way, text));
+    }
+    if user != "root" {
+        let root = Arc::new(Way::new(app, labs, play, machine, "root", board)?);
+        forward::begin(app, &root, Opens::Ssh, board).await?;
+        if let Some(text) = read(&root).await? {
+            return Ok((way, text));
+        }
+    }
+    let message = format!("machine {} of playground {} has no ~/.kube/config", machine.name, play.id);
+    if let Ok(now) = labs.play(&play.id).await
+        && let Some((done, all)) = now.init_progress().filter(|(done, all)| done < all)
+    {
+        return Err(Error::new(Kind::NotYet, format!("{message} yet: {done} of {all} init tasks are done"))
+            .hint(format!("`labctl-ssh-proxy wait {} --init` waits for them", play.id)));
+    }
+    Err(Error::new(Kind::NotFound, message)
+        .hint("is it a Kubernetes playground, and is its cluster ready? -m names another machine"))
+}
+
+/// The kubeconfig of the way's user; `None` when there is none.
+async fn read(way: &Way) -> Result<Option<String>> {
+    let ssh = way.ssh().await?;
+    let output = ssh.output("cat ~/.kube/config", MAX_KUBECONFIG).await?;
+    ssh.close().await;
+    if output.status != Some(0) {
+        log::info!("no kubeconfig: {}", output.complaint());
+        return Ok(None);
+    }
+    let text = String::from_utf8(output.stdout)
+        .map_err(|_| Error::new(Kind::Answer, format!("the kubeconfig of machine {} is not text", way.machine())))?;
+    Ok(Some(text).filter(|text| !text.trim().is_empty()))
+}
+
+/// A forward to each server; gives the ports.
+async fn listen(
+    tasks: &mut JoinSet<Result<()>>,
+    way: &Arc<Way>,
+    servers: &[Server],
+    board: &Arc<Board>,
+) -> Result<BTreeMap<(String, u16), u16>> {
+    let mut ports = BTreeMap::new();
+    for Server { host, port } in servers {
+        if ports.contains_key(&(host.clone(), *port)) {
+            continue;
+        }
+        let listeners = Listeners::bind(&Listen::Port(Bind::Host("127.0.0.1".into()), 0)).await?;
+        let to = Place::Port(host.clone(), *port);
+        let what = What {
+            kind: "local",
+            protocol: "tcp",
+            machine: way.machine().to_owned(),
+            address: listeners.address(),
+            to: to.to_string(),
+        };
+        ports.insert((host.clone(), *port), listeners.port());
+        let row = board.listening(what);
+        let local = Local { way: Arc::clone(way), to, over_ssh: false, board: Arc::clone(board), row };
+        tasks.spawn(local.serve(listeners));
+    }
+    Ok(ports)
+}
+
+/// Our copy of the kubeconfig. It goes with this.
+struct Own {
+    path: PathBuf,
+    /// Held as long as the file is there: one without it was left by a run that was killed.
+    _lock: Lock,
+}
+
+impl Own {
+    fn write(folders: &Folders, play: &str, text: &str) -> Result<Own> {
+        let folder = folders.root.join("kube");
+        Own::sweep(&folder, None);
+        // Runs of one playground at the same time have a file each.
+        let mut n = 1;
+        let (path, lock) = loop {
+            let name = if n == 1 { format!("{play}.yaml") } else { format!("{play}-{n}.yaml") };
+            let path = folder.join(name);
+            if let Some(lock) = Lock::try_acquire(&path)? {
+                break (path, lock);
+            }
+            n += 1;
+        };
+        files::write_private(&path, text.as_bytes())?;
+        Ok(Own { path, _lock: lock })
+    }
+
+    /// Takes away what killed runs left: it leads nowhere, and has the cluster's keys in it. Of a playground that is gone
+    /// the locks go, too.
+    fn sweep(folder: &Path, gone: Option<&str>) {
+        let Ok(entries) = std::fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(name) = name.strip_suffix(".lock").filter(|_| gone.is_some()).or(Some(&name)) else { continue };
+            if !name.ends_with(".yaml") || gone.is_some_and(|play| !name.starts_with(play)) {
+                continue;
+            }
+            let path = folder.join(name);
+            let Ok(Some(_lock)) = Lock::try_acquire(&path) else { continue };
+            let _ = std::fs::remove_file(&path);
+            if gone.is_some() {
+                let _ = std::fs::remove_file(folder.join(format!("{name}.lock")));
+            }
+        }
+    }
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // It leads nowhere from now on, and the next run takes it away.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Our context in the user's kubeconfig. It goes with this.
+struct Merged<'a> {
+    folders: &'a Folders,
+    name: String,
+    path: PathBuf,
+    _claim: Lock,
+}
+
+impl<'a> Merged<'a> {
+    async fn add(folders: &'a Folders, name: String, claim: Lock, current: &config::Current) -> Result<Merged<'a>> {
+        let path = user::add(folders, &name, current).await?;
+        Ok(Merged { folders, name, path, _claim: claim })
+    }
+}
+
+impl Drop for Merged<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = user::remove(self.folders, &self.name) {
+            notice::line(&format!("labctl-ssh-proxy: the context {} is still there: {}", self.name, error.message()));
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! `man`: the manual page, made of what the command line says of itself.
+
+use std::io::Write;
+
+use clap::CommandFactory;
+use clap_mangen::Man;
+
+use crate::{
+    cli::Cli,
+    error::{Error, Kind, Result},
+    settings::{HOME_VARIABLE, LOCAL_VARIABLE, SETTINGS_VARIABLE},
+    ui::out,
+};
+
+/// Prints the page: `labctl-ssh-proxy man | man -l -` shows it.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub fn man() -> Result<()> {
+    let page = page().map_err(|e| Error::new(Kind::Internal, format!("cannot make the manual page: {e}")))?;
+    out::write(&String::from_utf8_lossy(&page))
+}
+
+fn page() -> std::io::Result<Vec<u8>> {
+    let mut command = Cli::command();
+    command.build();
+    let mut page = Vec::new();
+    let man = Man::new(command.clone());
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        section(&mut page, sub)?;
+    }
+    writeln!(page, ".SH FILES")?;
+    for (name, what) in [
+        ("~/.iximiuz/labctl-ssh-proxy", "everything that this program writes"),
+        ("~/.iximiuz/labctl/config.yaml", "the login, shared with labctl"),
+        ("~/.ssh/config", "gets one line, by config-ssh"),
+    ] {
+        writeln!(page, ".TP\n\\fI{}\\fR\n{what}", roff(name))?;
+    }
+    writeln!(page, ".SH ENVIRONMENT")?;
+    for (name, what) in [
+        (HOME_VARIABLE, "the folder of everything this program writes"),
+        (SETTINGS_VARIABLE, "the settings file"),
+        (LOCAL_VARIABLE, "use the embedded platform, as --local does"),
+        ("HTTPS_PROXY, NO_PROXY", "as everywhere; the setting `proxy` beats them"),
+    ] {
+        writeln!(page, ".TP\n\\fB{name}\\fR\n{what}")?;
+    }
+    writeln!(page, ".SH EXIT STATUS\n0 on success; ssh's own where this program becomes ssh; otherwise:")?;
+    for kind in Kind::ALL {
+        writeln!(page, ".TP\n\\fB{}\\fR\n{}", kind.exit_code(), roff(kind.name()))?;
+    }
+    Ok(page)
+}
+
+/// A command, and those below it: a section of this page instead of a page of its own.
+fn section(page: &mut Vec<u8>, command: &clap::Command) -> std::io::Result<()> {
+    let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
+    writeln!(page, ".SH \"{}\"", roff(&name.to_uppercase()))?;
+    // What all commands have is said once.
+    let own = command.clone().mut_args(|argument| {
+        let hide = argument.is_global_set();
+        argument.hide(hide)
+    });
+    let man = Man::new(own.disable_help_flag(true));
+    let mut body = Vec::new();
+    man.render_synopsis_section(&mut body)?;
+    man.render_description_section(&mut body)?;
+    if command.get_arguments().any(|argument| !argument.is_global_set() && argument.get_id() != "help") {
+        man.render_options_section(&mut body)?;
+    }
+    page.write_all(String::from_utf8_lossy(&body).replace(".SH ", ".SS ").as_bytes())?;
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
+        section(page, sub)?;
+    }
+    Ok(())
+}
+
+/// Text as roff takes it.
+fn roff(text: &str) -> String {
+    text.replace('\\', "\\e").replace('-', "\\-")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::page;
+    use crate::cli::Cli;
+
+    #[test]
+    fn every_command_is_in_it() {
+        let page = String::from_utf8(page().unwrap()).unwrap();
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name().to_uppercase().replace('-', "\\-");
+            assert!(page.contains(&format!("LABCTL\\-SSH\\-PROXY {name}\"")), "{name}");
+        }
+        assert!(page.contains(".SH EXIT STATUS") && page.contains("not\\-logged\\-in"));
+    }
+}

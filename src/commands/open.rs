@@ -1,0 +1,347 @@
+//! `open`: an editor on a playground. What it needs is put in place, the machine is woken, and only then the editor
+//! starts: no editor's patience is at stake, and nothing of ours stays running.
+
+pub mod ide;
+
+use std::{
+    ffi::OsString,
+    fmt::Write as _,
+    io::{Read, Seek},
+    process::Stdio,
+    time::Duration,
+};
+
+use futures_util::{StreamExt, stream};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    time::timeout,
+};
+
+use crate::{
+    app::App,
+    cli::ConfigSsh,
+    commands::{
+        config,
+        open::ide::{Ide, Link},
+        playgrounds, ssh,
+        visit::{Place, Visit, arrive, foresee},
+    },
+    error::{Error, Kind, Result, printable},
+    ssh_config,
+    ui::{notice::Progress, out, spinner::Spinner},
+};
+
+/// An editor's starter hands over to the editor and ends. One that is still there by then is the editor itself.
+const STARTER: Duration = Duration::from_secs(5);
+/// For the machine to tell its home folder.
+const ANSWER: Duration = Duration::from_secs(30);
+/// What is kept of what a program there says.
+const WORDS: usize = 64 * 1024;
+/// Clones at a time: more only share the same line.
+const CLONES: usize = 4;
+
+/// What `open` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Which editor.
+    pub ide: String,
+    /// Where to.
+    pub visit: Visit,
+    /// The folder there: absolute, or below the home folder.
+    pub path: Option<String>,
+    /// Repositories to clone there first, `URL[:DIR]`.
+    pub repos: Vec<Repo>,
+    /// Let the clones use the keys of the agent here.
+    pub forward_agent: bool,
+    /// Only print the command.
+    pub print: bool,
+    /// Write the ssh configuration without asking.
+    pub yes: bool,
+}
+
+/// A repository to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repo {
+    /// Where from.
+    pub url: String,
+    /// Where to: absolute, or below the home folder.
+    pub folder: String,
+}
+
+impl std::str::FromStr for Repo {
+    type Err = String;
+
+    /// Reads `URL[:DIR]`. Colons belong to URLs, too: one before the path of `scheme://host:port/path`, and the first
+    /// one of `user@host:path`.
+    fn from_str(text: &str) -> Result<Repo, String> {
+        let path = match text.split_once("://") {
+            Some((scheme, rest)) => match rest.find('/') {
+                Some(slash) => scheme.len() + 3 + slash,
+                None => return Err(format!("`{text}` names no repository")),
+            },
+            None => match (text.find(':'), text.find('/')) {
+                (Some(colon), slash) if slash.is_none_or(|slash| colon < slash) => colon + 1,
+                _ => 0,
+            },
+        };
+        let (url, folder) = match text[path..].rfind(':') {
+            Some(colon) => (&text[..path + colon], &text[path + colon + 1..]),
+            None => (text, ""),
+        };
+        let name = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
+        let name = name.strip_suffix(".git").unwrap_or(name);
+        let folder = if folder.is_empty() { name } else { folder };
+        if url.is_empty() || folder.is_empty() || url.starts_with('-') {
+            return Err(format!("`{text}` names no repository"));
+        }
+        if text.chars().any(char::is_control) {
+            return Err("a repository's address has no control characters".into());
+        }
+        Ok(Repo { url: url.into(), folder: folder.into() })
+    }
+}
+
+/// Opens an editor on a playground.
+///
+/// # Errors
+/// [`Kind::Usage`] for an editor that is not known, [`Kind::Program`] for one that is not installed or does not start
+/// and for a clone that fails; what keeps the machine from becoming ready.
+pub async fn open(app: &App, request: &Request) -> Result<()> {
+    let ide = ide::by_name(&request.ide)?;
+    let labs = app.labs().await?;
+    if request.print {
+        let place = foresee(&labs, &request.visit).await?;
+        let path = path_there(app, &place, ide, request).await?;
+        let words = std::iter::once(ide.program()).chain(ide.arguments(&place, path.as_deref()));
+        return out::line(&words.map(|word| quote(&word)).collect::<Vec<_>>().join(" "));
+    }
+    // What is missing here is said before anything is woken.
+    let program = ide.find()?;
+    ssh::program()?;
+    if !ssh_config::is_managed(&app.folders) {
+        config::config(app, &ConfigSsh { yes: request.yes, ..ConfigSsh::default() }).await?;
+    }
+    let place = arrive(app, &labs, &request.visit).await?;
+    playgrounds::refresh_entries(app, &labs).await;
+    clone_all(app, &place, request).await?;
+    let path = path_there(app, &place, ide, request).await?;
+    launch(ide, &program, ide.arguments(&place, path.as_deref())).await?;
+    let on = path.map(|path| format!(" in {path}")).unwrap_or_default();
+    out::line(&format!("{} opens {}{on}", ide.title, place.host))
+}
+
+/// The folder to open. One that was named is absolute or below the home folder; else it is the one repository that was
+/// cloned; else the editor's own choice, or the home folder for those that have none.
+async fn path_there(app: &App, place: &Place, ide: &Ide, request: &Request) -> Result<Option<String>> {
+    let path = match (&request.path, &request.repos[..]) {
+        (Some(path), _) => path.clone(),
+        (None, [repo]) => repo.folder.clone(),
+        (None, _) if ide.link == Link::Vscode => return Ok(None),
+        (None, _) => "~".into(),
+    };
+    if path.starts_with('/') {
+        return Ok(Some(path));
+    }
+    if !place.is_ready() {
+        // Only --print comes here without waking it.
+        let message = format!("the home folder of {} is not known while its machine does not run", place.host);
+        return Err(Error::new(Kind::NotWoken, message).hint("name an absolute PATH, or start it first"));
+    }
+    let home = timeout(ANSWER, there(app, place, &[], "cd && pwd\n")).await.unwrap_or_else(|_| {
+        let message = format!("{} does not tell its home folder within {} s", place.host, ANSWER.as_secs());
+        Err(Error::new(Kind::Answer, message).hint("see that its shell's start files end and print nothing"))
+    })?;
+    let home = home.trim_end().trim_end_matches('/');
+    if !home.is_empty() && !home.starts_with('/') {
+        return Err(Error::new(Kind::Answer, format!("{} does not tell its home folder", place.host)));
+    }
+    let below = path.strip_prefix("~").unwrap_or(&path).trim_matches('/');
+    Ok(Some(if below.is_empty() { format!("{home}/") } else { format!("{home}/{below}") }))
+}
+
+async fn clone_all(app: &App, place: &Place, request: &Request) -> Result<()> {
+    if request.repos.is_empty() {
+        return Ok(());
+    }
+    let progress = Spinner::new();
+    let urls: Vec<&str> = request.repos.iter().map(|repo| repo.url.as_str()).collect();
+    progress.waiting(&format!("cloning {} on {}", urls.join(", "), place.host));
+    // -a too says it, since the user's own configuration may forward.
+    let agent = if request.forward_agent { ["-A"] } else { ["-a"] };
+    // Each on its own; one that fails does not end the others halfway.
+    let clones = stream::iter(&request.repos).map(|repo| clone_one(app, place, &agent, repo));
+    let done: Vec<Result<()>> = clones.buffer_unordered(CLONES).collect().await;
+    drop(progress);
+    let failures: Vec<Error> = done.into_iter().filter_map(Result::err).collect();
+    match &failures[..] {
+        [] => Ok(()),
+        failures => {
+            let words: Vec<&str> = failures.iter().map(Error::message).collect();
+            Err(Error::new(Kind::Program, words.join("; ")))
+        }
+    }
+}
+
+async fn clone_one(app: &App, place: &Place, agent: &[&str], repo: &Repo) -> Result<()> {
+    let cloned = there(app, place, agent, &script(repo)).await;
+    cloned.map(drop).map_err(|e| e.context(format!("cannot clone {}", repo.url)))
+}
+
+/// Clones a repository, unless it is there already: beside its place, so that half of one never passes for the whole.
+/// Nobody can be asked: not for a password, and not about a host key, which is taken at the first sight as a person would.
+fn script(repo: &Repo) -> String {
+    let folder = match repo.folder.strip_prefix("~/") {
+        Some(below) => below,
+        None => &repo.folder,
+    };
+    let (url, folder) = (quote(&repo.url), quote(folder));
+    format!(
+        "cd || exit\n\
+         if [ -e {folder}/.git ]; then exit 0; fi\n\
+         command -v git >/dev/null || {{ echo 'git is not installed there' >&2; exit 1; }}\n\
+         : \"${{GIT_SSH_COMMAND:=ssh -o StrictHostKeyChecking=accept-new -o BatchMode=yes}}\"\n\
+         export GIT_SSH_COMMAND GIT_TERMINAL_PROMPT=0\n\
+         if [ -e {folder} ]; then rmdir -- {folder} || exit; fi\n\
+         part={folder}.part-$$\n\
+         trap 'rm -rf -- \"$part\"' EXIT\n\
+         trap 'exit 1' HUP INT TERM\n\
+         git clone --quiet -- {url} \"$part\" </dev/null || exit\n\
+         [ -e {folder} ] || mv -- \"$part\" {folder}\n"
+    )
+}
+
+/// Runs a script of sh on the machine, and gives what it prints. It goes over standard input, so that no login shell,
+/// whichever it is, reads any of it.
+async fn there(app: &App, place: &Place, options: &[&str], script: &str) -> Result<String> {
+    let failed = |why: String| Error::new(Kind::Program, why);
+    let mut child = Command::new(ssh::program()?)
+        .args(ssh::options(app, place, false)?)
+        .args(["-T", "-o", "LogLevel=ERROR"])
+        .args(options)
+        .arg(&place.host)
+        .args(["--", "sh"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|e| failed(format!("cannot start ssh: {e}")))?;
+    if let Some(mut input) = child.stdin.take() {
+        // A machine that does not listen says why on its own.
+        let _ = input.write_all(script.as_bytes()).await;
+    }
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (stdout, stderr, ended) = tokio::join!(beginning(stdout), beginning(stderr), child.wait());
+    let status = ended.map_err(|e| failed(format!("cannot wait for ssh: {e}")))?;
+    if status.success() {
+        return Ok(stdout);
+    }
+    let words = stderr.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ");
+    Err(failed(format!("on {}: {}", place.host, if words.is_empty() { status.to_string() } else { words })))
+}
+
+/// The first [`WORDS`] bytes of what a program says. It is read to its end, and the rest is let go: a machine may say
+/// anything, and without end.
+pub(crate) async fn beginning(said: Option<impl AsyncRead + Unpin>) -> String {
+    let (mut kept, mut block) = (Vec::new(), [0; 4096]);
+    if let Some(mut said) = said {
+        while let Ok(n @ 1..) = said.read(&mut block).await {
+            kept.extend(block[..n].iter().take(WORDS.saturating_sub(kept.len())));
+        }
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// Starts the editor, apart from us and from the terminal.
+async fn launch(ide: &Ide, program: &std::path::Path, arguments: Vec<String>) -> Result<()> {
+    let failed = |why: String| {
+        Error::new(Kind::Program, format!("{} did not start: {why}", ide.title))
+            .hint(format!("it was started as {}", program.display()))
+    };
+    // A file: an editor that stays may go on writing when we have left.
+    let mut said = tempfile::tempfile().map_err(|e| failed(e.to_string()))?;
+    let stderr = said.try_clone().map_err(|e| failed(e.to_string()))?;
+    let mut command = Command::new(program);
+    command.args(arguments.into_iter().map(OsString::from)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    #[cfg(unix)]
+    command.process_group(0);
+    let mut child = command.spawn().map_err(|e| failed(e.to_string()))?;
+    match timeout(STARTER, child.wait()).await {
+        Ok(Ok(status)) if !status.success() => {
+            let mut words = String::new();
+            let _ = said.rewind().and_then(|()| said.read_to_string(&mut words));
+            let words = printable(&words);
+            Err(failed(if words.is_empty() { status.to_string() } else { words }))
+        }
+        Ok(Err(e)) => Err(failed(e.to_string())),
+        Ok(Ok(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// A word as sh reads it.
+fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+%,~".contains(c);
+    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('~') {
+        return word.to_owned();
+    }
+    let mut quoted = String::from("'");
+    for c in word.chars() {
+        match c {
+            '\'' => quoted.push_str("'\\''"),
+            // Cannot fail: it writes to memory.
+            c => drop(write!(quoted, "{c}")),
+        }
+    }
+    quoted + "'"
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    use proptest::prelude::*;
+
+    #[cfg(unix)]
+    use super::quote;
+    use super::{Repo, WORDS, beginning};
+
+    #[tokio::test]
+    async fn of_words_without_end_the_first_are_kept() {
+        use tokio::io::{AsyncReadExt, repeat};
+        let said = beginning(Some(repeat(b'y').take(100 << 20))).await;
+        assert!(said.len() == WORDS && said.bytes().all(|b| b == b'y'), "{} bytes", said.len());
+        assert_eq!(beginning(Some(&b"few"[..])).await, "few");
+    }
+
+    #[test]
+    fn repositories_are_read_as_git_reads_them() {
+        for (text, url, folder) in [
+            ("https://github.com/a/b.git", "https://github.com/a/b.git", "b"),
+            ("https://github.com/a/b:src/b", "https://github.com/a/b", "src/b"),
+            ("https://host:8080/a/b.git:x", "https://host:8080/a/b.git", "x"),
+            ("ssh://git@host:22/a/b", "ssh://git@host:22/a/b", "b"),
+            ("git@github.com:a/b.git", "git@github.com:a/b.git", "b"),
+            ("git@github.com:b", "git@github.com:b", "b"),
+            ("git@github.com:a/b.git:/srv/b", "git@github.com:a/b.git", "/srv/b"),
+            ("/srv/git/b.git", "/srv/git/b.git", "b"),
+            ("/srv/git/b.git:c", "/srv/git/b.git", "c"),
+            ("git://127.0.0.1:9418/b", "git://127.0.0.1:9418/b", "b"),
+        ] {
+            assert_eq!(text.parse(), Ok(Repo { url: url.into(), folder: folder.into() }), "{text}");
+        }
+        for bad in ["", "https://github.com", "-x/y", "--upload-pack=x", "a\nb"] {
+            assert!(bad.parse::<Repo>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_quoted_word_is_one_word(word in "[ -~é\n]{0,20}") {
+            let script = format!("printf '%s' {}", quote(&word));
+            let said = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            prop_assert_eq!(String::from_utf8(said.stdout).unwrap(), word);
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The editors that `open` knows: what they are called, where they are, and how each is told to open a machine.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    commands::visit::Place,
+    error::{Error, Kind, Result},
+};
+
+/// How an editor is told where to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// VS Code and those made from it.
+    Vscode,
+    /// Zed.
+    Zed,
+    /// JetBrains Gateway, with the code of the product that it is to install there.
+    Gateway(Option<&'static str>),
+}
+
+/// An editor.
+#[derive(Debug)]
+pub struct Ide {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it is called else.
+    pub title: &'static str,
+    /// How it is told where to.
+    pub link: Link,
+    /// Its command, and others that it has on some systems.
+    commands: &'static [&'static str],
+    /// Where it lies when its command is not in PATH; `~` and `%NAME%` are filled in.
+    places: &'static [&'static str],
+}
+
+/// Gateway's commands and places: it opens all of JetBrains' editors.
+const GATEWAY: &[&str] = &["gateway", "gateway64", "gateway.sh", "jetbrains-gateway"];
+const GATEWAY_PLACES: &[&str] = &[
+    "~/.local/share/JetBrains/Toolbox/scripts/gateway",
+    "~/.local/share/JetBrains/Toolbox/apps/gateway/bin/gateway",
+    "/snap/bin/gateway",
+    "/opt/gateway/bin/gateway.sh",
+    "~/Library/Application Support/JetBrains/Toolbox/scripts/gateway",
+    "/Applications/Gateway.app/Contents/MacOS/gateway",
+    "/Applications/JetBrains Gateway.app/Contents/MacOS/gateway",
+    "~/Applications/Gateway.app/Contents/MacOS/gateway",
+    "%LOCALAPPDATA%/JetBrains/Toolbox/scripts/gateway.cmd",
+    "%LOCALAPPDATA%/Programs/Gateway/bin/gateway64.exe",
+    "%ProgramFiles%/JetBrains/JetBrains Gateway/bin/gateway64.exe",
+];
+
+const fn gateway(name: &'static str, title: &'static str, code: &'static str) -> Ide {
+    Ide { name, title, link: Link::Gateway(Some(code)), commands: GATEWAY, places: GATEWAY_PLACES }
+}
+
+/// All of them.
+pub const ALL: &[Ide] = &[
+    Ide {
+        name: "code",
+        title: "VS Code",
+        link: Link::Vscode,
+        commands: &["code", "com.visualstudio.code"],
+        places: &[
+            "/usr/share/code/bin/code",
+            "/snap/bin/code",
+            "/var/lib/flatpak/exports/bin/com.visualstudio.code",
+            "~/.local/share/flatpak/exports/bin/com.visualstudio.code",
+            "/Applications/Visual Studio Code.app/Contents/Resources/app/bin/code",
+            "~/Applications/Visual Studio Code.app/Contents/Resources/app/bin/code",
+            "%LOCALAPPDATA%/Programs/Microsoft VS Code/bin/code.cmd",
+            "%ProgramFiles%/Microsoft VS Code/bin/code.cmd",
+        ],
+    },
+    Ide {
+        name: "code-insiders",
+        title: "VS Code Insiders",
+        link: Link::Vscode,
+        commands: &["code-insiders"],
+        places: &[
+            "/usr/share/code-insiders/bin/code-insiders",
+            "/snap/bin/code-insiders",
+            "/Applications/Visual Studio Code - Insiders.app/Contents/Resources/app/bin/code",
+            "%LOCALAPPDATA%/Programs/Microsoft VS Code Insiders/bin/code-insiders.cmd",
+            "%ProgramFiles%/Microsoft VS Code Insiders/bin/code-insiders.cmd",
+        ],
+    },
+    Ide {
+        name: "codium",
+        title: "VSCodium",
+        link: Link::Vscode,
+        commands: &["codium", "vscodium", "com.vscodium.codium"],
+        places: &[
+            "/usr/share/codium/bin/codium",
+            "/snap/bin/codium",
+            "/var/lib/flatpak/exports/bin/com.vscodium.codium",
+            "/Applications/VSCodium.app/Contents/Resources/app/bin/codium",
+            "%LOCALAPPDATA%/Programs/VSCodium/bin/codium.cmd",
+            "%ProgramFiles%/VSCodium/bin/codium.cmd",
+        ],
+    },
+    Ide {
+        name: "cursor",
+        title: "Cursor",
+        link: Link::Vscode,
+        commands: &["cursor"],
+        places: &[
+            "/usr/share/cursor/bin/cursor",
+            "/opt/cursor/bin/cursor",
+            "/Applications/Cursor.app/Contents/Resources/app/bin/cursor",
+            "%LOCALAPPDATA%/Programs/cursor/resources/app/bin/cursor.cmd",
+        ],
+    },
+    Ide {
+        name: "windsurf",
+        title: "Windsurf",
+        link: Link::Vscode,
+        commands: &["windsurf"],
+        places: &[
+            "/usr/share/windsurf/bin/windsurf",
+            "/Applications/Windsurf.app/Contents/Resources/app/bin/windsurf",
+            "%LOCALAPPDATA%/Programs/Windsurf/bin/windsurf.cmd",
+        ],
+    },
+    Ide {
+        name: "antigravity",
+        title: "Antigravity",
+        link: Link::Vscode,
+        commands: &["antigravity", "antigravity-ide"],
+        places: &[
+            "/usr/share/antigravity/bin/antigravity",
+            "/Applications/Antigravity.app/Contents/Resources/app/bin/antigravity",
+            "%LOCALAPPDATA%/Programs/Antigravity/bin/antigravity.cmd",
+        ],
+    },
+    Ide {
+        name: "zed",
+        title: "Zed",
+        link: Link::Zed,
+        commands: &["zed", "zeditor", "zedit", "zed-editor", "dev.zed.Zed"],
+        places: &[
+            "~/.local/bin/zed",
+            "/var/lib/flatpak/exports/bin/dev.zed.Zed",
+            "/Applications/Zed.app/Contents/MacOS/cli",
+            "%LOCALAPPDATA%/Programs/Zed/bin/zed.exe",
+        ],
+    },
+    Ide {
+        name: "gateway",
+        title: "JetBrains Gateway",
+        link: Link::Gateway(None),
+        commands: GATEWAY,
+        places: GATEWAY_PLACES,
+    },
+    gateway("idea", "IntelliJ IDEA", "IU"),
+    gateway("pycharm", "PyCharm", "PY"),
+    gateway("goland", "GoLand", "GO"),
+    gateway("webstorm", "WebStorm", "WS"),
+    gateway("clion", "CLion", "CL"),
+    gateway("rider", "Rider", "RD"),
+    gateway("phpstorm", "PhpStorm", "PS"),
+    gateway("rubymine", "RubyMine", "RM"),
+    gateway("rustrover", "RustRover", "RR"),
+];
+
+/// The editor of that name, or of that command.
+///
+/// # Errors
+/// [`Kind::Usage`] with those that there are.
+pub fn by_name(name: &str) -> Result<&'static Ide> {
+    let found = ALL.iter().find(|ide| ide.name == name).or_else(|| ALL.iter().find(|ide| ide.commands.contains(&name)));
+    found.ok_or_else(|| {
+        let names: Vec<_> = ALL.iter().map(|ide| ide.name).collect();
+        Error::new(Kind::Usage, format!("`{name}` is not an editor that open knows"))
+            .hint(format!("it knows {}", names.join(", ")))
+    })
+}
+
+impl Ide {
+    /// Where it is installed.
+    ///
+    /// # Errors
+    /// [`Kind::Program`] with what is missing.
+    pub fn find(&self) -> Result<PathBuf> {
+        let in_path = self.commands.iter().filter_map(|command| which::which(command).ok());
+        // ZFS has a daemon of that name.
+        let in_path = in_path.filter(|path| !path.parent().is_some_and(|folder| folder.ends_with("sbin")));
+        let in_places = self.places.iter().filter_map(|place| filled_in(place)).filter(|path| path.is_file());
+        in_path.chain(in_places).next().ok_or_else(|| {
+            let error = Error::new(Kind::Program, format!("{} is not installed", self.needs()));
+            error.hint(match self.link {
+                Link::Vscode => format!(
+                    "there is no `{}` in PATH; in {} itself: Command Palette, \"Shell Command: Install '{}' command in \
+                     PATH\"",
+                    self.name, self.title, self.name
+                ),
+                Link::Zed => "there is no `zed` in PATH; in Zed itself: \"Install CLI\"".into(),
+                Link::Gateway(_) => {
+                    "install JetBrains Gateway, or Toolbox with its shell scripts, and put `gateway` in PATH".into()
+                }
+            })
+        })
+    }
+
+    fn needs(&self) -> &str {
+        match self.link {
+            Link::Gateway(_) => "JetBrains Gateway",
+            Link::Vscode | Link::Zed => self.title,
+        }
+    }
+
+    /// Its command, as a shell here would be told it; the usual one where it is not installed.
+    #[must_use]
+    pub fn program(&self) -> String {
+        let Ok(found) = self.find() else { return self.commands[0].into() };
+        let name = found.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if which::which(&name).is_ok_and(|first| first == found) { name } else { found.display().to_string() }
+    }
+
+    /// What it is told to open `path` of a machine; without a path the editor decides.
+    #[must_use]
+    pub fn arguments(&self, place: &Place, path: Option<&str>) -> Vec<String> {
+        let (host, user) = (&place.host, &place.user);
+        match (self.link, path) {
+            (Link::Vscode, path) => {
+                // The entries name the default user; another one is part of the destination, as for ssh.
+                let usual = user == place.machine.default_user();
+                let remote = if usual { format!("ssh-remote+{host}") } else { format!("ssh-remote+{user}@{host}") };
+                let Some(path) = path else { return vec!["--new-window".into(), "--remote".into(), remote] };
+                let kind = if path.ends_with(".code-workspace") { "--file-uri" } else { "--folder-uri" };
+                vec![kind.into(), format!("vscode-remote://{remote}{}", encode(path, b"/"))]
+            }
+            (Link::Zed, path) => vec![format!("ssh://{user}@{host}{}", encode(path.unwrap_or("/~"), b"/~"))],
+            (Link::Gateway(product), path) => {
+                let mut link = String::from("jetbrains-gateway://connect#");
+                if let Some(path) = path {
+                    link += &format!("projectPath={}&", encode(path, b"/"));
+                }
+                link += &format!("host={host}&port=22&user={}&type=ssh&deploy=true", encode(user, b""));
+                if let Some(product) = product {
+                    link += &format!("&productCode={product}");
+                }
+                vec![link]
+            }
+        }
+    }
+}
+
+/// Percent-encoding (RFC 3986, 2.1) of all but its unreserved characters and `kept`.
+fn encode(text: &str, kept: &[u8]) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out += &format!("%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// A place with the home folder and the environment filled in; `None` where a variable is not set.
+fn filled_in(place: &str) -> Option<PathBuf> {
+    if let Some(below) = place.strip_prefix("~/") {
+        return Some(dirs::home_dir()?.join(below));
+    }
+    if let Some((variable, below)) = place.strip_prefix('%').and_then(|rest| rest.split_once("%/")) {
+        return Some(Path::new(&env::var_os(variable)?).join(below));
+    }
+    Some(place.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ALL, by_name};
+    use crate::{
+        commands::visit::Place,
+        labs::wire::{Machine, MachineUser, Play},
+    };
+
+    const HOST: &str = "playground-0123456789abcdef01234567";
+
+    fn said(ide: &str, path: Option<&str>) -> String {
+        said_to("laborant", ide, path)
+    }
+
+    fn said_to(user: &str, ide: &str, path: Option<&str>) -> String {
+        let users = vec![MachineUser { name: "laborant".into(), default: true }];
+        let machine = Machine { users, ..Machine::default() };
+        let place = Place { host: HOST.into(), play: Play::default(), machine, user: user.into() };
+        by_name(ide).unwrap().arguments(&place, path).join(" ")
+    }
+
+    #[test]
+    fn each_is_told_in_its_own_way() {
+        let folder = format!("--folder-uri vscode-remote://ssh-remote+{HOST}/home/a%20b/%C3%A9%23");
+        assert_eq!(said("code", Some("/home/a b/é#")), folder);
+        assert_eq!(said("cursor", None), format!("--new-window --remote ssh-remote+{HOST}"));
+        assert_eq!(
+            said("codium", Some("/x.code-workspace")),
+            format!("--file-uri vscode-remote://ssh-remote+{HOST}/x.code-workspace")
+        );
+        let other = format!("--folder-uri vscode-remote://ssh-remote+root@{HOST}/srv");
+        assert_eq!(said_to("root", "windsurf", Some("/srv")), other, "not silently another user");
+        assert_eq!(said_to("root", "code", None), format!("--new-window --remote ssh-remote+root@{HOST}"));
+        assert_eq!(said("zed", Some("/srv")), format!("ssh://laborant@{HOST}/srv"));
+        assert_eq!(
+            said("goland", Some("/home/a&b")),
+            format!(
+                "jetbrains-gateway://connect#projectPath=/home/a%26b&host={HOST}&port=22&user=laborant&type=ssh\
+                 &deploy=true&productCode=GO"
+            )
+        );
+    }
+
+    #[test]
+    fn names_are_unique_and_an_unknown_one_is_told_them() {
+        let mut names: Vec<_> = ALL.iter().map(|ide| ide.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+        assert_eq!(by_name("antigravity-ide").unwrap().name, "antigravity");
+        let error = by_name("emacs").unwrap_err();
+        assert!(error.remedy().unwrap().contains("rustrover"));
+    }
+}

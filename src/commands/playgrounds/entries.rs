@@ -1,0 +1,114 @@
+//! The ssh configuration's entries for the playgrounds that there are.
+
+use futures_util::future::join_all;
+
+use super::listed::host;
+use crate::{
+    app::App,
+    error::{Error, Kind, Result},
+    labs::{
+        Labs, find,
+        wire::{Machine, Play},
+    },
+    platform::{Platform, is_id},
+    records::names,
+    ssh_config::{self, entries::Entry},
+    target::{PREFIX, is_label},
+    ui::notice,
+    wake::preparation::learn_ssh,
+};
+
+/// Asked about in one run, since each costs a request.
+const AT_ONCE: usize = 8;
+
+/// The entries of the ssh configuration: one for each playground, and one for each machine of several, but for those that
+/// SSH cannot get into. The embedded platform's catalogue is listed by name too, since the wildcard leads to the real
+/// platform.
+///
+/// # Errors
+/// The platform's.
+pub async fn entries(app: &App, labs: &Labs) -> Result<Vec<Entry>> {
+    entries_of(app, labs, find::all(labs).await?).await
+}
+
+/// The entries for these plays.
+///
+/// # Errors
+/// The platform's.
+pub(crate) async fn entries_of(app: &App, labs: &Labs, mut plays: Vec<Play>) -> Result<Vec<Entry>> {
+    plays.retain(|play| !find::is_gone(play));
+    plays.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut entries = Vec::new();
+    let memory = app.memory();
+    for play in &mut plays {
+        learn_ssh(labs, &memory, play).await;
+        let machines: Vec<_> =
+            play.machines.iter().filter(|machine| !play.has_no_ssh(&machine.name)).cloned().collect();
+        if play.machines.is_empty() || !machines.is_empty() {
+            add_entries(&mut entries, app.platform, &host(play), &play.title, &machines);
+        }
+    }
+    if app.platform == Platform::Local {
+        for mut kind in labs.catalog().await? {
+            kind.machines.retain(|machine| !machine.no_ssh);
+            add_entries(&mut entries, app.platform, &format!("{PREFIX}{}", kind.name), &kind.title, &kind.machines);
+        }
+    }
+    Ok(entries)
+}
+
+/// The entry of a playground, and one for each of its machines when there are several.
+fn add_entries(entries: &mut Vec<Entry>, platform: Platform, host: &str, title: &str, machines: &[Machine]) {
+    let mut add = |host: String, user: &str, title: String| {
+        entries.push(Entry { host, user: user.to_owned(), platform, title });
+    };
+    add(host.to_owned(), machines.first().map_or("root", Machine::default_user), title.to_owned());
+    for machine in machines.iter().filter(|machine| machines.len() > 1 && is_label(&machine.name)) {
+        let name = &machine.name;
+        add(format!("{host}.{name}"), machine.default_user(), format!("{title}: {name}"));
+    }
+}
+
+/// Brings the ssh configuration up to date. What it has to say about that is a warning: the command itself succeeded.
+pub(crate) async fn refresh_entries(app: &App, labs: &Labs) {
+    match find::all(labs).await {
+        Ok(plays) => refresh_with(app, labs, &plays).await,
+        Err(error) => notice::line(&out_of_date(&error)),
+    }
+}
+
+/// The same, where the playgrounds are known.
+pub(super) async fn refresh_with(app: &App, labs: &Labs, plays: &[Play]) {
+    names::remember_plays(&app.folders, app.platform, plays);
+    forget_the_gone(app, labs, plays).await;
+    if !ssh_config::is_managed(&app.folders) {
+        return;
+    }
+    let refreshed = match entries_of(app, labs, plays.to_vec()).await {
+        Ok(entries) => ssh_config::refresh(&app.folders, app.platform, entries).await,
+        Err(error) => Err(error),
+    };
+    if let Err(error) = refreshed {
+        notice::line(&out_of_date(&error));
+    }
+}
+
+/// Forgets playgrounds that were destroyed elsewhere, a few at a time, after the platform has said so of each.
+async fn forget_the_gone(app: &App, labs: &Labs, plays: &[Play]) {
+    let is_listed = |id: &str| plays.iter().any(|play| play.id == id && !find::is_gone(play));
+    let missing = app.memory().labels().into_iter().filter(|label| is_id(label) && !is_listed(label));
+    let look = async |id: String| {
+        let is_gone = match labs.play(&id).await {
+            Ok(play) => find::is_gone(&play),
+            Err(error) => error.kind() == Kind::NotFound,
+        };
+        if is_gone && let Err(error) = app.forget(&id).await {
+            log::warn!("{}", error.message());
+        }
+    };
+    join_all(missing.take(AT_ONCE).map(look)).await;
+}
+
+fn out_of_date(error: &Error) -> String {
+    format!("labctl-ssh-proxy: the ssh configuration is not up to date: {}", error.message())
+}

@@ -1,0 +1,114 @@
+//! `ssh`: wakes the machine with progress, then becomes the system's ssh. The options that `config-ssh` would write are
+//! given on its command line, so it works whether or not `config-ssh` was ever run, and the user's own options for the
+//! host (agent, forwards, ...) still apply where ours do not.
+
+use std::{ffi::OsString, path::PathBuf, process::Command};
+
+use crate::{
+    app::App,
+    commands::visit::{Place, Visit, arrive},
+    error::{Error, Kind, Result},
+    platform::Platform,
+    ssh::options::{self, SshOptions},
+    ssh_config::{
+        self,
+        entries::{self, Rendering},
+    },
+};
+
+/// What `ssh` was asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Where to.
+    pub visit: Visit,
+    /// Options of ssh's own, and a command if it comes without `--`.
+    pub arguments: Vec<OsString>,
+    /// The command after `--`.
+    pub command: Vec<OsString>,
+}
+
+/// Wakes the machine, then becomes ssh; gives its exit code where a process cannot become another.
+///
+/// # Errors
+/// What keeps the machine from becoming ready; [`Kind::Program`] when there is no ssh.
+pub async fn ssh(app: &App, request: &Request) -> Result<u8> {
+    let labs = app.labs().await?;
+    // Before anything is woken in vain.
+    let program = program()?;
+    let place = arrive(app, &labs, &request.visit).await?;
+    let mut command = Command::new(program);
+    command.args(options(app, &place, names_a_user(&request.arguments))?).arg(&place.host).args(&request.arguments);
+    if !request.command.is_empty() {
+        command.arg("--").args(&request.command);
+    }
+    become_it(command)
+}
+
+/// The system's ssh.
+///
+/// # Errors
+/// [`Kind::Program`] when there is none.
+pub fn program() -> Result<PathBuf> {
+    which::which("ssh").map_err(|_| {
+        Error::new(Kind::Program, "there is no ssh in PATH").hint("install it: the package is openssh-client")
+    })
+}
+
+/// The arguments that make ssh reach a place: what `config-ssh` would write for it.
+///
+/// # Errors
+/// When the identity cannot be had, or a path cannot be written in ssh's configuration.
+pub fn options(app: &App, place: &Place, user_is_named: bool) -> Result<Vec<OsString>> {
+    let rendering = Rendering {
+        program: ssh_config::program_path()?,
+        identity: Some(app.identity()?.path),
+        known_hosts: app.folders.known_hosts(Platform::Labs),
+        known_hosts_local: app.folders.known_hosts(Platform::Local),
+        home: None,
+        moved_root: app.folders.moved_root(),
+        literal_user: false,
+        wildcard: false,
+    };
+    let lines = entries::options(&place.user, app.platform, &place.host, &rendering)?;
+    let host_name = format!("HostName {}", place.host);
+    let lines = lines.lines().map(str::trim).filter(|line| !(user_is_named && line.starts_with("User ")));
+    Ok(lines.chain([host_name.as_str()]).flat_map(|line| ["-o".into(), line.into()]).collect())
+}
+
+/// Whether ssh's own arguments name a user: the first value wins, and theirs is to be it.
+fn names_a_user(arguments: &[OsString]) -> bool {
+    let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
+    SshOptions::after_host(words.iter().map(AsRef::as_ref))
+        .any(|(flag, value)| flag == 'l' || flag == 'o' && options::value(value, "User").is_some())
+}
+
+#[cfg(unix)]
+fn become_it(mut command: Command) -> Result<u8> {
+    use std::os::unix::process::CommandExt;
+    Err(Error::new(Kind::Program, format!("cannot start ssh: {}", command.exec())))
+}
+
+/// Waits for ssh instead. The console sends Ctrl-C to both.
+#[cfg(not(unix))]
+fn become_it(mut command: Command) -> Result<u8> {
+    let status = command.status().map_err(|e| Error::new(Kind::Program, format!("cannot start ssh: {e}")))?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_a_user;
+
+    #[test]
+    fn a_user_among_sshs_arguments_is_seen() {
+        let named = |text: &str| names_a_user(&text.split_whitespace().map(Into::into).collect::<Vec<_>>());
+        for yes in ["-l ada", "-lada", "-vl ada", "-o User=ada", "-oUser=ada", "-N -o user=ada"] {
+            assert!(named(yes), "{yes}");
+        }
+        for no in
+            ["-L 1:a:2", "-o UserKnownHostsFile=x", "uptime", "-N", "ls -la", "ls -l x", "-- -l", "-N ps -o user=x"]
+        {
+            assert!(!named(no), "{no}");
+        }
+    }
+}

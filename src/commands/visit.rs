@@ -1,0 +1,280 @@
+//! A deliberate visit: somebody wants to be on a machine now. It is found, started or woken, with all that is known of
+//! its progress on the terminal, and its host keys are learnt.
+
+use std::cell::RefCell;
+
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    app::App,
+    commands::{
+        playgrounds,
+        watch::{News, follow},
+    },
+    error::{Kind, Result},
+    labs::{
+        Labs, catalog,
+        find::{self, Found},
+        wire::{Machine, Play, State},
+    },
+    target::{Playground, Target, user},
+    ui::{notice::Progress, spinner::Spinner},
+    wake::{
+        Visitor, Wake,
+        preparation::{Preparation, Tasks, say_failed},
+    },
+};
+
+/// Where a visit leads.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// What ssh calls the machine.
+    pub host: String,
+    /// The playground.
+    pub play: Play,
+    /// The machine.
+    pub machine: Machine,
+    /// Who to be there.
+    pub user: String,
+}
+
+impl Place {
+    /// Whether the machine's SSH server answers now, as far as the platform knows.
+    pub fn is_ready(&self) -> bool {
+        let ready = self.play.machine_status(&self.machine.name).is_some_and(|status| status.is_ready());
+        ready && !find::is_down(&self.play)
+    }
+}
+
+/// What is to be visited.
+#[derive(Clone, Debug, Default)]
+pub struct Visit {
+    /// `[USER@]HOST`, or an id or a unique title in its place.
+    pub host: String,
+    /// The user trusts the author of a playground that is not the platform's.
+    pub consent: bool,
+    /// Wait for the tasks that prepare the playground, too.
+    pub wait_init: bool,
+}
+
+impl Visit {
+    fn split(&self) -> Result<(Option<&str>, &str)> {
+        match self.host.rsplit_once('@') {
+            Some((name, host)) => Ok((user(Some(name))?, host)),
+            None => Ok((None, self.host.as_str())),
+        }
+    }
+}
+
+/// Where a visit would lead, without waking anything. `None` for a catalogue name of which there is no playground yet.
+///
+/// # Errors
+/// When there is no such playground, machine or user, or the platform's.
+pub async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Place>> {
+    let (user, host) = visit.split()?;
+    let target = Target::parse(host);
+    let (play, machine) = match &target {
+        Ok(target) => match find::by_target(labs, target).await? {
+            Found::Play(play) => (*play, target.machine.as_deref()),
+            Found::Startable(_) => return Ok(None),
+        },
+        Err(_) => (find::by_argument(labs, host).await?, None),
+    };
+    // As it was asked for: a name of the catalogue stays one.
+    let host = target.as_ref().map_or_else(|_| Target::of_play(&play.id, None).to_string(), ToString::to_string);
+    place(host, play, machine, user).map(Some)
+}
+
+/// Where a visit would lead, even if its playground is still to be started: then it has the name of the catalogue's entry
+/// for its id, and no state.
+///
+/// # Errors
+/// As [`find_place`].
+pub async fn foresee(labs: &Labs, visit: &Visit) -> Result<Place> {
+    if let Some(place) = find_place(labs, visit).await? {
+        return Ok(place);
+    }
+    let (user, host) = visit.split()?;
+    let target = Target::parse(host)?;
+    let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
+    let machines = catalog::entry(labs, name).await?.machines;
+    let play = Play { id: name.clone(), machines, ..Play::default() };
+    place(target.to_string(), play, target.machine.as_deref(), user)
+}
+
+fn place(host: String, play: Play, machine: Option<&str>, user: Option<&str>) -> Result<Place> {
+    let machine = find::machine(&play, machine)?.clone();
+    let user = find::user(&play, &machine, user)?.to_owned();
+    Ok(Place { host, play, machine, user })
+}
+
+/// Goes there: what is stopped is woken, what is not there yet is started. Nothing is waited for when the machine is
+/// ready already.
+///
+/// # Errors
+/// When there is no such playground, machine or user; what keeps the machine from becoming ready; the platform's.
+pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Place> {
+    let memory = app.memory();
+    let progress = Board::new();
+    let wake = Wake::wanted(labs, &memory, &progress, app.settings.wake_limit());
+    let mut place = match find_place(labs, visit).await? {
+        Some(place) => place,
+        None => {
+            let (user, host) = visit.split()?;
+            let target = Target::parse(host)?;
+            let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
+            playgrounds::consent(labs, name, visit.consent).await?;
+            let play = wake.start_once(name).await?;
+            self::place(target.to_string(), play, target.machine.as_deref(), user)?
+        }
+    };
+    memory.deliberate(&place.play.id)?;
+    if let Ok(Target { playground: Playground::Name(name), .. }) = Target::parse(&place.host) {
+        memory.deliberate(&name)?;
+    }
+    let key = app.identity()?.authorized_key()?;
+    if place.is_ready() {
+        return prepared(app, labs, visit, place, &key, &progress).await;
+    }
+    progress.about(&place);
+    let visitor = Visitor { machine: &place.machine.name, user: &place.user, key: &key };
+    let session = tokio::select! {
+        session = wake.tunnel(place.play.clone(), visitor) => session?,
+        never = progress.follow(labs, &place.play.id) => match never {},
+    };
+    let by_id = Target::of_play(&place.play.id, Some(&place.machine.name)).to_string();
+    let aliases = [place.host.clone(), by_id];
+    playgrounds::learn_keys(app, labs, &session, &place.play.id, &place.machine.name, &aliases).await?;
+    place.play = match labs.play(&place.play.id).await {
+        // The machine is there, and that is what counts.
+        Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => place.play,
+        play => play?,
+    };
+    prepared(app, labs, visit, place, &key, &progress).await
+}
+
+/// The same place, once its playground's tasks are at their end, where that is wanted.
+async fn prepared(
+    app: &App,
+    labs: &Labs,
+    visit: &Visit,
+    mut place: Place,
+    key: &str,
+    progress: &Board,
+) -> Result<Place> {
+    if !visit.wait_init {
+        return Ok(place);
+    }
+    // A list may tell less of it.
+    let play = labs.play(&place.play.id).await?;
+    let deadline = Some(Instant::now() + app.settings.wake_limit());
+    let (memory, tasks) = (app.memory(), Tasks::Init);
+    let wait = Preparation { labs, memory: &memory, key, progress: &progress.spinner, tasks, deadline };
+    place.play = wait.wait(play).await?;
+    say_failed(&place.play, tasks, app.platform, &progress.spinner);
+    Ok(place)
+}
+
+/// What is known of a wake: what is being waited for, the states, and the tasks that prepare the playground.
+struct Board {
+    spinner: Spinner,
+    what: RefCell<String>,
+    host: RefCell<String>,
+    play: RefCell<Option<(Play, String)>>,
+}
+
+impl Progress for Board {
+    fn waiting(&self, what: &str) {
+        what.clone_into(&mut self.what.borrow_mut());
+        self.show();
+    }
+}
+
+impl Board {
+    fn new() -> Board {
+        Board { spinner: Spinner::new(), what: RefCell::default(), host: RefCell::default(), play: RefCell::default() }
+    }
+
+    fn about(&self, place: &Place) {
+        self.host.borrow_mut().clone_from(&place.host);
+        *self.play.borrow_mut() = Some((place.play.clone(), place.machine.name.clone()));
+    }
+
+    fn show(&self) {
+        let what = self.what.borrow();
+        let known = self.play.borrow().as_ref().map(|(play, machine)| known(play, machine)).unwrap_or_default();
+        match (&self.host.borrow()[..], self.spinner.is_seen()) {
+            (host, true) if !known.is_empty() => self.spinner.waiting(&format!("{host}: {known}")),
+            _ if what.is_empty() => {}
+            _ => self.spinner.waiting(&what),
+        }
+    }
+
+    /// Shows what the playground's live messages tell. Never returns: it is one arm of a `select!`.
+    async fn follow(&self, labs: &Labs, id: &str) -> std::convert::Infallible {
+        let (tell, mut told) = mpsc::channel(16);
+        let news = async {
+            // Without messages the wake itself says what it waits for.
+            tokio::join!(follow(labs.clone(), id.to_owned(), tell), async {
+                while let Some(news) = told.recv().await {
+                    if let Some((play, _)) = &mut *self.play.borrow_mut() {
+                        match news {
+                            News::Status(_, status) => play.status = Some(status),
+                            News::Task(_, task) => play.note(task),
+                            News::Over(_) => {}
+                        }
+                    }
+                    self.show();
+                }
+            });
+            std::future::pending().await
+        };
+        tokio::select! {
+            never = news => never,
+            never = self.spinner.repeat() => never,
+        }
+    }
+}
+
+/// The states and the tasks, as far as the platform tells them.
+fn known(play: &Play, machine: &str) -> String {
+    let mut parts = Vec::new();
+    parts.extend(play.state().map(word));
+    parts.extend(play.machine_status(machine).map(|status| match status.state {
+        // Its system runs, its SSH server does not yet.
+        State::Running if !status.is_ready() => format!("{machine} booting"),
+        _ => format!("{machine} {}", word(&status.state)),
+    }));
+    parts.extend(play.init_progress().map(|(done, all)| format!("init tasks {done} of {all}")));
+    parts.join(", ")
+}
+
+fn word(state: &State) -> String {
+    state.as_str().to_lowercase().replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Visit, known};
+    use crate::labs::wire::Play;
+
+    #[test]
+    fn all_that_is_known_is_shown() {
+        let play: Play = serde_json::from_str(
+            r#"{"status":{"stateEvents":[{"state":"WARMING_UP"}],"machines":[{"name":"m","state":"CREATED"}]},
+                "tasks":{"a":{"name":"a","init":true,"status":40},"b":{"name":"b","init":true,"status":30},
+                         "c":{"name":"c","status":40}}}"#,
+        )
+        .unwrap();
+        assert_eq!(known(&play, "m"), "warming up, m created, init tasks 1 of 2");
+        assert_eq!(known(&Play::default(), "m"), "");
+    }
+
+    #[test]
+    fn a_user_may_be_named_as_ssh_does() {
+        let visit = |host: &str| Visit { host: host.into(), ..Visit::default() };
+        assert_eq!(visit("ada@playground-x").split().unwrap(), (Some("ada"), "playground-x"));
+        assert_eq!(visit("playground-x").split().unwrap(), (None, "playground-x"));
+        assert!(visit("-oProxyCommand=x@playground-x").split().is_err());
+    }
+}

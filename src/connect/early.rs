@@ -1,0 +1,360 @@
+//! The remembered identification line: how a client that will not wait long gets in while a machine wakes.
+//!
+//! OpenSSH's `ConnectTimeout` runs until the server's identification line has come (RFC 4253, 4.2). Programs that pass
+//! it on the command line beat the `ConnectTimeout 0` of our entries. For them the machine's line of last time is sent
+//! shortly before the limit strikes; the machine's own is swallowed when it comes. The line enters the key exchange, so
+//! one that differs ends the connection, is remembered, and the next try works.
+//!
+//! After the line ssh waits for as long as its keepalives say, 45 s by our entries. Other clients, whose timers the line
+//! would start, never get one.
+
+use std::{
+    cell::{Cell, RefCell},
+    time::Duration,
+};
+
+use tokio::{
+    io::AsyncWriteExt,
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    connect::client::{Client, ClientKind},
+    ssh::options::{self, SshOptions},
+};
+
+/// The longest identification line, in bytes, without its end (RFC 4253, 4.2).
+const MAX_IDENTIFICATION: usize = 253;
+/// The longest line before it, and how many, that OpenSSH takes.
+const MAX_TEXT: usize = 8192;
+const MAX_TEXT_LINES: usize = 1024;
+/// The line goes out this long before the limit at the latest, ...
+const MARGIN: Duration = Duration::from_millis(300);
+/// ... and after this part of it, in percent: ssh began to count a little before we did, and may be slow to read.
+const PART: u32 = 60;
+
+/// What the client has been sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Passed {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The remembered line, and nothing else.
+    Line,
+    /// Bytes of the server.
+    Bytes,
+}
+
+#[derive(Debug)]
+struct Plan {
+    line: String,
+    at: Instant,
+}
+
+/// What one client has been sent, and the line that it may be sent early.
+#[derive(Debug, Default)]
+pub struct Early {
+    passed: Cell<Passed>,
+    plan: RefCell<Option<Plan>>,
+    planned: Notify,
+}
+
+impl Early {
+    /// Plans to send `line` before `limit` strikes, counted from `began`.
+    pub fn plan(&self, line: String, limit: Duration, began: Instant) {
+        let wait = (limit * PART / 100).min(limit.saturating_sub(MARGIN));
+        self.plan.replace(Some(Plan { line, at: began + wait }));
+        self.planned.notify_one();
+    }
+
+    /// Whether a line is to be sent.
+    pub fn is_planned(&self) -> bool {
+        self.plan.borrow().is_some()
+    }
+
+    /// What the client has been sent.
+    pub fn passed(&self) -> Passed {
+        self.passed.get()
+    }
+
+    /// Bytes of the server are passed on.
+    pub fn bytes_pass(&self) {
+        self.passed.set(Passed::Bytes);
+    }
+
+    /// Waits until the line should be sent, be it planned now or meanwhile; for ever when it is too late.
+    pub async fn due(&self) {
+        loop {
+            let at = self.plan.borrow().as_ref().map(|plan| plan.at).filter(|_| self.passed.get() == Passed::Nothing);
+            match at {
+                Some(at) => return sleep_until(at).await,
+                None => self.planned.notified().await,
+            }
+        }
+    }
+
+    /// Sends the line, if the client is one that it helps.
+    pub async fn say(&self, client: &mut Client) {
+        if ClientKind::of(client.line().as_deref()) != ClientKind::OpenSsh {
+            self.plan.replace(None);
+            return;
+        }
+        let Some(line) = self.plan.borrow().as_ref().map(|plan| format!("{}\r\n", plan.line)) else { return };
+        log::info!("the client's time is nearly up: sending the machine's identification line of last time");
+        self.passed.set(Passed::Line);
+        let output = client.output();
+        // A client that has left is noticed by whoever waits for it.
+        if output.write_all(line.as_bytes()).await.is_ok() {
+            let _ = output.flush().await;
+        }
+    }
+
+    /// What has to be swallowed of a server's first words, if the line has been sent.
+    pub fn swallow(&self) -> Option<Swallow> {
+        let line = self.plan.borrow().as_ref().map(|plan| plan.line.clone())?;
+        (self.passed.get() == Passed::Line).then(|| Swallow { line, held: Vec::new(), texts: 0 })
+    }
+}
+
+/// Takes a server's real identification line, and the text before it, out of its first bytes.
+#[derive(Debug)]
+pub struct Swallow {
+    line: String,
+    held: Vec<u8>,
+    texts: usize,
+}
+
+/// What the first bytes were.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Swallowed {
+    /// Only a part of the line.
+    More,
+    /// The line that was sent already; so many of the bytes belong to it.
+    Same(usize),
+    /// Another line, as far as it can be remembered.
+    Other(Option<String>),
+}
+
+impl Swallow {
+    /// Takes the next bytes of the server.
+    pub fn take(&mut self, bytes: &[u8]) -> Swallowed {
+        let mut taken = 0;
+        while let Some(end) = bytes[taken..].iter().position(|b| *b == b'\n') {
+            self.held.extend_from_slice(&bytes[taken..taken + end]);
+            taken += end + 1;
+            let mut line = std::mem::take(&mut self.held);
+            if line.last() == Some(&b'\r') {
+                line.pop();
+            }
+            if line == self.line.as_bytes() {
+                return Swallowed::Same(taken);
+            }
+            self.texts += 1;
+            if line.starts_with(b"SSH-") || self.texts > MAX_TEXT_LINES || line.len() > MAX_TEXT {
+                return Swallowed::Other(identification(&line));
+            }
+        }
+        self.held.extend_from_slice(&bytes[taken..]);
+        if self.held.len() > MAX_TEXT { Swallowed::Other(None) } else { Swallowed::More }
+    }
+}
+
+/// A server's identification line, without its end, if it is one to remember.
+pub fn identification(line: &[u8]) -> Option<String> {
+    let fits = line.starts_with(b"SSH-2.0-")
+        && line.len() <= MAX_IDENTIFICATION
+        && line.iter().all(|b| (b' '..=b'~').contains(b));
+    fits.then(|| String::from_utf8_lossy(line).into_owned())
+}
+
+/// The `ConnectTimeout` on ssh's command line, as ssh reads it; `None` when there is none, or none that ever strikes.
+/// The first argument is the program.
+pub fn connect_timeout(arguments: &[String]) -> Option<Duration> {
+    let mut options = SshOptions::new(arguments.iter().skip(1).map(String::as_str));
+    while let Some((flag, value)) = options.next() {
+        let Some(value) = options::value(value, "ConnectTimeout").filter(|_| flag == 'o') else { continue };
+        // Where the arguments were joined with spaces, as ps shows them.
+        let value = if value.is_empty() { options.word()? } else { value };
+        if value == "none" {
+            continue;
+        }
+        return seconds(value).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+    }
+    None
+}
+
+/// A time as ssh writes them (sshd_config(5), TIME FORMATS), in seconds.
+fn seconds(text: &str) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut rest = text;
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number: u64 = rest[..end].parse().ok()?;
+        let unit = rest[end..].chars().next();
+        let factor = match unit.map(|unit| unit.to_ascii_lowercase()) {
+            None | Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 86400,
+            Some('w') => 7 * 86400,
+            Some(_) => return None,
+        };
+        total = total.checked_add(number.checked_mul(factor)?)?;
+        rest = &rest[end + unit.map_or(0, char::len_utf8)..];
+    }
+    Some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::{Early, Passed, Swallow, Swallowed, connect_timeout, identification, seconds};
+
+    fn limit(command: &[&str]) -> Option<u64> {
+        let arguments: Vec<String> = command.iter().map(ToString::to_string).collect();
+        connect_timeout(&arguments).map(|limit| limit.as_secs())
+    }
+
+    #[test]
+    fn every_form_that_ssh_takes_is_read() {
+        for command in [
+            &["ssh", "-o", "ConnectTimeout=2", "h", "true"][..],
+            &["/usr/bin/ssh", "-oConnectTimeout=2", "h"],
+            &["ssh", "-o", "ConnectTimeout 2", "h"],
+            &["ssh", "-o", "  connecttimeout\t= 2 ", "h"],
+            &["ssh", "-o", "CONNECTTIMEOUT=\"2\"", "h"],
+            &["ssh", "-o", "ConnectTimeout '2s' # x", "h"],
+            &["ssh", "-vTNoConnectTimeout=2", "h"],
+            &["ssh", "-vTo", "ConnectTimeout=2", "h"],
+            &["ssh", "-p", "22", "-D", "1080", "-lroot", "h", "-o", "ConnectTimeout=2", "true"],
+            &["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=2", "-o", "ConnectTimeout=9", "h"],
+            &["ssh", "-o", "ConnectTimeout=none", "-o", "ConnectTimeout=2", "h"],
+            // As ps shows it.
+            &["ssh", "-o", "ConnectTimeout", "2", "h"],
+        ] {
+            assert_eq!(limit(command), Some(2), "{command:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_limit_of_ssh_is_not_taken_for_one() {
+        for command in [
+            &["ssh", "h"][..],
+            &["ssh", "h", "ssh", "-o", "ConnectTimeout=2", "other"],
+            &["ssh", "--", "h", "-o", "ConnectTimeout=2"],
+            &["ssh", "-i", "-oConnectTimeout=2", "h"],
+            &["ssh", "-o", "ConnectTimeout=0", "-o", "ConnectTimeout=2", "h"],
+            &["ssh", "-o", "ConnectTimeout=soon", "h"],
+            &["ssh", "-o", "ConnectTimeout=", "h"],
+            &["ssh", "-o", "ServerAliveInterval=2", "h"],
+            &["ssh", "-o"],
+            &["ssh"],
+            &[],
+        ] {
+            assert_eq!(limit(command), None, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(seconds("1m30S"), Some(90));
+        assert_eq!(seconds("1h1"), Some(3601));
+        assert_eq!(seconds("1w2d"), Some(9 * 86400));
+        for wrong in ["", "x", "1x", "-1", "s", "99999999999999999999", "1 2"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_line_is_due_before_the_limit_strikes() {
+        for (limit, due) in [(1, 600), (2, 1200), (15, 9000)] {
+            let (early, began) = (Early::default(), tokio::time::Instant::now());
+            early.plan("SSH-2.0-x".into(), Duration::from_secs(limit), began);
+            early.due().await;
+            assert_eq!(began.elapsed(), Duration::from_millis(due));
+        }
+        let early = Early::default();
+        early.plan("SSH-2.0-x".into(), Duration::from_secs(1), tokio::time::Instant::now());
+        early.bytes_pass();
+        assert!(tokio::time::timeout(Duration::from_secs(9), early.due()).await.is_err(), "the server was faster");
+        assert_eq!(early.passed(), Passed::Bytes);
+    }
+
+    fn swallow(line: &str) -> Swallow {
+        Swallow { line: line.into(), held: Vec::new(), texts: 0 }
+    }
+
+    #[test]
+    fn another_line_is_told_and_remembered_if_it_can_be() {
+        let other = swallow("SSH-2.0-a").take(b"hello\r\nSSH-2.0-b c\r\n\0\0");
+        assert_eq!(other, Swallowed::Other(Some("SSH-2.0-b c".into())));
+        assert_eq!(swallow("SSH-2.0-a").take(b"SSH-1.5-b\n"), Swallowed::Other(None));
+        assert_eq!(swallow("SSH-2.0-a").take(&[b'x'; 9000]), Swallowed::Other(None));
+        assert_eq!(identification(b"SSH-2.0-a\x07"), None);
+        assert_eq!(identification(&[&b"SSH-2.0-"[..], &[b'x'; 246]].concat()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_follows_the_line_is_left_however_it_is_cut(
+            texts in prop::collection::vec("[a-z ]{0,20}", 0..4),
+            rest in prop::collection::vec(any::<u8>(), 0..40),
+            size in 1usize..20,
+        ) {
+            let head: String = texts.iter().map(|text| format!("{text}\r\n")).collect();
+            let bytes = [format!("{head}SSH-2.0-a_1 b\r\n").as_bytes(), &rest].concat();
+            let (mut swallow, mut left, mut done) = (swallow("SSH-2.0-a_1 b"), Vec::new(), false);
+            for chunk in bytes.chunks(size) {
+                if done {
+                    left.extend_from_slice(chunk);
+                    continue;
+                }
+                match swallow.take(chunk) {
+                    Swallowed::More => {}
+                    Swallowed::Same(taken) => {
+                        done = true;
+                        left.extend_from_slice(&chunk[taken..]);
+                    }
+                    Swallowed::Other(line) => prop_assert!(false, "{line:?}"),
+                }
+            }
+            prop_assert!(done);
+            prop_assert_eq!(left, rest);
+        }
+
+        #[test]
+        fn no_bytes_make_it_panic(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..9)) {
+            let mut swallow = swallow("SSH-2.0-a");
+            for chunk in chunks {
+                match swallow.take(&chunk) {
+                    Swallowed::Same(taken) => prop_assert!(taken <= chunk.len()),
+                    Swallowed::More | Swallowed::Other(_) => {}
+                }
+            }
+        }
+
+        #[test]
+        fn no_arguments_make_it_panic(arguments in prop::collection::vec("(-?[a-zA-Zo=\" ']{0,4}|-o|ConnectTimeout.{0,6}|.{0,9})", 0..9)) {
+            let _ = connect_timeout(&arguments);
+        }
+
+        #[test]
+        fn a_limit_is_found_behind_any_other_option(
+            before in prop::collection::vec(prop::sample::select(vec!["-v", "-T", "-4", "-p22", "-oBatchMode=yes", "-Fnone"]), 0..6),
+            limit in 1u64..100_000,
+        ) {
+            let mut arguments = vec!["ssh".to_owned()];
+            arguments.extend(before.into_iter().map(str::to_owned));
+            arguments.push(format!("-oconnectTimeout={limit}"));
+            arguments.push("host".into());
+            prop_assert_eq!(connect_timeout(&arguments), Some(Duration::from_secs(limit)));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Whether a connection may wake a stopped playground.
+//!
+//! A reconnect of an editor and a poll of a start screen are no wish to wake, and neither a terminal nor a foreground
+//! process proves that a person is there. So the default policy wakes unless something speaks against it: a stop on
+//! purpose; an end under a live session, as long as tries keep coming in the rhythm of a reconnecting editor; a client
+//! that polls. A person at a terminal is asked.
+
+use std::time::Duration;
+
+use crate::{
+    connect::client::ClientKind,
+    error::{Error, Kind, Result},
+    moment::{Moment, ago, now},
+    records::memory::{Memory, Record},
+    settings::WakePolicy,
+};
+
+/// A client that polls may wake a playground for this long after a deliberate act.
+const DELIBERATE_LASTS: Duration = Duration::from_secs(10 * 60);
+
+/// Why a playground is not woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    Stopped,
+    CutOff,
+    Polling,
+    Never,
+}
+
+fn decide(policy: WakePolicy, record: &Record, client: ClientKind, pause: Duration) -> Result<(), Refusal> {
+    match policy {
+        WakePolicy::Always => Ok(()),
+        WakePolicy::Never => Err(Refusal::Never),
+        WakePolicy::UnlessStopped => {
+            if record.stopped.is_some() {
+                Err(Refusal::Stopped)
+            } else if record.cut_off.is_some_and(|at| ago(at) < pause) {
+                Err(Refusal::CutOff)
+            } else if client == ClientKind::Sshj && record.deliberate.is_none_or(|at| ago(at) >= DELIBERATE_LASTS) {
+                Err(Refusal::Polling)
+            } else {
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Whether it matters who is asking. A client that has not said who it is, is waited for then: JetBrains' may be late.
+///
+/// # Errors
+/// When the memory cannot be read.
+pub fn depends_on_client(memory: &Memory, label: &str, policy: WakePolicy, pause: Duration) -> Result<bool> {
+    let record = memory.read(label)?;
+    let refused = |client| decide(policy, &record, client, pause).is_err();
+    Ok(refused(ClientKind::Sshj) && !refused(ClientKind::Other))
+}
+
+/// The question that one connection puts to the policy.
+#[derive(Debug)]
+pub struct Question<'a> {
+    /// What people wanted of the playground.
+    pub memory: &'a Memory,
+    /// The playground: its id, or the catalogue name of one that is to be started.
+    pub label: &'a str,
+    /// Whether another session has not noticed its end yet.
+    pub in_session: bool,
+    /// Since when it has been down, in ms since 1970; `None` where the platform no longer tells.
+    pub down_since: Option<Moment>,
+    /// The policy in force for it.
+    pub policy: WakePolicy,
+    /// Who is asking.
+    pub client: ClientKind,
+    /// How long the tries of a cut-off editor must pause.
+    pub pause: Duration,
+}
+
+impl Question<'_> {
+    /// Answers. A person who says yes on the terminal has done something deliberate.
+    ///
+    /// # Errors
+    /// [`Kind::NotWoken`] with the command that helps; or when the memory cannot be read.
+    pub async fn answer(&self) -> Result<()> {
+        let name = self.label;
+        let decision = self.memory.change(name, |record| {
+            let was_live = |ended: &Moment| self.down_since.is_none_or(|since| since <= *ended);
+            record.cut_off = match self.in_session {
+                // A session that nobody sees end must not keep it down for ever: tries that pause are a person's.
+                true => {
+                    record.cut_off.filter(|at| self.down_since.is_none_or(|since| since <= *at)).or_else(|| Some(now()))
+                }
+                false => record.cut_off.max(record.session_ended.filter(was_live)),
+            };
+            let decision = decide(self.policy, record, self.client, self.pause);
+            match decision {
+                Ok(()) => {
+                    record.cut_off = None;
+                    record.session_ended = None;
+                }
+                // The pause begins anew with every try.
+                Err(Refusal::CutOff) => record.cut_off = Some(now()),
+                Err(Refusal::Stopped | Refusal::Polling | Refusal::Never) => {}
+            }
+            decision
+        })?;
+        let Err(refusal) = decision else { return Ok(()) };
+        let why = match refusal {
+            Refusal::Stopped => format!("playground {name} was stopped on purpose"),
+            Refusal::CutOff => format!("playground {name} has ended while a session was open"),
+            Refusal::Polling => {
+                format!("playground {name} is not running, and this client asks again and again by itself")
+            }
+            Refusal::Never => format!("playground {name} is not running, and the wake policy is `never`"),
+        };
+        if terminal::says_yes(&format!("{why}. Start it again? [y/N] ")).await {
+            return self.memory.deliberate(name);
+        }
+        let hint = format!("start it with `labctl-ssh-proxy start {name}`");
+        Err(Error::new(Kind::NotWoken, why).hint(hint))
+    }
+}
+
+#[cfg(unix)]
+mod terminal {
+    use std::{
+        fs::{File, OpenOptions},
+        io::{Read, Write},
+    };
+
+    use rustix::{
+        event::{PollFd, PollFlags, Timespec, poll},
+        process::getpgrp,
+        termios::{QueueSelector, tcflush, tcgetpgrp},
+    };
+
+    /// Nobody who wants in looks elsewhere for longer.
+    const PATIENCE: Timespec = Timespec { tv_sec: 15, tv_nsec: 0 };
+
+    /// Puts a question to the person at the controlling terminal, if we are in its foreground. No answer is a no.
+    pub async fn says_yes(question: &str) -> bool {
+        let Some(tty) = foreground_terminal() else { return false };
+        let question = question.to_owned();
+        // On a thread, because a terminal's open file is shared with ssh and must not be made non-blocking. Whoever
+        // gives up waiting for us lets the runtime go without waiting for the thread.
+        tokio::task::spawn_blocking(move || ask(tty, &question).unwrap_or(false)).await.unwrap_or(false)
+    }
+
+    fn foreground_terminal() -> Option<File> {
+        let tty = OpenOptions::new().read(true).write(true).open("/dev/tty").ok()?;
+        (tcgetpgrp(&tty).ok()? == getpgrp()).then_some(tty)
+    }
+
+    fn ask(mut tty: File, question: &str) -> std::io::Result<bool> {
+        // What was typed before is no answer.
+        tcflush(&tty, QueueSelector::IFlush)?;
+        tty.write_all(question.as_bytes())?;
+        let answered = poll(&mut [PollFd::new(&tty, PollFlags::IN)], Some(&PATIENCE))? > 0;
+        if !answered {
+            // The cursor stands behind the question.
+            tty.write_all(b"\r\n")?;
+            return Ok(false);
+        }
+        // A terminal in its usual mode is readable when it has a whole line.
+        let mut line = [0; 64];
+        let n = tty.read(&mut line)?;
+        Ok(matches!(&line[..n].trim_ascii().to_ascii_lowercase()[..], b"y" | b"yes"))
+    }
+}
+
+#[cfg(not(unix))]
+mod terminal {
+    /// There is no controlling terminal to ask on: the console belongs to whoever started ssh.
+    pub async fn says_yes(_question: &str) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ClientKind, DELIBERATE_LASTS, Refusal, decide};
+    use crate::{
+        moment::now,
+        records::memory::Record,
+        settings::WakePolicy::{Always, Never, UnlessStopped},
+    };
+
+    const PAUSE: std::time::Duration = std::time::Duration::from_secs(120);
+
+    fn before(duration: std::time::Duration) -> Option<u64> {
+        Some(now() - u64::try_from(duration.as_millis()).unwrap() - 1)
+    }
+
+    #[test]
+    fn clients_are_told_by_their_first_line() {
+        assert_eq!(ClientKind::of(Some("SSH-2.0-SSHJ_0.38.0")), ClientKind::Sshj);
+        assert_eq!(ClientKind::of(Some("SSH-2.0-OpenSSH_9.2p1 Debian-2")), ClientKind::OpenSsh);
+        assert_eq!(ClientKind::of(Some("SSH-2.0-paramiko_3.4.0")), ClientKind::Other);
+        assert_eq!(ClientKind::of(None), ClientKind::Other);
+    }
+
+    #[test]
+    fn the_default_policy_row_by_row() {
+        let stopped = Record { stopped: before(PAUSE * 1000), ..Record::default() };
+        let just_cut_off = Record { cut_off: Some(now()), ..Record::default() };
+        let cut_off_long_ago = Record { cut_off: before(PAUSE), ..Record::default() };
+        let just_started = Record { deliberate: Some(now()), ..Record::default() };
+        let started_long_ago = Record { deliberate: before(DELIBERATE_LASTS), ..Record::default() };
+        for (record, client, expected) in [
+            (Record::default(), ClientKind::OpenSsh, Ok(())),
+            (Record::default(), ClientKind::Other, Ok(())),
+            (Record::default(), ClientKind::Sshj, Err(Refusal::Polling)),
+            (stopped.clone(), ClientKind::OpenSsh, Err(Refusal::Stopped)),
+            (just_cut_off, ClientKind::OpenSsh, Err(Refusal::CutOff)),
+            (cut_off_long_ago, ClientKind::OpenSsh, Ok(())),
+            (just_started, ClientKind::Sshj, Ok(())),
+            (started_long_ago, ClientKind::Sshj, Err(Refusal::Polling)),
+        ] {
+            assert_eq!(decide(UnlessStopped, &record, client, PAUSE), expected, "{record:?} {client:?}");
+        }
+        assert_eq!(decide(Always, &stopped, ClientKind::Sshj, PAUSE), Ok(()));
+        assert_eq!(decide(Never, &Record::default(), ClientKind::OpenSsh, PAUSE), Err(Refusal::Never));
+    }
+}

@@ -1,0 +1,277 @@
+//! `config-jetbrains`: playgrounds in the ssh configurations of JetBrains' products, and out of them again.
+//!
+//! Each product keeps its own in `<config>/JetBrains/<Product><version>/options/sshConfigs.xml`, reads them when it
+//! starts and writes them when it ends: so they are changed only while it does not run. All options of an entry come
+//! from the ssh configuration, which `config-ssh` writes.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::Serialize;
+
+use crate::{
+    editors::settings_file::{self, Plan},
+    error::{Error, Kind, Result},
+    files,
+    ssh_config::entries::Entry,
+    ui::out,
+};
+use running::Process;
+use xml::SshConfigs;
+
+mod running;
+pub mod xml;
+
+/// The file in a product's folder, seen from there.
+const FILE: &str = "options/sshConfigs.xml";
+/// A folder of these is no product that opens SSH connections by itself.
+const NOT_PRODUCTS: [&str; 1] = ["JetBrainsClient"];
+
+/// What was asked for.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Only this product: `Gateway`, `IntelliJIdea2025.1`.
+    pub product: Option<String>,
+    /// Take everything of ours out.
+    pub remove: bool,
+    /// Only show what would change.
+    pub dry_run: bool,
+    /// Do not ask.
+    pub yes: bool,
+}
+
+/// A product of JetBrains' that has been started at least once.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Product {
+    /// Its configuration folder.
+    pub folder: PathBuf,
+    /// `IntelliJIdea`, `JetBrainsGateway`.
+    pub name: String,
+    /// `2025.1`.
+    pub version: String,
+}
+
+impl Product {
+    /// By its configuration folder.
+    fn of(folder: PathBuf) -> Option<Product> {
+        let name = folder.file_name()?.to_str()?;
+        let (name, version) = name.split_at(name.find(|c: char| c.is_ascii_digit())?);
+        let is_version = version.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
+        if name.is_empty() || !is_version || NOT_PRODUCTS.contains(&name) || !folder.join("options").is_dir() {
+            return None;
+        }
+        Some(Product { name: name.to_owned(), version: version.to_owned(), folder })
+    }
+
+    /// Its name as its folder has it.
+    pub fn selector(&self) -> String {
+        format!("{}{}", self.name, self.version)
+    }
+
+    /// Where its ssh configurations are.
+    pub fn file(&self) -> PathBuf {
+        self.folder.join(FILE)
+    }
+
+    /// Whether it is what a person means by `name`.
+    fn is_called(&self, name: &str) -> bool {
+        let plain = |name: &str| {
+            let name: String = name.to_ascii_lowercase().split([' ', '-']).collect();
+            name.strip_prefix("jetbrains").map_or(name.clone(), str::to_owned)
+        };
+        plain(name) == plain(&self.name) || plain(name) == plain(&self.selector())
+    }
+
+    /// # Errors
+    /// [`Kind::Refused`] when it runs: it would write over what we write.
+    fn must_not_run(&self) -> Result<()> {
+        let Some(Process { pid, name }) = running::process(&self.folder, &self.selector()) else { return Ok(()) };
+        Err(Error::new(Kind::Refused, format!("{} is running: process {pid}, {name}", self.selector())).hint(format!(
+            "close it, or choose another one with --product; if that process is none of it, delete {}",
+            running::lock(&self.folder).display()
+        )))
+    }
+}
+
+/// Where the products of this user keep their configuration, on Linux, macOS and Windows: below `$XDG_CONFIG_HOME` or
+/// `~/.config`, `~/Library/Application Support`, `%APPDATA%`.
+pub fn base() -> Option<PathBuf> {
+    dirs::config_dir().map(|config| config.join("JetBrains"))
+}
+
+/// The products below `base`, in the order of their names. None when there is no such folder.
+///
+/// # Errors
+/// [`Kind::File`] when it cannot be read.
+pub fn products(base: &Path) -> Result<Vec<Product>> {
+    let failed = |e: io::Error| Error::file("read", base, &e);
+    let folders = match fs::read_dir(base) {
+        Ok(folders) => folders,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
+    let folders = folders.collect::<io::Result<Vec<_>>>().map_err(failed)?;
+    let mut products: Vec<Product> = folders.iter().filter_map(|folder| Product::of(folder.path())).collect();
+    products.sort();
+    Ok(products)
+}
+
+/// Those that were asked for.
+fn chosen(name: Option<&str>) -> Result<Vec<Product>> {
+    let base = base().ok_or_else(|| Error::new(Kind::File, "cannot tell where your configuration folder is"))?;
+    let all = products(&base)?;
+    let Some(name) = name else {
+        if all.is_empty() {
+            return Err(Error::new(Kind::NotFound, format!("there is no JetBrains product in {}", base.display()))
+                .hint("start the product once, so that it makes its folder, and close it"));
+        }
+        return Ok(all);
+    };
+    let names: Vec<String> = all.iter().map(Product::selector).collect();
+    let chosen: Vec<Product> = all.into_iter().filter(|product| product.is_called(name)).collect();
+    if chosen.is_empty() {
+        let there = if names.is_empty() { "there is none".into() } else { format!("there are {}", names.join(", ")) };
+        return Err(
+            Error::new(Kind::NotFound, format!("no JetBrains product {name} in {}", base.display())).hint(there)
+        );
+    }
+    Ok(chosen)
+}
+
+/// The files that our hosts are in. What cannot be read has none that could be taken out.
+pub fn written() -> Vec<PathBuf> {
+    let products = base().and_then(|base| products(&base).ok()).unwrap_or_default();
+    let has_hosts = |file: &PathBuf| {
+        let hosts = files::read_text(file).and_then(|text| xml::hosts(&text.unwrap_or_default()));
+        hosts.is_ok_and(|hosts| !hosts.is_empty())
+    };
+    products.iter().map(Product::file).filter(has_hosts).collect()
+}
+
+/// A product as `--list` shows it.
+#[derive(Serialize)]
+struct Listed {
+    product: String,
+    file: PathBuf,
+    /// How many of the hosts in its file are ours; `None` when that cannot be read.
+    playgrounds: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// The process that it is, while it runs.
+    process: Option<u32>,
+}
+
+impl Listed {
+    fn new(product: &Product) -> Listed {
+        let file = product.file();
+        let hosts = files::read_text(&file).and_then(|text| xml::hosts(&text.unwrap_or_default()));
+        let process = running::process(&product.folder, &product.selector()).map(|process| process.pid);
+        let (playgrounds, error) = match hosts {
+            Ok(hosts) => (Some(hosts.len()), None),
+            Err(e) => (None, Some(e.message().to_owned())),
+        };
+        Listed { product: product.selector(), file, playgrounds, error, process }
+    }
+}
+
+/// Lists the products.
+///
+/// # Errors
+/// When there are none, or a folder cannot be read.
+pub fn list(product: Option<&str>, json: bool) -> Result<()> {
+    let listed: Vec<Listed> = chosen(product)?.iter().map(Listed::new).collect();
+    if json {
+        return out::json(&listed);
+    }
+    let row = |Listed { product, file, playgrounds, error, process }| {
+        let hosts = playgrounds.map(|n| n.to_string()).or(error).unwrap_or_default();
+        let process = process.map_or_else(String::new, |pid| format!("process {pid}"));
+        vec![product, hosts, process, file.display().to_string()]
+    };
+    out::table(&["PRODUCT", "PLAYGROUNDS", "RUNS", "FILE"], listed.into_iter().map(row).collect())
+}
+
+/// Shows what changes, asks, writes. All products are looked at before the first is changed.
+///
+/// # Errors
+/// [`Kind::Refused`] when a product runs, [`Kind::File`] when a file is damaged or cannot be written.
+pub async fn apply(request: &Request, entries: &[Entry]) -> Result<()> {
+    let products = chosen(request.product.as_deref())?;
+    let mut plans = Vec::new();
+    for product in &products {
+        let plan = if request.remove {
+            Plan::remove(&product.file(), &SshConfigs)?
+        } else {
+            Plan::set(&product.file(), &SshConfigs, entries)?
+        };
+        if plan.changes() && !request.dry_run {
+            product.must_not_run()?;
+        }
+        plans.push((product, plan));
+    }
+    if settings_file::confirm(plans.iter().map(|(_, plan)| plan), request.dry_run, request.yes).await? {
+        for (product, plan) in plans.iter().filter(|(_, plan)| plan.changes()) {
+            // The question may have waited for long.
+            product.must_not_run()?;
+            let backup = plan.commit(request.remove)?;
+            out::line(&format!("{} is written. {}", plan.path().display(), kept(backup)))?;
+        }
+    }
+    Ok(())
+}
+
+/// Says where the backup is.
+pub(crate) fn kept(backup: Option<PathBuf>) -> String {
+    backup.map_or_else(String::new, |backup| format!("As it was it is kept as {}.", backup.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::{Product, products};
+
+    /// The three systems' folders differ in nothing but their place.
+    #[test]
+    fn finds_every_product_on_every_system() {
+        for base in [".config/JetBrains", "Library/Application Support/JetBrains", "AppData/Roaming/JetBrains"] {
+            let home = tempfile::tempdir().unwrap();
+            let base = home.path().join(base);
+            assert_eq!(products(&base).unwrap(), []);
+            for folder in [
+                "IntelliJIdea2024.3/options",
+                "IntelliJIdea2025.1/options",
+                "JetBrainsGateway2025.1/options",
+                "PyCharmCE2025.1/options",
+                "JetBrainsClient2025.1/options",
+                "Toolbox",
+                "acp-agents/options",
+                "consentOptions",
+                "GoLand2025.1",
+                "GoLand2025.1-backup/options",
+                "2025.1/options",
+            ] {
+                fs::create_dir_all(base.join(folder)).unwrap();
+            }
+            fs::write(base.join("bl2024.3"), "").unwrap();
+            let found: Vec<String> = products(&base).unwrap().iter().map(Product::selector).collect();
+            assert_eq!(
+                found,
+                ["IntelliJIdea2024.3", "IntelliJIdea2025.1", "JetBrainsGateway2025.1", "PyCharmCE2025.1"]
+            );
+        }
+    }
+
+    #[test]
+    fn a_product_goes_by_several_names() {
+        let product = Product { folder: "x".into(), name: "JetBrainsGateway".into(), version: "2025.1".into() };
+        for name in ["Gateway", "gateway", "JetBrains Gateway", "jetbrainsgateway", "Gateway2025.1", "gateway-2025.1"] {
+            assert!(product.is_called(name), "{name}");
+        }
+        for name in ["", "Gate", "2025.1", "IntelliJIdea", "Gateway2025.2"] {
+            assert!(!product.is_called(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! A settings file of an editor, with entries of ours in it: the manners that [`crate::editors::jetbrains`] and
+//! [`crate::editors::zed`] share. What the entries look like is theirs.
+//!
+//! The file is changed in one step where it really lies, keeps its mode and owner, and is kept as a backup before the
+//! first change. As long as nobody else has changed it since, removal brings the backup back, byte for byte.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    error::{Error, Kind, Result},
+    files::user_file::{UserFile, unified},
+    ssh_config::entries::Entry,
+    ui::out,
+};
+
+/// How our entries stand in one kind of file. Pure.
+pub trait Format {
+    /// `text` with exactly these entries of ours; those that are there already stay as they are. Nothing of ours is
+    /// added for a host of which the user has an entry.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when `text` is damaged.
+    fn set(&self, text: &str, entries: &[Entry]) -> Result<String>;
+
+    /// `text` with the entries of ours that are in `current`, put there anew.
+    ///
+    /// # Errors
+    /// As [`Format::set`].
+    fn repeat(&self, text: &str, current: &str) -> Result<String>;
+}
+
+/// A change that is worked out, but not made.
+pub struct Plan {
+    file: UserFile,
+    /// `None`: the file goes, since it is ours alone.
+    text: Option<String>,
+    /// The backup has come back into its place.
+    restored: bool,
+}
+
+impl Plan {
+    /// The file with these entries of ours.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when it cannot be read or is damaged.
+    pub fn set(path: &Path, format: &impl Format, entries: &[Entry]) -> Result<Plan> {
+        let file = UserFile::open(path)?;
+        let text = format.set(text(&file)?, entries).map_err(|e| e.context(path.display()))?;
+        // Nothing to say is no reason for a new file.
+        let text = (file.exists() || !entries.is_empty()).then_some(text);
+        Ok(Plan { file, text, restored: false })
+    }
+
+    /// The file without anything of ours: as it was before, if nobody has changed it since.
+    ///
+    /// # Errors
+    /// As [`Plan::set`].
+    pub fn remove(path: &Path, format: &impl Format) -> Result<Plan> {
+        let file = UserFile::open(path)?;
+        let current = text(&file)?;
+        let rest = format.set(current, &[]).map_err(|e| e.context(path.display()))?;
+        if rest == current {
+            let text = file.exists().then_some(rest);
+            return Ok(Plan { file, text, restored: false });
+        }
+        let backup = fs::read_to_string(file.backup_path()).ok();
+        let before = backup.as_deref().unwrap_or_default();
+        let restored = format.repeat(before, current).is_ok_and(|again| again == current);
+        let text = match (restored, backup) {
+            (true, before) => before,
+            (false, _) => Some(rest),
+        };
+        Ok(Plan { file, text, restored })
+    }
+
+    /// The file as the user calls it.
+    pub fn path(&self) -> &Path {
+        &self.file.named
+    }
+
+    /// Whether anything changes.
+    pub fn changes(&self) -> bool {
+        self.file.exists() != self.text.is_some() || self.bytes() != self.file.bytes()
+    }
+
+    /// A unified diff; empty when nothing changes.
+    pub fn diff(&self) -> String {
+        unified(&self.file.named, self.file.bytes(), self.bytes())
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.text.as_deref().unwrap_or_default().as_bytes()
+    }
+
+    /// Makes the change. Returns the backup if this was the first one.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when the file cannot be written, or has changed since it was read; nothing has changed then.
+    pub fn commit(&self, removal: bool) -> Result<Option<PathBuf>> {
+        if !self.changes() {
+            return Ok(None);
+        }
+        let _lock = self.file.lock_folder();
+        self.file.sweep();
+        let staged = self.file.stage(self.bytes())?;
+        let backup = if removal { None } else { self.file.back_up()? };
+        let done = if self.text.is_some() { staged.commit() } else { staged.delete() };
+        match (&done, &backup) {
+            // It says the same as the file does now.
+            (Ok(()), _) if self.restored => {
+                let _ = fs::remove_file(self.file.backup_path());
+            }
+            (Err(_), Some(backup)) => {
+                let _ = fs::remove_file(backup);
+            }
+            (Ok(()) | Err(_), _) => {}
+        }
+        done.map(|()| backup)
+    }
+}
+
+/// Shows what the plans would change, and asks. Whether they are to be carried out.
+///
+/// # Errors
+/// When there is nobody to ask, or the answer is no.
+pub async fn confirm<'a>(plans: impl IntoIterator<Item = &'a Plan>, dry_run: bool, yes: bool) -> Result<bool> {
+    let mut changes = false;
+    for plan in plans {
+        changes |= plan.changes();
+        if plan.changes() {
+            out::write(&plan.diff())?;
+        } else {
+            out::line(&format!("Nothing to change in {}.", plan.path().display()))?;
+            // A run that was killed after its change may have left something all the same.
+            if !dry_run {
+                plan.file.sweep();
+            }
+        }
+    }
+    Ok(changes && !dry_run && (yes || out::agreed().await?))
+}
+
+fn text(file: &UserFile) -> Result<&str> {
+    std::str::from_utf8(file.bytes()).map_err(|e| {
+        Error::new(Kind::File, format!("{} is not UTF-8: {e}", file.named.display()))
+            .hint("nothing was changed; see what wrote it")
+    })
+}

@@ -1,0 +1,265 @@
+//! The user's own file: found through links, checked, and replaced in one step where it really lies.
+
+use std::{
+    fs::{self, File, Metadata, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use similar::TextDiff;
+use tempfile::NamedTempFile;
+
+use crate::{
+    error::{Error, Kind, Result},
+    files::{self, make_private_folder, temporary},
+};
+
+/// A configuration file as it was found.
+pub struct UserFile {
+    /// As the user calls it.
+    pub named: PathBuf,
+    /// Where it really lies: at the end of the links, whether there is a file yet or not.
+    target: PathBuf,
+    contents: Option<(Vec<u8>, Metadata)>,
+}
+
+impl UserFile {
+    /// Reads it. That there is none is no error; that it cannot be read is one.
+    ///
+    /// # Errors
+    /// [`Kind::File`] for a link that leads nowhere near an end, something other than a file, and an unreadable one.
+    pub fn open(named: &Path) -> Result<UserFile> {
+        let target = follow(named)?;
+        let failed = |e: io::Error| {
+            Error::file("read", named, &e).hint("nothing was changed; see who owns it and what its mode is")
+        };
+        let contents = match fs::metadata(&target) {
+            Ok(metadata) if !metadata.is_file() => {
+                return Err(Error::new(Kind::File, format!("{} is not a regular file", named.display())));
+            }
+            Ok(metadata) => Some((fs::read(&target).map_err(failed)?, metadata)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+            Err(e) => return Err(failed(e)),
+        };
+        Ok(UserFile { named: named.to_owned(), target, contents })
+    }
+
+    /// Whether there is such a file.
+    pub fn exists(&self) -> bool {
+        self.contents.is_some()
+    }
+
+    /// What is in it; nothing when there is no such file.
+    pub fn bytes(&self) -> &[u8] {
+        self.contents.as_ref().map_or(&[], |(bytes, _)| bytes)
+    }
+
+    /// Whether ssh itself would take the file, by its mode and owner: it stops at every call when others can write it.
+    ///
+    /// # Errors
+    /// [`Kind::File`] with the way out. A warning where that depends on the build: some allow a group's write access.
+    #[cfg(unix)]
+    pub fn check_trusted(&self) -> Result<Option<String>> {
+        use std::os::unix::fs::MetadataExt;
+        let Some((_, metadata)) = &self.contents else { return Ok(None) };
+        let refuse = |why: &str, hint: &str| {
+            Err(Error::new(Kind::File, format!("ssh refuses {}: {why}", self.named.display())).hint(hint))
+        };
+        let user = rustix::process::geteuid();
+        if !user.is_root() && metadata.uid() != 0 && metadata.uid() != user.as_raw() {
+            return refuse("another user owns it", "make it your own with chown");
+        }
+        if metadata.mode() & 0o002 != 0 {
+            return refuse("everybody can write it", &format!("chmod go-w {}", self.named.display()));
+        }
+        let group = metadata.mode() & 0o020 != 0;
+        Ok(group.then(|| format!("a group can write {}: many builds of ssh refuse it then", self.named.display())))
+    }
+
+    /// Modes and owners are not what ssh for Windows goes by here.
+    #[cfg(not(unix))]
+    pub fn check_trusted(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// Other writers of files in its folder, whatever their own folder is, wait while this is held. Best effort: some
+    /// file systems have no such locks, and then only writers that share our folder wait for each other.
+    pub fn lock_folder(&self) -> Option<File> {
+        let folder = File::open(self.folder()).ok()?;
+        folder.lock().ok()?;
+        Some(folder)
+    }
+
+    /// Takes away what a killed run left beside it.
+    pub fn sweep(&self) {
+        files::sweep(self.folder());
+    }
+
+    /// Writes `contents` beside the file, with its mode and owner, ready to take its place.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when the file or its folder is read-only, the disk is full and so on; then nothing is left.
+    pub fn stage(&self, contents: &[u8]) -> Result<Staged> {
+        let failed = |e: io::Error| {
+            Error::file("write", &self.named, &e).hint("nothing was changed; make the file and its folder writable")
+        };
+        if let Some((_, metadata)) = &self.contents {
+            // A rename would replace a read-only file without a question, and root may write any: its owner meant it.
+            if metadata.permissions().readonly() {
+                return Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, "it is read-only")));
+            }
+            OpenOptions::new().write(true).open(&self.target).map_err(failed)?;
+        } else if self.target == self.named {
+            make_private_folder(self.folder()).map_err(failed)?;
+        }
+        let mut file = temporary(self.folder()).map_err(failed)?;
+        file.write_all(contents).map_err(failed)?;
+        self.keep_owner(file.as_file()).map_err(failed)?;
+        if let Some((_, metadata)) = &self.contents {
+            file.as_file().set_permissions(metadata.permissions()).map_err(failed)?;
+        }
+        file.as_file().sync_all().map_err(failed)?;
+        let before = self.contents.as_ref().map(|(bytes, _)| bytes.clone());
+        Ok(Staged { file, before, target: self.target.clone(), named: self.named.clone() })
+    }
+
+    /// Gives `file` the owner of the one it replaces; for a new one, root gives it the folder's.
+    #[cfg(unix)]
+    fn keep_owner(&self, file: &File) -> io::Result<()> {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let model = match &self.contents {
+            Some((_, metadata)) => metadata.clone(),
+            None if rustix::process::geteuid().is_root() => fs::metadata(self.folder())?,
+            None => return Ok(()),
+        };
+        let own = file.metadata()?;
+        if (own.uid(), own.gid()) != (model.uid(), model.gid()) {
+            fchown(file, Some(model.uid()), Some(model.gid()))?;
+        }
+        Ok(())
+    }
+
+    /// A new file belongs to the user who makes it, and that is the one whose file it is.
+    #[cfg(not(unix))]
+    fn keep_owner(&self, _file: &File) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Keeps what was there before the first edit, beside the file as the user calls it. A backup that exists stays.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when it cannot be written.
+    pub fn back_up(&self) -> Result<Option<PathBuf>> {
+        let Some((bytes, metadata)) = &self.contents else { return Ok(None) };
+        let backup = self.backup_path();
+        let folder = backup.parent().unwrap_or(Path::new("."));
+        let write = || {
+            if fs::symlink_metadata(&backup).is_ok() {
+                return Ok(None);
+            }
+            let mut file = temporary(folder)?;
+            file.write_all(bytes)?;
+            self.keep_owner(file.as_file())?;
+            file.as_file().set_permissions(metadata.permissions())?;
+            file.as_file().sync_all()?;
+            file.persist_noclobber(&backup).map_err(|e| e.error)?;
+            Ok(Some(backup.clone()))
+        };
+        write().map_err(|e| Error::file("keep a backup as", &backup, &e))
+    }
+
+    /// Where that is.
+    pub fn backup_path(&self) -> PathBuf {
+        let mut name = self.named.as_os_str().to_owned();
+        name.push(".labctl-ssh-proxy.backup");
+        PathBuf::from(name)
+    }
+
+    fn folder(&self) -> &Path {
+        match self.target.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        }
+    }
+}
+
+/// New contents, written but not in place. Dropped, they leave nothing.
+pub struct Staged {
+    file: NamedTempFile,
+    before: Option<Vec<u8>>,
+    target: PathBuf,
+    named: PathBuf,
+}
+
+impl Staged {
+    /// Puts them in place.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when that fails, or when somebody who knows nothing of our locks, an editor perhaps, has changed
+    /// the file since it was read; what was there is then still there.
+    pub fn commit(self) -> Result<()> {
+        self.check_unchanged()?;
+        self.file.persist(&self.target).map_err(|e| Error::file("replace", &self.named, &e.error))?;
+        Ok(())
+    }
+
+    /// Deletes the file instead.
+    ///
+    /// # Errors
+    /// As [`Staged::commit`].
+    pub fn delete(self) -> Result<()> {
+        self.check_unchanged()?;
+        fs::remove_file(&self.target).map_err(|e| Error::file("delete", &self.named, &e))
+    }
+
+    fn check_unchanged(&self) -> Result<()> {
+        if fs::read(&self.target).ok() == self.before {
+            return Ok(());
+        }
+        Err(Error::new(Kind::File, format!("{} has changed in the meantime", self.named.display()))
+            .hint("nothing was written; try again"))
+    }
+}
+
+/// Where `path` leads.
+fn follow(path: &Path) -> Result<PathBuf> {
+    /// As many as Linux follows.
+    const MAX_LINKS: usize = 40;
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if !fs::symlink_metadata(&target).is_ok_and(|metadata| metadata.is_symlink()) {
+            return Ok(target);
+        }
+        let next = fs::read_link(&target).map_err(|e| Error::file("follow", path, &e))?;
+        // Joining an absolute path replaces all.
+        target = target.parent().unwrap_or(Path::new("/")).join(next);
+    }
+    Err(Error::new(Kind::File, format!("{} is a link that leads back to itself", path.display()))
+        .hint("make it a file or a link to one"))
+}
+
+/// Makes an empty private file where there is none.
+///
+/// # Errors
+/// When it cannot be made.
+pub fn make_empty(path: &Path) -> Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, crate::files::PRIVATE);
+    match options.open(path) {
+        Ok(_) => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(Error::file("make", path, &e)),
+    }
+}
+
+/// A unified diff for people to read; empty when nothing changes.
+pub fn unified(path: &Path, before: &[u8], after: &[u8]) -> String {
+    if before == after {
+        return String::new();
+    }
+    let name = path.display().to_string();
+    let (before, after) = (String::from_utf8_lossy(before), String::from_utf8_lossy(after));
+    TextDiff::from_lines(before.as_ref(), after.as_ref()).unified_diff().header(&name, &name).to_string()
+}

@@ -1,0 +1,229 @@
+//! Which playground is meant: from an id, a catalogue name or a title to a play. Never a guess.
+
+use std::collections::HashSet;
+
+use crate::{
+    error::{Error, Kind, Result},
+    labs::{
+        Labs,
+        wire::{Machine, Play, State},
+    },
+    platform::is_id,
+    target::{PREFIX, Playground, Target},
+};
+
+/// What a reference leads to.
+#[derive(Debug)]
+pub enum Found {
+    /// A play that exists.
+    Play(Box<Play>),
+    /// No play of that catalogue name: a new one can be started.
+    Startable(String),
+}
+
+/// Finds what a host name means.
+///
+/// # Errors
+/// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, or the platform's.
+pub async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
+    match &target.playground {
+        Playground::Id(id) => Ok(Found::Play(Box::new(by_id(labs, id).await?))),
+        Playground::Name(name) => by_name(name, all(labs).await?),
+    }
+}
+
+/// A play by its id.
+///
+/// # Errors
+/// [`Kind::NotFound`] when there is none of that id, or the platform's.
+pub async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
+    labs.play(id).await.map_err(|e| match e.kind() {
+        Kind::NotFound => Error::new(Kind::NotFound, format!("there is no playground {id} (any more)"))
+            .hint("`labctl-ssh-proxy list --all` shows those you have; `start NAME` starts another"),
+        _ => e,
+    })
+}
+
+/// Every play, the stopped ones included, each with whether it is kept at its end.
+///
+/// # Errors
+/// The platform's.
+pub async fn all(labs: &Labs) -> Result<Vec<Play>> {
+    let (recent, kept) = tokio::try_join!(labs.plays(), labs.persistent_plays())?;
+    let kept_ids: HashSet<String> = kept.iter().map(|play| play.id.clone()).collect();
+    let mut seen = HashSet::new();
+    let mut plays: Vec<_> = recent.into_iter().chain(kept).filter(|play| seen.insert(play.id.clone())).collect();
+    for play in plays.iter_mut().filter(|play| !is_down(play) && !is_gone(play)) {
+        play.persistent = Some(kept_ids.contains(&play.id));
+    }
+    Ok(plays)
+}
+
+/// Asks if a running play is kept at its end, which the platform tells by listing it among those that are. `None` where
+/// that cannot be learnt.
+pub async fn is_kept(labs: &Labs, play: &Play) -> Option<bool> {
+    let kept = labs.persistent_plays().await.ok()?;
+    Some(kept.iter().any(|one| one.id == play.id))
+}
+
+/// Whether a play can be woken by a restart rather than reached as it is.
+pub fn is_down(play: &Play) -> bool {
+    matches!(play.state(), Some(State::Stopped | State::Stopping))
+}
+
+/// Whether a play is gone for good.
+pub fn is_gone(play: &Play) -> bool {
+    matches!(play.state(), Some(State::Destroying | State::Destroyed | State::Failed))
+}
+
+/// The one live play of a catalogue name, else its one stopped play, else a new one. Plays of a tutorial, a challenge or
+/// a course are somebody's homework and no candidates.
+fn by_name(name: &str, plays: Vec<Play>) -> Result<Found> {
+    let (down, live): (Vec<_>, Vec<_>) = plays
+        .into_iter()
+        .filter(|play| play.playground.name == name && !is_gone(play) && !play.belongs_to_a_lesson())
+        .partition(is_down);
+    let candidates = if live.is_empty() { down } else { live };
+    match one(candidates, name)? {
+        Some(play) => Ok(Found::Play(Box::new(play))),
+        None => Ok(Found::Startable(name.to_owned())),
+    }
+}
+
+fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
+    if candidates.len() > 1 {
+        let list: Vec<_> = candidates.iter().map(|play| format!("{PREFIX}{} ({})", play.id, play.title)).collect();
+        return Err(Error::new(Kind::Ambiguous, format!("{} playgrounds fit `{name}`", candidates.len()))
+            .hint(format!("take one of: {}", list.join(", "))));
+    }
+    Ok(candidates.pop())
+}
+
+/// The play that a command's argument names: an id, a host name, a catalogue name or a unique title.
+///
+/// # Errors
+/// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, or the platform's.
+pub async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
+    let unknown = || {
+        Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
+            .hint("`labctl-ssh-proxy list --all` shows those you have")
+    };
+    let name = match Target::parse(argument) {
+        Ok(Target { playground: Playground::Id(id), .. }) => return by_id(labs, &id).await,
+        Ok(Target { playground: Playground::Name(name), .. }) => name,
+        Err(_) if is_id(argument) => return by_id(labs, argument).await,
+        Err(_) => argument.to_owned(),
+    };
+    let plays: Vec<_> = all(labs).await?.into_iter().filter(|play| !is_gone(play)).collect();
+    let titled: Vec<_> = plays.iter().filter(|play| play.title == argument).cloned().collect();
+    match one(titled, argument)? {
+        Some(play) => Ok(play),
+        None => match by_name(&name, plays)? {
+            Found::Play(play) => Ok(*play),
+            Found::Startable(_) => Err(unknown()),
+        },
+    }
+}
+
+/// The machine of a play that is meant: the named one, else the first that SSH can get into.
+///
+/// # Errors
+/// [`Kind::NotFound`] with the machines there are.
+pub fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Machine> {
+    let found = match name {
+        None => play.machines.iter().find(|one| !play.has_no_ssh(&one.name)).or(play.machines.first()),
+        Some(name) => play.machines.iter().find(|machine| machine.name == name),
+    };
+    found.ok_or_else(|| {
+        let names: Vec<_> = play.machines.iter().map(|machine| machine.name.as_str()).collect();
+        let wanted = name.unwrap_or("(default)");
+        Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.id))
+            .hint(format!("its machines: {}", names.join(", ")))
+    })
+}
+
+/// The user to be on a machine: the named one, else its default one.
+///
+/// # Errors
+/// [`Kind::NotFound`] with the users there are.
+pub fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>) -> Result<&'a str> {
+    match name {
+        None => Ok(machine.default_user()),
+        // A machine whose users the platform does not list may have any.
+        Some(name) if machine.users.is_empty() || machine.has_user(name) => Ok(name),
+        Some(name) => {
+            let mut names: Vec<_> = machine.users.iter().map(|user| user.name.as_str()).collect();
+            if !names.contains(&"root") {
+                names.push("root");
+            }
+            let message = format!("machine {} of playground {} has no user {name}", machine.name, play.id);
+            Err(Error::new(Kind::NotFound, message).hint(format!("its users: {}", names.join(", "))))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Found, by_name, machine, user};
+    use crate::{
+        error::Kind,
+        labs::wire::{Machine, MachineUser, Play, PlaygroundRef, StateEvent, Status},
+    };
+
+    fn play(id: char, name: &str, state: &str) -> Play {
+        Play {
+            id: id.to_string().repeat(24),
+            playground: PlaygroundRef { name: name.into(), ..Default::default() },
+            status: Some(Status {
+                state_events: vec![StateEvent {
+                    state: state.to_owned().into(),
+                    error: serde_json::Value::Null,
+                    at: String::new(),
+                }],
+                ..Default::default()
+            }),
+            machines: vec![Machine {
+                name: "m".into(),
+                users: vec![MachineUser { name: "laborant".into(), default: true }],
+                ..Default::default()
+            }],
+            ..Default::default()
+        }
+    }
+
+    fn found(plays: Vec<Play>) -> Result<String, Kind> {
+        match by_name("docker", plays) {
+            Ok(Found::Play(play)) => Ok(play.id[..1].to_owned()),
+            Ok(Found::Startable(name)) => Ok(name),
+            Err(e) => Err(e.kind()),
+        }
+    }
+
+    #[test]
+    fn a_name_means_its_live_play_else_its_stopped_one_else_a_new_one() {
+        let lesson = Play { tutorial_name: Some("t".into()), ..play('9', "docker", "RUNNING") };
+        assert_eq!(found(vec![lesson.clone(), play('1', "other", "RUNNING")]).unwrap(), "docker");
+        assert_eq!(found(vec![play('1', "docker", "STOPPED"), play('2', "docker", "STARTING")]).unwrap(), "2");
+        assert_eq!(found(vec![play('1', "docker", "STOPPED"), lesson]).unwrap(), "1");
+        assert_eq!(found(vec![play('1', "docker", "DESTROYED")]).unwrap(), "docker");
+        assert_eq!(found(vec![play('1', "docker", "NAPPING")]).unwrap(), "1");
+        assert_eq!(
+            found(vec![play('1', "docker", "RUNNING"), play('2', "docker", "RUNNING")]).unwrap_err(),
+            Kind::Ambiguous
+        );
+        assert_eq!(
+            found(vec![play('1', "docker", "STOPPED"), play('2', "docker", "STOPPED")]).unwrap_err(),
+            Kind::Ambiguous
+        );
+    }
+
+    #[test]
+    fn machines_and_users_are_checked_and_listed() {
+        let play = play('1', "docker", "RUNNING");
+        let m = machine(&play, None).unwrap();
+        assert_eq!(user(&play, m, None).unwrap(), "laborant");
+        assert_eq!(user(&play, m, Some("root")).unwrap(), "root");
+        assert_eq!(user(&play, m, Some("eve")).unwrap_err().remedy(), Some("its users: laborant, root"));
+        assert_eq!(machine(&play, Some("n")).unwrap_err().remedy(), Some("its machines: m"));
+    }
+}

@@ -1,0 +1,153 @@
+//! The log: one file per connection, bounded in size and in number. Standard output is never written to, and standard
+//! error only with `-v`.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+};
+
+use log::{LevelFilter, Log, Metadata, Record};
+
+use crate::{
+    error::{Error, Result},
+    files, secrets,
+    settings::{Folders, LogLevel},
+    ui::notice,
+};
+
+/// A log that grows past this is cut off: something repeats itself.
+const MAX_BYTES: usize = 256 * 1024;
+/// Older ones are removed. An editor opens several connections for one window.
+const MAX_FILES: usize = 40;
+
+struct Journal {
+    file: Option<Mutex<(File, usize)>>,
+    verbose: bool,
+}
+
+/// What to log, and where.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// How often `-v` was given.
+    pub verbose: u8,
+    /// Instead of a file of the connection's own.
+    pub file: Option<PathBuf>,
+}
+
+impl From<LogLevel> for LevelFilter {
+    fn from(level: LogLevel) -> Self {
+        match level {
+            LogLevel::Off => LevelFilter::Off,
+            LogLevel::Error => LevelFilter::Error,
+            LogLevel::Warn => LevelFilter::Warn,
+            LogLevel::Info => LevelFilter::Info,
+            LogLevel::Debug => LevelFilter::Debug,
+            LogLevel::Trace => LevelFilter::Trace,
+        }
+    }
+}
+
+/// Begins the log of this process; `connection` names the one it is for, if it is for one.
+///
+/// # Errors
+/// When a file that was asked for cannot be opened. One of our own that cannot be costs the log only.
+pub fn begin(folders: &Folders, level: LogLevel, options: &Options, connection: Option<&str>) -> Result<()> {
+    let level = match options.verbose {
+        0 => level.into(),
+        1 => LevelFilter::Debug,
+        _ => LevelFilter::Trace,
+    };
+    let file = match (&options.file, connection) {
+        (Some(path), _) => Some(open(path).map_err(|e| Error::file("open the log", path, &e))?),
+        (None, Some(host)) if level > LevelFilter::Off => {
+            let folder = folders.root.join("logs");
+            prune(&folder);
+            let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S");
+            open(&folder.join(format!("{now}-{host}-{}.log", std::process::id()))).ok()
+        }
+        (None, _) => None,
+    };
+    let verbose = options.verbose > 0;
+    if file.is_some() || verbose {
+        let journal = Journal { file: file.map(|file| Mutex::new((file, MAX_BYTES))), verbose };
+        // A second log in one process is the first one's.
+        if log::set_boxed_logger(Box::new(journal)).is_ok() {
+            log::set_max_level(level);
+        }
+    }
+    Ok(())
+}
+
+/// A host name as part of a file's name: what ssh passes may be anything.
+pub fn name(host: &str) -> String {
+    host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).take(128).collect()
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    if let Some(folder) = path.parent() {
+        files::make_private_folder(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.create(true).append(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, files::PRIVATE);
+    options.open(path)
+}
+
+/// Makes room for one more log.
+fn prune(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    let mut logs: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    // Their names begin with the time.
+    logs.sort_unstable();
+    for old in logs.iter().take((logs.len() + 1).saturating_sub(MAX_FILES)) {
+        // Another connection may have removed it already.
+        let _ = fs::remove_file(old);
+    }
+}
+
+impl Log for Journal {
+    /// Libraries only have a say when something is wrong: what they tell else is theirs, and may hold anything.
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with(env!("CARGO_CRATE_NAME")) || metadata.level() <= log::Level::Warn
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
+        let text = format!("{now} {:5} {}\n", record.level(), secrets::hidden(&record.args().to_string()));
+        if let Some(file) = &self.file {
+            let (file, left) = &mut *file.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(rest) = left.checked_sub(text.len()) {
+                *left = rest;
+                // A full disk must not end a connection.
+                let _ = file.write_all(text.as_bytes());
+            }
+        }
+        if self.verbose {
+            notice::line(text.trim_end());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MAX_FILES, prune};
+
+    #[test]
+    fn only_so_many_logs_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        for i in 0..MAX_FILES + 5 {
+            std::fs::write(folder.path().join(format!("{i:04}.log")), "").unwrap();
+        }
+        prune(folder.path());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), MAX_FILES - 1);
+        assert!(!folder.path().join("0000.log").exists());
+    }
+}

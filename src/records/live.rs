@@ -1,0 +1,267 @@
+//! What each running proxy is doing, for those who cannot see its standard error: a small file that is there as long as
+//! the proxy is, without secrets. `list --json` and the editors' extension show it.
+
+use std::{
+    cell::RefCell,
+    fs::{self, File, OpenOptions},
+    io::{self, Seek, Write},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::Result,
+    files::Lock,
+    labs::tunnel::Vitals,
+    moment::{Moment, now},
+    settings::Folders,
+};
+
+/// How often the figures of a connection are brought up to date.
+pub const UPDATE: Duration = Duration::from_secs(5);
+/// Room for one status: it is written in one piece, so that a reader sees it whole.
+const SIZE: usize = 1024;
+
+/// What a proxy is doing.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It looks for the playground.
+    Finding,
+    /// It waits for the machine.
+    Waking,
+    /// It opens the tunnel.
+    Opening,
+    /// Bytes flow.
+    Connected,
+}
+
+/// The status of one proxy.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Status {
+    /// Its process.
+    pub pid: u32,
+    /// What it is doing.
+    pub phase: Phase,
+    /// Since when, in ms since 1970.
+    pub since: Moment,
+    /// What ssh called the machine.
+    pub host: String,
+    /// The id of the playground, once it is known.
+    pub playground: String,
+    /// The machine, once it is known.
+    pub machine: String,
+    /// The user on it, once that is known.
+    pub user: String,
+    /// The client's identification line, once it has come.
+    pub client: String,
+    /// Bytes sent to the machine.
+    pub sent: u64,
+    /// Bytes received from the machine.
+    pub received: u64,
+    /// The last ping's round trip, in ms.
+    pub round_trip_ms: Option<f64>,
+    /// The playground's end, in ms since 1970: the platform erases it then, or stops it if it is persistent.
+    pub expires_at: Option<Moment>,
+    /// What is being waited for, or a warning.
+    pub message: String,
+}
+
+/// The status file of this proxy, removed when it is dropped.
+pub struct Live {
+    status: RefCell<Status>,
+    vitals: RefCell<Option<Arc<Vitals>>>,
+    file: Option<(RefCell<File>, PathBuf, Lock)>,
+}
+
+fn folder(folders: &Folders) -> PathBuf {
+    folders.root.join("live")
+}
+
+impl Live {
+    /// The status of a connection to `host` that begins now. A folder that cannot be written costs the status, not the
+    /// connection.
+    pub fn begin(folders: &Folders, host: &str) -> Live {
+        let status = Status {
+            pid: std::process::id(),
+            phase: Phase::Finding,
+            since: now(),
+            host: host.to_owned(),
+            playground: String::new(),
+            machine: String::new(),
+            user: String::new(),
+            client: String::new(),
+            sent: 0,
+            received: 0,
+            round_trip_ms: None,
+            expires_at: None,
+            message: String::new(),
+        };
+        sweep(folders);
+        let path = folder(folders).join(format!("{}-{:x}.json", status.pid, fastrand::u32(..)));
+        let file = match create(&path) {
+            Ok((file, lock)) => Some((RefCell::new(file), path, lock)),
+            Err(error) => {
+                log::warn!("no status file: {}", error.message());
+                None
+            }
+        };
+        let live = Live { status: RefCell::new(status), vitals: RefCell::default(), file };
+        live.write();
+        live
+    }
+
+    /// Changes the status.
+    pub fn update(&self, change: impl FnOnce(&mut Status)) {
+        let phase = self.status.borrow().phase;
+        let mut status = self.status.borrow_mut();
+        change(&mut status);
+        if status.phase != phase {
+            status.since = now();
+            status.message.clear();
+        }
+        drop(status);
+        self.write();
+    }
+
+    /// Bytes flow: from now on the figures come from the tunnel.
+    pub fn connected(&self, vitals: Arc<Vitals>) {
+        *self.vitals.borrow_mut() = Some(vitals);
+        self.update(|status| status.phase = Phase::Connected);
+    }
+
+    /// A copy of the status, with its current figures.
+    pub fn status(&self) -> Status {
+        if let Some(vitals) = &*self.vitals.borrow() {
+            let mut status = self.status.borrow_mut();
+            (status.sent, status.received) = (vitals.sent(), vitals.received());
+            status.round_trip_ms = vitals.round_trip().map(|time| time.as_secs_f64() * 1e3);
+        }
+        self.status.borrow().clone()
+    }
+
+    /// Brings the file up to date.
+    pub fn write(&self) {
+        let Some((file, path, _lock)) = &self.file else { return };
+        let Ok(mut text) = serde_json::to_vec(&self.status()) else { return };
+        text.resize(text.len().max(SIZE - 1), b' ');
+        text.push(b'\n');
+        let mut file = file.borrow_mut();
+        let length = text.len() as u64;
+        // A text that was longer leaves nothing behind.
+        if let Err(error) = file.rewind().and_then(|()| file.write_all(&text)).and_then(|()| file.set_len(length)) {
+            log::warn!("cannot write {}: {error}", path.display());
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        if let Some((_, path, _lock)) = &self.file {
+            remove(path);
+        }
+    }
+}
+
+fn create(path: &Path) -> Result<(File, Lock)> {
+    let lock = loop {
+        let lock = Lock::acquire(path)?;
+        // Between its making and its locking another's sweep may have taken it for a leftover.
+        if lock.is_there() {
+            break lock;
+        }
+    };
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, crate::files::PRIVATE);
+    let file = options.open(path).map_err(|e| crate::error::Error::file("create", path, &e))?;
+    Ok((file, lock))
+}
+
+/// The lock's file may go with the status, because its name is never used again.
+fn remove(path: &Path) {
+    for path in [path.to_owned(), path.with_extension("json.lock")] {
+        if let Err(error) = fs::remove_file(&path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            log::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+}
+
+/// The status of every running proxy. What killed ones have left is swept.
+pub fn all(folders: &Folders) -> Vec<Status> {
+    let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+    let mut found: Vec<Status> = sweep(folders).into_iter().filter_map(read).collect();
+    found.sort_by_key(|status| (status.host.clone(), status.pid));
+    found
+}
+
+/// Takes away what killed proxies have left; gives the files of those that run.
+fn sweep(folders: &Folders) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder(folders)) else { return Vec::new() };
+    // A lock may be all that is left.
+    let status = |path: PathBuf| match path.extension()?.to_str()? {
+        "json" => Some(path),
+        "lock" => Some(path.with_extension("")),
+        _ => None,
+    };
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| status(entry.ok()?.path())).collect();
+    paths.sort_unstable();
+    paths.dedup();
+    paths.retain(|path| match Lock::try_acquire(path) {
+        Ok(Some(_free)) => {
+            remove(path);
+            false
+        }
+        Ok(None) | Err(_) => true,
+    });
+    paths
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Live, Phase, all, folder};
+    use crate::settings::Folders;
+
+    fn folders(root: &std::path::Path) -> Folders {
+        Folders { home: root.into(), root: root.into(), settings: root.join("settings.yaml") }
+    }
+
+    #[test]
+    fn is_there_as_long_as_its_proxy_is() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = folders(root.path());
+        let live = Live::begin(&folders, "playground-x");
+        live.update(|status| {
+            status.phase = Phase::Waking;
+            status.machine = "m".into();
+        });
+        let seen = all(&folders);
+        assert_eq!(seen.len(), 1);
+        assert_eq!((seen[0].phase, seen[0].machine.as_str()), (Phase::Waking, "m"));
+        drop(live);
+        assert_eq!(all(&folders), []);
+        assert_eq!(std::fs::read_dir(folder(&folders)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_a_killed_proxy_left_is_swept() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = folders(root.path());
+        std::mem::forget(Live::begin(&folders, "playground-x"));
+        // Still held by this process.
+        assert_eq!(all(&folders).len(), 1);
+        let left = folder(&folders).join("1-2.json");
+        std::fs::write(&left, "{}").unwrap();
+        let lock = folder(&folders).join("3-4.json.lock");
+        std::fs::write(&lock, "").unwrap();
+        all(&folders);
+        assert!(!left.exists() && !lock.exists());
+    }
+}

@@ -1,0 +1,116 @@
+//! The names of playgrounds and of the catalogue as they were when somebody last asked: for the completion of a command
+//! line, which has to answer while a key is held down.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Kind, Result},
+    files,
+    labs::{
+        find,
+        wire::{CatalogEntry, Play},
+    },
+    platform::Platform,
+    settings::Folders,
+    target::{PREFIX, Target, is_label},
+};
+
+/// See the module.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
+pub struct Names {
+    /// The playgrounds that are not gone; `None` when nobody has asked yet.
+    pub plays: Option<Vec<Known>>,
+    /// The catalogue.
+    pub catalog: Option<Vec<Entry>>,
+}
+
+/// A playground.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
+pub struct Known {
+    /// What ssh calls it.
+    pub host: String,
+    /// What its owner calls it.
+    pub title: String,
+    /// Whether it was stopped.
+    pub down: bool,
+    /// Its machines.
+    pub machines: Vec<String>,
+}
+
+/// An entry of the catalogue.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
+pub struct Entry {
+    /// What it is started by.
+    pub name: String,
+    /// Its title.
+    pub title: String,
+}
+
+fn path(folders: &Folders, platform: Platform) -> PathBuf {
+    folders.root.join(match platform {
+        Platform::Labs => "names.json",
+        Platform::Local => "names.local.json",
+    })
+}
+
+impl Names {
+    /// Those that are remembered. What is damaged is forgotten: it is only a copy.
+    pub fn load(folders: &Folders, platform: Platform) -> Names {
+        let text = files::read_text(&path(folders, platform)).ok().flatten().unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    fn change(folders: &Folders, platform: Platform, change: impl FnOnce(&mut Names)) {
+        let path = path(folders, platform);
+        let changed = || -> Result<()> {
+            let _lock = files::Lock::acquire(&path)?;
+            let mut names = Names::load(folders, platform);
+            change(&mut names);
+            let text = serde_json::to_vec(&names).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+            files::write_private(&path, &text)
+        };
+        // It costs a completion, not the command.
+        if let Err(error) = changed() {
+            log::warn!("{}", error.message());
+        }
+    }
+}
+
+/// Remembers the playgrounds.
+pub fn remember_plays(folders: &Folders, platform: Platform, plays: &[Play]) {
+    let known = |play: &Play| Known {
+        host: Target::of_play(&play.id, None).to_string(),
+        title: play.title.clone(),
+        down: find::is_down(play),
+        machines: play.machines.iter().map(|machine| machine.name.clone()).filter(|name| is_label(name)).collect(),
+    };
+    let known = plays.iter().filter(|play| !find::is_gone(play)).map(known).collect();
+    Names::change(folders, platform, |names| names.plays = Some(known));
+}
+
+/// Remembers the catalogue.
+pub fn remember_catalog(folders: &Folders, platform: Platform, entries: &[CatalogEntry]) {
+    let entry = |entry: &CatalogEntry| Entry { name: entry.name.clone(), title: entry.title.clone() };
+    let entries = entries.iter().filter(|entry| is_label(&entry.name)).map(entry).collect();
+    Names::change(folders, platform, |names| names.catalog = Some(entries));
+}
+
+impl Known {
+    /// Every name by which ssh reaches one of its machines.
+    pub fn hosts(&self) -> Vec<String> {
+        let machines = self.machines.iter().filter(|_| self.machines.len() > 1);
+        std::iter::once(self.host.clone()).chain(machines.map(|machine| format!("{}.{machine}", self.host))).collect()
+    }
+}
+
+impl Entry {
+    /// The name by which ssh reaches a playground of it.
+    pub fn host(&self) -> String {
+        format!("{PREFIX}{}", self.name)
+    }
+}

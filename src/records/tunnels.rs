@@ -1,0 +1,272 @@
+//! Tunnel sessions of earlier connections, so that the next one dials at once and asks nobody first.
+//!
+//! # Round trips from the start of the process to the server's first byte
+//!
+//! | | warm: a session is kept | cold: none is |
+//! | --- | --- | --- |
+//! | API: TCP, TLS 1.3 | | 2 |
+//! | `POST` the tunnel, and on another connection, at the same time, `GET` the play | | 1 |
+//! | tunnel: TCP, TLS 1.3 | 2 | 2, or none where it is at the API's address |
+//! | `GET` the login, on that connection | | 1 |
+//! | WebSocket upgrade, on the same one; the server's first line comes right behind the answer | 1 | 1 |
+//! | **together** | **3** | **7, or 5** |
+//!
+//! Each of these needs what the one before it said. It is one more where ssh does not say who it logs in as, or the
+//! playground was stopped on purpose, a session to it has just ended, or it must never be woken: then the play's answer
+//! is waited for before the tunnel is asked for. TLS is set up, which means reading the trust store, while TCP connects.
+//! The count is kept by `tests/round_trips.rs`.
+//!
+//! # When a session is not used, or thrown away
+//!
+//! It is one file, `<root>/tunnels/<hash>.json`, 0600, named by who asks (account, API address, key) and for what (host
+//! name, user). It goes when the tunnel refuses it, leads nowhere, or stays silent while the platform says that the
+//! playground is not up; when this tool stops, starts, restarts or destroys the playground, or logs out; when the
+//! playground ended under a connection; after a [`Trial`] that failed; and when a name does not mean that playground, and
+//! it alone, any more: where a name was given, the platform's list is asked for while the tunnel is dialled.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    files::{self, make_private_folder},
+    labs::{TunnelSession, tunnel::Vitals},
+    moment::{Moment, ago, now},
+    secrets,
+};
+
+/// Nothing is known of how long tokens last; a day is what a browser's session commonly does.
+const LASTS: Duration = Duration::from_secs(24 * 60 * 60);
+/// All that a server says to a client whose keys it refuses, a long banner included, is less.
+const LITTLE: u64 = 8 * 1024;
+/// After the key exchange a client is answered at most this often before it learns that three keys are refused:
+/// service, method `none`, a query for each key. One that gets in says more: signature, channel, command.
+const REFUSED_TURNS: u64 = 5;
+
+/// A session, and where it leads.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Known {
+    /// The id of the play.
+    pub play: String,
+    /// The machine.
+    pub machine: String,
+    /// The user on it.
+    pub user: String,
+    /// The catalogue name by which it was asked for, if it was by name.
+    pub name: Option<String>,
+    /// When the platform gave it.
+    pub since: Moment,
+    url: String,
+    token: String,
+}
+
+impl Known {
+    /// A session that the platform has just given.
+    pub fn new(play: &str, machine: &str, user: &str, name: Option<&str>, session: &TunnelSession) -> Known {
+        Known {
+            play: play.into(),
+            machine: machine.into(),
+            user: user.into(),
+            name: name.map(Into::into),
+            since: now(),
+            url: session.url.clone(),
+            token: session.token.clone(),
+        }
+    }
+
+    /// What to dial with.
+    pub fn session(&self) -> TunnelSession {
+        TunnelSession { url: self.url.clone(), token: self.token.clone() }
+    }
+
+    fn is_fresh(&self) -> bool {
+        ago(self.since) < LASTS
+    }
+}
+
+/// The sessions of every account on this computer.
+#[derive(Clone, Debug)]
+pub struct TunnelCache {
+    folder: PathBuf,
+}
+
+/// The place of one session: for one account, API, key, host name and user.
+#[derive(Clone, Debug)]
+pub struct Slot {
+    path: PathBuf,
+}
+
+impl TunnelCache {
+    /// The sessions kept below `root`.
+    pub fn below(root: &Path) -> TunnelCache {
+        TunnelCache { folder: root.join("tunnels") }
+    }
+
+    /// The place of the session that `key` names, in its parts: account, API address, key's fingerprint, host, user.
+    pub fn slot(&self, key: [&str; 5]) -> Slot {
+        let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
+        for part in key {
+            hash.update(&(part.len() as u64).to_be_bytes());
+            hash.update(part.as_bytes());
+        }
+        let name: String = hash.finish().as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect();
+        Slot { path: self.folder.join(name + ".json") }
+    }
+
+    /// Forgets every session into a playground, by its id or the name it was asked for.
+    pub fn forget(&self, label: &str) {
+        self.sweep(|known| known.play == label || known.name.as_deref() == Some(label));
+    }
+
+    /// Forgets all of them.
+    pub fn clear(&self) {
+        self.sweep(|_| true);
+    }
+
+    /// Removes what `gone` says, what is too old, and what cannot be read.
+    fn sweep(&self, gone: impl Fn(&Known) -> bool) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for slot in entries.filter_map(|entry| Some(Slot { path: entry.ok()?.path() })) {
+            if slot.path.extension().is_some_and(|extension| extension == "json")
+                && slot.read().is_none_or(|known| !known.is_fresh() || gone(&known))
+            {
+                slot.forget();
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn read(&self) -> Option<Known> {
+        serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
+    }
+
+    /// The session, if there is one that may still be good. A damaged file is as good as none.
+    pub fn known(&self) -> Option<Known> {
+        self.read().filter(Known::is_fresh).inspect(|known| secrets::keep(&known.token))
+    }
+
+    /// Keeps a session. One that cannot be kept costs the next connection some time, and this one nothing.
+    pub fn keep(&self, known: &Known) {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let kept = make_private_folder(folder).and_then(|()| {
+            // Replaced in one step, but not synced to the disk: that would hold the connection up, and what a crash
+            // leaves is at worst a file that cannot be read.
+            files::sweep(folder);
+            let mut file = files::temporary(folder)?;
+            file.write_all(&serde_json::to_vec(known)?)?;
+            file.persist(&self.path).map_err(|e| e.error)
+        });
+        if let Err(error) = kept {
+            log::warn!("the tunnel's session is not kept: {error}");
+        }
+        TunnelCache { folder: folder.to_owned() }.sweep(|_| false);
+    }
+
+    /// Forgets the session.
+    pub fn forget(&self) {
+        // That it is gone already is what is wanted.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// A connection with a kept session, from the client's NEWKEYS on. Whether the machine still takes the key is told
+/// inside the encryption; so when little was said, and either the server had the last word or the client had no occasion
+/// to log in, the session is forgotten, and the next connection has the platform authorise the key again.
+pub struct Trial {
+    slot: Slot,
+    vitals: Arc<Vitals>,
+    received: u64,
+    turns: u64,
+}
+
+impl Trial {
+    /// The trial of the session in `slot`, whose tunnel has these vitals.
+    pub fn begin(slot: Slot, vitals: Arc<Vitals>) -> Trial {
+        Trial { slot, received: vitals.received(), turns: vitals.turns(), vitals }
+    }
+}
+
+impl Drop for Trial {
+    // However the connection ends: most often by a signal.
+    fn drop(&mut self) {
+        let little = self.vitals.received() - self.received < LITTLE;
+        if little && (self.vitals.server_spoke_last() || self.vitals.turns() - self.turns <= REFUSED_TURNS) {
+            log::info!(
+                "the session was so short that the key may not be authorised: the tunnel's session is forgotten"
+            );
+            self.slot.forget();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Known, LASTS, TunnelCache};
+    use crate::{labs::TunnelSession, moment::now};
+
+    fn known(play: &str, name: Option<&str>) -> Known {
+        let session = TunnelSession { url: "https://t.example".into(), token: "secret".into() };
+        Known::new(play, "m", "root", name, &session)
+    }
+
+    #[test]
+    fn keeps_a_session_for_who_asked_and_what_for() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = TunnelCache::below(root.path());
+        let slot = cache.slot(["account", "api", "key", "playground-x", "root"]);
+        assert!(slot.known().is_none());
+        slot.keep(&known("x", None));
+        let found = slot.known().unwrap();
+        assert_eq!((found.play.as_str(), found.session().token.as_str()), ("x", "secret"));
+        for other in [
+            ["accoun", "tapi", "key", "playground-x", "root"],
+            ["other", "api", "key", "playground-x", "root"],
+            ["account", "api", "key2", "playground-x", "root"],
+            ["account", "api", "key", "playground-x", ""],
+        ] {
+            assert!(cache.slot(other).known().is_none(), "{other:?}");
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(&slot.path), mode(&cache.folder)), (0o600, 0o700));
+        }
+    }
+
+    #[test]
+    fn forgets_by_id_by_name_and_by_age() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = TunnelCache::below(root.path());
+        let slots = ["1", "2", "3"].map(|host| cache.slot(["", "", "", host, ""]));
+        let keep = || {
+            slots[0].keep(&known("a", None));
+            slots[1].keep(&known("b", Some("docker")));
+            slots[2].keep(&known("c", None));
+        };
+        let left = || slots.each_ref().map(|slot| slot.known().is_some());
+        keep();
+        cache.forget("a");
+        assert_eq!(left(), [false, true, true]);
+        cache.forget("docker");
+        assert_eq!(left(), [false, false, true]);
+        keep();
+        cache.clear();
+        assert_eq!(left(), [false; 3]);
+        let age = u64::try_from(LASTS.as_millis()).unwrap() + 1;
+        slots[0].keep(&Known { since: now() - age, ..known("a", None) });
+        slots[1].keep(&known("b", Some("docker")));
+        assert_eq!(left(), [false, true, false]);
+        std::fs::write(&slots[1].path, "{").unwrap();
+        assert_eq!(left(), [false; 3]);
+        cache.forget("nothing");
+        assert_eq!(std::fs::read_dir(root.path().join("tunnels")).unwrap().count(), 0, "what is useless is swept");
+    }
+}

@@ -1,0 +1,335 @@
+//! Learns all of a machine's host keys by shaking hands with it, once for each type: for clients that read known_hosts
+//! before they connect and would report a changed key when they negotiate a type that is not there.
+//!
+//! One connection follows the other, because tunnels come out of a small pool, and the first type that the machine lacks
+//! makes it list those that it has: a usual machine is asked four times.
+//!
+//! The signature in each handshake is checked; what vouches for the machine is the tunnel that `dial` opens.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use russh::{
+    AlgorithmKind, client,
+    keys::PublicKeyOrCertificate,
+    keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    error::{Error, Kind, Result},
+    ssh::host_key::HostKeyBlob,
+};
+
+/// How long one handshake may take, its connection included: it is a few round trips and one signature.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The types of host keys that ssh clients negotiate, each with its signature algorithms; the most usual ones first.
+const TYPES: [&[Algorithm]; 5] = [
+    &[Algorithm::Ed25519],
+    &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }],
+    &[
+        Algorithm::Rsa { hash: Some(HashAlg::Sha512) },
+        Algorithm::Rsa { hash: Some(HashAlg::Sha256) },
+        Algorithm::Rsa { hash: None },
+    ],
+    &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 }],
+    &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 }],
+];
+
+/// The host keys of the machine that `dial` connects to, one of each type it has. `dial` opens a stream for each
+/// handshake; none of them authenticates a user.
+///
+/// # Errors
+/// The first failure, when no handshake got as far as a key. Where some did, the others are left for the connection
+/// that needs them.
+pub async fn host_keys<S, F, Fut>(dial: F) -> Result<Vec<HostKeyBlob>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<S>>,
+{
+    host_keys_within(LIMIT, dial).await
+}
+
+async fn host_keys_within<S, F, Fut>(limit: Duration, dial: F) -> Result<Vec<HostKeyBlob>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<S>>,
+{
+    let (mut keys, mut offered) = (Vec::new(), None::<Vec<String>>);
+    for algorithms in TYPES {
+        let has = |all: &Vec<String>| algorithms.iter().any(|one| all.iter().any(|name| name == one.as_str()));
+        if offered.as_ref().is_some_and(|all| !has(all)) {
+            continue;
+        }
+        match host_key(limit, &dial, algorithms).await {
+            Ok(Learnt::Key(key)) => keys.push(key),
+            Ok(Learnt::Only(all)) => offered = Some(all),
+            Err(error) if keys.is_empty() => return Err(error.context("cannot learn the machine's host keys")),
+            Err(error) => {
+                log::info!("not every host key is learnt: {}", error.message());
+                break;
+            }
+        }
+    }
+    Ok(keys)
+}
+
+/// One handshake's result.
+enum Learnt {
+    Key(HostKeyBlob),
+    /// The machine has no key of that type; these are its algorithms.
+    Only(Vec<String>),
+}
+
+/// The machine's host key of one type.
+async fn host_key<S, F, Fut>(limit: Duration, dial: F, algorithms: &'static [Algorithm]) -> Result<Learnt>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<S>>,
+{
+    let shown = Shown::default();
+    let handshake = async {
+        let config = client::Config {
+            preferred: russh::Preferred { key: Cow::Borrowed(algorithms), ..russh::Preferred::DEFAULT },
+            // Ends the task in which russh holds the stream, which outlives this future.
+            inactivity_timeout: Some(limit),
+            ..client::Config::default()
+        };
+        client::connect_stream(Arc::new(config), dial().await?, shown.clone()).await.map(|_| ())
+    };
+    let ended = tokio::time::timeout(limit, handshake).await;
+    // The handshake ends in an error when the key has been shown, too, since it is not accepted.
+    if let Some(key) = shown.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        return Ok(Learnt::Key(key));
+    }
+    match ended {
+        Ok(Ok(())) => Err(Error::new(Kind::Network, "the machine showed no host key")),
+        Ok(Err(Failure::NoSuchType(offered))) => Ok(Learnt::Only(offered)),
+        Ok(Err(Failure::Other(error))) => Err(error),
+        Err(_elapsed) => {
+            Err(Error::new(Kind::Network, format!("the machine's SSH server did not answer within {limit:?}")))
+        }
+    }
+}
+
+/// Takes the key that is shown and accepts none, which ends the connection.
+#[derive(Clone, Default)]
+struct Shown(Arc<Mutex<Option<HostKeyBlob>>>);
+
+impl client::Handler for Shown {
+    type Error = Failure;
+
+    async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Failure> {
+        let key = match shown {
+            PublicKeyOrCertificate::PublicKey { key, .. } => HostKeyBlob::of_key(key.key_data()),
+            // None is offered, so none is shown.
+            PublicKeyOrCertificate::Certificate(certificate) => HostKeyBlob::of_key(certificate.public_key()),
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        Ok(false)
+    }
+}
+
+/// How a handshake fails.
+#[derive(Debug)]
+enum Failure {
+    /// The machine has no host key of this type, but of these.
+    NoSuchType(Vec<String>),
+    Other(Error),
+}
+
+impl From<russh::Error> for Failure {
+    fn from(error: russh::Error) -> Self {
+        match error {
+            russh::Error::NoCommonAlgo { kind: AlgorithmKind::Key, theirs, .. } => Failure::NoSuchType(theirs),
+            other => Failure::Other(other.into()),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Other(error)
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{
+        fs,
+        net::{Ipv4Addr, SocketAddr, TcpListener},
+        path::Path,
+        process::{Child, Command, Stdio},
+        time::Duration,
+    };
+
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::{host_keys, host_keys_within};
+    use crate::error::{Error, Kind, Result};
+
+    /// An OpenSSH server that is started for each connection, as inetd does.
+    struct Server {
+        address: SocketAddr,
+        folder: tempfile::TempDir,
+    }
+
+    impl Server {
+        fn with_keys(types: &[(&str, &str)]) -> Server {
+            let folder = tempfile::tempdir().unwrap();
+            let mut options = vec!["-i".into(), "-f".into(), "/dev/null".into()];
+            for (algorithm, bits) in types {
+                let path = folder.path().join(format!("{algorithm}{bits}"));
+                let out = Command::new("ssh-keygen")
+                    .args(["-q", "-N", "", "-t", algorithm, "-b", bits, "-f"])
+                    .arg(&path)
+                    .output()
+                    .unwrap();
+                assert!(out.status.success());
+                options.extend(["-h".into(), path.into_os_string().into_string().unwrap()]);
+            }
+            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            let address = listener.local_addr().unwrap();
+            std::thread::spawn(move || {
+                for stream in listener.incoming().map_while(std::result::Result::ok) {
+                    let mut server = sshd(&options, &stream);
+                    // The thread ends with the test's process, the server with its connection.
+                    std::thread::spawn(move || server.wait());
+                }
+            });
+            Server { address, folder }
+        }
+
+        fn dial(&self) -> impl Fn() -> std::pin::Pin<Box<dyn Future<Output = Result<TcpStream>> + Send>> + use<> {
+            let address = self.address;
+            move || Box::pin(connect(address))
+        }
+    }
+
+    /// As root sshd wants its folder, which is made when the system's own starts; as anybody else it does without.
+    /// As root sshd wants its folder, which the system's own makes when it starts; as anybody else it does without.
+    fn sshd(options: &[String], stream: &std::net::TcpStream) -> Child {
+        let _ = fs::create_dir("/run/sshd");
+        let handle = || Stdio::from(std::os::fd::OwnedFd::from(stream.try_clone().unwrap()));
+        let mut sshd = Command::new("/usr/sbin/sshd");
+        sshd.args(options).stdin(handle()).stdout(handle()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    async fn connect(address: SocketAddr) -> Result<TcpStream> {
+        TcpStream::connect(address).await.map_err(|e| Error::new(Kind::Network, e.to_string()))
+    }
+
+    /// The keys in `folder`, as known_hosts would have them.
+    fn on_disk(folder: &Path) -> Vec<String> {
+        let mut keys: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some())
+            .map(|path| fs::read_to_string(path).unwrap().split(' ').take(2).collect::<Vec<_>>().join(" "))
+            .collect();
+        keys.sort();
+        keys
+    }
+
+    #[tokio::test]
+    async fn few_connections_one_after_the_other() {
+        let server = Server::with_keys(&[("ed25519", "256"), ("ecdsa", "256"), ("rsa", "2048")]);
+        let (dial, made) = (server.dial(), std::sync::atomic::AtomicUsize::new(0));
+        let keys = host_keys(|| {
+            made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            dial()
+        })
+        .await
+        .unwrap();
+        assert_eq!((keys.len(), made.into_inner()), (3, 4));
+    }
+
+    async fn learn(server: &Server) -> Vec<String> {
+        let keys = host_keys(server.dial()).await.unwrap();
+        let mut keys: Vec<String> = keys.iter().map(|key| format!("{} {}", key.algorithm(), key.base64())).collect();
+        keys.sort();
+        keys
+    }
+
+    #[tokio::test]
+    async fn learns_what_ssh_keyscan_finds() {
+        let server = Server::with_keys(&[("ed25519", "256"), ("ecdsa", "256"), ("rsa", "2048")]);
+        let out = Command::new("ssh-keyscan")
+            .args(["-p", &server.address.port().to_string(), "-t", "ed25519,ecdsa,rsa", "127.0.0.1"])
+            .output()
+            .unwrap();
+        let mut scanned: Vec<String> = String::from_utf8(out.stdout)
+            .unwrap()
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .map(|line| line.split_once(' ').unwrap().1.to_owned())
+            .collect();
+        scanned.sort();
+        assert_eq!(scanned.len(), 3);
+        assert_eq!(learn(&server).await, scanned);
+        assert_eq!(scanned, on_disk(server.folder.path()));
+    }
+
+    #[tokio::test]
+    async fn a_machine_need_not_have_every_type() {
+        for types in [&[("ecdsa", "384")][..], &[("ecdsa", "521"), ("rsa", "3072")]] {
+            let server = Server::with_keys(types);
+            assert_eq!(learn(&server).await, on_disk(server.folder.path()));
+        }
+    }
+
+    #[tokio::test]
+    async fn no_way_to_the_machine_is_an_error() {
+        let error = host_keys(|| async { Err::<TcpStream, _>(Error::new(Kind::NotYet, "the machine is not ready")) })
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::NotYet);
+        assert!(error.message().contains("the machine is not ready"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_none_is_an_error() {
+        for says in ["", "HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-x\r\n\0\0\0\0\0\0\0\0\0"] {
+            let error = host_keys(|| async {
+                let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+                theirs.write_all(says.as_bytes()).await.unwrap();
+                Ok(ours)
+            })
+            .await
+            .unwrap_err();
+            assert_eq!(error.kind(), Kind::Network, "{says}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_costs_the_limit_once() {
+        let limit = Duration::from_millis(300);
+        let (peers, mut held) = tokio::sync::mpsc::unbounded_channel();
+        let begun = std::time::Instant::now();
+        let error = host_keys_within(limit, || {
+            let peers = peers.clone();
+            async move {
+                let (ours, theirs) = tokio::io::duplex(64 * 1024);
+                peers.send(theirs).unwrap();
+                Ok(ours)
+            }
+        })
+        .await
+        .unwrap_err();
+        assert!(error.message().contains("within 300ms"), "{error}");
+        assert!(begun.elapsed() < 3 * limit, "it is not tried again");
+        let mut said = Vec::new();
+        held.recv().await.unwrap().read_to_end(&mut said).await.unwrap();
+        assert!(said.starts_with(b"SSH-2.0-"), "and the stream is closed");
+    }
+}

@@ -1,0 +1,170 @@
+//! A trial of each edit with `ssh -G`, before it is made: other hosts keep their options, and ours get what they need.
+
+use std::env;
+
+use similar::TextDiff;
+
+use super::{
+    client::{self, Ssh},
+    spellings,
+    state::State,
+};
+use crate::{
+    error::{Error, Kind, Result},
+    files::{self, user_file::UserFile},
+    platform::Platform,
+    settings::Folders,
+    ssh_config::{edit, entries},
+};
+
+/// A host that no entry of ours fits: what ssh does for it must not change.
+const OTHER_HOST: &str = "example.invalid";
+/// A host that only the wildcard fits.
+const WILDCARD_HOST: &str = "playground-probe";
+
+/// What `ssh -G` must say of an edit before it is made.
+pub struct Check<'a> {
+    /// The client.
+    pub ssh: &'a Ssh,
+    /// Where our files lie.
+    pub folders: &'a Folders,
+    /// What is to be on record.
+    pub state: &'a State,
+    /// In which form.
+    pub inline: bool,
+}
+
+impl Check<'_> {
+    /// Compares the user's file with what it is to become. Returns warnings.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when ssh cannot read the file as it is, or would do something else for other hosts;
+    /// [`Kind::Program`] when it would not do as our entries say.
+    pub async fn run(&self, user: &UserFile) -> Result<Vec<String>> {
+        let scratch = scratch(self.folders)?;
+        let empty = scratch.path().join("empty");
+        files::write_private(&empty, b"")?;
+        let before = if user.exists() { &user.named } else { &empty };
+        let before = self.ssh.options(before, OTHER_HOST).await.map_err(|e| {
+            if e.kind() != Kind::File {
+                return e;
+            }
+            e.context(format!("ssh cannot read {} as it is", user.named.display()))
+                .hint("repair it first; nothing was changed")
+        })?;
+
+        // The same edit, but what it includes lies in the scratch folder: the real one is not to change yet.
+        let there = Folders { root: scratch.path().to_owned(), ..self.folders.clone() };
+        let rendering = self.state.rendering(self.folders);
+        let entries = entries::render(&self.state.entries, &rendering)?;
+        files::write_private(&there.ssh_config(), entries.as_bytes())?;
+        let rest = edit::remove(user.bytes(), &spellings(self.folders))?;
+        let candidate = if self.inline {
+            edit::insert_block(&rest, &entries, &[])?
+        } else {
+            let argument = entries::spell(&there.ssh_config(), self.state.home.as_deref(), "configuration")?;
+            edit::insert_include(&rest, &argument, &[])?
+        };
+        let after = scratch.path().join("candidate");
+        files::write_private(&after, &candidate)?;
+        let other = self.ssh.options(&after, OTHER_HOST).await.map_err(misread)?;
+        if let Some(changed) = difference(&before, &other) {
+            let file = user.named.display();
+            return Err(Error::new(Kind::File, format!("editing {file} would change ssh for other hosts: {changed}"))
+                .hint("nothing was changed; put the lines of labctl-ssh-proxy at its top by hand, or take them out"));
+        }
+
+        let mut probes: Vec<(&str, &str, Platform)> = Vec::new();
+        for platform in [Platform::Labs, Platform::Local] {
+            let first = self.state.entries.iter().find(|entry| entry.platform == platform);
+            probes.extend(first.map(|entry| (entry.host.as_str(), entry.user.as_str(), platform)));
+        }
+        if rendering.wildcard {
+            probes.push((WILDCARD_HOST, "root", Platform::Labs));
+        }
+        let mut warnings = Vec::new();
+        for (host, user, platform) in probes {
+            let options = self.ssh.options(&after, host).await.map_err(misread)?;
+            let command = entries::proxy_command(user, platform, host, &rendering)?;
+            for (name, wanted) in [("proxycommand", command.as_str()), ("user", user)] {
+                // The wildcard's command, which is that of many entries, too, has `%h` in place of the name.
+                let found = client::value(&options, name).unwrap_or("nothing").replace("%h", host);
+                if found != wanted {
+                    let what = format!("ssh would take `{found}` and not `{wanted}` for the {name} of {host}");
+                    return Err(Error::new(Kind::Program, what).hint("nothing was changed; please report this"));
+                }
+            }
+            if let Some(other) = client::value(&options, "hostname").filter(|name| *name != host) {
+                warnings
+                    .push(format!("options of yours make ssh call {host} `{other}`: its host key will not be found"));
+            }
+            warnings.extend(in_the_way(&options));
+        }
+        warnings.sort();
+        warnings.dedup();
+        Ok(warnings)
+    }
+}
+
+/// Options of the user's that our entries leave alone, and that are in their way.
+fn in_the_way(options: &str) -> Vec<String> {
+    let set = |name, harmless: &[&str]| client::value(options, name).filter(|value| !harmless.contains(value));
+    [
+        (set("proxyusefdpass", &["no"]), "ProxyUseFdpass", "connections to playgrounds will fail"),
+        (set("hostkeyalias", &[]), "HostKeyAlias", "host keys of playgrounds will not be found"),
+        (set("port", &["22"]), "Port", "host keys of playgrounds will not be found"),
+        (set("knownhostscommand", &["none"]), "KnownHostsCommand", "it decides on host keys of playgrounds, too"),
+        (set("remotecommand", &["none"]), "RemoteCommand", "editors cannot connect"),
+        (
+            set("controlmaster", &["false", "no"]),
+            "ControlMaster",
+            "a connection that outlives its playground blocks new ones",
+        ),
+        (
+            set("canonicalizehostname", &["false", "no", "yes", "true"]),
+            "CanonicalizeHostname",
+            "the name service may change the names of playgrounds",
+        ),
+    ]
+    .into_iter()
+    .filter_map(|(value, name, harm)| {
+        Some(format!(
+            "your `{name} {}` holds for playgrounds, too: {harm}; put it below `Host * !playground-*`",
+            value?
+        ))
+    })
+    .collect()
+}
+
+/// What the removal that leaves `rest` would change for other hosts, as a warning: the user's own lines may stand in the
+/// middle of ours. What ssh could not read before, it need not read now, and without ssh this works, too.
+pub async fn removal(folders: &Folders, ssh: &Ssh, user: &UserFile, rest: &[u8]) -> Result<Option<String>> {
+    let Ok(before) = ssh.options(&user.named, OTHER_HOST).await else { return Ok(None) };
+    let scratch = scratch(folders)?;
+    let candidate = scratch.path().join("candidate");
+    files::write_private(&candidate, rest)?;
+    let after = match ssh.options(&candidate, OTHER_HOST).await {
+        Ok(after) => after,
+        Err(e) => {
+            return Ok(Some(format!("ssh does not read what is left in {}: {}", user.named.display(), e.message())));
+        }
+    };
+    Ok(difference(&before, &after).map(|changed| format!("this changes what ssh does for other hosts: {changed}")))
+}
+
+/// What differs between two answers of `ssh -G`.
+fn difference(before: &str, after: &str) -> Option<String> {
+    let differ = || TextDiff::from_lines(before, after).unified_diff().context_radius(0).to_string();
+    (before != after).then(differ)
+}
+
+fn misread(error: Error) -> Error {
+    error.context("ssh would not read the result, so nothing was changed")
+}
+
+/// A folder for trials, outside of ours unless its path cannot be written.
+fn scratch(folders: &Folders) -> Result<files::TemporaryFolder> {
+    let place = Some(env::temp_dir()).filter(|place| entries::spell(place, None, "folder for trials").is_ok());
+    let place = place.unwrap_or_else(|| folders.root.clone());
+    files::TemporaryFolder::make(&place).map_err(|e| Error::file("make a folder for trials in", &place, &e))
+}

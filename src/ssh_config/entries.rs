@@ -1,0 +1,403 @@
+//! The ssh configuration that this program writes: one entry for each machine. Pure; [`crate::ssh_config`] does the
+//! work with files and with `ssh`, and [`edit`] changes the user's own text.
+//!
+//! Many programs read what is written here, each in its own way: OpenSSH through the user's shell, JetBrains, Zed,
+//! paramiko, the ssh-config libraries of Node. So only those options and characters are used that all of them read
+//! alike, and a path that has others is refused, with the reason, rather than written and misread by somebody.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::{Error, Kind, Result, printable},
+    platform::Platform,
+    settings::HOME_VARIABLE,
+    ssh_config::words,
+    target,
+};
+
+/// One host entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The host name, `playground-<id>`, `playground-<id>.<machine>` or `playground-<name>`.
+    pub host: String,
+    /// The user when none is named.
+    pub user: String,
+    /// Where the playground is.
+    #[serde(with = "PlatformName")]
+    pub platform: Platform,
+    /// What its owner calls it: a comment for those who read the file.
+    pub title: String,
+}
+
+/// [`Platform`] as it is stored.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Platform", rename_all = "lowercase")]
+enum PlatformName {
+    Labs,
+    Local,
+}
+
+/// What is the same for all entries.
+#[derive(Clone, Debug)]
+pub struct Rendering {
+    /// The absolute path of this program.
+    pub program: PathBuf,
+    /// The private key, or the `.pub` of one in an agent.
+    pub identity: Option<PathBuf>,
+    /// Known host keys of the real platform's machines.
+    pub known_hosts: PathBuf,
+    /// Known host keys of the embedded platform's machines.
+    pub known_hosts_local: PathBuf,
+    /// What every reader takes `~` for; `None` when they do not agree.
+    pub home: Option<PathBuf>,
+    /// The folder of our files, when it is not where every run of this program finds it.
+    pub moved_root: Option<PathBuf>,
+    /// Write each entry's user into its command in place of `%r`: this ssh hands hostile user names to a shell.
+    pub literal_user: bool,
+    /// Add the entry for all other names of the real platform.
+    pub wildcard: bool,
+}
+
+/// The patterns of the wildcard entry.
+const WILDCARD: &str = "playground-*";
+
+/// From so many entries on, what all share stands once, in the wildcard, and of most entries only the name and the user are
+/// left. ssh reads every line at every call, and editors call `ssh -G` often: with 1,000 playgrounds it then takes 1.2
+/// times as long as with none, else 1.9 times.
+const MANY: usize = 200;
+
+/// The first line of what we write, for those who come across it.
+const HEADER: &str =
+    "# Written by labctl-ssh-proxy: changes are lost. `labctl-ssh-proxy config-ssh --remove` takes it back.\n";
+
+/// The entries as text: first the concrete ones, since the first value wins in every reader, then the wildcard.
+///
+/// # Errors
+/// [`Kind::Usage`] when a host name or a user is not well-formed, or a path cannot be written so that every reader
+/// understands it.
+pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
+    let mut text = String::from(HEADER);
+    let mut seen = std::collections::HashSet::new();
+    let many = entries.len() >= MANY;
+    // A literal user stands in each command, so that none serves two entries.
+    let by_wildcard = many && rendering.wildcard && !rendering.literal_user;
+    for entry in entries {
+        target::Target::parse(&entry.host)?;
+        if target::user(Some(&entry.user))?.is_none() {
+            return Err(Error::new(Kind::Internal, format!("the entry for {} has no user", entry.host)));
+        }
+        if !seen.insert(&entry.host) {
+            continue;
+        }
+        text.push('\n');
+        let title = printable(&entry.title);
+        if !title.is_empty() {
+            // Words in front, so that no title can pass for a marker of ours.
+            text += &format!("# Playground: {title}\n");
+        }
+        text += &format!("Host {}\n", entry.host);
+        if by_wildcard && entry.platform == Platform::Labs {
+            text += &format!("  User {}\n", entry.user);
+            continue;
+        }
+        text += &format!("  HostName {}\n", entry.host);
+        let (own, command) = own(&entry.user, entry.platform, &entry.host, rendering)?;
+        text += &if many { own + &command } else { own + &shared(rendering)? + &command };
+    }
+    if rendering.wildcard {
+        // Without a HostName, `%h` is the name as it was typed, in lower case. `%n` would say so more plainly, but ssh
+        // before 8.1 and paramiko do not know it in a ProxyCommand, and `HostName %h` is a literal to several readers.
+        text += &format!("\nHost {WILDCARD}\n");
+        text += &options("root", Platform::Labs, "%h", rendering)?;
+    } else if many {
+        text += &format!("\nHost {WILDCARD}\n{}", shared(rendering)?);
+    }
+    Ok(text)
+}
+
+/// Everything below `Host` and `HostName`. `host` is what the command gets.
+///
+/// # Errors
+/// As [`render`].
+pub fn options(user: &str, platform: Platform, host: &str, rendering: &Rendering) -> Result<String> {
+    let (own, command) = own(user, platform, host, rendering)?;
+    Ok(own + &shared(rendering)? + &command)
+}
+
+/// What is an entry's own: the lines before and after those that are [`shared`].
+fn own(user: &str, platform: Platform, host: &str, rendering: &Rendering) -> Result<(String, String)> {
+    let known_hosts = match platform {
+        Platform::Labs => &rendering.known_hosts,
+        Platform::Local => &rendering.known_hosts_local,
+    };
+    let known_hosts = spell(known_hosts, rendering.home.as_deref(), "file of host keys")?;
+    let command = proxy_command(user, platform, host, rendering)?;
+    Ok((format!("  User {user}\n  UserKnownHostsFile {known_hosts}\n"), format!("  ProxyCommand {command}\n")))
+}
+
+/// What is the same for every machine.
+fn shared(rendering: &Rendering) -> Result<String> {
+    let mut text = String::new();
+    if let Some(identity) = &rendering.identity {
+        let identity = spell(identity, rendering.home.as_deref(), "identity")?;
+        text += &format!("  IdentityFile {identity}\n  IdentitiesOnly yes\n");
+    }
+    // ConnectTimeout 0: wait for as long as a machine takes to wake. ServerAlive, 3 times 15 s: a machine that has gone
+    // is noticed within a minute, and ssh waits 45 s when it was given a remembered identification line.
+    // UpdateHostKeys no: the lines of our known_hosts are bound to playgrounds, and ssh's own would not be.
+    text += "  StrictHostKeyChecking yes\n  UpdateHostKeys no\n  ConnectTimeout 0\n  ServerAliveInterval 15\n  ServerAliveCountMax 3\n";
+    Ok(text)
+}
+
+/// The ProxyCommand of an entry.
+///
+/// # Errors
+/// [`Kind::Usage`] when the program's path has characters that some reader would misread.
+pub fn proxy_command(user: &str, platform: Platform, host: &str, rendering: &Rendering) -> Result<String> {
+    // No `~` here: not every client runs it by a shell.
+    let program = spell(&rendering.program, None, "program")?;
+    let local = match platform {
+        Platform::Labs => "",
+        Platform::Local => "--local ",
+    };
+    let user = if rendering.literal_user { user } else { "%r" };
+    let root = match &rendering.moved_root {
+        Some(root) => format!("--home {} ", spell(root, None, "folder of LABCTL_SSH_PROXY_HOME")?),
+        None => String::new(),
+    };
+    let command = format!("{program} {root}{local}connect --user {user} {host}");
+    words::agreed(&command)?;
+    Ok(command)
+}
+
+/// Whether a block of these entries is understood by the readers that follow no Include, too.
+///
+/// # Errors
+/// [`Kind::Usage`] when a path needs quotes: JSch takes them for a part of it, and ssh-config 3 loses those of a command.
+pub fn check_inline(entries: &str) -> Result<()> {
+    let quoted = |line: &&str| !line.starts_with('#') && line.contains('"');
+    let Some(line) = entries.lines().find(quoted) else { return Ok(()) };
+    let why = format!(
+        "`{}` cannot be written with --inline: the path has a space, and older readers lose the quotes",
+        line.trim()
+    );
+    Err(Error::new(Kind::Usage, why).hint("leave --inline out, or move what the line names to a path of plain letters"))
+}
+
+/// `path` as all readers of ssh's configuration understand it: as it is, else below `~`, else in double quotes.
+///
+/// # Errors
+/// [`Kind::Usage`] with the reason and a remedy when there is no such form. `what` says what lies there.
+pub fn spell(path: &Path, home: Option<&Path>, what: &str) -> Result<String> {
+    let refuse = |why: &str| {
+        let error = Error::new(
+            Kind::Usage,
+            format!("the {what} `{}` cannot be named in an ssh configuration: its path {why}", path.display()),
+        );
+        Err(error.hint(match what {
+            "program" => {
+                "install it below a path of plain letters, for example /usr/local/bin, and run that one".into()
+            }
+            "identity" => "move it to a path of plain letters and name that in the settings".into(),
+            _ => format!("set {HOME_VARIABLE} to a folder with plain letters in its path"),
+        }))
+    };
+    let Some(text) = path.to_str() else { return refuse("is not UTF-8") };
+    let text = forward_slashes(text);
+    if !path.is_absolute() {
+        return refuse("is not absolute");
+    }
+    if text.chars().all(is_plain) {
+        return Ok(text);
+    }
+    let below = home.and_then(|home| path.strip_prefix(home).ok()).and_then(Path::to_str).map(forward_slashes);
+    if let Some(below) = below.filter(|below| !below.is_empty() && below.chars().all(is_plain)) {
+        return Ok(format!("~/{below}"));
+    }
+    match text.chars().find(|&c| !is_plain(c) && !is_quotable(c)) {
+        None => Ok(format!("\"{text}\"")),
+        Some(c) => refuse(&format!("has the character {c:?}, which not every reader takes")),
+    }
+}
+
+/// A path with forward slashes: Windows takes both, and every parser but OpenSSH's reads a backslash as an escape.
+pub(crate) fn forward_slashes(path: &str) -> String {
+    if cfg!(windows) { path.replace('\\', "/") } else { path.to_owned() }
+}
+
+/// What needs no quotes in any shell and in any parser. Letters of every language: readers pass them through.
+fn is_plain(c: char) -> bool {
+    match c {
+        'a'..='z' | 'A'..='Z' | '0'..='9' | '/' | '.' | '_' | '-' | '+' | '@' | ',' | ':' => true,
+        c => {
+            !c.is_ascii() && !c.is_control() && !c.is_whitespace() && !printable(c.encode_utf8(&mut [0; 4])).is_empty()
+        }
+    }
+}
+
+/// What double quotes make harmless everywhere. Not among them: `%` `#` `'` `=` and the backslash, which some parsers
+/// interpret, `$` `!` and the backquote, which shells do, and what a file pattern is made of, which Include expands.
+fn is_quotable(c: char) -> bool {
+    matches!(c, ' ' | '(' | ')' | '&' | ';' | '~' | '^')
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use expect_test::expect_file;
+    use proptest::prelude::*;
+
+    use super::{Entry, Rendering, proxy_command, render, spell};
+    use crate::platform::Platform;
+
+    const ID: &str = "0123456789abcdef01234567";
+
+    fn rendering() -> Rendering {
+        Rendering {
+            program: "/usr/local/bin/labctl-ssh-proxy".into(),
+            identity: Some("/home/ada/.ssh/iximiuz_labs_user".into()),
+            known_hosts: "/home/ada/.iximiuz/labctl-ssh-proxy/known_hosts".into(),
+            known_hosts_local: "/home/ada/.iximiuz/labctl-ssh-proxy/known_hosts.local".into(),
+            home: Some("/home/ada".into()),
+            moved_root: None,
+            literal_user: false,
+            wildcard: true,
+        }
+    }
+
+    fn entries() -> Vec<Entry> {
+        let entry = |host: String, user: &str, platform, title: &str| Entry {
+            host,
+            user: user.into(),
+            platform,
+            title: title.into(),
+        };
+        vec![
+            entry(format!("playground-{ID}"), "laborant", Platform::Labs, "My docker box"),
+            entry(format!("playground-{ID}.node-02"), "root", Platform::Labs, ""),
+            entry("playground-shell".into(), "ada", Platform::Local, "--- END labctl-ssh-proxy ---\nHost *"),
+            entry("playground-shell".into(), "twice", Platform::Local, ""),
+        ]
+    }
+
+    #[test]
+    fn entries_as_every_reader_takes_them() {
+        expect_file!["../../tests/golden/ssh_config/entries"].assert_eq(&render(&entries(), &rendering()).unwrap());
+    }
+
+    #[test]
+    fn entries_for_an_ssh_that_lets_hostile_users_through() {
+        let rendering = Rendering { literal_user: true, wildcard: false, ..rendering() };
+        expect_file!["../../tests/golden/ssh_config/entries-literal-user"]
+            .assert_eq(&render(&entries(), &rendering).unwrap());
+    }
+
+    #[test]
+    fn entries_in_a_home_with_a_space() {
+        let rendering = Rendering {
+            program: "/Users/Ada L/bin/labctl-ssh-proxy".into(),
+            identity: Some("/Users/Ada L/.ssh/my key.pub".into()),
+            known_hosts: "/Users/Ada L/.iximiuz/labctl-ssh-proxy/known_hosts".into(),
+            home: Some("/Users/Ada L".into()),
+            ..rendering()
+        };
+        expect_file!["../../tests/golden/ssh_config/entries-home-with-space"]
+            .assert_eq(&render(&entries()[..1], &rendering).unwrap());
+    }
+
+    #[test]
+    fn a_block_has_no_quotes() {
+        let rendering = Rendering { program: "/opt/my tools/x".into(), ..rendering() };
+        let error = super::check_inline(&render(&entries(), &rendering).unwrap()).unwrap_err();
+        assert!(error.message().contains("ProxyCommand \"/opt/my tools/x\"") && error.remedy().is_some(), "{error}");
+        let titled = Entry { title: "a \"quoted\" title".into(), ..entries().remove(0) };
+        super::check_inline(&render(&[titled], &super::tests::rendering()).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn entries_that_know_where_our_files_were_moved() {
+        let rendering = Rendering { moved_root: Some("/srv/ada/proxy".into()), wildcard: false, ..rendering() };
+        let command = |text: String| text.lines().find(|line| line.contains("ProxyCommand")).unwrap().to_owned();
+        assert_eq!(
+            command(render(&entries()[2..3], &rendering).unwrap()),
+            "  ProxyCommand /usr/local/bin/labctl-ssh-proxy --home /srv/ada/proxy --local connect --user %r playground-shell"
+        );
+    }
+
+    #[test]
+    fn no_entries_and_no_identity_yet() {
+        let rendering = Rendering { identity: None, ..rendering() };
+        expect_file!["../../tests/golden/ssh_config/entries-none"].assert_eq(&render(&[], &rendering).unwrap());
+    }
+
+    #[test]
+    fn hosts_and_users_are_checked_before_they_are_written() {
+        for (host, user) in [
+            ("playground-x\nHost *", "root"),
+            ("playground-*", "root"),
+            ("playground-X", "root"),
+            ("example.com", "root"),
+            ("playground-x", "a b"),
+            ("playground-x", "x\n"),
+            ("playground-x", ""),
+            ("playground-x", "%r"),
+        ] {
+            let entry = Entry { host: host.into(), user: user.into(), platform: Platform::Labs, title: String::new() };
+            assert!(render(&[entry], &rendering()).is_err(), "{host:?} {user:?}");
+        }
+    }
+
+    #[test]
+    fn paths_are_written_plainly_or_refused() {
+        let home = Some(Path::new("/home/a#b"));
+        let told = |path: &str| spell(Path::new(path), home, "program").map_err(|e| e.message().to_owned());
+        assert_eq!(told("/usr/bin/x").unwrap(), "/usr/bin/x");
+        assert_eq!(told("/home/é/x").unwrap(), "/home/é/x");
+        assert_eq!(told("/home/e\u{301}/x").unwrap(), "/home/e\u{301}/x");
+        assert_eq!(told("/opt/my tools (é)/x").unwrap(), "\"/opt/my tools (é)/x\"");
+        assert_eq!(told("/home/a#b/.ssh/key").unwrap(), "~/.ssh/key");
+        for c in ['%', '#', '\'', '=', '\\', '"', '\n', '\t', '$', '`', '!', '*', '?', '[', '{', '\u{a0}', '\u{202e}'] {
+            assert!(told(&format!("/opt/a{c}b/x")).unwrap_err().contains("has the character"), "{c:?}");
+        }
+        assert!(told("bin/x").unwrap_err().contains("not absolute"));
+        assert!(told("/home/a#b/a b").unwrap_err().contains("'#'"));
+        let error = spell(Path::new("/a=b/x"), None, "program").unwrap_err();
+        assert!(error.remedy().unwrap().contains("/usr/local/bin"));
+        assert!(
+            spell(Path::new("/a=b"), None, "configuration").unwrap_err().remedy().unwrap().contains("SSH_PROXY_HOME")
+        );
+        #[cfg(unix)]
+        {
+            let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"/a\xff");
+            assert!(spell(Path::new(name), None, "program").unwrap_err().message().contains("not UTF-8"));
+        }
+    }
+
+    proptest! {
+        /// Whatever the path, the command is one line whose words a shell and the plainest tokenizer read alike.
+        #[test]
+        fn a_command_that_is_written_is_read_alike(path in "/[ -~é]{0,20}") {
+            let rendering = Rendering { program: path.clone().into(), ..rendering() };
+            if let Ok(command) = proxy_command("root", Platform::Labs, "playground-x", &rendering) {
+                let rest = match command.strip_prefix('"') {
+                    Some(quoted) => quoted.strip_prefix(&path).unwrap().strip_prefix('"').unwrap(),
+                    None => { prop_assert!(!path.contains(' ')); command.strip_prefix(&path).unwrap() }
+                };
+                prop_assert_eq!(rest, " connect --user %r playground-x");
+                prop_assert!(!path.contains(['%', '#', '\'', '=', '\\', '"', '$', '`']));
+            }
+        }
+
+        #[test]
+        fn a_title_stays_a_comment(title in any::<String>()) {
+            let entry = Entry { host: "playground-x".into(), user: "root".into(), platform: Platform::Labs, title };
+            let with = render(std::slice::from_ref(&entry), &rendering()).unwrap();
+            let without = render(&[Entry { title: String::new(), ..entry }], &rendering()).unwrap();
+            let with: String = with.split_inclusive('\n').filter(|line| !line.starts_with("# Playground: ")).collect();
+            prop_assert_eq!(with, without);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What a command waits for, as people see it.
+
+use std::{io::IsTerminal, time::Duration};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    error::printable,
+    ui::notice::{self, Notices, Progress},
+};
+
+/// What is being waited for: a spinner on a terminal, a line now and then elsewhere.
+pub struct Spinner {
+    bar: ProgressBar,
+    notices: Notices,
+}
+
+impl Spinner {
+    /// One that shows nothing yet.
+    #[must_use]
+    pub fn new() -> Spinner {
+        let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
+            bar.set_style(style);
+        }
+        Spinner { bar, notices: Notices::default() }
+    }
+
+    /// Whether there is a terminal on which it is seen.
+    pub fn is_seen(&self) -> bool {
+        !self.bar.is_hidden()
+    }
+
+    /// Where there is no terminal, says now and then what is being waited for. Never returns: it is one arm of a
+    /// `select!`.
+    pub async fn repeat(&self) -> std::convert::Infallible {
+        if self.bar.is_hidden() { self.notices.repeat().await } else { std::future::pending().await }
+    }
+}
+
+impl Default for Spinner {
+    fn default() -> Self {
+        Spinner::new()
+    }
+}
+
+impl Progress for Spinner {
+    fn waiting(&self, what: &str) {
+        if self.bar.is_hidden() {
+            self.notices.waiting(what);
+        } else {
+            self.bar.set_message(printable(what));
+            self.bar.enable_steady_tick(Duration::from_millis(100));
+        }
+    }
+
+    fn above(&self, text: &str) {
+        self.bar.suspend(|| notice::line(text));
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}
