@@ -1,0 +1,286 @@
+//! What the commands do, beside what they say: against the embedded platform, and against a stand-in for the real one
+//! where there is an account.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::fs::PermissionsExt,
+    process::Stdio,
+};
+
+use serde_json::Value;
+
+use crate::support::{
+    PROGRAM, World, eventually,
+    labs::{ID, Labs, PLAIN, SESSION, TOKEN, user},
+    schema, write_program,
+};
+
+/// The playground of a list that has this id.
+fn of<'a>(list: &'a Value, id: &str) -> &'a Value {
+    list.as_array().unwrap().iter().find(|play| play["id"] == id).unwrap_or_else(|| panic!("no {id} in {list}"))
+}
+
+#[test]
+fn a_playgrounds_life() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("duo");
+    let (host, title) = (format!("playground-{id}"), "A box of Ada's");
+    let state =
+        |world: &World| of(&world.json(&["list", "--all", "--json"]), &id)["state"].as_str().unwrap().to_owned();
+    schema::check("list", &world.json(&["list", "--json"]));
+
+    assert!(world.local(&["rename", &id, title]).ok().contains(title));
+    assert_eq!(of(&world.json(&["list", "--json"]), &id)["title"], title);
+    assert!(world.entries().contains(&format!("# Playground: {title}\n")), "{}", world.entries());
+    // By title, id and host name.
+    // To the minute: between two answers a second may pass.
+    let extended = world.local(&["extend", title, "120"]).ok();
+    assert!(["9h59m", "10h00m"].iter().any(|left| extended.contains(&format!("runs for {left} more"))), "{extended}");
+    assert!(extended.contains("then it is erased") && extended.contains(&format!("persist {id}")), "{extended}");
+    assert!(world.local(&["persist", &host]).ok().contains("is kept"));
+    assert_eq!(of(&world.json(&["list", "--json"]), &id)["persistent"], true);
+
+    assert_eq!(world.ssh(&[&format!("{host}.node-02"), "echo kept >file; echo in"]).ok(), "in\n");
+    // One machine alone is not meant by a command for all.
+    for command in ["stop", "destroy", "restart"] {
+        let said = world.local(&[command, &format!("{host}.node-02")]).failed(2);
+        assert!(said.contains("leave out `.node-02`"), "{said}");
+    }
+    assert!(world.local(&["stop", title]).ok().contains("is stopped"));
+    assert_eq!(state(&world), "STOPPED");
+    // It stays so: it was stopped on purpose.
+    let refused = world.held(&mut world.command(&["--local", "connect", &host])).failed(7);
+    assert!(refused.contains(&format!("labctl-ssh-proxy --local start {id}")), "{refused}");
+    assert!(world.local(&["start", &id]).ok().contains(&host));
+    assert_eq!(world.ssh(&[&format!("{host}.node-02"), "cat file"]).ok(), "kept\n");
+    assert!(world.local(&["restart", &id]).ok().contains("is running"));
+    assert_eq!(state(&world), "RUNNING");
+
+    let known = fs::read_to_string(world.root().join("known_hosts.local")).unwrap();
+    assert!(known.contains(&host));
+    assert!(world.local(&["destroy", &host, "--yes"]).ok().contains("is erased"));
+    let known = fs::read_to_string(world.root().join("known_hosts.local")).unwrap();
+    assert!(!known.contains(&id) && !world.entries().contains(&id), "{known}");
+    let gone = world.held(&mut world.command(&["--local", "connect", &host]));
+    assert!([4, 8].contains(&gone.code()), "{gone:?}");
+    assert!(world.json(&["list", "--json"]).as_array().unwrap().is_empty());
+}
+
+#[test]
+fn starts_by_name_and_what_is_in_the_catalogue() {
+    let world = World::with_platform(&[]);
+    let catalog = world.json(&["catalog", "--json"]);
+    schema::check("catalog", &catalog);
+    let names: Vec<&str> = catalog.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["alpine", "broken", "duo", "shell", "verified"]);
+    // `start NAME` is always another one; `start playground-NAME` is the one that a connection would find.
+    let start = |name: &str| world.json(&["start", name, "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
+    let first = start("shell");
+    assert_eq!(start("playground-shell"), first);
+    assert_ne!(start("shell"), first);
+    let refused = world.local(&["start", "playground-shell"]).failed(5);
+    assert!(refused.contains(&first), "{refused}");
+    // Names lead there by ssh too, as the user that the machine has.
+    let mut world = world;
+    world.configure();
+    let entries = world.entries();
+    let duo = entries.split("Host playground-duo\n").nth(1).unwrap();
+    assert!(duo.starts_with(&format!("  HostName playground-duo\n  User {}\n", user())), "{duo}");
+    assert_eq!(world.ssh(&["playground-duo", "whoami"]).ok().trim(), user());
+}
+
+#[test]
+fn the_embedded_platform_itself() {
+    let mut world = World::empty();
+    assert!(world.run(&["local", "status"]).ok().contains("does not run"));
+    assert_eq!(world.run(&["local", "status", "--json"]).ok(), "null\n");
+    assert!(world.run(&["local", "stop"]).ok().contains("was not running"));
+    world.serve(&[]);
+    let status: Value = serde_json::from_str(&world.run(&["local", "status", "--json"]).ok()).unwrap();
+    schema::check("localStatus", &status);
+    assert!(world.run(&["local", "serve"]).failed(6).contains("already"), "one per folder");
+    assert!(world.run(&["local", "stop"]).ok().contains("is stopped"));
+    assert!(!world.root().join("local/socket").exists());
+    // The port that was chosen is told.
+    let mut world = World::empty();
+    world.serve(&["--listen", "127.0.0.1:0"]);
+    let address = world.json(&["local", "status", "--json"])["listen"].as_str().unwrap().to_owned();
+    eventually("it tells where it listens", || {
+        fs::read_to_string(world.path("platform.log")).unwrap().contains(&format!("It listens on {address} too"))
+    });
+    world.stop_platform();
+    // A folder that is named from here is the same to a platform that runs elsewhere.
+    let _ = world.local(&["--home", "here", "list"]).ok();
+    assert!(world.path("here/local/plays").is_dir());
+    world.run(&["--home", "here", "local", "stop"]).ok();
+}
+
+#[test]
+fn the_demonstration_leaves_nothing_behind() {
+    let world = World::empty();
+    let temporary = world.path("tmp");
+    fs::create_dir(&temporary).unwrap();
+    let mut demo = world.command(&["demo", "--", "echo in; exit 5"]);
+    demo.env("TMPDIR", &temporary);
+    let said = world.output(&mut demo);
+    assert_eq!((said.code(), said.out.as_str()), (5, "in\n"), "{said:?}");
+    assert!(said.err.lines().any(|line| line.starts_with("$ ssh playground-")), "{said:?}");
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
+    let left: Vec<_> = fs::read_dir(world.home()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["tmp"]);
+    assert!(world.processes("labctl").is_empty());
+}
+
+#[test]
+fn logging_in_and_out() {
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    let account = world.path(".iximiuz/labctl/config.yaml");
+    let text = || fs::read_to_string(&account).unwrap();
+    // What is not ours stays.
+    labs.log_in(&world, "someday: [1, two]\nsession_id: ''\naccess_token: ''\n");
+    let _ = world.run(&["whoami"]).failed(3);
+    let login = |input: &str| world.feed(&mut world.command(&["login", "--stdin"]), input.as_bytes());
+    let refused = login("wrong\ncredentials\n");
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(!text().contains("wrong"), "credentials that are not accepted are not kept");
+    assert!(login(&format!("{SESSION}\n{TOKEN}\n")).status.success());
+    for kept in ["someday", "two", "plays_dir: /nowhere", SESSION, TOKEN] {
+        assert!(text().contains(kept), "no {kept} in {}", text());
+    }
+    assert_eq!(fs::metadata(&account).unwrap().permissions().mode() & 0o777, 0o600);
+    let me: Value = serde_json::from_str(&world.run(&["whoami", "--json"]).ok()).unwrap();
+    schema::check("whoami", &me);
+    assert_eq!(me["githubProfileId"], "ada");
+
+    assert!(world.run(&["logout"]).ok().contains("Logged out"));
+    assert!(labs.seen().iter().any(|seen| seen.line == format!("DELETE /api/sessions/{SESSION}")));
+    assert!(!text().contains(TOKEN) && text().contains("someday"));
+    let _ = world.run(&["list"]).failed(3);
+
+    // Credentials in the environment need no login.
+    let mut list = world.command(&["list", "--json"]);
+    list.env("IXIMIUZ_SESSION_ID", SESSION).env("IXIMIUZ_ACCESS_TOKEN", TOKEN);
+    assert!(world.output(&mut list).ok().contains(ID));
+    // And a logout from there does not touch the file's.
+    assert!(login(&format!("{SESSION}\n{TOKEN}\n")).status.success());
+    let mut logout = world.command(&["logout"]);
+    logout.env("IXIMIUZ_SESSION_ID", "another").env("IXIMIUZ_ACCESS_TOKEN", "of-the-environment");
+    assert!(world.output(&mut logout).ok().contains("Logged out"));
+    assert!(labs.seen().iter().any(|seen| seen.line == "DELETE /api/sessions/another"));
+    assert!(text().contains(TOKEN));
+}
+
+#[test]
+fn a_login_in_the_browser() {
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    labs.log_in(&world, "");
+    // What webbrowser would start.
+    let opened = world.path("opened");
+    let browser = world.path("browser");
+    write_program(&browser, &format!("#!/bin/sh\necho \"$1\" >{}\n", opened.display()));
+    let mut login = world.command(&["login"]);
+    let mut login = login.env("BROWSER", &browser).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let printed = BufReader::new(login.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(printed.into_iter().any(|line| line.trim() == format!("https://labs.test/confirm/{SESSION}")));
+    let out = login.wait_with_output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    assert!(String::from_utf8_lossy(&out.stdout).contains("Logged in as ada"));
+    let polls = labs.seen().into_iter().filter(|seen| seen.line == format!("GET /api/sessions/{SESSION}")).count();
+    assert_eq!(polls, 2);
+    let _ = world.run(&["list"]).ok();
+}
+
+#[test]
+fn a_strangers_playground_takes_consent() {
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    let posts = || labs.seen().into_iter().filter(|seen| seen.line == "POST /api/plays").collect::<Vec<_>>();
+    let _ = world.run(&["start", "by-mallory", "--no-wait"]).failed(6);
+    let _ = world.held(&mut world.command(&["connect", "playground-by-mallory"])).failed(6);
+    assert!(posts().is_empty(), "nothing was started");
+    let _ = world.run(&["start", "by-mallory", "--no-wait", "--consent"]).ok();
+    assert_eq!(posts().pop().unwrap().body["safetyDisclaimerConsent"], true);
+    let _ = world.run(&["start", "docker", "--no-wait"]).ok();
+    // As the official client does for the platform's own.
+    assert_eq!(posts().pop().unwrap().body["safetyDisclaimerConsent"], true);
+}
+
+#[test]
+fn a_terminal_is_asked_and_a_no_is_a_no() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let ask = |answer: &str| {
+        let command = format!("{} --local destroy {id}", PROGRAM);
+        let mut script = world.program("script");
+        script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        writeln!(stdin, "{answer}").unwrap();
+        let out = child.wait_with_output().unwrap();
+        drop(stdin);
+        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (code, said) = ask("n");
+    assert!(code == Some(130) && said.contains("[y/N]") && said.contains("nothing was erased"), "{said}");
+    assert_eq!(of(&world.json(&["list", "--json"]), &id)["state"], "RUNNING");
+    let (code, said) = ask("y");
+    assert!(code == Some(0) && said.contains("is erased"), "{said}");
+}
+
+/// Something that answers as an embedded platform until it is asked for more than whether it is there, and is gone then:
+/// with the connection taken, or not.
+fn ends_between(world: &World, takes: bool) -> std::thread::JoinHandle<()> {
+    let folder = world.root().join("local");
+    fs::create_dir_all(&folder).unwrap();
+    for folder in [world.path(".iximiuz"), world.root(), folder.clone()] {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+    }
+    let socket = folder.join("socket");
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || {
+        let status = r#"{"pid":1,"since":"","version":"","socket":"","listen":null,"plays":0,"connections":1}"#;
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut line = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+            // Whether somebody listens at all.
+            if line.is_empty() {
+                continue;
+            }
+            if line.contains("/local/status") {
+                if !takes {
+                    fs::remove_file(&socket).unwrap();
+                }
+                let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", status.len());
+                stream.write_all((head + status).as_bytes()).unwrap();
+                if !takes {
+                    return;
+                }
+                continue;
+            }
+            let _ = fs::remove_file(&socket);
+            return;
+        }
+    })
+}
+
+#[test]
+fn a_platform_that_ends_just_before_it_is_asked_is_started_again() {
+    for takes in [false, true] {
+        let world = World::empty();
+        let ending = ends_between(&world, takes);
+        let said = world.local(&["list", "--json"]);
+        assert_eq!((said.code(), said.out.trim()), (0, "[]"), "{takes}: {said:?}");
+        ending.join().unwrap();
+        world.run(&["local", "stop"]).ok();
+        // A connection, too.
+        let ending = ends_between(&world, takes);
+        let mut connect = world.command(&["--local", "connect", "playground-0123456789abcdef01234567"]);
+        let refused = world.held(&mut connect).failed(4);
+        assert!(refused.contains("playground 0123456789abcdef01234567"), "{takes}: {refused}");
+        ending.join().unwrap();
+    }
+}

@@ -1,0 +1,141 @@
+//! `completions` in real shells, and `man` in the real man.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use crate::support::{PROGRAM, World, needs};
+
+/// What bash offers for a line, after the real script.
+fn bash(world: &World, line: &str) -> Vec<String> {
+    let script = format!(
+        "source <({PROGRAM} completions bash)
+         COMP_WORDS=({line}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
+         COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9
+         _clap_complete_labctl_ssh_proxy labctl-ssh-proxy \"${{COMP_WORDS[COMP_CWORD]}}\" x
+         printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    let said = world.output(world.program(needs("bash")).args(["-c", &script])).ok();
+    said.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+fn fish(world: &World, line: &str) -> Vec<String> {
+    let script = format!("{PROGRAM} completions fish | source; complete -C '{line}'");
+    let said = world.output(world.program(needs("fish")).args(["--no-config", "-c", &script])).ok();
+    said.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
+}
+
+/// What zsh's own machinery would be handed, after the real script.
+fn zsh(world: &World, line: &str) -> Vec<String> {
+    let script = format!(
+        "compdef() {{}}; _describe() {{ print -rl -- \"${{(@P)@[-1]}}\" }}
+         source <({PROGRAM} completions zsh)
+         words=({line} ''); CURRENT=$#words
+         _clap_dynamic_completer_labctl_ssh_proxy"
+    );
+    let said = world.output(world.program(needs("zsh")).args(["-f", "-c", &script])).ok();
+    said.lines().map(|line| line.split(':').next().unwrap().to_owned()).filter(|word| !word.starts_with('-')).collect()
+}
+
+const SHELLS: [fn(&World, &str) -> Vec<String>; 3] = [bash, zsh, fish];
+
+#[test]
+fn the_line_tells_whose_names_are_meant() {
+    let world = World::with_platform(&[]);
+    let start = |name: &str| world.json(&["start", name, "--json"])["id"].as_str().unwrap().to_owned();
+    let (duo, shell) = (start("duo"), start("shell"));
+    // Another world, below a folder that was moved.
+    let moved = world.path("moved");
+    let moved = moved.to_str().unwrap();
+    let there = world.run(&["--home", moved, "--local", "start", "shell", "--json"]).ok();
+    let there: serde_json::Value = serde_json::from_str(&there).unwrap();
+    let there = format!("playground-{}", there["id"].as_str().unwrap());
+    for (i, complete) in SHELLS.iter().enumerate() {
+        for home in [format!("--home {moved}"), format!("--home={moved}"), "--home ~/moved".into()] {
+            // zsh is given the word before the cursor as an empty one.
+            let line = format!("labctl-ssh-proxy {home} --local stop ");
+            let line = if i == 1 { line } else { line + "playground-" };
+            assert_eq!(complete(&world, &line), [there.as_str()], "{i}: {line}");
+        }
+        let line = |play: &str| format!("labctl-ssh-proxy --local kube {play} -m ");
+        let of = |play: &str| -> Vec<String> {
+            let line = if i == 0 { line(play) + "\"\"" } else { line(play) };
+            complete(&world, &line).into_iter().filter(|word| !word.starts_with('-')).collect()
+        };
+        assert_eq!(of(&duo), ["node-01", "node-02"], "{i}");
+        assert_eq!(of(&format!("playground-{shell}")), ["shell-01"], "{i}");
+        assert_eq!(of("x"), ["node-01", "node-02", "shell-01"], "{i}");
+    }
+    world.run(&["--home", moved, "local", "stop"]).ok();
+}
+
+#[test]
+fn shells_complete_what_there_is() {
+    let world = World::with_platform(&[]);
+    let id = world.json(&["start", "duo", "--json"])["id"].as_str().unwrap().to_owned();
+    let host = format!("playground-{id}");
+    world.local(&["catalog"]).ok();
+    assert_eq!(bash(&world, "labctl-ssh-proxy --local stop playground-"), [host.as_str()]);
+    let hosts = bash(&world, "labctl-ssh-proxy --local ssh playground-");
+    for wanted in [&host, &format!("{host}.node-01"), &format!("{host}.node-02"), "playground-shell"] {
+        assert!(hosts.iter().any(|host| host == wanted), "{wanted} not in {hosts:?}");
+    }
+    assert_eq!(
+        fish(&world, &format!("labctl-ssh-proxy --local ssh {host}.node-0")),
+        [format!("{host}.node-01"), format!("{host}.node-02")]
+    );
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local start sh"), ["shell"]);
+    assert_eq!(fish(&world, "labctl-ssh-proxy open rust"), ["rustrover"]);
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local port-forward x -m node-0"), ["node-01", "node-02"]);
+    assert!(bash(&world, "labctl-ssh-proxy conf").contains(&"config-ssh".to_owned()));
+    // One that was erased is not offered any more.
+    world.local(&["destroy", &id, "--yes"]).ok();
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), Vec::<String>::new());
+}
+
+#[test]
+fn the_copy_answers_without_the_platform_and_a_missing_one_is_asked_for() {
+    let mut world = World::with_platform(&[]);
+    let id = world.json(&["start", "shell", "--json"])["id"].as_str().unwrap().to_owned();
+    let host = format!("playground-{id}");
+    fs::remove_file(world.root().join("names.local.json")).unwrap();
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), [host.as_str()], "asked for");
+    world.stop_platform();
+    let began = Instant::now();
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), [host.as_str()], "remembered");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    assert!(world.processes("local serve").is_empty(), "nothing is started for a completion");
+    // Nothing known and nobody to ask: no error on the line.
+    fs::remove_file(world.root().join("names.local.json")).unwrap();
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), Vec::<String>::new());
+    assert_eq!(fish(&world, "labctl-ssh-proxy stop playground-"), Vec::<String>::new());
+    // A damaged copy is no copy.
+    fs::write(world.root().join("names.local.json"), "{").unwrap();
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), Vec::<String>::new());
+}
+
+#[test]
+fn every_script_is_one_that_its_shell_reads() {
+    let world = World::empty();
+    for shell in ["bash", "zsh", "fish"] {
+        let file = world.home().join("script");
+        fs::write(&file, world.run(&["completions", shell]).ok()).unwrap();
+        let said = world.output(world.program(needs(shell)).arg("-n").arg(&file));
+        assert_eq!((said.code(), said.err.as_str()), (0, ""), "{shell}");
+    }
+    for shell in ["elvish", "powershell"] {
+        assert!(world.run(&["completions", shell]).ok().contains("labctl-ssh-proxy"));
+    }
+    assert!(world.run(&["completions", "tcsh"]).failed(2).contains("zsh"));
+}
+
+#[test]
+fn the_manual_is_read_without_complaint() {
+    let world = World::empty();
+    let page = world.run(&["man"]).ok();
+    let out = world.feed(world.program(needs("groff")).args(["-man", "-Tascii", "-ww", "-P-cbou"]), page.as_bytes());
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(text.contains("EXIT STATUS") && text.contains("LABCTL-SSH-PROXY OPEN"), "{text}");
+}

@@ -1,0 +1,222 @@
+//! `doctor`: it finds what is wrong, says what helps, mends what is ours, and reports without secrets.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
+
+use serde_json::Value;
+
+use crate::support::{PROGRAM, Said, World, copy_program, eventually, schema};
+
+fn doctor(world: &World, args: &[&str]) -> (Value, Said) {
+    let said = world.local(&[&["doctor", "--json"], args].concat());
+    let value: Value = serde_json::from_str(&said.out).unwrap_or_else(|e| panic!("{e}: {said:?}"));
+    schema::check("doctor", &value);
+    (value, said)
+}
+
+/// The check of that name; `name` may be its beginning.
+#[track_caller]
+fn check<'a>(value: &'a Value, name: &str) -> &'a Value {
+    let checks = value["checks"].as_array().unwrap();
+    let found = checks.iter().find(|check| check["name"].as_str().unwrap().starts_with(name));
+    found.unwrap_or_else(|| panic!("no check {name} in {value:#}"))
+}
+
+fn mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn a_whole_chain_is_well() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let (value, said) = doctor(&world, &[]);
+    assert_eq!(said.code(), 0, "{value:#}");
+    for name in [
+        "this program",
+        "ssh",
+        "program in entries",
+        "ssh configuration",
+        "permissions",
+        "identity",
+        "login",
+        "platform",
+        "tunnel",
+        "host key",
+        "ssh to a machine",
+        "round trip",
+        "throughput",
+    ] {
+        assert_eq!(check(&value, name)["verdict"], "ok", "{name}: {value:#}");
+    }
+    assert!(check(&value, "throughput")["found"].as_str().unwrap().contains("MiB/s"));
+    let keys = fs::read(world.root().join("known_hosts.local")).unwrap();
+    // Nothing is woken, and a look learns no key.
+    world.local(&["stop", &id]).ok();
+    let (value, said) = doctor(&world, &[]);
+    assert_eq!((said.code(), &check(&value, "tunnel")["verdict"]), (0, &"skipped".into()));
+    assert_eq!(world.json(&["list", "--json"])[0]["state"], "STOPPED");
+    assert_eq!(fs::read(world.root().join("known_hosts.local")).unwrap(), keys);
+    assert!(world.processes(" connect ").is_empty());
+}
+
+#[test]
+fn an_ssh_in_the_background_is_not_left_over() {
+    let mut world = World::with_platform(&[]);
+    let host = format!("playground-{}", world.playground("shell"));
+    let mut ssh = world.ssh_program("ssh");
+    assert!(ssh.args(["-f", "-N", &host]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success());
+    let (value, _) = doctor(&world, &["--fix"]);
+    assert_eq!(check(&value, "processes")["verdict"], "ok", "{value:#}");
+    assert!(!world.processes(" connect ").is_empty());
+    for pid in world.processes("ssh") {
+        let _ = world.program("kill").arg(pid.to_string()).status();
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_configuration_is_said_and_mended() {
+    let mut world = World::with_platform(&[]);
+    world.playground("shell");
+    // Somebody took the Include out, and opened our folder.
+    let before = fs::read(world.ssh_config()).unwrap();
+    fs::write(world.ssh_config(), "Host other\n").unwrap();
+    mode(&world.root(), 0o755);
+    let (value, said) = doctor(&world, &[]);
+    assert_eq!(said.code(), 1);
+    let config = check(&value, "ssh configuration");
+    assert_eq!(config["verdict"], "failed");
+    assert!(config["found"].as_str().unwrap().contains("does not read our entry"), "{config}");
+    assert!(config["remedy"].as_str().unwrap().contains("config-ssh"));
+    assert!(check(&value, "permissions")["remedy"].as_str().unwrap().contains("chmod 700"));
+    let (value, said) = doctor(&world, &["--fix"]);
+    assert_eq!(said.code(), 0, "{value:#}");
+    assert_eq!(value["fixed"].as_array().unwrap().len(), 2, "{value:#}");
+    assert!(
+        fs::read_to_string(world.ssh_config())
+            .unwrap()
+            .starts_with(std::str::from_utf8(&before).unwrap().lines().next().unwrap())
+    );
+
+    // The user's own options before ours, which nobody but the user may move.
+    let own =
+        format!("Host *\n  ProxyCommand none\n  ConnectTimeout 5\n{}", fs::read_to_string(world.ssh_config()).unwrap());
+    fs::write(world.ssh_config(), &own).unwrap();
+    let (value, said) = doctor(&world, &[]);
+    assert_eq!((said.code(), &check(&value, "ssh configuration")["verdict"]), (1, &"failed".into()));
+    let own = own.replace("  ProxyCommand none\n", "");
+    fs::write(world.ssh_config(), &own).unwrap();
+    let (value, said) = doctor(&world, &[]);
+    let config = check(&value, "ssh configuration");
+    assert_eq!((said.code(), &config["verdict"]), (0, &"warning".into()));
+    assert!(config["found"].as_str().unwrap().contains("connecttimeout 5"), "{config}");
+
+    // What ssh itself refuses.
+    fs::write(world.ssh_config(), "Nonsense yes\n").unwrap();
+    let (value, _) = doctor(&world, &[]);
+    assert!(
+        check(&value, "ssh configuration")["found"].as_str().unwrap().to_lowercase().contains("nonsense"),
+        "{value:#}"
+    );
+}
+
+#[test]
+fn a_program_that_has_moved_is_found() {
+    let mut world = World::with_platform(&[]);
+    let gone = world.home().join("old-program");
+    copy_program(&gone);
+    world.json(&["start", "shell", "--json"]);
+    world.output(world.program(&gone).args(["--local", "config-ssh", "--yes"])).ok();
+    let (value, _) = doctor(&world, &[]);
+    assert_eq!(check(&value, "program in entries")["verdict"], "warning", "{value:#}");
+    fs::remove_file(&gone).unwrap();
+    let (value, said) = doctor(&world, &[]);
+    assert_eq!((said.code(), &check(&value, "program in entries")["verdict"]), (1, &"failed".into()));
+    let (value, said) = doctor(&world, &["--fix"]);
+    assert_eq!(said.code(), 0, "{value:#}");
+    assert!(fs::read_to_string(world.root().join("ssh_config")).unwrap().contains(PROGRAM));
+    world.configure();
+}
+
+#[test]
+fn damaged_records_and_left_over_processes_go() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let record = world.root().join(format!("memory.local/{id}.json"));
+    fs::write(&record, "{").unwrap();
+    let (value, said) = doctor(&world, &[]);
+    assert_eq!((said.code(), &check(&value, "memory")["verdict"]), (1, &"failed".into()));
+    fs::remove_file(&record).unwrap();
+    // A proxy that did not notice the end of its ssh: it is stopped.
+    let mut ssh = world
+        .ssh_program("ssh")
+        .args([&format!("playground-{id}"), "echo up; sleep 60"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::io::Read::read_exact(ssh.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
+    let proxy = world.processes(" connect --user")[0].to_string();
+    assert!(world.program("kill").args(["-STOP", &proxy]).status().unwrap().success());
+    ssh.kill().unwrap();
+    ssh.wait().unwrap();
+    fs::write(&record, "{").unwrap();
+    let (value, _) = doctor(&world, &[]);
+    let found = check(&value, "processes");
+    assert!(found["remedy"].as_str().unwrap().contains(&proxy), "{value:#}");
+    let (value, said) = doctor(&world, &["--fix"]);
+    assert_eq!(said.code(), 0, "{value:#}");
+    // The proxy may have written a sound one at its end.
+    assert_ne!(fs::read_to_string(&record).ok().as_deref(), Some("{"));
+    eventually("it was ended", || world.processes(" connect --user").is_empty());
+    eventually("nothing is left over", || check(&doctor(&world, &[]).0, "processes")["verdict"] == "ok");
+}
+
+#[test]
+fn a_failing_chain_is_told_where_it_breaks() {
+    let world = World::empty();
+    // Nobody is logged in.
+    let said = world.run(&["doctor", "--json"]);
+    let value: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(said.code(), 1);
+    assert_eq!(check(&value, "login")["verdict"], "failed");
+    assert!(check(&value, "login")["remedy"].as_str().unwrap().contains("login"));
+    assert_eq!(check(&value, "ssh configuration")["verdict"], "warning");
+    assert!(!world.home().join(".ssh/iximiuz_labs_user").exists(), "a look makes no key");
+    // Another machine's key.
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let known = world.root().join("known_hosts.local");
+    let text = fs::read_to_string(&known).unwrap();
+    let other = world.json(&["start", "duo", "--json"])["id"].as_str().unwrap().to_owned();
+    let all = fs::read_to_string(&known).unwrap();
+    let key = |text: &str, id: &str| {
+        let line = text.lines().find(|line| line.contains(id) && line.contains("ssh-ed25519")).unwrap();
+        line.split(' ').nth(2).unwrap().to_owned()
+    };
+    let swapped = text.replace(&key(&all, &id), &key(&all, &other));
+    fs::write(&known, swapped).unwrap();
+    let (value, said) = doctor(&world, &[&format!("playground-{id}")]);
+    assert_eq!((said.code(), &check(&value, "host key")["verdict"]), (1, &"failed".into()), "{value:#}");
+}
+
+#[test]
+fn the_report_tells_everything_but_secrets() {
+    let mut world = World::with_platform(&[]);
+    world.settings("proxy: http://me:PASSWORD@127.0.0.1:9\n");
+    world.playground("shell");
+    let folder = world.home().join(".iximiuz/labctl");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("config.yaml"), "session_id: SESSION\naccess_token: TOKEN\n").unwrap();
+    let file = world.home().join("report.txt");
+    let said = world.local(&["doctor", "--report", file.to_str().unwrap()]);
+    assert!(said.out.contains("report.txt"), "{said:?}");
+    let text = fs::read_to_string(&file).unwrap();
+    for secret in ["PASSWORD", "SESSION", "TOKEN", "PRIVATE KEY"] {
+        assert!(!text.contains(secret), "{secret} in {text}");
+    }
+    for part in
+        ["== examination", "== ssh -G", "proxycommand", "== known hosts", "OpenSSH", "http://[removed]@127.0.0.1:9"]
+    {
+        assert!(text.contains(part), "{part} not in {text}");
+    }
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}

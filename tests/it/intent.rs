@@ -1,0 +1,274 @@
+//! A stop that sticks: which connections wake a playground, and how the others are turned away.
+
+use std::{
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use crate::support::{PROGRAM, Said, World, eventually, needs, within};
+
+/// A try as an editor makes it: without a terminal, with nobody to ask.
+fn unattended(world: &World, host: &str) -> Said {
+    let mut command = world.program("setsid");
+    command.args(["-w", "ssh", "-F"]).arg(world.ssh_config()).args([host, "true"]);
+    world.output(&mut command)
+}
+
+fn session(world: &World, host: &str) -> Child {
+    let mut command = world.program("setsid");
+    command.args(["-w", "ssh", "-F"]).arg(world.ssh_config()).args([host, "echo in; sleep 1000"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("it is connected", || {
+        let plays = world.json(&["list", "--json"]);
+        plays.as_array().unwrap().iter().any(|play| {
+            play["connections"].as_array().unwrap().iter().any(|one| one["host"] == host && one["phase"] == "connected")
+        })
+    });
+    child
+}
+
+#[test]
+fn what_was_stopped_on_purpose_stays_stopped() {
+    let mut world = World::with_platform(&[]);
+    world.settings("log_level: debug\n");
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    world.ssh(&[&host, "true"]).ok();
+    world.local(&["stop", &id]).ok();
+    let restarts = world.restarts(&id);
+    let acted = world.logged("POST");
+    let mut fastest = Duration::MAX;
+    for _ in 0..30 {
+        let begun = Instant::now();
+        let said = unattended(&world, &host).failed(255);
+        fastest = fastest.min(begun.elapsed());
+        assert!(said.contains("was stopped on purpose"), "{said}");
+        assert!(said.contains(&format!("labctl-ssh-proxy --local start {id}")), "{said}");
+        assert!(said.contains("Received disconnect from"), "inside the protocol too: {said}");
+        sleep(Duration::from_millis(100));
+    }
+    assert!(fastest < Duration::from_secs(1), "{fastest:?}");
+    assert_eq!((world.state(&id).as_str(), world.restarts(&id)), ("STOPPED", restarts));
+    assert_eq!(world.logged("POST"), acted, "a refusal makes no call that wakes");
+
+    let wake = format!("ProxyCommand={PROGRAM} --local connect --wake always {host}");
+    world.ssh(&["-o", &wake, &host, "true"]).ok();
+    assert_eq!(world.restarts(&id), restarts + 1);
+    let wake = format!("ProxyCommand={PROGRAM} --local connect --wake never {host}");
+    world.ssh(&["-o", &wake, &host, "true"]).ok();
+
+    // It still counts as stopped on purpose; `start` is what clears that.
+    world.stop_elsewhere(&id);
+    let _ = unattended(&world, &host).failed(255);
+    world.local(&["start", &id]).ok();
+    world.stop_elsewhere(&id);
+    let said = world.ssh(&["-o", &wake, &host, "true"]).failed(255);
+    assert!(said.contains("policy is `never`"), "{said}");
+    unattended(&world, &host).ok();
+}
+
+#[test]
+fn each_playground_may_have_its_own_policy() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    world.stop_elsewhere(&id);
+    world.settings(&format!("playgrounds:\n  shell: {{wake: never}}\n  {}: {{wake: never}}\n", "0".repeat(24)));
+    let said = unattended(&world, &host).failed(255);
+    assert!(said.contains("policy is `never`"), "{said}");
+    world.settings(&format!("wake: never\nplaygrounds:\n  \"{id}\": {{wake: unless-stopped}}\n"));
+    unattended(&world, &host).ok();
+    world.local(&["stop", &id]).ok();
+    world.settings("wake: never\nplaygrounds:\n  shell: {wake: always}\n");
+    unattended(&world, &host).ok();
+    world.settings("wake: always\n");
+    world.elsewhere(&id, "destroy");
+    world.until(&id, "DESTROYED");
+    unattended(&world, "playground-shell").ok();
+    // A damaged settings file is said to the client too.
+    world.settings("wake: perhaps\n");
+    let said = unattended(&world, &host).failed(255);
+    assert!(said.contains("Received disconnect from") && said.contains("settings.yaml"), "{said}");
+}
+
+#[test]
+fn a_person_in_a_terminal_is_asked() {
+    needs("tmux");
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    world.ssh(&[&host, "true"]).ok();
+    world.local(&["stop", &id]).ok();
+    let restarts = world.restarts(&id);
+    let socket = world.home().join("tmux");
+    let tmux = |args: &[&str]| {
+        let mut command = world.program("tmux");
+        command.arg("-S").arg(&socket).args(["-f", "/dev/null"]).args(args);
+        world.output(&mut command).ok()
+    };
+    let ssh = format!("ssh -F {} {host} 'echo it is; echo done'; echo 'sta''tus='$?", world.ssh_config().display());
+    tmux(&["new-session", "-d", "-x", "150", "-y", "50", "sh"]);
+    let screen = || tmux(&["capture-pane", "-p", "-J"]);
+    let asks = |answer: &str, then: &str| {
+        tmux(&["send-keys", "clear", "Enter"]);
+        eventually("the screen is clear", || !screen().contains("status="));
+        // A yes that was typed before the question is no answer to it.
+        tmux(&["send-keys", "-l", &format!("{ssh}\ny\n")]);
+        eventually("it asks", || screen().contains("Start it again? [y/N]"));
+        assert!(screen().contains("was stopped on purpose"));
+        sleep(Duration::from_millis(300));
+        assert!(!screen().contains("status="), "{}", screen());
+        tmux(&["send-keys", answer, "Enter"]);
+        let found = |screen: &str| screen.contains(then) && screen.contains("status=");
+        eventually("it goes on", || found(&screen()));
+    };
+    asks("n", "status=255");
+    assert_eq!((world.state(&id).as_str(), world.restarts(&id)), ("STOPPED", restarts));
+    asks("y", "done");
+    assert_eq!(world.restarts(&id), restarts + 1);
+    assert_eq!(world.remembered(&id)["stopped"], json!(null), "a yes is a deliberate act");
+    tmux(&["kill-server"]);
+}
+
+/// Tries closer together than the pause wake nothing; the first after a pause does.
+fn only_a_pause_helps(world: &World, id: &str, host: &str, restarts: usize) {
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(5) {
+        let said = unattended(world, host).failed(255);
+        assert!(said.contains("has ended while a session was open"), "{said}");
+        sleep(Duration::from_millis(500));
+    }
+    assert_eq!((world.state(id).as_str(), world.restarts(id)), ("STOPPED", restarts));
+    sleep(Duration::from_millis(3500));
+    unattended(world, host).ok();
+    assert_eq!(world.restarts(id), restarts + 1);
+}
+
+#[test]
+fn what_expired_under_a_session_is_left_to_a_person() {
+    let mut world = World::with_platform(&[]);
+    world.settings("reconnect_pause: 3\n");
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    world.elsewhere(&id, "make_persistent");
+    let session = session(&world, &host);
+    world.elsewhere(&id, "set_max_play_time");
+    assert!(!session.wait_with_output().unwrap().status.success());
+    world.until(&id, "STOPPED");
+    // It would expire at once again.
+    let minutes = json!({"action": "set_max_play_time", "maxPlayTimeMinutes": 60});
+    world.call("POST", &format!("/plays/{id}/actions"), &minutes);
+    only_a_pause_helps(&world, &id, &host, 0);
+    // Without a session it is woken at once.
+    world.stop_elsewhere(&id);
+    unattended(&world, &host).ok();
+}
+
+#[test]
+fn a_session_that_has_not_noticed_its_end_counts() {
+    let mut world = World::with_platform(&[]);
+    world.settings("reconnect_pause: 3\n");
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    let mut session = session(&world, &host);
+    let mut proxies = world.processes(&host);
+    proxies.retain(|pid| {
+        std::fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path.ends_with("labctl-ssh-proxy"))
+    });
+    assert_eq!(proxies.len(), 1);
+    for pid in &proxies {
+        assert!(Command::new("kill").args(["-STOP", &pid.to_string()]).status().unwrap().success());
+    }
+    world.stop_elsewhere(&id);
+    let said = unattended(&world, &host).failed(255);
+    assert!(said.contains("has ended while a session was open"), "{said}");
+    for pid in &proxies {
+        assert!(Command::new("kill").args(["-KILL", &pid.to_string()]).status().unwrap().success());
+    }
+    session.wait().unwrap();
+    only_a_pause_helps(&world, &id, &host, 0);
+}
+
+#[test]
+fn what_was_destroyed_under_a_session_is_not_started_anew() {
+    destroyed_under_a_session(|world, id| world.elsewhere(id, "destroy"));
+    destroyed_under_a_session(|world, id| drop(world.local(&["destroy", "--yes", id]).ok()));
+}
+
+fn destroyed_under_a_session(destroy: fn(&World, &str)) {
+    let mut world = World::with_platform(&[]);
+    world.settings("reconnect_pause: 3\n");
+    world.configure();
+    let session = session(&world, "playground-shell");
+    let id = world.json(&["list", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    destroy(&world, &id);
+    assert!(!session.wait_with_output().unwrap().status.success());
+    for _ in 0..8 {
+        let said = unattended(&world, "playground-shell").failed(255);
+        assert!(said.contains("playground shell has ended while a session was open"), "{said}");
+        sleep(Duration::from_millis(500));
+    }
+    assert_eq!(world.plays(), 0);
+    sleep(Duration::from_millis(3200));
+    unattended(&world, "playground-shell").ok();
+    assert_eq!(world.plays(), 1);
+}
+
+/// A restart of somebody else's, whose answer takes its time, does not undo a stop.
+#[test]
+fn a_stop_waits_for_a_wake_that_is_on_its_way() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    world.stop_elsewhere(&id);
+    world.local(&["start", &id]).ok();
+    let lock = std::fs::File::open(world.root().join(format!("memory.local/{id}.wake.lock"))).unwrap();
+    lock.lock().unwrap();
+    let mut stop = world.command(&["--local", "stop", &id]).stderr(Stdio::null()).spawn().unwrap();
+    sleep(Duration::from_secs(12));
+    assert!(stop.try_wait().unwrap().is_none(), "it does not know yet what becomes of the wake");
+    drop(lock);
+    assert!(stop.wait().unwrap().success());
+    assert_eq!(world.state(&id), "STOPPED");
+}
+
+#[test]
+fn a_client_that_polls_wakes_only_after_a_deliberate_act() {
+    let world = World::with_platform(&[]);
+    let id = world.json(&["start", "shell", "--json"])["id"].as_str().unwrap().to_owned();
+    let host = format!("playground-{id}");
+    let poll = |late| {
+        let mut command = world.command(&["--local", "connect", &host]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        sleep(late);
+        std::io::Write::write_all(&mut stdin, b"SSH-2.0-SSHJ_0.38.0\r\n").unwrap();
+        // It stays until it is told to go.
+        child.wait_with_output().unwrap()
+    };
+    // The start was one.
+    world.stop_elsewhere(&id);
+    let mut command = world.command(&["--local", "connect", &host]);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    std::io::Write::write_all(child.stdin.as_mut().unwrap(), b"SSH-2.0-SSHJ_0.38.0\r\n").unwrap();
+    world.until(&id, "RUNNING");
+    drop(child.stdin.take());
+    within(Duration::from_secs(2), "it leaves", &mut || child.try_wait().unwrap().is_some());
+    world.stop_elsewhere(&id);
+    let path = world.root().join(format!("memory.local/{id}.json"));
+    let mut record = world.remembered(&id);
+    record["deliberate"] = json!(record["deliberate"].as_u64().unwrap() - 11 * 60 * 1000);
+    std::fs::write(path, record.to_string()).unwrap();
+    // A JVM under load is late.
+    for late in [0, 0, 1000] {
+        let output = poll(Duration::from_millis(late));
+        assert_eq!(output.status.code(), Some(7));
+        assert!(output.stdout.starts_with(b"SSH-2.0-"));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("asks again and again"));
+    }
+    assert_eq!(world.state(&id), "STOPPED");
+}

@@ -1,0 +1,738 @@
+//! A machine as OpenSSH's own programs see it, with both of its endpoints.
+//!
+//! A machine has no port: each test listens on a Unix socket, and the clients reach it by `ProxyCommand socat`.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::{Arc, mpsc},
+    thread,
+    time::{Duration, Instant},
+};
+
+use labctl_ssh_proxy::{
+    error::Kind,
+    local::machine::{Endpoint, Machine},
+};
+use russh::keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::LineEnding};
+use tempfile::TempDir;
+use tokio::{net::UnixListener, runtime, sync::oneshot};
+
+const BOTH: [Endpoint; 2] = [Endpoint::Russh, Endpoint::Sshd];
+
+/// Longer than anything takes here on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A machine that is being served, and the files of its client.
+struct World {
+    folder: TempDir,
+    endpoint: Endpoint,
+    machine: Arc<Machine>,
+    user: String,
+    /// Dropped: no more connections.
+    _listening: oneshot::Sender<()>,
+    runtime: runtime::Handle,
+}
+
+impl World {
+    fn new(endpoint: Endpoint) -> World {
+        for program in ["socat", "ssh", "timeout"] {
+            assert!(which::which(program).is_ok(), "this test needs {program}");
+        }
+        let folder = tempfile::Builder::new().prefix("m").tempdir().unwrap();
+        let machine = Arc::new(Machine::open("m", &folder.path().join("machine"), endpoint).unwrap());
+        let user = machine.users()[0].name.clone();
+        let key = make_key(&folder.path().join("id"));
+        machine.authorize(&user, key.public_key()).unwrap();
+        machine.authorize(&user, key.public_key()).unwrap();
+        make_key(&folder.path().join("stranger"));
+        let (_listening, runtime) = listen(&machine, &folder.path().join("s"));
+        let world = World { endpoint, machine, user, _listening, runtime, folder };
+        let (path, user) = (world.folder.path().display(), &world.user);
+        let config = format!(
+            "Host m\nHostName m\nUser {user}\nProxyCommand socat -b65536 - UNIX-CONNECT:{path}/s\nIdentityFile {path}/id\n\
+             IdentitiesOnly yes\nUserKnownHostsFile {path}/known_hosts\nGlobalKnownHostsFile /dev/null\n\
+             StrictHostKeyChecking accept-new\nLogLevel ERROR\nServerAliveInterval 15\n"
+        );
+        fs::write(world.path("config"), config).unwrap();
+        world
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn home(&self, name: &str) -> PathBuf {
+        self.machine.home().join(name)
+    }
+
+    /// `program` with our configuration, under a time limit.
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("timeout");
+        command.arg(PATIENCE.as_secs().to_string()).arg(program).arg("-F").arg(self.path("config"));
+        command.current_dir(self.folder.path()).env_remove("SSH_AUTH_SOCK");
+        command
+    }
+
+    fn ssh(&self, arguments: &[&str]) -> Output {
+        self.ssh_with(arguments, b"")
+    }
+
+    fn ssh_with(&self, arguments: &[&str], input: &[u8]) -> Output {
+        run(self.command("ssh").args(arguments), input)
+    }
+
+    /// What a command prints, which must succeed.
+    fn text(&self, command: &str) -> String {
+        let output = self.ssh(&["m", command]);
+        assert!(output.status.success(), "{command}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let (done, wait) = mpsc::channel();
+        let machine = Arc::clone(&self.machine);
+        self.runtime.spawn(async move {
+            machine.stop().await;
+            let _ = done.send(());
+        });
+        let _ = wait.recv_timeout(PATIENCE);
+    }
+}
+
+/// Serves what connects to `socket`, from a thread of its own, until the sender is dropped.
+fn listen(machine: &Arc<Machine>, socket: &Path) -> (oneshot::Sender<()>, runtime::Handle) {
+    let (listening, until) = oneshot::channel::<()>();
+    let (ready, is_ready) = mpsc::channel();
+    let (machine, socket) = (Arc::clone(machine), socket.to_owned());
+    thread::spawn(move || {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = UnixListener::bind(&socket).unwrap();
+            ready.send(runtime::Handle::current()).unwrap();
+            let accept = async {
+                loop {
+                    let (stream, _) = listener.accept().await.unwrap();
+                    tokio::spawn(Arc::clone(&machine).serve(stream));
+                }
+            };
+            tokio::select! {
+                () = accept => {}
+                _ = until => {}
+            }
+        });
+        // A blocking read of a file may be parked.
+        runtime.shutdown_background();
+    });
+    (listening, is_ready.recv().unwrap())
+}
+
+fn make_key(path: &Path) -> PrivateKey {
+    let key = PrivateKey::random(&mut safe_rng(), Algorithm::Ed25519).unwrap();
+    fs::write(path, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    key
+}
+
+fn run(command: &mut Command, input: &[u8]) -> Output {
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    thread::scope(|scope| {
+        // A program that does not read all of it is fine.
+        scope.spawn(move || stdin.write_all(input));
+        child.wait_with_output().unwrap()
+    })
+}
+
+fn succeed(command: &mut Command) -> String {
+    let output = run(command, b"");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits for something that happens soon, without being told.
+fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+    let since = Instant::now();
+    while !happened() {
+        assert!(since.elapsed() < PATIENCE, "never: {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether a process runs: a zombie, which init may take its time to reap, does not.
+fn is_alive(pid: &str) -> bool {
+    let state = run(Command::new("ps").args(["-o", "stat=", "-p", pid]), b"").stdout;
+    state.first().is_some_and(|letter| *letter != b'Z')
+}
+
+/// Bytes that do not compress and are easy to make.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+fn checksum(bytes: &[u8]) -> String {
+    let output = run(&mut Command::new("cksum"), bytes);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn commands_and_how_they_end() {
+    for world in BOTH.map(World::new) {
+        let output = world.ssh_with(&["m", "cat; echo err >&2; exit 7"], b"in");
+        assert_eq!(
+            (output.status.code(), &output.stdout[..], &output.stderr[..]),
+            (Some(7), &b"in"[..], &b"err\n"[..])
+        );
+        assert_eq!(world.ssh(&["m", "true"]).status.code(), Some(0));
+        // OpenSSH's own words for an exit-signal are only in its log.
+        let output = world.ssh(&["-v", "m", "kill -TERM $$"]);
+        assert_eq!(output.status.code(), Some(255));
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert!(log.contains("rtype exit-signal"), "{log}");
+        // Half-close: sort answers only after the end of its input.
+        assert_eq!(world.ssh_with(&["m", "sort"], b"b\na\n").stdout, b"a\nb\n");
+        // A login shell, without a terminal.
+        let output = world.ssh_with(&["-T", "m"], b"echo is:$0; exit 3\n");
+        assert!(
+            String::from_utf8_lossy(&output.stdout).contains("is:-") || world.endpoint == Endpoint::Sshd,
+            "{output:?}"
+        );
+        assert_eq!(output.status.code(), Some(3));
+    }
+}
+
+#[test]
+fn the_environment_is_clean_and_the_home_is_the_machines() {
+    for world in BOTH.map(World::new) {
+        let home = world.machine.home().to_str().unwrap().to_owned();
+        assert_eq!(world.text("pwd; echo $HOME; echo ~"), format!("{home}\n{home}\n{home}\n"));
+        assert_eq!(world.text("echo $USER $LOGNAME"), format!("{0} {0}\n", world.user));
+        let environment = world.text("env");
+        assert!(!environment.contains("CARGO"), "{environment}");
+        let arguments = ["-o", "SendEnv=LC_LABTEST", "-o", "SendEnv=HOSTILE", "m", "echo $LC_LABTEST,$HOSTILE"];
+        let output = run(world.command("ssh").args(arguments).env("LC_LABTEST", "x y").env("HOSTILE", "1"), b"");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "x y,\n");
+    }
+}
+
+#[test]
+fn every_byte_arrives_both_ways() {
+    let data = noise(64 << 20);
+    let sum = checksum(&data);
+    for world in BOTH.map(World::new) {
+        let up = world.ssh_with(&["m", "cksum"], &data);
+        assert_eq!(String::from_utf8(up.stdout).unwrap(), sum);
+        fs::write(world.home("big"), &data).unwrap();
+        assert!(world.ssh(&["m", "cat big"]).stdout == data);
+        // Both at once: neither direction may wait for the other.
+        assert!(world.ssh_with(&["m", "cat"], &data).stdout == data);
+    }
+}
+
+#[test]
+fn a_reader_that_stalls_holds_nobody_else_up() {
+    for world in BOTH.map(World::new) {
+        let control = format!("ControlPath={}", world.path("c").display());
+        let data = noise(24 << 20);
+        let sum = checksum(&data);
+        let mut master = world.command("ssh");
+        master.args([
+            "-o",
+            &control,
+            "-o",
+            "ControlMaster=yes",
+            "m",
+            "echo ready; while [ ! -e go ]; do sleep 0.05; done; cksum",
+        ]);
+        let mut master = master.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (mut stdin, mut stdout) = (master.stdin.take().unwrap(), master.stdout.take().unwrap());
+        stdout.read_exact(&mut [0; 6]).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(move || stdin.write_all(&data).unwrap());
+            // With more waiting than any window holds, other sessions of the connection work, both ways.
+            for _ in 0..5 {
+                let output = world.ssh_with(&["-o", &control, "m", "cat"], b"still here");
+                assert_eq!(output.stdout, b"still here");
+            }
+            fs::write(world.home("go"), "").unwrap();
+            let mut rest = String::new();
+            stdout.read_to_string(&mut rest).unwrap();
+            assert_eq!(rest, sum);
+        });
+        assert!(master.wait().unwrap().success());
+    }
+}
+
+/// A program on a terminal of ours.
+struct OnTerminal {
+    terminal: Arc<pty_process::blocking::Pty>,
+    child: std::process::Child,
+    output: mpsc::Receiver<Vec<u8>>,
+    seen: String,
+}
+
+impl OnTerminal {
+    fn start(world: &World, arguments: &[&str], rows: u16, columns: u16) -> OnTerminal {
+        let (terminal, inner) = pty_process::blocking::open().unwrap();
+        terminal.resize(pty_process::Size::new(rows, columns)).unwrap();
+        let command = pty_process::blocking::Command::new("ssh").arg("-F").arg(world.path("config")).args(arguments);
+        let child = command.env("TERM", "vt220").spawn(inner).unwrap();
+        let terminal = Arc::new(terminal);
+        let (sender, output) = mpsc::channel();
+        let reader = Arc::clone(&terminal);
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // The end of a terminal is an error.
+            while let Ok(n @ 1..) = (&*reader).read(&mut buffer) {
+                if sender.send(buffer[..n].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        OnTerminal { terminal, child, output, seen: String::new() }
+    }
+
+    fn type_in(&self, text: &str) {
+        (&*self.terminal).write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Waits until `text` has been shown, and forgets what came before.
+    fn expect(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            match self.output.recv_timeout(PATIENCE) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(_) => panic!("no {text:?} in {:?}", self.seen),
+            }
+        }
+        self.seen = self.seen.split_once(text).unwrap().1.to_owned();
+    }
+}
+
+/// Unless it is root's, sshd insists on terminals of group tty, which containers often do not make so.
+fn sshd_can_have_terminals() -> bool {
+    let (_terminal, inner) = pty_process::blocking::open().unwrap();
+    let group = rustix::fs::fstat(&inner).unwrap().st_gid;
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let tty = groups.lines().find_map(|line| line.strip_prefix("tty:")?.split(':').nth(1)?.parse().ok());
+    rustix::process::geteuid().is_root() || tty.is_none_or(|tty: u32| tty == group)
+}
+
+#[test]
+fn terminals_have_a_size_that_changes_and_keys_that_interrupt() {
+    for world in BOTH.map(World::new) {
+        if world.endpoint == Endpoint::Sshd && !sshd_can_have_terminals() {
+            continue;
+        }
+        let mut shell = OnTerminal::start(&world, &["m"], 31, 97);
+        shell.type_in("PS1=; stty -echo; echo begin; stty size; tty; echo $TERM\n");
+        shell.expect("begin\r\n31 97\r\n/dev/");
+        shell.expect("vt220\r\n");
+        shell.type_in("trap 'stty size; echo resized' WINCH; echo waiting\n");
+        shell.expect("waiting");
+        shell.terminal.resize(pty_process::Size::new(40, 120)).unwrap();
+        // The shell runs its trap when it gets the foreground back at the latest.
+        eventually("the terminal's new size", || {
+            shell.type_in("stty size | sed s/^/size=/\n");
+            shell.expect("size=");
+            shell.expect("\r\n");
+            shell.type_in("stty size | grep -q '40 120' && echo as-told || echo not-yet\n");
+            while !shell.seen.contains("as-told") && !shell.seen.contains("not-yet") {
+                shell.seen.push_str(&String::from_utf8_lossy(&shell.output.recv_timeout(PATIENCE).unwrap()));
+            }
+            let told = shell.seen.contains("as-told");
+            shell.seen.clear();
+            told
+        });
+        shell.type_in("trap - WINCH; (echo asleep; sleep 1000); echo interrupted:$?\n");
+        shell.expect("asleep");
+        shell.type_in("\x03");
+        shell.type_in("echo after\n");
+        shell.expect("after");
+        shell.type_in("exit 9\n");
+        assert_eq!(shell.child.wait().unwrap().code(), Some(9));
+    }
+}
+
+#[test]
+fn files_by_sftp() {
+    for world in BOTH.map(World::new) {
+        let data = noise(9 << 20);
+        fs::write(world.path("up"), &data).unwrap();
+        fs::set_permissions(world.path("up"), fs::Permissions::from_mode(0o640)).unwrap();
+        let batch = "pwd\nmkdir d\nput -p up d/a\nrename d/a d/b\nln -s b d/link\nls -la d\nchmod 600 d/b\nget d/b down\nmkdir e\nrmdir e\nput up gone\nrm gone\n";
+        fs::write(world.path("batch"), batch).unwrap();
+        let shown = succeed(world.command("sftp").args(["-b", "batch", "m"]));
+        assert!(shown.contains(&format!("Remote working directory: {}", world.machine.home().display())), "{shown}");
+        assert!(shown.contains("-rw-r-----") && shown.contains("lrwxrwxrwx"), "{shown}");
+        assert!(fs::read(world.home("d/b")).unwrap() == data && fs::read(world.path("down")).unwrap() == data);
+        assert_eq!(fs::metadata(world.home("d/b")).unwrap().permissions().mode() & 0o777, 0o600);
+        let time = |path: &Path| {
+            fs::metadata(path).unwrap().modified().unwrap().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+        };
+        assert_eq!(time(&world.home("d/b")), time(&world.path("up")));
+        assert_eq!(fs::read_link(world.home("d/link")).unwrap(), Path::new("b"));
+        assert!(!world.home("gone").exists() && !world.home("e").exists());
+        // Errors have their names, and end nothing.
+        fs::write(world.path("batch"), "-get none\n-mkdir d\n-rmdir d\nget d/b again\n").unwrap();
+        let output = run(world.command("sftp").args(["-b", "batch", "m"]), b"");
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("not found"), "{output:?}");
+        // A directory with more entries than one answer holds.
+        fs::create_dir(world.home("many")).unwrap();
+        for n in 0..350 {
+            fs::write(world.home(&format!("many/{n}")), "").unwrap();
+        }
+        fs::write(world.path("batch"), "ls -1 many\n").unwrap();
+        assert_eq!(succeed(world.command("sftp").args(["-b", "batch", "m"])).lines().count(), 351);
+    }
+}
+
+#[test]
+fn copies_by_scp_rsync_and_git() {
+    for world in BOTH.map(World::new) {
+        let data = noise(3 << 20);
+        fs::create_dir_all(world.path("tree/sub")).unwrap();
+        fs::write(world.path("tree/sub/file name"), &data).unwrap();
+        for (options, name) in [(&["-pr"][..], "new"), (&["-O", "-pr"][..], "old")] {
+            succeed(world.command("scp").args(options).args(["tree", &format!("m:{name}")]));
+            assert!(fs::read(world.home(&format!("{name}/sub/file name"))).unwrap() == data);
+            succeed(world.command("scp").args(options).args([&format!("m:{name}"), &format!("back-{name}")]));
+            assert!(fs::read(world.path(&format!("back-{name}/sub/file name"))).unwrap() == data);
+        }
+        succeed(world.command("scp").args(["tree/sub/file name", "m:~/tilde"]));
+        assert!(world.home("tilde").exists());
+        assert!(!run(world.command("scp").args(["m:none", "."]), b"").status.success());
+
+        let ssh = format!("ssh -F {}", world.path("config").display());
+        let rsync = |from: &str, to: &str| {
+            succeed(Command::new("rsync").args(["-a", "-e", &ssh, from, to]).current_dir(world.folder.path()))
+        };
+        rsync("tree/", "m:synced");
+        rsync("m:synced/", "back-synced");
+        assert!(fs::read(world.path("back-synced/sub/file name")).unwrap() == data);
+
+        world.text("git init -q --bare repo.git");
+        let git = |arguments: &[&str]| {
+            let mut git = Command::new("git");
+            git.args(["-c", "user.name=t", "-c", "user.email=t@example.com"]).args(arguments);
+            succeed(git.env("GIT_SSH_COMMAND", &ssh).current_dir(world.folder.path()))
+        };
+        git(&["clone", "-q", "m:repo.git", "work"]);
+        fs::write(world.path("work/big"), &data).unwrap();
+        git(&["-C", "work", "add", "."]);
+        git(&["-C", "work", "commit", "-qm", "one"]);
+        git(&["-C", "work", "push", "-q", "origin", "HEAD"]);
+        git(&["clone", "-q", "m:repo.git", "again"]);
+        assert!(fs::read(world.path("again/big")).unwrap() == data);
+    }
+}
+
+/// Answers each connection with what it sent, after its end.
+fn echo_server() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            thread::spawn(move || {
+                let mut data = Vec::new();
+                stream.read_to_end(&mut data).unwrap();
+                stream.write_all(&data).unwrap();
+            });
+        }
+    });
+    port
+}
+
+/// A port that is free now. Only for what cannot choose one itself.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A master connection that forwards, ended with the test.
+struct Forwarding<'a> {
+    world: &'a World,
+    child: std::process::Child,
+}
+
+impl<'a> Forwarding<'a> {
+    fn start(world: &'a World, arguments: &[&str]) -> Forwarding<'a> {
+        let control = format!("ControlPath={}", world.path("c").display());
+        let mut command = world.command("ssh");
+        command.args(["-N", "-o", &control, "-o", "ControlMaster=yes", "-o", "ExitOnForwardFailure=yes"]);
+        let child = command.args(arguments).arg("m").stdin(Stdio::null()).spawn().unwrap();
+        let forwarding = Forwarding { world, child };
+        // A master takes orders when its forwardings are up.
+        eventually("a master", || forwarding.control(&["-O", "check"]).status.success());
+        forwarding
+    }
+
+    fn control(&self, arguments: &[&str]) -> Output {
+        let control = format!("ControlPath={}", self.world.path("c").display());
+        run(self.world.command("ssh").args(["-o", &control]).args(arguments).arg("m"), b"")
+    }
+}
+
+impl Drop for Forwarding<'_> {
+    fn drop(&mut self) {
+        self.control(&["-O", "exit"]);
+        let _ = self.child.wait();
+    }
+}
+
+fn echoes_tcp(port: u16, data: &[u8]) -> bool {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+    thread::scope(|scope| {
+        let mut writer = stream.try_clone().unwrap();
+        scope.spawn(move || {
+            writer.write_all(data).unwrap();
+            writer.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        back == data
+    })
+}
+
+#[test]
+fn tcp_is_forwarded_both_ways() {
+    let data = noise(5 << 20);
+    for world in BOTH.map(World::new) {
+        let echo = echo_server();
+        let (local, socks) = (free_port(), free_port());
+        let forward = format!("{local}:127.0.0.1:{echo}");
+        let forwarding = Forwarding::start(&world, &["-L", &forward, "-D", &socks.to_string()]);
+        assert!(echoes_tcp(local, &data));
+        // A port on the machine that the machine chooses.
+        let answer = forwarding.control(&["-O", "forward", "-R", &format!("0:127.0.0.1:{echo}")]);
+        let remote: u16 = String::from_utf8_lossy(&answer.stdout).trim().parse().expect("a port");
+        assert!(echoes_tcp(remote, &data));
+        thread::scope(|scope| {
+            for _ in 0..20 {
+                scope.spawn(|| assert!(echoes_tcp(remote, b"one of many")));
+            }
+        });
+        // One that it is told, and told to give up.
+        let chosen = free_port();
+        let forward = format!("{chosen}:127.0.0.1:{echo}");
+        assert!(forwarding.control(&["-O", "forward", "-R", &forward]).status.success());
+        assert!(echoes_tcp(chosen, b"a chosen port"));
+        // OpenSSH is content with one of the two loopback addresses, so both are taken.
+        let _taken = std::net::TcpListener::bind(("::1", echo));
+        let taken = ["-R", &format!("{echo}:127.0.0.1:9"), "-o", "ExitOnForwardFailure=yes", "m", "true"];
+        assert_eq!(world.ssh(&taken).status.code(), Some(255));
+        assert!(forwarding.control(&["-O", "cancel", "-R", &forward]).status.success());
+        eventually("a closed port", || std::net::TcpStream::connect(("127.0.0.1", chosen)).is_err());
+        // SOCKS 5: no authentication, connect to 127.0.0.1.
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", socks)).unwrap();
+        let port = echo.to_be_bytes();
+        stream.write_all(&[5, 1, 0, 5, 1, 0, 1, 127, 0, 0, 1, port[0], port[1]]).unwrap();
+        stream.read_exact(&mut [0; 12]).unwrap();
+        stream.write_all(b"through socks").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        assert_eq!(back, b"through socks");
+        // Nobody there: refused, and the connection goes on.
+        let nobody = world.ssh(&["-W", &format!("127.0.0.1:{}", free_port()), "m"]);
+        assert!(!nobody.status.success());
+        assert!(echoes_tcp(local, b"still"));
+    }
+}
+
+#[test]
+fn unix_sockets_are_forwarded_both_ways() {
+    for world in BOTH.map(World::new) {
+        let echo = echo_server();
+        // On the client `l` leads to the machine's `far`, which leads back to the echo server.
+        let remote = format!("{}:127.0.0.1:{echo}", world.home("far").display());
+        let local = format!("{}:{}", world.path("l").display(), world.home("far").display());
+        let forwarding = Forwarding::start(&world, &["-R", &remote, "-L", &local]);
+        let mut stream = std::os::unix::net::UnixStream::connect(world.path("l")).unwrap();
+        stream.write_all(b"there and back").unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut back = Vec::new();
+        stream.read_to_end(&mut back).unwrap();
+        assert_eq!(back, b"there and back");
+        assert_eq!(fs::metadata(world.home("far")).unwrap().permissions().mode() & 0o777, 0o600);
+        drop(forwarding);
+        if world.endpoint == Endpoint::Russh {
+            eventually("no socket left behind", || !world.home("far").exists());
+        }
+    }
+}
+
+/// An ssh-agent that ends with the test.
+struct Agent(std::process::Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn the_agent_comes_along() {
+    for world in BOTH.map(World::new) {
+        let socket = world.path("agent");
+        let _agent =
+            Agent(Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap());
+        eventually("an agent", || socket.exists());
+        succeed(Command::new("ssh-add").arg("-q").arg(world.path("id")).env("SSH_AUTH_SOCK", &socket));
+        let here = succeed(Command::new("ssh-add").arg("-l").env("SSH_AUTH_SOCK", &socket));
+        let command = "ssh-add -l; stat -c %a $(dirname $SSH_AUTH_SOCK); echo $SSH_AUTH_SOCK";
+        let there = succeed(world.command("ssh").args(["-A", "m", command]).env("SSH_AUTH_SOCK", &socket));
+        let there: Vec<&str> = there.lines().collect();
+        assert_eq!((there[0], there[1]), (here.trim(), "700"));
+        eventually("no agent socket left behind", || !Path::new(there[2]).exists());
+        assert_eq!(world.text("echo x$SSH_AUTH_SOCK"), "x\n");
+    }
+}
+
+#[test]
+fn one_connection_carries_many_sessions() {
+    for world in BOTH.map(World::new) {
+        let _master = Forwarding::start(&world, &[]);
+        let control = format!("ControlPath={}", world.path("c").display());
+        thread::scope(|scope| {
+            for n in 0..12 {
+                let (world, control) = (&world, &control);
+                scope.spawn(move || {
+                    let data = noise(100_000 + n);
+                    assert!(world.ssh_with(&["-o", control, "m", "cat"], &data).stdout == data);
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn only_the_keys_on_the_list_get_in() {
+    for world in BOTH.map(World::new) {
+        let config = fs::read_to_string(world.path("config")).unwrap();
+        fs::write(world.path("config"), config.replace("/id\n", "/stranger\n")).unwrap();
+        let output = world.ssh(&["m", "true"]);
+        assert_eq!(output.status.code(), Some(255));
+        assert!(String::from_utf8_lossy(&output.stderr).contains("Permission denied (publickey)"), "{output:?}");
+        let nobody = make_key(&world.path("other"));
+        assert_eq!(world.machine.authorize("nobody-at-all", nobody.public_key()).unwrap_err().kind(), Kind::NotFound);
+    }
+}
+
+#[test]
+fn a_stop_ends_everything_and_the_host_key_stays() {
+    for endpoint in BOTH {
+        let world = World::new(endpoint);
+        // In the background, in sessions of their own, deaf to SIGHUP: as daemons do it.
+        world.text("echo $$ >pids; (setsid nohup sleep 1000 >/dev/null 2>&1 & echo $! >>pids); nohup sleep 1000 >/dev/null 2>&1 & echo $! >>pids");
+        let mut running =
+            world.command("ssh").args(["m", "echo $$ >>pids; exec sleep 1000"]).stdin(Stdio::null()).spawn().unwrap();
+        eventually("four processes", || {
+            fs::read_to_string(world.home("pids")).unwrap_or_default().lines().count() == 4
+        });
+        let pids = fs::read_to_string(world.home("pids")).unwrap();
+        let alive = || pids.lines().skip(1).filter(|pid| is_alive(pid)).count();
+        assert_eq!(alive(), 3);
+        let known = fs::read(world.path("known_hosts")).unwrap();
+        let (done, stopped) = mpsc::channel();
+        let machine = Arc::clone(&world.machine);
+        world.runtime.spawn(async move {
+            machine.stop().await;
+            let refused = Arc::clone(&machine).serve(tokio::io::duplex(64).0).await.unwrap_err();
+            done.send(refused.kind()).unwrap();
+        });
+        assert_eq!(stopped.recv_timeout(PATIENCE).unwrap(), Kind::Refused);
+        assert_eq!(alive(), 0);
+        assert!(!running.wait().unwrap().success());
+
+        let again = Arc::new(Machine::open("m", &world.path("machine"), endpoint).unwrap());
+        fs::remove_file(world.path("s")).unwrap();
+        let (_listening, _) = listen(&again, &world.path("s"));
+        // The key that was authorised before still gets in, and the host key is still the known one.
+        let output = world.ssh(&["-o", "StrictHostKeyChecking=yes", "m", "echo back"]);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "back\n", "{output:?}");
+        assert_eq!(fs::read(world.path("known_hosts")).unwrap(), known);
+    }
+}
+
+#[test]
+fn a_client_that_vanishes_takes_its_session_along() {
+    let world = World::new(Endpoint::Russh);
+    // Lines, in which no byte means anything to a terminal.
+    fs::write(world.path("much"), "much\n".repeat(1 << 20)).unwrap();
+    // Also one that has sent what nobody reads.
+    for (input, options) in [("/dev/null", "-T"), ("much", "-T"), ("much", "-tt")] {
+        let mut client = Command::new("ssh")
+            .arg("-F")
+            .arg(world.path("config"))
+            .args([options, "m", "echo $$ >pid; exec sleep 1000"])
+            .stdin(fs::File::open(world.path(input)).unwrap())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        eventually("a session", || fs::read_to_string(world.home("pid")).is_ok_and(|pid| pid.ends_with('\n')));
+        let pid = fs::read_to_string(world.home("pid")).unwrap();
+        fs::remove_file(world.home("pid")).unwrap();
+        client.kill().unwrap();
+        client.wait().unwrap();
+        eventually("the session's end", || !is_alive(pid.trim()));
+    }
+}
+
+/// Also one that reads its input late: it gets all of it, though its client has closed the connection meanwhile.
+#[test]
+fn what_a_client_has_sent_before_it_left_arrives() {
+    let world = World::new(Endpoint::Russh);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = listener.local_addr().unwrap();
+    let port = free_port();
+    let forwarding = Forwarding::start(&world, &["-L", &format!("{port}:{to}")]);
+    let data = noise(5 << 20);
+    let sender = thread::spawn({
+        let data = data.clone();
+        move || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(&data).unwrap()
+    });
+    let (mut stream, _) = listener.accept().unwrap();
+    // As slow as a busy server.
+    thread::sleep(Duration::from_secs(2));
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    sender.join().unwrap();
+    assert!(all == data, "{} of {} bytes", all.len(), data.len());
+    drop(forwarding);
+}
+
+#[test]
+fn commands_run_without_a_client() {
+    for endpoint in BOTH {
+        let world = World::new(endpoint);
+        let run = |command: &str| world.runtime.block_on(world.machine.run(command));
+        let outcome = run("pwd; echo \"$HOME\"; echo \"$FROM_OUTSIDE\" >&2; exit 3").unwrap();
+        let home = world.machine.home().display();
+        assert_eq!((outcome.code, outcome.stdout, outcome.stderr), (3, format!("{home}\n{home}\n"), "\n".to_owned()));
+        assert_eq!(run("kill -KILL $$").unwrap().code, 128 + 9);
+        // The machine's end is the command's.
+        let (machine, begun) = (Arc::clone(&world.machine), world.home("begun"));
+        let running = world.runtime.spawn(async move { machine.run("echo >begun; exec sleep 1000").await });
+        while !begun.exists() {
+            thread::yield_now();
+        }
+        world.runtime.block_on(world.machine.stop());
+        assert!(world.runtime.block_on(running).unwrap().unwrap().code > 128);
+        assert!(run("true").unwrap_err().to_string().contains("being stopped"));
+    }
+}

@@ -1,0 +1,122 @@
+//! The way to the real platform: over the network, with an account, through TLS and proxies, to a tunnel server of
+//! wsmux's kind and a real sshd behind it. The platform is a stand-in (`support/labs.rs`, `support/wsmux.rs`).
+
+use std::process::Command;
+
+use crate::support::{
+    World, checksum, eventually,
+    labs::{BEHIND_PROXY, ID, Labs, PLAIN, Proxy, TLS},
+    noise,
+};
+
+/// A world with the entries of the real platform's playgrounds.
+fn configured(labs: &Labs, world: &World, environment: &[(&str, &str)]) {
+    let mut command = world.command(&["config-ssh", "--yes"]);
+    let _ = world.output(trusting(labs, &mut command).envs(environment.iter().copied())).ok();
+}
+
+fn trusting<'a>(labs: &Labs, command: &'a mut Command) -> &'a mut Command {
+    command.env("SSL_CERT_FILE", &labs.certificate)
+}
+
+fn host() -> String {
+    format!("playground-{ID}")
+}
+
+#[test]
+fn a_whole_session_through_a_server_that_never_closes() {
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    configured(&labs, &world, &[]);
+    let host = &host();
+    let ended = world.ssh(&[host, "cat; echo err >&2; exit 7"]);
+    assert_eq!((ended.code(), ended.err.as_str()), (7, "err\n"));
+    let data = noise(64 << 20);
+    let up = world.feed(world.ssh_program("ssh").args([host, "cksum"]), &data);
+    assert_eq!(String::from_utf8_lossy(&up.stdout), checksum(&data), "{:?}", String::from_utf8_lossy(&up.stderr));
+    std::fs::write(world.path("big"), &data).unwrap();
+    let big = format!("{host}:{}", world.path("big").display());
+    let _ = world.output(world.ssh_program("scp").args(["-q", &big, "back"])).ok();
+    assert!(std::fs::read(world.path("back")).unwrap() == data);
+    let both = &data[..8 << 20];
+    assert!(world.feed(world.ssh_program("ssh").args([host, "cat"]), both).stdout == both);
+    eventually("no proxy is left", || world.processes("connect").is_empty());
+
+    // Who was told what.
+    let seen = labs.seen();
+    assert!(seen.iter().any(|seen| !seen.api && seen.line.starts_with("GET /login")));
+    assert!(seen.iter().any(|seen| !seen.api && seen.line.starts_with("GET /tunnels/")));
+    for seen in seen {
+        assert!(seen.agent.starts_with("labctl-ssh-proxy/"), "{seen:?}");
+        assert_eq!(seen.authorization.is_some(), seen.api, "{seen:?}");
+        assert!(!(seen.api && seen.cookie.is_some()), "{seen:?}");
+        if seen.line.ends_with("/tunnels") {
+            assert_eq!((&seen.body["port"], &seen.body["access"]), (&0.into(), &"private".into()));
+            // An empty machine is the first one: what is asked ahead does not know its name yet.
+            assert!(["", "docker-01"].contains(&seen.body["machine"].as_str().unwrap()), "{seen:?}");
+            assert_eq!(seen.body["generateLoginUrl"], true);
+        }
+    }
+}
+
+#[test]
+fn a_tunnel_that_leads_nowhere_yet_is_tried_again() {
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    configured(&labs, &world, &[]);
+    labs.refuse_dials(2);
+    let said = world.ssh(&[&host(), "echo in"]);
+    assert!(said.err.contains("waiting for the SSH server of machine docker-01"), "{said:?}");
+    assert_eq!(said.ok(), "in\n");
+}
+
+#[test]
+fn through_tls_by_the_systems_trust() {
+    let world = World::empty();
+    let labs = Labs::start(&world, TLS);
+    configured(&labs, &world, &[]);
+    let said = world.output(trusting(&labs, world.ssh_program("ssh").args([&host(), "exit 4"])));
+    assert_eq!((said.code(), said.err.as_str()), (4, ""));
+    let distrusted = world.run(&["list"]).failed(10);
+    assert!(distrusted.contains("certificate") && distrusted.contains("hint: "), "{distrusted}");
+}
+
+#[test]
+fn through_an_http_proxy_where_one_is_set() {
+    // By the setting: names that only the proxy can resolve, for the API, the login and the tunnel.
+    let world = World::empty();
+    let labs = Labs::start(&world, BEHIND_PROXY);
+    let proxy = Proxy::start();
+    world.settings(&format!("proxy: http://ada:secret@{}\n", proxy.address));
+    configured(&labs, &world, &[]);
+    let said = world.output(trusting(&labs, world.ssh_program("ssh").args([&host(), "echo in"])));
+    assert_eq!(said.ok(), "in\n");
+    let heads = proxy.heads();
+    for name in ["CONNECT api.labs.test:", "CONNECT tunnels.labs.test:"] {
+        assert!(heads.iter().any(|head| head.starts_with(name)), "{heads:?}");
+    }
+    let heads = heads.join("").to_ascii_lowercase();
+    assert!(heads.contains("\r\nproxy-authorization: basic ywrhonnly3jlda==\r\n"), "{heads}");
+    assert!(!heads.contains("\r\nauthorization"), "{heads}");
+
+    // By the environment.
+    let world = World::empty();
+    let labs = Labs::start(&world, BEHIND_PROXY);
+    let proxy = Proxy::start();
+    let address = format!("http://{}", proxy.address);
+    let mut list = world.command(&["list", "--json"]);
+    let _ = world.output(trusting(&labs, &mut list).env("HTTPS_PROXY", &address)).ok();
+    assert!(!proxy.heads().is_empty());
+    // Not for these hosts: they are looked for in vain without it.
+    let before = proxy.heads().len();
+    let mut list = world.command(&["list"]);
+    trusting(&labs, &mut list).env("HTTPS_PROXY", &address).env("NO_PROXY", "labs.test");
+    let said = world.output(&mut list).failed(10);
+    assert!(said.contains("cannot reach api.labs.test"), "{said}");
+    assert_eq!(proxy.heads().len(), before);
+    // A proxy that is not there.
+    let mut list = world.command(&["list"]);
+    trusting(&labs, &mut list).env("HTTPS_PROXY", "http://127.0.0.1:1");
+    let said = world.output(&mut list).failed(10);
+    assert!(said.contains("proxy"), "{said}");
+}

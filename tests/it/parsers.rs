@@ -1,0 +1,236 @@
+//! What `config-ssh --inline` writes, read by every reader of ssh configurations that can be had here: they must agree,
+//! or the command must have refused to write it.
+//!
+//! The readers: OpenSSH itself (`ssh -G`), paramiko, asyncssh, npm's ssh-config 3, 4.1, 4.4 and 5, which editors bundle,
+//! JSch, which JetBrains' IDEs used before they asked `ssh -G`, the ssh2-config crate, and Zed's picker. sshj reads no
+//! configuration: its programs give it what `ssh -G` says.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use labctl_ssh_proxy::{
+    platform::Platform,
+    ssh_config::entries::{Entry, Rendering, render},
+};
+use serde_json::Value;
+use ssh2_config::{ParseRule, SshConfig};
+
+use crate::support::{PROGRAM, World, peer, peers};
+
+/// An option's name in small letters, and what a reader takes for its value.
+type Options = BTreeMap<String, String>;
+
+/// What every reader says of `host`.
+fn readings(world: &World, file: &Path, host: &str) -> BTreeMap<String, Options> {
+    let mut all = BTreeMap::new();
+    let said = world.ssh(&["-G", host]).ok();
+    let pairs = said.lines().filter_map(|line| line.split_once(' '));
+    let mut options = Options::new();
+    for (name, value) in pairs {
+        options.entry(name.to_owned()).or_insert_with(|| value.to_owned());
+    }
+    // Its word for 0.
+    options.entry("connecttimeout".into()).and_modify(|value| *value = value.replace("none", "0"));
+    all.insert("openssh".to_owned(), options);
+
+    let mut python = world.program(peers("python/bin/python"));
+    python.arg(peer("parsers.py")).arg(file).arg(host);
+    let mut node = world.program("node");
+    node.arg(peer("parsers.cjs")).arg(peers("node/node_modules")).arg(file).arg(host);
+    for command in [&mut python, &mut node] {
+        let said: BTreeMap<String, Value> = serde_json::from_str(&world.output(command).ok()).unwrap();
+        all.extend(said.into_iter().map(|(reader, found)| (reader, options_of(&found))));
+    }
+    let mut java = world.program("java");
+    java.env("LC_ALL", "C.UTF-8")
+        .arg("-XX:TieredStopAtLevel=1")
+        .arg("-cp")
+        .arg(peers("java").join("*"))
+        .arg(peer("java/Parsers.java"))
+        .arg(file)
+        .arg(host);
+    all.insert("jsch".into(), options_of(&serde_json::from_str(&world.output(&mut java).ok()).unwrap()));
+    all.insert("ssh2-config".into(), of_crate(file, host));
+    all
+}
+
+/// A reader's answer: lists are words, or the first of several files.
+fn options_of(found: &Value) -> Options {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut options = Options::new();
+    for (name, value) in found.as_object().unwrap() {
+        let value = match value {
+            Value::Null => continue,
+            Value::Array(values) if name.ends_with("file") => text(&values[0]),
+            Value::Array(values) => values.iter().map(text).collect::<Vec<_>>().join(" "),
+            other => text(other),
+        };
+        options.insert(name.clone(), value);
+    }
+    options
+}
+
+fn of_crate(file: &Path, host: &str) -> Options {
+    let mut reader = std::io::BufReader::new(fs::File::open(file).unwrap());
+    let config = SshConfig::default().parse(&mut reader, ParseRule::ALLOW_UNSUPPORTED_FIELDS).unwrap();
+    let found = config.query(host);
+    let mut options: Options =
+        found.unsupported_fields.into_iter().map(|(name, words)| (name.to_lowercase(), words.join(" "))).collect();
+    let mut add = |name: &str, value: Option<String>| options.extend(value.map(|value| (name.to_owned(), value)));
+    add("user", found.user);
+    add("hostname", found.host_name);
+    add("identityfile", found.identity_file.map(|files| files[0].display().to_string()));
+    add("connecttimeout", found.connect_timeout.map(|time| time.as_secs().to_string()));
+    add("serveraliveinterval", found.server_alive_interval.map(|time| time.as_secs().to_string()));
+    options
+}
+
+/// The names that Zed's picker would offer: those behind `Host ` in the file itself that are no patterns.
+fn picked(text: &str) -> Vec<&str> {
+    let patterns = text.lines().filter_map(|line| line.trim_start().strip_prefix("Host "));
+    patterns.flat_map(str::split_whitespace).filter(|name| !name.contains(['*', '?', '!'])).collect()
+}
+
+/// What becomes of a world whose program, or whose identity and files, lie in a folder of this name.
+enum Expected {
+    Written,
+    Refused(&'static str),
+}
+use Expected::{Refused, Written};
+
+#[test]
+fn every_reader_makes_the_same_of_an_inline_block_or_it_is_refused() {
+    for (program, files, expected) in [
+        ("plain", "plain", Written),
+        ("é", "é", Written),
+        ("e\u{301},+@:-_.", "plain", Written),
+        ("a b", "plain", Refused("the path has a space")),
+        ("plain", "a b", Refused("the path has a space")),
+        ("a%b", "plain", Refused("has the character '%'")),
+        ("plain", "a%b", Refused("has the character '%'")),
+        ("a#b", "plain", Refused("has the character '#'")),
+        ("plain", "a#b", Refused("has the character '#'")),
+        ("a'b", "plain", Refused("has the character '\\''")),
+        ("plain", "a'b", Refused("has the character '\\''")),
+        ("a=b", "plain", Refused("has the character '='")),
+        ("plain", "a=b", Refused("has the character '='")),
+    ] {
+        let world = World::empty();
+        let place = |folder: &str| world.home().join(folder);
+        for folder in [program, files] {
+            fs::create_dir_all(place(folder)).unwrap();
+        }
+        let program = place(program).join("labctl-ssh-proxy");
+        std::os::unix::fs::symlink(PROGRAM, &program).unwrap();
+        let identity = place(files).join("key");
+        world.settings(&format!("identity: {}\n", serde_json::json!(identity)));
+        fs::create_dir(place(".ssh")).unwrap();
+        fs::write(world.ssh_config(), "Compression yes\n").unwrap();
+        let run = |args: &[&str]| {
+            let mut command = world.program(&program);
+            command.env("LABCTL_SSH_PROXY_HOME", place(files)).arg("--local").args(args);
+            world.output(&mut command)
+        };
+        let host = "playground-shell".to_owned();
+        let plainly = program == place("plain").join("labctl-ssh-proxy") && matches!(expected, Written);
+        let said = run(&["config-ssh", "--inline", "--yes"]);
+        match expected {
+            Refused(why) => {
+                let said = said.failed(2);
+                assert!(said.contains(why) && said.contains("\nhint: "), "{said}");
+                assert_eq!(fs::read_to_string(world.ssh_config()).unwrap(), "Compression yes\n");
+            }
+            Written => {
+                said.ok();
+                let command = format!(
+                    "{} --home {} --local connect --user root {host}",
+                    program.display(),
+                    place(files).display()
+                );
+                check(
+                    &world,
+                    &host,
+                    &[
+                        ("user", "root".into()),
+                        ("hostname", host.clone()),
+                        ("identityfile", identity.display().to_string()),
+                        ("userknownhostsfile", place(files).join("known_hosts.local").display().to_string()),
+                        ("connecttimeout", "0".into()),
+                        ("serveraliveinterval", "15".into()),
+                        ("proxycommand", command),
+                    ],
+                );
+            }
+        }
+        if plainly {
+            check_others(&world);
+        }
+        run(&["local", "stop"]).ok();
+    }
+}
+
+/// With many entries the wildcard says what they share; what its command is given is the name.
+#[test]
+fn every_reader_makes_the_same_of_many_entries() {
+    let world = World::empty();
+    let host = |n: usize| format!("playground-{n:024x}");
+    let user = "laborant".to_owned();
+    let entries: Vec<Entry> = (0..300)
+        .map(|n| Entry { host: host(n), user: user.clone(), platform: Platform::Labs, title: "One".into() })
+        .collect();
+    let rendering = Rendering {
+        program: "/usr/bin/labctl-ssh-proxy".into(),
+        identity: Some(world.path("key")),
+        known_hosts: world.path("known_hosts"),
+        known_hosts_local: world.path("known_hosts.local"),
+        home: None,
+        moved_root: None,
+        literal_user: false,
+        wildcard: true,
+    };
+    // asyncssh reads it, too.
+    let _ = world.output(world.program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", "key"])).ok();
+    fs::create_dir(world.path(".ssh")).unwrap();
+    fs::write(world.ssh_config(), render(&entries, &rendering).unwrap()).unwrap();
+    let host = host(7);
+    let expected = [
+        ("user", user.clone()),
+        ("identityfile", world.path("key").display().to_string()),
+        ("userknownhostsfile", world.path("known_hosts").display().to_string()),
+        ("connecttimeout", "0".into()),
+        ("serveraliveinterval", "15".into()),
+        ("proxycommand", format!("/usr/bin/labctl-ssh-proxy connect --user {user} {host}")),
+    ];
+    check(&world, &host, &expected);
+}
+
+fn check(world: &World, host: &str, expected: &[(&str, String)]) {
+    let file = world.ssh_config();
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(picked(&text).contains(&host) && picked(&text).iter().all(|name| name.starts_with("playground-")));
+    let user = &expected[0].1;
+    for (reader, options) in readings(world, &file, host) {
+        for (name, value) in expected {
+            // What tests/peers/java/Parsers.java does not ask for.
+            let unknown = reader == "jsch" && ["connecttimeout", "serveraliveinterval"].contains(name);
+            let found = options.get(*name).map(|found| found.replace("%r", user).replace("%h", host));
+            assert!(
+                unknown || found.as_ref() == Some(value),
+                "{reader} takes {found:?} for {name}, not {value}: {options:?}"
+            );
+        }
+    }
+}
+
+/// What stands below the block is for all hosts, and nothing of the block is.
+fn check_others(world: &World) {
+    for (reader, options) in readings(world, &world.ssh_config(), "other.example") {
+        let value = |name| options.get(name).map_or("none", String::as_str);
+        assert_eq!(value("proxycommand"), "none", "{reader}");
+        // ssh says who it would log in as.
+        assert!(reader == "openssh" || value("user") == "none", "{reader}: {options:?}");
+        assert!(reader.starts_with("ssh-config") <= (value("compression") == "yes"), "{reader}: {options:?}");
+    }
+}

@@ -1,0 +1,276 @@
+//! How many round trips a connection costs, and when the session of an earlier one is used.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures for who runs it with --nocapture")]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    path::PathBuf,
+    process::{Child, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+    sync::mpsc,
+    time::sleep_until,
+};
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
+};
+
+use crate::support::{FIRST_WORDS, PROGRAM, Said, World};
+
+/// Long, since these programs are not optimised and the machine that tests them may be busy.
+const ROUND_TRIP: Duration = Duration::from_millis(400);
+
+/// A platform far away, behind TLS, and an account on it.
+struct Far {
+    world: World,
+    id: String,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Far {
+    fn new(options: &[&str]) -> Far {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        // The tunnels are on another host than the API, as far as a client can tell.
+        let (api, tunnels, tls) = (bind(), bind(), bind());
+        let base_of = |listener: &TcpListener| format!("https://localhost:{}", listener.local_addr().unwrap().port());
+        let (base, tunnels_base) = (base_of(&api), base_of(&tunnels));
+        let world =
+            World::with_platform(&[&["--listen", "127.0.0.1:0", "--public-url", &tunnels_base], options].concat());
+        let status = world.json(&["local", "status", "--json"]);
+        let platform = status["listen"].as_str().unwrap().to_owned();
+
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        fs::write(world.home().join("ca.pem"), made.cert.pem()).unwrap();
+        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let behind = tls.local_addr().unwrap();
+        for far in [api, tunnels] {
+            runtime.spawn(async move {
+                while let Ok((client, _)) = far.accept().await {
+                    tokio::spawn(async move { delay(client, TcpStream::connect(behind).await.unwrap()).await });
+                }
+            });
+        }
+        runtime.spawn(async move {
+            while let Ok((client, _)) = tls.accept().await {
+                let (acceptor, platform) = (acceptor.clone(), platform.clone());
+                tokio::spawn(async move {
+                    let Ok(mut client) = acceptor.accept(client).await else { return };
+                    let mut server = TcpStream::connect(platform).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                });
+            }
+        });
+
+        let credentials = fs::read(world.root().join("local/credentials.json")).unwrap();
+        let credentials: serde_json::Value = serde_json::from_slice(&credentials).unwrap();
+        let account = world.home().join(".iximiuz/labctl/config.yaml");
+        fs::create_dir_all(account.parent().unwrap()).unwrap();
+        let (session, token) = (&credentials[0]["id"], &credentials[0]["accessToken"]);
+        fs::write(account, format!("base_url: {base}\nsession_id: {session}\naccess_token: {token}\n")).unwrap();
+        let id = world.json(&["start", "shell", "--json"])["id"].as_str().unwrap().to_owned();
+        Far { world, id, _runtime: runtime }
+    }
+
+    /// A proxy, and the time until the server's first byte came out of it.
+    fn connect(&self, user: &[&str]) -> (Proxy, Duration) {
+        let start = Instant::now();
+        let host = format!("playground-{}", self.id);
+        let mut command = self.command(&[&["connect"], user, &[&host]].concat());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        child.stdin.as_mut().unwrap().write_all(FIRST_WORDS).unwrap();
+        let mut first = [0];
+        child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
+        (Proxy(child), start.elapsed())
+    }
+
+    /// A command by ssh, with the key that the machine knows.
+    fn ssh(&self, command: &str) -> Said {
+        let host = format!("playground-{}", self.id);
+        let proxy = format!("ProxyCommand={} connect {host}", PROGRAM);
+        let root = self.world.root();
+        let mut ssh = self.world.program("ssh");
+        ssh.env("SSL_CERT_FILE", self.world.home().join("ca.pem"))
+            .args(["-F", "/dev/null", "-o", &proxy, "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes"])
+            .arg("-o")
+            .arg(format!("UserKnownHostsFile={}", root.join("known_hosts").display()))
+            .arg("-i")
+            .arg(self.world.home().join(".ssh/iximiuz_labs_user"))
+            .args([&host, command]);
+        self.world.output(&mut ssh)
+    }
+
+    /// The program under test, which trusts the relay.
+    fn command(&self, args: &[&str]) -> std::process::Command {
+        let mut command = self.world.command(args);
+        command.env("SSL_CERT_FILE", self.world.home().join("ca.pem"));
+        command
+    }
+
+    /// A command on another computer of the same account.
+    fn elsewhere(&self, args: &[&str]) {
+        let other = self.world.home().join("elsewhere");
+        self.world.output(self.command(args).env("LABCTL_SSH_PROXY_HOME", other)).ok();
+    }
+
+    /// The files with a session.
+    fn kept(&self) -> Vec<PathBuf> {
+        let Ok(entries) = fs::read_dir(self.world.root().join("tunnels")) else { return Vec::new() };
+        entries
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|e| e == "json"))
+            .collect()
+    }
+
+    /// The file of authorized keys in the machine.
+    fn authorized_keys(&self) -> PathBuf {
+        let mut folders = vec![self.world.root().join("local/plays")];
+        while let Some(folder) = folders.pop() {
+            let mut entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+            if folder.ends_with("authorized") {
+                return entries.find(|path| fs::metadata(path).unwrap().len() > 0).unwrap();
+            }
+            folders.extend(entries.filter(|path| path.is_dir()));
+        }
+        panic!("no authorized keys");
+    }
+}
+
+struct Proxy(Child);
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Passes bytes on as a network does whose round trip is [`ROUND_TRIP`]; connecting takes one, too.
+async fn delay(client: TcpStream, server: TcpStream) {
+    client.set_nodelay(true).unwrap();
+    server.set_nodelay(true).unwrap();
+    let connected = tokio::time::Instant::now() + ROUND_TRIP;
+    let (client_rx, client_tx) = client.into_split();
+    let (server_rx, server_tx) = server.into_split();
+    tokio::join!(one_way(client_rx, server_tx, connected), one_way(server_rx, client_tx, connected));
+}
+
+async fn one_way(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin + Send + 'static,
+    connected: tokio::time::Instant,
+) {
+    let (queue, mut queued) = mpsc::unbounded_channel();
+    let writing = tokio::spawn(async move {
+        while let Some((at, bytes)) = queued.recv().await {
+            sleep_until(at).await;
+            let bytes: Vec<u8> = bytes;
+            if to.write_all(&bytes).await.is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown().await;
+    });
+    let mut buffer = vec![0; 65536];
+    while let Ok(n @ 1..) = from.read(&mut buffer).await {
+        let at = tokio::time::Instant::now().max(connected) + ROUND_TRIP / 2;
+        if queue.send((at, buffer[..n].to_vec())).is_err() {
+            break;
+        }
+    }
+    drop(queue);
+    let _ = writing.await;
+}
+
+fn round_trips(time: Duration) -> u32 {
+    (time.as_secs_f64() / ROUND_TRIP.as_secs_f64()) as u32
+}
+
+#[test]
+fn a_cold_connection_takes_7_round_trips_and_a_warm_one_3() {
+    let far = Far::new(&[]);
+    let me = far.world.output(far.world.program("id").arg("-un")).ok();
+    // As ssh asks: it always names the user.
+    let (_, cold) = far.connect(&["--user", me.trim()]);
+    // Without a user's name, only the play's answer tells whom to ask a tunnel for.
+    let (_, nameless) = far.connect(&[]);
+    assert!(far.kept().is_empty());
+    assert_eq!(far.ssh("echo there").ok(), "there\n");
+    let (_, warm) = far.connect(&[]);
+    for (what, time, most) in [("cold", cold, 7), ("cold, no user", nameless, 8), ("warm", warm, 3)] {
+        eprintln!("{what}: {:.2} round trips", time.as_secs_f64() / ROUND_TRIP.as_secs_f64());
+        assert!(round_trips(time) <= most, "{what}: {time:?}, that is {} round trips", round_trips(time));
+    }
+}
+
+#[test]
+fn a_session_is_kept_as_long_as_it_is_good() {
+    let far = Far::new(&["--endpoint", "sshd"]);
+    far.ssh("true").ok();
+    assert_eq!(far.kept().len(), 1);
+    far.ssh("true").ok();
+    assert_eq!(far.kept().len(), 1, "a short session that got in is no reason to forget it");
+
+    // The machine does not know the key any more, as after a reset; the tunnel works as before.
+    let authorized = far.authorized_keys();
+    let keys = fs::read(&authorized).unwrap();
+    fs::write(&authorized, "").unwrap();
+    far.ssh("true").failed(255);
+    assert!(far.kept().is_empty(), "the next connection has the key authorised again");
+    fs::write(&authorized, keys).unwrap();
+    far.ssh("true").ok();
+
+    // Refused, since the machine is another one after a restart.
+    assert_eq!(far.kept().len(), 1);
+    far.elsewhere(&["restart", &far.id]);
+    assert_eq!(far.ssh("echo there").ok(), "there\n");
+    assert_eq!(far.kept().len(), 1);
+
+    far.world.local(&["stop", &far.id]).ok();
+    assert!(far.kept().is_empty());
+}
+
+#[test]
+fn a_session_that_leads_nowhere_costs_little_and_wakes_nobody() {
+    let far = Far::new(&[]);
+    far.ssh("true").ok();
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to_nowhere = || {
+        let file = far.kept().pop().unwrap();
+        let mut known: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        known["url"] = format!("http://{}", silent.local_addr().unwrap()).into();
+        fs::write(&file, known.to_string()).unwrap();
+    };
+    to_nowhere();
+    let start = Instant::now();
+    assert_eq!(far.ssh("echo there").ok(), "there\n", "nothing that the client said is lost");
+    assert!(start.elapsed() < Duration::from_secs(4) + 16 * ROUND_TRIP, "{:?}", start.elapsed());
+
+    to_nowhere();
+    far.elsewhere(&["stop", &far.id]);
+    let start = Instant::now();
+    let host = format!("playground-{}", far.id);
+    let mut refused = far.command(&["connect", "--wake", "never", &host]);
+    let mut refused = refused.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    let mut client = refused.stdin.take().unwrap();
+    client.write_all(FIRST_WORDS).unwrap();
+    assert_eq!(refused.wait().unwrap().code(), Some(7));
+    drop(client);
+    assert!(start.elapsed() < Duration::from_secs(1) + 12 * ROUND_TRIP, "{:?}", start.elapsed());
+    assert!(far.kept().is_empty());
+    assert!(far.world.local(&["list"]).ok().contains("stopped"));
+}

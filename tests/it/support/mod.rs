@@ -1,0 +1,383 @@
+//! A world of its own for a test: a home, an embedded platform, an ssh configuration. Nothing of it is the user's.
+
+pub mod api;
+pub mod fault;
+pub mod labs;
+pub mod platform;
+pub mod schema;
+pub mod wsmux;
+
+use std::{
+    ffi::OsStr,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// The built binary.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_labctl-ssh-proxy");
+
+/// What a command said.
+#[derive(Debug)]
+#[must_use]
+pub struct Said {
+    pub status: ExitStatus,
+    pub out: String,
+    pub err: String,
+}
+
+impl Said {
+    pub fn of(output: Output) -> Said {
+        Said {
+            status: output.status,
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    pub fn code(&self) -> i32 {
+        self.status.code().unwrap_or(-1)
+    }
+
+    /// The command succeeded; gives what it printed.
+    pub fn ok(self) -> String {
+        assert!(self.status.success(), "{self:?}");
+        self.out
+    }
+
+    /// The command failed with this exit code; gives what it said.
+    pub fn failed(self, code: i32) -> String {
+        assert_eq!(self.code(), code, "{self:?}");
+        self.err
+    }
+}
+
+pub struct World {
+    home: tempfile::TempDir,
+    platform: Option<Child>,
+    ready: bool,
+}
+
+impl World {
+    /// A home without anything in it.
+    pub fn empty() -> World {
+        // Short, since the path of a socket may not be long.
+        let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
+        World { home, platform: None, ready: false }
+    }
+
+    /// A home and an embedded platform that was given these options.
+    pub fn with_platform(options: &[&str]) -> World {
+        let mut world = World::empty();
+        world.serve(options);
+        world
+    }
+
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.home().join(name)
+    }
+
+    /// The home folder on a machine of the embedded platform.
+    pub fn machine_home(&self, play: &str, machine: &str) -> PathBuf {
+        self.root().join("local/plays").join(play).join(machine).join("home")
+    }
+
+    pub fn root(&self) -> PathBuf {
+        self.home().join(".iximiuz/labctl-ssh-proxy")
+    }
+
+    pub fn ssh_config(&self) -> PathBuf {
+        self.home().join(".ssh/config")
+    }
+
+    pub fn settings(&self, text: &str) {
+        let path = self.home().join(".config/labctl-ssh-proxy/settings.yaml");
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    /// Any program in this world.
+    pub fn program(&self, name: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(name);
+        command
+            .env_clear()
+            .env("HOME", self.home())
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+            .env("SHELL", "/bin/sh")
+            .current_dir(self.home())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// The program under test.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.program(PROGRAM);
+        command.args(args);
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Said {
+        self.output(&mut self.command(args))
+    }
+
+    /// The program under test, speaking to the embedded platform.
+    pub fn local(&self, args: &[&str]) -> Said {
+        self.output(self.command(&["--local"]).args(args))
+    }
+
+    pub fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.local(args).ok()).unwrap()
+    }
+
+    pub fn serve(&mut self, options: &[&str]) {
+        assert!(self.platform.is_none());
+        let log = fs::File::create(self.home().join("platform.log")).unwrap();
+        let child = self
+            .command(&["local", "serve"])
+            .args(options)
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.platform = Some(child);
+        let socket = self.root().join("local/socket");
+        eventually("the platform listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    }
+
+    /// What the embedded platform's API answers on its socket.
+    pub fn api(&self, path: &str) -> Value {
+        use std::io::Read;
+        let mut socket = std::os::unix::net::UnixStream::connect(self.root().join("local/socket")).unwrap();
+        write!(socket, "GET /api{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200"), "{answer}");
+        serde_json::from_str(body).unwrap()
+    }
+
+    /// The platform vanishes, without a word to anybody.
+    pub fn kill_platform(&mut self) {
+        if let Some(mut child) = self.platform.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub fn stop_platform(&mut self) {
+        if let Some(mut child) = self.platform.take() {
+            let _ = self.run(&["local", "stop"]);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts a playground and writes the entries; gives its id.
+    pub fn playground(&mut self, name: &str) -> String {
+        let play = self.json(&["start", name, "--json"]);
+        self.configure();
+        play["id"].as_str().unwrap().to_owned()
+    }
+
+    pub fn configure(&mut self) {
+        self.local(&["config-ssh", "--yes"]).ok();
+        self.ready = true;
+    }
+
+    /// The entries that were written.
+    pub fn entries(&self) -> String {
+        fs::read_to_string(self.root().join("ssh_config")).unwrap()
+    }
+
+    /// One of ssh's programs with the configuration of this world.
+    pub fn ssh_program(&self, name: &str) -> Command {
+        let mut command = self.program(name);
+        command.arg("-F").arg(self.ssh_config());
+        command
+    }
+
+    pub fn ssh(&self, args: &[&str]) -> Said {
+        self.output(self.ssh_program("ssh").args(args))
+    }
+
+    pub fn output(&self, command: &mut Command) -> Said {
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        Said::of(finish(child, command))
+    }
+
+    /// A command whose input stays open until it ends: a ProxyCommand whose client has said its first words and waits.
+    pub fn held(&self, command: &mut Command) -> Said {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut input = child.stdin.take().unwrap();
+        // Whoever does not want them is gone already.
+        let _ = input.write_all(FIRST_WORDS);
+        Said::of(finish(child, command))
+    }
+
+    /// A command that is given `input`.
+    pub fn feed(&self, command: &mut Command, input: &[u8]) -> Output {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                // A command that does not want all of it is its own affair.
+                let _ = stdin.write_all(input);
+            });
+            finish(child, command)
+        })
+    }
+
+    /// Processes of this world that are still there: those with its home in their environment.
+    pub fn processes(&self, containing: &str) -> Vec<u32> {
+        let home = format!("HOME={}", self.home().display());
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+            let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+            let environment = read("environ");
+            let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            if environment.split(|b| *b == 0).any(|variable| variable == home.as_bytes())
+                && command.contains(containing)
+            {
+                found.push(pid);
+            }
+        }
+        found
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop_platform();
+        // One that a command started on demand.
+        let _ = self.run(&["local", "stop"]);
+    }
+}
+
+/// What an SSH client says at once: who it is, and the beginning of its first packet.
+pub const FIRST_WORDS: &[u8] = b"SSH-2.0-OpenSSH_9.2\r\n\0\0\0\x0c\x0a";
+
+/// Longer than anything takes here on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Waits for a program, but not for ever: a test that hangs does not say where.
+#[track_caller]
+fn finish(child: Child, command: &Command) -> Output {
+    let pid = rustix::process::Pid::from_child(&child);
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    let (output, was_late) = std::thread::scope(|scope| {
+        let watchdog = scope.spawn(move || {
+            let late = waiting.recv_timeout(PATIENCE).is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout);
+            if late {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+            late
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(done);
+        (output, watchdog.join().unwrap())
+    });
+    assert!(!was_late, "this did not end within {PATIENCE:?}: {command:?}\n{output:?}");
+    output
+}
+
+/// The names of the endpoints that a local machine can have.
+pub const ENDPOINTS: [&str; 2] = ["builtin", "sshd"];
+
+/// Does the same on machines of both kinds, at once: in each a world with a running playground `shell`.
+pub fn on_both_endpoints(test: impl Fn(&World, &str, &str) + Sync) {
+    std::thread::scope(|scope| {
+        for endpoint in ENDPOINTS {
+            let test = &test;
+            scope.spawn(move || {
+                let mut world = World::with_platform(&["--endpoint", endpoint]);
+                let play = world.playground("shell");
+                test(&world, &format!("playground-{play}"), endpoint);
+            });
+        }
+    });
+}
+
+pub fn checksum(bytes: &[u8]) -> String {
+    let output = World::empty().feed(&mut Command::new("cksum"), bytes);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Ends a process with the test.
+pub struct Ending(pub Child);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits for something that must come to be, and fails with its name when it does not.
+#[track_caller]
+pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    within(Duration::from_secs(20), what, &mut is_so);
+}
+
+#[track_caller]
+pub fn within(limit: Duration, what: &str, is_so: &mut dyn FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < limit, "it did not come to be within {limit:?} that {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Writes a program, by another process: while this one has it open for writing, a test that forks just then keeps it so,
+/// and Linux refuses to run it.
+pub fn write_program(path: &Path, text: &str) {
+    let script = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
+    let status = Command::new("sh").args(["-c", script, "sh"]).arg(path).arg(text).status().unwrap();
+    assert!(status.success());
+}
+
+/// Copies the built binary, by another process for the same reason.
+pub fn copy_program(to: &Path) {
+    assert!(Command::new("cp").arg(PROGRAM).arg(to).status().unwrap().success());
+}
+
+/// Pseudo-random bytes, the same each time.
+pub fn noise(len: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// A program that the tests need, or a failure that names it.
+pub fn needs(program: &str) -> PathBuf {
+    which::which(program)
+        .or_else(|_| which::which_in(program, Some("/usr/sbin:/sbin"), "/"))
+        .unwrap_or_else(|_| panic!("{program} is missing: scripts/test installs it"))
+}
+
+/// Where scripts/test puts other programs' libraries.
+pub fn peers(below: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/peers").join(below);
+    assert!(path.exists(), "{} is missing: scripts/test installs it", path.display());
+    path
+}
+
+/// A program of the tests that uses one of them.
+pub fn peer(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+}

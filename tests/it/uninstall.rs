@@ -1,0 +1,129 @@
+//! `uninstall`: what this program wrote goes, everything else stays byte for byte.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::support::{PROGRAM, World, eventually, needs};
+
+/// Every file below a folder, but for sockets.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let path = entry.path();
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(files(&path));
+        } else if kind.is_file() {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+/// A home as somebody has it before this program comes.
+fn home(world: &World) {
+    fs::create_dir_all(world.home().join(".ssh")).unwrap();
+    fs::write(world.ssh_config(), "Host other\n\tUser me\n").unwrap();
+    fs::create_dir_all(world.home().join(".iximiuz/labctl")).unwrap();
+    fs::write(world.home().join(".iximiuz/labctl/config.yaml"), "session_id: a\naccess_token: b\nother: c\n").unwrap();
+    world.settings("wake: never\n");
+}
+
+#[test]
+fn what_is_not_ours_stays_though_it_lies_among_ours() {
+    let mut world = World::empty();
+    let keys = world.root().join("keys");
+    world.settings(&format!("identity: {}\n", keys.join("id").display()));
+    world.serve(&[]);
+    world.playground("shell");
+    fs::write(world.root().join("notes.txt"), "mine").unwrap();
+    fs::create_dir_all(&keys).unwrap();
+    fs::write(keys.join("other"), "mine, too").unwrap();
+    let before = files(&keys);
+    let said = world.local(&["uninstall", "--yes"]).ok();
+    assert!(!said.contains("keys\n") && !said.contains("notes.txt"), "{said}");
+    assert_eq!(files(&keys), before);
+    assert!(world.root().join("notes.txt").exists() && !world.root().join("hosts.json").exists());
+}
+
+#[test]
+fn a_home_is_as_it_was_but_for_the_key() {
+    let mut world = World::empty();
+    home(&world);
+    let before = files(world.home());
+    world.serve(&[]);
+    let id = world.playground("shell");
+    world.ssh(&[&format!("playground-{id}"), "true"]).ok();
+    let list = world.local(&["uninstall", "--dry-run"]).ok();
+    for what in ["our lines in", "known_hosts.local", "hosts.json", "playgrounds and their files", "This stays"] {
+        assert!(list.contains(what), "{what} not in {list}");
+    }
+    assert!(world.root().join("hosts.json").exists());
+    // Nobody can be asked.
+    assert!(world.local(&["uninstall"]).failed(2).contains("--yes"));
+
+    world.local(&["uninstall", "--yes"]).ok();
+    assert_eq!(fs::read_to_string(world.ssh_config()).unwrap(), "Host other\n\tUser me\n");
+    let left: Vec<_> = fs::read_dir(world.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name.to_string_lossy().starts_with("local")), "{left:?}");
+    // The playground is still there, and runs.
+    assert_eq!(world.json(&["list", "--json"])[0]["state"], "RUNNING");
+
+    let said = world.local(&["uninstall", "--yes", "--local-playgrounds"]).ok();
+    assert!(!world.root().exists(), "{said}");
+    eventually("the embedded platform has ended", || world.processes("local serve").is_empty());
+    let mut after = files(world.home());
+    after.retain(|path, _| !path.ends_with("platform.log"));
+    for key in ["iximiuz_labs_user", "iximiuz_labs_user.pub"] {
+        assert!(after.remove(&world.home().join(".ssh").join(key)).is_some(), "the key stays");
+    }
+    assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    assert_eq!(after, before);
+    assert!(world.run(&["uninstall", "--yes"]).ok().contains("nothing to take back"));
+}
+
+#[test]
+fn a_file_that_was_changed_keeps_its_backup() {
+    let mut world = World::empty();
+    home(&world);
+    world.serve(&[]);
+    world.playground("shell");
+    let text = fs::read_to_string(world.ssh_config()).unwrap();
+    fs::write(world.ssh_config(), format!("{text}Host mine\n")).unwrap();
+    let said = world.local(&["uninstall", "--yes"]).ok();
+    assert!(said.contains("has changed since"), "{said}");
+    assert_eq!(fs::read_to_string(world.ssh_config()).unwrap(), "Host other\n\tUser me\nHost mine\n");
+    let backup = world.home().join(".ssh/config.labctl-ssh-proxy.backup");
+    assert_eq!(fs::read_to_string(backup).unwrap(), "Host other\n\tUser me\n");
+}
+
+#[test]
+fn on_a_terminal_the_playgrounds_are_asked_about_on_their_own() {
+    let mut world = World::empty();
+    home(&world);
+    world.serve(&[]);
+    world.playground("shell");
+    let socket = world.home().join("tmux");
+    let tmux = |args: &[&str]| {
+        let mut tmux = world.program(needs("tmux"));
+        let out = tmux.arg("-S").arg(&socket).args(["-f", "/dev/null"]).args(args).output().unwrap();
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let command = format!("trap : INT; {0} uninstall; echo left $?; {0} uninstall; echo ended $?; cat", PROGRAM);
+    tmux(&["new-session", "-d", "-s", "x", "-x", "160", "-y", "40", &command]);
+    let screen = || tmux(&["capture-pane", "-p", "-t", "x"]);
+    eventually("it asks", || screen().contains("Take all of this back? [y/N]"));
+    tmux(&["send-keys", "-t", "x", "C-c"]);
+    eventually("a question can be left", || screen().contains("left 130"));
+    eventually("it asks", || screen().matches("Take all of this back? [y/N]").count() == 2);
+    assert!(world.root().join("hosts.json").exists());
+    tmux(&["send-keys", "-t", "x", "y", "Enter"]);
+    eventually("it asks again", || screen().contains("Erase the embedded platform's playgrounds"));
+    tmux(&["send-keys", "-t", "x", "n", "Enter"]);
+    eventually("it is done", || screen().contains("ended 0"));
+    tmux(&["kill-server"]);
+    assert!(world.root().join("local").exists() && !world.root().join("hosts.json").exists());
+}

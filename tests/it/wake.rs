@@ -1,0 +1,364 @@
+//! A wake is shared by all who want it, outlives them, and is asked for once. What is seen of it: status files, standard
+//! error, the reasons for an end.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    os::unix::net::{UnixListener, UnixStream},
+    process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use labctl_ssh_proxy::{
+    labs::{Labs, net::Dialer},
+    moment::now,
+    platform::Platform,
+    records::memory::{Memory, Request},
+    settings::Folders,
+    ui::notice::Progress,
+    wake::Wake,
+};
+use serde_json::json;
+
+use crate::support::{World, eventually, noise, within};
+
+/// The proxies to a host; not the shells that are about to become one.
+fn proxies(world: &World, host: &str) -> Vec<u32> {
+    let mut found = world.processes(host);
+    found.retain(|pid| is_proxy(*pid));
+    found
+}
+
+fn is_proxy(pid: u32) -> bool {
+    fs::read_link(format!("/proc/{pid}/exe")).is_ok_and(|path| path.ends_with("labctl-ssh-proxy"))
+}
+
+fn kill(pid: u32, signal: &str) {
+    // One that is gone already is as good as killed.
+    let _ = Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status().unwrap();
+}
+
+/// ssh without a terminal, whose standard error is kept.
+fn ssh(world: &World, args: &[&str]) -> Child {
+    let mut command = world.program("setsid");
+    command.args(["-w", "ssh", "-F"]).arg(world.ssh_config()).args(args);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn fifty_proxies_half_of_them_killed_ask_for_one_restart() {
+    let mut world = World::with_platform(&["--boot-delay", "12s"]);
+    let id = world.json(&["start", "shell", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
+    world.configure();
+    let host = format!("playground-{id}");
+    world.ssh(&[&host, "true"]).ok();
+    world.stop_elsewhere(&id);
+    let all: Vec<Child> = (0..50).map(|_| ssh(&world, &[&host, "echo in"])).collect();
+    let begun = Instant::now();
+    let mut killed = Vec::new();
+    while killed.len() < 25 {
+        assert!(begun.elapsed() < Duration::from_secs(11), "only {} could be killed while they waited", killed.len());
+        // Newest first at one time and oldest first at another, at any point of their way.
+        let mut proxies = proxies(&world, &host);
+        proxies.retain(|pid| !killed.contains(pid));
+        if let Some(pid) = proxies.get(noise(64)[killed.len()] as usize % proxies.len().max(1)) {
+            kill(*pid, "-KILL");
+            killed.push(*pid);
+        }
+        sleep(Duration::from_millis(u64::from(noise(100)[killed.len() + 30]) / 2));
+    }
+    let ended: Vec<_> = all.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    let in_ = ended.iter().filter(|output| output.status.success() && output.stdout == b"in\n").count();
+    let first = ended.iter().find(|output| !output.status.success()).map(|o| String::from_utf8_lossy(&o.stderr));
+    assert_eq!(in_, 25, "{first:?}");
+    assert_eq!(world.restarts(&id), 1);
+    eventually("nothing is left of the killed ones", || world.json(&["list", "--json"])[0]["connections"] == json!([]));
+}
+
+#[test]
+fn starts_by_name_at_once_start_one_playground() {
+    let mut world = World::with_platform(&["--boot-delay", "1s"]);
+    world.configure();
+    let all: Vec<Child> = (0..6).map(|_| ssh(&world, &["playground-shell", "echo in"])).collect();
+    for child in all {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"in\n", "{output:?}");
+    }
+    assert_eq!(world.plays(), 1);
+}
+
+#[test]
+fn a_stopped_machine_of_a_running_playground_is_restarted_once() {
+    let mut world = World::with_platform(&["--boot-delay", "1s"]);
+    world.settings("log_level: debug\n");
+    let id = world.playground("duo");
+    let machine = world.play(&id)["machines"][1]["name"].as_str().unwrap().to_owned();
+    let host = format!("playground-{id}.{machine}");
+    let body = json!({"action": "machine.stop", "machine": machine});
+    world.call("POST", &format!("/plays/{id}/actions"), &body);
+    let all: Vec<Child> = (0..5).map(|_| ssh(&world, &[&host, "echo in"])).collect();
+    for child in all {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"in\n", "{output:?}");
+    }
+    assert_eq!(world.logged(&format!("POST for playground {id}")), 1);
+    assert_eq!(world.restarts(&id), 0);
+}
+
+#[test]
+fn a_stop_beats_the_connections_that_wait() {
+    let mut world = World::with_platform(&["--boot-delay", "4s"]);
+    let id = world.playground("shell");
+    world.stop_elsewhere(&id);
+    let host = format!("playground-{id}");
+    for by in ["tool", "elsewhere"] {
+        let waiting = ssh(&world, &["-o", "ConnectTimeout=0", &host, "true"]);
+        if by == "tool" {
+            eventually("it is being woken", || world.state(&id) == "RUNNING");
+            world.local(&["stop", &id]).ok();
+        } else {
+            world.local(&["start", &id, "--no-wait"]).ok();
+            eventually("the connection waits", || proxies(&world, &host).len() == 1);
+            sleep(Duration::from_millis(500));
+            world.stop_elsewhere(&id);
+        }
+        let output = waiting.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains("stopped"), "{by}: {said}");
+        assert_eq!(world.state(&id), "STOPPED", "{by}");
+    }
+}
+
+struct Silent;
+
+impl Progress for Silent {
+    fn waiting(&self, _what: &str) {}
+}
+
+/// A platform whose list never shows the play that it makes, or only after a while.
+fn forgetful(listed_after: Option<Duration>) -> (tempfile::TempDir, Folders, Arc<AtomicUsize>) {
+    let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
+    let folders = Folders { home: home.path().into(), root: home.path().into(), settings: home.path().join("s") };
+    fs::create_dir_all(folders.local()).unwrap();
+    let listener = UnixListener::bind(folders.socket()).unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let (count, began) = (Arc::clone(&made), Instant::now());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let count = Arc::clone(&count);
+            std::thread::spawn(move || answer(stream.unwrap(), &count, listed_after.map(|after| began + after)));
+        }
+    });
+    (home, folders, made)
+}
+
+fn answer(stream: UnixStream, made: &AtomicUsize, listed_from: Option<Instant>) {
+    let play = json!({"id": "1".repeat(24), "playground": {"name": "docker"}, "machines": [{"name": "m"}],
+        "status": {"stateEvents": [{"state": "RUNNING"}]}});
+    let mut input = BufReader::new(stream.try_clone().unwrap());
+    loop {
+        let mut request = String::new();
+        if input.read_line(&mut request).unwrap_or(0) == 0 {
+            return;
+        }
+        let (mut line, mut length) = (String::new(), 0);
+        while input.read_line(&mut line).unwrap() > 2 {
+            if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        input.read_exact(&mut vec![0; length]).unwrap();
+        let body = if request.starts_with("POST /api/plays ") {
+            // Long enough for the others to be in the middle of it.
+            sleep(Duration::from_millis(200));
+            made.fetch_add(1, Ordering::SeqCst);
+            play.to_string()
+        } else if request.starts_with("GET /api/plays/") {
+            play.to_string()
+        } else if listed_from.is_some_and(|from| Instant::now() > from) {
+            json!([play]).to_string()
+        } else {
+            "[]".to_owned()
+        };
+        write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    }
+}
+
+async fn start(folders: Folders) -> String {
+    let labs = Labs::embedded(Dialer::socket(folders.socket()));
+    let memory = Memory::of(&folders, Platform::Local);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let wake = Wake { labs: &labs, memory: &memory, progress: &Silent, allowed: true, decided: now(), deadline };
+    wake.start_once("docker").await.unwrap().id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_lags_makes_no_second_playground() {
+    let (_home, folders, made) = forgetful(None);
+    let all: Vec<_> = (0..10).map(|_| tokio::spawn(start(folders.clone()))).collect();
+    for one in all {
+        assert_eq!(one.await.unwrap(), "1".repeat(24));
+    }
+    assert_eq!(made.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn what_a_killed_one_started_is_waited_for() {
+    let (_home, folders, made) = forgetful(Some(Duration::from_secs(1)));
+    let asked = Request { at: now(), upon: String::new(), sent: false, made: None };
+    Memory::of(&folders, Platform::Local).change("docker", |record| record.wake = Some(asked)).unwrap();
+    assert_eq!(start(folders).await, "1".repeat(24));
+    assert_eq!(made.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn what_a_killed_one_did_not_start_is_started() {
+    let (_home, folders, made) = forgetful(None);
+    let asked = Request { at: now(), upon: String::new(), sent: false, made: None };
+    Memory::of(&folders, Platform::Local).change("docker", |record| record.wake = Some(asked)).unwrap();
+    start(folders).await;
+    assert_eq!(made.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn an_orphan_is_gone_in_a_second_in_each_phase() {
+    let mut world = World::with_platform(&["--boot-delay", "5s"]);
+    let id = world.json(&["start", "shell", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
+    let host = format!("playground-{id}");
+    // A platform that does not answer.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = world.home().join(".iximiuz/labctl/config.yaml");
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    fs::write(config, format!("base_url: {url}\nsession_id: a\naccess_token: b\n")).unwrap();
+    let orphan = |options: &[&str], phase: &str| {
+        let mut command = world.command(options);
+        command.args(["connect", &host]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"SSH-2.0-test\r\n").unwrap();
+        let mut seen = || {
+            let folder = fs::read_dir(world.root().join("live")).into_iter().flatten();
+            let mut statuses = folder.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+            statuses.any(|text| text.contains(&format!("\"phase\":\"{phase}\"")))
+        };
+        within(Duration::from_secs(20), phase, &mut seen);
+        // What a client's death leaves: the ends of two pipes.
+        drop((stdin, child.stdout.take()));
+        within(Duration::from_secs(1), "it is gone", &mut || child.try_wait().unwrap().is_some());
+        assert!(!seen(), "its status file is gone too");
+    };
+    orphan(&[], "finding");
+    orphan(&["--local"], "waking");
+    eventually("the machine is ready", || {
+        world.play(&id)["status"]["machines"][0]["conditions"][0]["status"] == "True"
+    });
+    // This client says no more than its first line, so the exchange of keys does not end.
+    orphan(&["--local"], "opening");
+    world.configure();
+    let mut session = ssh(&world, &[&host, "sleep 100"]);
+    eventually("it is connected", || world.json(&["list", "--json"])[0]["connections"][0]["phase"] == "connected");
+    let proxies = proxies(&world, &host);
+    assert_eq!(proxies.len(), 1);
+    let ssh_pid = world.processes(&format!("ssh -F {}", world.ssh_config().display()));
+    ssh_pid.into_iter().for_each(|pid| kill(pid, "-KILL"));
+    within(Duration::from_secs(1), "the connected one is gone", &mut || proxies.iter().all(|pid| !is_proxy(*pid)));
+    session.wait().unwrap();
+}
+
+#[test]
+fn standard_error_may_be_closed_or_full() {
+    let mut world = World::with_platform(&["--boot-delay", "2s"]);
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    for redirection in ["2>&-", "2>&9"] {
+        // A proxy ends a moment after its ssh, and until then its playground would end under an open session.
+        eventually("no session is left", || world.processes(" connect ").is_empty());
+        world.stop_elsewhere(&id);
+        // Descriptor 9 is a pipe that is full and that nobody reads.
+        let script = format!(
+            "mkfifo full; exec 8<>full 9>full; dd if=/dev/zero of=full bs=4096 count=99 oflag=nonblock 2>/dev/null; \
+             exec setsid -w ssh -q -F {} {host} echo in {redirection}; rm full",
+            world.ssh_config().display()
+        );
+        let said = world.output(world.program("bash").args(["-c", &script]).stdin(Stdio::null()));
+        assert_eq!(said.ok(), "in\n", "{redirection}");
+        let _ = fs::remove_file(world.home().join("full"));
+    }
+    assert_eq!(world.restarts(&id), 2);
+}
+
+#[test]
+fn the_status_shows_a_wait_and_a_restart_is_told() {
+    let mut world = World::with_platform(&["--boot-delay", "2s"]);
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    world.ssh(&[&host, "true"]).ok();
+    world.stop_elsewhere(&id);
+    let waking = ssh(&world, &[&host, "true"]);
+    eventually("the wait is listed", || {
+        let connection = world.json(&["list", "--json"])[0]["connections"][0].clone();
+        let waits = connection["message"].as_str().is_some_and(|message| message.contains("waiting for machine"));
+        connection["phase"] == "waking" && waits && connection["client"].as_str().unwrap().contains("OpenSSH")
+    });
+    let output = waking.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success() && said.contains("waiting for machine"), "{said}");
+    assert!(!said.contains("has been restarted"), "this connection woke it: {said}");
+    assert_eq!(world.ssh(&[&host, "true"]).err, "");
+    world.local(&["restart", &id]).ok();
+    let after = world.ssh(&[&host, "true"]);
+    assert!(after.err.contains("has been restarted since the last connection"), "{after:?}");
+    assert_eq!(world.ssh(&[&host, "true"]).err, "");
+}
+
+#[test]
+fn what_ended_a_session_is_said() {
+    // Not the built-in server, which says it itself, so that ssh ends the proxy before it can.
+    let mut world = World::with_platform(&["--endpoint", "sshd"]);
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    world.elsewhere(&id, "make_persistent");
+    for (action, why) in [("set_max_play_time", "was stopped"), ("stop", "was stopped"), ("destroy", "was destroyed")] {
+        if world.state(&id) == "STOPPED" {
+            let minutes = json!({"action": "set_max_play_time", "maxPlayTimeMinutes": 60});
+            world.call("POST", &format!("/plays/{id}/actions"), &minutes);
+            world.local(&["start", &id]).ok();
+        }
+        let session = ssh(&world, &[&host, "echo in; sleep 100"]);
+        eventually("it is connected", || world.json(&["list", "--json"])[0]["connections"][0]["phase"] == "connected");
+        world.elsewhere(&id, action);
+        let output = session.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains(&format!("playground {id} {why}")), "{action}: {said}");
+        if action != "destroy" {
+            world.until(&id, "STOPPED");
+        }
+    }
+}
+
+#[test]
+fn an_end_that_is_near_is_told() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    let minutes = json!({"action": "set_max_play_time", "maxPlayTimeMinutes": 4});
+    world.call("POST", &format!("/plays/{id}/actions"), &minutes);
+    let session = ssh(&world, &[&host, "sleep 100"]);
+    eventually("the status warns", || {
+        let message = world.json(&["list", "--json"])[0]["connections"][0]["message"].clone();
+        let says = |word: &str| message.as_str().is_some_and(|message| message.contains(word));
+        says("is erased in") && says("extend") && says(&format!("labctl-ssh-proxy --local persist {id}"))
+    });
+    assert_eq!(world.logged("is erased in"), 1);
+    world.elsewhere(&id, "stop");
+    let said = session.wait_with_output().unwrap();
+    assert!(!String::from_utf8_lossy(&said.stderr).contains("is erased in"), "there is no terminal to say it on");
+}
