@@ -94,7 +94,7 @@ impl App {
             #[cfg(unix)]
             Platform::Local => {
                 crate::local::ensure(&self.folders).await?;
-                labs.is_there();
+                labs.expect_running();
                 Ok(())
             }
             #[cfg(not(unix))]
@@ -102,7 +102,7 @@ impl App {
                 crate::error::Kind::Usage,
                 "the embedded platform is made of a Unix system's processes and does not run here",
             )
-            .hint("leave --local out, or use it inside WSL")),
+            .with_hint("leave --local out, or use it inside WSL")),
         }
     }
 

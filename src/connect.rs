@@ -116,7 +116,7 @@ struct Connection<'a> {
 }
 
 /// Where a connection leads, and what opens the way.
-struct Place {
+struct Destination {
     /// The playground's id.
     play: String,
     /// The machine's name.

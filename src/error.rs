@@ -141,14 +141,14 @@ impl Error {
 
     /// Adds what the user can do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
+    pub fn with_hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hint = Some(printable(hint.as_ref()));
         self
     }
 
     /// Adds how long the platform asked us to wait before another try.
     #[must_use]
-    pub fn retry_after(mut self, wait: Duration) -> Self {
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
@@ -201,12 +201,14 @@ impl Error {
         let failed = Error::new(Kind::File, format!("cannot {doing} {}: {why}", path.display()));
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                failed.hint("make room on that disk; nothing was changed")
+                failed.with_hint("make room on that disk; nothing was changed")
             }
-            io::ErrorKind::PermissionDenied => failed.hint("see who owns it and what its mode is: `ls -ld` shows both"),
-            io::ErrorKind::ReadOnlyFilesystem => failed.hint("that disk cannot be written to"),
+            io::ErrorKind::PermissionDenied => {
+                failed.with_hint("see who owns it and what its mode is: `ls -ld` shows both")
+            }
+            io::ErrorKind::ReadOnlyFilesystem => failed.with_hint("that disk cannot be written to"),
             io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-                failed.hint("something else stands in its place: move that away")
+                failed.with_hint("something else stands in its place: move that away")
             }
             // The system's own words say it all.
             _ => failed,
@@ -238,7 +240,7 @@ impl Error {
     }
 
     /// What to do now, where that is known.
-    pub fn remedy(&self) -> Option<&str> {
+    pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
 
@@ -273,7 +275,7 @@ impl Error {
     }
 
     /// How long the platform asked us to wait before another try.
-    pub fn wait(&self) -> Option<Duration> {
+    pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
 }
@@ -348,7 +350,7 @@ mod tests {
 
     #[test]
     fn shows_a_sentence_and_a_hint() {
-        let error = Error::new(Kind::NotFound, "no playground x").hint("see `list`");
+        let error = Error::new(Kind::NotFound, "no playground x").with_hint("see `list`");
         assert_eq!(error.to_string(), "labctl-ssh-proxy: no playground x\nhint: see `list`");
     }
 }

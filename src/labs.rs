@@ -36,8 +36,8 @@ use crate::{
         retry::Repeat,
         tunnel::Tunnel,
         wire::{
-            Action, CatalogEntry, Conn, CreatePlay, Me, Play, PortForward, SavedForward, Session, StartTunnel,
-            TaskDetails, Tunnel as Started,
+            Action, CatalogEntry, Conn, CreatePlay, Login, Me, Play, PortForward, SavedForward, StartTunnel,
+            TaskDetails, TunnelOffer,
         },
     },
     moment::{Moment, now},
@@ -137,7 +137,7 @@ impl Labs {
     }
 
     /// The platform was seen to be there: should it not answer the first request, it is started once more.
-    pub fn is_there(&self) {
+    pub fn expect_running(&self) {
         if let Some(begin) = &self.begin {
             begin.is_new.store(true, Ordering::Relaxed);
         }
@@ -244,10 +244,10 @@ impl Labs {
     ///
     /// # Errors
     /// As every call.
-    pub async fn create_session(&self) -> Result<Session> {
+    pub async fn create_session(&self) -> Result<Login> {
         let anonymous = Labs { authorization: None, ..self.clone() };
         let reply = anonymous.send(Call::new(Method::POST, "/sessions", "the login")).await?;
-        let session: Session = decode(&answered(reply, "the login")?, "the login")?;
+        let session: Login = decode(&answered(reply, "the login")?, "the login")?;
         // The address is shown on purpose, and only there.
         [&session.id, &session.access_token].into_iter().for_each(|secret| secrets::keep(secret));
         Ok(session)
@@ -257,7 +257,7 @@ impl Labs {
     ///
     /// # Errors
     /// As every call.
-    pub async fn session(&self, id: &str) -> Result<Session> {
+    pub async fn session(&self, id: &str) -> Result<Login> {
         self.call(Call::get(format!("/sessions/{id}"), "the login")).await
     }
 
@@ -283,7 +283,7 @@ impl Labs {
     ///
     /// # Errors
     /// As every call; [`Kind::NotYet`] while the machine is not ready.
-    pub async fn start_tunnel(&self, play: &str, machine: &str, user: &str, key: &str) -> Result<Started> {
+    pub async fn start_tunnel(&self, play: &str, machine: &str, user: &str, key: &str) -> Result<TunnelOffer> {
         let request = StartTunnel {
             machine: machine.into(),
             port: 0,
@@ -304,12 +304,12 @@ impl Labs {
     ///
     /// # Errors
     /// As every call.
-    pub async fn log_into_tunnel(&self, started: &Started) -> Result<TunnelSession> {
+    pub async fn log_into_tunnel(&self, offer: &TunnelOffer) -> Result<TunnelSession> {
         /// The cookie that holds a tunnel's token.
         const COOKIE: &str = ".ixcondsess";
-        secrets::keep_address(&started.login_url);
-        let token = self.http.cookie(address(&started.login_url)?, COOKIE, UPGRADE).await?;
-        Ok(TunnelSession { url: started.url.clone(), token })
+        secrets::keep_address(&offer.login_url);
+        let token = self.http.cookie(address(&offer.login_url)?, COOKIE, UPGRADE).await?;
+        Ok(TunnelSession { url: offer.url.clone(), token })
     }
 
     /// Opens one connection to `target` (`HOST:PORT`; an empty host is the machine itself).
@@ -394,7 +394,7 @@ impl Labs {
 
     async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         if self.authorization.is_none() {
-            return Err(Error::new(Kind::NotLoggedIn, "you are not logged in").hint(LOGIN));
+            return Err(Error::new(Kind::NotLoggedIn, "you are not logged in").with_hint(LOGIN));
         }
         let about = call.about.clone();
         let reply = answered(self.send(call).await?, &about)?;
@@ -474,7 +474,7 @@ impl Call {
 
 /// The answer of a call that is of no use without one.
 fn answered(reply: Option<Reply>, about: &str) -> Result<Reply> {
-    reply.ok_or_else(|| Error::new(Kind::NotYet, format!("{about}: the answer was lost")).hint(LATER))
+    reply.ok_or_else(|| Error::new(Kind::NotYet, format!("{about}: the answer was lost")).with_hint(LATER))
 }
 
 /// How far `now` is ahead of the date in an answer, in ms; 0 where that cannot be told from the answer's way and the date's
@@ -523,12 +523,12 @@ fn decode<T: DeserializeOwned>(reply: &Reply, about: &str) -> Result<T> {
             _ if reply.body.trim_ascii_start().starts_with(b"<") => "is a web page",
             _ => "is not JSON",
         };
-        wrong(why).hint("if a proxy or a login page answers instead of the platform, set `proxy` in the settings")
+        wrong(why).with_hint("if a proxy or a login page answers instead of the platform, set `proxy` in the settings")
     })?;
     drop_nulls(&mut value);
     serde_json::from_value(value).map_err(|_| {
         wrong("is not what it was: a part of it is missing or of another kind")
-            .hint("a newer version of this program may understand it")
+            .with_hint("a newer version of this program may understand it")
     })
 }
 
@@ -580,7 +580,7 @@ fn error_of(reply: &Reply, about: &str) -> Error {
     let said = if words.is_empty() { reply.status.to_string() } else { words.clone() };
     match reply.status {
         StatusCode::UNAUTHORIZED => {
-            Error::new(Kind::NotLoggedIn, format!("the platform does not accept your login ({said})")).hint(LOGIN)
+            Error::new(Kind::NotLoggedIn, format!("the platform does not accept your login ({said})")).with_hint(LOGIN)
         }
         // A play that is gone answers with either.
         StatusCode::NOT_FOUND | StatusCode::GONE => {
@@ -589,18 +589,22 @@ fn error_of(reply: &Reply, about: &str) -> Error {
         StatusCode::TOO_MANY_REQUESTS => {
             let error = Error::new(Kind::NotYet, format!("{about}: the platform limits requests ({said})"));
             match rate_limit_reset(&reply.headers, SystemTime::now()) {
-                Some(wait) => error.hint(format!("try again in {} s", wait.as_secs_f64().ceil())).retry_after(wait),
-                None => error.hint(LATER),
+                Some(wait) => {
+                    error.with_hint(format!("try again in {} s", wait.as_secs_f64().ceil())).with_retry_after(wait)
+                }
+                None => error.with_hint(LATER),
             }
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
-            Error::new(Kind::NotYet, format!("{about} is not ready ({said})")).hint(LATER)
+            Error::new(Kind::NotYet, format!("{about} is not ready ({said})")).with_hint(LATER)
         }
         status if status.is_client_error() => Error::new(Kind::Refused, format!("{about}: the platform says: {said}")),
         status if words.is_empty() => {
-            Error::new(Kind::Answer, format!("{about}: the platform answered {status}")).hint(SERVER)
+            Error::new(Kind::Answer, format!("{about}: the platform answered {status}")).with_hint(SERVER)
         }
-        status => Error::new(Kind::Answer, format!("{about}: the platform answered {status}: {words}")).hint(SERVER),
+        status => {
+            Error::new(Kind::Answer, format!("{about}: the platform answered {status}: {words}")).with_hint(SERVER)
+        }
     }
 }
 

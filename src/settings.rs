@@ -110,7 +110,8 @@ impl Settings {
             return Ok(Settings::default());
         }
         let wrong = |why: &str| {
-            Error::new(Kind::Usage, format!("{} is not right: {why}", path.display())).hint("README lists the settings")
+            Error::new(Kind::Usage, format!("{} is not right: {why}", path.display()))
+                .with_hint("README lists the settings")
         };
         let settings: Settings =
             serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string().lines().next().unwrap_or("")))?;
@@ -148,7 +149,7 @@ impl Folders {
     /// When the user has no home folder.
     pub fn find() -> Result<Folders> {
         let home = dirs::home_dir().ok_or_else(|| {
-            Error::new(Kind::File, "cannot tell where your home folder is").hint("set HOME to its absolute path")
+            Error::new(Kind::File, "cannot tell where your home folder is").with_hint("set HOME to its absolute path")
         })?;
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = variable(HOME_VARIABLE).unwrap_or_else(|| home.join(ROOT));

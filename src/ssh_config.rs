@@ -267,7 +267,7 @@ fn named_file(folders: &Folders, file: Option<&Path>) -> Result<PathBuf> {
     let file = std::path::absolute(&file).map_err(|e| Error::file("find", &file, &e))?;
     if file.to_str().is_none() {
         return Err(Error::new(Kind::Usage, format!("the path {} is not UTF-8", file.display()))
-            .hint("name the ssh configuration by a path that is"));
+            .with_hint("name the ssh configuration by a path that is"));
     }
     Ok(file)
 }

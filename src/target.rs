@@ -43,7 +43,7 @@ impl Target {
     pub fn parse(host: &str) -> Result<Target> {
         let refuse = |why: &str| {
             Err(Error::new(Kind::Usage, format!("`{host}` is not a playground's host name: {why}"))
-                .hint("host names are playground-<id>, playground-<name>, or either with .<machine>"))
+                .with_hint("host names are playground-<id>, playground-<name>, or either with .<machine>"))
         };
         let Some(rest) = host.strip_prefix(PREFIX) else {
             return refuse("it does not begin with `playground-` in lower case");
@@ -115,7 +115,7 @@ pub fn user(given: Option<&str>) -> Result<Option<&str>> {
             Ok(Some(name))
         }
         Some(name) => Err(Error::new(Kind::Usage, format!("`{name}` is not a user name"))
-            .hint("a user name is letters, digits, `-`, `_` and `.`, at most 32")),
+            .with_hint("a user name is letters, digits, `-`, `_` and `.`, at most 32")),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
         wire::{Action, CreatePlay, Message, Play, State},
     },
     moment::{Moment, ago, now},
-    records::memory::{Memory, Request},
+    records::memory::{Memory, WakeRequest},
     target::{Playground, Target},
     ui::notice::Progress,
 };
@@ -215,7 +215,7 @@ impl<'a, P: Progress> Wake<'a, P> {
         play: Play,
         visitor: Visitor<'_>,
     ) -> Result<TunnelSession> {
-        let mut watch = Watch::new(self.labs, play);
+        let mut watch = LivePlay::new(self.labs, play);
         let mut retry = Retry::new();
         // What keeps us from the platform itself, if anything does.
         let mut last = None;
@@ -258,7 +258,7 @@ impl<'a, P: Progress> Wake<'a, P> {
     }
 
     /// Asks for a session, and says so when that takes long.
-    async fn ask(&self, watch: &Watch<'_>, visitor: Visitor<'_>) -> Result<TunnelSession> {
+    async fn ask(&self, watch: &LivePlay<'_>, visitor: Visitor<'_>) -> Result<TunnelSession> {
         let say = |doing: &str| self.say(watch, visitor.machine, doing);
         request_tunnel(self.labs, &watch.id, visitor, self.deadline, say).await
     }
@@ -269,13 +269,13 @@ impl<'a, P: Progress> Wake<'a, P> {
     /// As [`Wake::tunnel`].
     pub async fn wake_play(&self, play: Play) -> Result<Play> {
         let Some(first) = play.machines.first().map(|machine| machine.name.clone()) else { return Ok(play) };
-        let mut watch = Watch::new(self.labs, play);
+        let mut watch = LivePlay::new(self.labs, play);
         self.until_up(&mut watch, &first, self.allowed).await?;
         Ok(watch.play.clone())
     }
 
     /// Brings the play and the machine to a state in which the tunnel can be asked for.
-    async fn until_up(&self, watch: &mut Watch<'_>, machine: &str, allowed: bool) -> Result<()> {
+    async fn until_up(&self, watch: &mut LivePlay<'_>, machine: &str, allowed: bool) -> Result<()> {
         let mut retry = Retry::new();
         loop {
             let now = stage(&watch.play, machine);
@@ -313,7 +313,7 @@ impl<'a, P: Progress> Wake<'a, P> {
     }
 
     /// Waits `delay`, or less when a live message tells of a change, and gives up at the deadline.
-    async fn pause(&self, watch: &mut Watch<'_>, delay: Duration, machine: &str) -> Result<()> {
+    async fn pause(&self, watch: &mut LivePlay<'_>, delay: Duration, machine: &str) -> Result<()> {
         let before = stage(&watch.play, machine);
         let ready = watch.play.machine_status(machine).is_some_and(|status| status.is_ready());
         let changed = async {
@@ -334,12 +334,12 @@ impl<'a, P: Progress> Wake<'a, P> {
         timeout_at(self.deadline, waited).await.map_err(|_| self.too_late(watch, machine))
     }
 
-    fn too_late(&self, watch: &Watch<'_>, machine: &str) -> Error {
+    fn too_late(&self, watch: &LivePlay<'_>, machine: &str) -> Error {
         Error::new(Kind::NotYet, format!("machine {machine} of playground {} is not ready in time", watch.id))
-            .hint("connect again: the wake goes on; `wake_limit` in the settings sets how long a connection waits")
+            .with_hint("connect again: the wake goes on; `wake_limit` in the settings sets how long a connection waits")
     }
 
-    fn say(&self, watch: &Watch<'_>, machine: &str, doing: &str) {
+    fn say(&self, watch: &LivePlay<'_>, machine: &str, doing: &str) {
         self.progress.waiting(&waiting_for(&watch.play.shown(), machine, doing));
     }
 
@@ -358,11 +358,11 @@ impl<'a, P: Progress> Wake<'a, P> {
         }
         let upon = state_stamp(&current, machine);
         let pending = self.memory.read(&label)?.wake.filter(|wake| wake.upon == upon);
-        let takes = |wake: &Request| if wake.sent { TAKES_EFFECT } else { OUTCOME_SHOWS };
+        let takes = |wake: &WakeRequest| if wake.sent { TAKES_EFFECT } else { OUTCOME_SHOWS };
         if pending.is_some_and(|wake| ago(wake.at) < takes(&wake)) {
             return Ok(current);
         }
-        let request = Request { at: now(), upon, sent: false, made: None };
+        let request = WakeRequest { at: now(), upon, sent: false, made: None };
         self.memory.change(&label, |record| record.wake = Some(request.clone()))?;
         let answer = match self.labs.act_and_look(&play.id, action).await {
             Ok(play) => play,
@@ -382,7 +382,7 @@ impl<'a, P: Progress> Wake<'a, P> {
                 return Err(error);
             }
         };
-        self.memory.change(&label, |record| record.wake = Some(Request { sent: true, ..request }))?;
+        self.memory.change(&label, |record| record.wake = Some(WakeRequest { sent: true, ..request }))?;
         Ok(answer)
     }
 
@@ -431,7 +431,7 @@ impl<'a, P: Progress> Wake<'a, P> {
                 Some(lock) => break lock,
                 None if Instant::now() > self.deadline => {
                     return Err(Error::new(Kind::NotYet, format!("another process is starting playground {name}"))
-                        .hint("connect again"));
+                        .with_hint("connect again"));
                 }
                 None => self.progress.waiting(&format!("starting playground {name}")),
             }
@@ -457,7 +457,7 @@ impl<'a, P: Progress> Wake<'a, P> {
             }
         }
         self.progress.waiting(&format!("starting playground {name}"));
-        let request = Request { at: now(), upon: String::new(), sent: false, made: None };
+        let request = WakeRequest { at: now(), upon: String::new(), sent: false, made: None };
         self.memory.change(name, |record| record.wake = Some(request.clone()))?;
         let play = match self.create(name).await {
             Err(error) if !error.may_have_happened() => {
@@ -467,7 +467,7 @@ impl<'a, P: Progress> Wake<'a, P> {
             created => created?,
         };
         let made = Some(play.id.clone());
-        self.memory.change(name, |record| record.wake = Some(Request { sent: true, made, ..request }))?;
+        self.memory.change(name, |record| record.wake = Some(WakeRequest { sent: true, made, ..request }))?;
         Ok(play)
     }
 
@@ -492,7 +492,7 @@ impl<'a, P: Progress> Wake<'a, P> {
             }
         }
         let error = error.context(format!("it is not known whether playground {name} was started"));
-        Err(error.lasting().hint("`labctl-ssh-proxy list` shows whether it was; start it again if not"))
+        Err(error.lasting().with_hint("`labctl-ssh-proxy list` shows whether it was; start it again if not"))
     }
 
     /// The lock, or `None` when another process held it a moment ago: it may have asked for what we want.
@@ -519,7 +519,7 @@ fn state_stamp(play: &Play, machine: &str) -> String {
 fn stopped(id: &str, machine: &str) -> Error {
     let machine = if machine.is_empty() { String::new() } else { format!("machine {machine} of ") };
     Error::new(Kind::NotWoken, format!("{machine}playground {id} is stopped"))
-        .hint(format!("start it with `labctl-ssh-proxy start {id}`"))
+        .with_hint(format!("start it with `labctl-ssh-proxy start {id}`"))
 }
 
 fn gone(play: &Play, state: &State) -> Error {
@@ -530,9 +530,9 @@ fn gone(play: &Play, state: &State) -> Error {
     };
     let error = Error::new(Kind::Ended, format!("playground {} {what}", play.id));
     if name.is_empty() {
-        error.hint("start another with `labctl-ssh-proxy start NAME`")
+        error.with_hint("start another with `labctl-ssh-proxy start NAME`")
     } else {
-        error.hint(format!("start another with `labctl-ssh-proxy start {name}`"))
+        error.with_hint(format!("start another with `labctl-ssh-proxy start {name}`"))
     }
 }
 
@@ -567,7 +567,7 @@ impl Retry {
     }
 
     pub(crate) fn next(&mut self, error: &Error) -> Duration {
-        error.wait().unwrap_or_default().max(self.delay())
+        error.retry_after().unwrap_or_default().max(self.delay())
     }
 
     fn delay(&mut self) -> Duration {
@@ -577,7 +577,7 @@ impl Retry {
     }
 }
 
-impl Drop for Watch<'_> {
+impl Drop for LivePlay<'_> {
     fn drop(&mut self) {
         if let Messages::Asked(answer) = &self.messages {
             answer.abort();
@@ -586,7 +586,7 @@ impl Drop for Watch<'_> {
 }
 
 /// A play, kept current by the platform's live messages where they can be had.
-struct Watch<'a> {
+struct LivePlay<'a> {
     labs: &'a Labs,
     id: String,
     play: Play,
@@ -602,9 +602,9 @@ enum Messages {
     None,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> LivePlay<'a> {
     fn new(labs: &'a Labs, play: Play) -> Self {
-        Watch { labs, id: play.id.clone(), play, messages: Messages::NotAsked }
+        LivePlay { labs, id: play.id.clone(), play, messages: Messages::NotAsked }
     }
 
     async fn refresh(&mut self) -> Result<()> {

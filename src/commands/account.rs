@@ -43,7 +43,7 @@ pub enum From {
 /// The platform's; [`Kind::NotLoggedIn`] when nobody confirms in time or the credentials are not accepted.
 pub async fn login(app: &App, from: From) -> Result<()> {
     if app.platform == Platform::Local {
-        return Err(Error::new(Kind::Usage, "the embedded platform needs no login").hint("leave out --local"));
+        return Err(Error::new(Kind::Usage, "the embedded platform needs no login").with_hint("leave out --local"));
     }
     let path = app.folders.account();
     let account = Account::load(&path)?;
@@ -84,7 +84,7 @@ async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(Str
             Err(e) => return Err(e),
         }
     }
-    Err(Error::new(Kind::NotLoggedIn, "the login was not confirmed within 10 minutes").hint("run `login` again"))
+    Err(Error::new(Kind::NotLoggedIn, "the login was not confirmed within 10 minutes").with_hint("run `login` again"))
 }
 
 fn from_stdin() -> Result<(String, String)> {

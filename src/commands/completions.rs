@@ -29,7 +29,7 @@ pub fn script(shell: &str) -> Result<()> {
     let Some(completer) = shells.completer(shell) else {
         let names: Vec<_> = shells.names().collect();
         return Err(Error::new(Kind::Usage, format!("`{shell}` is not a shell that can complete"))
-            .hint(format!("it can be {}", names.join(", "))));
+            .with_hint(format!("it can be {}", names.join(", "))));
     };
     let program = program_path()?;
     let name = env!("CARGO_PKG_NAME");

@@ -31,7 +31,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 /// When ssh is missing, or the platform or the playground does not start.
 pub async fn run(command: Vec<OsString>) -> Result<u8> {
     let ssh = which::which("ssh").map_err(|_| {
-        Error::new(Kind::Program, "there is no ssh in PATH").hint("install it: the package is openssh-client")
+        Error::new(Kind::Program, "there is no ssh in PATH").with_hint("install it: the package is openssh-client")
     })?;
     // From the beginning: there is always something to clean up.
     let mut ends = Ends::new().map_err(|e| Error::new(Kind::Internal, format!("cannot catch signals: {e}")))?;
@@ -97,7 +97,7 @@ async fn answers(app: &App, platform: &mut Child) -> Result<()> {
                 Kind::Program,
                 format!("the embedded platform did not start: it ended with {status}"),
             )
-            .hint("`labctl-ssh-proxy local serve` says why"));
+            .with_hint("`labctl-ssh-proxy local serve` says why"));
         }
         sleep(AGAIN).await;
     }

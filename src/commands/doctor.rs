@@ -94,7 +94,7 @@ impl Check {
     }
 
     fn failed(name: impl Into<String>, error: &Error) -> Check {
-        Check { remedy: error.remedy().map(str::to_owned), ..Check::new(name, Verdict::Failed, error.message()) }
+        Check { remedy: error.hint().map(str::to_owned), ..Check::new(name, Verdict::Failed, error.message()) }
     }
 
     fn remedy(mut self, remedy: impl Into<String>) -> Check {

@@ -34,7 +34,7 @@ use crate::{
 use board::{Board, Row, View, What};
 use local::{Listeners, Local};
 use remote::{Listener, Remote};
-use spec::{Listen, Place, Side, Spec};
+use spec::{Endpoint, Listen, Side, Spec};
 use udp::{Relay, Udp};
 use way::{Opens, Way};
 
@@ -100,16 +100,16 @@ pub async fn run(app: &App, request: &Request) -> Result<u8> {
 
 /// A forward whose listener on this side is open already: that fails before anything is woken.
 enum Bound {
-    Local(Place, Listeners),
+    Local(Endpoint, Listeners),
     Udp((String, u16), Vec<tokio::net::UdpSocket>),
-    Remote(Listen, Place),
+    Remote(Listen, Endpoint),
 }
 
 impl Bound {
     /// The kind of session that its way needs.
     fn opens(&self, over_ssh: bool) -> Opens {
         match self {
-            Bound::Local(Place::Port(..), _) if !over_ssh => Opens::Ports,
+            Bound::Local(Endpoint::Port(..), _) if !over_ssh => Opens::Ports,
             Bound::Remote(Listen::Port(_, 1..), _) => Opens::Ports,
             Bound::Local(..) | Bound::Udp(..) | Bound::Remote(..) => Opens::Ssh,
         }
@@ -119,10 +119,10 @@ impl Bound {
         match (side, spec.udp, &spec.listen, &spec.to) {
             (Side::Remote, true, ..) => {
                 Err(Error::new(Kind::Usage, format!("`{spec}`: the machine listens for no UDP"))
-                    .hint("UDP is forwarded by -L only"))
+                    .with_hint("UDP is forwarded by -L only"))
             }
             (Side::Remote, false, listen, to) => Ok(Bound::Remote(listen.clone(), to.clone())),
-            (Side::Local, true, Listen::Port(bind, port), Place::Port(host, to)) => {
+            (Side::Local, true, Listen::Port(bind, port), Endpoint::Port(host, to)) => {
                 Ok(Bound::Udp((host.clone(), *to), udp::bind(bind, *port).await?))
             }
             (Side::Local, _, listen, to) => Ok(Bound::Local(to.clone(), Listeners::bind(listen).await?)),
@@ -164,8 +164,8 @@ async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()>
     if wanted.is_empty() {
         return Err(match request.restore {
             true => Error::new(Kind::NotFound, format!("playground {} has no saved forwards to open", play.id))
-                .hint("--save with -L or -R saves some; those to port 22 are left to ssh"),
-            false => Error::new(Kind::Usage, "there is nothing to forward").hint("say -L, -R or --restore"),
+                .with_hint("--save with -L or -R saves some; those to port 22 are left to ssh"),
+            false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("say -L, -R or --restore"),
         });
     }
     raise_open_files();
@@ -205,7 +205,7 @@ async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()>
     }
     if tasks.is_empty() {
         let message = format!("no saved forward of playground {} could be opened", play.id);
-        return Err(Error::new(Kind::Refused, message).hint("the lines above say why; --list shows them"));
+        return Err(Error::new(Kind::Refused, message).with_hint("the lines above say why; --list shows them"));
     }
     saved::save(&labs, &play, &records).await?;
     board.ready();

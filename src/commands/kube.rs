@@ -28,7 +28,7 @@ use crate::{
         self,
         board::{Board, View, What},
         local::{Listeners, Local},
-        spec::{Bind, Listen, Place},
+        spec::{Bind, Endpoint, Listen},
         way::{Opens, Way},
     },
     error::{Error, Kind, Result, printable},
@@ -105,7 +105,7 @@ async fn serve(app: &App, request: &Kube, board: &Arc<Board>) -> Result<u8> {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).env("KUBECONFIG", &ready.own.path).kill_on_drop(true);
     let mut child = command.spawn().map_err(|e| {
-        Error::new(Kind::Program, format!("cannot start {shown}: {e}")).hint("is it installed, and in PATH?")
+        Error::new(Kind::Program, format!("cannot start {shown}: {e}")).with_hint("is it installed, and in PATH?")
     })?;
     loop {
         tokio::select! {
@@ -220,10 +220,10 @@ async fn prepare(
         && let Some((done, all)) = now.init_progress().filter(|(done, all)| done < all)
     {
         return Err(Error::new(Kind::NotYet, format!("{message} yet: {done} of {all} init tasks are done"))
-            .hint(format!("`labctl-ssh-proxy wait {} --init` waits for them", play.id)));
+            .with_hint(format!("`labctl-ssh-proxy wait {} --init` waits for them", play.id)));
     }
     Err(Error::new(Kind::NotFound, message)
-        .hint("is it a Kubernetes playground, and is its cluster ready? -m names another machine"))
+        .with_hint("is it a Kubernetes playground, and is its cluster ready? -m names another machine"))
 }
 
 /// The kubeconfig of the way's user; `None` when there is none.
@@ -253,7 +253,7 @@ async fn listen(
             continue;
         }
         let listeners = Listeners::bind(&Listen::Port(Bind::Host("127.0.0.1".into()), 0)).await?;
-        let to = Place::Port(host.clone(), *port);
+        let to = Endpoint::Port(host.clone(), *port);
         let what = What {
             kind: "local",
             protocol: "tcp",

@@ -24,7 +24,7 @@ pub async fn command(app: &App, command: Local) -> Result<()> {
     match command {
         Local::Serve { boot_delay, state_delay, endpoint, listen, public_url, hold, idle, tunnel_limit, init_task } => {
             let endpoint = match endpoint {
-                cli::Endpoint::Builtin => Endpoint::Russh,
+                cli::Endpoint::Builtin => Endpoint::Builtin,
                 cli::Endpoint::Sshd => Endpoint::Sshd,
             };
             if listen.is_some() {

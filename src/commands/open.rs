@@ -25,7 +25,7 @@ use crate::{
         config,
         open::ide::{Ide, Link},
         playgrounds, ssh,
-        visit::{Place, Visit, arrive, foresee},
+        visit::{Destination, Visit, arrive, foresee},
     },
     error::{Error, Kind, Result, printable},
     ssh_config,
@@ -133,7 +133,7 @@ pub async fn open(app: &App, request: &Request) -> Result<()> {
 
 /// The folder to open. One that was named is absolute or below the home folder; else it is the one repository that was
 /// cloned; else the editor's own choice, or the home folder for those that have none.
-async fn path_there(app: &App, place: &Place, ide: &Ide, request: &Request) -> Result<Option<String>> {
+async fn path_there(app: &App, place: &Destination, ide: &Ide, request: &Request) -> Result<Option<String>> {
     let path = match (&request.path, &request.repos[..]) {
         (Some(path), _) => path.clone(),
         (None, [repo]) => repo.folder.clone(),
@@ -146,11 +146,11 @@ async fn path_there(app: &App, place: &Place, ide: &Ide, request: &Request) -> R
     if !place.is_ready() {
         // Only --print comes here without waking it.
         let message = format!("the home folder of {} is not known while its machine does not run", place.host);
-        return Err(Error::new(Kind::NotWoken, message).hint("name an absolute PATH, or start it first"));
+        return Err(Error::new(Kind::NotWoken, message).with_hint("name an absolute PATH, or start it first"));
     }
     let home = timeout(ANSWER, there(app, place, &[], "cd && pwd\n")).await.unwrap_or_else(|_| {
         let message = format!("{} does not tell its home folder within {} s", place.host, ANSWER.as_secs());
-        Err(Error::new(Kind::Answer, message).hint("see that its shell's start files end and print nothing"))
+        Err(Error::new(Kind::Answer, message).with_hint("see that its shell's start files end and print nothing"))
     })?;
     let home = home.trim_end().trim_end_matches('/');
     if !home.is_empty() && !home.starts_with('/') {
@@ -160,7 +160,7 @@ async fn path_there(app: &App, place: &Place, ide: &Ide, request: &Request) -> R
     Ok(Some(if below.is_empty() { format!("{home}/") } else { format!("{home}/{below}") }))
 }
 
-async fn clone_all(app: &App, place: &Place, request: &Request) -> Result<()> {
+async fn clone_all(app: &App, place: &Destination, request: &Request) -> Result<()> {
     if request.repos.is_empty() {
         return Ok(());
     }
@@ -183,7 +183,7 @@ async fn clone_all(app: &App, place: &Place, request: &Request) -> Result<()> {
     }
 }
 
-async fn clone_one(app: &App, place: &Place, agent: &[&str], repo: &Repo) -> Result<()> {
+async fn clone_one(app: &App, place: &Destination, agent: &[&str], repo: &Repo) -> Result<()> {
     let cloned = there(app, place, agent, &script(repo)).await;
     cloned.map(drop).map_err(|e| e.context(format!("cannot clone {}", repo.url)))
 }
@@ -213,7 +213,7 @@ fn script(repo: &Repo) -> String {
 
 /// Runs a script of sh on the machine, and gives what it prints. It goes over standard input, so that no login shell,
 /// whichever it is, reads any of it.
-async fn there(app: &App, place: &Place, options: &[&str], script: &str) -> Result<String> {
+async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -> Result<String> {
     let failed = |why: String| Error::new(Kind::Program, why);
     let mut child = Command::new(ssh::program()?)
         .args(ssh::options(app, place, false)?)
@@ -257,7 +257,7 @@ pub(crate) async fn beginning(said: Option<impl AsyncRead + Unpin>) -> String {
 async fn launch(ide: &Ide, program: &std::path::Path, arguments: Vec<String>) -> Result<()> {
     let failed = |why: String| {
         Error::new(Kind::Program, format!("{} did not start: {why}", ide.title))
-            .hint(format!("it was started as {}", program.display()))
+            .with_hint(format!("it was started as {}", program.display()))
     };
     // A file: an editor that stays may go on writing when we have left.
     let mut said = tempfile::tempfile().map_err(|e| failed(e.to_string()))?;

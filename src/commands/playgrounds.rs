@@ -67,7 +67,7 @@ pub async fn list(app: &App, all: bool, json: bool) -> Result<()> {
     let connections = live::all(&app.folders);
     if json {
         let listed = |play: &Play| {
-            let stopped = find::is_down(play).then(|| memory.read(&play.id)).transpose()?;
+            let stopped = find::is_play_down(play).then(|| memory.read(&play.id)).transpose()?;
             let stopped_on_purpose = stopped.map(|record| record.stopped.is_some());
             let mut listed = Listed::new(play, &connections);
             listed.stopped_on_purpose = stopped_on_purpose;
@@ -104,7 +104,7 @@ pub async fn catalog(app: &App, json: bool) -> Result<()> {
 async fn whole(labs: &Labs, argument: &str) -> Result<Play> {
     if let Ok(Target { machine: Some(machine), .. }) = Target::parse(argument) {
         let message = format!("{argument} is one machine, and this acts on the whole playground");
-        return Err(Error::new(Kind::Usage, message).hint(format!("leave out `.{machine}`")));
+        return Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{machine}`")));
     }
     find::by_argument(labs, argument).await
 }
@@ -118,7 +118,7 @@ pub async fn stop(app: &App, argument: &str) -> Result<()> {
     let play = whole(&labs, argument).await?;
     let memory = app.memory();
     // First of all: an editor that reconnects the moment it stops must find this.
-    memory.stopped(&play.id)?;
+    memory.note_stopped(&play.id)?;
     app.tunnels().forget(&play.id);
     let progress = Spinner::new();
     // A wake that was decided before may be on its way to the platform: what it comes to is stopped, too.
@@ -131,7 +131,7 @@ pub async fn stop(app: &App, argument: &str) -> Result<()> {
     let play = labs.play(&play.id).await?;
     if play.state() != Some(&State::Stopped) {
         stop_and_wait(&labs, &play, &progress).await?;
-        memory.acted();
+        memory.note_acted();
     }
     drop(progress);
     out::line(&format!("{} is stopped", host(&play)))
@@ -143,7 +143,7 @@ async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) ->
     while memory.try_wake_lock(label)?.is_none() {
         if Instant::now() > limit {
             return Err(Error::new(Kind::NotYet, format!("another connection is just waking playground {label}"))
-                .hint("stop it again; a connection that was halted with Ctrl-Z has to go on, or be ended"));
+                .with_hint("stop it again; a connection that was halted with Ctrl-Z has to go on, or be ended"));
         }
         progress.waiting(&format!("waiting for a wake of playground {label} that is on its way"));
         sleep(LOCK_RETRY).await;
@@ -153,7 +153,8 @@ async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) ->
 
 async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<()> {
     progress.waiting(&format!("stopping playground {}", play.id));
-    let mut play = if find::is_down(play) { play.clone() } else { labs.act_and_look(&play.id, &Action::Stop).await? };
+    let mut play =
+        if find::is_play_down(play) { play.clone() } else { labs.act_and_look(&play.id, &Action::Stop).await? };
     let limit = Instant::now() + END_LIMIT;
     loop {
         match play.state() {
@@ -163,7 +164,7 @@ async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<(
             }
             _ if Instant::now() > limit => {
                 return Err(Error::new(Kind::NotYet, format!("playground {} does not stop", play.id))
-                    .hint("see `labctl-ssh-proxy list`"));
+                    .with_hint("see `labctl-ssh-proxy list`"));
             }
             _ => sleep(LOOK_EVERY).await,
         }
@@ -220,7 +221,7 @@ pub async fn destroy(app: &App, argument: &str, yes: bool) -> Result<()> {
     progress.waiting(&format!("erasing playground {}", play.id));
     let began = now();
     labs.act(&play.id, &Action::Destroy).await?;
-    app.memory().acted();
+    app.memory().note_acted();
     let limit = Instant::now() + END_LIMIT;
     loop {
         match labs.play(&play.id).await {
@@ -229,7 +230,7 @@ pub async fn destroy(app: &App, argument: &str, yes: bool) -> Result<()> {
             Err(e) if e.kind() != Kind::NotYet => return Err(e),
             Ok(_) | Err(_) if Instant::now() > limit => {
                 return Err(Error::new(Kind::NotYet, format!("playground {} is not gone yet", play.id))
-                    .hint("see `labctl-ssh-proxy list --all`"));
+                    .with_hint("see `labctl-ssh-proxy list --all`"));
             }
             Ok(_) | Err(_) => sleep(LOOK_EVERY).await,
         }
@@ -238,9 +239,9 @@ pub async fn destroy(app: &App, argument: &str, yes: bool) -> Result<()> {
     app.forget(&play.id).await?;
     let name = &play.playground.name;
     if is_label(name) {
-        app.memory().over(name, &play.id, began)?;
+        app.memory().note_over(name, &play.id, began)?;
     }
-    app.memory().acted();
+    app.memory().note_acted();
     refresh_entries(app, &labs).await;
     out::line(&format!("{} is erased", host(&play)))
 }
@@ -258,10 +259,10 @@ pub async fn extend(app: &App, argument: &str, minutes: u64) -> Result<()> {
     let whole = play.lifetime().filter(|whole| *whole >= left).unwrap_or_else(|| running_for(&labs, &play) + left);
     let total = whole.as_secs().div_ceil(60) + minutes;
     let play = labs.act_and_look(&play.id, &Action::SetMaxPlayTime { minutes: total }).await?;
-    app.memory().acted();
+    app.memory().note_acted();
     if play.expires_in < left + Duration::from_secs(minutes * 60 / 2) {
         let message = format!("the platform leaves playground {} {} and no more", play.id, time_left(&play));
-        return Err(Error::new(Kind::Refused, message).hint("your plan may limit how long a playground runs"));
+        return Err(Error::new(Kind::Refused, message).with_hint("your plan may limit how long a playground runs"));
     }
     out::line(&format!("{} runs for {} more{}", host(&play), time_left(&play), then(app, &labs, &play).await))
 }
@@ -294,7 +295,7 @@ pub async fn rename(app: &App, argument: &str, title: &str) -> Result<()> {
     let labs = app.labs().await?;
     let play = whole(&labs, argument).await?;
     let play = labs.act_and_look(&play.id, &Action::SetTitle { title: title.to_owned() }).await?;
-    app.memory().acted();
+    app.memory().note_acted();
     refresh_entries(app, &labs).await;
     out::line(&format!("{} is called {}", host(&play), printable(&play.title)))
 }
@@ -307,6 +308,6 @@ pub async fn persist(app: &App, argument: &str) -> Result<()> {
     let labs = app.labs().await?;
     let play = whole(&labs, argument).await?;
     labs.act(&play.id, &Action::MakePersistent).await?;
-    app.memory().acted();
+    app.memory().note_acted();
     out::line(&format!("{} is kept: at its end it is stopped, not erased", host(&play)))
 }

@@ -6,7 +6,7 @@ use std::{ffi::OsString, path::PathBuf, process::Command};
 
 use crate::{
     app::App,
-    commands::visit::{Place, Visit, arrive},
+    commands::visit::{Destination, Visit, arrive},
     error::{Error, Kind, Result},
     platform::Platform,
     ssh::options::{self, SshOptions},
@@ -50,7 +50,7 @@ pub async fn ssh(app: &App, request: &Request) -> Result<u8> {
 /// [`Kind::Program`] when there is none.
 pub fn program() -> Result<PathBuf> {
     which::which("ssh").map_err(|_| {
-        Error::new(Kind::Program, "there is no ssh in PATH").hint("install it: the package is openssh-client")
+        Error::new(Kind::Program, "there is no ssh in PATH").with_hint("install it: the package is openssh-client")
     })
 }
 
@@ -58,7 +58,7 @@ pub fn program() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When the identity cannot be had, or a path cannot be written in ssh's configuration.
-pub fn options(app: &App, place: &Place, user_is_named: bool) -> Result<Vec<OsString>> {
+pub fn options(app: &App, place: &Destination, user_is_named: bool) -> Result<Vec<OsString>> {
     let rendering = Rendering {
         program: ssh_config::program_path()?,
         identity: Some(app.identity()?.path),

@@ -121,7 +121,8 @@ async fn ask(question: &str, yes: bool) -> Result<()> {
         Some(true) => Ok(()),
         Some(false) => Err(Error::new(Kind::Interrupted, "nothing was taken back")),
         None => {
-            Err(Error::new(Kind::Usage, "there is no terminal to ask on").hint("add --yes, or --dry-run to only look"))
+            Err(Error::new(Kind::Usage, "there is no terminal to ask on")
+                .with_hint("add --yes, or --dry-run to only look"))
         }
     }
 }

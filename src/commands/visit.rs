@@ -27,7 +27,7 @@ use crate::{
 
 /// Where a visit leads.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct Destination {
     /// What ssh calls the machine.
     pub host: String,
     /// The playground.
@@ -38,11 +38,11 @@ pub struct Place {
     pub user: String,
 }
 
-impl Place {
+impl Destination {
     /// Whether the machine's SSH server answers now, as far as the platform knows.
     pub fn is_ready(&self) -> bool {
         let ready = self.play.machine_status(&self.machine.name).is_some_and(|status| status.is_ready());
-        ready && !find::is_down(&self.play)
+        ready && !find::is_play_down(&self.play)
     }
 }
 
@@ -70,7 +70,7 @@ impl Visit {
 ///
 /// # Errors
 /// When there is no such playground, machine or user, or the platform's.
-pub async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Place>> {
+pub async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Destination>> {
     let (user, host) = visit.split()?;
     let target = Target::parse(host);
     let (play, machine) = match &target {
@@ -90,7 +90,7 @@ pub async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Place>> {
 ///
 /// # Errors
 /// As [`find_place`].
-pub async fn foresee(labs: &Labs, visit: &Visit) -> Result<Place> {
+pub async fn foresee(labs: &Labs, visit: &Visit) -> Result<Destination> {
     if let Some(place) = find_place(labs, visit).await? {
         return Ok(place);
     }
@@ -102,10 +102,10 @@ pub async fn foresee(labs: &Labs, visit: &Visit) -> Result<Place> {
     place(target.to_string(), play, target.machine.as_deref(), user)
 }
 
-fn place(host: String, play: Play, machine: Option<&str>, user: Option<&str>) -> Result<Place> {
+fn place(host: String, play: Play, machine: Option<&str>, user: Option<&str>) -> Result<Destination> {
     let machine = find::machine(&play, machine)?.clone();
     let user = find::user(&play, &machine, user)?.to_owned();
-    Ok(Place { host, play, machine, user })
+    Ok(Destination { host, play, machine, user })
 }
 
 /// Goes there: what is stopped is woken, what is not there yet is started. Nothing is waited for when the machine is
@@ -113,9 +113,9 @@ fn place(host: String, play: Play, machine: Option<&str>, user: Option<&str>) ->
 ///
 /// # Errors
 /// When there is no such playground, machine or user; what keeps the machine from becoming ready; the platform's.
-pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Place> {
+pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
     let memory = app.memory();
-    let progress = Board::new();
+    let progress = WakeProgress::new();
     let wake = Wake::wanted(labs, &memory, &progress, app.settings.wake_limit());
     let mut place = match find_place(labs, visit).await? {
         Some(place) => place,
@@ -158,10 +158,10 @@ async fn prepared(
     app: &App,
     labs: &Labs,
     visit: &Visit,
-    mut place: Place,
+    mut place: Destination,
     key: &str,
-    progress: &Board,
-) -> Result<Place> {
+    progress: &WakeProgress,
+) -> Result<Destination> {
     if !visit.wait_init {
         return Ok(place);
     }
@@ -176,26 +176,31 @@ async fn prepared(
 }
 
 /// What is known of a wake: what is being waited for, the states, and the tasks that prepare the playground.
-struct Board {
+struct WakeProgress {
     spinner: Spinner,
     what: RefCell<String>,
     host: RefCell<String>,
     play: RefCell<Option<(Play, String)>>,
 }
 
-impl Progress for Board {
+impl Progress for WakeProgress {
     fn waiting(&self, what: &str) {
         what.clone_into(&mut self.what.borrow_mut());
         self.show();
     }
 }
 
-impl Board {
-    fn new() -> Board {
-        Board { spinner: Spinner::new(), what: RefCell::default(), host: RefCell::default(), play: RefCell::default() }
+impl WakeProgress {
+    fn new() -> WakeProgress {
+        WakeProgress {
+            spinner: Spinner::new(),
+            what: RefCell::default(),
+            host: RefCell::default(),
+            play: RefCell::default(),
+        }
     }
 
-    fn about(&self, place: &Place) {
+    fn about(&self, place: &Destination) {
         self.host.borrow_mut().clone_from(&place.host);
         *self.play.borrow_mut() = Some((place.play.clone(), place.machine.name.clone()));
     }

@@ -69,7 +69,7 @@ pub async fn watch(app: &App, all: bool, json: bool, figures: bool) -> Result<()
     let closed = |e: io::Error| Error::new(Kind::Usage, format!("standard output is closed: {e}"));
     let mut output = stdio::output().map_err(closed)?;
     let (tell, mut told) = mpsc::channel(64);
-    let mut watch = Watch {
+    let mut model = Model {
         all,
         platform: app.platform,
         tell,
@@ -91,7 +91,7 @@ pub async fn watch(app: &App, all: bool, json: bool, figures: bool) -> Result<()
         if asking.is_none() && Instant::now() >= next {
             began = Instant::now();
             next = began + ASK_EVERY;
-            asking = Some(Box::pin(ask(app, labs.clone(), watch.plays.iter().map(Outline::of).collect())));
+            asking = Some(Box::pin(ask(app, labs.clone(), model.plays.iter().map(Outline::of).collect())));
         }
         tokio::select! {
             () = output.gone() => return Ok(()),
@@ -99,18 +99,18 @@ pub async fn watch(app: &App, all: bool, json: bool, figures: bool) -> Result<()
                 asking = None;
                 labs = with;
                 match answer {
-                    Ok(plays) => watch.answered(labs.as_ref(), plays, began),
+                    Ok(plays) => model.answered(labs.as_ref(), plays, began),
                     Err(error) => {
-                        next = next.max(began + error.wait().unwrap_or_default());
+                        next = next.max(began + error.retry_after().unwrap_or_default());
                         if error.kind() == Kind::NotLoggedIn {
                             labs = None;
                             next = began + ASK_WITHOUT_LOGIN;
                         }
-                        watch.error = Some(error.on(app.platform));
+                        model.error = Some(error.on(app.platform));
                     }
                 }
             }
-            Some(news) = told.recv() => watch.heard(news),
+            Some(news) = told.recv() => model.heard(news),
             _ = look.tick() => {
                 connections = live::all(&app.folders);
                 let now = Traces::of(app);
@@ -123,7 +123,7 @@ pub async fn watch(app: &App, all: bool, json: bool, figures: bool) -> Result<()
                 }
             }
         }
-        let text = view.show(&watch, &connections)?;
+        let text = view.show(&model, &connections)?;
         match output.write_all(text.as_bytes()).await {
             Ok(()) => output.flush().await.map_err(closed)?,
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
@@ -176,7 +176,7 @@ async fn ask(app: &App, labs: Option<Labs>, before: Vec<Outline>) -> Answer {
     };
     let mut plays = find::all(&labs).await.map_err(|e| match (app.platform, e.kind()) {
         (Platform::Local, Kind::Network) => Error::new(Kind::Network, "the embedded platform does not run")
-            .hint("any --local command starts it: labctl-ssh-proxy --local list"),
+            .with_hint("any --local command starts it: labctl-ssh-proxy --local list"),
         _ => e,
     });
     for play in plays.iter_mut().flatten() {
@@ -262,7 +262,7 @@ impl Drop for Followed {
 }
 
 /// What is known.
-struct Watch {
+struct Model {
     all: bool,
     platform: Platform,
     tell: mpsc::Sender<News>,
@@ -274,7 +274,7 @@ struct Watch {
     error: Option<Error>,
 }
 
-impl Watch {
+impl Model {
     fn answered(&mut self, labs: Option<&Labs>, mut plays: Vec<Play>, began: Instant) {
         for play in &mut plays {
             // A message that came while the platform was answering is newer.
@@ -368,17 +368,17 @@ impl View {
     }
 
     /// What is to be written now; nothing when nothing has changed.
-    fn show(&mut self, watch: &Watch, connections: &[Status]) -> Result<String> {
-        if watch.asked.is_none() && watch.error.is_none() {
+    fn show(&mut self, model: &Model, connections: &[Status]) -> Result<String> {
+        if model.asked.is_none() && model.error.is_none() {
             return Ok(String::new());
         }
-        let plays = watch.current();
+        let plays = model.current();
         match self {
             View::Json { shown, figures } => {
                 let listed: Vec<Listed> = plays.iter().map(|play| Listed::new(play, connections)).collect();
-                let (line, now) = match &watch.error {
+                let (line, now) = match &model.error {
                     Some(error) => {
-                        let (kind, message, hint) = (error.kind().name(), error.message(), error.remedy());
+                        let (kind, message, hint) = (error.kind().name(), error.message(), error.hint());
                         (Line::Error { kind, message, hint }, Shown::Error(error.to_string()))
                     }
                     None => {
@@ -395,7 +395,7 @@ impl View {
                 Ok(line + "\n")
             }
             View::Text { terminal, last } => {
-                let lines = lines(watch.platform, &plays, connections, watch.error.as_ref());
+                let lines = lines(model.platform, &plays, connections, model.error.as_ref());
                 let text = if *terminal { page(lines) } else { lines.join("\n") + "\n\n" };
                 if text == *last {
                     return Ok(String::new());

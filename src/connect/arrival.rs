@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Connection, Place};
+use super::{Connection, Destination};
 use crate::{
     connect::client::ClientKind,
     error::{Kind, Result},
@@ -98,7 +98,7 @@ impl Connection<'_> {
     }
 
     /// Starts or wakes the playground, and gets a tunnel session for the machine.
-    pub(super) async fn arrive(&self, found: Found, allowed: bool, asked: Option<Asked>) -> Result<Place> {
+    pub(super) async fn arrive(&self, found: Found, allowed: bool, asked: Option<Asked>) -> Result<Destination> {
         let wake = Wake {
             labs: self.labs,
             memory: &self.memory,
@@ -132,7 +132,7 @@ impl Connection<'_> {
             play = current;
         }
         self.note_restart(&play, &machine.name, allowed);
-        Ok(Place { play: play.id, machine: machine.name, user, session })
+        Ok(Destination { play: play.id, machine: machine.name, user, session })
     }
 
     /// Says when the machine has been restarted since the last connection, unless this one woke it.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Connection, Place, Stop, session::lost};
+use super::{Connection, Destination, Stop, session::lost};
 use crate::{
     connect::{
         client::Client,
@@ -49,7 +49,7 @@ impl Connection<'_> {
     pub(super) async fn open_at_once(
         &self,
         client: &mut Client,
-    ) -> Result<Option<(Slot, Tunnel<Stream>, Place)>, Stop> {
+    ) -> Result<Option<(Slot, Tunnel<Stream>, Destination)>, Stop> {
         // What is wrong with the key is said where it is needed.
         let Ok(Some(slot)) = self.slot() else { return Ok(None) };
         let Some(known) = slot.known() else { return Ok(None) };
@@ -65,7 +65,7 @@ impl Connection<'_> {
         });
         self.plan_early(&known.play, &known.machine)?;
         let session = known.session();
-        let place = Place { play: known.play, machine: known.machine, user: known.user, session };
+        let place = Destination { play: known.play, machine: known.machine, user: known.user, session };
         let known_hosts = self.app.known_hosts();
         let attempt = async {
             let dialled = async {
@@ -128,7 +128,7 @@ impl Connection<'_> {
 
     /// Ends when a tunnel of an earlier session stays so silent that the platform has to be asked. A tunnel does not
     /// tell that its machine is stopped.
-    async fn silence(&self, place: &Place) -> Error {
+    async fn silence(&self, place: &Destination) -> Error {
         sleep(SILENCE_BEFORE_ASKING).await;
         let patient = Instant::now() + SILENCE_WITHOUT_DOUBT;
         let down = match self.labs.play(&place.play).await {
@@ -151,7 +151,7 @@ impl Connection<'_> {
     }
 
     /// Keeps the session for the next connection.
-    pub(super) fn keep(&self, place: &Place) -> Result<()> {
+    pub(super) fn keep(&self, place: &Destination) -> Result<()> {
         let name = match &self.target.playground {
             Playground::Name(name) => Some(name.as_str()),
             Playground::Id(_) => None,
@@ -163,7 +163,11 @@ impl Connection<'_> {
     }
 
     /// Opens the tunnel and passes the first exchange on, again and again until the machine's SSH server answers.
-    pub(super) async fn open(&self, client: &mut Client, mut place: Place) -> Result<(Tunnel<Stream>, Place), Stop> {
+    pub(super) async fn open(
+        &self,
+        client: &mut Client,
+        mut place: Destination,
+    ) -> Result<(Tunnel<Stream>, Destination), Stop> {
         self.live.update(|status| status.phase = Phase::Opening);
         let known_hosts = self.app.known_hosts();
         let (mut failing_since, mut tried, mut hold) = (None, false, None);
@@ -200,7 +204,7 @@ impl Connection<'_> {
             }
             let machine = &place.machine;
             self.waiting(&format!("waiting for the SSH server of machine {machine}: {}", problem.message()));
-            let pause = problem.wait().max(hold).unwrap_or_default().max(UNANSWERED_PAUSE);
+            let pause = problem.retry_after().max(hold).unwrap_or_default().max(UNANSWERED_PAUSE);
             let is_refused = patience == Some(Duration::ZERO);
             let again = async {
                 sleep_until((Instant::now() + pause).min(self.deadline())).await;
@@ -219,14 +223,14 @@ impl Connection<'_> {
                     return Err(problem.into());
                 }
                 // The platform is busy or away: the same session is tried again.
-                Err(Stop::Failed(e)) if matches!(e.kind(), Kind::NotYet | Kind::Network) => hold = e.wait(),
+                Err(Stop::Failed(e)) if matches!(e.kind(), Kind::NotYet | Kind::Network) => hold = e.retry_after(),
                 Err(stop) => return Err(stop),
             }
         }
     }
 
     /// Remembers the machine's identification line, or that it has none to remember. Only later connections need it.
-    fn remember_line(&self, place: &Place, line: Option<String>) {
+    fn remember_line(&self, place: &Destination, line: Option<String>) {
         let remembered =
             self.memory.machine(&place.play, &place.machine, |machine| machine.identification = line).map(drop);
         if let Err(error) = remembered {
@@ -235,10 +239,10 @@ impl Connection<'_> {
     }
 
     /// The machine's line is not the one that the client has: from now on it is.
-    fn another_line(&self, place: &Place, line: Option<String>) -> Error {
+    fn another_line(&self, place: &Destination, line: Option<String>) -> Error {
         self.remember_line(place, line);
         let message = format!("machine {} of playground {} has changed its SSH version", place.machine, place.play);
-        Error::new(Kind::NotYet, message).hint("connect again")
+        Error::new(Kind::NotYet, message).with_hint("connect again")
     }
 
     /// A tunnel, or why there is none yet: the answer decides, not the client's patience.

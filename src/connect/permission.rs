@@ -37,7 +37,7 @@ impl Connection<'_> {
                 self.plan_early(&play.id, name)?;
                 if !wake::is_down(play, name) {
                     // On a full disk, too, a machine that runs can be reached.
-                    if let Err(error) = self.memory.runs(&play.id) {
+                    if let Err(error) = self.memory.note_runs(&play.id) {
                         log::warn!("{}", error.message());
                     }
                     return Ok(false);

@@ -115,7 +115,7 @@ impl Question<'_> {
             return self.memory.deliberate(name);
         }
         let hint = format!("start it with `labctl-ssh-proxy start {name}`");
-        Err(Error::new(Kind::NotWoken, why).hint(hint))
+        Err(Error::new(Kind::NotWoken, why).with_hint(hint))
     }
 }
 

@@ -28,7 +28,7 @@ pub async fn refuse(client: &mut Client, error: Error, passed: Passed) -> Error 
 
 /// Tells the client inside the protocol, where its standard error is hidden.
 async fn tell(client: &mut Client, error: &Error, passed: Passed) {
-    let text = match error.remedy() {
+    let text = match error.hint() {
         Some(hint) => format!("{} ({hint})", error.message()),
         None => error.message().to_owned(),
     };

@@ -9,7 +9,7 @@ use std::{
 
 use tokio::time::{Instant, interval_at, sleep, timeout};
 
-use super::{Connection, Place, Stop, arrival::expiry};
+use super::{Connection, Destination, Stop, arrival::expiry};
 use crate::{
     connect::client::Client,
     error::{Error, Kind, Result},
@@ -43,12 +43,17 @@ const AFTERWORD: Duration = Duration::from_millis(80);
 
 impl Connection<'_> {
     /// Carries bytes until the end, and says why it ended where that is not the client's doing.
-    pub(super) async fn carry(&self, client: &mut Client, tunnel: Tunnel<Stream>, place: &Place) -> Result<(), Stop> {
+    pub(super) async fn carry(
+        &self,
+        client: &mut Client,
+        tunnel: Tunnel<Stream>,
+        place: &Destination,
+    ) -> Result<(), Stop> {
         let vitals = tunnel.vitals();
         self.live.update(|status| status.client = client.line().unwrap_or_default());
         self.live.connected(Arc::clone(&vitals));
         log::info!("connected to machine {} of playground {} as {}", place.machine, place.play, place.user);
-        let session = Session { connection: self, place, vitals };
+        let session = Ending { connection: self, place, vitals };
         let (input, output, gone) = client.streams();
         let (rx, tx) = tokio::io::split(tunnel);
         let end = tokio::select! {
@@ -84,7 +89,7 @@ impl Connection<'_> {
     }
 
     /// Keeps the status file current, and warns before the playground's end. Never returns.
-    async fn look_after(&self, place: &Place) -> Infallible {
+    async fn look_after(&self, place: &Destination) -> Infallible {
         let began = Instant::now();
         let mut tick = interval_at(began + SETTLED, live::UPDATE);
         let (mut fresh, mut asked, mut warned) = (true, false, None);
@@ -143,7 +148,7 @@ impl Connection<'_> {
     }
 
     /// Asks the platform whether the playground or its machine has gone away.
-    async fn why_it_ended(&self, place: &Place) -> Result<Option<Error>> {
+    async fn why_it_ended(&self, place: &Destination) -> Result<Option<Error>> {
         let id = &place.play;
         let play = match timeout(EXPLANATION, self.labs.play(id)).await {
             Ok(Ok(play)) => play,
@@ -175,23 +180,23 @@ impl Connection<'_> {
             return Error::new(Kind::Ended, format!("playground {id} was destroyed"));
         }
         Error::new(Kind::Ended, format!("playground {id} was erased, because its time was up"))
-            .hint("`labctl-ssh-proxy persist` keeps the next one at its end, `extend` gives it longer")
+            .with_hint("`labctl-ssh-proxy persist` keeps the next one at its end, `extend` gives it longer")
     }
 }
 
 /// A session that is open.
-struct Session<'a> {
+struct Ending<'a> {
     connection: &'a Connection<'a>,
-    place: &'a Place,
+    place: &'a Destination,
     vitals: Arc<Vitals>,
 }
 
-impl Session<'_> {
+impl Ending<'_> {
     /// It ended without the client's doing. If the playground has ended too, tries in the rhythm of a reconnecting
     /// editor must not wake it; if not, this harms nobody.
     fn was_cut_off(&self) {
         self.connection.app.tunnels().forget(&self.place.play);
-        self.remember(|memory, label| memory.cut_off(label));
+        self.remember(|memory, label| memory.note_cut_off(label));
     }
 
     fn remember(&self, note: impl Fn(&Memory, &str) -> Result<()>) {
@@ -208,7 +213,7 @@ impl Session<'_> {
     }
 }
 
-impl Drop for Session<'_> {
+impl Drop for Ending<'_> {
     /// A client that gives up on a machine that does not answer leaves as if it had finished, often with a signal.
     fn drop(&mut self) {
         if self.vitals.silent_for() > PINGS_UNANSWERED {
@@ -223,7 +228,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(super) fn lost(place: &Place, error: &io::Error) -> Error {
+pub(super) fn lost(place: &Destination, error: &io::Error) -> Error {
     let message = format!("the connection to machine {} of playground {} was lost", place.machine, place.play);
-    Error::new(Kind::Network, format!("{message}: {error}")).hint("connect again")
+    Error::new(Kind::Network, format!("{message}: {error}")).with_hint("connect again")
 }

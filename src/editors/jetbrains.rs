@@ -88,10 +88,12 @@ impl Product {
     /// [`Kind::Refused`] when it runs: it would write over what we write.
     fn must_not_run(&self) -> Result<()> {
         let Some(Process { pid, name }) = running::process(&self.folder, &self.selector()) else { return Ok(()) };
-        Err(Error::new(Kind::Refused, format!("{} is running: process {pid}, {name}", self.selector())).hint(format!(
-            "close it, or choose another one with --product; if that process is none of it, delete {}",
-            running::lock(&self.folder).display()
-        )))
+        Err(Error::new(Kind::Refused, format!("{} is running: process {pid}, {name}", self.selector())).with_hint(
+            format!(
+                "close it, or choose another one with --product; if that process is none of it, delete {}",
+                running::lock(&self.folder).display()
+            ),
+        ))
     }
 }
 
@@ -125,7 +127,7 @@ fn chosen(name: Option<&str>) -> Result<Vec<Product>> {
     let Some(name) = name else {
         if all.is_empty() {
             return Err(Error::new(Kind::NotFound, format!("there is no JetBrains product in {}", base.display()))
-                .hint("start the product once, so that it makes its folder, and close it"));
+                .with_hint("start the product once, so that it makes its folder, and close it"));
         }
         return Ok(all);
     };
@@ -134,7 +136,7 @@ fn chosen(name: Option<&str>) -> Result<Vec<Product>> {
     if chosen.is_empty() {
         let there = if names.is_empty() { "there is none".into() } else { format!("there are {}", names.join(", ")) };
         return Err(
-            Error::new(Kind::NotFound, format!("no JetBrains product {name} in {}", base.display())).hint(there)
+            Error::new(Kind::NotFound, format!("no JetBrains product {name} in {}", base.display())).with_hint(there)
         );
     }
     Ok(chosen)

@@ -146,6 +146,6 @@ pub async fn confirm<'a>(plans: impl IntoIterator<Item = &'a Plan>, dry_run: boo
 fn text(file: &UserFile) -> Result<&str> {
     std::str::from_utf8(file.bytes()).map_err(|e| {
         Error::new(Kind::File, format!("{} is not UTF-8: {e}", file.named.display()))
-            .hint("nothing was changed; see what wrote it")
+            .with_hint("nothing was changed; see what wrote it")
     })
 }

@@ -84,7 +84,7 @@ impl Record {
         let Some(text) = files::read_text(&path)? else { return Ok(Record::default()) };
         serde_json::from_str(&text).map_err(|e| {
             Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
-                .hint("delete it; entries for playgrounds in Zed's settings then count as your own")
+                .with_hint("delete it; entries for playgrounds in Zed's settings then count as your own")
         })
     }
 
@@ -240,7 +240,7 @@ fn string(node: &CstNode, name: &str) -> Option<String> {
 
 fn damaged(why: &str) -> Error {
     Error::new(Kind::File, format!("the JSON is damaged: {why}"))
-        .hint("nothing was changed; repair it in Zed, which shows where the mistake is")
+        .with_hint("nothing was changed; repair it in Zed, which shows where the mistake is")
 }
 
 #[cfg(test)]

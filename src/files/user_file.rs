@@ -31,7 +31,7 @@ impl UserFile {
     pub fn open(named: &Path) -> Result<UserFile> {
         let target = follow(named)?;
         let failed = |e: io::Error| {
-            Error::file("read", named, &e).hint("nothing was changed; see who owns it and what its mode is")
+            Error::file("read", named, &e).with_hint("nothing was changed; see who owns it and what its mode is")
         };
         let contents = match fs::metadata(&target) {
             Ok(metadata) if !metadata.is_file() => {
@@ -63,7 +63,7 @@ impl UserFile {
         use std::os::unix::fs::MetadataExt;
         let Some((_, metadata)) = &self.contents else { return Ok(None) };
         let refuse = |why: &str, hint: &str| {
-            Err(Error::new(Kind::File, format!("ssh refuses {}: {why}", self.named.display())).hint(hint))
+            Err(Error::new(Kind::File, format!("ssh refuses {}: {why}", self.named.display())).with_hint(hint))
         };
         let user = rustix::process::geteuid();
         if !user.is_root() && metadata.uid() != 0 && metadata.uid() != user.as_raw() {
@@ -101,7 +101,8 @@ impl UserFile {
     /// [`Kind::File`] when the file or its folder is read-only, the disk is full and so on; then nothing is left.
     pub fn stage(&self, contents: &[u8]) -> Result<Staged> {
         let failed = |e: io::Error| {
-            Error::file("write", &self.named, &e).hint("nothing was changed; make the file and its folder writable")
+            Error::file("write", &self.named, &e)
+                .with_hint("nothing was changed; make the file and its folder writable")
         };
         if let Some((_, metadata)) = &self.contents {
             // A rename would replace a read-only file without a question, and root may write any: its owner meant it.
@@ -217,7 +218,7 @@ impl Staged {
             return Ok(());
         }
         Err(Error::new(Kind::File, format!("{} has changed in the meantime", self.named.display()))
-            .hint("nothing was written; try again"))
+            .with_hint("nothing was written; try again"))
     }
 }
 
@@ -235,7 +236,7 @@ fn follow(path: &Path) -> Result<PathBuf> {
         target = target.parent().unwrap_or(Path::new("/")).join(next);
     }
     Err(Error::new(Kind::File, format!("{} is a link that leads back to itself", path.display()))
-        .hint("make it a file or a link to one"))
+        .with_hint("make it a file or a link to one"))
 }
 
 /// Makes an empty private file where there is none.

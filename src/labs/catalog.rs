@@ -13,7 +13,7 @@ pub async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
     labs.catalog_entry(name).await.map_err(|e| match e.kind() {
         Kind::NotFound => {
             Error::new(Kind::NotFound, format!("there is no playground `{name}`, and none can be started"))
-                .hint("`labctl-ssh-proxy catalog` shows what can be started, `list` what there is")
+                .with_hint("`labctl-ssh-proxy catalog` shows what can be started, `list` what there is")
         }
         _ => e,
     })
@@ -39,7 +39,7 @@ pub async fn needs_no_consent(labs: &Labs, name: &str) -> Result<()> {
     let entry = entry(labs, name).await?;
     if needs_consent(labs, &entry).await? {
         return Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", entry.owner))
-            .hint(format!("if you trust its author, start it with `labctl-ssh-proxy start {name}`")));
+            .with_hint(format!("if you trust its author, start it with `labctl-ssh-proxy start {name}`")));
     }
     Ok(())
 }

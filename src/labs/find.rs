@@ -39,7 +39,7 @@ pub async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
 pub async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
     labs.play(id).await.map_err(|e| match e.kind() {
         Kind::NotFound => Error::new(Kind::NotFound, format!("there is no playground {id} (any more)"))
-            .hint("`labctl-ssh-proxy list --all` shows those you have; `start NAME` starts another"),
+            .with_hint("`labctl-ssh-proxy list --all` shows those you have; `start NAME` starts another"),
         _ => e,
     })
 }
@@ -53,7 +53,7 @@ pub async fn all(labs: &Labs) -> Result<Vec<Play>> {
     let kept_ids: HashSet<String> = kept.iter().map(|play| play.id.clone()).collect();
     let mut seen = HashSet::new();
     let mut plays: Vec<_> = recent.into_iter().chain(kept).filter(|play| seen.insert(play.id.clone())).collect();
-    for play in plays.iter_mut().filter(|play| !is_down(play) && !is_gone(play)) {
+    for play in plays.iter_mut().filter(|play| !is_play_down(play) && !is_gone(play)) {
         play.persistent = Some(kept_ids.contains(&play.id));
     }
     Ok(plays)
@@ -67,7 +67,7 @@ pub async fn is_kept(labs: &Labs, play: &Play) -> Option<bool> {
 }
 
 /// Whether a play can be woken by a restart rather than reached as it is.
-pub fn is_down(play: &Play) -> bool {
+pub fn is_play_down(play: &Play) -> bool {
     matches!(play.state(), Some(State::Stopped | State::Stopping))
 }
 
@@ -82,7 +82,7 @@ fn by_name(name: &str, plays: Vec<Play>) -> Result<Found> {
     let (down, live): (Vec<_>, Vec<_>) = plays
         .into_iter()
         .filter(|play| play.playground.name == name && !is_gone(play) && !play.belongs_to_a_lesson())
-        .partition(is_down);
+        .partition(is_play_down);
     let candidates = if live.is_empty() { down } else { live };
     match one(candidates, name)? {
         Some(play) => Ok(Found::Play(Box::new(play))),
@@ -94,7 +94,7 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
     if candidates.len() > 1 {
         let list: Vec<_> = candidates.iter().map(|play| format!("{PREFIX}{} ({})", play.id, play.title)).collect();
         return Err(Error::new(Kind::Ambiguous, format!("{} playgrounds fit `{name}`", candidates.len()))
-            .hint(format!("take one of: {}", list.join(", "))));
+            .with_hint(format!("take one of: {}", list.join(", "))));
     }
     Ok(candidates.pop())
 }
@@ -106,7 +106,7 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
 pub async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
     let unknown = || {
         Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
-            .hint("`labctl-ssh-proxy list --all` shows those you have")
+            .with_hint("`labctl-ssh-proxy list --all` shows those you have")
     };
     let name = match Target::parse(argument) {
         Ok(Target { playground: Playground::Id(id), .. }) => return by_id(labs, &id).await,
@@ -138,7 +138,7 @@ pub fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Machine> {
         let names: Vec<_> = play.machines.iter().map(|machine| machine.name.as_str()).collect();
         let wanted = name.unwrap_or("(default)");
         Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.id))
-            .hint(format!("its machines: {}", names.join(", ")))
+            .with_hint(format!("its machines: {}", names.join(", ")))
     })
 }
 
@@ -157,7 +157,7 @@ pub fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>) -> Res
                 names.push("root");
             }
             let message = format!("machine {} of playground {} has no user {name}", machine.name, play.id);
-            Err(Error::new(Kind::NotFound, message).hint(format!("its users: {}", names.join(", "))))
+            Err(Error::new(Kind::NotFound, message).with_hint(format!("its users: {}", names.join(", "))))
         }
     }
 }
@@ -223,7 +223,7 @@ mod tests {
         let m = machine(&play, None).unwrap();
         assert_eq!(user(&play, m, None).unwrap(), "laborant");
         assert_eq!(user(&play, m, Some("root")).unwrap(), "root");
-        assert_eq!(user(&play, m, Some("eve")).unwrap_err().remedy(), Some("its users: laborant, root"));
-        assert_eq!(machine(&play, Some("n")).unwrap_err().remedy(), Some("its machines: m"));
+        assert_eq!(user(&play, m, Some("eve")).unwrap_err().hint(), Some("its users: laborant, root"));
+        assert_eq!(machine(&play, Some("n")).unwrap_err().hint(), Some("its machines: m"));
     }
 }

@@ -79,13 +79,14 @@ impl Http {
                 if e.is::<http_body_util::LengthLimitError>() {
                     Error::new(Kind::Answer, format!("{host} answered with more than {} MiB", MAX_ANSWER >> 20))
                 } else {
-                    Error::new(Kind::Network, format!("the answer of {host} broke off: {e}")).hint(AGAIN)
+                    Error::new(Kind::Network, format!("the answer of {host} broke off: {e}")).with_hint(AGAIN)
                 }
             })?;
             Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
         };
         timeout(limit, answer).await.unwrap_or_else(|_| {
-            Err(Error::new(Kind::Network, format!("{host} did not answer within {} s", limit.as_secs())).hint(AGAIN))
+            Err(Error::new(Kind::Network, format!("{host} did not answer within {} s", limit.as_secs()))
+                .with_hint(AGAIN))
         })
     }
 
@@ -100,9 +101,9 @@ impl Http {
             if error.message().contains("certificate") {
                 error
                     .lasting()
-                    .hint("if a proxy inspects TLS here, its certificate belongs in the system's trust store")
+                    .with_hint("if a proxy inspects TLS here, its certificate belongs in the system's trust store")
             } else {
-                error.hint("check the network, and the proxy setting if there is one")
+                error.with_hint("check the network, and the proxy setting if there is one")
             }
         })
     }
@@ -115,7 +116,8 @@ impl Http {
     pub async fn cookie(&self, uri: Uri, name: &str, limit: Duration) -> Result<String> {
         let host = uri.authority().map(ToString::to_string).unwrap_or_default();
         timeout(limit, self.follow(uri, name, limit)).await.unwrap_or_else(|_| {
-            Err(Error::new(Kind::Network, format!("{host} did not answer within {} s", limit.as_secs())).hint(AGAIN))
+            Err(Error::new(Kind::Network, format!("{host} did not answer within {} s", limit.as_secs()))
+                .with_hint(AGAIN))
         })
     }
 
@@ -190,7 +192,7 @@ impl Http {
         };
         let upgraded = timeout(limit, upgraded).await.unwrap_or_else(|_| {
             Err(Error::new(Kind::Network, format!("{host} did not open a tunnel within {} s", limit.as_secs()))
-                .hint(AGAIN))
+                .with_hint(AGAIN))
         })?;
         let parts = upgraded
             .downcast::<TokioIo<Conn>>()

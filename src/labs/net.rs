@@ -39,11 +39,11 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Something that dials: where the embedded platform listens, or how the network is reached.
 #[derive(Clone)]
 pub struct Dialer {
-    way: Way,
+    route: Route,
 }
 
 #[derive(Clone)]
-enum Way {
+enum Route {
     /// Every address leads to this socket.
     #[cfg_attr(not(unix), expect(dead_code, reason = "the embedded platform is for Unix"))]
     Socket(PathBuf),
@@ -57,7 +57,7 @@ enum Way {
 impl Dialer {
     /// Dials the embedded platform's socket whatever the address says.
     pub fn socket(path: PathBuf) -> Dialer {
-        Dialer { way: Way::Socket(path) }
+        Dialer { route: Route::Socket(path) }
     }
 
     /// Dials over the network, through the proxy of the settings, else the one of the environment.
@@ -84,16 +84,16 @@ impl Dialer {
         if let Some(hosts) = settings.no_proxy.clone().or_else(|| variable(["NO_PROXY", "no_proxy"])) {
             proxies = proxies.no(hosts);
         }
-        Dialer { way: Way::Network { tcp, proxies: Arc::new(proxies.build()), tls: Arc::default() } }
+        Dialer { route: Route::Network { tcp, proxies: Arc::new(proxies.build()), tls: Arc::default() } }
     }
 
     async fn dial(self, uri: Uri) -> io::Result<Conn> {
-        match self.way {
+        match self.route {
             #[cfg(unix)]
-            Way::Socket(path) => Ok(Conn::Unix(tokio::net::UnixStream::connect(&path).await?)),
+            Route::Socket(path) => Ok(Conn::Unix(tokio::net::UnixStream::connect(&path).await?)),
             #[cfg(not(unix))]
-            Way::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
-            Way::Network { mut tcp, proxies, tls } => {
+            Route::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
+            Route::Network { mut tcp, proxies, tls } => {
                 let secure = uri.scheme_str() == Some("https");
                 if secure {
                     // The trust store is read on a thread while TCP connects; what went wrong with it shows below.

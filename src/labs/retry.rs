@@ -58,7 +58,7 @@ where
             Err(error) => error,
         };
         // The platform's word counts; else a jitter keeps many clients from coming back at once.
-        let wait = error.wait().unwrap_or_else(|| pause.mul_f64(0.5 + fastrand::f64()));
+        let wait = error.retry_after().unwrap_or_else(|| pause.mul_f64(0.5 + fastrand::f64()));
         if left == 0 || !repeat.allows_another(&error) || began.elapsed() + wait > WITHIN {
             return Err(error);
         }
@@ -105,7 +105,7 @@ mod tests {
         for status in [400, 401, 404, 409, 410, 500, 502] {
             assert_eq!(tried(Repeat::Harmless, &[refused(status)]).await.1, 1, "{status}");
         }
-        let limited = |seconds| refused(429).retry_after(Duration::from_secs(seconds));
+        let limited = |seconds| refused(429).with_retry_after(Duration::from_secs(seconds));
         assert_eq!(tried(Repeat::Harmless, &[limited(4)]).await.1, 2);
         assert_eq!(tried(Repeat::Harmless, &[limited(11)]).await.1, 1, "it would take too long");
         assert_eq!(tried(Repeat::Never, &[refused(503)]).await.1, 1);

@@ -146,17 +146,17 @@ pub struct Tunnel<S> {
     unread: Bytes,
     /// Where outgoing data is put together. Its room comes back when a message is sent.
     outgoing: BytesMut,
-    /// Whether anything came that the watch has not noted.
+    /// Whether anything came that the keepalive has not noted.
     heard: bool,
     ended: bool,
     closing: bool,
     failure: Option<io::Error>,
-    watch: Option<Watch>,
+    keepalive: Option<Keepalive>,
     vitals: Arc<Vitals>,
 }
 
-/// The watch over a tunnel's life.
-struct Watch {
+/// The keepalive over a tunnel's life.
+struct Keepalive {
     tick: Interval,
     /// How long nothing may move; a server leaves that to its client.
     patience: Option<Duration>,
@@ -170,12 +170,12 @@ struct Watch {
     pings: u32,
 }
 
-impl Watch {
+impl Keepalive {
     fn new(every: Duration, patience: Option<Duration>) -> Self {
         let now = Instant::now();
         let mut tick = interval_at(now + every, every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Watch { tick, patience, looked: now, alive: now, accepted: 0, pinged: None, pings: 0 }
+        Keepalive { tick, patience, looked: now, alive: now, accepted: 0, pinged: None, pings: 0 }
     }
 }
 
@@ -183,13 +183,13 @@ impl<S: Socket> Tunnel<S> {
     /// The client's side of an upgraded connection.
     pub fn client(socket: S) -> Self {
         let ws = ClientBuilder::new().config(config()).limits(limits()).take_over(socket);
-        Tunnel { watch: Some(Watch::new(PING_EVERY, Some(SILENCE))), ..Tunnel::over(ws) }
+        Tunnel { keepalive: Some(Keepalive::new(PING_EVERY, Some(SILENCE))), ..Tunnel::over(ws) }
     }
 
     /// The server's side of an upgraded connection.
     pub fn server(socket: S) -> Self {
         let ws = ServerBuilder::new().config(config()).limits(limits()).serve(socket);
-        Tunnel { watch: Some(Watch::new(SERVER_PINGS_EVERY, None)), ..Tunnel::over(ws) }
+        Tunnel { keepalive: Some(Keepalive::new(SERVER_PINGS_EVERY, None)), ..Tunnel::over(ws) }
     }
 
     fn over(ws: WebSocketStream<S>) -> Self {
@@ -201,7 +201,7 @@ impl<S: Socket> Tunnel<S> {
             ended: false,
             closing: false,
             failure: None,
-            watch: None,
+            keepalive: None,
             vitals: Arc::new(Vitals { heard_at: now().into(), ..Vitals::default() }),
         }
     }
@@ -224,26 +224,26 @@ impl<S: Socket> Tunnel<S> {
     }
 
     /// Pings when it is time to, and fails when the tunnel is dead.
-    fn poll_watch(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let Some(watch) = &mut self.watch else { return Ok(()) };
-        while watch.tick.poll_tick(cx).is_ready() {
-            watch.pings = 0;
+    fn poll_keepalive(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(keepalive) = &mut self.keepalive else { return Ok(()) };
+        while keepalive.tick.poll_tick(cx).is_ready() {
+            keepalive.pings = 0;
             let now = Instant::now();
             let accepted = self.ws.get_ref().accepted();
-            if accepted > watch.accepted || now - watch.looked > 2 * PING_EVERY {
-                watch.alive = now;
+            if accepted > keepalive.accepted || now - keepalive.looked > 2 * PING_EVERY {
+                keepalive.alive = now;
             }
-            watch.accepted = watch.accepted.max(accepted);
-            watch.looked = now;
+            keepalive.accepted = keepalive.accepted.max(accepted);
+            keepalive.looked = now;
             // Half a tick early rather than a whole one late.
-            if watch.patience.is_some_and(|patience| now - watch.alive > patience - PING_EVERY / 2) {
+            if keepalive.patience.is_some_and(|patience| now - keepalive.alive > patience - PING_EVERY / 2) {
                 return Err(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    format!("nothing has come through the tunnel for {} s", (now - watch.alive).as_secs()),
+                    format!("nothing has come through the tunnel for {} s", (now - keepalive.alive).as_secs()),
                 ));
             }
-            if watch.pinged.is_none() && !self.closing {
-                watch.pinged = Some(now);
+            if keepalive.pinged.is_none() && !self.closing {
+                keepalive.pinged = Some(now);
                 Pin::new(&mut self.ws).start_send(Message::ping("")).map_err(as_io)?;
                 // Goes out now or with the next write; the reader's next poll flushes too.
                 let _ = Pin::new(&mut self.ws).poll_flush(cx).map_err(as_io)?;
@@ -256,8 +256,8 @@ impl<S: Socket> Tunnel<S> {
     fn note_life(&mut self) {
         if std::mem::take(&mut self.heard) {
             self.vitals.heard_at.store(now(), Ordering::Relaxed);
-            if let Some(watch) = &mut self.watch {
-                watch.alive = Instant::now();
+            if let Some(keepalive) = &mut self.keepalive {
+                keepalive.alive = Instant::now();
             }
         }
     }
@@ -272,12 +272,12 @@ impl<S: Socket> Tunnel<S> {
                 Some(Err(e)) => return Poll::Ready(Err(as_io(e))),
             };
             self.heard = true;
-            if let Some(watch) = &mut self.watch {
-                watch.pings += u32::from(message.is_ping());
-                if watch.pings > MAX_PINGS {
+            if let Some(keepalive) = &mut self.keepalive {
+                keepalive.pings += u32::from(message.is_ping());
+                if keepalive.pings > MAX_PINGS {
                     return Poll::Ready(Err(broken("pings without end")));
                 }
-                if let Some(sent) = message.is_pong().then(|| watch.pinged.take()).flatten() {
+                if let Some(sent) = message.is_pong().then(|| keepalive.pinged.take()).flatten() {
                     let us = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
                     self.vitals.round_trip_us.store(us, Ordering::Relaxed);
                 }
@@ -341,7 +341,7 @@ impl<S: Socket> AsyncRead for Tunnel<S> {
             return Poll::Ready(Err(error));
         }
         let before = buf.filled().len();
-        let mut result = this.poll_watch(cx);
+        let mut result = this.poll_keepalive(cx);
         while result.is_ok() {
             let n = this.unread.len().min(buf.remaining());
             buf.put_slice(&this.unread[..n]);

@@ -455,7 +455,7 @@ pub struct StartTunnel {
 /// The answer to [`StartTunnel`].
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct Tunnel {
+pub struct TunnelOffer {
     /// The address below whose `/tunnels/` WebSockets are opened.
     pub url: String,
     /// Where to get the token; whoever has this URL has the tunnel.
@@ -609,7 +609,7 @@ pub enum Message {
 /// A platform session ("login").
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Session {
+pub struct Login {
     /// Half of the credentials.
     pub id: String,
     /// Whose it is.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Kind, Result},
     files,
-    labs::wire::Session,
+    labs::wire::Login,
 };
 
 use super::refusal::{Answer, Refusal};
@@ -89,7 +89,8 @@ pub fn path_in(folder: &Path) -> PathBuf {
 fn load(path: &Path) -> Result<Vec<Credentials>> {
     let Some(text) = files::read_text(path)? else { return Ok(Vec::new()) };
     serde_json::from_str(&text).map_err(|e| {
-        Error::new(Kind::File, format!("{} is damaged: {e}", path.display())).hint("remove it to have new ones made")
+        Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
+            .with_hint("remove it to have new ones made")
     })
 }
 
@@ -143,7 +144,7 @@ impl Sessions {
     ///
     /// # Errors
     /// 429 when too many wait to be confirmed.
-    pub fn begin(&self, base: &str) -> Answer<Session> {
+    pub fn begin(&self, base: &str) -> Answer<Login> {
         let mut state = self.locked();
         if state.pending.len() >= MAX_PENDING {
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many logins wait to be confirmed"));
@@ -151,7 +152,7 @@ impl Sessions {
         let Credentials { id, access_token } = Credentials::new();
         state.pending.insert(id.clone(), Pending { access_token: access_token.clone(), since: Instant::now() });
         let auth_url = format!("{base}/confirm/{id}");
-        Ok(Session { id, user_id: USER.into(), authenticated: false, access_token, auth_url })
+        Ok(Login { id, user_id: USER.into(), authenticated: false, access_token, auth_url })
     }
 
     /// Confirms a login.
@@ -177,7 +178,7 @@ impl Sessions {
     ///
     /// # Errors
     /// 404 when there is no such login or it is another's.
-    pub fn look(&self, id: &str, headers: &HeaderMap) -> Answer<Session> {
+    pub fn look(&self, id: &str, headers: &HeaderMap) -> Answer<Login> {
         let (user, token) = basic(headers).ok_or_else(no_session)?;
         let state = self.locked();
         let pending = state.pending.get(id).is_some_and(|own| same(&own.access_token, &token));
@@ -185,7 +186,7 @@ impl Sessions {
         if user != id || !(pending || authenticated) {
             return Err(no_session());
         }
-        Ok(Session { id: user, user_id: USER.into(), authenticated, ..Session::default() })
+        Ok(Login { id: user, user_id: USER.into(), authenticated, ..Login::default() })
     }
 
     /// Logs out.
@@ -232,7 +233,7 @@ impl Names {
     pub fn new(listen: std::net::IpAddr, base: &str) -> Result<Names> {
         let wrong = || {
             Error::new(Kind::Usage, format!("`{base}` is not a public URL"))
-                .hint("it looks like https://labs.test:8443")
+                .with_hint("it looks like https://labs.test:8443")
         };
         let uri: Uri = base.parse().map_err(|_| wrong())?;
         let whole = matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/" && uri.query().is_none();

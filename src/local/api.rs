@@ -52,7 +52,7 @@ pub struct Door {
 
 /// How a request came in.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Way {
+pub enum Entrance {
     /// By the Unix socket, from the user whose platform this is.
     Socket,
     /// By the TCP port, from anybody.
@@ -61,25 +61,25 @@ pub enum Way {
 
 impl Api {
     /// Answers a request. `guard` is held as long as anything that the request began, such as a tunnel, goes on.
-    pub async fn answer<G>(&self, way: Way, request: Request<Incoming>, guard: G) -> Reply
+    pub async fn answer<G>(&self, entrance: Entrance, request: Request<Incoming>, guard: G) -> Reply
     where
         G: Send + 'static,
     {
         let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-        let reply = self.route(way, request, guard).await.unwrap_or_else(|refusal| refused(&refusal));
+        let reply = self.route(entrance, request, guard).await.unwrap_or_else(|refusal| refused(&refusal));
         // Some paths are secrets.
         let shown = path.split('/').take(4).filter(|part| part.len() <= 24).collect::<Vec<_>>().join("/");
         log::debug!("{method} {shown}: {}", reply.status());
         reply
     }
 
-    async fn route<G>(&self, way: Way, mut request: Request<Incoming>, guard: G) -> Answer<Reply>
+    async fn route<G>(&self, entrance: Entrance, mut request: Request<Incoming>, guard: G) -> Answer<Reply>
     where
         G: Send + 'static,
     {
         let path = request.uri().path().to_owned();
         let headers = request.headers().clone();
-        if let (Way::Port, Some(door)) = (way, &self.port) {
+        if let (Entrance::Port, Some(door)) = (entrance, &self.port) {
             door.names.check(&headers)?;
         }
         // These have secrets of their own.
@@ -104,7 +104,7 @@ impl Api {
         let path = path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(&path);
         let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
         let method = request.method().clone();
-        if way == Way::Port && !(method == Method::POST && segments == ["sessions"]) {
+        if entrance == Entrance::Port && !(method == Method::POST && segments == ["sessions"]) {
             self.check_login(&segments, &headers)?;
         }
         let query = request.uri().query().unwrap_or_default().to_owned();
@@ -245,7 +245,7 @@ impl Api {
         Ok(reply)
     }
 
-    async fn start_tunnel(&self, id: &str, wish: &StartTunnel) -> Answer<wire::Tunnel> {
+    async fn start_tunnel(&self, id: &str, wish: &StartTunnel) -> Answer<wire::TunnelOffer> {
         let user = self.world.read(id, |record| user_of_tunnel(record, wish))?;
         let key = match wish.ssh_pub_key.trim() {
             "" => None,
@@ -260,7 +260,10 @@ impl Api {
             gate.machine().authorize(&user, &key)?;
         }
         let base = self.world.base();
-        Ok(wire::Tunnel { url: base.to_owned(), login_url: format!("{base}/login/{}", gate.new_login(seat.keep())) })
+        Ok(wire::TunnelOffer {
+            url: base.to_owned(),
+            login_url: format!("{base}/login/{}", gate.new_login(seat.keep())),
+        })
     }
 
     /// Live messages of a play.

@@ -68,7 +68,7 @@ const GOODBYE: Duration = Duration::from_millis(300);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// The one in this program.
-    Russh,
+    Builtin,
     /// The system's OpenSSH, `sshd -i`.
     Sshd,
 }
@@ -124,7 +124,7 @@ impl Machine {
         }
         let processes = Processes::of(&folder);
         let server = match endpoint {
-            Endpoint::Russh => Server::Russh(Arc::new(connection::config(keys))),
+            Endpoint::Builtin => Server::Russh(Arc::new(connection::config(keys))),
             Endpoint::Sshd => Server::Sshd(sshd::Sshd::set_up(&sshd::Setup {
                 folder: &folder,
                 home: &home,
@@ -175,7 +175,7 @@ impl Machine {
         if !users.iter().any(|known| known.name == user) {
             let names: Vec<&str> = users.iter().map(|known| known.name.as_str()).collect();
             return Err(Error::new(Kind::NotFound, format!("machine {} has no user {user}", self.name))
-                .hint(format!("its users: {}", names.join(", "))));
+                .with_hint(format!("its users: {}", names.join(", "))));
         }
         let mut authorized = locked(&self.authorized);
         let keys = authorized.entry(user.to_owned()).or_default();

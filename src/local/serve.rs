@@ -32,7 +32,7 @@ use crate::{
 
 use super::{
     access::{Names, Sessions, random},
-    api::{Api, Door, Way},
+    api::{Api, Door, Entrance},
     catalog::InitTask,
     machine::Endpoint,
     pool::Pool,
@@ -89,7 +89,7 @@ impl Default for Options {
         Options {
             boot_delay: Duration::ZERO,
             hold: Duration::from_secs(55),
-            endpoint: Endpoint::Russh,
+            endpoint: Endpoint::Builtin,
             listen: None,
             public_url: None,
             idle: Duration::from_secs(10 * 60),
@@ -141,7 +141,7 @@ pub async fn serve_and_tell(
     make_folder(&folder)?;
     let Some(lock) = Lock::try_acquire(&folder)? else {
         return Err(Error::new(Kind::Refused, format!("an embedded platform already serves {}", folder.display()))
-            .hint("`labctl-ssh-proxy local status` shows it, `local stop` ends it"));
+            .with_hint("`labctl-ssh-proxy local status` shows it, `local stop` ends it"));
     };
     files::sweep(&folder);
     let tcp = match options.listen {
@@ -176,7 +176,7 @@ pub async fn serve_and_tell(
     };
     let unix = bind(&socket)?;
 
-    let platform = Arc::new(Platform {
+    let platform = Arc::new(Running {
         api,
         since: record::now(),
         socket: socket.display().to_string(),
@@ -192,10 +192,10 @@ pub async fn serve_and_tell(
     tokio::pin!(shutdown);
     loop {
         while tasks.try_join_next().is_some() {}
-        let (conn, way) = tokio::select! {
+        let (conn, entrance) = tokio::select! {
             accepted = unix.accept() => match accepted {
                 Ok((stream, _)) => match same_user(&stream) {
-                    Ok(()) => (Conn::Unix(stream), Way::Socket),
+                    Ok(()) => (Conn::Unix(stream), Entrance::Socket),
                     Err(e) => {
                         log::warn!("{}", e.message());
                         continue;
@@ -207,7 +207,7 @@ pub async fn serve_and_tell(
                 }
             },
             accepted = accept(tcp.as_ref()) => match accepted {
-                Ok(stream) => (Conn::from(stream), Way::Port),
+                Ok(stream) => (Conn::from(stream), Entrance::Port),
                 Err(e) => {
                     cannot_accept(&e).await;
                     continue;
@@ -224,9 +224,9 @@ pub async fn serve_and_tell(
             log::warn!("more than {MAX_CONNECTIONS} connections: one is refused");
             continue;
         }
-        let seat = match way {
-            Way::Socket => None,
-            Way::Port => match Arc::clone(&by_port).try_acquire_owned() {
+        let seat = match entrance {
+            Entrance::Socket => None,
+            Entrance::Port => match Arc::clone(&by_port).try_acquire_owned() {
                 Ok(seat) => Some(seat),
                 Err(_) => {
                     log::warn!("more than {MAX_BY_PORT} connections by the port: one is refused");
@@ -234,7 +234,7 @@ pub async fn serve_and_tell(
                 }
             },
         };
-        tasks.spawn(Arc::clone(&platform).converse(conn, way, seat, closing.subscribe()));
+        tasks.spawn(Arc::clone(&platform).converse(conn, entrance, seat, closing.subscribe()));
     }
 
     // Whoever comes now starts another platform, which waits for the lock.
@@ -281,7 +281,7 @@ pub fn signals() -> Result<impl Future<Output = ()>> {
     })
 }
 
-struct Platform {
+struct Running {
     api: Api,
     since: String,
     socket: String,
@@ -292,12 +292,12 @@ struct Platform {
 
 /// Counts a connection, and whatever goes on after its upgrade, as long as it is there.
 struct Guard {
-    platform: Arc<Platform>,
+    platform: Arc<Running>,
     _seat: Option<OwnedSemaphorePermit>,
 }
 
 impl Guard {
-    fn new(platform: &Arc<Platform>, seat: Option<OwnedSemaphorePermit>) -> Guard {
+    fn new(platform: &Arc<Running>, seat: Option<OwnedSemaphorePermit>) -> Guard {
         platform.connections.send_modify(|count| *count += 1);
         Guard { platform: Arc::clone(platform), _seat: seat }
     }
@@ -309,18 +309,18 @@ impl Drop for Guard {
     }
 }
 
-impl Platform {
+impl Running {
     async fn converse(
         self: Arc<Self>,
         conn: Conn,
-        way: Way,
+        entrance: Entrance,
         seat: Option<OwnedSemaphorePermit>,
         mut closing: watch::Receiver<bool>,
     ) {
         let guard = Arc::new(Guard::new(&self, seat));
         let service = service_fn(move |request: Request<Incoming>| {
             let (platform, guard) = (Arc::clone(&self), Arc::clone(&guard));
-            async move { Ok::<_, Infallible>(platform.answer(way, request, guard).await) }
+            async move { Ok::<_, Infallible>(platform.answer(entrance, request, guard).await) }
         });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
@@ -342,17 +342,17 @@ impl Platform {
 
     async fn answer(
         &self,
-        way: Way,
+        entrance: Entrance,
         request: Request<Incoming>,
         guard: Arc<Guard>,
     ) -> hyper::Response<http_body_util::Full<bytes::Bytes>> {
-        match (way, request.method(), request.uri().path()) {
-            (Way::Socket, &Method::GET, STATUS_PATH) => ok(&self.status()),
-            (Way::Socket, &Method::POST, STOP_PATH) => {
+        match (entrance, request.method(), request.uri().path()) {
+            (Entrance::Socket, &Method::GET, STATUS_PATH) => ok(&self.status()),
+            (Entrance::Socket, &Method::POST, STOP_PATH) => {
                 self.stop.notify_one();
                 text(StatusCode::ACCEPTED, "ending")
             }
-            _ => self.api.answer(way, request, guard).await,
+            _ => self.api.answer(entrance, request, guard).await,
         }
     }
 
@@ -414,8 +414,9 @@ fn same_user(stream: &UnixStream) -> Result<()> {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener> {
     if !address.ip().is_loopback() {
-        return Err(Error::new(Kind::Usage, format!("{address} is not a loopback address"))
-            .hint("machines are shells of yours: put something with TLS in front, and name it with --public-url"));
+        return Err(Error::new(Kind::Usage, format!("{address} is not a loopback address")).with_hint(
+            "machines are shells of yours: put something with TLS in front, and name it with --public-url",
+        ));
     }
     TcpListener::bind(address).await.map_err(|e| Error::new(Kind::Network, format!("cannot listen on {address}: {e}")))
 }
@@ -428,7 +429,7 @@ pub fn check_length(socket: &Path) -> Result<()> {
     }
     let words =
         format!("{} is too long for a socket: {length} bytes, {MAX_SOCKET_PATH} are possible", socket.display());
-    Err(Error::new(Kind::File, words).hint(format!("set {HOME_VARIABLE} to a shorter folder")))
+    Err(Error::new(Kind::File, words).with_hint(format!("set {HOME_VARIABLE} to a shorter folder")))
 }
 
 /// Makes the state folder, or sees that nobody else can get into it.
@@ -437,7 +438,7 @@ pub fn make_folder(folder: &Path) -> Result<()> {
     let found = fs::symlink_metadata(folder).map_err(|e| Error::file("look at", folder, &e))?;
     let refuse = |why: &str, remedy: String| {
         Err(Error::new(Kind::File, format!("{} {why}, so others could get into your machines", folder.display()))
-            .hint(remedy))
+            .with_hint(remedy))
     };
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
         return refuse("is not a folder of yours", format!("remove it, or set {HOME_VARIABLE} to another folder"));

@@ -66,7 +66,7 @@ pub async fn stop(folders: &Folders) -> Result<bool> {
             let log = folders.local().join("log");
             let process = running.map_or_else(String::new, |status| format!("; it is process {}", status.pid));
             return Err(Error::new(Kind::NotYet, "the embedded platform does not end")
-                .hint(format!("{} may say why{process}", log.display())));
+                .with_hint(format!("{} may say why{process}", log.display())));
         }
         sleep(AGAIN).await;
     }
@@ -187,8 +187,8 @@ impl Log {
         let said = words.last().map_or(otherwise, |line| line.trim_start_matches("labctl-ssh-proxy: "));
         let error = Error::new(kind, format!("the embedded platform did not start: {said}"));
         match hints.last() {
-            Some(hint) => error.hint(hint.trim_start_matches("hint: ")),
-            None => error.hint(format!("{} may say more", self.path.display())),
+            Some(hint) => error.with_hint(hint.trim_start_matches("hint: ")),
+            None => error.with_hint(format!("{} may say more", self.path.display())),
         }
     }
 }
@@ -220,7 +220,7 @@ mod tests {
         let words = "echo 'labctl-ssh-proxy: the disk is on fire' >&2; echo 'hint: water' >&2; exit 13";
         let error = ensure_by(&folders, &program(&home, words)).await.unwrap_err();
         assert_eq!(error.message(), "the embedded platform did not start: the disk is on fire");
-        assert_eq!((error.kind(), error.remedy()), (Kind::Program, Some("water")));
+        assert_eq!((error.kind(), error.hint()), (Kind::Program, Some("water")));
         let error = ensure_by(&folders, &program(&home, "exit 3")).await.unwrap_err();
         assert!(error.message().contains("exit status: 3"), "{error}");
         let error = ensure_by(&folders, &home.path().join("none")).await.unwrap_err();

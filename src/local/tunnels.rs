@@ -241,7 +241,7 @@ pub async fn open<G: Send + 'static>(
                     Tunnel::server(socket).finish().await;
                 } else if is_ssh {
                     // The machine ends it when it stops.
-                    if let Err(e) = machine.serve(Courteous(Some(Tunnel::server(socket)))).await {
+                    if let Err(e) = machine.serve(FinishOnDrop(Some(Tunnel::server(socket)))).await {
                         log::debug!("ssh: {}", e.message());
                     }
                 } else {
@@ -446,15 +446,15 @@ pub fn token(headers: &HeaderMap) -> Option<&str> {
 
 /// A tunnel that takes its leave when it is dropped: an SSH server drops its stream right after its last words, and a
 /// socket that is closed with unread input is reset, which would overtake them.
-struct Courteous(Option<Tunnel<Stream>>);
+struct FinishOnDrop(Option<Tunnel<Stream>>);
 
-impl Courteous {
+impl FinishOnDrop {
     fn tunnel(self: Pin<&mut Self>) -> io::Result<Pin<&mut Tunnel<Stream>>> {
         self.get_mut().0.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::BrokenPipe.into())
     }
 }
 
-impl Drop for Courteous {
+impl Drop for FinishOnDrop {
     fn drop(&mut self) {
         if let (Some(tunnel), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
             runtime.spawn(tunnel.finish());
@@ -462,13 +462,13 @@ impl Drop for Courteous {
     }
 }
 
-impl AsyncRead for Courteous {
+impl AsyncRead for FinishOnDrop {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.tunnel()?.poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Courteous {
+impl AsyncWrite for FinishOnDrop {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.tunnel()?.poll_write(cx, buf)
     }

@@ -37,7 +37,7 @@ pub struct Record {
     /// The playground that this session was to.
     pub session: Option<String>,
     /// The last request to wake it.
-    pub wake: Option<Request>,
+    pub wake: Option<WakeRequest>,
     /// What its machines were like at the last connection.
     pub machines: BTreeMap<String, Machine>,
 }
@@ -56,7 +56,7 @@ pub struct Machine {
 
 /// A request that is made once for all who want it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-pub struct Request {
+pub struct WakeRequest {
     /// When it was made.
     pub at: Moment,
     /// What it was made upon: the state as the platform described it, so that a later stop is another matter.
@@ -108,7 +108,7 @@ impl Memory {
             None => Ok(Record::default()),
             Some(text) => serde_json::from_str(&text).map_err(|_| {
                 Error::new(Kind::File, format!("{} is damaged", path.display()))
-                    .hint("delete it: it only remembers whether the playground was stopped on purpose")
+                    .with_hint("delete it: it only remembers whether the playground was stopped on purpose")
             }),
         }
     }
@@ -156,7 +156,7 @@ impl Memory {
     ///
     /// # Errors
     /// As [`Memory::change`].
-    pub fn stopped(&self, label: &str) -> Result<()> {
+    pub fn note_stopped(&self, label: &str) -> Result<()> {
         self.change(label, |record| {
             record.stopped = Some(now());
             record.deliberate = None;
@@ -168,7 +168,7 @@ impl Memory {
     ///
     /// # Errors
     /// As [`Memory::change`].
-    pub fn runs(&self, label: &str) -> Result<()> {
+    pub fn note_runs(&self, label: &str) -> Result<()> {
         self.change(label, |record| record.stopped = record.stopped.filter(|at| ago(*at) < STOP_TAKES))
     }
 
@@ -201,7 +201,7 @@ impl Memory {
     ///
     /// # Errors
     /// As [`Memory::change`].
-    pub fn cut_off(&self, label: &str) -> Result<()> {
+    pub fn note_cut_off(&self, label: &str) -> Result<()> {
         self.change(label, |record| record.cut_off = Some(now()))
     }
 
@@ -210,7 +210,7 @@ impl Memory {
     ///
     /// # Errors
     /// As [`Memory::change`].
-    pub fn over(&self, name: &str, play: &str, began: Moment) -> Result<()> {
+    pub fn note_over(&self, name: &str, play: &str, began: Moment) -> Result<()> {
         self.change(name, |record| {
             if record.session.as_deref() == Some(play) {
                 let ended = record.session_ended.max(record.cut_off);
@@ -221,14 +221,14 @@ impl Memory {
     }
 
     /// Something was done at the platform: those who watch look at once. See [`Memory::stamp`].
-    pub fn acted(&self) {
+    pub fn note_acted(&self) {
         // Whoever misses it looks a few seconds later.
         if let Err(error) = files::write_private(&self.folder.join("acted"), now().to_string().as_bytes()) {
             log::warn!("{}", error.message());
         }
     }
 
-    /// Changes whenever a process of this program changes a record, or says that it has [`acted`](Memory::acted):
+    /// Changes whenever a process of this program changes a record, or says that it has [`acted`](Memory::note_acted):
     /// every change puts a file in place in the folder, which the folder's own time tells.
     pub fn stamp(&self) -> Option<SystemTime> {
         std::fs::metadata(&self.folder).and_then(|found| found.modified()).ok()
@@ -262,8 +262,8 @@ mod tests {
     fn a_deliberate_act_clears_what_speaks_against_a_wake() {
         let (_folder, memory) = memory();
         assert_eq!(memory.read("x").unwrap(), Record::default());
-        memory.stopped("x").unwrap();
-        memory.cut_off("x").unwrap();
+        memory.note_stopped("x").unwrap();
+        memory.note_cut_off("x").unwrap();
         assert!(memory.read("x").unwrap().stopped.is_some());
         memory.deliberate("x").unwrap();
         let record = memory.read("x").unwrap();
@@ -276,19 +276,19 @@ mod tests {
     #[test]
     fn a_playground_that_runs_again_is_no_longer_stopped_on_purpose() {
         let (_folder, memory) = memory();
-        memory.stopped("x").unwrap();
-        memory.runs("x").unwrap();
+        memory.note_stopped("x").unwrap();
+        memory.note_runs("x").unwrap();
         assert!(memory.read("x").unwrap().stopped.is_some(), "it is just about to stop");
         let long_ago = now() - u64::try_from(STOP_TAKES.as_millis()).unwrap();
         memory.change("x", |record| record.stopped = Some(long_ago)).unwrap();
-        memory.runs("x").unwrap();
+        memory.note_runs("x").unwrap();
         assert_eq!(memory.read("x").unwrap().stopped, None);
     }
 
     #[test]
     fn a_damaged_record_is_named_and_kept() {
         let (_folder, memory) = memory();
-        memory.stopped("x").unwrap();
+        memory.note_stopped("x").unwrap();
         std::fs::write(memory.path("x"), "{").unwrap();
         let error = memory.deliberate("x").unwrap_err();
         assert_eq!(error.kind(), Kind::File);
@@ -300,7 +300,7 @@ mod tests {
     fn no_label_leads_out_of_the_folder() {
         let (folder, memory) = memory();
         for label in ["../../x", "/etc/x", "a/../../x", "..", "x\0y", &"y".repeat(1000)] {
-            memory.stopped(label).unwrap();
+            memory.note_stopped(label).unwrap();
             assert!(memory.read(label).unwrap().stopped.is_some());
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);

@@ -86,7 +86,7 @@ pub fn remember_plays(folders: &Folders, platform: Platform, plays: &[Play]) {
     let known = |play: &Play| Known {
         host: Target::of_play(&play.id, None).to_string(),
         title: play.title.clone(),
-        down: find::is_down(play),
+        down: find::is_play_down(play),
         machines: play.machines.iter().map(|machine| machine.name.clone()).filter(|name| is_label(name)).collect(),
     };
     let known = plays.iter().filter(|play| !find::is_gone(play)).map(known).collect();

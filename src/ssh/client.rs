@@ -113,7 +113,7 @@ impl SshClient {
                     Some(ChannelMsg::Success) => return Ok(channel),
                     Some(ChannelMsg::Failure) | None => {
                         let why = format!("machine {} does not run commands", self.machine);
-                        return Err(Error::new(Kind::Refused, why).hint(see_doctor(&self.alias)));
+                        return Err(Error::new(Kind::Refused, why).with_hint(see_doctor(&self.alias)));
                     }
                     Some(_) => {}
                 }
@@ -204,7 +204,7 @@ impl SshClient {
         match error {
             russh::Error::RequestDenied => {
                 Error::new(Kind::Refused, format!("machine {} cannot listen on {address}", self.machine))
-                    .hint("something may be there already")
+                    .with_hint("something may be there already")
             }
             error => error.into(),
         }
@@ -234,7 +234,8 @@ impl fmt::Debug for SshClient {
 }
 
 fn silent(machine: &str, alias: &str) -> Error {
-    Error::new(Kind::Network, format!("the SSH server of machine {machine} does not answer")).hint(see_doctor(alias))
+    Error::new(Kind::Network, format!("the SSH server of machine {machine} does not answer"))
+        .with_hint(see_doctor(alias))
 }
 
 fn see_doctor(alias: &str) -> String {
@@ -310,7 +311,7 @@ async fn authenticate(handle: &mut Handle<Handler>, login: &Login) -> Result<()>
         None => {
             let no_agent = |why: &dyn fmt::Display| {
                 Error::new(Kind::File, format!("no agent has the private half of {}: {why}", path.display()))
-                    .hint(format!("start an agent and run `ssh-add {}`", path.display()))
+                    .with_hint(format!("start an agent and run `ssh-add {}`", path.display()))
             };
             let mut agent = agent().await.map_err(|e| no_agent(&e))?;
             let signed = handle.authenticate_publickey_with(&login.user, public.clone(), hash, &mut agent).await;
@@ -322,7 +323,7 @@ async fn authenticate(handle: &mut Handle<Handler>, login: &Login) -> Result<()>
         AuthResult::Failure { .. } => {
             let Login { machine, user, alias, .. } = login;
             let message = format!("machine {machine} does not let {user} in with the key {}", path.display());
-            Err(Error::new(Kind::Refused, message).hint(see_doctor(alias)))
+            Err(Error::new(Kind::Refused, message).with_hint(see_doctor(alias)))
         }
     }
 }

@@ -57,7 +57,7 @@ pub fn load_or_make(path: &Path) -> Result<Identity> {
     }
     if path.extension().is_some_and(|extension| extension == "pub") {
         return Err(Error::new(Kind::File, format!("there is no public key {}", path.display()))
-            .hint("the configuration names it as ssh_identity_file; name a key that exists, or one to be made"));
+            .with_hint("the configuration names it as ssh_identity_file; name a key that exists, or one to be made"));
     }
     make(path)?;
     load(path)?.ok_or_else(|| Error::new(Kind::File, format!("{} went away as soon as it was made", path.display())))
@@ -79,7 +79,7 @@ pub fn load(path: &Path) -> Result<Option<Identity>> {
     }
     if is_open_to_others(path).map_err(|e| Error::file("read", path, &e))? {
         return Err(unusable(path, "ssh refuses a private key that others may read")
-            .hint(format!("chmod 600 \"{}\"", path.display())));
+            .with_hint(format!("chmod 600 \"{}\"", path.display())));
     }
     // OpenSSH's own format has the public half in clear; it settles which of the two files is right.
     let own = PrivateKey::from_openssh(&text).ok().map(|key| key.public_key().clone());
@@ -87,7 +87,7 @@ pub fn load(path: &Path) -> Result<Option<Identity>> {
     let public = match (own, given) {
         (Some(own), Some(given)) if own.key_data() != given.key_data() => {
             return Err(unusable(path, &format!("{} is the public half of another key", beside.display()))
-                .hint(write_public_half(path)));
+                .with_hint(write_public_half(path)));
         }
         (_, Some(given)) => given,
         (Some(own), None) => own,
@@ -103,11 +103,11 @@ fn read_pem(path: &Path, text: &str) -> Result<PublicKey> {
             path,
             "it is encrypted in a format that hides its public half, and there is no .pub file",
         )
-        .hint(write_public_half(path)));
+        .with_hint(write_public_half(path)));
     }
     match russh::keys::decode_secret_key(text, None) {
         Ok(key) => Ok(key.public_key().clone()),
-        Err(e) => Err(unusable(path, &e.to_string()).hint(write_public_half(path))),
+        Err(e) => Err(unusable(path, &e.to_string()).with_hint(write_public_half(path))),
     }
 }
 
@@ -270,7 +270,7 @@ mod tests {
             let error = load_or_make(&path).unwrap_err();
             assert_eq!(error.kind(), Kind::File);
             assert!(error.message().contains("encrypted"), "{error}");
-            assert!(error.remedy().unwrap().contains("ssh-keygen -y"), "{error}");
+            assert!(error.hint().unwrap().contains("ssh-keygen -y"), "{error}");
         }
     }
 
@@ -294,7 +294,7 @@ mod tests {
         keygen(&["-q", "-t", "ed25519", "-N", ""], &path);
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let error = load_or_make(&path).unwrap_err();
-        assert!(error.remedy().unwrap().starts_with("chmod 600"), "{error}");
+        assert!(error.hint().unwrap().starts_with("chmod 600"), "{error}");
         fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
         load_or_make(&path).unwrap();
 

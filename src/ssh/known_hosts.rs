@@ -221,7 +221,7 @@ fn changed<'a>(
             old.fingerprint(),
         ),
     )
-    .hint(format!(
+    .with_hint(format!(
         "somebody may be in between, or the machine was given new keys; if you know that it was, forget the old ones \
          with `{}`, else `destroy` the playground and start another",
         commands.join("; ")
@@ -428,7 +428,7 @@ mod tests {
                     assert!(error.message().contains(part), "{error}");
                 }
                 for part in ["-R playground-docker", &format!("-R {}", BY_ID.alias), "`destroy`", "known_hosts\""] {
-                    assert!(error.remedy().unwrap().contains(part), "{error}");
+                    assert!(error.hint().unwrap().contains(part), "{error}");
                 }
             }
         }

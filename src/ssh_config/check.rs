@@ -50,7 +50,7 @@ impl Check<'_> {
                 return e;
             }
             e.context(format!("ssh cannot read {} as it is", user.named.display()))
-                .hint("repair it first; nothing was changed")
+                .with_hint("repair it first; nothing was changed")
         })?;
 
         // The same edit, but what it includes lies in the scratch folder: the real one is not to change yet.
@@ -71,7 +71,9 @@ impl Check<'_> {
         if let Some(changed) = difference(&before, &other) {
             let file = user.named.display();
             return Err(Error::new(Kind::File, format!("editing {file} would change ssh for other hosts: {changed}"))
-                .hint("nothing was changed; put the lines of labctl-ssh-proxy at its top by hand, or take them out"));
+                .with_hint(
+                    "nothing was changed; put the lines of labctl-ssh-proxy at its top by hand, or take them out",
+                ));
         }
 
         let mut probes: Vec<(&str, &str, Platform)> = Vec::new();
@@ -91,7 +93,7 @@ impl Check<'_> {
                 let found = client::value(&options, name).unwrap_or("nothing").replace("%h", host);
                 if found != wanted {
                     let what = format!("ssh would take `{found}` and not `{wanted}` for the {name} of {host}");
-                    return Err(Error::new(Kind::Program, what).hint("nothing was changed; please report this"));
+                    return Err(Error::new(Kind::Program, what).with_hint("nothing was changed; please report this"));
                 }
             }
             if let Some(other) = client::value(&options, "hostname").filter(|name| *name != host) {

@@ -49,7 +49,7 @@ impl Ssh {
         let plain = ask("root", "probe.invalid").await?;
         if !plain.status.success() {
             return Err(Error::new(Kind::Program, format!("`ssh -G` does not work: {}", said(&plain)))
-                .hint("install openssh-client 7.3 or newer"));
+                .with_hint("install openssh-client 7.3 or newer"));
         }
         // Older ones do not know `%d` here. Then the home stays unknown.
         let home = self.run(&["-F", "none", "-o", "ControlPath=%d/-", "probe.invalid"]).await?;
@@ -102,14 +102,15 @@ impl Ssh {
         let mut command = Command::new(&self.program);
         // -T: without it, `-G` too complains that it has no terminal.
         command.args(["-G", "-T"]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
-        let failed =
-            |why: String| Error::new(Kind::Program, why).hint("install openssh-client, and see that `ssh -V` works");
+        let failed = |why: String| {
+            Error::new(Kind::Program, why).with_hint("install openssh-client, and see that `ssh -V` works")
+        };
         match timeout(PATIENCE, command.output()).await {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => Err(failed("there is no `ssh` here".into())),
             Ok(Err(e)) => Err(failed(format!("cannot run `ssh -G`: {e}"))),
             Err(_) => Err(Error::new(Kind::Program, format!("`ssh -G` took more than {} s", PATIENCE.as_secs()))
-                .hint("see what the `Match exec` lines of your ssh configuration do")),
+                .with_hint("see what the `Match exec` lines of your ssh configuration do")),
         }
     }
 }

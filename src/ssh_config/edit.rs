@@ -35,7 +35,7 @@ pub fn insert_block(text: &[u8], entries: &str, ours: &[String]) -> Result<Vec<u
 fn insert(text: &[u8], block: &str, ours: &[String]) -> Result<Vec<u8>> {
     if text.starts_with(b"\xef\xbb\xbf") {
         return Err(Error::new(Kind::File, "it begins with a byte order mark, which ssh takes for an option")
-            .hint("save it as UTF-8 without a byte order mark"));
+            .with_hint("save it as UTF-8 without a byte order mark"));
     }
     let rest = remove(text, ours)?;
     let crlf = rest.split_inclusive(|&b| b == b'\n').next().is_some_and(|line| line.ends_with(b"\r\n"));
@@ -49,8 +49,9 @@ fn insert(text: &[u8], block: &str, ours: &[String]) -> Result<Vec<u8>> {
 /// When our markers do not pair up: then nobody can tell what is whose.
 pub fn remove(text: &[u8], ours: &[String]) -> Result<Vec<u8>> {
     let refuse = |number: usize, why: &str| {
-        Err(Error::new(Kind::File, format!("line {}: {why}", number + 1))
-            .hint(format!("take out the lines of labctl-ssh-proxy by hand, from `{BEGIN}` to `{END}`, and try again")))
+        Err(Error::new(Kind::File, format!("line {}: {why}", number + 1)).with_hint(format!(
+            "take out the lines of labctl-ssh-proxy by hand, from `{BEGIN}` to `{END}`, and try again"
+        )))
     };
     let mut rest = Vec::with_capacity(text.len());
     let mut begun = None;

@@ -183,7 +183,8 @@ pub fn check_inline(entries: &str) -> Result<()> {
         "`{}` cannot be written with --inline: the path has a space, and older readers lose the quotes",
         line.trim()
     );
-    Err(Error::new(Kind::Usage, why).hint("leave --inline out, or move what the line names to a path of plain letters"))
+    Err(Error::new(Kind::Usage, why)
+        .with_hint("leave --inline out, or move what the line names to a path of plain letters"))
 }
 
 /// `path` as all readers of ssh's configuration understand it: as it is, else below `~`, else in double quotes.
@@ -196,7 +197,7 @@ pub fn spell(path: &Path, home: Option<&Path>, what: &str) -> Result<String> {
             Kind::Usage,
             format!("the {what} `{}` cannot be named in an ssh configuration: its path {why}", path.display()),
         );
-        Err(error.hint(match what {
+        Err(error.with_hint(match what {
             "program" => {
                 "install it below a path of plain letters, for example /usr/local/bin, and run that one".into()
             }
@@ -312,7 +313,7 @@ mod tests {
     fn a_block_has_no_quotes() {
         let rendering = Rendering { program: "/opt/my tools/x".into(), ..rendering() };
         let error = super::check_inline(&render(&entries(), &rendering).unwrap()).unwrap_err();
-        assert!(error.message().contains("ProxyCommand \"/opt/my tools/x\"") && error.remedy().is_some(), "{error}");
+        assert!(error.message().contains("ProxyCommand \"/opt/my tools/x\"") && error.hint().is_some(), "{error}");
         let titled = Entry { title: "a \"quoted\" title".into(), ..entries().remove(0) };
         super::check_inline(&render(&[titled], &super::tests::rendering()).unwrap()).unwrap();
     }
@@ -365,9 +366,9 @@ mod tests {
         assert!(told("bin/x").unwrap_err().contains("not absolute"));
         assert!(told("/home/a#b/a b").unwrap_err().contains("'#'"));
         let error = spell(Path::new("/a=b/x"), None, "program").unwrap_err();
-        assert!(error.remedy().unwrap().contains("/usr/local/bin"));
+        assert!(error.hint().unwrap().contains("/usr/local/bin"));
         assert!(
-            spell(Path::new("/a=b"), None, "configuration").unwrap_err().remedy().unwrap().contains("SSH_PROXY_HOME")
+            spell(Path::new("/a=b"), None, "configuration").unwrap_err().hint().unwrap().contains("SSH_PROXY_HOME")
         );
         #[cfg(unix)]
         {

@@ -59,7 +59,7 @@ impl State {
         let Some(text) = files::read_text(&path)? else { return Ok(None) };
         serde_json::from_str(&text).map(Some).map_err(|e| {
             Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
-                .hint("delete it and run `config-ssh` again; your own ssh configuration is not touched by that")
+                .with_hint("delete it and run `config-ssh` again; your own ssh configuration is not touched by that")
         })
     }
 

@@ -146,7 +146,8 @@ pub async fn agreed() -> Result<bool> {
         Some(true) => Ok(true),
         Some(false) => Err(Error::new(Kind::Interrupted, "nothing was written")),
         None => {
-            Err(Error::new(Kind::Usage, "there is no terminal to ask on").hint("add --yes, or --dry-run to only look"))
+            Err(Error::new(Kind::Usage, "there is no terminal to ask on")
+                .with_hint("add --yes, or --dry-run to only look"))
         }
     }
 }

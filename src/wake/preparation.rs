@@ -181,7 +181,7 @@ impl<P: Progress> Preparation<'_, P> {
     fn too_late(&self, play: &Play) -> Error {
         let waited = self.line(play, unready(play));
         Error::new(Kind::NotYet, format!("playground {} is not prepared in time: {waited}", play.shown()))
-            .hint(format!("`labctl-ssh-proxy wait {0}` goes on waiting, `tasks {0}` shows how far it is", play.id))
+            .with_hint(format!("`labctl-ssh-proxy wait {0}` goes on waiting, `tasks {0}` shows how far it is", play.id))
     }
 }
 
@@ -232,7 +232,7 @@ fn check_running(play: &Play) -> Result<()> {
     match play.state() {
         Some(State::Stopping | State::Stopped) => {
             Err(Error::new(Kind::NotWoken, format!("playground {} is stopped", play.shown()))
-                .hint(format!("start it with `labctl-ssh-proxy start {id}`")))
+                .with_hint(format!("start it with `labctl-ssh-proxy start {id}`")))
         }
         Some(State::Destroying | State::Destroyed) => {
             Err(Error::new(Kind::Ended, format!("playground {} was destroyed", play.shown())))

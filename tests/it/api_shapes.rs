@@ -277,7 +277,7 @@ async fn the_account() {
     let session = json!({ "id": "session-id", "userId": "u1", "authenticated": true, "accessToken": "access-token",
         "authUrl": "https://labs.test/confirm" });
     let required = ["/id", "/accessToken", "/authUrl"];
-    let of = |session: &labs::wire::Session| json!([session.id, session.access_token, session.auth_url]);
+    let of = |session: &labs::wire::Login| json!([session.id, session.access_token, session.auth_url]);
     platform.every_shape(session.clone(), &required, |labs| async move { labs.create_session().await }, of).await;
     let poll = |labs: Labs| async move { labs.session("session-id").await };
     platform.every_shape(session, &["/authenticated"], poll, |session| json!(session.authenticated)).await;
@@ -292,7 +292,7 @@ async fn tunnels() {
     let platform = Platform::start().await;
     let tunnel = json!({ "url": "https://t.labs.test", "loginUrl": "https://t.labs.test/login" });
     let start = |labs: Labs| async move { labs.start_tunnel(ID, "m", "laborant", "ssh-ed25519 AAAA\n").await };
-    let of = |tunnel: &labs::wire::Tunnel| json!([tunnel.url, tunnel.login_url]);
+    let of = |tunnel: &labs::wire::TunnelOffer| json!([tunnel.url, tunnel.login_url]);
     platform.every_shape(tunnel, &["/url", "/loginUrl"], start, of).await;
     for broken in ["{}", "", "null", r#"{"url":null,"loginUrl":null}"#] {
         *platform.answer.lock().unwrap() = broken.to_owned();

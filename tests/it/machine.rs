@@ -21,7 +21,7 @@ use russh::keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::LineEnding};
 use tempfile::TempDir;
 use tokio::{net::UnixListener, runtime, sync::oneshot};
 
-const BOTH: [Endpoint; 2] = [Endpoint::Russh, Endpoint::Sshd];
+const BOTH: [Endpoint; 2] = [Endpoint::Builtin, Endpoint::Sshd];
 
 /// Longer than anything takes here on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -569,7 +569,7 @@ fn unix_sockets_are_forwarded_both_ways() {
         assert_eq!(back, b"there and back");
         assert_eq!(fs::metadata(world.home("far")).unwrap().permissions().mode() & 0o777, 0o600);
         drop(forwarding);
-        if world.endpoint == Endpoint::Russh {
+        if world.endpoint == Endpoint::Builtin {
             eventually("no socket left behind", || !world.home("far").exists());
         }
     }
@@ -671,7 +671,7 @@ fn a_stop_ends_everything_and_the_host_key_stays() {
 
 #[test]
 fn a_client_that_vanishes_takes_its_session_along() {
-    let world = World::new(Endpoint::Russh);
+    let world = World::new(Endpoint::Builtin);
     // Lines, in which no byte means anything to a terminal.
     fs::write(world.path("much"), "much\n".repeat(1 << 20)).unwrap();
     // Also one that has sent what nobody reads.
@@ -696,7 +696,7 @@ fn a_client_that_vanishes_takes_its_session_along() {
 /// Also one that reads its input late: it gets all of it, though its client has closed the connection meanwhile.
 #[test]
 fn what_a_client_has_sent_before_it_left_arrives() {
-    let world = World::new(Endpoint::Russh);
+    let world = World::new(Endpoint::Builtin);
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to = listener.local_addr().unwrap();
     let port = free_port();

@@ -437,10 +437,7 @@ async fn one_platform_a_folder_and_the_folder_is_private() {
     let root = platform.folders.root.join("x".repeat(100));
     let error =
         serve(&Folders { root, ..platform.folders.clone() }, quick(), std::future::pending()).await.unwrap_err();
-    assert!(
-        error.message().contains("too long") && error.remedy().unwrap().contains("LABCTL_SSH_PROXY_HOME"),
-        "{error}"
-    );
+    assert!(error.message().contains("too long") && error.hint().unwrap().contains("LABCTL_SSH_PROXY_HOME"), "{error}");
 }
 
 #[tokio::test]

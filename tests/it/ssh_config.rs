@@ -353,7 +353,7 @@ async fn what_cannot_be_edited_safely_is_refused_and_left_alone() {
             let before = world.snapshot();
             let error = world.apply(|request| request.inline = inline).await.unwrap_err();
             assert!(error.kind() == Kind::File && error.message().contains(why), "{error}");
-            assert!(error.remedy().is_some(), "{error}");
+            assert!(error.hint().is_some(), "{error}");
             assert_eq!(world.snapshot(), before, "{text:?}");
         }
     }
@@ -433,7 +433,7 @@ async fn homes_and_files_of_any_name() {
         world.write("Host mine\n");
         let before = world.snapshot();
         let error = world.apply(|_| ()).await.unwrap_err();
-        assert!(error.message().contains("cannot be named") && error.remedy().is_some(), "{error}");
+        assert!(error.message().contains("cannot be named") && error.hint().is_some(), "{error}");
         assert_eq!(world.snapshot(), before, "{name:?}");
 
         // Only what is written into the file has to be well-named. The file itself may lie anywhere.
@@ -447,7 +447,7 @@ async fn homes_and_files_of_any_name() {
     let world = World::new();
     for program in ["/opt/100%/x", "/opt/it's/x", "bin/x"] {
         let error = world.apply(|request| request.program = program.into()).await.unwrap_err();
-        assert!(error.kind() == Kind::Usage && error.remedy().unwrap().contains("/usr/local/bin"), "{error}");
+        assert!(error.kind() == Kind::Usage && error.hint().unwrap().contains("/usr/local/bin"), "{error}");
     }
     assert!(!world.config().exists());
 }
@@ -730,7 +730,7 @@ async fn a_block_that_was_moved_between_the_users_lines_is_not_torn_out_silently
     let moved = format!("Host a\n{}Port 2222\n", world.text());
     fs::write(world.config(), &moved).unwrap();
     let error = world.apply(|request| request.inline = true).await.unwrap_err();
-    assert!(error.message().contains("-port 2222") && error.remedy().unwrap().contains("by hand"), "{error}");
+    assert!(error.message().contains("-port 2222") && error.hint().unwrap().contains("by hand"), "{error}");
     assert_eq!(world.text(), moved);
     let outcome = world.remove().await.unwrap();
     assert!(outcome.warnings[0].contains("-port 2222"), "{:?}", outcome.warnings);

@@ -19,7 +19,7 @@ use labctl_ssh_proxy::{
     labs::{Labs, net::Dialer},
     moment::now,
     platform::Platform,
-    records::memory::{Memory, Request},
+    records::memory::{Memory, WakeRequest},
     settings::Folders,
     ui::notice::Progress,
     wake::Wake,
@@ -212,7 +212,7 @@ async fn a_list_that_lags_makes_no_second_playground() {
 #[tokio::test]
 async fn what_a_killed_one_started_is_waited_for() {
     let (_home, folders, made) = forgetful(Some(Duration::from_secs(1)));
-    let asked = Request { at: now(), upon: String::new(), sent: false, made: None };
+    let asked = WakeRequest { at: now(), upon: String::new(), sent: false, made: None };
     Memory::of(&folders, Platform::Local).change("docker", |record| record.wake = Some(asked)).unwrap();
     assert_eq!(start(folders).await, "1".repeat(24));
     assert_eq!(made.load(Ordering::SeqCst), 0);
@@ -221,7 +221,7 @@ async fn what_a_killed_one_started_is_waited_for() {
 #[tokio::test]
 async fn what_a_killed_one_did_not_start_is_started() {
     let (_home, folders, made) = forgetful(None);
-    let asked = Request { at: now(), upon: String::new(), sent: false, made: None };
+    let asked = WakeRequest { at: now(), upon: String::new(), sent: false, made: None };
     Memory::of(&folders, Platform::Local).change("docker", |record| record.wake = Some(asked)).unwrap();
     start(folders).await;
     assert_eq!(made.load(Ordering::SeqCst), 1);

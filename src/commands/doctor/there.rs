@@ -16,7 +16,7 @@ use crate::{
     app::App,
     commands::{
         open, ssh,
-        visit::{Place, Visit, find_place},
+        visit::{Destination, Visit, find_place},
     },
     error::{Error, Kind, Result},
     labs::{Labs, find, wire::State},
@@ -80,8 +80,8 @@ pub async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> Vec<Chec
 }
 
 /// The machine that was named, if it runs; else the first that does.
-async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Place>> {
-    let runs = |place: &Place| {
+async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Destination>> {
+    let runs = |place: &Destination| {
         place.play.state() == Some(&State::Running)
             && place.play.machine_status(&place.machine.name).is_some_and(|status| status.is_ready())
     };
@@ -92,7 +92,7 @@ async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Place>> {
             for play in find::all(labs).await? {
                 if let Some(machine) = play.machines.first().cloned() {
                     let host = Target::of_play(&play.id, None).to_string();
-                    places.push(Some(Place { host, user: machine.default_user().to_owned(), machine, play }));
+                    places.push(Some(Destination { host, user: machine.default_user().to_owned(), machine, play }));
                 }
             }
             places
@@ -102,7 +102,7 @@ async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Place>> {
 }
 
 /// A session of the tunnel, and the host keys at its other end.
-async fn tunnel(app: &App, labs: &Labs, place: &Place) -> Result<Vec<Check>, Check> {
+async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check>, Check> {
     let failed = |e: Error| Check::failed("tunnel", &e);
     let began = Instant::now();
     let key =
@@ -138,7 +138,7 @@ async fn tunnel(app: &App, labs: &Labs, place: &Place) -> Result<Vec<Check>, Che
 }
 
 /// The whole chain: a byte there and back, then a sample of bytes.
-async fn by_ssh(app: &App, place: &Place) -> Vec<Check> {
+async fn by_ssh(app: &App, place: &Destination) -> Vec<Check> {
     let began = Instant::now();
     let (first, mut rounds) = match within(round_trips(app, place)).await {
         Ok(rounds) => (millis(began.elapsed()), rounds),
@@ -160,7 +160,7 @@ async fn by_ssh(app: &App, place: &Place) -> Vec<Check> {
     vec![check, round, throughput]
 }
 
-fn client(app: &App, place: &Place, command: &str) -> Result<Command> {
+fn client(app: &App, place: &Destination, command: &str) -> Result<Command> {
     let mut ssh = Command::new(ssh::program()?);
     ssh.args(ssh::options(app, place, false)?)
         .args(["-T", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"])
@@ -173,7 +173,7 @@ fn client(app: &App, place: &Place, command: &str) -> Result<Command> {
 }
 
 /// The times of a byte's way there and back. The first stands for all that a connection takes, and is left out.
-async fn round_trips(app: &App, place: &Place) -> Result<Vec<Duration>> {
+async fn round_trips(app: &App, place: &Destination) -> Result<Vec<Duration>> {
     let failed = |e: std::io::Error| Error::new(Kind::Program, format!("ssh: {e}"));
     let mut child = client(app, place, "cat")?.spawn().map_err(failed)?;
     let (Some(mut input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
@@ -196,7 +196,7 @@ async fn round_trips(app: &App, place: &Place) -> Result<Vec<Duration>> {
 }
 
 /// How long a sample of bytes takes, the connection not counted.
-async fn sample(app: &App, place: &Place) -> Result<Duration> {
+async fn sample(app: &App, place: &Destination) -> Result<Duration> {
     let failed = |e: std::io::Error| Error::new(Kind::Program, format!("ssh: {e}"));
     let mut child = client(app, place, &format!("head -c {SAMPLE} /dev/zero"))?.spawn().map_err(failed)?;
     let Some(mut output) = child.stdout.take() else {

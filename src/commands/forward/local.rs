@@ -25,7 +25,7 @@ use crate::{
 use super::{
     board::{Board, Row},
     carry::{Ends, Near, carry},
-    spec::{Bind, Listen, Place},
+    spec::{Bind, Endpoint, Listen},
     way::{Way, is_final},
 };
 
@@ -124,8 +124,10 @@ pub fn shown(address: SocketAddr) -> String {
 pub fn not_bound(address: &str, error: &io::Error) -> Error {
     let failed = Error::new(Kind::Network, format!("cannot listen on {address}: {error}"));
     match error.kind() {
-        io::ErrorKind::AddrInUse => failed.hint("something listens there already; port 0 takes a free one"),
-        io::ErrorKind::PermissionDenied => failed.hint("ports below 1024 are the administrator's; take a higher one"),
+        io::ErrorKind::AddrInUse => failed.with_hint("something listens there already; port 0 takes a free one"),
+        io::ErrorKind::PermissionDenied => {
+            failed.with_hint("ports below 1024 are the administrator's; take a higher one")
+        }
         _ => failed,
     }
 }
@@ -256,7 +258,7 @@ pub struct Local {
     /// The way to the machine.
     pub way: Arc<Way>,
     /// Where it leads to.
-    pub to: Place,
+    pub to: Endpoint,
     /// Carry TCP over SSH, which has a half-close.
     pub over_ssh: bool,
     /// Where it is shown.
@@ -308,15 +310,15 @@ impl Local {
         let mut connection = self.board.open(&self.row, peer);
         let carried: Result<io::Result<()>> = async {
             match (&self.to, self.over_ssh) {
-                (Place::Port(host, port), false) => {
+                (Endpoint::Port(host, port), false) => {
                     let tunnel = self.way.dial(&host_port(host, *port)).await?;
                     Ok(carry(near, tunnel, Ends::Together, &connection).await)
                 }
                 (to, _) => {
                     let ssh = self.way.ssh().await?;
                     let stream: SshStream = match to {
-                        Place::Port(host, port) => ssh.connect_tcp(host, *port).await?,
-                        Place::Socket(path) => ssh.connect_unix(path).await?,
+                        Endpoint::Port(host, port) => ssh.connect_tcp(host, *port).await?,
+                        Endpoint::Socket(path) => ssh.connect_unix(path).await?,
                     };
                     let carried = carry(near, stream, Ends::Separately, &connection).await;
                     ssh.close().await;
@@ -337,7 +339,7 @@ impl Local {
                 if is_final(&error) {
                     return Err(error);
                 }
-                let hint = error.remedy().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
                 self.board.problem(&format!("a connection to {} was refused: {}{hint}", self.to, error.message()));
                 Ok(())
             }

@@ -27,7 +27,7 @@ use crate::{
 use super::{
     board::{Board, Connection, Row},
     carry::{Ends, carry},
-    spec::{Bind, Listen, Place},
+    spec::{Bind, Endpoint, Listen},
     way::{Pauses, Way, is_final},
 };
 
@@ -105,7 +105,7 @@ impl Listener {
                             error.message()
                         ),
                     )
-                    .hint("something may listen there already; port 0 takes a free one"),
+                    .with_hint("something may listen there already; port 0 takes a free one"),
                     _ => error,
                 })?;
                 let limits = Limits::default().max_payload_len(Some(MAX_MESSAGE));
@@ -145,7 +145,7 @@ pub struct Remote {
     /// Where it listens.
     pub listen: Listen,
     /// Where it leads to, here.
-    pub to: Place,
+    pub to: Endpoint,
     /// Where it is shown.
     pub board: Arc<Board>,
     /// Its line there.
@@ -285,15 +285,15 @@ impl Remote {
     async fn reach(&self) -> io::Result<Reached> {
         let connected = async {
             match &self.to {
-                Place::Port(host, port) => {
+                Endpoint::Port(host, port) => {
                     let stream = TcpStream::connect((host.as_str(), *port)).await?;
                     let _ = stream.set_nodelay(true);
                     Ok(Reached::Tcp(stream))
                 }
                 #[cfg(unix)]
-                Place::Socket(path) => Ok(Reached::Unix(tokio::net::UnixStream::connect(path).await?)),
+                Endpoint::Socket(path) => Ok(Reached::Unix(tokio::net::UnixStream::connect(path).await?)),
                 #[cfg(not(unix))]
-                Place::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
+                Endpoint::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
             }
         };
         timeout(CONNECT, connected).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
@@ -323,7 +323,7 @@ fn check(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use super::{Arc, Board, ClientBuilder, Duration, JoinSet, Place, Remote, Stream, Way, timeout};
+    use super::{Arc, Board, ClientBuilder, Duration, Endpoint, JoinSet, Remote, Stream, Way, timeout};
     use crate::{
         app::App,
         commands::forward::board::{View, What},
@@ -350,7 +350,7 @@ mod tests {
         let [machine, address, to] = ["m", "a", "t"].map(str::to_owned);
         let row = board.listening(What { kind: "remote", protocol: "tcp", machine, address, to });
         let listen = "80:localhost:80".parse::<crate::commands::forward::spec::Spec>().unwrap().listen;
-        let to = Place::Port("localhost".into(), 80);
+        let to = Endpoint::Port("localhost".into(), 80);
         let remote = Remote { way: Arc::new(way), listen, to, board, row };
         let (near, far) = tokio::net::UnixStream::pair().unwrap();
         let control = ClientBuilder::new().take_over(Stream::new(bytes::Bytes::new(), Conn::Unix(near)));

@@ -14,7 +14,7 @@ use crate::{
 
 use super::{
     Forward,
-    spec::{Bind, Listen, Place, Side, Spec},
+    spec::{Bind, Endpoint, Listen, Side, Spec},
 };
 
 /// Left behind by the official client's own connections; ssh needs no forward.
@@ -26,9 +26,9 @@ const SSH: u16 = 22;
 /// [`Kind::Usage`] for one that the platform has no words for: UDP, and Unix sockets.
 pub fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
     let Forward { side, spec, .. } = forward;
-    let (Listen::Port(bind, port), Place::Port(host, to), false) = (&spec.listen, &spec.to, spec.udp) else {
+    let (Listen::Port(bind, port), Endpoint::Port(host, to), false) = (&spec.listen, &spec.to, spec.udp) else {
         return Err(Error::new(Kind::Usage, format!("`{spec}` cannot be saved"))
-            .hint("the platform keeps TCP forwards from a port to a port; leave out --save"));
+            .with_hint("the platform keeps TCP forwards from a port to a port; leave out --save"));
     };
     let bind = match (bind, side) {
         (Bind::Loopback, _) | (Bind::Unnamed, Side::Local) => "127.0.0.1".to_owned(),
@@ -83,7 +83,7 @@ pub fn forward(saved: &SavedForward) -> Result<Forward, String> {
         return Err(format!("`{}` leads to no port", shown(record)));
     }
     let host = if to.0.is_empty() { "localhost" } else { to.0 };
-    let spec = Spec { listen: Listen::Port(bind, listen.1), to: Place::Port(host.to_owned(), to.1), udp: false };
+    let spec = Spec { listen: Listen::Port(bind, listen.1), to: Endpoint::Port(host.to_owned(), to.1), udp: false };
     // Goes through the same checks as one that was typed: it is the platform's word.
     let spec = Spec::parse(side, &spec.to_string()).map_err(|e| e.message().to_owned())?;
     Ok(Forward { side, spec, machine: Some(record.machine.clone()).filter(|name| !name.is_empty()) })
@@ -94,7 +94,7 @@ pub fn restorable(all: &[SavedForward]) -> (Vec<Forward>, Vec<String>) {
     let (mut found, mut odd) = (Vec::new(), Vec::new());
     for (index, saved) in all.iter().enumerate() {
         match forward(saved) {
-            Ok(Forward { side: Side::Local, spec: Spec { to: Place::Port(_, SSH), .. }, .. }) => {
+            Ok(Forward { side: Side::Local, spec: Spec { to: Endpoint::Port(_, SSH), .. }, .. }) => {
                 log::info!("saved forward {index} leads to port {SSH}");
             }
             Ok(forward) if found.contains(&forward) => {}
@@ -163,7 +163,7 @@ pub async fn remove(labs: &Labs, play: &Play, which: &[Which]) -> Result<()> {
     };
     if let Some(index) = indices.iter().find(|index| **index >= count) {
         let message = format!("playground {} has no saved forward {index}", play.id);
-        return Err(Error::new(Kind::NotFound, message).hint("--list shows those it has"));
+        return Err(Error::new(Kind::NotFound, message).with_hint("--list shows those it has"));
     }
     // From behind, since those behind a removed one move up.
     indices.sort_unstable_by(|a, b| b.cmp(a));

@@ -29,7 +29,7 @@ pub struct Spec {
     /// Where the one side listens.
     pub listen: Listen,
     /// Where the other side leads to.
-    pub to: Place,
+    pub to: Endpoint,
     /// Datagrams instead of connections.
     pub udp: bool,
 }
@@ -77,7 +77,7 @@ pub enum Bind {
 
 /// Where to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum Endpoint {
     /// A host and a port.
     Port(String, u16),
     /// A Unix socket.
@@ -91,7 +91,7 @@ impl Spec {
     /// [`Kind::Usage`] with the reason.
     pub fn parse(side: Side, text: &str) -> Result<Spec> {
         let refuse = |why: &str| {
-            Error::new(Kind::Usage, format!("`{text}` is not a forward: {why}")).hint(
+            Error::new(Kind::Usage, format!("`{text}` is not a forward: {why}")).with_hint(
                 "write [BIND:]PORT:HOST:HOSTPORT; either side may be the path of a Unix socket, /udp may follow HOSTPORT",
             )
         };
@@ -102,7 +102,7 @@ impl Spec {
             ("", _) => Err(refuse("the host to connect to is missing")),
             (_, 0) => Err(refuse("there is no port 0 to connect to")),
             (host, _) if !is_host(host) => Err(refuse(&format!("`{host}` is not a host"))),
-            (host, number) => Ok(Place::Port(host.to_owned(), number)),
+            (host, number) => Ok(Endpoint::Port(host.to_owned(), number)),
         };
         let bind = |field: &Field| match field.text.as_str() {
             "" | "*" => Ok(Bind::All),
@@ -112,11 +112,11 @@ impl Spec {
         };
         let own = |number: &Field| target(&Field { text: SELF.into(), ..Field::default() }, number);
         let (listen, to) = match fields.as_slice() {
-            [from, to] if from.is_path && to.is_path => (from.socket(), Place::Socket(to.text.clone())),
-            [from, to] if to.is_path => (Listen::Port(Bind::Unnamed, port(from)?), Place::Socket(to.text.clone())),
+            [from, to] if from.is_path && to.is_path => (from.socket(), Endpoint::Socket(to.text.clone())),
+            [from, to] if to.is_path => (Listen::Port(Bind::Unnamed, port(from)?), Endpoint::Socket(to.text.clone())),
             [from, to] if from.is_path => (from.socket(), own(to)?),
             [from, host, number] if from.is_path => (from.socket(), target(host, number)?),
-            [on, from, to] if to.is_path => (Listen::Port(bind(on)?, port(from)?), Place::Socket(to.text.clone())),
+            [on, from, to] if to.is_path => (Listen::Port(bind(on)?, port(from)?), Endpoint::Socket(to.text.clone())),
             [on, from, to] if from.is_number() => (Listen::Port(bind(on)?, port(from)?), own(to)?),
             [from, host, number] => (Listen::Port(Bind::Unnamed, port(from)?), target(host, number)?),
             [from, to] if from.is_number() => (Listen::Port(Bind::Unnamed, port(from)?), own(to)?),
@@ -128,7 +128,7 @@ impl Spec {
             [_] | [_, _] => return Err(refuse("the port that it leads to is missing")),
             [..] => return Err(refuse("it has too many parts; write an IPv6 address in brackets")),
         };
-        if udp && !matches!((&listen, &to), (Listen::Port(..), Place::Port(..))) {
+        if udp && !matches!((&listen, &to), (Listen::Port(..), Endpoint::Port(..))) {
             return Err(refuse("datagrams go from a port to a port"));
         }
         Ok(Spec { listen, to, udp })
@@ -277,11 +277,11 @@ impl fmt::Display for Listen {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Place::Port(host, port) => f.write_str(&written(host, *port)),
-            Place::Socket(path) => f.write_str(&escaped(path)),
+            Endpoint::Port(host, port) => f.write_str(&written(host, *port)),
+            Endpoint::Socket(path) => f.write_str(&escaped(path)),
         }
     }
 }
@@ -297,7 +297,7 @@ impl fmt::Display for Spec {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Bind, Listen, Place, Side, Spec};
+    use super::{Bind, Endpoint, Listen, Side, Spec};
 
     fn read(text: &str) -> Spec {
         text.parse().unwrap_or_else(|e| panic!("{e}"))
@@ -313,8 +313,8 @@ mod tests {
 
     #[test]
     fn reads_all_forms_of_ssh() {
-        let web = Place::Port("web".into(), 80);
-        let socket = Place::Socket("/run/docker.sock".into());
+        let web = Endpoint::Port("web".into(), 80);
+        let socket = Endpoint::Socket("/run/docker.sock".into());
         let here = Listen::Socket("/tmp/s".into());
         for (text, listen, to) in [
             ("8080:web:80", port(Bind::Unnamed, 8080), &web),
@@ -337,16 +337,16 @@ mod tests {
                 );
             }
         }
-        assert_eq!(read("1:[fe80::1%eth0]:2").to, Place::Port("fe80::1%eth0".into(), 2));
+        assert_eq!(read("1:[fe80::1%eth0]:2").to, Endpoint::Port("fe80::1%eth0".into(), 2));
         assert_eq!(read(r"/a\:b:./c").listen, Listen::Socket("/a:b".into()));
         assert!(read("5353:8.8.8.8:53/udp").udp && read("[::1]:53:[2001::1]:53/udp").udp);
-        assert_eq!(read("1:/run/udp").to, Place::Socket("/run/udp".into()));
+        assert_eq!(read("1:/run/udp").to, Endpoint::Socket("/run/udp".into()));
     }
 
     /// Those of labctl's `port-forward --help` and the platform's documentation.
     #[test]
     fn reads_the_platforms_short_forms() {
-        let to = |host: &str, number| Place::Port(host.into(), number);
+        let to = |host: &str, number| Endpoint::Port(host.into(), number);
         let any = || port(Bind::Unnamed, 0);
         for (text, listen, to) in [
             ("8080", any(), to("localhost", 8080)),
@@ -437,10 +437,12 @@ mod tests {
             (bind, any::<u16>()).prop_map(|(bind, port)| Listen::Port(bind, port)),
             path().prop_map(Listen::Socket)
         ];
-        let to =
-            prop_oneof![(host(), 1..=u16::MAX).prop_map(|(h, p)| Place::Port(h, p)), path().prop_map(Place::Socket)];
+        let to = prop_oneof![
+            (host(), 1..=u16::MAX).prop_map(|(h, p)| Endpoint::Port(h, p)),
+            path().prop_map(Endpoint::Socket)
+        ];
         (listen, to, any::<bool>()).prop_map(|(listen, to, udp)| {
-            let udp = udp && matches!((&listen, &to), (Listen::Port(..), Place::Port(..)));
+            let udp = udp && matches!((&listen, &to), (Listen::Port(..), Endpoint::Port(..)));
             Spec { listen, to, udp }
         })
     }

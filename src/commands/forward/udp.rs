@@ -121,11 +121,14 @@ impl Relay {
                     Kind::Program,
                     format!("UDP forwards need python3 or perl on machine {}, and it has neither", way.machine()),
                 );
-                Err(error.hint("install one of them there"))
+                Err(error.with_hint("install one of them there"))
             }
             Ok(false) => failed(format!("the UDP relay ended: {}", printable(&String::from_utf8_lossy(&complaint)))),
-            Err(_elapsed) => failed(format!("the UDP relay did not start within {} s", START.as_secs()))
-                .map_err(|error| error.hint("see that its shell's start files end, ask nothing and print nothing")),
+            Err(_elapsed) => {
+                failed(format!("the UDP relay did not start within {} s", START.as_secs())).map_err(|error| {
+                    error.with_hint("see that its shell's start files end, ask nothing and print nothing")
+                })
+            }
         }
     }
 }

@@ -152,7 +152,7 @@ impl Way {
                 self.labs.open(&session, target).await.map_err(|error| match error.kind() {
                     // The tunnel's token is not the login.
                     Kind::NotLoggedIn | Kind::NotFound => {
-                        Error::new(Kind::Network, format!("machine {} refuses the tunnel", self.machine())).hint(
+                        Error::new(Kind::Network, format!("machine {} refuses the tunnel", self.machine())).with_hint(
                             format!("`labctl-ssh-proxy doctor {}` looks at the whole way there", self.login.alias),
                         )
                     }

@@ -132,7 +132,7 @@ pub fn check(text: &str, play: &str) -> Result<()> {
         };
         let Some(key) = members.keys().find(|key| !allowed.contains(&key.as_str())) else { return Ok(()) };
         let what = effect(key);
-        Err(Error::new(Kind::Refused, format!("the kubeconfig of playground {play} {what} (`{key}`{of})")).hint(
+        Err(Error::new(Kind::Refused, format!("the kubeconfig of playground {play} {what} (`{key}`{of})")).with_hint(
             "it may hold keys and tokens only (`*-data`, `token`): look at ~/.kube/config in the playground; \
              `kubectl config view --raw --flatten` there puts the contents of files in their place",
         ))

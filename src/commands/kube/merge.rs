@@ -15,7 +15,7 @@ const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context
 
 fn refuse(why: &str) -> Error {
     Error::new(Kind::File, format!("your kubeconfig cannot be edited: {why}"))
-        .hint("leave out --merge, and use the file that `kube` names")
+        .with_hint("leave out --merge, and use the file that `kube` names")
 }
 
 /// The text with a context, a cluster and a user called `name`, instead of those of that name.

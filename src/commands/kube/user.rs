@@ -106,7 +106,7 @@ fn lock_path(path: &Path) -> PathBuf {
 
 fn in_use(path: &Path) -> Error {
     let hint = format!("if no kubectl is running, delete {}, which one left behind", lock_path(path).display());
-    Error::new(Kind::File, format!("{} is in use", path.display())).hint(hint)
+    Error::new(Kind::File, format!("{} is in use", path.display())).with_hint(hint)
 }
 
 /// Takes away a lock that is ours and whose maker was killed; whether there is none now.
@@ -157,7 +157,8 @@ pub fn merged(folders: &Folders) -> Vec<String> {
 /// [`Kind::File`] when another `kube` has it.
 pub fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
     files::Lock::try_acquire(&memory(folders, name))?.ok_or_else(|| {
-        Error::new(Kind::File, format!("another `kube` has the context {name}")).hint("end it, or leave out --merge")
+        Error::new(Kind::File, format!("another `kube` has the context {name}"))
+            .with_hint("end it, or leave out --merge")
     })
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    commands::visit::Place,
+    commands::visit::Destination,
     error::{Error, Kind, Result},
 };
 
@@ -174,7 +174,7 @@ pub fn by_name(name: &str) -> Result<&'static Ide> {
     found.ok_or_else(|| {
         let names: Vec<_> = ALL.iter().map(|ide| ide.name).collect();
         Error::new(Kind::Usage, format!("`{name}` is not an editor that open knows"))
-            .hint(format!("it knows {}", names.join(", ")))
+            .with_hint(format!("it knows {}", names.join(", ")))
     })
 }
 
@@ -190,7 +190,7 @@ impl Ide {
         let in_places = self.places.iter().filter_map(|place| filled_in(place)).filter(|path| path.is_file());
         in_path.chain(in_places).next().ok_or_else(|| {
             let error = Error::new(Kind::Program, format!("{} is not installed", self.needs()));
-            error.hint(match self.link {
+            error.with_hint(match self.link {
                 Link::Vscode => format!(
                     "there is no `{}` in PATH; in {} itself: Command Palette, \"Shell Command: Install '{}' command in \
                      PATH\"",
@@ -221,7 +221,7 @@ impl Ide {
 
     /// What it is told to open `path` of a machine; without a path the editor decides.
     #[must_use]
-    pub fn arguments(&self, place: &Place, path: Option<&str>) -> Vec<String> {
+    pub fn arguments(&self, place: &Destination, path: Option<&str>) -> Vec<String> {
         let (host, user) = (&place.host, &place.user);
         match (self.link, path) {
             (Link::Vscode, path) => {
@@ -276,7 +276,7 @@ fn filled_in(place: &str) -> Option<PathBuf> {
 mod tests {
     use super::{ALL, by_name};
     use crate::{
-        commands::visit::Place,
+        commands::visit::Destination,
         labs::wire::{Machine, MachineUser, Play},
     };
 
@@ -289,7 +289,7 @@ mod tests {
     fn said_to(user: &str, ide: &str, path: Option<&str>) -> String {
         let users = vec![MachineUser { name: "laborant".into(), default: true }];
         let machine = Machine { users, ..Machine::default() };
-        let place = Place { host: HOST.into(), play: Play::default(), machine, user: user.into() };
+        let place = Destination { host: HOST.into(), play: Play::default(), machine, user: user.into() };
         by_name(ide).unwrap().arguments(&place, path).join(" ")
     }
 
@@ -323,6 +323,6 @@ mod tests {
         assert_eq!(names.len(), ALL.len());
         assert_eq!(by_name("antigravity-ide").unwrap().name, "antigravity");
         let error = by_name("emacs").unwrap_err();
-        assert!(error.remedy().unwrap().contains("rustrover"));
+        assert!(error.hint().unwrap().contains("rustrover"));
     }
 }

@@ -128,7 +128,7 @@ impl Listed {
 /// all.
 pub(crate) fn in_order(plays: &mut Vec<Play>, all: bool) {
     plays.retain(|play| all || !find::is_gone(play));
-    plays.sort_by_key(|play| (find::is_down(play), std::cmp::Reverse(play.created_at.clone())));
+    plays.sort_by_key(|play| (find::is_play_down(play), std::cmp::Reverse(play.created_at.clone())));
 }
 
 /// The list as a table.
@@ -149,7 +149,7 @@ pub(crate) fn table(plays: &[Play], connections: &[Status]) -> Vec<String> {
 }
 
 pub(super) fn time_left(play: &Play) -> String {
-    if find::is_down(play) || find::is_gone(play) || play.expires_in.is_zero() {
+    if find::is_play_down(play) || find::is_gone(play) || play.expires_in.is_zero() {
         return String::new();
     }
     match play.expires_in.as_secs() {

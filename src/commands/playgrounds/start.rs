@@ -65,10 +65,10 @@ pub async fn start(app: &App, request: &Start) -> Result<Play> {
     app.tunnels().forget(&play.playground.name);
     if let Some(title) = &request.title {
         play = labs.act_and_look(&play.id, &Action::SetTitle { title: title.clone() }).await?;
-        memory.acted();
+        memory.note_acted();
     }
     if request.no_wait {
-        if find::is_down(&play) {
+        if find::is_play_down(&play) {
             play = wake.wake_play(play).await?;
         }
     } else {
@@ -125,7 +125,7 @@ pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> 
         return Ok(());
     }
     Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", printable(&entry.owner)))
-        .hint("if you trust its author, add --consent"))
+        .with_hint("if you trust its author, add --consent"))
 }
 
 /// Waits until the playground can be used: its default machine lets us in, the others are ready, and with `init` the tasks

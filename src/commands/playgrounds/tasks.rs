@@ -84,7 +84,7 @@ pub async fn wait(app: &App, argument: &str, init: bool, limit: Option<Duration>
     match failure(&play, tasks) {
         None => out::line(&format!("{} is ready", play.shown())),
         Some(words) => {
-            Err(Error::new(Kind::Program, words).hint(format!("`labctl-ssh-proxy tasks {}` shows more", play.id)))
+            Err(Error::new(Kind::Program, words).with_hint(format!("`labctl-ssh-proxy tasks {}` shows more", play.id)))
         }
     }
 }

@@ -301,7 +301,7 @@ fn position(reader: &Reader<&[u8]>) -> usize {
 
 fn damaged(at: usize, why: &str) -> Error {
     Error::new(Kind::File, format!("the XML is damaged at byte {at}: {why}"))
-        .hint("nothing was changed; repair or delete the file, the product then writes a new one")
+        .with_hint("nothing was changed; repair or delete the file, the product then writes a new one")
 }
 
 #[cfg(test)]
