@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::{
-    commands::kube,
     error::{Error, Result},
     files,
     labs::{Labs, account::Account, net::Dialer},
@@ -60,17 +59,6 @@ impl App {
         ] {
             files::sweep(folder);
         }
-    }
-
-    /// Forgets all that is known of a playground that is no more.
-    ///
-    /// # Errors
-    /// When known hosts cannot be written.
-    pub async fn forget(&self, play: &str) -> Result<()> {
-        self.memory().forget(play);
-        self.tunnels().forget(play);
-        kube::forget(&self.folders, play).await;
-        self.known_hosts().forget_play(play)
     }
 
     /// A client of the platform; the embedded one is started where it does not run.

@@ -1,6 +1,7 @@
 //! What people ask for: one file a command, each with its arguments and its `run`.
 
 pub mod account;
+pub mod args;
 pub mod candidates;
 pub mod completions;
 pub mod config;

@@ -10,9 +10,9 @@ use crate::{
     app::App,
     connect::{
         client::{Client, ClientKind},
-        early::Early,
+        early::{Early, Passed},
     },
-    error::{Error, Result},
+    error::{Error, Kind, Result},
     labs::{Labs, TunnelSession},
     os,
     records::{live::Live, memory::Memory, tunnels::Trial},
@@ -31,27 +31,48 @@ pub mod policy;
 mod refusal;
 mod session;
 
-pub use refusal::refuse;
+use refusal::refuse;
 
 /// A client's first line is in the pipe when we start, or a moment later. Without it no tunnel is asked for ahead.
 const NAMED_AT_ONCE: Duration = Duration::from_millis(50);
 
-/// What ssh asks for.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The host name as it was typed.
-    pub host: String,
-    /// The user that ssh will log in as, if it said so.
+/// Connect standard input and output to a playground's SSH endpoint: ssh's ProxyCommand.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The user that ssh logs in as; ssh fills in %r.
+    // Whatever ssh fills in is a user name, and refused as one when it looks like an option.
+    #[arg(long, value_name = "USER", allow_hyphen_values = true)]
     pub user: Option<String>,
-    /// A wake policy for this connection alone.
+    /// When to wake a stopped playground, for this connection.
+    #[arg(long, value_name = "POLICY")]
     pub wake: Option<WakePolicy>,
+    /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>`.
+    pub host: String,
+}
+
+/// Connects standard input and output.
+///
+/// # Errors
+/// [`Kind::Usage`] when one of them is closed; as [`connect()`].
+pub async fn run(app: &App, args: Args) -> Result<()> {
+    let mut client =
+        Client::on_stdio().map_err(|e| Error::new(Kind::Usage, format!("standard input or output is closed: {e}")))?;
+    connect(app, &args, &mut client).await
+}
+
+/// Tells the client of a connection that cannot even begin.
+pub async fn turn_away(error: Error) -> Error {
+    match Client::on_stdio() {
+        Ok(mut client) => refuse(&mut client, error, Passed::Nothing).await,
+        Err(_) => error,
+    }
 }
 
 /// Connects `client` to the machine it asks for, until one of them ends it.
 ///
 /// # Errors
 /// What keeps it from the machine. It has then been told, on standard error and to the client inside the protocol.
-pub async fn connect(app: &App, request: &Request, client: &mut Client) -> Result<()> {
+pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<()> {
     let early = Early::default();
     let began = Instant::now();
     let result = async {
@@ -104,7 +125,7 @@ impl From<Error> for Stop {
 /// One connection on its way.
 struct Connection<'a> {
     app: &'a App,
-    request: &'a Request,
+    request: &'a Args,
     target: &'a Target,
     labs: &'a Labs,
     memory: Memory,

@@ -26,33 +26,47 @@ const POLL: Duration = Duration::from_secs(2);
 /// After this the platform forgets the login page.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10 * 60);
 
-/// Where the credentials come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum From {
-    /// A page in the browser.
-    Browser,
-    /// Two lines on standard input: the session id and the access token.
-    Stdin,
-    /// `IXIMIUZ_SESSION_ID` and `IXIMIUZ_ACCESS_TOKEN`.
-    Environment,
+/// Log in to the platform, in the browser unless the credentials are given otherwise.
+#[derive(Debug, clap::Args)]
+pub struct Login {
+    /// Read the session id and the access token from standard input, a line each.
+    #[arg(long, conflicts_with = "from_env")]
+    stdin: bool,
+    /// Take them from IXIMIUZ_SESSION_ID and IXIMIUZ_ACCESS_TOKEN.
+    #[arg(long)]
+    from_env: bool,
 }
 
-/// `login`.
+/// End the session at the platform.
+#[derive(Debug, clap::Args)]
+pub struct Logout {}
+
+/// Show who is logged in.
+#[derive(Debug, clap::Args)]
+pub struct Whoami {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Logs in and keeps the credentials where labctl does.
 ///
 /// # Errors
 /// The platform's; [`Kind::NotLoggedIn`] when nobody confirms in time or the credentials are not accepted.
-pub async fn login(app: &App, from: From) -> Result<()> {
+pub async fn login(app: &App, args: Login) -> Result<()> {
     if app.platform == Platform::Local {
         return Err(Error::new(Kind::Usage, "the embedded platform needs no login").with_hint("leave out --local"));
     }
     let path = app.folders.account();
     let account = Account::load(&path)?;
     let dialer = Dialer::network(&app.settings);
-    let (id, token) = match from {
-        From::Browser => confirmed_in_browser(&account, &dialer).await?,
-        From::Stdin => from_stdin()?,
-        From::Environment => Account::from_environment()
-            .ok_or_else(|| Error::new(Kind::Usage, "IXIMIUZ_SESSION_ID and IXIMIUZ_ACCESS_TOKEN are not both set"))?,
+    let (id, token) = if args.stdin {
+        from_stdin()?
+    } else if args.from_env {
+        Account::from_environment()
+            .ok_or_else(|| Error::new(Kind::Usage, "IXIMIUZ_SESSION_ID and IXIMIUZ_ACCESS_TOKEN are not both set"))?
+    } else {
+        confirmed_in_browser(&account, &dialer).await?
     };
     let me = Labs::new(dialer, &account.with_credentials(&id, &token))?.me().await?;
     Account::save_credentials(&path, &id, &token)?;
@@ -101,11 +115,11 @@ fn from_stdin() -> Result<(String, String)> {
     Ok((next()?, next()?))
 }
 
-/// `logout`: ends the session at the platform and forgets the credentials.
+/// Ends the session at the platform and forgets the credentials.
 ///
 /// # Errors
 /// When the credentials cannot be forgotten. That the platform does not know them any more is no failure.
-pub async fn logout(app: &App) -> Result<()> {
+pub async fn logout(app: &App, Logout {}: Logout) -> Result<()> {
     let path = app.folders.account();
     let account = Account::load(&path)?;
     let Some((id, _)) = account.credentials() else {
@@ -125,14 +139,14 @@ pub async fn logout(app: &App) -> Result<()> {
     out::line("Logged out.")
 }
 
-/// `whoami`.
+/// Shows who is logged in, where, and with which plan.
 ///
 /// # Errors
 /// The platform's.
-pub async fn whoami(app: &App, json: bool) -> Result<()> {
+pub async fn whoami(app: &App, Whoami { json }: Whoami) -> Result<()> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
-    struct Whoami<'a> {
+    struct Shown<'a> {
         #[serde(flatten)]
         me: &'a Me,
         base_url: &'a str,
@@ -140,7 +154,7 @@ pub async fn whoami(app: &App, json: bool) -> Result<()> {
     let labs = app.labs().await?;
     let me = labs.me().await?;
     if json {
-        return out::json(&Whoami { me: &me, base_url: labs.base() });
+        return out::json(&Shown { me: &me, base_url: labs.base() });
     }
     out::line(&format!("{} at {}{}", name(&me), labs.base(), plan(&me)))
 }

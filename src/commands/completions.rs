@@ -2,7 +2,7 @@
 
 use std::{env, io};
 
-use clap_complete::{CompleteEnv, env::Shells};
+use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate, env::Shells};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -20,13 +20,24 @@ pub fn answer(program: fn() -> clap::Command) -> clap::error::Result<bool> {
     CompleteEnv::with_factory(program).var(VARIABLE).try_complete(env::args_os(), None)
 }
 
-/// `completions SHELL`: prints the script.
+/// Print what your shell needs to complete this program's command line.
+///
+/// bash, in ~/.bashrc: source <(labctl-ssh-proxy completions bash). zsh likewise, in ~/.zshrc after compinit. fish:
+/// labctl-ssh-proxy completions fish > ~/.config/fish/completions/labctl-ssh-proxy.fish
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// bash, elvish, fish, powershell or zsh.
+    #[arg(add = ArgValueCandidates::new(|| shells().into_iter().map(CompletionCandidate::new).collect()))]
+    shell: String,
+}
+
+/// Prints the script.
 ///
 /// # Errors
 /// [`Kind::Usage`] for a shell that is not known.
-pub fn script(shell: &str) -> Result<()> {
+pub fn run(Args { shell }: Args) -> Result<()> {
     let shells = Shells::builtins();
-    let Some(completer) = shells.completer(shell) else {
+    let Some(completer) = shells.completer(&shell) else {
         let names: Vec<_> = shells.names().collect();
         return Err(Error::new(Kind::Usage, format!("`{shell}` is not a shell that can complete"))
             .with_hint(format!("it can be {}", names.join(", "))));
@@ -41,6 +52,6 @@ pub fn script(shell: &str) -> Result<()> {
 }
 
 /// The shells there are scripts for.
-pub fn shells() -> Vec<&'static str> {
+fn shells() -> Vec<&'static str> {
     Shells::builtins().names().collect()
 }

@@ -1,8 +1,9 @@
 //! `config-ssh`, `config-jetbrains` and `config-zed` as people use them: show the difference, ask, write.
 
+use std::path::PathBuf;
+
 use crate::{
     app::App,
-    cli::{ConfigJetbrains, ConfigSsh, ConfigZed},
     commands::playgrounds,
     editors::{jetbrains, zed},
     error::Result,
@@ -10,12 +11,70 @@ use crate::{
     ui::{notice, out},
 };
 
+/// Write the playgrounds into your ssh configuration, or take them out again.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct ConfigSsh {
+    /// Your ssh configuration file; ~/.ssh/config when not given.
+    #[arg(long, value_name = "FILE")]
+    pub ssh_config_file: Option<PathBuf>,
+    /// Write the entries into that file itself, for programs that follow no Include.
+    #[arg(long)]
+    pub inline: bool,
+    /// Only show what would change.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take everything back.
+    #[arg(long, conflicts_with = "inline")]
+    pub remove: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// Add the playgrounds to the ssh configurations of JetBrains' products, or take them out again.
+#[derive(Debug, clap::Args)]
+pub struct ConfigJetbrains {
+    /// Only this product: Gateway, IntelliJIdea, IntelliJIdea2025.1 and so on; all when not given.
+    #[arg(long, value_name = "PRODUCT")]
+    product: Option<String>,
+    /// List the products and what is in their files.
+    #[arg(long, conflicts_with_all = ["remove", "dry_run", "yes"])]
+    list: bool,
+    /// With --list: print JSON.
+    #[arg(long, requires = "list")]
+    json: bool,
+    #[command(flatten)]
+    edit: Edit,
+}
+
+/// Add the playgrounds to Zed's SSH servers, or take them out again.
+#[derive(Debug, clap::Args)]
+pub struct ConfigZed {
+    #[command(flatten)]
+    edit: Edit,
+}
+
+// No doc comment: clap would make it the description of the commands that flatten this.
+#[derive(Clone, Copy, Debug, clap::Args)]
+#[expect(missing_docs, reason = "see above")]
+pub struct Edit {
+    /// Only show what would change.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Take everything back.
+    #[arg(long)]
+    pub remove: bool,
+    /// Do not ask.
+    #[arg(long)]
+    pub yes: bool,
+}
+
 /// Shows the difference, asks, writes.
 ///
 /// # Errors
 /// As [`ssh_config::apply`]; [`crate::error::Kind::Interrupted`] when the person at the terminal says no, [`crate::error::Kind::Usage`] when there
 /// is nobody to ask.
-pub async fn config(app: &App, request: &ConfigSsh) -> Result<()> {
+pub async fn ssh(app: &App, request: ConfigSsh) -> Result<()> {
     let named = request.ssh_config_file.as_deref();
     let ask = !request.yes && !request.dry_run;
     if request.remove {
@@ -26,7 +85,7 @@ pub async fn config(app: &App, request: &ConfigSsh) -> Result<()> {
         }
         return Ok(());
     }
-    let entries = playgrounds::entries(app, &app.labs().await?).await?;
+    let entries = playgrounds::entries::entries(app, &app.labs().await?).await?;
     let plan = ssh_config::Request {
         file: request.ssh_config_file.clone(),
         inline: request.inline,
@@ -66,23 +125,23 @@ async fn show(planned: &ssh_config::Outcome, dry_run: bool, ask: bool) -> Result
 /// `config-jetbrains`.
 ///
 /// # Errors
-/// As [`config()`].
+/// As [`ssh()`].
 pub async fn jetbrains(app: &App, request: ConfigJetbrains) -> Result<()> {
     if request.list {
         return jetbrains::list(request.product.as_deref(), request.json);
     }
     let entries = editor_entries(app, request.edit.remove).await?;
-    let ConfigZed { remove, dry_run, yes } = request.edit;
+    let Edit { remove, dry_run, yes } = request.edit;
     jetbrains::apply(&jetbrains::Request { product: request.product, remove, dry_run, yes }, &entries).await
 }
 
 /// `config-zed`.
 ///
 /// # Errors
-/// As [`config()`].
+/// As [`ssh()`].
 pub async fn zed(app: &App, request: ConfigZed) -> Result<()> {
-    let entries = editor_entries(app, request.remove).await?;
-    let ConfigZed { remove, dry_run, yes } = request;
+    let entries = editor_entries(app, request.edit.remove).await?;
+    let Edit { remove, dry_run, yes } = request.edit;
     zed::apply(&app.folders, &zed::Request { remove, dry_run, yes }, &entries).await
 }
 
@@ -94,5 +153,5 @@ async fn editor_entries(app: &App, remove: bool) -> Result<Vec<Entry>> {
     if !ssh_config::is_managed(&app.folders) {
         notice::line("warning: run `labctl-ssh-proxy config-ssh`, too: these entries rely on those that it writes");
     }
-    playgrounds::entries(app, &app.labs().await?).await
+    playgrounds::entries::entries(app, &app.labs().await?).await
 }

@@ -25,11 +25,19 @@ use crate::{
 /// Nothing tells when a socket begins to answer, so it is tried this often.
 const AGAIN: Duration = Duration::from_millis(10);
 
+/// See it work: an embedded platform, a playground, and ssh into it. Leaves nothing behind.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Run this in the playground instead of a shell.
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
 /// Runs the demonstration: a shell in the playground, or `command`. Gives the exit code of ssh.
 ///
 /// # Errors
 /// When ssh is missing, or the platform or the playground does not start.
-pub async fn run(command: Vec<OsString>) -> Result<u8> {
+pub async fn run(Args { command }: Args) -> Result<u8> {
     let ssh = which::which("ssh").map_err(|_| {
         Error::new(Kind::Program, "there is no ssh in PATH").with_hint("install it: the package is openssh-client")
     })?;
@@ -116,7 +124,8 @@ async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Resu
         identity: Some(app.identity()?.path),
         ..ssh_config::Request::default()
     };
-    ssh_config::apply(&app.folders, &request, Platform::Local, playgrounds::entries(app, &labs).await?).await?;
+    ssh_config::apply(&app.folders, &request, Platform::Local, playgrounds::entries::entries(app, &labs).await?)
+        .await?;
     let host = Target::of_play(&play.id, None).to_string();
     notice::line(&format!("$ ssh {host}"));
     in_world(app, Command::new(ssh))

@@ -12,27 +12,34 @@ mod there;
 
 use std::path::{Path, PathBuf};
 
+use clap_complete::ArgValueCandidates;
 use serde::Serialize;
 
 use crate::{
     app::App,
-    commands::playgrounds,
+    commands::{candidates, playgrounds},
     error::{Error, Result},
     files, ssh_config,
     ui::{notice::Progress, out, spinner::Spinner},
 };
 
-/// What `doctor` was asked to do.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// The machine to try; one that runs when none is named.
-    pub host: Option<String>,
-    /// Mend what is ours.
-    pub fix: bool,
-    /// Write all of it into this file.
-    pub report: Option<PathBuf>,
+/// Look at every link of the chain from ssh to a machine, and say what is wrong and what helps.
+///
+/// Exit code 1 when something does not work.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The machine to try; one that runs when none is named. Nothing is woken.
+    #[arg(add = ArgValueCandidates::new(candidates::hosts))]
+    host: Option<String>,
+    /// Mend what is ours: entries, modes of our files, damaged records, processes that are left over.
+    #[arg(long)]
+    fix: bool,
+    /// Also write all of it into this file, for others to look at. It holds no secrets.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Print JSON.
-    pub json: bool,
+    #[arg(long)]
+    json: bool,
 }
 
 /// How a link of the chain is.
@@ -112,10 +119,10 @@ impl Check {
 ///
 /// # Errors
 /// When the report cannot be written. What does not work otherwise is what is told.
-pub async fn doctor(app: &App, request: &Request) -> Result<u8> {
-    let mut checks = examine(app, request).await;
+pub async fn run(app: &App, args: Args) -> Result<u8> {
+    let mut checks = examine(app, &args).await;
     let mut fixed = Vec::new();
-    if request.fix {
+    if args.fix {
         let fixes: Vec<(String, Fix)> =
             checks.iter().filter_map(|check| Some((check.name.clone(), check.fix.clone()?))).collect();
         for (name, fix) in fixes {
@@ -128,14 +135,14 @@ pub async fn doctor(app: &App, request: &Request) -> Result<u8> {
             }
         }
         if !fixed.is_empty() {
-            checks = examine(app, request).await;
+            checks = examine(app, &args).await;
         }
     }
-    if let Some(path) = &request.report {
+    if let Some(path) = &args.report {
         let text = report::text(app, &checks).await;
         files::write_private(path, text.as_bytes())?;
     }
-    if request.json {
+    if args.json {
         #[derive(Serialize)]
         struct Examination<'a> {
             checks: &'a [Check],
@@ -143,12 +150,12 @@ pub async fn doctor(app: &App, request: &Request) -> Result<u8> {
         }
         out::json(&Examination { checks: &checks, fixed: &fixed })?;
     } else {
-        tell(&checks, &fixed, request)?;
+        tell(&checks, &fixed, &args)?;
     }
     Ok(u8::from(checks.iter().any(|check| check.verdict == Verdict::Failed)))
 }
 
-async fn examine(app: &App, request: &Request) -> Vec<Check> {
+async fn examine(app: &App, args: &Args) -> Vec<Check> {
     let progress = Spinner::new();
     let say = |what: &str| {
         if progress.is_seen() {
@@ -158,11 +165,11 @@ async fn examine(app: &App, request: &Request) -> Vec<Check> {
     say("looking at this machine");
     let mut checks = here::all(app).await;
     say("asking the platform");
-    checks.extend(there::all(app, request.host.as_deref(), &say).await);
+    checks.extend(there::all(app, args.host.as_deref(), &say).await);
     checks
 }
 
-fn tell(checks: &[Check], fixed: &[String], request: &Request) -> Result<()> {
+fn tell(checks: &[Check], fixed: &[String], args: &Args) -> Result<()> {
     let row = |check: &Check| {
         let verdict = match check.verdict {
             Verdict::Ok => "ok",
@@ -180,10 +187,10 @@ fn tell(checks: &[Check], fixed: &[String], request: &Request) -> Result<()> {
         out::line(&format!("mended: {done}"))?;
     }
     out::table(&["LINK", "VERDICT", "WHAT WAS FOUND"], checks.iter().map(row).collect())?;
-    if !request.fix && checks.iter().any(|check| check.fix.is_some()) {
+    if !args.fix && checks.iter().any(|check| check.fix.is_some()) {
         out::line("`labctl-ssh-proxy doctor --fix` mends what is ours.")?;
     }
-    match &request.report {
+    match &args.report {
         Some(path) => out::line(&format!("The report is in {}. It holds no secrets; look it over.", path.display())),
         None => Ok(()),
     }
@@ -193,7 +200,7 @@ async fn mend(app: &App, fix: &Fix) -> Result<String> {
     match fix {
         Fix::Configuration => {
             let entries = match app.labs().await {
-                Ok(labs) => playgrounds::entries(app, &labs).await?,
+                Ok(labs) => playgrounds::entries::entries(app, &labs).await?,
                 Err(error) => return Err(error),
             };
             for (file, inline) in ssh_config::managed_files(&app.folders)? {

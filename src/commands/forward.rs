@@ -20,10 +20,12 @@ pub mod way;
 
 use std::{sync::Arc, time::Duration};
 
+use clap_complete::ArgValueCandidates;
 use tokio::task::JoinSet;
 
 use crate::{
     app::App,
+    commands::{args::duration, candidates},
     error::{Error, Kind, Result},
     labs::{Labs, find, wire::Play},
     os::{ended_by_signal, raise_open_files},
@@ -34,6 +36,7 @@ use crate::{
 use board::{Board, Row, View, What};
 use local::{Listeners, Local};
 use remote::{Listener, Remote};
+use saved::Which;
 use spec::{Endpoint, Listen, Side, Spec};
 use udp::{Relay, Udp};
 use way::{Opens, Way};
@@ -49,25 +52,52 @@ pub struct Forward {
     pub machine: Option<String>,
 }
 
-/// What `port-forward` was asked to do.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// The playground: its id, host name or title. A host name may name the machine, too.
-    pub playground: String,
+/// Forward ports of a playground here, and of this computer there, until Ctrl-C (exit code 130).
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "SPEC is what ssh takes: [BIND:]PORT:HOST:HOSTPORT, where BIND:PORT and HOST:HOSTPORT may each be \
+    the path of a Unix socket. Port 0 takes a free one and says which. Without HOST the other side itself is meant: \
+    -L 8080:80, -R 8080:80. -L 80 and -L HOST:80 take a free port here. Several stand with commas between them.\n\n\
+    Without BIND, -L listens on the loopback interface and -R on all of the machine's addresses, so that an exposed \
+    port reaches it; * means all, too. With -L, /udp after HOSTPORT forwards datagrams, for which the machine needs \
+    python3 or perl."
+)]
+pub struct Args {
+    /// Its id, host name, or title. It is woken if it sleeps.
+    #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
+    playground: String,
     /// The machine; the first one when nothing is said.
-    pub machine: Option<String>,
-    /// The forwards of the command line.
-    pub forwards: Vec<Forward>,
-    /// Also those that are saved.
-    pub restore: bool,
-    /// Save those of the command line.
-    pub save: bool,
-    /// Carry TCP over SSH.
-    pub over_ssh: bool,
-    /// How long an idle UDP peer is remembered.
-    pub udp_idle: Option<Duration>,
-    /// Say it in JSON.
-    pub json: bool,
+    #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
+    machine: Option<String>,
+    /// Listen here and connect there.
+    // The global --local has that name already.
+    #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Local, text))]
+    local: Vec<Vec<Spec>>,
+    /// Listen there and connect here.
+    #[arg(short = 'R', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Remote, text))]
+    remote: Vec<Vec<Spec>>,
+    /// Carry TCP over SSH instead of a tunnel each: slower, but one side may finish sending before the other.
+    #[arg(long)]
+    over_ssh: bool,
+    /// Forget a UDP peer after this long without a datagram.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
+    udp_idle: Duration,
+    /// Save these forwards with the playground.
+    #[arg(long)]
+    save: bool,
+    /// Also open the forwards that are saved with the playground. One that fails is named, and the others go on; those to
+    /// port 22, which labctl leaves behind, are ssh's.
+    #[arg(long)]
+    restore: bool,
+    /// Only list the saved forwards.
+    #[arg(long, conflicts_with_all = ["from_here", "remote", "save", "restore", "remove"])]
+    list: bool,
+    /// Only remove a saved forward: an index that --list shows, or all.
+    #[arg(long, value_name = "INDEX", conflicts_with_all = ["from_here", "remote", "save", "restore", "json"])]
+    remove: Vec<Which>,
+    /// Print JSON: a line for each event.
+    #[arg(long)]
+    json: bool,
 }
 
 /// Finds the play that an argument names, and the machine where it is a host name with one.
@@ -80,14 +110,20 @@ pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Re
     Ok((play, machine.map(ToOwned::to_owned).or(named)))
 }
 
-/// `port-forward`: runs until a signal ends it, or nobody reads what it says in JSON. Gives the exit code, 128 and the
-/// number of the signal.
+/// Opens the forwards, and carries them until a signal comes or the reader of the JSON has gone; or lists or removes saved
+/// ones. Returns the exit code, 128 and the number of the signal.
 ///
 /// # Errors
 /// When a forward cannot be set up, or the playground is gone for good.
-pub async fn run(app: &App, request: &Request) -> Result<u8> {
-    let board = Board::new(View::new(request.json));
-    let forwarded = forward(app, request, &board);
+pub async fn run(app: &App, args: Args) -> Result<u8> {
+    if args.list || !args.remove.is_empty() {
+        return tokio::select! {
+            done = look_at_saved(app, &args) => done.map(|()| 0),
+            signal = ended_by_signal() => Ok(128 + signal),
+        };
+    }
+    let board = Board::new(View::new(args.json));
+    let forwarded = forward(app, &args, &board);
     let ended = tokio::select! {
         ended = forwarded => ended.map(|()| 0),
         never = board.show() => match never {},
@@ -96,6 +132,26 @@ pub async fn run(app: &App, request: &Request) -> Result<u8> {
     };
     board.end();
     ended
+}
+
+async fn look_at_saved(app: &App, args: &Args) -> Result<()> {
+    let labs = app.labs().await?;
+    let (play, _) = find_play(&labs, &args.playground, None).await?;
+    if args.list {
+        return saved::list(&labs, &play, args.json).await;
+    }
+    saved::remove(&labs, &play, &args.remove).await
+}
+
+impl Args {
+    /// The forwards of the command line.
+    fn forwards(&self) -> Vec<Forward> {
+        let of = |side, specs: &[Vec<Spec>]| {
+            let specs: Vec<Spec> = specs.iter().flatten().cloned().collect();
+            specs.into_iter().map(move |spec| Forward { side, spec, machine: None })
+        };
+        of(Side::Local, &self.local).chain(of(Side::Remote, &self.remote)).collect()
+    }
 }
 
 /// A forward whose listener on this side is open already: that fails before anything is woken.
@@ -137,18 +193,18 @@ struct Wanted {
     restored: bool,
 }
 
-async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()> {
+async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     let labs = app.labs().await?;
-    let (play, machine) = find_play(&labs, &request.playground, request.machine.as_deref()).await?;
+    let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
     let machine = find::machine(&play, machine.as_deref())?.name.clone();
-    let typed = request.forwards.iter().cloned();
-    let mut wanted: Vec<Wanted> = typed.map(|forward| Wanted { forward, restored: false }).collect();
-    let records: Vec<_> = if request.save {
-        request.forwards.iter().map(|forward| saved::record(forward, &machine)).collect::<Result<_>>()?
+    let typed = args.forwards();
+    let mut wanted: Vec<Wanted> = typed.iter().cloned().map(|forward| Wanted { forward, restored: false }).collect();
+    let records: Vec<_> = if args.save {
+        typed.iter().map(|forward| saved::record(forward, &machine)).collect::<Result<_>>()?
     } else {
         Vec::new()
     };
-    if request.restore {
+    if args.restore {
         let (restored, odd) = saved::restorable(&labs.port_forwards(&play.id).await?);
         odd.iter().for_each(|line| board.problem(line));
         for forward in restored {
@@ -162,7 +218,7 @@ async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()>
         }
     }
     if wanted.is_empty() {
-        return Err(match request.restore {
+        return Err(match args.restore {
             true => Error::new(Kind::NotFound, format!("playground {} has no saved forwards to open", play.id))
                 .with_hint("--save with -L or -R saves some; those to port 22 are left to ssh"),
             false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("say -L, -R or --restore"),
@@ -193,11 +249,11 @@ async fn forward(app: &App, request: &Request, board: &Arc<Board>) -> Result<()>
     for way in ways {
         let (here, rest): (Vec<_>, Vec<_>) = bound.into_iter().partition(|(_, _, its)| Arc::ptr_eq(its, &way));
         bound = rest;
-        let opens = here.iter().map(|(_, bound, _)| bound.opens(request.over_ssh)).max().unwrap_or(Opens::Ports);
+        let opens = here.iter().map(|(_, bound, _)| bound.opens(args.over_ssh)).max().unwrap_or(Opens::Ports);
         let begun = begin(app, &way, opens, board).await;
         for (one, listener, way) in here {
             let opened = match &begun {
-                Ok(()) => start(&mut tasks, listener, way, request, board).await,
+                Ok(()) => start(&mut tasks, listener, way, args, board).await,
                 Err(error) => Err(error.clone()),
             };
             leave_out(board, &one, opened)?;
@@ -243,7 +299,7 @@ async fn start(
     tasks: &mut JoinSet<Result<()>>,
     bound: Bound,
     way: Arc<Way>,
-    request: &Request,
+    args: &Args,
     board: &Arc<Board>,
 ) -> Result<()> {
     let row = |kind, protocol, address: String, to: String| -> Arc<Row> {
@@ -253,14 +309,14 @@ async fn start(
     match bound {
         Bound::Local(to, listeners) => {
             let row = row("local", listeners.protocol(), listeners.address(), to.to_string());
-            let local = Local { way, to, over_ssh: request.over_ssh, board, row };
+            let local = Local { way, to, over_ssh: args.over_ssh, board, row };
             tasks.spawn(local.serve(listeners));
         }
         Bound::Udp((host, port), sockets) => {
             let relay = Relay::start(&way, &host, port).await?;
             let address = sockets.first().and_then(|s| s.local_addr().ok()).map(local::shown).unwrap_or_default();
             let row = row("local", "udp", address, host_port(&host, port));
-            let idle = request.udp_idle.unwrap_or(udp::IDLE);
+            let idle = args.udp_idle;
             tasks.spawn(Udp { way, to: (host, port), idle, board, row }.serve(sockets, relay));
         }
         Bound::Remote(listen, to) => {

@@ -14,22 +14,26 @@ pub mod user;
 
 use std::{
     collections::BTreeMap,
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use clap_complete::ArgValueCandidates;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
     app::App,
-    cli::Kube,
-    commands::forward::{
-        self,
-        board::{Board, View, What},
-        local::{Listeners, Local},
-        spec::{Bind, Endpoint, Listen},
-        way::{Opens, Way},
+    commands::{
+        candidates,
+        forward::{
+            self,
+            board::{Board, View, What},
+            local::{Listeners, Local},
+            spec::{Bind, Endpoint, Listen},
+            way::{Opens, Way},
+        },
     },
     error::{Error, Kind, Result, printable},
     files::{self, Lock},
@@ -48,36 +52,59 @@ const CONTROL_PLANE: &str = "cplane-01";
 /// A kubeconfig has a few KiB.
 const MAX_KUBECONFIG: usize = 4 * 1024 * 1024;
 
+/// Reach a playground's Kubernetes API with the kubectl of this computer.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Its id, host name, or title. It is woken if it sleeps.
+    #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
+    playground: String,
+    /// The machine with the kubeconfig; cplane-01, else the first one.
+    #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
+    machine: Option<String>,
+    /// Add a context named after the playground to your kubeconfig, and take it away at the end.
+    #[arg(long)]
+    merge: bool,
+    /// Only take that context away.
+    #[arg(long, conflicts_with_all = ["merge", "command", "json"])]
+    remove: bool,
+    /// Print JSON: a line for each event.
+    #[arg(long, conflicts_with = "command")]
+    json: bool,
+    /// Run this with KUBECONFIG set and end with it, by its exit code; without it, run until Ctrl-C (exit code 130).
+    #[arg(last = true)]
+    command: Vec<OsString>,
+}
+
 /// Runs until a signal or the command ends it. Gives the exit code: the command's, or 128 and the signal's number.
 ///
 /// # Errors
 /// When there is no kubeconfig or it cannot be used, or the playground is gone for good.
-pub async fn run(app: &App, request: &Kube) -> Result<u8> {
-    if request.remove {
+pub async fn run(app: &App, args: Args) -> Result<u8> {
+    if args.remove {
         return tokio::select! {
-            removed = remove(app, request) => removed.map(|()| 0),
+            removed = remove(app, &args) => removed.map(|()| 0),
             signal = ended_by_signal() => Ok(128 + signal),
         };
     }
-    let quiet = if request.command.is_empty() { View::new(request.json) } else { View::Quiet };
+    let quiet = if args.command.is_empty() { View::new(args.json) } else { View::Quiet };
     let board = Board::new(quiet);
     let ended = tokio::select! {
-        ended = serve(app, request, &board) => ended,
+        ended = serve(app, &args, &board) => ended,
         never = board.show() => match never {},
     };
     board.end();
     ended
 }
 
-async fn remove(app: &App, request: &Kube) -> Result<()> {
-    let argument = &request.playground;
+async fn remove(app: &App, args: &Args) -> Result<()> {
+    let argument = &args.playground;
     // Neither a login nor the playground itself is needed where its id is known.
     let id = match Target::parse(argument) {
         _ if is_id(argument) => argument.clone(),
         Ok(Target { playground: Playground::Id(id), .. }) => id,
         Ok(_) | Err(_) => {
             let labs = app.labs().await?;
-            forward::find_play(&labs, argument, request.machine.as_deref()).await?.0.id
+            forward::find_play(&labs, argument, args.machine.as_deref()).await?.0.id
         }
     };
     let name = Target::of_play(&id, None).to_string();
@@ -87,14 +114,14 @@ async fn remove(app: &App, request: &Kube) -> Result<()> {
     })
 }
 
-async fn serve(app: &App, request: &Kube, board: &Arc<Board>) -> Result<u8> {
+async fn serve(app: &App, args: &Args, board: &Arc<Board>) -> Result<u8> {
     let mut signals = Signals::listen();
     let mut ready = tokio::select! {
-        ready = Ready::make(app, request, board) => ready?,
+        ready = Ready::make(app, args, board) => ready?,
         signal = signals.next() => return Ok(128 + signal),
     };
-    let Some((program, arguments)) = request.command.split_first() else {
-        ready.announce(request, board)?;
+    let Some((program, arguments)) = args.command.split_first() else {
+        ready.announce(args, board)?;
         return tokio::select! {
             broken = ready.broken() => Err(broken),
             () = board.unread() => Ok(0),
@@ -130,11 +157,11 @@ struct Ready<'a> {
 }
 
 impl Ready<'_> {
-    async fn make<'a>(app: &'a App, request: &Kube, board: &Arc<Board>) -> Result<Ready<'a>> {
+    async fn make<'a>(app: &'a App, args: &Args, board: &Arc<Board>) -> Result<Ready<'a>> {
         let labs = app.labs().await?;
-        let (play, machine) = forward::find_play(&labs, &request.playground, request.machine.as_deref()).await?;
+        let (play, machine) = forward::find_play(&labs, &args.playground, args.machine.as_deref()).await?;
         let name = Target::of_play(&play.id, None).to_string();
-        let claim = request.merge.then(|| user::claim(&app.folders, &name)).transpose()?;
+        let claim = args.merge.then(|| user::claim(&app.folders, &name)).transpose()?;
         os::raise_open_files();
         let (way, text) = prepare(app, &labs, &play, machine.as_deref(), board).await?;
         config::check(&text, &play.id)?;
@@ -150,7 +177,7 @@ impl Ready<'_> {
         Ok(Ready { ports, tasks, merged, own })
     }
 
-    fn announce(&self, request: &Kube, board: &Board) -> Result<()> {
+    fn announce(&self, args: &Args, board: &Board) -> Result<()> {
         let file = self.merged.as_ref().map(|merged| &merged.path);
         board.ready_with(&json!({
             "event": "ready", "kubeconfig": self.own.path, "context": self.merged.as_ref().map(|merged| &merged.name),
@@ -159,7 +186,7 @@ impl Ready<'_> {
                 "address": host_port("127.0.0.1", *here), "to": host_port(host, *port),
             })).collect::<Vec<_>>(),
         }));
-        if request.json {
+        if args.json {
             return Ok(());
         }
         let line = match &self.merged {

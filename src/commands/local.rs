@@ -1,10 +1,12 @@
 //! The commands about the embedded platform itself.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Subcommand, ValueEnum};
 
 use crate::{
     app::App,
-    cli::{self, Local},
+    commands::args::duration,
     error::{Error, Kind, Result},
     ui::{notice, out},
 };
@@ -16,16 +18,70 @@ use crate::local::{
     start,
 };
 
+/// The embedded platform: playgrounds as processes on this machine. It isolates nothing.
+#[derive(Debug, Subcommand)]
+pub enum Local {
+    /// Run the embedded platform in the foreground. Any --local command starts one by itself when there is none.
+    Serve {
+        /// How long machines take to boot.
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
+        boot_delay: Duration,
+        /// Duration of each state that a playground or a machine passes through, such as STARTING and STOPPING.
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "20ms")]
+        state_delay: Duration,
+        /// The SSH server of its machines.
+        #[arg(long, value_enum, default_value_t = Server::Builtin)]
+        endpoint: Server,
+        /// Also listen on this loopback address, with credentials.
+        #[arg(long, value_name = "ADDRESS")]
+        listen: Option<SocketAddr>,
+        /// What clients of that address call it, where TLS stands in front of it.
+        #[arg(long, value_name = "URL", requires = "listen")]
+        public_url: Option<String>,
+        /// How long to hold a tunnel request while a machine boots.
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "55s")]
+        hold: Duration,
+        /// End after this long without a connection.
+        #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
+        idle: Duration,
+        /// Let the account have at most this many tunnels open at once, as the real platform does. Requests for more are
+        /// answered with 429 (rate limited) until the connections of one have ended; 0 refuses all.
+        #[arg(long, value_name = "N")]
+        tunnel_limit: Option<usize>,
+        /// Give every new playground another init task on its first machine, which runs COMMAND by `sh -c` once, after
+        /// the first boot. May be repeated.
+        #[arg(long, value_name = "NAME=COMMAND")]
+        init_task: Vec<InitTask>,
+    },
+    /// Show whether the embedded platform runs, and what it serves.
+    Status {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop the embedded platform. Its playgrounds are stopped and kept.
+    Stop,
+}
+
+/// The SSH server of a local machine.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Server {
+    /// The one inside this program.
+    Builtin,
+    /// The system's OpenSSH.
+    Sshd,
+}
+
 /// `local serve`, `local status`, `local stop`.
 ///
 /// # Errors
 /// When the platform cannot run, or another one runs in the same folder.
-pub async fn command(app: &App, command: Local) -> Result<()> {
+pub async fn run(app: &App, command: Local) -> Result<()> {
     match command {
         Local::Serve { boot_delay, state_delay, endpoint, listen, public_url, hold, idle, tunnel_limit, init_task } => {
             let endpoint = match endpoint {
-                cli::Endpoint::Builtin => Endpoint::Builtin,
-                cli::Endpoint::Sshd => Endpoint::Sshd,
+                Server::Builtin => Endpoint::Builtin,
+                Server::Sshd => Endpoint::Sshd,
             };
             if listen.is_some() {
                 credentials(&app.folders.local())?;

@@ -2,6 +2,7 @@
 //! starts: no editor's patience is at stake, and nothing of ours stays running.
 
 pub mod ide;
+pub mod repo;
 
 use std::{
     ffi::OsString,
@@ -11,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use clap_complete::ArgValueCandidates;
 use futures_util::{StreamExt, stream};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
@@ -20,10 +22,13 @@ use tokio::{
 
 use crate::{
     app::App,
-    cli::ConfigSsh,
     commands::{
-        config,
-        open::ide::{Ide, Link},
+        candidates,
+        config::{self, ConfigSsh},
+        open::{
+            ide::{Ide, Link},
+            repo::Repo,
+        },
         playgrounds, ssh,
         visit::{Destination, Visit, arrive, foresee},
     },
@@ -41,65 +46,38 @@ const WORDS: usize = 64 * 1024;
 /// Clones at a time: more only share the same line.
 const CLONES: usize = 4;
 
-/// What `open` was asked to do.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// Which editor.
+/// Open a playground in an editor. It is woken first, with progress, so that no editor loses its patience.
+///
+/// Editors: code, code-insiders, codium, cursor, windsurf, antigravity, zed, gateway, and through Gateway idea,
+/// pycharm, goland, webstorm, clion, rider, phpstorm, rubymine, rustrover.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Args {
+    /// The editor.
+    #[arg(add = ArgValueCandidates::new(candidates::editors))]
     pub ide: String,
-    /// Where to.
-    pub visit: Visit,
-    /// The folder there: absolute, or below the home folder.
+    /// [USER@]HOST, or the id or title of a playground.
+    #[arg(add = ArgValueCandidates::new(candidates::hosts))]
+    pub host: String,
+    /// The folder there, absolute or below the home folder. Without it the editor decides.
     pub path: Option<String>,
-    /// Repositories to clone there first, `URL[:DIR]`.
+    /// Clone this there first, into DIR or a folder of its name. Can be given several times.
+    #[arg(long = "repo", value_name = "URL[:DIR]", conflicts_with = "print")]
     pub repos: Vec<Repo>,
-    /// Let the clones use the keys of the agent here.
+    /// Let the clones use the keys in your ssh agent.
+    #[arg(long)]
     pub forward_agent: bool,
-    /// Only print the command.
+    /// Only print the command. Nothing is woken.
+    #[arg(long)]
     pub print: bool,
-    /// Write the ssh configuration without asking.
+    /// Do not wait for the tasks that prepare the playground.
+    #[arg(long)]
+    pub no_wait_init: bool,
+    /// Write the entries into the ssh configuration without asking, where there are none yet.
+    #[arg(long)]
     pub yes: bool,
-}
-
-/// A repository to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repo {
-    /// Where from.
-    pub url: String,
-    /// Where to: absolute, or below the home folder.
-    pub folder: String,
-}
-
-impl std::str::FromStr for Repo {
-    type Err = String;
-
-    /// Reads `URL[:DIR]`. Colons belong to URLs, too: one before the path of `scheme://host:port/path`, and the first
-    /// one of `user@host:path`.
-    fn from_str(text: &str) -> Result<Repo, String> {
-        let path = match text.split_once("://") {
-            Some((scheme, rest)) => match rest.find('/') {
-                Some(slash) => scheme.len() + 3 + slash,
-                None => return Err(format!("`{text}` names no repository")),
-            },
-            None => match (text.find(':'), text.find('/')) {
-                (Some(colon), slash) if slash.is_none_or(|slash| colon < slash) => colon + 1,
-                _ => 0,
-            },
-        };
-        let (url, folder) = match text[path..].rfind(':') {
-            Some(colon) => (&text[..path + colon], &text[path + colon + 1..]),
-            None => (text, ""),
-        };
-        let name = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
-        let name = name.strip_suffix(".git").unwrap_or(name);
-        let folder = if folder.is_empty() { name } else { folder };
-        if url.is_empty() || folder.is_empty() || url.starts_with('-') {
-            return Err(format!("`{text}` names no repository"));
-        }
-        if text.chars().any(char::is_control) {
-            return Err("a repository's address has no control characters".into());
-        }
-        Ok(Repo { url: url.into(), folder: folder.into() })
-    }
+    /// You trust the author of a playground that is not the platform's.
+    #[arg(long)]
+    pub consent: bool,
 }
 
 /// Opens an editor on a playground.
@@ -107,12 +85,13 @@ impl std::str::FromStr for Repo {
 /// # Errors
 /// [`Kind::Usage`] for an editor that is not known, [`Kind::Program`] for one that is not installed or does not start
 /// and for a clone that fails; what keeps the machine from becoming ready.
-pub async fn open(app: &App, request: &Request) -> Result<()> {
-    let ide = ide::by_name(&request.ide)?;
+pub async fn run(app: &App, args: Args) -> Result<()> {
+    let ide = ide::by_name(&args.ide)?;
+    let visit = Visit { host: args.host.clone(), consent: args.consent, wait_init: !args.no_wait_init };
     let labs = app.labs().await?;
-    if request.print {
-        let place = foresee(&labs, &request.visit).await?;
-        let path = path_there(app, &place, ide, request).await?;
+    if args.print {
+        let place = foresee(&labs, &visit).await?;
+        let path = path_there(app, &place, ide, &args).await?;
         let words = std::iter::once(ide.program()).chain(ide.arguments(&place, path.as_deref()));
         return out::line(&words.map(|word| quote(&word)).collect::<Vec<_>>().join(" "));
     }
@@ -120,12 +99,12 @@ pub async fn open(app: &App, request: &Request) -> Result<()> {
     let program = ide.find()?;
     ssh::program()?;
     if !ssh_config::is_managed(&app.folders) {
-        config::config(app, &ConfigSsh { yes: request.yes, ..ConfigSsh::default() }).await?;
+        config::ssh(app, ConfigSsh { yes: args.yes, ..ConfigSsh::default() }).await?;
     }
-    let place = arrive(app, &labs, &request.visit).await?;
-    playgrounds::refresh_entries(app, &labs).await;
-    clone_all(app, &place, request).await?;
-    let path = path_there(app, &place, ide, request).await?;
+    let place = arrive(app, &labs, &visit).await?;
+    playgrounds::entries::refresh_entries(app, &labs).await;
+    clone_all(app, &place, &args).await?;
+    let path = path_there(app, &place, ide, &args).await?;
     launch(ide, &program, ide.arguments(&place, path.as_deref())).await?;
     let on = path.map(|path| format!(" in {path}")).unwrap_or_default();
     out::line(&format!("{} opens {}{on}", ide.title, place.host))
@@ -133,8 +112,8 @@ pub async fn open(app: &App, request: &Request) -> Result<()> {
 
 /// The folder to open. One that was named is absolute or below the home folder; else it is the one repository that was
 /// cloned; else the editor's own choice, or the home folder for those that have none.
-async fn path_there(app: &App, place: &Destination, ide: &Ide, request: &Request) -> Result<Option<String>> {
-    let path = match (&request.path, &request.repos[..]) {
+async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> Result<Option<String>> {
+    let path = match (&args.path, &args.repos[..]) {
         (Some(path), _) => path.clone(),
         (None, [repo]) => repo.folder.clone(),
         (None, _) if ide.link == Link::Vscode => return Ok(None),
@@ -160,17 +139,17 @@ async fn path_there(app: &App, place: &Destination, ide: &Ide, request: &Request
     Ok(Some(if below.is_empty() { format!("{home}/") } else { format!("{home}/{below}") }))
 }
 
-async fn clone_all(app: &App, place: &Destination, request: &Request) -> Result<()> {
-    if request.repos.is_empty() {
+async fn clone_all(app: &App, place: &Destination, args: &Args) -> Result<()> {
+    if args.repos.is_empty() {
         return Ok(());
     }
     let progress = Spinner::new();
-    let urls: Vec<&str> = request.repos.iter().map(|repo| repo.url.as_str()).collect();
+    let urls: Vec<&str> = args.repos.iter().map(|repo| repo.url.as_str()).collect();
     progress.waiting(&format!("cloning {} on {}", urls.join(", "), place.host));
     // -a too says it, since the user's own configuration may forward.
-    let agent = if request.forward_agent { ["-A"] } else { ["-a"] };
+    let agent = if args.forward_agent { ["-A"] } else { ["-a"] };
     // Each on its own; one that fails does not end the others halfway.
-    let clones = stream::iter(&request.repos).map(|repo| clone_one(app, place, &agent, repo));
+    let clones = stream::iter(&args.repos).map(|repo| clone_one(app, place, &agent, repo));
     let done: Vec<Result<()>> = clones.buffer_unordered(CLONES).collect().await;
     drop(progress);
     let failures: Vec<Error> = done.into_iter().filter_map(Result::err).collect();
@@ -303,7 +282,7 @@ mod tests {
 
     #[cfg(unix)]
     use super::quote;
-    use super::{Repo, WORDS, beginning};
+    use super::{WORDS, beginning};
 
     #[tokio::test]
     async fn of_words_without_end_the_first_are_kept() {
@@ -311,27 +290,6 @@ mod tests {
         let said = beginning(Some(repeat(b'y').take(100 << 20))).await;
         assert!(said.len() == WORDS && said.bytes().all(|b| b == b'y'), "{} bytes", said.len());
         assert_eq!(beginning(Some(&b"few"[..])).await, "few");
-    }
-
-    #[test]
-    fn repositories_are_read_as_git_reads_them() {
-        for (text, url, folder) in [
-            ("https://github.com/a/b.git", "https://github.com/a/b.git", "b"),
-            ("https://github.com/a/b:src/b", "https://github.com/a/b", "src/b"),
-            ("https://host:8080/a/b.git:x", "https://host:8080/a/b.git", "x"),
-            ("ssh://git@host:22/a/b", "ssh://git@host:22/a/b", "b"),
-            ("git@github.com:a/b.git", "git@github.com:a/b.git", "b"),
-            ("git@github.com:b", "git@github.com:b", "b"),
-            ("git@github.com:a/b.git:/srv/b", "git@github.com:a/b.git", "/srv/b"),
-            ("/srv/git/b.git", "/srv/git/b.git", "b"),
-            ("/srv/git/b.git:c", "/srv/git/b.git", "c"),
-            ("git://127.0.0.1:9418/b", "git://127.0.0.1:9418/b", "b"),
-        ] {
-            assert_eq!(text.parse(), Ok(Repo { url: url.into(), folder: folder.into() }), "{text}");
-        }
-        for bad in ["", "https://github.com", "-x/y", "--upload-pack=x", "a\nb"] {
-            assert!(bad.parse::<Repo>().is_err(), "{bad:?}");
-        }
     }
 
     #[cfg(unix)]

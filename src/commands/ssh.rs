@@ -4,9 +4,14 @@
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
+use clap_complete::ArgValueCandidates;
+
 use crate::{
     app::App,
-    commands::visit::{Destination, Visit, arrive},
+    commands::{
+        candidates,
+        visit::{Destination, Visit, arrive},
+    },
     error::{Error, Kind, Result},
     platform::Platform,
     ssh::options::{self, SshOptions},
@@ -16,14 +21,23 @@ use crate::{
     },
 };
 
-/// What `ssh` was asked to do.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// Where to.
-    pub visit: Visit,
-    /// Options of ssh's own, and a command if it comes without `--`.
+/// ssh into a playground. It is woken, with progress; then this becomes the system's ssh.
+///
+/// Works without config-ssh, too. What follows HOST is for ssh: its options, such as `-L 8080:localhost:80 -N` or
+/// `-A`, and a command. What follows `--` is a command even if it begins with a hyphen.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct Args {
+    /// You trust the author of a playground that is not the platform's.
+    #[arg(long)]
+    pub consent: bool,
+    /// [USER@]HOST, or the id or title of a playground.
+    #[arg(add = ArgValueCandidates::new(candidates::hosts))]
+    pub host: String,
+    /// Options for ssh, or a command.
+    #[arg(allow_hyphen_values = true)]
     pub arguments: Vec<OsString>,
-    /// The command after `--`.
+    /// The command to run there.
+    #[arg(last = true)]
     pub command: Vec<OsString>,
 }
 
@@ -31,15 +45,16 @@ pub struct Request {
 ///
 /// # Errors
 /// What keeps the machine from becoming ready; [`Kind::Program`] when there is no ssh.
-pub async fn ssh(app: &App, request: &Request) -> Result<u8> {
+pub async fn run(app: &App, args: Args) -> Result<u8> {
     let labs = app.labs().await?;
+    let visit = Visit { host: args.host, consent: args.consent, wait_init: false };
     // Before anything is woken in vain.
     let program = program()?;
-    let place = arrive(app, &labs, &request.visit).await?;
+    let place = arrive(app, &labs, &visit).await?;
     let mut command = Command::new(program);
-    command.args(options(app, &place, names_a_user(&request.arguments))?).arg(&place.host).args(&request.arguments);
-    if !request.command.is_empty() {
-        command.arg("--").args(&request.command);
+    command.args(options(app, &place, names_a_user(&args.arguments))?).arg(&place.host).args(&args.arguments);
+    if !args.command.is_empty() {
+        command.arg("--").args(&args.command);
     }
     become_it(command)
 }

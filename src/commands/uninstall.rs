@@ -20,15 +20,20 @@ use crate::{
     ui::{notice, out},
 };
 
-/// What `uninstall` was asked to do.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Request {
-    /// Only list.
-    pub dry_run: bool,
-    /// Do not ask, and keep the embedded platform's playgrounds.
-    pub yes: bool,
+/// Take back everything that this program has written. Your playgrounds, login and keys stay.
+///
+/// Shows the list first. The embedded platform's playgrounds are asked about on their own.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Only list what would go.
+    #[arg(long)]
+    dry_run: bool,
+    /// Do not ask. The embedded platform's playgrounds stay.
+    #[arg(long)]
+    yes: bool,
     /// Erase those too, without asking.
-    pub local_playgrounds: bool,
+    #[arg(long)]
+    local_playgrounds: bool,
 }
 
 /// One thing that goes. What later commands write into others' files belongs here.
@@ -67,7 +72,7 @@ impl Item {
 /// [`Kind::Interrupted`] when the person at the terminal says no, [`Kind::Usage`] when there is nobody to ask;
 /// [`Kind::File`] when something cannot be taken back. What comes before it in the list is then gone, and a second run
 /// goes on.
-pub async fn uninstall(app: &App, request: &Request) -> Result<()> {
+pub async fn run(app: &App, args: Args) -> Result<()> {
     let items = items(app)?;
     let disks = app.folders.local();
     let has_disks = disks.exists();
@@ -79,7 +84,7 @@ pub async fn uninstall(app: &App, request: &Request) -> Result<()> {
         out::line(&format!("  {}", item.describe()))?;
     }
     if has_disks {
-        let what = if request.local_playgrounds { "" } else { " (you are asked about them on their own)" };
+        let what = if args.local_playgrounds { "" } else { " (you are asked about them on their own)" };
         out::line(&format!("  the embedded platform's playgrounds and their files in {}{what}", disks.display()))?;
     }
     out::line("This stays: your playgrounds on the platform, the login shared with labctl, your keys, your settings.")?;
@@ -87,10 +92,10 @@ pub async fn uninstall(app: &App, request: &Request) -> Result<()> {
     if open > 0 {
         notice::line(&format!("warning: {open} connections are open; they stay until they end by themselves"));
     }
-    if request.dry_run {
+    if args.dry_run {
         return Ok(());
     }
-    ask("Take all of this back?", request.yes).await?;
+    ask("Take all of this back?", args.yes).await?;
     for item in items {
         take_back(app, &item).await?;
     }
@@ -100,7 +105,7 @@ pub async fn uninstall(app: &App, request: &Request) -> Result<()> {
             delete(&path)?;
         }
     }
-    if has_disks && (request.local_playgrounds || !request.yes && may_erase(&disks).await) {
+    if has_disks && (args.local_playgrounds || !args.yes && may_erase(&disks).await) {
         stop_platform(app).await?;
         delete(&disks)?;
     }

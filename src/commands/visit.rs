@@ -7,18 +7,16 @@ use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     app::App,
-    commands::{
-        playgrounds,
-        watch::{News, follow},
-    },
-    error::{Kind, Result},
+    commands::watch::{News, follow},
+    error::{Error, Kind, Result, printable},
     labs::{
         Labs, catalog,
         find::{self, Found},
         wire::{Machine, Play, State},
     },
+    ssh::learn,
     target::{Playground, Target, user},
-    ui::{notice::Progress, spinner::Spinner},
+    ui::{notice::Progress, out, spinner::Spinner},
     wake::{
         Visitor, Wake,
         preparation::{Preparation, Tasks, say_failed},
@@ -123,7 +121,7 @@ pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination
             let (user, host) = visit.split()?;
             let target = Target::parse(host)?;
             let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
-            playgrounds::consent(labs, name, visit.consent).await?;
+            self::consent(labs, name, visit.consent).await?;
             let play = wake.start_once(name).await?;
             self::place(target.to_string(), play, target.machine.as_deref(), user)?
         }
@@ -144,7 +142,8 @@ pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination
     };
     let by_id = Target::of_play(&place.play.id, Some(&place.machine.name)).to_string();
     let aliases = [place.host.clone(), by_id];
-    playgrounds::learn_keys(app, labs, &session, &place.play.id, &place.machine.name, &aliases).await?;
+    let whose = learn::Owner { play: &place.play.id, machine: &place.machine.name, aliases: &aliases };
+    learn::record(&app.known_hosts(), whose, || labs.dial(&session, ":22")).await?;
     place.play = match labs.play(&place.play.id).await {
         // The machine is there, and that is what counts.
         Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => place.play,
@@ -173,6 +172,23 @@ async fn prepared(
     place.play = wait.wait(play).await?;
     say_failed(&place.play, tasks, app.platform, &progress.spinner);
     Ok(place)
+}
+
+/// Sees that the user consents to what is about to be started: a stranger's playground takes a yes.
+///
+/// # Errors
+/// [`Kind::Refused`] when the user has not; the platform's.
+pub async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> {
+    let entry = catalog::entry(labs, name).await?;
+    if !catalog::needs_consent(labs, &entry).await? {
+        return Ok(());
+    }
+    let question = format!("playground {name} is by {}, who decides what runs in it. Do you trust them?", entry.owner);
+    if given || out::confirm(&question).await == Some(true) {
+        return Ok(());
+    }
+    Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", printable(&entry.owner)))
+        .with_hint("if you trust its author, add --consent"))
 }
 
 /// What is known of a wake: what is being waited for, the states, and the tasks that prepare the playground.

@@ -26,7 +26,7 @@ use tokio_websockets::{ClientBuilder, Limits, Message as Frame};
 
 use crate::{
     app::App,
-    commands::playgrounds::{self, Listed},
+    commands::playgrounds::{self, listed::Listed},
     error::{Error, Kind, Result, printable},
     labs::{
         self, Labs, find,
@@ -189,7 +189,7 @@ async fn ask(app: &App, labs: Option<Labs>, before: Vec<Outline>) -> Answer {
         if !ssh_config::is_managed(&app.folders) {
             return (Some(labs), Ok(plays.clone()));
         }
-        let refreshed = match playgrounds::entries_of(app, &labs, plays.clone()).await {
+        let refreshed = match playgrounds::entries::entries_of(app, &labs, plays.clone()).await {
             Ok(entries) => ssh_config::refresh(&app.folders, app.platform, entries).await,
             Err(error) => Err(error),
         };
@@ -319,7 +319,7 @@ impl Model {
         for play in plays.iter_mut().filter(|play| !play.expires_in.is_zero()) {
             play.expires_in = play.expires_in.saturating_sub(since).max(Duration::from_secs(1));
         }
-        playgrounds::in_order(&mut plays, self.all);
+        playgrounds::listed::in_order(&mut plays, self.all);
         plays
     }
 }
@@ -427,9 +427,9 @@ fn end(play: &Play) -> i64 {
 /// The table, and below it why it may be out of date.
 fn lines(platform: Platform, plays: &[Play], connections: &[Status], error: Option<&Error>) -> Vec<String> {
     let mut lines = if plays.is_empty() {
-        vec![platform.commands(playgrounds::NONE)]
+        vec![platform.commands(playgrounds::listed::NONE)]
     } else {
-        playgrounds::table(plays, connections)
+        playgrounds::listed::table(plays, connections)
     };
     for status in connections.iter().filter(|status| !status.message.is_empty()) {
         lines.push(format!("{}: {}", printable(&status.host), printable(&status.message)));

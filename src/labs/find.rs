@@ -162,6 +162,18 @@ pub fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>) -> Res
     }
 }
 
+/// The play of a command that acts on all of its machines.
+///
+/// # Errors
+/// [`Kind::Usage`] for the host name of one machine; as [`by_argument`].
+pub async fn whole(labs: &Labs, argument: &str) -> Result<Play> {
+    if let Ok(Target { machine: Some(machine), .. }) = Target::parse(argument) {
+        let message = format!("{argument} is one machine, and this acts on the whole playground");
+        return Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{machine}`")));
+    }
+    by_argument(labs, argument).await
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Found, by_name, machine, user};

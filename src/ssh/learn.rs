@@ -21,7 +21,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     error::{Error, Kind, Result},
-    ssh::host_key::HostKeyBlob,
+    ssh::{
+        host_key::HostKeyBlob,
+        known_hosts::{KnownHosts, Whose},
+    },
 };
 
 /// How long one handshake may take, its connection included: it is a few round trips and one signature.
@@ -39,6 +42,49 @@ const TYPES: [&[Algorithm]; 5] = [
     &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP384 }],
     &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 }],
 ];
+
+/// A machine, and the host names by which known hosts are to have it.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The id of its playground.
+    pub play: &'a str,
+    /// Its name.
+    pub machine: &'a str,
+    /// The host names.
+    pub aliases: &'a [String],
+}
+
+/// Records the host keys of a machine that `dial` connects to, unless there are some on record. Where they cannot be
+/// learnt, the first connection does it.
+///
+/// # Errors
+/// When a key is not the one on record, or cannot be recorded.
+pub async fn record<S, F, Fut>(known_hosts: &KnownHosts, owner: Owner<'_>, dial: F) -> Result<()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<S>>,
+{
+    let Owner { play, machine, aliases } = owner;
+    let whose: Vec<Whose<'_>> = aliases.iter().map(|alias| Whose { alias, play, machine }).collect();
+    let is_known = |whose: &Whose<'_>| known_hosts.knows(*whose).is_ok_and(|algorithms| !algorithms.is_empty());
+    if whose.iter().all(is_known) {
+        return Ok(());
+    }
+    let keys = match host_keys(dial).await {
+        Ok(keys) => keys,
+        Err(e) => {
+            log::warn!("{}", e.message());
+            return Ok(());
+        }
+    };
+    for key in &keys {
+        for one in &whose {
+            known_hosts.confirm(*one, key)?;
+        }
+    }
+    Ok(())
+}
 
 /// The host keys of the machine that `dial` connects to, one of each type it has. `dial` opens a stream for each
 /// handshake; none of them authenticates a user.

@@ -2,7 +2,7 @@
 
 use futures_util::future::join_all;
 
-use super::listed::host;
+use super::{forget::forget, listed::host};
 use crate::{
     app::App,
     error::{Error, Kind, Result},
@@ -102,7 +102,7 @@ async fn forget_the_gone(app: &App, labs: &Labs, plays: &[Play]) {
             Ok(play) => find::is_gone(&play),
             Err(error) => error.kind() == Kind::NotFound,
         };
-        if is_gone && let Err(error) = app.forget(&id).await {
+        if is_gone && let Err(error) = forget(app, &id).await {
             log::warn!("{}", error.message());
         }
     };

@@ -13,6 +13,9 @@ use crate::{
     ui::out,
 };
 
+/// Instead of an empty list.
+pub(crate) const NONE: &str = "No playgrounds. `labctl-ssh-proxy catalog` shows what can be started.";
+
 /// A playground as `list --json` shows it, in the API's own names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,19 +1,21 @@
 //! `start`: from a name to machines that answer.
 
+use clap_complete::ArgValueCandidates;
+
 use super::{
     entries::refresh_entries,
     listed::{Listed, host},
-    wanted,
 };
 use crate::{
     app::App,
-    error::{Error, Kind, Result, printable},
+    commands::{candidates, open, ssh, visit::consent},
+    error::{Kind, Result},
     labs::{
-        Labs, TunnelSession, catalog, find,
+        Labs, catalog, find,
         wire::{Action, Play},
     },
-    records::live,
-    ssh::{known_hosts::Whose, learn},
+    records::{live, memory::Memory},
+    ssh::learn,
     target::{Playground, Target, is_label},
     ui::{notice::Progress, out, spinner::Spinner},
     wake::{
@@ -22,40 +24,72 @@ use crate::{
     },
 };
 
-/// What `start` was asked to do.
-#[derive(Clone, Debug, Default)]
-pub struct Start {
+/// Start a playground from the catalogue, or a stopped one again, and wait until it can be used.
+///
+/// That is when its machines are ready and the tasks that prepare it are done. A task that fails is named and blocks
+/// nothing. When its time is up, the platform erases a playground, unless `persist` keeps it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
     /// A catalogue name, or the id, host name or title of a stopped playground.
-    pub name: String,
+    #[arg(add = ArgValueCandidates::new(candidates::startable))]
+    name: String,
     /// What to call it.
-    pub title: Option<String>,
-    /// Do not wait for the machines.
-    pub no_wait: bool,
-    /// Do not wait for the tasks that prepare it.
-    pub no_wait_init: bool,
+    #[arg(long)]
+    title: Option<String>,
+    /// Do not wait until it is ready.
+    #[arg(long)]
+    no_wait: bool,
+    /// Wait until its machines are ready, and not for the tasks that prepare it.
+    #[arg(long)]
+    no_wait_init: bool,
     /// Print JSON.
-    pub json: bool,
-    /// The user trusts the author of a playground that is not the platform's.
-    pub consent: bool,
+    #[arg(long)]
+    json: bool,
+    /// You trust the author of a playground that is not the platform's.
+    #[arg(long)]
+    consent: bool,
+    /// Then ssh into it.
+    #[arg(long, conflicts_with_all = ["no_wait", "json"])]
+    ssh: bool,
+    /// Then open it in this editor; see `open`.
+    #[arg(long, value_name = "IDE", conflicts_with_all = ["no_wait", "json", "ssh"])]
+    #[arg(add = ArgValueCandidates::new(candidates::editors))]
+    open: Option<String>,
+}
+
+/// Starts a playground, and goes into it where that is wanted. Gives the exit code of ssh.
+///
+/// # Errors
+/// As [`start()`], [`ssh::run`] and [`open::run`].
+pub async fn run(app: &App, args: Args) -> Result<u8> {
+    let host = start(app, &args).await?.id;
+    match (args.ssh, args.open) {
+        (true, _) => ssh::run(app, ssh::Args { host, consent: args.consent, ..ssh::Args::default() }).await,
+        (false, Some(ide)) => {
+            let into = open::Args { ide, host, consent: args.consent, no_wait_init: true, ..open::Args::default() };
+            open::run(app, into).await.map(|()| 0)
+        }
+        (false, None) => Ok(0),
+    }
 }
 
 /// `start`: a new playground from the catalogue, or a stopped one again.
 ///
 /// # Errors
 /// The platform's, and what keeps the machines from becoming ready.
-pub async fn start(app: &App, request: &Start) -> Result<Play> {
+async fn start(app: &App, args: &Args) -> Result<Play> {
     let labs = app.labs().await?;
     let progress = Spinner::new();
     let memory = app.memory();
     let wake = Wake::wanted(&labs, &memory, &progress, app.settings.wake_limit());
-    let mut play = match startable(&labs, &request.name).await? {
+    let mut play = match startable(&labs, &args.name).await? {
         Startable::Existing(play) => *play,
         Startable::ByName(name) => {
-            consent(&labs, &name, request.consent).await?;
+            consent(&labs, &name, args.consent).await?;
             wake.start_once(&name).await?
         }
         Startable::New(name) => {
-            consent(&labs, &name, request.consent).await?;
+            consent(&labs, &name, args.consent).await?;
             wake.start_new(&name).await?
         }
     };
@@ -63,23 +97,23 @@ pub async fn start(app: &App, request: &Start) -> Result<Play> {
     // A name may mean this one from now on.
     app.tunnels().forget(&play.id);
     app.tunnels().forget(&play.playground.name);
-    if let Some(title) = &request.title {
+    if let Some(title) = &args.title {
         play = labs.act_and_look(&play.id, &Action::SetTitle { title: title.clone() }).await?;
         memory.note_acted();
     }
-    if request.no_wait {
+    if args.no_wait {
         if find::is_play_down(&play) {
             play = wake.wake_play(play).await?;
         }
     } else {
-        play = ready(app, &labs, &wake, play, !request.no_wait_init).await?;
+        play = ready(app, &labs, &wake, play, !args.no_wait_init).await?;
     }
     drop(progress);
     refresh_entries(app, &labs).await;
-    if request.json {
+    if args.json {
         out::json(&Listed::new(&play, &live::all(&app.folders)))?;
     } else {
-        let state = if request.no_wait { "is starting" } else { "is running" };
+        let state = if args.no_wait { "is starting" } else { "is running" };
         out::line(&format!("{} {state}: ssh {}", play.shown(), host(&play)))?;
     }
     Ok(play)
@@ -111,23 +145,6 @@ async fn startable(labs: &Labs, name: &str) -> Result<Startable> {
     }
 }
 
-/// Sees that the user consents to what is about to be started: a stranger's playground takes a yes.
-///
-/// # Errors
-/// [`Kind::Refused`] when the user has not; the platform's.
-pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> {
-    let entry = catalog::entry(labs, name).await?;
-    if !catalog::needs_consent(labs, &entry).await? {
-        return Ok(());
-    }
-    let question = format!("playground {name} is by {}, who decides what runs in it. Do you trust them?", entry.owner);
-    if given || out::confirm(&question).await == Some(true) {
-        return Ok(());
-    }
-    Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", printable(&entry.owner)))
-        .with_hint("if you trust its author, add --consent"))
-}
-
 /// Waits until the playground can be used: its default machine lets us in, the others are ready, and with `init` the tasks
 /// that prepare it are at their end. Learns the default machine's host keys, since some clients read known hosts before they
 /// connect; that one tunnel is all that the platform is asked for.
@@ -147,7 +164,8 @@ pub(super) async fn ready<P: Progress>(
         match wake.tunnel(play.clone(), visitor).await {
             Ok(session) => {
                 let aliases = [Target::of_play(&play.id, Some(&default.name)).to_string(), host(&play)];
-                learn_keys(app, labs, &session, &play.id, &default.name, &aliases).await?;
+                let whose = learn::Owner { play: &play.id, machine: &default.name, aliases: &aliases };
+                learn::record(&app.known_hosts(), whose, || labs.dial(&session, ":22")).await?;
             }
             // It runs all the same. A connection to it hears why it is refused.
             Err(error) if error.status() == Some(400) => {
@@ -165,37 +183,12 @@ pub(super) async fn ready<P: Progress>(
     Ok(play)
 }
 
-/// Learns a machine's host keys, unless they are known.
+/// Somebody wants this playground, by whichever name, to run.
 ///
 /// # Errors
-/// When a key is not the one on record, or cannot be recorded.
-pub(crate) async fn learn_keys(
-    app: &App,
-    labs: &Labs,
-    session: &TunnelSession,
-    play: &str,
-    machine: &str,
-    aliases: &[String],
-) -> Result<()> {
-    let known_hosts = app.known_hosts();
-    let is_known = |alias: &String| {
-        known_hosts.knows(Whose { alias, play, machine }).is_ok_and(|algorithms| !algorithms.is_empty())
-    };
-    if aliases.iter().all(is_known) {
-        return Ok(());
-    }
-    let keys = match learn::host_keys(|| labs.dial(session, ":22")).await {
-        Ok(keys) => keys,
-        // The first connection learns it.
-        Err(e) => {
-            log::warn!("{}", e.message());
-            return Ok(());
-        }
-    };
-    for key in &keys {
-        for alias in aliases {
-            known_hosts.confirm(Whose { alias, play, machine }, key)?;
-        }
-    }
-    Ok(())
+/// When that cannot be remembered.
+pub fn wanted(memory: &Memory, play: &Play) -> Result<()> {
+    memory.deliberate(&play.id)?;
+    let name = &play.playground.name;
+    if is_label(name) { memory.deliberate(name) } else { Ok(()) }
 }

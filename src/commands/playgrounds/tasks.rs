@@ -1,18 +1,24 @@
-//! `tasks` and `wait`: how far a playground's tasks are, and until they are done.
-
-use std::time::Duration;
+//! `tasks`: how far each of a playground's tasks is.
 
 use serde::Serialize;
-use tokio::time::Instant;
 
-use super::whole;
 use crate::{
     app::App,
+    commands::args::One,
     error::{Error, Kind, Result, printable},
-    labs::wire::TaskDetails,
-    ui::{out, spinner::Spinner},
-    wake::preparation::{Preparation, Tasks, failure},
+    labs::{find, wire::TaskDetails},
+    ui::out,
 };
+
+/// List a playground's tasks, and how far each is.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    one: One,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
 
 /// A task as `tasks --json` shows it.
 #[derive(Serialize)]
@@ -37,9 +43,9 @@ struct Listed<'a> {
 ///
 /// # Errors
 /// The platform's.
-pub async fn tasks(app: &App, argument: &str, json: bool) -> Result<()> {
+pub async fn run(app: &App, Args { one, json }: Args) -> Result<()> {
     let labs = app.labs().await?;
-    let play = whole(&labs, argument).await?;
+    let play = find::whole(&labs, &one.playground).await?;
     let mut all = labs.tasks(&play.id).await?;
     all.sort_by_key(|one| (!one.task.init, one.task.helper, one.task.name.clone()));
     if json {
@@ -63,28 +69,4 @@ pub async fn tasks(app: &App, argument: &str, json: bool) -> Result<()> {
         vec![printable(&one.task.name), printable(&one.machine), kind.to_owned(), word, printable(last)]
     });
     out::table(&["TASK", "MACHINE", "KIND", "STATUS", "LAST WORDS"], rows.collect())
-}
-
-/// `wait`: until the machines are ready and the tasks are done, or only those that prepare the playground.
-///
-/// # Errors
-/// [`Kind::Program`] when a task has failed, [`Kind::NotYet`] after `limit`, [`Kind::NotWoken`] when the playground is
-/// stopped; the platform's.
-pub async fn wait(app: &App, argument: &str, init: bool, limit: Option<Duration>) -> Result<()> {
-    let labs = app.labs().await?;
-    let deadline = limit.map(|limit| Instant::now() + limit);
-    let id = whole(&labs, argument).await?.id;
-    let play = labs.play(&id).await?;
-    let key = app.identity()?.authorized_key()?;
-    let tasks = if init { Tasks::Init } else { Tasks::All };
-    let (memory, progress) = (app.memory(), Spinner::new());
-    let wait = Preparation { labs: &labs, memory: &memory, key: &key, progress: &progress, tasks, deadline };
-    let play = wait.wait(play).await?;
-    drop(progress);
-    match failure(&play, tasks) {
-        None => out::line(&format!("{} is ready", play.shown())),
-        Some(words) => {
-            Err(Error::new(Kind::Program, words).with_hint(format!("`labctl-ssh-proxy tasks {}` shows more", play.id)))
-        }
-    }
 }

@@ -1,0 +1,74 @@
+//! `destroy`: a playground is erased, and so is all that is known of it.
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    app::App,
+    commands::{
+        args::One,
+        playgrounds::{
+            entries::refresh_entries,
+            forget::forget,
+            listed::host,
+            stop::{END_LIMIT, LOOK_EVERY},
+        },
+    },
+    error::{Error, Kind, Result, printable},
+    labs::{
+        find,
+        wire::{Action, State},
+    },
+    moment::now,
+    target::is_label,
+    ui::{notice::Progress, out, spinner::Spinner},
+};
+
+/// Erase a playground. On a terminal you are asked first.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    one: One,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// `destroy`: it is erased, and so is what we know of it.
+///
+/// # Errors
+/// The platform's; [`Kind::Interrupted`] when the person at the terminal says no.
+pub async fn run(app: &App, args: Args) -> Result<()> {
+    let labs = app.labs().await?;
+    let play = find::whole(&labs, &args.one.playground).await?;
+    let question = format!("Erase {} ({}) and everything in it?", host(&play), printable(&play.title));
+    if !args.yes && out::confirm(&question).await == Some(false) {
+        return Err(Error::new(Kind::Interrupted, "nothing was erased"));
+    }
+    let progress = Spinner::new();
+    progress.waiting(&format!("erasing playground {}", play.id));
+    let began = now();
+    labs.act(&play.id, &Action::Destroy).await?;
+    app.memory().note_acted();
+    let limit = Instant::now() + END_LIMIT;
+    loop {
+        match labs.play(&play.id).await {
+            Ok(play) if matches!(play.state(), Some(State::Destroyed | State::Failed)) => break,
+            Err(e) if e.kind() == Kind::NotFound => break,
+            Err(e) if e.kind() != Kind::NotYet => return Err(e),
+            Ok(_) | Err(_) if Instant::now() > limit => {
+                return Err(Error::new(Kind::NotYet, format!("playground {} is not gone yet", play.id))
+                    .with_hint("see `labctl-ssh-proxy list --all`"));
+            }
+            Ok(_) | Err(_) => sleep(LOOK_EVERY).await,
+        }
+    }
+    drop(progress);
+    forget(app, &play.id).await?;
+    let name = &play.playground.name;
+    if is_label(name) {
+        app.memory().note_over(name, &play.id, began)?;
+    }
+    app.memory().note_acted();
+    refresh_entries(app, &labs).await;
+    out::line(&format!("{} is erased", host(&play)))
+}

@@ -1,0 +1,70 @@
+//! `extend`: a playground runs for some minutes longer.
+
+use std::time::Duration;
+
+use crate::{
+    app::App,
+    commands::{
+        args::One,
+        playgrounds::listed::{host, time_left},
+    },
+    error::{Error, Kind, Result},
+    labs::{
+        Labs, find,
+        wire::{Action, Play, State},
+    },
+    moment::{Moment, ago},
+    ui::out,
+};
+
+/// Let a playground run some minutes longer. At its end it is erased, unless `persist` keeps it.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    one: One,
+    /// How many minutes more.
+    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    minutes: u64,
+}
+
+/// `extend`: as many minutes more, and never less than there was.
+///
+/// # Errors
+/// The platform's; [`Kind::Refused`] when it grants less.
+pub async fn run(app: &App, args: Args) -> Result<()> {
+    let Args { one, minutes } = args;
+    let labs = app.labs().await?;
+    let play = find::whole(&labs, &one.playground).await?;
+    let left = play.expires_in;
+    // The platform counts the whole time from the play's start, in minutes. What is left is a part of it, or the whole was
+    // no such time.
+    let whole = play.lifetime().filter(|whole| *whole >= left).unwrap_or_else(|| running_for(&labs, &play) + left);
+    let total = whole.as_secs().div_ceil(60) + minutes;
+    let play = labs.act_and_look(&play.id, &Action::SetMaxPlayTime { minutes: total }).await?;
+    app.memory().note_acted();
+    if play.expires_in < left + Duration::from_secs(minutes * 60 / 2) {
+        let message = format!("the platform leaves playground {} {} and no more", play.id, time_left(&play));
+        return Err(Error::new(Kind::Refused, message).with_hint("your plan may limit how long a playground runs"));
+    }
+    out::line(&format!("{} runs for {} more{}", host(&play), time_left(&play), then(app, &labs, &play).await))
+}
+
+/// The end of a sentence about a play's end: what becomes of it then.
+async fn then(app: &App, labs: &Labs, play: &Play) -> String {
+    let text = match find::is_kept(labs, play).await {
+        Some(true) => ", then it is stopped and kept".into(),
+        Some(false) => format!(", then it is erased: `labctl-ssh-proxy persist {}` keeps it", play.id),
+        None => format!(", then it is erased unless it is persistent (`labctl-ssh-proxy persist {}`)", play.id),
+    };
+    app.platform.commands(&text)
+}
+
+/// The time since a play's last start, by the platform's clock.
+fn running_for(labs: &Labs, play: &Play) -> Duration {
+    let events = play.status.as_ref().map(|status| status.state_events.as_slice()).unwrap_or_default();
+    let run = events.iter().rposition(|event| matches!(event.state, State::Stopped | State::Stopping));
+    let began = events.get(run.map_or(0, |i| i + 1)).map_or(play.created_at.as_str(), |event| event.at.as_str());
+    let began = began.parse::<jiff::Timestamp>().or_else(|_| play.created_at.parse());
+    let began = began.ok().and_then(|began| Moment::try_from(began.as_millisecond()).ok());
+    began.map(|began| ago(labs.by_our_clock(began))).unwrap_or_default()
+}

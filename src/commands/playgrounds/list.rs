@@ -1,0 +1,69 @@
+//! `list`: the playgrounds, once or as they change.
+
+use crate::{
+    app::App,
+    commands::{
+        playgrounds::{
+            entries::refresh_with,
+            listed::{Listed, NONE, in_order, table},
+        },
+        watch,
+    },
+    error::Result,
+    labs::{find, wire::Play},
+    records::live,
+    ui::{notice, out},
+    wake::preparation::learn_ssh,
+};
+
+/// List your playgrounds.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Also those that failed or were destroyed.
+    #[arg(long)]
+    all: bool,
+    /// Go on showing them as they change: a table that is drawn anew, or with --json a line for each change.
+    #[arg(long)]
+    watch: bool,
+    /// With --watch --json: also when only the figures of connections have moved.
+    #[arg(long, requires = "watch", requires = "json")]
+    figures: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `list`: the playgrounds that can be connected to, running ones first; all of them with `all`.
+///
+/// # Errors
+/// The platform's.
+pub async fn run(app: &App, args: Args) -> Result<()> {
+    let Args { all, watch, figures, json } = args;
+    if watch {
+        return watch::watch(app, all, json, figures).await;
+    }
+    let labs = app.labs().await?;
+    let mut plays = find::all(&labs).await?;
+    let memory = app.memory();
+    for play in &mut plays {
+        learn_ssh(&labs, &memory, play).await;
+    }
+    refresh_with(app, &labs, &plays).await;
+    in_order(&mut plays, all);
+    let connections = live::all(&app.folders);
+    if json {
+        let listed = |play: &Play| {
+            let stopped = find::is_play_down(play).then(|| memory.read(&play.id)).transpose()?;
+            let stopped_on_purpose = stopped.map(|record| record.stopped.is_some());
+            let mut listed = Listed::new(play, &connections);
+            listed.stopped_on_purpose = stopped_on_purpose;
+            Ok(listed)
+        };
+        return out::json(&plays.iter().map(listed).collect::<Result<Vec<_>>>()?);
+    }
+    if plays.is_empty() {
+        notice::line(&app.platform.commands(NONE));
+        return Ok(());
+    }
+    out::lines(table(&plays, &connections))
+}

@@ -1,0 +1,35 @@
+//! `rename`: a playground gets another title.
+
+use crate::{
+    app::App,
+    commands::{
+        args::One,
+        playgrounds::{entries::refresh_entries, listed::host},
+    },
+    error::{Result, printable},
+    labs::{find, wire::Action},
+    ui::out,
+};
+
+/// Give a playground another title.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    one: One,
+    /// The title.
+    title: String,
+}
+
+/// Sets the title, here and in the ssh configuration.
+///
+/// # Errors
+/// The platform's.
+pub async fn run(app: &App, args: Args) -> Result<()> {
+    let Args { one, title } = args;
+    let labs = app.labs().await?;
+    let play = find::whole(&labs, &one.playground).await?;
+    let play = labs.act_and_look(&play.id, &Action::SetTitle { title }).await?;
+    app.memory().note_acted();
+    refresh_entries(app, &labs).await;
+    out::line(&format!("{} is called {}", host(&play), printable(&play.title)))
+}

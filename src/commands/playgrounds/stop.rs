@@ -1,0 +1,100 @@
+//! `stop`: until a playground is stopped, and no wake of it is on its way.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    app::App,
+    commands::{args::One, playgrounds::listed::host},
+    error::{Error, Kind, Result},
+    labs::{
+        Labs, find,
+        wire::{Action, Play, State},
+    },
+    records::memory::Memory,
+    ui::{notice::Progress, out, spinner::Spinner},
+    wake::LOCK_RETRY,
+};
+
+/// Between two looks at a state that is being waited for.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// A wake that is being asked for has been answered by then, or given up: longer than any request may take.
+const WAKE_IS_SENT: Duration = Duration::from_secs(40);
+/// A stop or an erasure that takes longer than this has gone wrong; the official client waits as long, since big disks
+/// are uploaded.
+pub(super) const END_LIMIT: Duration = Duration::from_secs(5 * 60);
+
+/// Stop a playground. It keeps its disks, and connections do not wake it again.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    one: One,
+}
+
+/// `stop`: it keeps its disks, and stays stopped until somebody wants it back.
+///
+/// # Errors
+/// The platform's.
+pub async fn run(app: &App, args: Args) -> Result<()> {
+    let labs = app.labs().await?;
+    let play = find::whole(&labs, &args.one.playground).await?;
+    let memory = app.memory();
+    // First of all: an editor that reconnects the moment it stops must find this.
+    memory.note_stopped(&play.id)?;
+    app.tunnels().forget(&play.id);
+    let progress = Spinner::new();
+    // A wake that was decided before may be on its way to the platform: what it comes to is stopped, too.
+    let machines = play.machines.iter().map(|machine| format!("{}.{}", play.id, machine.name));
+    for label in machines.chain([play.id.clone()]) {
+        if memory.read(&label)?.wake.is_some() {
+            no_wake_on_its_way(&memory, &label, &progress).await?;
+        }
+    }
+    let play = labs.play(&play.id).await?;
+    if play.state() != Some(&State::Stopped) {
+        stop_and_wait(&labs, &play, &progress).await?;
+        memory.note_acted();
+    }
+    drop(progress);
+    out::line(&format!("{} is stopped", host(&play)))
+}
+
+/// Waits until nobody is asking the platform for a restart any more.
+async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) -> Result<()> {
+    let limit = Instant::now() + WAKE_IS_SENT;
+    while memory.try_wake_lock(label)?.is_none() {
+        if Instant::now() > limit {
+            return Err(Error::new(Kind::NotYet, format!("another connection is just waking playground {label}"))
+                .with_hint("stop it again; a connection that was halted with Ctrl-Z has to go on, or be ended"));
+        }
+        progress.waiting(&format!("waiting for a wake of playground {label} that is on its way"));
+        sleep(LOCK_RETRY).await;
+    }
+    Ok(())
+}
+
+/// Stops a playground, unless it is down, and waits until it is stopped.
+///
+/// # Errors
+/// The platform's; [`Kind::Ended`] and [`Kind::NotYet`] when it does not come to that.
+pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<()> {
+    progress.waiting(&format!("stopping playground {}", play.id));
+    let mut play =
+        if find::is_play_down(play) { play.clone() } else { labs.act_and_look(&play.id, &Action::Stop).await? };
+    let limit = Instant::now() + END_LIMIT;
+    loop {
+        match play.state() {
+            Some(State::Stopped) => return Ok(()),
+            Some(state) if find::is_gone(&play) => {
+                return Err(Error::new(Kind::Ended, format!("playground {} did not stop but is {state}", play.id)));
+            }
+            _ if Instant::now() > limit => {
+                return Err(Error::new(Kind::NotYet, format!("playground {} does not stop", play.id))
+                    .with_hint("see `labctl-ssh-proxy list`"));
+            }
+            _ => sleep(LOOK_EVERY).await,
+        }
+        play = labs.play(&play.id).await?;
+    }
+}
