@@ -1,6 +1,6 @@
 //! The command line: one enum of each command's arguments, and one match over it.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{CommandFactory, Parser, Subcommand, builder::FalseyValueParser};
 
@@ -110,6 +110,14 @@ impl Command {
     }
 }
 
+/// True for a command line that asks for JSON, so that its failure is JSON, too, even where the line itself is wrong. What
+/// follows `--` belongs to another program, as everything does behind the host of `ssh`.
+pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
+    const WITHOUT: [&str; 5] = ["connect", "ssh", "demo", "completions", "man"];
+    let words: Vec<OsString> = arguments.skip(1).take_while(|word| word != "--").collect();
+    words.iter().any(|word| word == "--json") && !words.iter().any(|word| WITHOUT.iter().any(|name| word == *name))
+}
+
 /// Runs a command. Returns the exit code: 0, or another program's.
 ///
 /// # Errors
@@ -154,7 +162,7 @@ pub async fn run(app: &App, command: Command) -> Result<u8> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Cli, man};
+    use super::{Cli, man, wants_json};
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -191,5 +199,29 @@ mod tests {
             assert!(page.contains(&format!("LABCTL\\-SSH\\-PROXY {name}\"")), "{name}");
         }
         assert!(page.contains(".SH EXIT STATUS") && page.contains("not\\-logged\\-in"));
+    }
+
+    #[test]
+    fn json_is_asked_for_by_a_word_of_our_own() {
+        let wanted = |line: &str| wants_json(line.split(' ').map(Into::into));
+        assert!(wanted("labctl-ssh-proxy --local list --json") && wanted("labctl-ssh-proxy stop --json --wrong"));
+        for no in ["labctl-ssh-proxy list", "labctl-ssh-proxy ssh x jq --json", "labctl-ssh-proxy kube x -- get --json"]
+        {
+            assert!(!wanted(no), "{no}");
+        }
+    }
+
+    #[test]
+    fn every_command_speaks_json_but_those_that_hand_standard_output_on() {
+        let has_json = |command: &clap::Command| command.get_arguments().any(|arg| arg.get_id() == "json");
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            let line = [name, "--json"].into_iter().map(Into::into);
+            let wants = wants_json(std::iter::once("labctl-ssh-proxy".into()).chain(line));
+            match name {
+                "local" => assert!(command.get_subcommands().all(has_json) && wants),
+                _ => assert_eq!(has_json(command), wants, "{name}"),
+            }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Parses the command line, builds the runtime, and turns an error into a message and an exit code.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 use labctl_ssh_proxy::{
@@ -12,7 +12,7 @@ use labctl_ssh_proxy::{
     os::{self, ended_by_signal},
     platform::Platform,
     records::journal,
-    ui::notice,
+    ui::{notice, out},
 };
 
 fn main() -> ExitCode {
@@ -21,24 +21,67 @@ fn main() -> ExitCode {
         Ok(true) => return ExitCode::SUCCESS,
         Err(e) => e.exit(),
     }
-    let cli = Cli::parse();
+    let json = cli::wants_json(std::env::args_os());
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return unparsed(&e, json),
+    };
     if cli.command.holds_credentials() {
         os::leave_no_core_dump();
     }
     let runtime = match runtime(&cli.command) {
         Ok(runtime) => runtime,
-        Err(e) => return failed(&Error::new(Kind::Internal, format!("cannot start the runtime: {e}"))),
+        Err(e) => return failed(&Error::new(Kind::Internal, format!("cannot start the runtime: {e}")), json),
     };
     let result = runtime.block_on(run(cli));
-    // A thread may be parked in a read that never ends; nobody waits for it.
+    // A thread may be parked in a read that never ends, so the runtime does not wait for its threads.
     runtime.shutdown_background();
     match result {
-        Ok(code) => ExitCode::from(code),
-        Err(error) => failed(&error),
+        Ok(code) => {
+            if json && code > 128 {
+                out::failure(&Error::new(Kind::Interrupted, "a signal ended the command"));
+            }
+            ExitCode::from(code)
+        }
+        Err(error) => failed(&error, json),
     }
 }
 
-fn failed(error: &Error) -> ExitCode {
+/// Prints the help where a command is missing or help is asked for, else what is wrong with the command line.
+fn unparsed(error: &clap::Error, json: bool) -> ExitCode {
+    use clap::error::ErrorKind;
+    let help = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(error.render()),
+        ErrorKind::MissingSubcommand => Some(Cli::command().render_help()),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => None,
+        _ => {
+            if json {
+                let text = error.render().to_string();
+                let sentence = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect::<Vec<_>>();
+                let sentence = sentence.join(" ");
+                let message = sentence.strip_prefix("error: ").unwrap_or(&sentence);
+                out::failure(&Error::new(Kind::Usage, message).with_hint("see `labctl-ssh-proxy help`"));
+            }
+            None
+        }
+    };
+    match help {
+        Some(help) => {
+            let help = if std::io::stdout().is_terminal() { help.ansi().to_string() } else { help.to_string() };
+            out::write(&help).map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS)
+        }
+        None => {
+            // A closed stream leaves the exit code to say it.
+            let _ = error.print();
+            ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.exit_code()))
+        }
+    }
+}
+
+fn failed(error: &Error, json: bool) -> ExitCode {
+    if json {
+        out::failure(error);
+    }
     if !error.is_told() {
         notice::line(&error.to_string());
     }

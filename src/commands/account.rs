@@ -35,11 +35,18 @@ pub struct Login {
     /// Take them from IXIMIUZ_SESSION_ID and IXIMIUZ_ACCESS_TOKEN.
     #[arg(long)]
     from_env: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// End the session at the platform.
 #[derive(Debug, clap::Args)]
-pub struct Logout {}
+pub struct Logout {
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
 
 /// Show who is logged in.
 #[derive(Debug, clap::Args)]
@@ -47,6 +54,22 @@ pub struct Whoami {
     /// Print JSON.
     #[arg(long)]
     json: bool,
+}
+
+/// Who is logged in, and where.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Identity<'a> {
+    #[serde(flatten)]
+    me: &'a Me,
+    base_url: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LoggedOut {
+    /// False where there was no login to end.
+    logged_out: bool,
 }
 
 /// Logs in and keeps the credentials where labctl does.
@@ -70,6 +93,9 @@ pub async fn login(app: &App, args: Login) -> Result<()> {
     };
     let me = Labs::new(dialer, &account.with_credentials(&id, &token))?.me().await?;
     Account::save_credentials(&path, &id, &token)?;
+    if args.json {
+        return out::json(&Identity { me: &me, base_url: &account.base_url() });
+    }
     out::line(&format!("Logged in as {} at {}", name(&me), account.base_url()))
 }
 
@@ -119,11 +145,11 @@ fn from_stdin() -> Result<(String, String)> {
 ///
 /// # Errors
 /// When the credentials cannot be forgotten. That the platform does not know them any more is no failure.
-pub async fn logout(app: &App, Logout {}: Logout) -> Result<()> {
+pub async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
     let path = app.folders.account();
     let account = Account::load(&path)?;
     let Some((id, _)) = account.credentials() else {
-        return out::line("You were not logged in.");
+        return if json { out::json(&LoggedOut { logged_out: false }) } else { out::line("You were not logged in.") };
     };
     let ended = Labs::new(Dialer::network(&app.settings), &account)?.delete_session(id).await;
     // The environment may name another session than the file.
@@ -136,7 +162,7 @@ pub async fn logout(app: &App, Logout {}: Logout) -> Result<()> {
             return Err(e.context("the credentials are forgotten here, but the platform was not told"));
         }
     }
-    out::line("Logged out.")
+    if json { out::json(&LoggedOut { logged_out: true }) } else { out::line("Logged out.") }
 }
 
 /// Shows who is logged in, where, and with which plan.
@@ -144,17 +170,10 @@ pub async fn logout(app: &App, Logout {}: Logout) -> Result<()> {
 /// # Errors
 /// The platform's.
 pub async fn whoami(app: &App, Whoami { json }: Whoami) -> Result<()> {
-    #[derive(Serialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Shown<'a> {
-        #[serde(flatten)]
-        me: &'a Me,
-        base_url: &'a str,
-    }
     let labs = app.labs().await?;
     let me = labs.me().await?;
     if json {
-        return out::json(&Shown { me: &me, base_url: labs.base() });
+        return out::json(&Identity { me: &me, base_url: labs.base() });
     }
     out::line(&format!("{} at {}{}", name(&me), labs.base(), plan(&me)))
 }

@@ -13,6 +13,9 @@ pub struct One {
     /// Its id, host name, or title.
     #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     pub playground: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// A duration as people write it: `500ms`, `12s`, `10m`, `8h`.

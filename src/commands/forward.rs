@@ -93,7 +93,7 @@ pub struct Args {
     #[arg(long, conflicts_with_all = ["from_here", "remote", "save", "restore", "remove"])]
     list: bool,
     /// Only remove a saved forward: an index that --list shows, or all.
-    #[arg(long, value_name = "INDEX", conflicts_with_all = ["from_here", "remote", "save", "restore", "json"])]
+    #[arg(long, value_name = "INDEX", conflicts_with_all = ["from_here", "remote", "save", "restore"])]
     remove: Vec<Which>,
     /// Print JSON: a line for each event.
     #[arg(long)]
@@ -140,7 +140,7 @@ async fn look_at_saved(app: &App, args: &Args) -> Result<()> {
     if args.list {
         return saved::list(&labs, &play, args.json).await;
     }
-    saved::remove(&labs, &play, &args.remove).await
+    saved::remove(&labs, &play, &args.remove, args.json).await
 }
 
 impl Args {

@@ -65,7 +65,7 @@ pub struct Args {
     #[arg(long)]
     merge: bool,
     /// Only take that context away.
-    #[arg(long, conflicts_with_all = ["merge", "command", "json"])]
+    #[arg(long, conflicts_with_all = ["merge", "command"])]
     remove: bool,
     /// Print JSON: a line for each event.
     #[arg(long, conflicts_with = "command")]
@@ -108,7 +108,11 @@ async fn remove(app: &App, args: &Args) -> Result<()> {
         }
     };
     let name = Target::of_play(&id, None).to_string();
-    out::line(&match user::take_away(&app.folders, &name).await? {
+    let file = user::take_away(&app.folders, &name).await?;
+    if args.json {
+        return out::json(&json!({ "context": name, "file": file }));
+    }
+    out::line(&match file {
         Some(path) => format!("The context {name} is no longer in {}.", path.display()),
         None => format!("There is no context {name} to take away."),
     })

@@ -78,6 +78,9 @@ pub struct Args {
     /// You trust the author of a playground that is not the platform's.
     #[arg(long)]
     pub consent: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Opens an editor on a playground.
@@ -93,6 +96,9 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         let place = foresee(&labs, &visit).await?;
         let path = path_there(app, &place, ide, &args).await?;
         let words = std::iter::once(ide.program()).chain(ide.arguments(&place, path.as_deref()));
+        if args.json {
+            return out::json(&serde_json::json!({ "command": words.collect::<Vec<_>>() }));
+        }
         return out::line(&words.map(|word| quote(&word)).collect::<Vec<_>>().join(" "));
     }
     // What is missing here is said before anything is woken.
@@ -106,6 +112,9 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     clone_all(app, &place, &args).await?;
     let path = path_there(app, &place, ide, &args).await?;
     launch(ide, &program, ide.arguments(&place, path.as_deref())).await?;
+    if args.json {
+        return out::json(&serde_json::json!({ "ide": ide.name, "host": place.host, "path": path }));
+    }
     let on = path.map(|path| format!(" in {path}")).unwrap_or_default();
     out::line(&format!("{} opens {}{on}", ide.title, place.host))
 }

@@ -38,6 +38,24 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     line(&text)
 }
 
+/// Prints a failure as a line of JSON, `{"error": {"kind", "message", "hint"}}`: docs/json.md.
+pub fn failure(error: &Error) {
+    #[derive(Serialize)]
+    struct Failure<'a> {
+        error: Details<'a>,
+    }
+    #[derive(Serialize)]
+    struct Details<'a> {
+        kind: &'static str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<&'a str>,
+    }
+    let details = Details { kind: error.kind().name(), message: error.message(), hint: error.hint() };
+    // The exit code reports the failure where this cannot.
+    let _ = serde_json::to_string(&Failure { error: details }).map(|text| line(&text));
+}
+
 /// Prints a table that fits the terminal.
 ///
 /// # Errors

@@ -24,6 +24,7 @@ mod host_keys;
 mod hosted;
 mod install;
 mod intent;
+mod json;
 mod kube;
 mod labctl;
 mod machine;

@@ -154,7 +154,7 @@ pub async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<(
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none of an index; then none is removed.
-pub async fn remove(labs: &Labs, play: &Play, which: &[Which]) -> Result<()> {
+pub async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool) -> Result<()> {
     let count = labs.port_forwards(&play.id).await?.len();
     let mut indices: Vec<usize> = if which.contains(&Which::All) {
         (0..count).collect()
@@ -178,6 +178,10 @@ pub async fn remove(labs: &Labs, play: &Play, which: &[Which]) -> Result<()> {
             }
             done => done?,
         }
+    }
+    if json {
+        indices.reverse();
+        return out::json(&serde_json::json!({ "removed": indices }));
     }
     out::line(&format!("{} of {count} saved forwards are removed.", indices.len()))
 }

@@ -1,5 +1,6 @@
 //! `destroy`: a playground is erased, and so is all that is known of it.
 
+use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use crate::{
@@ -31,6 +32,14 @@ pub struct Args {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
+}
+
+/// The playground that was erased, as `destroy --json` prints it.
+#[derive(Serialize)]
+struct Erased<'a> {
+    id: &'a str,
+    host: String,
+    title: &'a str,
 }
 
 /// `destroy`: it is erased, and so is what we know of it.
@@ -70,5 +79,8 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     }
     app.memory().note_acted();
     refresh_entries(app, &labs).await;
+    if args.one.json {
+        return out::json(&Erased { id: &play.id, host: host(&play), title: &play.title });
+    }
     out::line(&format!("{} is erased", host(&play)))
 }

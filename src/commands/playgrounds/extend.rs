@@ -6,7 +6,7 @@ use crate::{
     app::App,
     commands::{
         args::One,
-        playgrounds::listed::{host, time_left},
+        playgrounds::listed::{host, report, time_left},
     },
     error::{Error, Kind, Result},
     labs::{
@@ -14,7 +14,6 @@ use crate::{
         wire::{Action, Play, State},
     },
     moment::{Moment, ago},
-    ui::out,
 };
 
 /// Let a playground run some minutes longer. At its end it is erased, unless `persist` keeps it.
@@ -46,7 +45,8 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         let message = format!("the platform leaves playground {} {} and no more", play.id, time_left(&play));
         return Err(Error::new(Kind::Refused, message).with_hint("your plan may limit how long a playground runs"));
     }
-    out::line(&format!("{} runs for {} more{}", host(&play), time_left(&play), then(app, &labs, &play).await))
+    let sentence = format!("{} runs for {} more{}", host(&play), time_left(&play), then(app, &labs, &play).await);
+    report(app, &play, one.json, &sentence)
 }
 
 /// The end of a sentence about a play's end: what becomes of it then.

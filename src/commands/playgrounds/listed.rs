@@ -3,12 +3,13 @@
 use serde::Serialize;
 
 use crate::{
-    error::printable,
+    app::App,
+    error::{Result, printable},
     labs::{
         find,
         wire::{MachineUser, Play, PlaygroundRef},
     },
-    records::live::Status,
+    records::live::{self, Status},
     target::Target,
     ui::out,
 };
@@ -125,6 +126,14 @@ impl Listed {
         let quiet = |status: &Status| Status { sent: 0, received: 0, round_trip_ms: None, ..status.clone() };
         Listed { expires_in: 0, connections: self.connections.iter().map(quiet).collect(), ..self.clone() }
     }
+}
+
+/// Reports what a command did to a playground: the sentence, or the playground as it is now in JSON.
+///
+/// # Errors
+/// When standard output cannot be written.
+pub(super) fn report(app: &App, play: &Play, json: bool, sentence: &str) -> Result<()> {
+    if json { out::json(&Listed::new(play, &live::all(&app.folders))) } else { out::line(sentence) }
 }
 
 /// The list as it is shown: running ones first, the newest first; without those that are gone unless it is to have

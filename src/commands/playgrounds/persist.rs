@@ -2,10 +2,12 @@
 
 use crate::{
     app::App,
-    commands::{args::One, playgrounds::listed::host},
+    commands::{
+        args::One,
+        playgrounds::listed::{host, report},
+    },
     error::Result,
     labs::{find, wire::Action},
-    ui::out,
 };
 
 /// Keep a playground at its end: it is stopped then, where it would be erased.
@@ -24,5 +26,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let play = find::whole(&labs, &args.one.playground).await?;
     labs.act(&play.id, &Action::MakePersistent).await?;
     app.memory().note_acted();
-    out::line(&format!("{} is kept: at its end it is stopped, not erased", host(&play)))
+    let sentence = format!("{} is kept: at its end it is stopped, not erased", host(&play));
+    let play = if args.one.json { labs.play(&play.id).await? } else { play };
+    report(app, &play, args.one.json, &sentence)
 }

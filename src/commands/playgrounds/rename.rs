@@ -4,11 +4,13 @@ use crate::{
     app::App,
     commands::{
         args::One,
-        playgrounds::{entries::refresh_entries, listed::host},
+        playgrounds::{
+            entries::refresh_entries,
+            listed::{host, report},
+        },
     },
     error::{Result, printable},
     labs::{find, wire::Action},
-    ui::out,
 };
 
 /// Give a playground another title.
@@ -31,5 +33,5 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let play = labs.act_and_look(&play.id, &Action::SetTitle { title }).await?;
     app.memory().note_acted();
     refresh_entries(app, &labs).await;
-    out::line(&format!("{} is called {}", host(&play), printable(&play.title)))
+    report(app, &play, one.json, &format!("{} is called {}", host(&play), printable(&play.title)))
 }

@@ -5,14 +5,14 @@ use crate::{
     commands::{
         args::One,
         playgrounds::{
-            listed::host,
+            listed::{host, report},
             start::{ready, wanted},
             stop::stop_and_wait,
         },
     },
     error::Result,
     labs::find,
-    ui::{out, spinner::Spinner},
+    ui::spinner::Spinner,
     wake::Wake,
 };
 
@@ -45,7 +45,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     wanted(&memory, &play)?;
     let wake = Wake::wanted(&labs, &memory, &progress, app.settings.wake_limit());
     let play = labs.play(&play.id).await?;
-    ready(app, &labs, &wake, play.clone(), !args.no_wait_init).await?;
+    let play = ready(app, &labs, &wake, play, !args.no_wait_init).await?;
     drop(progress);
-    out::line(&format!("{} is running", host(&play)))
+    report(app, &play, args.one.json, &format!("{} is running", host(&play)))
 }

@@ -6,14 +6,17 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     app::App,
-    commands::{args::One, playgrounds::listed::host},
+    commands::{
+        args::One,
+        playgrounds::listed::{host, report},
+    },
     error::{Error, Kind, Result},
     labs::{
         Labs, find,
         wire::{Action, Play, State},
     },
     records::memory::Memory,
-    ui::{notice::Progress, out, spinner::Spinner},
+    ui::{notice::Progress, spinner::Spinner},
     wake::LOCK_RETRY,
 };
 
@@ -51,13 +54,13 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
             no_wake_on_its_way(&memory, &label, &progress).await?;
         }
     }
-    let play = labs.play(&play.id).await?;
+    let mut play = labs.play(&play.id).await?;
     if play.state() != Some(&State::Stopped) {
-        stop_and_wait(&labs, &play, &progress).await?;
+        play = stop_and_wait(&labs, &play, &progress).await?;
         memory.note_acted();
     }
     drop(progress);
-    out::line(&format!("{} is stopped", host(&play)))
+    report(app, &play, args.one.json, &format!("{} is stopped", host(&play)))
 }
 
 /// Waits until nobody is asking the platform for a restart any more.
@@ -78,14 +81,14 @@ async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) ->
 ///
 /// # Errors
 /// The platform's; [`Kind::Ended`] and [`Kind::NotYet`] when it does not come to that.
-pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<()> {
+pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<Play> {
     progress.waiting(&format!("stopping playground {}", play.id));
     let mut play =
         if find::is_play_down(play) { play.clone() } else { labs.act_and_look(&play.id, &Action::Stop).await? };
     let limit = Instant::now() + END_LIMIT;
     loop {
         match play.state() {
-            Some(State::Stopped) => return Ok(()),
+            Some(State::Stopped) => return Ok(play),
             Some(state) if find::is_gone(&play) => {
                 return Err(Error::new(Kind::Ended, format!("playground {} did not stop but is {state}", play.id)));
             }

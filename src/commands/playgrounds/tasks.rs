@@ -15,9 +15,6 @@ use crate::{
 pub struct Args {
     #[command(flatten)]
     one: One,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// A task as `tasks --json` shows it.
@@ -43,12 +40,12 @@ struct Listed<'a> {
 ///
 /// # Errors
 /// The platform's.
-pub async fn run(app: &App, Args { one, json }: Args) -> Result<()> {
+pub async fn run(app: &App, Args { one }: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &one.playground).await?;
     let mut all = labs.tasks(&play.id).await?;
     all.sort_by_key(|one| (!one.task.init, one.task.helper, one.task.name.clone()));
-    if json {
+    if one.json {
         let listed = |one: &TaskDetails| -> Result<serde_json::Value> {
             let TaskDetails { task, machine, needs, exit_code, stdout, stderr, .. } = one;
             let (name, status, init, helper) = (&task.name, task.status.word(), task.init, task.helper);

@@ -6,10 +6,13 @@ use tokio::time::Instant;
 
 use crate::{
     app::App,
-    commands::args::{One, duration},
+    commands::{
+        args::{One, duration},
+        playgrounds::listed::report,
+    },
     error::{Error, Kind, Result},
     labs::find,
-    ui::{out, spinner::Spinner},
+    ui::spinner::Spinner,
     wake::preparation::{Preparation, Tasks, failure},
 };
 
@@ -45,7 +48,7 @@ pub async fn run(app: &App, Args { one, init, timeout: limit }: Args) -> Result<
     let play = wait.wait(play).await?;
     drop(progress);
     match failure(&play, tasks) {
-        None => out::line(&format!("{} is ready", play.shown())),
+        None => report(app, &play, one.json, &format!("{} is ready", play.shown())),
         Some(words) => {
             Err(Error::new(Kind::Program, words).with_hint(format!("`labctl-ssh-proxy tasks {}` shows more", play.id)))
         }
