@@ -3,6 +3,7 @@
 pub mod client;
 pub mod handshake;
 pub mod host_key;
+pub mod identification;
 pub mod identity;
 pub mod known_hosts;
 pub mod learn;

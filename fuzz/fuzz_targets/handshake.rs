@@ -4,7 +4,10 @@
 //! it is also read as a command line of ssh's, which tells how long ssh waits.
 #![no_main]
 
-use labctl_ssh_proxy::{connect::{early::{connect_timeout, identification}}, ssh::handshake::Handshake};
+use labctl_ssh_proxy::{
+    connect::early::connect_timeout,
+    ssh::{handshake::Handshake, identification::to_remember},
+};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -28,7 +31,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(whole.host_key(), single.host_key());
         assert_eq!((whole.client_newkeys(), whole.is_over()), (single.client_newkeys(), single.is_over()));
     }
-    let _ = identification(&server);
+    let _ = to_remember(&server);
     let text = String::from_utf8_lossy(bytes);
     let _ = connect_timeout(&text.split('\0').map(str::to_owned).collect::<Vec<_>>());
 });

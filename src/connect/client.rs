@@ -1,25 +1,28 @@
-//! The client at the other end of standard input and output: what it has said, and when it has left.
+//! The client at the other end of standard input and output: its words so far, and its leaving.
 
 use std::{io, time::Duration};
 
 use bytes::BytesMut;
-use tokio::io::AsyncReadExt;
+use tokio::{io::AsyncReadExt, time::timeout};
 
-use crate::ui::stdio::{self, Gone, Reader, Writer};
+use crate::{
+    ssh::identification::{self, Read, Side},
+    ui::stdio::{self, Gone, Reader, Writer},
+};
 
-/// Who is asking.
+/// The kinds of client that are treated differently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientKind {
-    /// JetBrains' sshj, whose start screen asks every five seconds.
+    /// JetBrains' sshj, whose start screen connects every five seconds.
     Sshj,
     /// OpenSSH.
     OpenSsh,
-    /// Everybody else.
+    /// Every other client.
     Other,
 }
 
 impl ClientKind {
-    /// By the client's identification line.
+    /// Tells the kind by the client's identification line.
     pub fn of(identification: Option<&str>) -> ClientKind {
         match identification.and_then(|line| line.strip_prefix("SSH-2.0-")) {
             Some(software) if software.starts_with("SSHJ") => ClientKind::Sshj,
@@ -29,25 +32,28 @@ impl ClientKind {
     }
 }
 
-/// The client: what it sends, and where it reads.
+/// The client's end of the connection.
 pub struct Client {
     input: Reader,
     output: Writer,
-    /// The output once more, to be waited at while the other is written to.
+    /// A second handle on the output, so that its closing can be awaited while the first is written to.
     watch: Writer,
-    /// What has been read from it and not yet been sent for good.
-    early: BytesMut,
-    /// Its first line, once that has been sent for good.
+    /// Bytes that were read from the client and are kept, because the tunnel that they were sent into may be replaced.
+    kept: BytesMut,
+    /// The client's first line, once its bytes are no longer kept.
     line: Option<String>,
 }
 
-/// Kept while there is no tunnel yet. A client's first flight is its identification and key exchange, some KiB.
-pub(crate) const MAX_EARLY: usize = 256 * 1024;
+/// The bound on the bytes that are kept while there is no tunnel yet. A client's first flight is its identification and
+/// key exchange, some KiB.
+pub(crate) const MAX_KEPT: usize = 256 * 1024;
+/// Patience with the identification line of a client that is about to be turned away.
+const LATE_IDENTIFICATION: Duration = Duration::from_secs(1);
 
 impl Client {
-    /// A client on these streams. `watch` tells when nobody reads `output` any more.
+    /// A client on these streams. `watch` is a second handle on the same output.
     pub fn new(input: Reader, output: Writer, watch: Writer) -> Client {
-        Client { input, output, watch, early: BytesMut::new(), line: None }
+        Client { input, output, watch, kept: BytesMut::new(), line: None }
     }
 
     /// The client on standard input and output.
@@ -59,13 +65,13 @@ impl Client {
         Ok(Client::new(input, output, stdio::output()?))
     }
 
-    /// Waits until the client has left, and keeps what it says meanwhile, in order.
+    /// Waits until the client has left, and keeps its words of the meantime.
     pub async fn gone(&mut self) {
         loop {
-            let Client { input, output, early, .. } = self;
-            let full = early.len() >= MAX_EARLY;
+            let Client { input, output, kept, .. } = self;
+            let is_full = kept.len() >= MAX_KEPT;
             let read = tokio::select! {
-                read = input.read_buf(early), if !full => read,
+                read = input.read_buf(kept), if !is_full => read,
                 () = output.gone() => return,
             };
             match read {
@@ -75,68 +81,107 @@ impl Client {
         }
     }
 
-    /// The client's first line, its identification, when it has come within the time that `patience` gives it.
+    /// Reads until the client's first line, its identification, has come, or for as long as `patience` says.
     pub async fn identification(&mut self, patience: Duration) -> Option<String> {
-        let read = async {
-            while self.line().is_none() && self.early.len() < 255 {
-                if self.input.read_buf(&mut self.early).await.unwrap_or(0) == 0 {
-                    break;
-                }
-            }
+        let reading = async {
+            while self.line().is_none() && self.kept.len() < identification::MAX_LENGTH && self.read_more().await {}
         };
-        // An identification that comes late is one we do without.
-        let _ = tokio::time::timeout(patience, read).await;
+        // We do without an identification that comes late.
+        let _ = timeout(patience, reading).await;
         self.line()
     }
 
-    /// What it has said so far has been sent for good.
+    /// Lets go of the kept bytes, because the server has answered them.
     pub fn passed_on(&mut self) {
         self.line = self.line();
-        self.early.clear();
+        self.kept.clear();
     }
 
-    /// The client's first line, if it has come.
+    /// The client's first line without its end, if it has come.
     pub fn line(&self) -> Option<String> {
         if self.line.is_some() {
             return self.line.clone();
         }
-        let end = self.early.iter().take(255).position(|b| *b == b'\n')?;
-        Some(String::from_utf8_lossy(&self.early[..end]).trim_end().to_owned())
-    }
-
-    /// Waits until a client that has identified itself says something more, or leaves, or has had this time.
-    pub async fn first_packet(&mut self, patience: Duration) {
-        let Some(identification) = self.identification(Duration::from_secs(1)).await else { return };
-        let read = async {
-            // A line end is one or two bytes.
-            while self.early.len() <= identification.len() + 2 {
-                if self.input.read_buf(&mut self.early).await.unwrap_or(0) == 0 {
-                    break;
-                }
-            }
-        };
-        let _ = tokio::time::timeout(patience, read).await;
-    }
-
-    /// Reads and forgets what the client still says, until it leaves.
-    pub async fn drain(&mut self) {
-        while self.input.read_buf(&mut self.early).await.is_ok_and(|n| n > 0) {
-            self.early.clear();
+        let mut beginning = &self.kept[..self.kept.len().min(identification::MAX_LENGTH)];
+        match identification::Reader::of(Side::Client).read(&mut beginning) {
+            Read::Incomplete => None,
+            Read::Line(line) | Read::NotSsh(line) => Some(String::from_utf8_lossy(&line).trim_end().to_owned()),
         }
     }
 
-    /// Where it reads.
+    /// Waits until a client that has identified itself sends something more, leaves, or has had this time.
+    pub async fn first_packet(&mut self, patience: Duration) {
+        let Some(identification) = self.identification(LATE_IDENTIFICATION).await else { return };
+        let reading = async {
+            // A line end is one or two bytes.
+            while self.kept.len() <= identification.len() + 2 && self.read_more().await {}
+        };
+        let _ = timeout(patience, reading).await;
+    }
+
+    /// Reads and drops the client's words until it leaves.
+    pub async fn drain(&mut self) {
+        while self.read_more().await {
+            self.kept.clear();
+        }
+    }
+
+    /// Reads and keeps some bytes. Returns false once the input has ended.
+    async fn read_more(&mut self) -> bool {
+        self.input.read_buf(&mut self.kept).await.is_ok_and(|read| read > 0)
+    }
+
+    /// The stream to the client.
     pub fn output(&mut self) -> &mut Writer {
         &mut self.output
     }
 
-    /// Its streams, to read from and write to at once, and its leaving.
+    /// Both streams, to be used at once, and the wait for the client's leaving.
     pub fn streams(&mut self) -> (&mut Reader, &mut Writer, Gone<'_>) {
         (&mut self.input, &mut self.output, self.watch.gone())
     }
 
-    /// Its streams, to read from and write to at once, and what it has said so far.
+    /// Both streams, to be used at once, and the kept bytes.
     pub fn parts(&mut self) -> (&mut Reader, &mut Writer, &mut BytesMut) {
-        (&mut self.input, &mut self.output, &mut self.early)
+        (&mut self.input, &mut self.output, &mut self.kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Client, ClientKind};
+    use crate::ui::stdio::Plain;
+
+    /// A client that sends `bytes` and then the end.
+    fn client(bytes: &'static [u8]) -> Client {
+        let sink = || Box::new(Plain(tokio::io::sink()));
+        Client::new(Box::new(bytes), sink(), sink())
+    }
+
+    #[test]
+    fn kinds_are_told_by_the_first_line() {
+        assert_eq!(ClientKind::of(Some("SSH-2.0-SSHJ_0.38.0")), ClientKind::Sshj);
+        assert_eq!(ClientKind::of(Some("SSH-2.0-OpenSSH_9.2p1 Debian-2")), ClientKind::OpenSsh);
+        assert_eq!(ClientKind::of(Some("SSH-2.0-paramiko_3.4.0")), ClientKind::Other);
+        assert_eq!(ClientKind::of(None), ClientKind::Other);
+    }
+
+    #[tokio::test]
+    async fn the_first_line_identifies_a_client() {
+        for (bytes, line) in [
+            (&b"SSH-2.0-OpenSSH_9.2 x\r\nrest"[..], Some("SSH-2.0-OpenSSH_9.2 x")),
+            (b"SSH-2.0-x \n", Some("SSH-2.0-x")),
+            (b"GET / HTTP/1.1\r\n", Some("GET / HTTP/1.1")),
+            (b"SSH-2.0-x", None),
+            (b"", None),
+            (&[b'x'; 300], None),
+        ] {
+            let mut client = client(bytes);
+            assert_eq!(client.identification(Duration::from_secs(1)).await.as_deref(), line, "{bytes:?}");
+            client.passed_on();
+            assert_eq!(client.line().as_deref(), line, "{bytes:?}");
+        }
     }
 }

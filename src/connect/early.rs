@@ -21,14 +21,12 @@ use tokio::{
 
 use crate::{
     connect::client::{Client, ClientKind},
-    ssh::options::{self, SshOptions},
+    ssh::{
+        identification::{Read, Reader, Side, to_remember},
+        options::{self, SshOptions},
+    },
 };
 
-/// The longest identification line, in bytes, without its end (RFC 4253, 4.2).
-const MAX_IDENTIFICATION: usize = 253;
-/// The longest line before it, and how many, that OpenSSH takes.
-const MAX_TEXT: usize = 8192;
-const MAX_TEXT_LINES: usize = 1024;
 /// The line goes out this long before the limit at the latest, ...
 const MARGIN: Duration = Duration::from_millis(300);
 /// ... and after this part of it, in percent: ssh began to count a little before we did, and may be slow to read.
@@ -110,62 +108,45 @@ impl Early {
         }
     }
 
-    /// What has to be swallowed of a server's first words, if the line has been sent.
+    /// Returns the swallowing of a server's own line, if the remembered one has been sent.
     pub fn swallow(&self) -> Option<Swallow> {
         let line = self.plan.borrow().as_ref().map(|plan| plan.line.clone())?;
-        (self.passed.get() == Passed::Line).then(|| Swallow { line, held: Vec::new(), texts: 0 })
+        (self.passed.get() == Passed::Line).then(|| Swallow::expecting(line))
     }
 }
 
-/// Takes a server's real identification line, and the text before it, out of its first bytes.
+/// Takes a server's own identification line, and the text before it, out of its first bytes.
 #[derive(Debug)]
 pub struct Swallow {
-    line: String,
-    held: Vec<u8>,
-    texts: usize,
+    expected: String,
+    first_lines: Reader,
 }
 
-/// What the first bytes were.
+/// The outcome of swallowing one chunk.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Swallowed {
-    /// Only a part of the line.
+    /// The line is not complete; all of the chunk was taken.
     More,
-    /// The line that was sent already; so many of the bytes belong to it.
+    /// The line that was sent already; so many bytes of the chunk belong to it and to the text before it.
     Same(usize),
     /// Another line, as far as it can be remembered.
     Other(Option<String>),
 }
 
 impl Swallow {
+    fn expecting(line: String) -> Swallow {
+        Swallow { expected: line, first_lines: Reader::of(Side::Server) }
+    }
+
     /// Takes the next bytes of the server.
     pub fn take(&mut self, bytes: &[u8]) -> Swallowed {
-        let mut taken = 0;
-        while let Some(end) = bytes[taken..].iter().position(|b| *b == b'\n') {
-            self.held.extend_from_slice(&bytes[taken..taken + end]);
-            taken += end + 1;
-            let mut line = std::mem::take(&mut self.held);
-            if line.last() == Some(&b'\r') {
-                line.pop();
-            }
-            if line == self.line.as_bytes() {
-                return Swallowed::Same(taken);
-            }
-            self.texts += 1;
-            if line.starts_with(b"SSH-") || self.texts > MAX_TEXT_LINES || line.len() > MAX_TEXT {
-                return Swallowed::Other(identification(&line));
-            }
+        let mut rest = bytes;
+        match self.first_lines.read(&mut rest) {
+            Read::Incomplete => Swallowed::More,
+            Read::Line(line) if line == self.expected.as_bytes() => Swallowed::Same(bytes.len() - rest.len()),
+            Read::Line(line) | Read::NotSsh(line) => Swallowed::Other(to_remember(&line)),
         }
-        self.held.extend_from_slice(&bytes[taken..]);
-        if self.held.len() > MAX_TEXT { Swallowed::Other(None) } else { Swallowed::More }
     }
-}
-
-/// A server's identification line, without its end, if it is one to remember.
-pub fn identification(line: &[u8]) -> Option<String> {
-    let fits = line.starts_with(b"SSH-2.0-")
-        && line.len() <= MAX_IDENTIFICATION
-        && line.iter().all(|b| (b' '..=b'~').contains(b));
-    fits.then(|| String::from_utf8_lossy(line).into_owned())
 }
 
 /// The `ConnectTimeout` on ssh's command line, as ssh reads it; `None` when there is none, or none that ever strikes.
@@ -215,7 +196,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Early, Passed, Swallow, Swallowed, connect_timeout, identification, seconds};
+    use super::{Early, Passed, Swallow, Swallowed, connect_timeout, seconds};
 
     fn limit(command: &[&str]) -> Option<u64> {
         let arguments: Vec<String> = command.iter().map(ToString::to_string).collect();
@@ -288,7 +269,7 @@ mod tests {
     }
 
     fn swallow(line: &str) -> Swallow {
-        Swallow { line: line.into(), held: Vec::new(), texts: 0 }
+        Swallow::expecting(line.into())
     }
 
     #[test]
@@ -297,8 +278,6 @@ mod tests {
         assert_eq!(other, Swallowed::Other(Some("SSH-2.0-b c".into())));
         assert_eq!(swallow("SSH-2.0-a").take(b"SSH-1.5-b\n"), Swallowed::Other(None));
         assert_eq!(swallow("SSH-2.0-a").take(&[b'x'; 9000]), Swallowed::Other(None));
-        assert_eq!(identification(b"SSH-2.0-a\x07"), None);
-        assert_eq!(identification(&[&b"SSH-2.0-"[..], &[b'x'; 246]].concat()), None);
     }
 
     proptest! {
@@ -327,17 +306,6 @@ mod tests {
             }
             prop_assert!(done);
             prop_assert_eq!(left, rest);
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 0..9)) {
-            let mut swallow = swallow("SSH-2.0-a");
-            for chunk in chunks {
-                match swallow.take(&chunk) {
-                    Swallowed::Same(taken) => prop_assert!(taken <= chunk.len()),
-                    Swallowed::More | Swallowed::Other(_) => {}
-                }
-            }
         }
 
         #[test]

@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{
     connect::{
-        client::{Client, MAX_EARLY},
-        early::{Early, Passed, Swallowed, identification},
+        client::{Client, MAX_KEPT},
+        early::{Early, Passed, Swallowed},
     },
     error::{Error, Kind, Result},
     labs::tunnel::{Socket, Tunnel},
@@ -23,6 +23,7 @@ use crate::{
     ssh::{
         handshake::Handshake,
         host_key::HostKeyBlob,
+        identification::to_remember,
         known_hosts::{KnownHosts, Verdict, Whose},
     },
 };
@@ -127,12 +128,12 @@ pub async fn greet<S: Socket>(
             sent = 0;
         }
         if answered() && (handshake.client_newkeys() || handshake.is_over()) {
-            return Ok(Greeted::Through(handshake.server_identification().and_then(identification)));
+            return Ok(Greeted::Through(handshake.server_identification().and_then(to_remember)));
         }
         from_server.clear();
         let (input, output, early) = client.parts();
         tokio::select! {
-            read = input.read_buf(early), if early.len() < MAX_EARLY => {
+            read = input.read_buf(early), if early.len() < MAX_KEPT => {
                 if !matches!(read, Ok(1..)) {
                     return Ok(Greeted::Over(End::Input));
                 }

@@ -190,14 +190,6 @@ mod tests {
     }
 
     #[test]
-    fn clients_are_told_by_their_first_line() {
-        assert_eq!(ClientKind::of(Some("SSH-2.0-SSHJ_0.38.0")), ClientKind::Sshj);
-        assert_eq!(ClientKind::of(Some("SSH-2.0-OpenSSH_9.2p1 Debian-2")), ClientKind::OpenSsh);
-        assert_eq!(ClientKind::of(Some("SSH-2.0-paramiko_3.4.0")), ClientKind::Other);
-        assert_eq!(ClientKind::of(None), ClientKind::Other);
-    }
-
-    #[test]
     fn the_default_policy_row_by_row() {
         let stopped = Record { stopped: before(PAUSE * 1000), ..Record::default() };
         let just_cut_off = Record { cut_off: Some(now()), ..Record::default() };

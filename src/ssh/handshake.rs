@@ -5,14 +5,16 @@
 //! It watches and never judges: what it cannot make sense of ends the watching, and ssh itself says what is wrong.
 //! What it holds is bounded by one packet for each direction.
 
-use crate::{error::printable, ssh::host_key::HostKeyBlob};
+use crate::{
+    error::printable,
+    ssh::{
+        host_key::HostKeyBlob,
+        identification::{Read, Reader, Side},
+    },
+};
 
 /// The largest packet that OpenSSH accepts (its PACKET_MAX_SIZE), in bytes.
 const MAX_PACKET: usize = 256 * 1024;
-/// The longest line before the packets that OpenSSH accepts (its SSH_MAX_BANNER_LEN), in bytes; RFC 4253 says 255.
-const MAX_LINE: usize = 8192;
-/// How many lines a server may send before its identification line (OpenSSH's SSH_MAX_PRE_BANNER_LINES).
-const MAX_TEXT_LINES: usize = 1024;
 
 /// Message numbers (RFC 4250, 4.1.2).
 mod message {
@@ -24,12 +26,23 @@ mod message {
 }
 
 /// An observer of one connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Handshake {
     client: Direction,
     server: Direction,
     host_key: Option<HostKeyBlob>,
     gave_up: bool,
+}
+
+impl Default for Handshake {
+    fn default() -> Self {
+        Handshake {
+            client: Direction::of(Side::Client),
+            server: Direction::of(Side::Server),
+            host_key: None,
+            gave_up: false,
+        }
+    }
 }
 
 impl Handshake {
@@ -83,7 +96,7 @@ impl Handshake {
                 return;
             }
             let read = match direction.identification {
-                None => direction.line(side, &mut bytes),
+                None => direction.identify(&mut bytes),
                 Some(_) => self.packet(side, &mut bytes),
             };
             if read.is_none() {
@@ -209,12 +222,6 @@ impl Handshake {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Client,
-    Server,
-}
-
 /// What looking at the beginning of a packet comes to.
 enum Step {
     /// So many bytes of it must be held to tell more.
@@ -223,13 +230,13 @@ enum Step {
     Done { length: usize },
 }
 
-/// What was seen of one direction.
-#[derive(Debug, Default)]
+/// One direction, as far as it has been seen.
+#[derive(Debug)]
 struct Direction {
+    side: Side,
+    first_lines: Reader,
     identification: Option<Vec<u8>>,
-    /// Text lines before the identification line.
-    text_lines: usize,
-    /// A line, or the beginning of a packet, that is not complete.
+    /// The beginning of a packet that is not complete.
     held: Vec<u8>,
     /// How many bytes of the packet must be held before it is looked at again.
     need: usize,
@@ -244,34 +251,35 @@ struct Direction {
 }
 
 impl Direction {
-    /// Takes a line from `bytes`, or what there is of it. `None` gives up.
-    fn line(&mut self, side: Side, bytes: &mut &[u8]) -> Option<()> {
-        let (part, ended) = match bytes.iter().position(|b| *b == b'\n') {
-            Some(end) => (&bytes[..end], true),
-            None => (*bytes, false),
-        };
-        *bytes = &bytes[part.len() + usize::from(ended)..];
-        if self.held.len() + part.len() > MAX_LINE {
-            return None;
+    /// A direction of which nothing has been seen yet.
+    fn of(side: Side) -> Direction {
+        Direction {
+            side,
+            first_lines: Reader::of(side),
+            identification: None,
+            held: Vec::new(),
+            need: 0,
+            skip: 0,
+            proposal: None,
+            reply: None,
+            wrong_guess: false,
+            newkeys: false,
         }
-        self.held.extend_from_slice(part);
-        if !ended {
-            return Some(());
-        }
-        let mut line = std::mem::take(&mut self.held);
-        if line.last() == Some(&b'\r') {
-            line.pop();
-        }
-        if line.starts_with(b"SSH-2.0-") || line.starts_with(b"SSH-1.99-") {
-            self.identification = Some(line);
-            return Some(());
-        }
-        self.text_lines += 1;
-        // Only a server may send text first (RFC 4253, 4.2), and `SSH-1.5-` is another protocol.
-        (side == Side::Server && !line.starts_with(b"SSH-") && self.text_lines < MAX_TEXT_LINES).then_some(())
     }
 
+    /// Takes the lines up to the identification line from `bytes`, as far as they are there. `None` gives up.
+    fn identify(&mut self, bytes: &mut &[u8]) -> Option<()> {
+        match self.first_lines.read(bytes) {
+            Read::Incomplete => {}
+            Read::Line(line) => self.identification = Some(line),
+            Read::NotSsh(_) => return None,
+        }
+        Some(())
+    }
+
+    /// Frees the memory of all that is held for reading on.
     fn forget(&mut self) {
+        self.first_lines = Reader::of(self.side);
         self.held = Vec::new();
         self.proposal = None;
     }
