@@ -309,6 +309,17 @@ pub fn is_strangers(found: &std::fs::Metadata, folder: &std::fs::Metadata) -> bo
     }
 }
 
+/// The owner of a file, user and group; nothing to compare where the system has none.
+#[cfg(unix)]
+pub fn owner(found: &std::fs::Metadata) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    (found.uid(), found.gid())
+}
+
+/// See above.
+#[cfg(not(unix))]
+pub fn owner(_found: &std::fs::Metadata) {}
+
 /// The signals that ask this process to end. None is lost between two looks, from the first one on. What whoever started
 /// us has us ignore stays ignored: `nohup ssh ...` is to outlive its terminal.
 pub struct Signals {

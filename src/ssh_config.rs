@@ -1,8 +1,9 @@
 //! `config-ssh`: our entries in the user's ssh configuration, and out of it again.
 //!
-//! What is managed is on record in `hosts.json`; [`crate::ssh_config::entries`] turns it into text and edits the user's text. Here
-//! the files are found, locked, checked with `ssh -G` and replaced. The order makes a kill at any moment harmless: what
-//! is to be included is in place before the line that includes it, and the user's file changes in one step, last.
+//! The record of what is managed is `hosts.json`; [`crate::ssh_config::entries`] turns it into text and edits the user's
+//! text. This module finds the files, locks them, checks the result with `ssh -G` and replaces them: a [`Plan`] works
+//! all of it out, and [`Plan::write`] makes it. The order makes a kill at any moment harmless: the file to be included is
+//! in place before the line that includes it, and the user's file changes in one step, last.
 
 use std::{
     env,
@@ -17,66 +18,51 @@ use crate::{
     settings::Folders,
     ssh_config::entries::Entry,
 };
-use change::{Change, own_file, write_own};
 use check::Check;
 use client::Ssh;
+use plan::{Before, Goal, own_file, write_own};
 use state::{Managed, State};
 
-pub(crate) mod change;
+pub use plan::Plan;
+
 mod check;
 pub(crate) mod client;
 pub mod edit;
 pub mod entries;
+mod plan;
 pub(crate) mod state;
 pub mod words;
 
-/// What `config-ssh` was asked to do.
+/// The user's wishes for `config-ssh`.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The user's file; `~/.ssh/config` when not named.
     pub file: Option<PathBuf>,
     /// Put the entries into that file instead of one line that includes ours.
     pub inline: bool,
-    /// Only say what would change. Nothing is written, and no lock is taken.
-    pub dry_run: bool,
     /// This program, as [`program_path`] finds it.
     pub program: PathBuf,
     /// The private key, or the `.pub` of one in an agent.
     pub identity: Option<PathBuf>,
 }
 
-/// What was done, or would be.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// The user's file.
-    pub file: PathBuf,
-    /// A unified diff of the user's file and of ours; empty when nothing changes.
-    pub diff: String,
-    /// Whether anything changes.
-    pub changed: bool,
-    /// What the user should know, a sentence each.
-    pub warnings: Vec<String>,
-    /// The backup that this run has made.
-    pub backup: Option<PathBuf>,
-}
-
-/// Writes the entries of `platform` and sees to it that the user's file leads to them.
+/// Works out how the entries of `platform` are written, and how the user's file leads to them. Nothing is written, and
+/// no lock is taken.
 ///
 /// # Errors
 /// [`Kind::Program`] when ssh is missing, [`Kind::Usage`] when a path cannot be written, [`Kind::File`] when a file
-/// cannot be read, understood or written. Then nothing has changed.
-pub async fn apply(folders: &Folders, request: &Request, platform: Platform, entries: Vec<Entry>) -> Result<Outcome> {
+/// cannot be read or understood.
+pub async fn plan(folders: &Folders, request: Request, platform: Platform, entries: Vec<Entry>) -> Result<Plan<'_>> {
     let file = named_file(folders, request.file.as_deref())?;
-    let locks = if request.dry_run { None } else { Some(Locks::acquire(folders, &file).await?) };
     let ssh = Ssh::system();
     let survey = ssh.survey().await?;
-    let user = UserFile::open(&file)?;
+    let before = Before::read(folders, &file, || Ok(State::load(folders)?.unwrap_or_default()))?;
+    let Before { user, state: old, .. } = &before;
     let mut warnings: Vec<String> = user.check_trusted()?.into_iter().collect();
 
-    let old = State::load(folders)?.unwrap_or_default();
     let mut new = State { program: request.program.clone(), identity: request.identity.clone(), ..old.clone() };
     new.look(folders, &survey);
-    new.set_entries(platform, entries);
+    new.set_entries(platform, entries.clone());
     let created = !user.exists() || old.managed(&file).is_some_and(|managed| managed.created);
     new.manage(Managed { file: file.clone(), inline: request.inline, created });
 
@@ -89,62 +75,54 @@ pub async fn apply(folders: &Folders, request: &Request, platform: Platform, ent
                 .into(),
         );
     }
-    let text = new.edit(folders, &user, request.inline)?;
+    let text = new.edit(folders, user, request.inline)?;
     for (line, pattern) in edit::own_entries(&edit::remove(user.bytes(), &spellings(folders))?) {
         warnings.push(format!("line {line} of your own has `Host {pattern}`: the entries written here win over it"));
     }
     let check = Check { ssh: &ssh, folders, state: &new, inline: request.inline };
-    warnings.extend(check.run(&user).await?);
+    warnings.extend(check.run(user).await?);
 
-    let change = Change::new(folders, &user, text, old, new)?;
-    let backup = if locks.is_some() { change.commit(folders)? } else { None };
-    Ok(Outcome { warnings, backup, ..change.outcome() })
+    Plan::new(folders, Goal::Entries(request, platform, entries), before, text, new, warnings)
 }
 
-/// Takes everything of ours out of the user's file, and the file away if it was ours alone. That there is nothing to
-/// take out is no error.
+/// Works out how everything of ours is taken out of the user's file, and the file deleted if it was ours alone. A file
+/// with nothing of ours in it is no error. Nothing is written, and no lock is taken.
 ///
 /// # Errors
-/// [`Kind::File`] when a file cannot be read, understood or written. Then nothing has changed.
-pub async fn remove(folders: &Folders, file: Option<&Path>, dry_run: bool) -> Result<Outcome> {
+/// [`Kind::File`] when a file cannot be read or understood.
+pub async fn plan_removal<'a>(folders: &'a Folders, file: Option<&Path>) -> Result<Plan<'a>> {
     let file = named_file(folders, file)?;
-    let user = UserFile::open(&file)?;
     let mut warnings = Vec::new();
-    // A damaged record must not keep anybody from getting rid of us.
-    let state = State::load(folders).unwrap_or_else(|e| {
-        warnings.push(e.message().to_owned());
-        None
-    });
+    let mut recorded = false;
+    let before = Before::read(folders, &file, || {
+        // A damaged record must not keep anybody from getting rid of us.
+        let state = State::load(folders).unwrap_or_else(|e| {
+            warnings.push(e.message().to_owned());
+            Some(State::default())
+        });
+        recorded = state.is_some();
+        Ok(state.unwrap_or_default())
+    })?;
+    let Before { user, state: old, .. } = &before;
     let rest = edit::remove(user.bytes(), &spellings(folders)).map_err(|e| e.context(file.display()))?;
-    if rest == user.bytes() && state.is_none() && warnings.is_empty() {
-        return Ok(Outcome { file, ..Outcome::default() });
-    }
-    let _locks = if dry_run { None } else { Some(Locks::acquire(folders, &file).await?) };
-    let user = UserFile::open(&file)?;
-    let rest = edit::remove(user.bytes(), &spellings(folders)).map_err(|e| e.context(file.display()))?;
-    let old = if warnings.is_empty() { State::load(folders)?.unwrap_or_default() } else { State::default() };
-    let created = old.managed(&file).is_some_and(|managed| managed.created);
     let mut new = old.clone();
     new.files.retain(|managed| managed.file != file);
     for other in &new.files {
         warnings.push(format!("{} still has entries: name it with --ssh-config-file", other.file.display()));
     }
-    if rest != user.bytes() {
-        warnings.extend(check::removal(folders, &Ssh::system(), &user, &rest).await?);
+    let changes = rest != user.bytes();
+    if changes {
+        warnings.extend(check::removal(folders, &Ssh::system(), user, &rest).await?);
     }
-    let change = Change::new(folders, &user, rest, old, new)?;
-    let outcome = Outcome { warnings, ..change.outcome() };
-    if !dry_run {
-        change.take_back(folders, created)?;
-    }
-    Ok(outcome)
+    let goal = if changes || recorded { Goal::Removal } else { Goal::Nothing };
+    Plan::new(folders, goal, before, rest, new, warnings)
 }
 
-/// Brings one platform's entries up to date where `config-ssh` was run; else does nothing. When they are already, it
-/// reads a few files, runs nothing and writes none. Where the user has taken our lines out by hand they stay out.
+/// Brings one platform's entries up to date if `config-ssh` was run. Entries that are up to date cost the reading of a
+/// few files: no program runs, and nothing is written. Lines that the user has taken out by hand stay out.
 ///
 /// # Errors
-/// As [`apply`].
+/// As [`plan()`].
 pub async fn refresh(folders: &Folders, platform: Platform, entries: Vec<Entry>) -> Result<()> {
     let renewed = |old: &State| {
         let mut new = old.clone();
@@ -183,12 +161,12 @@ pub async fn refresh(folders: &Folders, platform: Platform, entries: Vec<Entry>)
     write_own(folders, &new)
 }
 
-/// Whether `config-ssh` was run, so that [`refresh`] has something to do.
+/// Reports whether `config-ssh` was run, so that [`refresh`] has something to do.
 pub fn is_managed(folders: &Folders) -> bool {
     State::path(folders).exists()
 }
 
-/// The user's files that we are in, and whether each holds the entries itself.
+/// The user's files with something of ours in them; true for those that hold the entries themselves.
 ///
 /// # Errors
 /// [`Kind::File`] when the record is damaged.
@@ -197,7 +175,8 @@ pub fn managed_files(folders: &Folders) -> Result<Vec<(PathBuf, bool)>> {
     Ok(state.files.into_iter().map(|managed| (managed.file, managed.inline)).collect())
 }
 
-/// Whether all that is on record is in the files, too. Where our block is gone, its user has taken it out.
+/// Reports whether the files hold all that is on record. A block that is gone was taken out by the user, and is not
+/// missed.
 fn up_to_date(folders: &Folders, state: &State) -> Result<bool> {
     for managed in state.files.iter().filter(|managed| managed.inline) {
         let user = UserFile::open(&managed.file)?;
@@ -208,11 +187,11 @@ fn up_to_date(folders: &Folders, state: &State) -> Result<bool> {
     Ok(own_file(folders, state)? == files::read_text(&folders.ssh_config())?)
 }
 
-/// Where this program is, as it was called: through its link, which a package manager points to the next version. Where
-/// that cannot be told, where the system says it is.
+/// The path of this program as it was called: through its link, because a package manager points that to the next
+/// version. The system's own answer when the caller's path does not lead here.
 ///
 /// # Errors
-/// [`Kind::File`] when not even the system knows.
+/// [`Kind::File`] when the system does not know either.
 pub fn program_path() -> Result<PathBuf> {
     let system =
         env::current_exe().map_err(|e| Error::new(Kind::File, format!("cannot tell where this program is: {e}")))?;
@@ -232,7 +211,7 @@ fn called_path(name: &Path) -> Option<PathBuf> {
 }
 
 impl State {
-    /// Takes in what is known of the installed ssh.
+    /// Takes over the findings about the installed ssh.
     fn look(&mut self, folders: &Folders, survey: &client::Survey) {
         self.literal_user = !survey.refuses_users;
         self.safe_wildcard = survey.refuses_hosts;
@@ -253,7 +232,7 @@ impl State {
     }
 }
 
-/// The ways in which our file may be named in an Include.
+/// The forms in which an Include may name our file.
 fn spellings(folders: &Folders) -> Vec<String> {
     let ours = folders.ssh_config();
     let below_home = ours.strip_prefix(&folders.home).ok().map(|below| format!("~/{}", below.display()));
@@ -272,7 +251,7 @@ fn named_file(folders: &Folders, file: Option<&Path>) -> Result<PathBuf> {
     Ok(file)
 }
 
-/// Holds off all other writers, and takes away what killed ones left.
+/// Locks that hold off all other writers. Taking them also sweeps away the temporaries of killed ones.
 struct Locks {
     _own: Lock,
     _folder: Option<File>,
@@ -287,7 +266,7 @@ impl Locks {
     }
 }
 
-/// Locks our own record. Another holder may be waiting for ssh, so this waits on a thread of its own.
+/// Locks our own record, on a thread of its own because another holder may be waiting for ssh.
 async fn lock(folders: &Folders) -> Result<Lock> {
     let path = State::path(folders);
     let lock = blocking(move || Lock::acquire(&path)).await?;
@@ -295,7 +274,7 @@ async fn lock(folders: &Folders) -> Result<Lock> {
     Ok(lock)
 }
 
-/// Locks the folder where `file` really lies.
+/// Locks the folder in which `file` lies once its links are followed.
 async fn lock_folder(file: &Path) -> Result<Option<File>> {
     let file = file.to_owned();
     blocking(move || Ok(UserFile::open(&file)?.lock_folder())).await

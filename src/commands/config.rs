@@ -72,50 +72,48 @@ pub struct Edit {
 /// Shows the difference, asks, writes.
 ///
 /// # Errors
-/// As [`ssh_config::apply`]; [`crate::error::Kind::Interrupted`] when the person at the terminal says no, [`crate::error::Kind::Usage`] when there
+/// As [`ssh_config::plan()`] and [`ssh_config::Plan::write`]; [`crate::error::Kind::Interrupted`] when the person at the terminal says no, [`crate::error::Kind::Usage`] when there
 /// is nobody to ask.
 pub async fn ssh(app: &App, request: ConfigSsh) -> Result<()> {
-    let named = request.ssh_config_file.as_deref();
     let ask = !request.yes && !request.dry_run;
     if request.remove {
-        let planned = ssh_config::remove(&app.folders, named, true).await?;
-        if show(&planned, request.dry_run, ask).await? {
-            ssh_config::remove(&app.folders, named, false).await?;
-            out::line(&format!("{} is as it was without labctl-ssh-proxy.", planned.file.display()))?;
+        let plan = ssh_config::plan_removal(&app.folders, request.ssh_config_file.as_deref()).await?;
+        let file = plan.path().to_owned();
+        if show(&plan, request.dry_run, ask).await? {
+            plan.write().await?;
+            out::line(&format!("{} is as it was without labctl-ssh-proxy.", file.display()))?;
         }
         return Ok(());
     }
     let entries = playgrounds::entries::entries(app, &app.labs().await?).await?;
-    let plan = ssh_config::Request {
+    let wanted = ssh_config::Request {
         file: request.ssh_config_file.clone(),
         inline: request.inline,
-        dry_run: true,
         program: ssh_config::program_path()?,
         identity: Some(app.identity()?.path),
     };
-    let planned = ssh_config::apply(&app.folders, &plan, app.platform, entries.clone()).await?;
-    if show(&planned, request.dry_run, ask).await? {
-        let done =
-            ssh_config::apply(&app.folders, &ssh_config::Request { dry_run: false, ..plan }, app.platform, entries)
-                .await?;
-        out::line(&format!("{} leads to your playgrounds now: ssh playground-<id>", done.file.display()))?;
-        if let Some(backup) = done.backup {
+    let plan = ssh_config::plan(&app.folders, wanted, app.platform, entries).await?;
+    let file = plan.path().to_owned();
+    if show(&plan, request.dry_run, ask).await? {
+        let backup = plan.write().await?;
+        out::line(&format!("{} leads to your playgrounds now: ssh playground-<id>", file.display()))?;
+        if let Some(backup) = backup {
             out::line(&format!("The file as it was is kept as {}.", backup.display()))?;
         }
     }
     Ok(())
 }
 
-/// Shows what would change. Whether it is to be done.
-async fn show(planned: &ssh_config::Outcome, dry_run: bool, ask: bool) -> Result<bool> {
-    for warning in &planned.warnings {
+/// Shows what would change, and asks. Returns true when the plan is to be carried out.
+async fn show(plan: &ssh_config::Plan<'_>, dry_run: bool, ask: bool) -> Result<bool> {
+    for warning in plan.warnings() {
         notice::line(&format!("warning: {warning}"));
     }
-    if !planned.changed {
-        out::line(&format!("Nothing to change in {}.", planned.file.display()))?;
+    if !plan.is_change() {
+        out::line(&format!("Nothing to change in {}.", plan.path().display()))?;
         return Ok(false);
     }
-    out::write(&planned.diff)?;
+    out::write(plan.diff())?;
     if dry_run {
         return Ok(false);
     }

@@ -124,8 +124,8 @@ async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Resu
         identity: Some(app.identity()?.path),
         ..ssh_config::Request::default()
     };
-    ssh_config::apply(&app.folders, &request, Platform::Local, playgrounds::entries::entries(app, &labs).await?)
-        .await?;
+    let entries = playgrounds::entries::entries(app, &labs).await?;
+    ssh_config::plan(&app.folders, request, Platform::Local, entries).await?.write().await?;
     let host = Target::of_play(&play.id, None).to_string();
     notice::line(&format!("$ ssh {host}"));
     in_world(app, Command::new(ssh))

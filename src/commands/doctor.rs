@@ -207,11 +207,10 @@ async fn mend(app: &App, fix: &Fix) -> Result<String> {
                 let request = ssh_config::Request {
                     file: Some(file),
                     inline,
-                    dry_run: false,
                     program: ssh_config::program_path()?,
                     identity: Some(app.identity()?.path),
                 };
-                ssh_config::apply(&app.folders, &request, app.platform, entries.clone()).await?;
+                ssh_config::plan(&app.folders, request, app.platform, entries.clone()).await?.write().await?;
             }
             Ok("the entries are written anew".into())
         }

@@ -190,11 +190,11 @@ fn is_named_by_us(path: &Path) -> bool {
 async fn take_back(app: &App, item: &Item) -> Result<()> {
     match item {
         Item::SshConfig(file) => {
-            let done = ssh_config::remove(&app.folders, Some(file), false).await?;
-            for warning in &done.warnings {
+            let plan = ssh_config::plan_removal(&app.folders, Some(file)).await?;
+            for warning in plan.warnings() {
                 notice::line(&format!("warning: {warning}"));
             }
-            Ok(())
+            plan.write().await.map(drop)
         }
         // It is the user's last resort where somebody has changed the file since.
         Item::Backup { backup, of } => match (fs::read(backup), fs::read(of)) {

@@ -12,6 +12,7 @@ use tempfile::NamedTempFile;
 use crate::{
     error::{Error, Kind, Result},
     files::{self, make_private_folder, temporary},
+    os,
 };
 
 /// A configuration file as it was found.
@@ -52,6 +53,18 @@ impl UserFile {
     /// What is in it; nothing when there is no such file.
     pub fn bytes(&self) -> &[u8] {
         self.contents.as_ref().map_or(&[], |(bytes, _)| bytes)
+    }
+
+    /// Reports whether the file is still as it was read: in the same place, with the same contents, mode and owner.
+    ///
+    /// # Errors
+    /// As [`UserFile::open`].
+    pub fn is_unchanged(&self) -> Result<bool> {
+        let now = UserFile::open(&self.named)?;
+        let seen = |file: &UserFile| {
+            file.contents.as_ref().map(|(bytes, found)| (bytes.clone(), found.permissions(), os::owner(found)))
+        };
+        Ok(self.target == now.target && seen(self) == seen(&now))
     }
 
     /// Whether ssh itself would take the file, by its mode and owner: it stops at every call when others can write it.

@@ -16,7 +16,7 @@ use labctl_ssh_proxy::{
     error::{Kind, Result},
     platform::Platform,
     settings::Folders,
-    ssh_config::{self, Outcome, Request, entries::Entry},
+    ssh_config::{self, Plan, Request, entries::Entry},
 };
 use proptest::prelude::*;
 
@@ -37,6 +37,30 @@ struct Seen {
     inode: u64,
     changed: (i64, i64),
     mode: u32,
+}
+
+/// A plan that was carried out.
+#[derive(Debug)]
+struct Outcome {
+    file: PathBuf,
+    diff: String,
+    changed: bool,
+    warnings: Vec<String>,
+    backup: Option<PathBuf>,
+}
+
+async fn carry_out(plan: Plan<'_>) -> Result<Outcome> {
+    let (file, diff, changed) = (plan.path().to_owned(), plan.diff().to_owned(), plan.is_change());
+    let warnings = plan.warnings().to_vec();
+    Ok(Outcome { file, diff, changed, warnings, backup: plan.write().await? })
+}
+
+async fn apply(folders: &Folders, request: &Request, platform: Platform, entries: Vec<Entry>) -> Result<Outcome> {
+    carry_out(ssh_config::plan(folders, request.clone(), platform, entries).await?).await
+}
+
+async fn remove(folders: &Folders, file: Option<&Path>) -> Result<Outcome> {
+    carry_out(ssh_config::plan_removal(folders, file).await?).await
 }
 
 impl World {
@@ -82,11 +106,11 @@ impl World {
     async fn apply(&self, change: impl FnOnce(&mut Request)) -> Result<Outcome> {
         let mut request = request(&self.folders);
         change(&mut request);
-        ssh_config::apply(&self.folders, &request, Platform::Labs, entries()).await
+        apply(&self.folders, &request, Platform::Labs, entries()).await
     }
 
     async fn remove(&self) -> Result<Outcome> {
-        ssh_config::remove(&self.folders, None, false).await
+        remove(&self.folders, None).await
     }
 
     /// Every file below the home. The locks, which are empty and stay, are left out.
@@ -239,23 +263,59 @@ async fn with_nothing_to_remove_removal_succeeds_and_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn a_dry_run_shows_all_and_writes_nothing() {
+async fn a_plan_shows_all_and_writes_nothing() {
     for inline in [false, true] {
         let world = World::with("Host mine\n");
         let before = world.snapshot();
-        let dry = |request: &mut Request| (request.inline, request.dry_run) = (inline, true);
-        let promised = world.apply(dry).await.unwrap();
-        assert!(promised.changed && promised.diff.contains("+  HostName playground-"));
+        let wanted = Request { inline, ..request(&world.folders) };
+        let plan = ssh_config::plan(&world.folders, wanted, Platform::Labs, entries()).await.unwrap();
+        assert!(plan.is_change() && plan.diff().contains("+  HostName playground-"));
         assert_eq!(world.snapshot(), before);
         assert!(!world.folders.root.exists());
         let done = world.apply(|request| request.inline = inline).await.unwrap();
-        assert_eq!(done.diff, promised.diff);
+        assert_eq!(done.diff, plan.diff());
 
         let before = world.snapshot();
-        let promised = ssh_config::remove(&world.folders, None, true).await.unwrap();
+        let plan = ssh_config::plan_removal(&world.folders, None).await.unwrap();
         assert_eq!(world.snapshot(), before);
-        assert_eq!(world.remove().await.unwrap().diff, promised.diff);
+        assert_eq!(world.remove().await.unwrap().diff, plan.diff());
     }
+}
+
+/// The user may take an hour to say yes.
+#[tokio::test]
+async fn what_was_written_after_the_plan_is_not_lost() {
+    let world = World::with("Host mine\n");
+    let folders = &world.folders;
+    let other = world.temporary.path().join("other");
+    let plan = async || ssh_config::plan(folders, request(folders), Platform::Labs, entries()).await.unwrap();
+    let record = || fs::read_to_string(folders.root.join("hosts.json")).unwrap();
+
+    let late = plan().await;
+    let mode_was_changed = plan().await;
+    world.write("Host mine\nHost new\n");
+    world.apply(|request| request.file = Some(other.clone())).await.unwrap();
+    late.write().await.unwrap();
+    assert!(world.text().starts_with("# ---") && world.text().ends_with("Host mine\nHost new\n"));
+    assert!(record().contains(other.to_str().unwrap()) && record().contains(world.config().to_str().unwrap()));
+
+    fs::set_permissions(world.config(), fs::Permissions::from_mode(0o640)).unwrap();
+    mode_was_changed.write().await.unwrap();
+    assert_eq!(mode(&world.config()), 0o640);
+
+    let removal = ssh_config::plan_removal(folders, None).await.unwrap();
+    fs::write(world.config(), world.text() + "Host newer\n").unwrap();
+    remove(folders, Some(&other)).await.unwrap();
+    removal.write().await.unwrap();
+    assert_eq!(world.text(), "Host mine\nHost new\nHost newer\n");
+    assert!(!folders.root.join("hosts.json").exists());
+
+    // A plan that is refused when it is made anew changes nothing.
+    let late = plan().await;
+    world.write("Host mine\n# --- BEGIN labctl-ssh-proxy ---\n");
+    let before = world.snapshot();
+    assert!(late.write().await.unwrap_err().message().contains("does not end"));
+    assert_eq!(world.snapshot(), before);
 }
 
 #[tokio::test]
@@ -441,7 +501,7 @@ async fn homes_and_files_of_any_name() {
         let file = world.config();
         other.apply(|request| request.file = Some(file.clone())).await.unwrap_or_else(|e| panic!("{name:?}: {e}"));
         assert!(option(&file, "playground-x", "proxycommand").ends_with("%h"));
-        let outcome = ssh_config::remove(&other.folders, Some(&file), false).await.unwrap();
+        let outcome = remove(&other.folders, Some(&file)).await.unwrap();
         assert!(outcome.changed && world.read() == b"Host mine\n");
     }
     let world = World::new();
@@ -466,12 +526,12 @@ async fn many_entries_are_short_and_mean_the_same() {
         "playground-x".into(),
     ];
     let say = || hosts.iter().map(|host| in_force(&world.config(), host).replace("%h", host)).collect::<Vec<_>>();
-    ssh_config::apply(&folders, &request, Platform::Local, local.clone()).await.unwrap();
-    ssh_config::apply(&folders, &request, Platform::Labs, entries()).await.unwrap();
+    apply(&folders, &request, Platform::Local, local.clone()).await.unwrap();
+    apply(&folders, &request, Platform::Labs, entries()).await.unwrap();
     let few = say();
     let mut many = entries();
     many.extend((0..300).map(|n| entry(&format!("playground-{n:024x}"), Platform::Labs)));
-    ssh_config::apply(&folders, &request, Platform::Labs, many).await.unwrap();
+    apply(&folders, &request, Platform::Labs, many).await.unwrap();
     for (now, before) in say().iter().zip(&few) {
         assert_eq!(now, before);
     }
@@ -488,9 +548,9 @@ async fn many_local_entries_mean_the_same() {
     let of =
         |n: usize| -> Vec<Entry> { (0..n).map(|n| entry(&format!("playground-{n:024x}"), Platform::Local)).collect() };
     let host = format!("playground-{:024x}", 0);
-    ssh_config::apply(folders, &request, Platform::Local, of(1)).await.unwrap();
+    apply(folders, &request, Platform::Local, of(1)).await.unwrap();
     let few = in_force(&world.config(), &host);
-    ssh_config::apply(folders, &request, Platform::Local, of(300)).await.unwrap();
+    apply(folders, &request, Platform::Local, of(300)).await.unwrap();
     assert_eq!(in_force(&world.config(), &host), few);
     assert!(!in_force(&world.config(), "playground-other").contains("proxycommand"));
 }
@@ -510,8 +570,8 @@ async fn ssh_calls_the_program_that_is_written() {
         let mut request = request(&world.folders);
         request.program = program;
         request.identity = None;
-        ssh_config::apply(&world.folders, &request, Platform::Labs, entries()).await.unwrap();
-        ssh_config::apply(&world.folders, &request, Platform::Local, local).await.unwrap();
+        apply(&world.folders, &request, Platform::Labs, entries()).await.unwrap();
+        apply(&world.folders, &request, Platform::Local, local).await.unwrap();
         for shell in &shells {
             let ssh = |arguments: &[&str]| {
                 let _ = fs::remove_file(&heard);
@@ -643,8 +703,8 @@ async fn writers_at_once_lose_nothing() {
     }
     // In this process, too: a lock must not depend on who asks.
     let (one, two) = tokio::join!(
-        ssh_config::apply(&world.folders, &request, Platform::Labs, entries()),
-        ssh_config::apply(&world.folders, &request, Platform::Local, vec![entry("playground-child", Platform::Local)]),
+        apply(&world.folders, &request, Platform::Labs, entries()),
+        apply(&world.folders, &request, Platform::Local, vec![entry("playground-child", Platform::Local)]),
     );
     one.unwrap();
     two.unwrap();
@@ -980,24 +1040,24 @@ async fn child() {
     let mut request = Request { file: file.clone(), ..request(&folders) };
     let local = vec![entry("playground-child", Platform::Local)];
     let result = match action.as_str() {
-        "include" => ssh_config::apply(&folders, &request, Platform::Labs, entries()).await,
+        "include" => apply(&folders, &request, Platform::Labs, entries()).await,
         "inline" => {
             request.inline = true;
-            ssh_config::apply(&folders, &request, Platform::Labs, entries()).await
+            apply(&folders, &request, Platform::Labs, entries()).await
         }
         "local" => {
             request.inline = true;
-            ssh_config::apply(&folders, &request, Platform::Local, local).await
+            apply(&folders, &request, Platform::Local, local).await
         }
-        "remove" => ssh_config::remove(&folders, file.as_deref(), false).await,
+        "remove" => remove(&folders, file.as_deref()).await,
         "program" => {
             println!("CHILD PROGRAM {}", ssh_config::program_path().unwrap().display());
             return;
         }
         "to and fro" => loop {
             request.inline = true;
-            ssh_config::apply(&folders, &request, Platform::Labs, entries()).await.unwrap();
-            ssh_config::remove(&folders, None, false).await.unwrap();
+            apply(&folders, &request, Platform::Labs, entries()).await.unwrap();
+            remove(&folders, None).await.unwrap();
         },
         other => panic!("{other}"),
     };
