@@ -12,34 +12,22 @@ use labctl_ssh_proxy::error::Kind;
 use crate::support::{
     PROGRAM, Said, World,
     labs::{ID, Labs, PLAIN, play, user},
+    transcript::masked,
 };
 
-/// What commands said, each under what was done, without what differs from run to run.
-struct Transcript<'a> {
+/// What went wrong, each under what was done: what is said of it on standard error, and in the protocol.
+struct Errors<'a> {
     world: &'a World,
     text: String,
 }
 
-impl<'a> Transcript<'a> {
-    fn new(world: &'a World) -> Transcript<'a> {
-        Transcript { world, text: String::new() }
+impl<'a> Errors<'a> {
+    fn new(world: &'a World) -> Errors<'a> {
+        Errors { world, text: String::new() }
     }
 
     fn note(&mut self, what: &str, said: &Said) {
-        let mut err = said.err.replace(&self.world.home().display().to_string(), "HOME");
-        // The C library's words, which depend on whether there is a network.
-        if let Some(at) = err.find("dns error: ") {
-            let end = err[at..].find('\n').map_or(err.len(), |n| at + n);
-            err.replace_range(at..end, "dns error: WHY");
-        }
-        const TEMPORARY: &str = "/tmp/.labctl-ssh-proxy-";
-        if let Some(at) = err.find(TEMPORARY).map(|at| at + TEMPORARY.len()) {
-            err.replace_range(at..at + 6, "XXXXXX");
-        }
-        while let Some(at) = err.find("127.0.0.1:").map(|at| at + "127.0.0.1:".len()) {
-            let port = err[at..].find(|c: char| !c.is_ascii_digit()).unwrap_or(err.len() - at);
-            err.replace_range(at - "127.0.0.1:".len()..at + port, "ADDRESS");
-        }
+        let err = masked(self.world, &said.err);
         assert!(!err.contains("panicked") && !err.contains("token-of") && !err.contains('\x1b'), "{what}: {err}");
         // What the client is told inside the protocol, or nothing.
         let told = said.out.strip_prefix("SSH-2.0-labctl-ssh-proxy\r\n");
@@ -65,7 +53,7 @@ impl<'a> Transcript<'a> {
 #[test]
 fn names_that_lead_nowhere() {
     let world = World::with_platform(&[]);
-    let mut transcript = Transcript::new(&world);
+    let mut transcript = Errors::new(&world);
     let shell = world.json(&["start", "shell", "--title", "twin", "--json"]);
     let id = shell["id"].as_str().unwrap();
     let other = world.json(&["start", "shell", "--title", "twin", "--json"]);
@@ -109,7 +97,7 @@ fn names_that_lead_nowhere() {
 #[test]
 fn a_platform_that_says_no_or_nothing_or_nonsense() {
     let world = World::empty();
-    let mut transcript = Transcript::new(&world);
+    let mut transcript = Errors::new(&world);
     transcript.run("no account", &["list"]);
     transcript.run("no account, a connection", &["connect", &format!("playground-{ID}")]);
     let labs = Labs::start(&world, PLAIN);
@@ -222,7 +210,7 @@ fn damaged_files() {
             }
             let said = world.held(&mut world.command(args));
             assert_eq!(fs::read(file).unwrap(), damage, "{args:?}");
-            let mut one = Transcript::new(&world);
+            let mut one = Errors::new(&world);
             let name = file.file_name().unwrap().to_string_lossy().replace(&play, "ID");
             one.note(&format!("{name}: {}", args.join(" ").replace(&play, "ID")), &said);
             transcript += &one.text.replace(&play, "ID");
@@ -237,7 +225,7 @@ fn damaged_files() {
     // The platform does not start over a damaged record, and says which.
     world.stop_platform();
     fs::write(root.join(format!("local/plays/{play}/play.json")), "{").unwrap();
-    let mut one = Transcript::new(&world);
+    let mut one = Errors::new(&world);
     one.run("play.json: list", &["--local", "list"]);
     transcript += &one.text.replace(&play, "ID");
     expect_file!["../golden/errors/damaged"].assert_eq(&transcript);
@@ -252,7 +240,7 @@ fn a_full_disk() {
     fs::write(world.ssh_config(), fs::read_to_string(world.ssh_config()).unwrap() + "Host mine\n").unwrap();
     // As after a first contact: what would be written is not there yet.
     fs::write(world.root().join("known_hosts.local"), "").unwrap();
-    let mut transcript = Transcript::new(&world);
+    let mut transcript = Errors::new(&world);
     let before = snapshot(world.home());
     for args in
         [&["--local", "stop", &host][..], &["--local", "config-ssh", "--inline", "--yes"], &["login", "--stdin"]]
@@ -284,7 +272,7 @@ fn a_full_disk() {
 #[test]
 fn folders_that_cannot_be_used() {
     let world = World::empty();
-    let mut transcript = Transcript::new(&world);
+    let mut transcript = Errors::new(&world);
     fs::create_dir_all(world.root().parent().unwrap()).unwrap();
     fs::write(world.root(), "a file").unwrap();
     transcript.run("a file in the folder's place", &["--local", "list"]);

@@ -35,6 +35,7 @@ mod parsers;
 mod platform;
 mod platform_calls;
 mod platform_tasks;
+mod printed;
 mod real_peers;
 mod round_trips;
 mod security_page;

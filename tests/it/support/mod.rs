@@ -5,6 +5,7 @@ pub mod fault;
 pub mod labs;
 pub mod platform;
 pub mod schema;
+pub mod transcript;
 pub mod wsmux;
 
 use std::{

@@ -1,0 +1,129 @@
+//! What commands print, word for word: their help, their tables, their progress where there is no terminal.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::Path,
+};
+
+use expect_test::expect_file;
+use serde_json::json;
+
+use crate::support::{
+    World,
+    labs::{ID, Labs, PLAIN, play},
+    needs,
+    transcript::Transcript,
+};
+
+#[test]
+fn nothing_and_the_catalogue() {
+    let world = World::with_platform(&[]);
+    let mut transcript = Transcript::new(&world);
+    for args in [&["list"][..], &["list", "--json"], &["catalog"], &["catalog", "--json"]] {
+        transcript.run(&[&["--local"], args].concat());
+    }
+    transcript.is(expect_file!["../golden/printed/catalog"]);
+}
+
+#[test]
+fn playgrounds_in_every_state() {
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    let states = ["STARTING", "WARMED_UP", "STOPPING", "STOPPED", "FAILED", "DESTROYED"];
+    for (n, state) in states.into_iter().enumerate() {
+        let id = format!("{:024x}", n + 1);
+        labs.add(play(&id, &format!("One that is {}", state.to_lowercase()), "k3s", state));
+        labs.edit(&id, |play| play["createdAt"] = json!(format!("2026-11-22T11:{:02}:00Z", 50 - n)));
+    }
+    labs.edit(ID, |play| {
+        play["persistent"] = json!(true);
+        play["expiresIn"] = json!(59_000);
+        play["tasks"] = json!({ "install": { "name": "install", "init": true, "status": 40 },
+            "solve": { "name": "solve", "init": false, "status": 20 } });
+    });
+    let mut transcript = Transcript::new(&world);
+    for args in [&["list"][..], &["list", "--all"], &["list", "--json"]] {
+        transcript.run(args);
+    }
+    transcript.is(expect_file!["../golden/printed/list"]);
+}
+
+#[test]
+fn a_start() {
+    let world = World::with_platform(&["--state-delay", "1ms"]);
+    let mut transcript = Transcript::new(&world);
+    for args in [
+        &["start", "shell"][..],
+        &["start", "shell", "--title", "Another one", "--json"],
+        &["start", "Another one"],
+        &["stop", "Another one"],
+        &["start", "Another one"],
+        // One of its init tasks fails.
+        &["start", "broken"],
+        &["start", "nothing"],
+    ] {
+        transcript.run(&[&["--local"], args].concat());
+    }
+    transcript.is(expect_file!["../golden/printed/start"]);
+}
+
+#[test]
+fn a_doctor_who_is_content_and_one_who_is_not() {
+    let mut world = World::with_platform(&[]);
+    world.playground("shell");
+    // A PATH without editors, whatever this computer has.
+    let bin = world.path("bin");
+    fs::create_dir(&bin).unwrap();
+    for name in ["ssh", "ssh-keygen", "sh"] {
+        symlink(needs(name), bin.join(name)).unwrap();
+    }
+    let mut transcript = Transcript::new(&world);
+    let run = |transcript: &mut Transcript, args: &[&str]| {
+        let said = world.output(world.command(args).env("PATH", &bin));
+        transcript.note(args, &said);
+    };
+    run(&mut transcript, &["--local", "doctor"]);
+    run(&mut transcript, &["--local", "doctor", "--json"]);
+    // Without an account, and with a folder that others can read.
+    fs::set_permissions(world.root(), fs::Permissions::from_mode(0o755)).unwrap();
+    fs::remove_file(world.ssh_config()).unwrap();
+    run(&mut transcript, &["doctor"]);
+    transcript.is(expect_file!["../golden/printed/doctor"]);
+}
+
+/// The commands that a help lists.
+fn commands(help: &str) -> Vec<&str> {
+    let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // What describes them goes on further right.
+    listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty()).collect()
+}
+
+/// Every command has its file, and every file its command.
+#[test]
+fn the_help_of_every_command() {
+    let world = World::empty();
+    let mut left = vec![Vec::<String>::new()];
+    let mut names = BTreeSet::new();
+    while let Some(command) = left.pop() {
+        let help = |option: &str| world.output(world.command(&[]).args(&command).arg(option).env("COLUMNS", "80"));
+        let (short, long) = (help("-h"), help("--help"));
+        let mut transcript = Transcript::new(&world);
+        let args: Vec<&str> = command.iter().map(String::as_str).collect();
+        if short.out != long.out {
+            transcript.note(&[&args[..], &["-h"]].concat(), &short);
+        }
+        transcript.note(&[&args[..], &["--help"]].concat(), &long);
+        for name in commands(&long.out).into_iter().filter(|name| *name != "help") {
+            left.push([&command[..], &[name.to_owned()]].concat());
+        }
+        let name = if command.is_empty() { "labctl-ssh-proxy".to_owned() } else { command.join("-") };
+        transcript.is(expect_file![format!("../golden/help/{name}")]);
+        names.insert(name);
+    }
+    assert!(names.len() > 20, "{names:?}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/help");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert_eq!(files.collect::<BTreeSet<_>>(), names, "a file for each command");
+}
