@@ -707,8 +707,8 @@ fn what_a_client_has_sent_before_it_left_arrives() {
         move || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(&data).unwrap()
     });
     let (mut stream, _) = listener.accept().unwrap();
-    // As slow as a busy server.
-    thread::sleep(Duration::from_secs(2));
+    // As slow as a busy server: its client has sent all, most of it into buffers on the way, and has left.
+    eventually("the client has left", || sender.is_finished());
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
     sender.join().unwrap();

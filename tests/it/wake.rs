@@ -53,17 +53,22 @@ fn ssh(world: &World, args: &[&str]) -> Child {
 
 #[test]
 fn fifty_proxies_half_of_them_killed_ask_for_one_restart() {
-    let mut world = World::with_platform(&["--boot-delay", "12s"]);
+    // A busy computer takes longer to kill them all.
+    let in_time = ["12s", "60s"].into_iter().any(half_of_fifty_are_killed_while_it_boots);
+    assert!(in_time, "the machine was ready before all were killed that should be");
+}
+
+/// Returns false when the machine was ready before they were killed.
+fn half_of_fifty_are_killed_while_it_boots(boot_delay: &str) -> bool {
+    let mut world = World::with_platform(&["--boot-delay", boot_delay]);
     let id = world.json(&["start", "shell", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
     world.configure();
     let host = format!("playground-{id}");
     world.ssh(&[&host, "true"]).ok();
     world.stop_elsewhere(&id);
     let all: Vec<Child> = (0..50).map(|_| ssh(&world, &[&host, "echo in"])).collect();
-    let begun = Instant::now();
     let mut killed = Vec::new();
-    while killed.len() < 25 {
-        assert!(begun.elapsed() < Duration::from_secs(11), "only {} could be killed while they waited", killed.len());
+    while killed.len() < 25 && !is_ready(&world, &id) {
         // Newest first at one time and oldest first at another, at any point of their way.
         let mut proxies = proxies(&world, &host);
         proxies.retain(|pid| !killed.contains(pid));
@@ -73,12 +78,30 @@ fn fifty_proxies_half_of_them_killed_ask_for_one_restart() {
         }
         sleep(Duration::from_millis(u64::from(noise(100)[killed.len() + 30]) / 2));
     }
+    let in_time = killed.len() == 25 && !is_ready(&world, &id);
     let ended: Vec<_> = all.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    if !in_time {
+        return false;
+    }
     let in_ = ended.iter().filter(|output| output.status.success() && output.stdout == b"in\n").count();
-    let first = ended.iter().find(|output| !output.status.success()).map(|o| String::from_utf8_lossy(&o.stderr));
-    assert_eq!(in_, 25, "{first:?}");
+    let mut others: Vec<_> = ended
+        .iter()
+        .filter(|output| !output.status.success())
+        .map(|output| String::from_utf8_lossy(&output.stderr))
+        .collect();
+    others.sort();
+    others.dedup();
+    assert_eq!(in_, 25, "the killed ones, and others: {others:#?}");
     assert_eq!(world.restarts(&id), 1);
     eventually("nothing is left of the killed ones", || world.json(&["list", "--json"])[0]["connections"] == json!([]));
+    true
+}
+
+/// Whether the first machine runs again. While the restart is only on its way it may still be as it was.
+fn is_ready(world: &World, id: &str) -> bool {
+    let play = world.play(id);
+    let conditions = play["status"]["machines"][0]["conditions"].as_array().cloned().unwrap_or_default();
+    world.state(id) == "RUNNING" && conditions.iter().any(|one| one["name"] == "Ready" && one["status"] == "True")
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{Read, Write},
     os::unix::net::UnixStream,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -75,6 +76,23 @@ impl World {
         let Ok(logs) = fs::read_dir(self.root().join("logs")) else { return 0 };
         let texts = logs.map(|log| fs::read_to_string(log.unwrap().path()).unwrap());
         texts.map(|text| text.lines().filter(|line| line.contains(what)).count()).sum()
+    }
+
+    /// Moves what is remembered of a playground, by id or catalogue name, into the past: as if that much time had gone by.
+    pub fn let_pass(&self, label: &str, time: Duration) {
+        let earlier = |moment: &mut Value| {
+            if let Some(at) = moment.as_u64() {
+                *moment = json!(at - u64::try_from(time.as_millis()).unwrap());
+            }
+        };
+        let mut record = self.remembered(label);
+        for name in ["stopped", "deliberate", "cutOff", "sessionEnded"] {
+            earlier(&mut record[name]);
+        }
+        if record["wake"].is_object() {
+            earlier(&mut record["wake"]["at"]);
+        }
+        fs::write(self.root().join(format!("memory.local/{label}.json")), record.to_string()).unwrap();
     }
 
     /// What is remembered of a playground.
