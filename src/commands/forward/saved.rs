@@ -12,13 +12,18 @@ use crate::{
     ui::out,
 };
 
-use super::{
-    Forward,
-    spec::{Bind, Endpoint, Listen, Side, Spec},
-};
+use super::spec::{Bind, Endpoint, Forward, Listen, Side, Spec};
 
 /// Left behind by the official client's own connections; ssh needs no forward.
 const SSH: u16 = 22;
+
+/// The records of some forwards, for `--save`.
+///
+/// # Errors
+/// As [`record`].
+pub fn records(forwards: &[Forward], machine: &str) -> Result<Vec<PortForward>> {
+    forwards.iter().map(|forward| record(forward, machine)).collect()
+}
 
 /// What is saved of a forward.
 ///
@@ -210,7 +215,7 @@ impl std::str::FromStr for Which {
 mod tests {
     use super::{Side, forward, record, restorable};
     use crate::{
-        commands::forward::{Forward, spec::Spec},
+        commands::forward::spec::{Forward, Spec},
         labs::wire::SavedForward,
     };
 

@@ -293,6 +293,17 @@ impl fmt::Display for Spec {
     }
 }
 
+/// A forward that is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forward {
+    /// The side that listens.
+    pub side: Side,
+    /// From where to where.
+    pub spec: Spec,
+    /// The machine, where it is not the one of the command.
+    pub machine: Option<String>,
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -1,0 +1,75 @@
+//! The forwards that a command is to open: those of its line, and with `--restore` those that the platform keeps.
+
+use super::{board::Board, saved, spec::Forward};
+use crate::{
+    error::{Error, Kind, Result},
+    labs::{Labs, wire::Play},
+};
+
+/// A forward on its way to be open.
+pub struct Wanted {
+    /// The forward.
+    pub forward: Forward,
+    /// True for a saved one.
+    restored: bool,
+}
+
+/// All of them. A saved one that the command line has, too, counts once.
+///
+/// # Errors
+/// The platform's; [`Kind::NotFound`] and [`Kind::Usage`] when there is none.
+pub async fn all(
+    labs: &Labs,
+    play: &Play,
+    machine: &str,
+    typed: Vec<Forward>,
+    restore: bool,
+    board: &Board,
+) -> Result<Vec<Wanted>> {
+    let mut wanted: Vec<Wanted> = typed.into_iter().map(|forward| Wanted { forward, restored: false }).collect();
+    if restore {
+        let (restored, odd) = saved::restorable(&labs.port_forwards(&play.id).await?);
+        odd.iter().for_each(|line| board.problem(line));
+        for forward in restored {
+            let is_there = wanted.iter().any(|one| is_same(&one.forward, &forward, machine));
+            if !is_there {
+                wanted.push(Wanted { forward, restored: true });
+            }
+        }
+    }
+    if wanted.is_empty() {
+        return Err(match restore {
+            true => Error::new(Kind::NotFound, format!("playground {} has no saved forwards to open", play.id))
+                .with_hint("--save with -L or -R saves some; those to port 22 are left to ssh"),
+            false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("say -L, -R or --restore"),
+        });
+    }
+    Ok(wanted)
+}
+
+/// True for two forwards of one machine; one without a machine means `machine`.
+fn is_same(one: &Forward, other: &Forward, machine: &str) -> bool {
+    let on = |forward: &Forward| forward.machine.clone().unwrap_or_else(|| machine.to_owned());
+    one.side == other.side && one.spec == other.spec && on(one) == on(other)
+}
+
+impl Wanted {
+    /// The result, or `None` for a saved forward that failed: the board names it, and the others go on. A forward of the
+    /// command line ends the command, and so does the end of the playground.
+    ///
+    /// # Errors
+    /// The result's.
+    pub fn or_left_out<T>(&self, board: &Board, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(error)
+                if self.restored && !matches!(error.kind(), Kind::Ended | Kind::NotLoggedIn | Kind::NotWoken) =>
+            {
+                let Forward { side, spec, .. } = &self.forward;
+                board.problem(&format!("saved forward `{} {spec}` is left out: {}", side.option(), error.message()));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
