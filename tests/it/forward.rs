@@ -671,9 +671,10 @@ fn forwards_are_saved_listed_restored_and_removed() {
     drop(forward);
     let said = world.local(&["port-forward", &id, "-L", "0:1.1.1.1:53/udp", "--save"]).failed(2);
     assert!(said.contains("cannot be saved"), "{said}");
-    let _ = world.local(&["port-forward", &id, "--remove", "0", "--json"]).failed(2);
     assert!(world.local(&["port-forward", &id, "--remove", "2"]).failed(4).contains("no saved forward 2"));
-    world.local(&["port-forward", &id, "--remove", "0"]).ok();
+    let removed = world.json(&["port-forward", &id, "--remove", "0", "--json"]);
+    schema::check("removedForwards", &removed);
+    assert_eq!(removed["removed"], serde_json::json!([0]));
     assert_eq!(world.json(&["port-forward", &id, "--list", "--json"])[0]["kind"], "remote");
     world.local(&["port-forward", &id, "--remove", "all"]).ok();
     assert!(world.local(&["port-forward", &id, "--restore"]).failed(4).contains("no saved forwards"));
