@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{Ending, World, checksum, eventually, needs, noise, on_both_endpoints};
+use crate::support::{Ending, World, checksum, eventually, needs, noise, not_run, on_both_endpoints};
 
 #[test]
 fn commands_and_how_they_end() {
@@ -90,7 +90,7 @@ fn an_interactive_shell_in_a_terminal_that_changes_its_size() {
     needs("tmux");
     on_both_endpoints(|world, host, endpoint| {
         if !can_have_terminals(endpoint) {
-            return;
+            return not_run("the group of new terminals is not the one that sshd wants");
         }
         let tmux = Tmux(world);
         let ssh = format!("ssh -F {} {host}; echo ended:$?; exec cat", world.ssh_config().display());

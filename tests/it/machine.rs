@@ -21,6 +21,8 @@ use russh::keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::LineEnding};
 use tempfile::TempDir;
 use tokio::{net::UnixListener, runtime, sync::oneshot};
 
+use crate::support::{needs, not_run};
+
 const BOTH: [Endpoint; 2] = [Endpoint::Builtin, Endpoint::Sshd];
 
 /// Longer than anything takes here on a busy machine.
@@ -40,7 +42,7 @@ struct World {
 impl World {
     fn new(endpoint: Endpoint) -> World {
         for program in ["socat", "ssh", "timeout"] {
-            assert!(which::which(program).is_ok(), "this test needs {program}");
+            needs(program);
         }
         let folder = tempfile::Builder::new().prefix("m").tempdir().unwrap();
         let machine = Arc::new(Machine::open("m", &folder.path().join("machine"), endpoint).unwrap());
@@ -335,6 +337,7 @@ fn sshd_can_have_terminals() -> bool {
 fn terminals_have_a_size_that_changes_and_keys_that_interrupt() {
     for world in BOTH.map(World::new) {
         if world.endpoint == Endpoint::Sshd && !sshd_can_have_terminals() {
+            not_run("the group of new terminals is not the one that sshd wants");
             continue;
         }
         let mut shell = OnTerminal::start(&world, &["m"], 31, 97);

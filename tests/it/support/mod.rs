@@ -209,14 +209,15 @@ impl World {
         self.output(self.ssh_program("ssh").args(args))
     }
 
+    #[track_caller]
     pub fn output(&self, command: &mut Command) -> Said {
-        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped()));
         Said::of(finish(child, command))
     }
 
     /// A command whose input stays open until it ends: a ProxyCommand whose client has said its first words and waits.
     pub fn held(&self, command: &mut Command) -> Said {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let mut input = child.stdin.take().unwrap();
         // Whoever does not want them is gone already.
         let _ = input.write_all(FIRST_WORDS);
@@ -225,7 +226,7 @@ impl World {
 
     /// A command that is given `input`.
     pub fn feed(&self, command: &mut Command, input: &[u8]) -> Output {
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let mut stdin = child.stdin.take().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || {
@@ -268,6 +269,12 @@ pub const FIRST_WORDS: &[u8] = b"SSH-2.0-OpenSSH_9.2\r\n\0\0\0\x0c\x0a";
 
 /// Longer than anything takes here on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Starts a program, or fails with its name.
+#[track_caller]
+fn spawn(command: &mut Command) -> Child {
+    command.spawn().unwrap_or_else(|e| panic!("{} cannot be run: {e}", command.get_program().display()))
+}
 
 /// Waits for a program, but not for ever: a test that hangs does not say where.
 #[track_caller]
@@ -369,6 +376,15 @@ pub fn needs(program: &str) -> PathBuf {
     which::which(program)
         .or_else(|_| which::which_in(program, Some("/usr/sbin:/sbin"), "/"))
         .unwrap_or_else(|_| panic!("{program} is missing: scripts/test installs it"))
+}
+
+/// Says that a test, or a part of one, cannot run on this machine. In CI that is a failure.
+#[track_caller]
+pub fn not_run(why: &str) {
+    let here = std::panic::Location::caller();
+    assert!(std::env::var_os("CI").is_none(), "NOT RUN, and this is CI: {why}");
+    // The test harness keeps back what the printing macros write, and shows this.
+    let _ = writeln!(std::io::stderr(), "NOT RUN: {}:{}: {why}", here.file(), here.line());
 }
 
 /// Where scripts/test puts other programs' libraries.
