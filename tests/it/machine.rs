@@ -21,7 +21,7 @@ use russh::keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::LineEnding};
 use tempfile::TempDir;
 use tokio::{net::UnixListener, runtime, sync::oneshot};
 
-use crate::support::{needs, not_run};
+use crate::support::{fault::closed_port, needs, not_run};
 
 const BOTH: [Endpoint; 2] = [Endpoint::Builtin, Endpoint::Sshd];
 
@@ -550,7 +550,7 @@ fn tcp_is_forwarded_both_ways() {
         stream.read_to_end(&mut back).unwrap();
         assert_eq!(back, b"through socks");
         // Nobody there: refused, and the connection goes on.
-        let nobody = world.ssh(&["-W", &format!("127.0.0.1:{}", free_port()), "m"]);
+        let nobody = world.ssh(&["-W", &format!("127.0.0.1:{}", closed_port()), "m"]);
         assert!(!nobody.status.success());
         assert!(echoes_tcp(local, b"still"));
     }

@@ -12,6 +12,7 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
+use socket2::{Domain, Socket, Type};
 use tokio_rustls::rustls::{self, pki_types::PrivateKeyDer};
 
 pub const PLAY: &str = "0123456789abcdef01234567";
@@ -171,9 +172,13 @@ impl Drop for Fake {
     }
 }
 
-/// A port where nobody listens.
+/// A port where nobody listens. It stays bound, so that no other test is given it.
 pub fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let port = socket.local_addr().unwrap().as_socket_ipv4().unwrap().port();
+    std::mem::forget(socket);
+    port
 }
 
 trait Wire: Read + Write {}
