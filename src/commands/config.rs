@@ -114,10 +114,10 @@ async fn show(plan: &ssh_config::Plan<'_>, dry_run: bool, ask: bool) -> Result<b
         return Ok(false);
     }
     out::write(plan.diff())?;
-    if dry_run {
-        return Ok(false);
+    if ask {
+        out::agreed_to_write().await?;
     }
-    Ok(!ask || out::agreed().await?)
+    Ok(!dry_run)
 }
 
 /// `config-jetbrains`.

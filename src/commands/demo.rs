@@ -4,17 +4,16 @@ use std::{ffi::OsString, process::Stdio, time::Duration};
 
 use tokio::{
     process::{Child, Command},
-    signal::unix::{Signal, SignalKind, signal},
     time::sleep,
 };
 
 use crate::{
     app::App,
-    commands::playgrounds,
+    commands::{playgrounds, ssh},
     error::{Error, Kind, Result},
     labs::wire::CreatePlay,
     local,
-    os::pass_on,
+    os::{self, INTERRUPT, Signals, TERMINATE},
     platform::Platform,
     settings::{Folders, HOME_VARIABLE, LOCAL_VARIABLE, SETTINGS_VARIABLE, Settings},
     ssh_config::{self, program_path},
@@ -22,7 +21,7 @@ use crate::{
     ui::notice,
 };
 
-/// Nothing tells when a socket begins to answer, so it is tried this often.
+/// The interval of attempts to connect, because no event reports that a socket begins to answer.
 const AGAIN: Duration = Duration::from_millis(10);
 
 /// See it work: an embedded platform, a playground, and ssh into it. Leaves nothing behind.
@@ -33,16 +32,14 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs the demonstration: a shell in the playground, or `command`. Gives the exit code of ssh.
+/// Runs the demonstration: a shell in the playground, or `command`. Returns the exit code of ssh.
 ///
 /// # Errors
 /// When ssh is missing, or the platform or the playground does not start.
 pub async fn run(Args { command }: Args) -> Result<u8> {
-    let ssh = which::which("ssh").map_err(|_| {
-        Error::new(Kind::Program, "there is no ssh in PATH").with_hint("install it: the package is openssh-client")
-    })?;
-    // From the beginning: there is always something to clean up.
-    let mut ends = Ends::new().map_err(|e| Error::new(Kind::Internal, format!("cannot catch signals: {e}")))?;
+    let ssh = ssh::program()?;
+    // From the beginning, because there is always something to clean up.
+    let mut signals = Signals::listen();
     // A short path: a socket's may not be long, and temporary folders of some systems are.
     let folder = tempfile::Builder::new()
         .prefix("lsp-")
@@ -74,14 +71,14 @@ pub async fn run(Args { command }: Args) -> Result<u8> {
         };
         let mut child = tokio::select! {
             child = begun => child?,
-            signal = ends.next() => return Ok(128 + signal),
+            signal = signals.next() => return Ok(128 + signal),
         };
-        wait(&mut child, &mut ends).await
+        wait(&mut child, &mut signals).await
     };
     let code = code.await;
     if local::stop(&app.folders).await.is_ok() {
-        // One that does not answer yet cannot be asked.
-        pass_on(TERMINATE, &platform);
+        // A platform that does not answer yet cannot be asked.
+        os::pass_on(TERMINATE, &platform);
         let _ = platform.wait().await;
     }
     notice::line("The playground and its platform are gone again.");
@@ -96,7 +93,8 @@ fn in_world(app: &App, mut command: Command) -> Command {
     command
 }
 
-/// Waits until our platform answers. Whoever asks for one before that starts another, which nobody here would end.
+/// Waits until our platform answers. A command that needs a platform before that would start another one, which this
+/// demonstration would not end.
 async fn answers(app: &App, platform: &mut Child) -> Result<()> {
     while !matches!(local::start::status(&app.folders).await, Ok(Some(_))) {
         let ended = platform.try_wait().map_err(|e| Error::new(Kind::Program, e.to_string()))?;
@@ -137,47 +135,16 @@ async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Resu
         .map_err(|e| Error::new(Kind::Program, format!("cannot start ssh: {e}")))
 }
 
-/// SIGINT.
-const INTERRUPT: u8 = 2;
-/// SIGTERM.
-const TERMINATE: u8 = 15;
-
-/// The signals that ask a process to end: SIGHUP, SIGINT and SIGTERM.
-struct Ends([Signal; 3]);
-
-impl Ends {
-    fn new() -> std::io::Result<Ends> {
-        Ok(Ends([signal(SignalKind::hangup())?, signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?]))
-    }
-
-    /// The number of the next one.
-    async fn next(&mut self) -> u8 {
-        let [hangup, interrupt, terminate] = &mut self.0;
-        tokio::select! {
-            _ = hangup.recv() => 1,
-            _ = interrupt.recv() => INTERRUPT,
-            _ = terminate.recv() => TERMINATE,
-        }
-    }
-}
-
-/// Waits for ssh. What the keyboard sends is for it; what asks us to end ends it too.
-async fn wait(child: &mut Child, ends: &mut Ends) -> Result<u8> {
+/// Waits for ssh and returns its exit code. An interrupt from the keyboard is for ssh alone; the other signals end it, too.
+async fn wait(child: &mut Child, signals: &mut Signals) -> Result<u8> {
     let failed = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot wait for ssh: {e}"));
     loop {
         tokio::select! {
-            status = child.wait() => return Ok(code(status.map_err(failed)?)),
-            signal = ends.next() => if signal != INTERRUPT {
+            status = child.wait() => return Ok(os::exit_code(status.map_err(failed)?)),
+            signal = signals.next() => if signal != INTERRUPT {
                 child.kill().await.map_err(failed)?;
                 return Ok(128 + signal);
             },
         }
     }
-}
-
-/// An exit status as a shell tells it.
-fn code(status: std::process::ExitStatus) -> u8 {
-    use std::os::unix::process::ExitStatusExt;
-    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
-    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }

@@ -9,13 +9,14 @@ use crate::{
     app::App,
     commands::args::duration,
     error::{Error, Kind, Result},
+    os::Signals,
     ui::{notice, out},
 };
 
 use crate::local::{
     InitTask, credentials, credentials_path,
     machine::Endpoint,
-    serve::{self, Options, serve_and_tell},
+    serve::{Options, serve_and_tell},
     start,
 };
 
@@ -133,7 +134,11 @@ async fn run_platform(app: &App, args: Serve) -> Result<()> {
         }
         notice::line("Its playgrounds are processes of yours: they isolate nothing. Ctrl-C stops it.");
     };
-    serve_and_tell(&app.folders, options, tell, serve::signals()?).await
+    let mut signals = Signals::listen();
+    let shutdown = async move {
+        signals.next().await;
+    };
+    serve_and_tell(&app.folders, options, tell, shutdown).await
 }
 
 async fn status(app: &App, json: bool) -> Result<()> {

@@ -14,11 +14,7 @@ use std::{
 
 use clap_complete::ArgValueCandidates;
 use futures_util::{StreamExt, stream};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
-    process::Command,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
 use crate::{
     app::App,
@@ -33,6 +29,7 @@ use crate::{
         visit::{Destination, Visit, arrive, foresee},
     },
     error::{Error, Kind, Result, printable},
+    os::beginning,
     ssh_config,
     ui::{notice::Progress, out, spinner::Spinner},
 };
@@ -41,8 +38,6 @@ use crate::{
 const STARTER: Duration = Duration::from_secs(5);
 /// For the machine to tell its home folder.
 const ANSWER: Duration = Duration::from_secs(30);
-/// What is kept of what a program there says.
-const WORDS: usize = 64 * 1024;
 /// Clones at a time: more only share the same line.
 const CLONES: usize = 4;
 
@@ -229,18 +224,6 @@ async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -
     Err(failed(format!("on {}: {}", place.host, if words.is_empty() { status.to_string() } else { words })))
 }
 
-/// The first [`WORDS`] bytes of what a program says. It is read to its end, and the rest is let go: a machine may say
-/// anything, and without end.
-pub(crate) async fn beginning(said: Option<impl AsyncRead + Unpin>) -> String {
-    let (mut kept, mut block) = (Vec::new(), [0; 4096]);
-    if let Some(mut said) = said {
-        while let Ok(n @ 1..) = said.read(&mut block).await {
-            kept.extend(block[..n].iter().take(WORDS.saturating_sub(kept.len())));
-        }
-    }
-    String::from_utf8_lossy(&kept).into_owned()
-}
-
 /// Starts the editor, apart from us and from the terminal.
 async fn launch(ide: &Ide, program: &std::path::Path, arguments: Vec<String>) -> Result<()> {
     let failed = |why: String| {
@@ -291,15 +274,6 @@ mod tests {
 
     #[cfg(unix)]
     use super::quote;
-    use super::{WORDS, beginning};
-
-    #[tokio::test]
-    async fn of_words_without_end_the_first_are_kept() {
-        use tokio::io::{AsyncReadExt, repeat};
-        let said = beginning(Some(repeat(b'y').take(100 << 20))).await;
-        assert!(said.len() == WORDS && said.bytes().all(|b| b == b'y'), "{} bytes", said.len());
-        assert_eq!(beginning(Some(&b"few"[..])).await, "few");
-    }
 
     #[cfg(unix)]
     proptest! {

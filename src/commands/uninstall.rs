@@ -13,7 +13,7 @@ use crate::{
     app::App,
     commands::kube,
     editors::{jetbrains, zed},
-    error::{Error, Kind, Result},
+    error::{Error, Result},
     files::{self, user_file::UserFile},
     records::live,
     ssh_config,
@@ -69,9 +69,8 @@ impl Item {
 /// Shows the list, asks, and does it.
 ///
 /// # Errors
-/// [`Kind::Interrupted`] when the person at the terminal says no, [`Kind::Usage`] when there is nobody to ask;
-/// [`Kind::File`] when something cannot be taken back. What comes before it in the list is then gone, and a second run
-/// goes on.
+/// As [`out::agreed`], and [`crate::error::Kind::File`] when an item cannot be taken back. The items before it in the list
+/// are then gone, and a second run goes on from there.
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let items = items(app)?;
     let disks = app.folders.local();
@@ -95,7 +94,9 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    ask("Take all of this back?", args.yes).await?;
+    if !args.yes {
+        out::agreed("Take all of this back?", "nothing was taken back").await?;
+    }
     for item in items {
         take_back(app, &item).await?;
     }
@@ -116,20 +117,6 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         out::line(&format!("The embedded platform's playgrounds are still in {}.", disks.display()))?;
     }
     Ok(())
-}
-
-async fn ask(question: &str, yes: bool) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    match out::confirm(question).await {
-        Some(true) => Ok(()),
-        Some(false) => Err(Error::new(Kind::Interrupted, "nothing was taken back")),
-        None => {
-            Err(Error::new(Kind::Usage, "there is no terminal to ask on")
-                .with_hint("add --yes, or --dry-run to only look"))
-        }
-    }
 }
 
 async fn may_erase(disks: &Path) -> bool {

@@ -122,10 +122,10 @@ impl Plan {
     }
 }
 
-/// Shows what the plans would change, and asks. Whether they are to be carried out.
+/// Shows the changes of the plans, and asks. Returns true when the plans are to be carried out.
 ///
 /// # Errors
-/// When there is nobody to ask, or the answer is no.
+/// When there is no terminal to ask on, or the answer is no.
 pub async fn confirm<'a>(plans: impl IntoIterator<Item = &'a Plan>, dry_run: bool, yes: bool) -> Result<bool> {
     let mut changes = false;
     for plan in plans {
@@ -140,7 +140,11 @@ pub async fn confirm<'a>(plans: impl IntoIterator<Item = &'a Plan>, dry_run: boo
             }
         }
     }
-    Ok(changes && !dry_run && (yes || out::agreed().await?))
+    let wanted = changes && !dry_run;
+    if wanted && !yes {
+        out::agreed_to_write().await?;
+    }
+    Ok(wanted)
 }
 
 fn text(file: &UserFile) -> Result<&str> {

@@ -155,14 +155,22 @@ pub async fn confirm(question: &str) -> Option<bool> {
     Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Asks whether to write what was shown.
+/// Asks whether to write the changes that were shown.
 ///
 /// # Errors
-/// [`Kind::Interrupted`] for a no, [`Kind::Usage`] where there is no terminal.
-pub async fn agreed() -> Result<bool> {
-    match confirm("Write this?").await {
-        Some(true) => Ok(true),
-        Some(false) => Err(Error::new(Kind::Interrupted, "nothing was written")),
+/// As [`agreed`].
+pub async fn agreed_to_write() -> Result<()> {
+    agreed("Write this?", "nothing was written").await
+}
+
+/// Asks for a yes to `question`, without which nothing is done.
+///
+/// # Errors
+/// [`Kind::Interrupted`] with the words of `refused` for a no, [`Kind::Usage`] where there is no terminal.
+pub async fn agreed(question: &str, refused: &str) -> Result<()> {
+    match confirm(question).await {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::new(Kind::Interrupted, refused)),
         None => {
             Err(Error::new(Kind::Usage, "there is no terminal to ask on")
                 .with_hint("add --yes, or --dry-run to only look"))

@@ -15,11 +15,12 @@ use super::{Check, Verdict};
 use crate::{
     app::App,
     commands::{
-        open, ssh,
+        ssh,
         visit::{Destination, Visit, find_place},
     },
     error::{Error, Kind, Result},
     labs::{Labs, find, wire::State},
+    os::beginning,
     platform::Platform,
     ssh::{
         known_hosts::{Verdict as Known, Whose},
@@ -185,7 +186,7 @@ async fn round_trips(app: &App, place: &Destination) -> Result<Vec<Duration>> {
         let answered = input.write_all(b".").await.is_ok() && output.read_u8().await.is_ok();
         if !answered {
             drop((input, output));
-            let (said, ended) = tokio::join!(open::beginning(child.stderr.take()), child.wait());
+            let (said, ended) = tokio::join!(beginning(child.stderr.take()), child.wait());
             let words = said.lines().map(str::trim).collect::<Vec<_>>().join("; ");
             return Err(Error::new(Kind::Program, format!("ssh ended with {}: {words}", ended.map_err(failed)?)));
         }

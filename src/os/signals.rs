@@ -1,0 +1,107 @@
+//! The signals that ask a process to end.
+
+/// SIGHUP.
+const HANGUP: u8 = 1;
+/// SIGINT.
+pub const INTERRUPT: u8 = 2;
+/// SIGTERM.
+pub const TERMINATE: u8 = 15;
+
+/// The signals that ask this process to end. From the moment of listening on, none is lost between two calls of `next`. A
+/// signal that this process was started to ignore stays ignored, because `nohup ssh ...` is to outlive its terminal.
+pub struct Signals {
+    /// Hangup, interrupt and terminate. A signal without a handler ends the process, which is as good.
+    #[cfg(unix)]
+    handlers: [(Option<tokio::signal::unix::Signal>, u8); 3],
+}
+
+/// Reports whether this process ignores a signal.
+#[cfg(unix)]
+fn ignores(signal: libc::c_int) -> bool {
+    let mut now = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: sigaction(2) without a new action only writes the present one to the address that it is given, and a
+    // `struct sigaction` of zeros is one.
+    #[expect(unsafe_code, reason = "no crate that is here reports the action of a signal")]
+    let action = unsafe {
+        libc::sigaction(signal, std::ptr::null(), now.as_mut_ptr());
+        now.assume_init()
+    };
+    action.sa_sigaction == libc::SIG_IGN
+}
+
+impl Signals {
+    /// Begins to listen.
+    pub fn listen() -> Signals {
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let one = |kind: SignalKind, number| {
+                let handler = if ignores(kind.as_raw_value()) { None } else { signal(kind).ok() };
+                (handler, number)
+            };
+            Signals {
+                handlers: [
+                    one(SignalKind::hangup(), HANGUP),
+                    one(SignalKind::interrupt(), INTERRUPT),
+                    one(SignalKind::terminate(), TERMINATE),
+                ],
+            }
+        }
+        #[cfg(not(unix))]
+        Signals {}
+    }
+
+    /// Waits for the next signal and returns its number.
+    pub async fn next(&mut self) -> u8 {
+        #[cfg(unix)]
+        {
+            async fn one((handler, number): &mut (Option<tokio::signal::unix::Signal>, u8)) -> u8 {
+                match handler {
+                    Some(handler) => handler.recv().await,
+                    None => std::future::pending().await,
+                };
+                *number
+            }
+            let [hangup, interrupt, terminate] = &mut self.handlers;
+            tokio::select! {
+                number = one(hangup) => number,
+                number = one(interrupt) => number,
+                number = one(terminate) => number,
+            }
+        }
+        #[cfg(not(unix))]
+        {
+            if tokio::signal::ctrl_c().await.is_err() {
+                return std::future::pending().await;
+            }
+            INTERRUPT
+        }
+    }
+}
+
+/// Waits for a signal that asks this process to end, and returns its number.
+pub async fn ended_by_signal() -> u8 {
+    Signals::listen().next().await
+}
+
+/// Passes a signal on to a child. An interrupt from the keyboard is left out, because it has reached the child already,
+/// which is in the terminal's foreground with us.
+pub fn pass_on(signal: u8, child: &tokio::process::Child) {
+    #[cfg(unix)]
+    {
+        use std::io::IsTerminal;
+        let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
+        let signal = match signal {
+            HANGUP => rustix::process::Signal::HUP,
+            INTERRUPT if std::io::stdin().is_terminal() => return,
+            INTERRUPT => rustix::process::Signal::INT,
+            _ => rustix::process::Signal::TERM,
+        };
+        if let Some(pid) = pid {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (signal, child);
+}

@@ -1,0 +1,109 @@
+//! Questions to the system about sockets and pipes.
+
+use std::net::SocketAddr;
+
+/// The number of bytes written to a socket that the peer has not acknowledged yet; 0 on systems that do not tell, so that
+/// every accepted write counts as acknowledged.
+#[cfg(target_os = "linux")]
+pub fn unacknowledged(socket: &impl std::os::fd::AsRawFd) -> u64 {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: SIOCOUTQ (tcp(7); the same number as TIOCOUTQ) writes one int to the address it is given, and the
+    // descriptor is open as long as `socket` is borrowed.
+    #[expect(unsafe_code, reason = "no crate wraps this ioctl")]
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if answer == 0 { u64::try_from(bytes).unwrap_or(0) } else { 0 }
+}
+
+/// The answer of systems that do not tell.
+#[cfg(not(target_os = "linux"))]
+pub fn unacknowledged<T>(_: &T) -> u64 {
+    0
+}
+
+/// The program at the other end of a connection on this computer. TCP alone does not say whether a program that has
+/// finished sending still reads.
+#[derive(Debug)]
+pub enum Peer {
+    /// Known by its own address and ours.
+    Tcp(Option<(SocketAddr, SocketAddr)>),
+    /// Known by our end of the socket.
+    #[cfg(unix)]
+    Unix(Option<std::os::fd::OwnedFd>),
+}
+
+impl Peer {
+    /// The program at the other end of a TCP connection; the addresses are the peer's and ours.
+    pub fn of_tcp(addresses: Option<(SocketAddr, SocketAddr)>) -> Peer {
+        Peer::Tcp(addresses.filter(|(peer, own)| peer.ip() == own.ip()))
+    }
+
+    /// The program at the other end of a Unix socket.
+    #[cfg(unix)]
+    pub fn of_unix(socket: &tokio::net::UnixStream) -> Peer {
+        use std::os::fd::AsFd;
+        Peer::Unix(socket.as_fd().try_clone_to_owned().ok())
+    }
+
+    /// Reports whether it has closed its socket altogether; `None` on systems that do not tell.
+    pub fn has_gone(&self) -> Option<bool> {
+        match self {
+            Peer::Tcp(addresses) => {
+                let (peer, own) = (*addresses)?;
+                has_gone(peer, own)
+            }
+            #[cfg(unix)]
+            Peer::Unix(socket) => {
+                use rustix::event::{PollFd, PollFlags, Timespec, poll};
+                let mut fds = [PollFd::new(socket.as_ref()?, PollFlags::empty())];
+                poll(&mut fds, Some(&Timespec::default())).ok()?;
+                // The system reports it once both directions are shut, and we have not shut ours.
+                Some(fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR))
+            }
+        }
+    }
+}
+
+/// Reports whether the socket of `peer` that is connected to `own` is held by no process: the system's table has an inode
+/// for each socket that is held.
+#[cfg(target_os = "linux")]
+fn has_gone(peer: SocketAddr, own: SocketAddr) -> Option<bool> {
+    use std::net::IpAddr;
+    // As the kernel prints them: 32-bit words in the order of this machine.
+    let hex = |address: SocketAddr| {
+        let words: Vec<[u8; 4]> = match address.ip() {
+            IpAddr::V4(ip) => vec![ip.octets()],
+            IpAddr::V6(ip) => ip.octets().as_chunks().0.to_vec(),
+        };
+        let words: String = words.iter().map(|word| format!("{:08X}", u32::from_ne_bytes(*word))).collect();
+        format!("{words}:{:04X}", address.port())
+    };
+    let table = if peer.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
+    let text = std::fs::read_to_string(table).ok()?;
+    let (peer, own) = (hex(peer), hex(own));
+    let inode = text.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(1);
+        (fields.next() == Some(&peer) && fields.next() == Some(&own)).then(|| fields.nth(6) != Some("0"))
+    });
+    Some(inode != Some(true))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn has_gone(_peer: SocketAddr, _own: SocketAddr) -> Option<bool> {
+    None
+}
+
+/// Reports whether a line on standard error would go through at once. Its pipe may be full because its reader is slow.
+pub fn stderr_takes_text() -> bool {
+    #[cfg(unix)]
+    {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let stderr = rustix::stdio::stderr();
+        let mut fds = [PollFd::new(&stderr, PollFlags::OUT)];
+        poll(&mut fds, Some(&Timespec::default())).is_ok_and(|n| n > 0) && fds[0].revents().contains(PollFlags::OUT)
+    }
+    #[cfg(not(unix))]
+    {
+        // The pipes that editors make there hold more than all of our lines together.
+        true
+    }
+}
