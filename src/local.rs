@@ -7,7 +7,7 @@
 //! # Layout
 //!
 //! - `start`: from outside: is it there, start it, end it.
-//! - `serve`: the process: sockets, one platform a folder, idle end.
+//! - `serve`: the process: one platform a folder, its connections, idle end; `listeners`: its sockets.
 //! - `api`: the calls; `access`: who may call; `preferences`: the account's; `reply`, `refusal`: the answers.
 //! - `world`: playgrounds, their states and their tasks; `record`: what of it is on disk; `catalog`: what can be
 //!   started; `live`: streams of what happens.
@@ -16,7 +16,7 @@
 mod access;
 mod api;
 mod catalog;
-
+mod listeners;
 mod live;
 pub mod machine;
 mod pool;

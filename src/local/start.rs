@@ -27,7 +27,10 @@ use crate::{
     settings::{Folders, HOME_VARIABLE},
 };
 
-use super::serve::{STATUS_PATH, STOP_PATH, Status, check_length, make_folder};
+use super::{
+    listeners::{check_length, make_folder},
+    serve::{STATUS_PATH, STOP_PATH, Status},
+};
 
 /// A platform answers at once, or it hangs.
 const ANSWER: Duration = Duration::from_secs(5);
