@@ -2,10 +2,16 @@
 
 use std::path::PathBuf;
 
+use serde::Serialize;
+
 use crate::{
     app::App,
     commands::playgrounds,
-    editors::{jetbrains, zed},
+    editors::{
+        jetbrains,
+        settings_file::{Plan, Written},
+        zed,
+    },
     error::Result,
     ssh_config::{self, entries::Entry},
     ui::{notice, out},
@@ -29,6 +35,9 @@ pub struct ConfigSsh {
     /// Do not ask.
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Add the playgrounds to the ssh configurations of JetBrains' products, or take them out again.
@@ -40,9 +49,6 @@ pub struct ConfigJetbrains {
     /// List the products and what is in their files.
     #[arg(long, conflicts_with_all = ["remove", "dry_run", "yes"])]
     list: bool,
-    /// With --list: print JSON.
-    #[arg(long, requires = "list")]
-    json: bool,
     #[command(flatten)]
     edit: Edit,
 }
@@ -67,89 +73,196 @@ pub struct Edit {
     /// Do not ask.
     #[arg(long)]
     pub yes: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
-/// Shows the difference, asks, writes.
+/// Writes the host entries, or takes them out.
 ///
 /// # Errors
-/// As [`ssh_config::plan()`] and [`ssh_config::Plan::write`]; [`crate::error::Kind::Interrupted`] when the person at the terminal says no, [`crate::error::Kind::Usage`] when there
-/// is nobody to ask.
-pub async fn ssh(app: &App, request: ConfigSsh) -> Result<()> {
-    let ask = !request.yes && !request.dry_run;
-    if request.remove {
-        let plan = ssh_config::plan_removal(&app.folders, request.ssh_config_file.as_deref()).await?;
-        let file = plan.path().to_owned();
-        if show(&plan, request.dry_run, ask).await? {
-            plan.write().await?;
-            out::line(&format!("{} is as it was without labctl-ssh-proxy.", file.display()))?;
-        }
-        return Ok(());
-    }
-    let entries = playgrounds::entries::entries(app, &app.labs().await?).await?;
-    let wanted = ssh_config::Request {
-        file: request.ssh_config_file.clone(),
-        inline: request.inline,
-        program: ssh_config::program_path()?,
-        identity: Some(app.identity()?.path),
+/// As [`ssh_config::plan()`] and [`ssh_config::Plan::write`]; [`crate::error::Kind::Interrupted`] when the user says no, and
+/// [`crate::error::Kind::Usage`] where there is no terminal to ask on.
+pub async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
+    let mut run = Run::new(args.dry_run, args.yes, args.json);
+    let plan = if args.remove {
+        ssh_config::plan_removal(&app.folders, args.ssh_config_file.as_deref()).await?
+    } else {
+        let entries = playgrounds::entries::entries(app, &app.labs().await?).await?;
+        let wanted = ssh_config::Request {
+            file: args.ssh_config_file,
+            inline: args.inline,
+            program: ssh_config::program_path()?,
+            identity: Some(app.identity()?.path),
+        };
+        ssh_config::plan(&app.folders, wanted, app.platform, entries).await?
     };
-    let plan = ssh_config::plan(&app.folders, wanted, app.platform, entries).await?;
+    plan.warnings().iter().for_each(|warning| run.warn(warning));
     let file = plan.path().to_owned();
-    if show(&plan, request.dry_run, ask).await? {
-        let backup = plan.write().await?;
-        out::line(&format!("{} leads to your playgrounds now: ssh playground-<id>", file.display()))?;
-        if let Some(backup) = backup {
+    let change = Change { file: file.clone(), diff: plan.diff().to_owned(), backup: None, is_change: plan.is_change() };
+    if !run.agree(vec![change]).await? {
+        return run.done(&[]);
+    }
+    let backup = plan.write().await?;
+    if !args.json {
+        out::line(&match args.remove {
+            true => format!("{} is as it was without labctl-ssh-proxy.", file.display()),
+            false => format!("{} leads to your playgrounds now: ssh playground-<id>", file.display()),
+        })?;
+        if let Some(backup) = &backup {
             out::line(&format!("The file as it was is kept as {}.", backup.display()))?;
         }
     }
-    Ok(())
+    run.done(&[Written { file, backup }])
 }
 
-/// Shows what would change, and asks. Returns true when the plan is to be carried out.
-async fn show(plan: &ssh_config::Plan<'_>, dry_run: bool, ask: bool) -> Result<bool> {
-    for warning in plan.warnings() {
-        notice::line(&format!("warning: {warning}"));
-    }
-    if !plan.is_change() {
-        out::line(&format!("Nothing to change in {}.", plan.path().display()))?;
-        return Ok(false);
-    }
-    out::write(plan.diff())?;
-    if ask {
-        out::agreed_to_write().await?;
-    }
-    Ok(!dry_run)
-}
-
-/// `config-jetbrains`.
+/// Writes the playgrounds into the files of JetBrains' products, takes them out, or lists the products.
 ///
 /// # Errors
-/// As [`ssh()`].
-pub async fn jetbrains(app: &App, request: ConfigJetbrains) -> Result<()> {
-    if request.list {
-        return jetbrains::list(request.product.as_deref(), request.json);
+/// As [`jetbrains::apply`] and [`ssh()`].
+pub async fn jetbrains(app: &App, args: ConfigJetbrains) -> Result<()> {
+    if args.list {
+        return list(&jetbrains::list(args.product.as_deref())?, args.edit.json);
     }
-    let entries = editor_entries(app, request.edit.remove).await?;
-    let Edit { remove, dry_run, yes } = request.edit;
-    jetbrains::apply(&jetbrains::Request { product: request.product, remove, dry_run, yes }, &entries).await
+    let Edit { remove, dry_run, yes, json } = args.edit;
+    let mut run = Run::new(dry_run, yes, json);
+    let entries = editor_entries(app, remove, &mut run).await?;
+    let request = jetbrains::Request { product: args.product, remove, dry_run };
+    let written = jetbrains::apply(&request, &entries, async |plans| run.agree(changes(plans)).await).await?;
+    run.report(&written)?;
+    run.done(&written)
 }
 
-/// `config-zed`.
+fn list(products: &[jetbrains::Listed], json: bool) -> Result<()> {
+    if json {
+        return out::json(&products);
+    }
+    let row = |listed: &jetbrains::Listed| {
+        let hosts = listed.playgrounds.map(|n| n.to_string()).or(listed.error.clone()).unwrap_or_default();
+        let process = listed.process.map_or_else(String::new, |pid| format!("process {pid}"));
+        vec![listed.product.clone(), hosts, process, listed.file.display().to_string()]
+    };
+    out::table(&["PRODUCT", "PLAYGROUNDS", "RUNS", "FILE"], products.iter().map(row).collect())
+}
+
+/// Writes the playgrounds into Zed's settings, or takes them out.
 ///
 /// # Errors
-/// As [`ssh()`].
-pub async fn zed(app: &App, request: ConfigZed) -> Result<()> {
-    let entries = editor_entries(app, request.edit.remove).await?;
-    let Edit { remove, dry_run, yes } = request.edit;
-    zed::apply(&app.folders, &zed::Request { remove, dry_run, yes }, &entries).await
+/// As [`zed::apply`] and [`ssh()`].
+pub async fn zed(app: &App, args: ConfigZed) -> Result<()> {
+    let Edit { remove, dry_run, yes, json } = args.edit;
+    let mut run = Run::new(dry_run, yes, json);
+    let entries = editor_entries(app, remove, &mut run).await?;
+    let request = zed::Request { remove, dry_run };
+    let written = zed::apply(&app.folders, &request, &entries, async |plans| run.agree(changes(plans)).await).await?;
+    let written: Vec<Written> = written.into_iter().collect();
+    run.report(&written)?;
+    run.done(&written)
+}
+
+/// The sentence about an editor's file that was written.
+pub fn sentence(Written { file, backup }: &Written) -> String {
+    let kept =
+        backup.as_ref().map_or_else(String::new, |backup| format!("As it was it is kept as {}.", backup.display()));
+    format!("{} is written. {kept}", file.display())
+}
+
+/// A change to a file, as it is shown before it is made.
+#[derive(Serialize)]
+struct Change {
+    file: PathBuf,
+    diff: String,
+    backup: Option<PathBuf>,
+    #[serde(skip)]
+    is_change: bool,
+}
+
+fn changes(plans: &[&Plan]) -> Vec<Change> {
+    let change = |plan: &&Plan| Change {
+        file: plan.path().to_owned(),
+        diff: plan.diff(),
+        backup: None,
+        is_change: plan.changes(),
+    };
+    plans.iter().map(change).collect()
+}
+
+/// One run of a command that changes the user's files: it shows the change, asks, and reports.
+struct Run {
+    dry_run: bool,
+    yes: bool,
+    json: bool,
+    changes: Vec<Change>,
+    messages: Vec<String>,
+}
+
+impl Run {
+    fn new(dry_run: bool, yes: bool, json: bool) -> Run {
+        Run { dry_run, yes, json, changes: Vec::new(), messages: Vec::new() }
+    }
+
+    fn warn(&mut self, warning: &str) {
+        if !self.json {
+            notice::line(&format!("warning: {warning}"));
+        }
+        self.messages.push(warning.to_owned());
+    }
+
+    /// Shows the changes, and asks. Returns true when they are to be made.
+    async fn agree(&mut self, changes: Vec<Change>) -> Result<bool> {
+        let is_change = changes.iter().any(|change| change.is_change);
+        if !self.json {
+            for Change { file, diff, is_change, .. } in &changes {
+                match is_change {
+                    true => out::write(diff)?,
+                    false => out::line(&format!("Nothing to change in {}.", file.display()))?,
+                }
+            }
+        }
+        self.changes = changes;
+        if !is_change || self.dry_run {
+            return Ok(false);
+        }
+        match (self.yes, self.json) {
+            (true, _) => {}
+            (false, false) => out::agreed_to_write().await?,
+            (false, true) => return Err(out::unasked()),
+        }
+        Ok(true)
+    }
+
+    /// Without `--json`, a sentence for each file that was written.
+    fn report(&self, written: &[Written]) -> Result<()> {
+        written.iter().filter(|_| !self.json).try_for_each(|one| out::line(&sentence(one)))
+    }
+
+    /// With `--json`, the result.
+    fn done(mut self, written: &[Written]) -> Result<()> {
+        #[derive(Serialize)]
+        struct Configured<'a> {
+            files: &'a [Change],
+            written: bool,
+            messages: &'a [String],
+        }
+        if !self.json {
+            return Ok(());
+        }
+        for Written { file, backup } in written {
+            if let Some(change) = self.changes.iter_mut().find(|change| change.file == *file) {
+                change.backup.clone_from(backup);
+            }
+        }
+        out::json(&Configured { files: &self.changes, written: !written.is_empty(), messages: &self.messages })
+    }
 }
 
 /// What to write into editors' settings. Nothing is asked of the platform to take it out.
-async fn editor_entries(app: &App, remove: bool) -> Result<Vec<Entry>> {
+async fn editor_entries(app: &App, remove: bool, run: &mut Run) -> Result<Vec<Entry>> {
     if remove {
         return Ok(Vec::new());
     }
     if !ssh_config::is_managed(&app.folders) {
-        notice::line("warning: run `labctl-ssh-proxy config-ssh`, too: these entries rely on those that it writes");
+        run.warn("run `labctl-ssh-proxy config-ssh`, too: these entries rely on those that it writes");
     }
     playgrounds::entries::entries(app, &app.labs().await?).await
 }

@@ -9,9 +9,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::Serialize;
+
 use crate::{
     app::App,
-    commands::kube,
+    commands::{config, kube},
     editors::{jetbrains, zed},
     error::{Error, Result},
     files::{self, user_file::UserFile},
@@ -34,6 +36,9 @@ pub struct Args {
     /// Erase those too, without asking.
     #[arg(long)]
     local_playgrounds: bool,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
 }
 
 /// One thing that goes. What later commands write into others' files belongs here.
@@ -75,32 +80,37 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let items = items(app)?;
     let disks = app.folders.local();
     let has_disks = disks.exists();
+    let mut report = Report { json: args.json, ..Report::default() };
     if items.is_empty() && !has_disks {
-        return out::line("There is nothing to take back.");
+        report.say("There is nothing to take back.")?;
+        return report.done(true);
     }
-    out::line("This goes:")?;
+    report.heading("This goes:")?;
     for item in &items {
-        out::line(&format!("  {}", item.describe()))?;
+        report.item(item.describe())?;
     }
     if has_disks {
         let what = if args.local_playgrounds { "" } else { " (you are asked about them on their own)" };
-        out::line(&format!("  the embedded platform's playgrounds and their files in {}{what}", disks.display()))?;
+        report.item(format!("the embedded platform's playgrounds and their files in {}{what}", disks.display()))?;
     }
-    out::line("This stays: your playgrounds on the platform, the login shared with labctl, your keys, your settings.")?;
+    report
+        .say("This stays: your playgrounds on the platform, the login shared with labctl, your keys, your settings.")?;
     let open = live::all(&app.folders).len();
     if open > 0 {
-        notice::line(&format!("warning: {open} connections are open; they stay until they end by themselves"));
+        report.warn(&format!("{open} connections are open; they stay until they end by themselves"));
     }
     if args.dry_run {
-        return Ok(());
+        return report.done(false);
     }
-    if !args.yes {
-        out::agreed("Take all of this back?", "nothing was taken back").await?;
+    match (args.yes, args.json) {
+        (true, _) => {}
+        (false, false) => out::agreed("Take all of this back?", "nothing was taken back").await?,
+        (false, true) => return Err(out::unasked()),
     }
     for item in items {
-        take_back(app, &item).await?;
+        take_back(app, &item, &mut report).await?;
     }
-    // Locks that this itself has made.
+    // The run itself has taken locks, which are files of ours, too.
     for item in self::items(app)? {
         if let Item::Own(path) = item {
             delete(&path)?;
@@ -110,13 +120,53 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         stop_platform(app).await?;
         delete(&disks)?;
     }
-    // Where nothing is left in it. A playground that stays is there.
+    // This fails, as it should, while anything is left in the folder: a playground that stays, for example.
     let _ = fs::remove_dir(&app.folders.root);
-    out::line("Done. Delete the program itself the way you installed it, and its completions where you put them.")?;
+    report.say("Done. Delete the program itself the way you installed it, and its completions where you put them.")?;
     if disks.exists() {
-        out::line(&format!("The embedded platform's playgrounds are still in {}.", disks.display()))?;
+        report.say(&format!("The embedded platform's playgrounds are still in {}.", disks.display()))?;
     }
-    Ok(())
+    report.done(true)
+}
+
+/// What `uninstall` reports: as lines at once, or as JSON at the end.
+#[derive(Default, Serialize)]
+struct Report {
+    #[serde(skip)]
+    json: bool,
+    items: Vec<String>,
+    done: bool,
+    messages: Vec<String>,
+}
+
+impl Report {
+    fn heading(&self, text: &str) -> Result<()> {
+        if self.json { Ok(()) } else { out::line(text) }
+    }
+
+    fn item(&mut self, text: String) -> Result<()> {
+        self.heading(&format!("  {text}"))?;
+        self.items.push(text);
+        Ok(())
+    }
+
+    fn say(&mut self, sentence: &str) -> Result<()> {
+        self.heading(sentence)?;
+        self.messages.push(sentence.to_owned());
+        Ok(())
+    }
+
+    fn warn(&mut self, warning: &str) {
+        if !self.json {
+            notice::line(&format!("warning: {warning}"));
+        }
+        self.messages.push(warning.to_owned());
+    }
+
+    fn done(mut self, done: bool) -> Result<()> {
+        self.done = done;
+        if self.json { out::json(&self) } else { Ok(()) }
+    }
 }
 
 async fn may_erase(disks: &Path) -> bool {
@@ -174,7 +224,7 @@ fn is_named_by_us(path: &Path) -> bool {
     name.starts_with(files::TEMPORARY_PREFIX) || NAMES.contains(&name.split('.').next().unwrap_or_default())
 }
 
-async fn take_back(app: &App, item: &Item) -> Result<()> {
+async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
     match item {
         Item::SshConfig(file) => {
             let plan = ssh_config::plan_removal(&app.folders, Some(file)).await?;
@@ -186,18 +236,20 @@ async fn take_back(app: &App, item: &Item) -> Result<()> {
         // It is the user's last resort where somebody has changed the file since.
         Item::Backup { backup, of } => match (fs::read(backup), fs::read(of)) {
             (Ok(before), Ok(now)) if before == now => delete(backup),
-            (Ok(_), _) => out::line(&format!("{} stays: {} has changed since", backup.display(), of.display())),
+            (Ok(_), _) => report.say(&format!("{} stays: {} has changed since", backup.display(), of.display())),
             (Err(_), _) => Ok(()),
         },
         // All at once, at the first of them.
         Item::Jetbrains(_) if jetbrains::written().is_empty() => Ok(()),
         Item::Jetbrains(_) => {
-            let request = jetbrains::Request { remove: true, yes: true, ..jetbrains::Request::default() };
-            jetbrains::apply(&request, &[]).await
+            let request = jetbrains::Request { remove: true, ..jetbrains::Request::default() };
+            let written = jetbrains::apply(&request, &[], async |_| Ok(true)).await?;
+            written.iter().try_for_each(|file| report.say(&config::sentence(file)))
         }
         Item::Zed => {
-            let request = zed::Request { remove: true, yes: true, dry_run: false };
-            zed::apply(&app.folders, &request, &[]).await
+            let request = zed::Request { remove: true, dry_run: false };
+            let written = zed::apply(&app.folders, &request, &[], async |_| Ok(true)).await?;
+            written.iter().try_for_each(|file| report.say(&config::sentence(file)))
         }
         Item::KubeContext(name) => kube::user::remove(&app.folders, name).map(drop),
         Item::Own(path) => delete(path),

@@ -12,11 +12,10 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    editors::settings_file::{self, Plan},
+    editors::settings_file::{Plan, Written},
     error::{Error, Kind, Result},
     files,
     ssh_config::entries::Entry,
-    ui::out,
 };
 use running::Process;
 use xml::SshConfigs;
@@ -38,8 +37,6 @@ pub struct Request {
     pub remove: bool,
     /// Only show what would change.
     pub dry_run: bool,
-    /// Do not ask.
-    pub yes: bool,
 }
 
 /// A product of JetBrains' that has been started at least once.
@@ -153,16 +150,19 @@ pub fn written() -> Vec<PathBuf> {
 }
 
 /// A product as `--list` shows it.
-#[derive(Serialize)]
-struct Listed {
-    product: String,
-    file: PathBuf,
-    /// How many of the hosts in its file are ours; `None` when that cannot be read.
-    playgrounds: Option<usize>,
+#[derive(Debug, Serialize)]
+pub struct Listed {
+    /// Its name and version.
+    pub product: String,
+    /// The file of its ssh configurations.
+    pub file: PathBuf,
+    /// The number of hosts in its file that are ours; `None` when the file cannot be read.
+    pub playgrounds: Option<usize>,
+    /// The reason why the file cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    /// The process that it is, while it runs.
-    process: Option<u32>,
+    pub error: Option<String>,
+    /// The product's process, while it runs.
+    pub process: Option<u32>,
 }
 
 impl Listed {
@@ -182,24 +182,20 @@ impl Listed {
 ///
 /// # Errors
 /// When there are none, or a folder cannot be read.
-pub fn list(product: Option<&str>, json: bool) -> Result<()> {
-    let listed: Vec<Listed> = chosen(product)?.iter().map(Listed::new).collect();
-    if json {
-        return out::json(&listed);
-    }
-    let row = |Listed { product, file, playgrounds, error, process }| {
-        let hosts = playgrounds.map(|n| n.to_string()).or(error).unwrap_or_default();
-        let process = process.map_or_else(String::new, |pid| format!("process {pid}"));
-        vec![product, hosts, process, file.display().to_string()]
-    };
-    out::table(&["PRODUCT", "PLAYGROUNDS", "RUNS", "FILE"], listed.into_iter().map(row).collect())
+pub fn list(product: Option<&str>) -> Result<Vec<Listed>> {
+    Ok(chosen(product)?.iter().map(Listed::new).collect())
 }
 
-/// Shows what changes, asks, writes. All products are looked at before the first is changed.
+/// Changes the files of the products that `request` names, if `agree` returns true for the plans. All products are checked
+/// before the first is changed. Returns the files that were written.
 ///
 /// # Errors
-/// [`Kind::Refused`] when a product runs, [`Kind::File`] when a file is damaged or cannot be written.
-pub async fn apply(request: &Request, entries: &[Entry]) -> Result<()> {
+/// [`Kind::Refused`] when a product runs, [`Kind::File`] when a file is damaged or cannot be written; as `agree`.
+pub async fn apply(
+    request: &Request,
+    entries: &[Entry],
+    agree: impl AsyncFnOnce(&[&Plan]) -> Result<bool>,
+) -> Result<Vec<Written>> {
     let products = chosen(request.product.as_deref())?;
     let mut plans = Vec::new();
     for product in &products {
@@ -208,25 +204,23 @@ pub async fn apply(request: &Request, entries: &[Entry]) -> Result<()> {
         } else {
             Plan::set(&product.file(), &SshConfigs, entries)?
         };
-        if plan.changes() && !request.dry_run {
-            product.must_not_run()?;
+        match (plan.changes(), request.dry_run) {
+            (true, false) => product.must_not_run()?,
+            (false, false) => plan.sweep(),
+            (_, true) => {}
         }
         plans.push((product, plan));
     }
-    if settings_file::confirm(plans.iter().map(|(_, plan)| plan), request.dry_run, request.yes).await? {
+    let mut written = Vec::new();
+    if agree(&plans.iter().map(|(_, plan)| plan).collect::<Vec<_>>()).await? {
         for (product, plan) in plans.iter().filter(|(_, plan)| plan.changes()) {
-            // The question may have waited for long.
+            // The product may have been started while the question was open.
             product.must_not_run()?;
             let backup = plan.commit(request.remove)?;
-            out::line(&format!("{} is written. {}", plan.path().display(), kept(backup)))?;
+            written.push(Written { file: plan.path().to_owned(), backup });
         }
     }
-    Ok(())
-}
-
-/// Says where the backup is.
-pub(crate) fn kept(backup: Option<PathBuf>) -> String {
-    backup.map_or_else(String::new, |backup| format!("As it was it is kept as {}.", backup.display()))
+    Ok(written)
 }
 
 #[cfg(test)]

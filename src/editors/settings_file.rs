@@ -13,7 +13,6 @@ use crate::{
     error::{Error, Kind, Result},
     files::user_file::{UserFile, unified},
     ssh_config::entries::Entry,
-    ui::out,
 };
 
 /// How our entries stand in one kind of file. Pure.
@@ -95,6 +94,11 @@ impl Plan {
         self.text.as_deref().unwrap_or_default().as_bytes()
     }
 
+    /// Deletes temporary files that a run killed after its change has left beside the file.
+    pub fn sweep(&self) {
+        self.file.sweep();
+    }
+
     /// Makes the change. Returns the backup if this was the first one.
     ///
     /// # Errors
@@ -122,29 +126,13 @@ impl Plan {
     }
 }
 
-/// Shows the changes of the plans, and asks. Returns true when the plans are to be carried out.
-///
-/// # Errors
-/// When there is no terminal to ask on, or the answer is no.
-pub async fn confirm<'a>(plans: impl IntoIterator<Item = &'a Plan>, dry_run: bool, yes: bool) -> Result<bool> {
-    let mut changes = false;
-    for plan in plans {
-        changes |= plan.changes();
-        if plan.changes() {
-            out::write(&plan.diff())?;
-        } else {
-            out::line(&format!("Nothing to change in {}.", plan.path().display()))?;
-            // A run that was killed after its change may have left something all the same.
-            if !dry_run {
-                plan.file.sweep();
-            }
-        }
-    }
-    let wanted = changes && !dry_run;
-    if wanted && !yes {
-        out::agreed_to_write().await?;
-    }
-    Ok(wanted)
+/// A file that was written.
+#[derive(Debug)]
+pub struct Written {
+    /// The file.
+    pub file: PathBuf,
+    /// The file as it was before the first change, where this one has kept it.
+    pub backup: Option<PathBuf>,
 }
 
 fn text(file: &UserFile) -> Result<&str> {

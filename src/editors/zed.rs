@@ -17,15 +17,11 @@ use jsonc_parser::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    editors::{
-        jetbrains::kept,
-        settings_file::{self, Format, Plan},
-    },
+    editors::settings_file::{Format, Plan, Written},
     error::{Error, Kind, Result},
     files,
     settings::Folders,
     ssh_config::entries::Entry,
-    ui::out,
 };
 
 /// The setting.
@@ -38,8 +34,6 @@ pub struct Request {
     pub remove: bool,
     /// Only show what would change.
     pub dry_run: bool,
-    /// Do not ask.
-    pub yes: bool,
 }
 
 /// An operating system, as far as Zed's folders differ.
@@ -106,35 +100,43 @@ pub fn is_written(folders: &Folders) -> bool {
     Record::path(folders).exists()
 }
 
-/// Shows what changes, asks, writes.
+/// Changes the settings, if `agree` returns true for the plan. Returns the file, if it was written.
 ///
 /// # Errors
-/// [`Kind::File`] when the settings are damaged or cannot be written; then they are as they were.
-pub async fn apply(folders: &Folders, request: &Request, entries: &[Entry]) -> Result<()> {
+/// [`Kind::File`] when the settings are damaged or cannot be written; then they are as they were. As `agree`.
+pub async fn apply(
+    folders: &Folders,
+    request: &Request,
+    entries: &[Entry],
+    agree: impl AsyncFnOnce(&[&Plan]) -> Result<bool>,
+) -> Result<Option<Written>> {
     let record = Record::load(folders)?;
     let path = path(folders);
     let format = Connections { ours: record.hosts.clone() };
     let plan = if request.remove { Plan::remove(&path, &format)? } else { Plan::set(&path, &format, entries)? };
-    if !settings_file::confirm([&plan], request.dry_run, request.yes).await? {
-        // The user may have taken our entries out: the next of that name is theirs.
-        return if request.remove && !plan.changes() && !request.dry_run {
-            Record::default().save(folders)
-        } else {
-            Ok(())
-        };
+    if !plan.changes() && !request.dry_run {
+        plan.sweep();
+    }
+    if !agree(&[&plan]).await? {
+        // The user may have removed our entries by hand. The next entry of that name is the user's.
+        if request.remove && !plan.changes() && !request.dry_run {
+            Record::default().save(folders)?;
+        }
+        return Ok(None);
     }
     let mut after = Record::default();
     if !request.remove {
         let before = files::read_text(&path)?.unwrap_or_default();
         after.hosts = format.ours_among(&before, entries)?;
-        // Killed in between, an entry of ours must not pass for the user's: first both, then what is there.
+        // The record names both the old and the new hosts until the settings are written, so that a run that is killed in
+        // between leaves no entry of ours that passes for the user's.
         let mut both = record;
         both.hosts.extend(after.hosts.iter().filter(|host| !format.ours.contains(host)).cloned());
         both.save(folders)?;
     }
     let backup = plan.commit(request.remove)?;
     after.save(folders)?;
-    out::line(&format!("{} is written. {}", plan.path().display(), kept(backup)))
+    Ok(Some(Written { file: plan.path().to_owned(), backup }))
 }
 
 /// The format.

@@ -178,6 +178,11 @@ pub async fn agreed(question: &str, refused: &str) -> Result<()> {
     }
 }
 
+/// The failure of a question that `--json` leaves no room for.
+pub fn unasked() -> Error {
+    Error::new(Kind::Usage, "with --json nothing is asked").with_hint("add --yes, or --dry-run to only look")
+}
+
 #[cfg(test)]
 mod tests {
     use super::fitted;

@@ -48,6 +48,40 @@ fn a_playgrounds_life_in_json() {
 }
 
 #[test]
+fn changes_of_the_users_files_in_json() {
+    let world = World::with_platform(&[]);
+    let asked = world.run(&["--local", "config-ssh", "--json"]);
+    assert_eq!((failure(&asked)["kind"].as_str(), asked.code()), (Some("usage"), 2));
+    assert!(!world.ssh_config().exists());
+    for command in ["config-ssh", "config-zed"] {
+        let run = |option| {
+            let value = world.json(&[command, option, "--json"]);
+            schema::check("configured", &value);
+            value
+        };
+        let planned = run("--dry-run");
+        assert!(
+            planned["written"] == false && planned["files"][0]["diff"].as_str().unwrap().contains("+++"),
+            "{planned}"
+        );
+        let done = run("--yes");
+        assert_eq!((&done["written"], &done["files"]), (&true.into(), &planned["files"]), "{command}");
+        let again = run("--yes");
+        assert!(again["written"] == false && again["files"][0]["diff"] == "", "{again}");
+    }
+    let uninstall = |option| {
+        let value = world.json(&["uninstall", option, "--json"]);
+        schema::check("uninstalled", &value);
+        value
+    };
+    let planned = uninstall("--dry-run");
+    assert_eq!(planned["done"], false);
+    let done = uninstall("--yes");
+    assert_eq!((&done["done"], &done["items"]), (&true.into(), &planned["items"]));
+    assert!(!world.ssh_config().exists());
+}
+
+#[test]
 fn a_failure_is_a_line_of_json_with_the_name_of_its_kind() {
     let world = World::with_platform(&[]);
     let id = "0123456789abcdef01234567";
