@@ -1,21 +1,21 @@
 //! The first exchange on a new tunnel, up to the client's NEWKEYS: the part of an SSH connection that is readable.
 //!
-//! Two things happen here and nowhere else. What the client has said is kept until the server has answered, so that a
-//! tunnel that leads nowhere yet can be replaced by another. And the host key is read as it passes: it is compared with
-//! the one on record, or written into known hosts just before the client looks there.
+//! Two things happen here and nowhere else. The client's words are kept until the server has answered, so that a tunnel
+//! that leads nowhere yet can be replaced by another. And the host key is read as it passes: it is compared with the
+//! one on record, or written into known hosts just before the client looks there.
 
-use std::{io, time::Duration};
+use std::{io, pin::Pin, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    time::sleep,
+    time::{Sleep, sleep},
 };
 
 use crate::{
     connect::{
         client::{Client, MAX_KEPT},
-        early::{Early, Passed, Swallowed},
+        early::{Early, Passed, Swallow, Swallowed},
     },
     error::{Error, Kind, Result},
     labs::tunnel::{Socket, Tunnel},
@@ -28,31 +28,32 @@ use crate::{
     },
 };
 
-/// An SSH server speaks first and at once. A tunnel that stays silent for longer leads to a port where nobody listens
-/// yet: the platform does not say so.
+/// An SSH server speaks first and at once. A tunnel that stays silent for longer leads to a port where no server
+/// listens yet: the platform does not say so.
 const FIRST_WORD: Duration = Duration::from_secs(10);
 /// Read at once.
 const CHUNK: usize = 32 * 1024;
 
-/// How the first exchange went.
+/// The outcome of a first exchange.
 #[derive(Debug)]
 pub enum Greeted {
-    /// The client has accepted the host key (or this is not SSH, and nothing of ours): the rest is bytes. With the
+    /// The client has accepted the host key (or this is not SSH, and none of our business): the rest is bytes. With the
     /// server's identification line, if it is one to remember.
     Through(Option<String>),
     /// The client was sent a remembered identification line, and the server's is another.
     AnotherLine(Option<String>),
     /// The tunnel ended or stayed silent before the server said anything. Nothing is lost.
     Unanswered(Error),
-    /// It is over.
+    /// The connection is over.
     Over(End),
 }
 
-/// Checks the host key that passes, and keeps known hosts true whatever becomes of the connection.
+/// The check of the host key that passes. It keeps known hosts true even if the exchange does not get through.
 pub struct KeyCheck<'a> {
     known_hosts: &'a KnownHosts,
     whose: Whose<'a>,
     seen: Option<HostKeyBlob>,
+    /// The key was written into known hosts, and the client has not accepted it yet.
     learnt: bool,
 }
 
@@ -62,6 +63,7 @@ impl<'a> KeyCheck<'a> {
         KeyCheck { known_hosts, whose, seen: None, learnt: false }
     }
 
+    /// Compares the key with the one on record, or learns it.
     fn see(&mut self, key: &HostKeyBlob) -> Result<()> {
         if self.seen.is_none() {
             self.learnt = self.known_hosts.check(self.whose, key)? == Verdict::Learnt;
@@ -70,7 +72,7 @@ impl<'a> KeyCheck<'a> {
         Ok(())
     }
 
-    /// The client's NEWKEYS passed, so it has checked the signature.
+    /// Confirms the key, because the client's NEWKEYS passed: it has checked the signature.
     fn accept(&mut self) -> Result<()> {
         match &self.seen {
             Some(key) if std::mem::take(&mut self.learnt) => self.known_hosts.confirm(self.whose, key),
@@ -80,6 +82,7 @@ impl<'a> KeyCheck<'a> {
 }
 
 impl Drop for KeyCheck<'_> {
+    /// Withdraws a key that was learnt and never accepted.
     fn drop(&mut self) {
         if let (Some(key), true) = (&self.seen, self.learnt)
             && let Err(error) = self.known_hosts.withdraw(self.whose, key)
@@ -89,93 +92,173 @@ impl Drop for KeyCheck<'_> {
     }
 }
 
-/// Passes the first exchange on. `early` knows what of the server's words the client has had before, and learns whether
-/// bytes of the server have been passed on.
+/// Passes the first exchange on. `early` knows the server's words that the client has had before, and learns when bytes
+/// of the server are passed on.
 ///
 /// # Errors
 /// When the host key is not the one on record, or known hosts cannot be written.
 pub async fn greet<S: Socket>(
     client: &mut Client,
     tunnel: &mut Tunnel<S>,
-    mut check: KeyCheck<'_>,
-    words: &Early,
+    check: KeyCheck<'_>,
+    early: &Early,
 ) -> Result<Greeted> {
-    let answered = || words.passed() == Passed::Bytes;
-    let mut handshake = Handshake::new();
-    let mut swallow = words.swallow();
-    let mut from_server = BytesMut::with_capacity(CHUNK);
-    let mut sent = 0;
+    let mut exchange = Exchange {
+        client,
+        tunnel,
+        check,
+        early,
+        handshake: Handshake::new(),
+        swallow: early.swallow(),
+        from_server: BytesMut::with_capacity(CHUNK),
+        sent: 0,
+    };
     let first_word = sleep(FIRST_WORD);
     tokio::pin!(first_word);
     loop {
-        let (_, output, early) = client.parts();
-        if sent < early.len() {
-            handshake.client(&early[sent..]);
-            if handshake.client_newkeys() {
-                check.accept()?;
+        if let Some(end) = exchange.send_the_clients_words().await? {
+            return Ok(end);
+        }
+        if exchange.is_answered() {
+            exchange.let_go_of_the_clients_words();
+            if exchange.is_through() {
+                return Ok(Greeted::Through(exchange.line_to_remember()));
             }
-            let sending = tokio::select! {
-                sending = send(tunnel, &early[sent..]) => sending,
-                () = output.gone() => return Ok(Greeted::Over(End::Output)),
-            };
-            if let Err(lost) = sending {
-                return Ok(broken(answered(), lost));
+        }
+        match exchange.next(first_word.as_mut()).await {
+            Event::Client(Ok(1..)) => {}
+            Event::Client(Ok(0) | Err(_)) => return Ok(Greeted::Over(End::Input)),
+            Event::Server(Ok(1..)) => {
+                if let Some(end) = exchange.take_the_servers_words().await? {
+                    return Ok(end);
+                }
             }
-            sent = early.len();
+            Event::Server(Ok(0)) if exchange.is_answered() => return Ok(Greeted::Over(End::Remote)),
+            Event::Server(Ok(0)) => return Ok(unanswered("the tunnel was closed at once")),
+            Event::Server(Err(lost)) => return Ok(broken(exchange.is_answered(), lost)),
+            Event::Silence => return Ok(unanswered("nobody answers in the tunnel")),
+            Event::ClientLeft => return Ok(Greeted::Over(End::Output)),
+            Event::EarlyLineDue => exchange.send_the_early_line().await,
         }
-        if answered() {
-            client.passed_on();
-            sent = 0;
+    }
+}
+
+/// The next thing that happens in an exchange.
+enum Event {
+    /// So many bytes have come from the client, none at its end.
+    Client(io::Result<usize>),
+    /// So many bytes have come from the server, none at its end.
+    Server(io::Result<usize>),
+    /// The server has not spoken in time.
+    Silence,
+    /// The client does not read any more.
+    ClientLeft,
+    /// The client will not wait for the server's own line.
+    EarlyLineDue,
+}
+
+/// A first exchange on its way.
+struct Exchange<'a, S: Socket> {
+    client: &'a mut Client,
+    tunnel: &'a mut Tunnel<S>,
+    check: KeyCheck<'a>,
+    early: &'a Early,
+    handshake: Handshake,
+    /// The server's own line, to be taken out, because the client was sent the remembered one.
+    swallow: Option<Swallow>,
+    /// The server's latest words.
+    from_server: BytesMut,
+    /// The part of the client's kept words that was sent into this tunnel, in bytes.
+    sent: usize,
+}
+
+impl<S: Socket> Exchange<'_, S> {
+    /// Returns true once bytes of the server have been passed on.
+    fn is_answered(&self) -> bool {
+        self.early.passed() == Passed::Bytes
+    }
+
+    /// Returns true if there is nothing more to read or to check.
+    fn is_through(&self) -> bool {
+        self.handshake.client_newkeys() || self.handshake.is_over()
+    }
+
+    fn line_to_remember(&self) -> Option<String> {
+        self.handshake.server_identification().and_then(to_remember)
+    }
+
+    /// Sends the part of the client's words that this tunnel has not had yet. Returns the outcome if it ends the
+    /// exchange.
+    async fn send_the_clients_words(&mut self) -> Result<Option<Greeted>> {
+        let (_, output, kept) = self.client.parts();
+        let words = &kept[self.sent..];
+        if words.is_empty() {
+            return Ok(None);
         }
-        if answered() && (handshake.client_newkeys() || handshake.is_over()) {
-            return Ok(Greeted::Through(handshake.server_identification().and_then(to_remember)));
+        self.handshake.client(words);
+        if self.handshake.client_newkeys() {
+            self.check.accept()?;
         }
-        from_server.clear();
-        let (input, output, early) = client.parts();
+        let sending = tokio::select! {
+            sending = send(self.tunnel, words) => sending,
+            () = output.gone() => return Ok(Some(Greeted::Over(End::Output))),
+        };
+        self.sent = kept.len();
+        Ok(sending.err().map(|lost| broken(self.is_answered(), lost)))
+    }
+
+    /// Lets go of the client's words: the server that has answered them is the one that they are for.
+    fn let_go_of_the_clients_words(&mut self) {
+        self.client.passed_on();
+        self.sent = 0;
+    }
+
+    /// Waits for the next event.
+    async fn next(&mut self, first_word: Pin<&mut Sleep>) -> Event {
+        let is_answered = self.is_answered();
+        self.from_server.clear();
+        let (input, output, kept) = self.client.parts();
         tokio::select! {
-            read = input.read_buf(early), if early.len() < MAX_KEPT => {
-                if !matches!(read, Ok(1..)) {
-                    return Ok(Greeted::Over(End::Input));
-                }
-            }
-            read = tunnel.read_buf(&mut from_server) => match read {
-                Ok(0) if answered() => return Ok(Greeted::Over(End::Remote)),
-                Ok(0) => return Ok(unanswered("the tunnel was closed at once")),
-                Err(lost) => return Ok(broken(answered(), lost)),
-                Ok(_) => {}
-            },
-            () = &mut first_word, if !answered() => {
-                return Ok(unanswered("nobody answers in the tunnel"));
-            }
-            () = output.gone() => return Ok(Greeted::Over(End::Output)),
-            () = words.due() => {
-                words.say(client).await;
-                swallow = words.swallow();
-                continue;
-            }
+            read = input.read_buf(kept), if kept.len() < MAX_KEPT => Event::Client(read),
+            read = self.tunnel.read_buf(&mut self.from_server) => Event::Server(read),
+            () = first_word, if !is_answered => Event::Silence,
+            () = output.gone() => Event::ClientLeft,
+            () = self.early.due() => Event::EarlyLineDue,
         }
-        if !from_server.is_empty() {
-            handshake.server(&from_server);
-        }
-        if let Some(expected) = &mut swallow {
-            match expected.take(&from_server) {
-                Swallowed::More => continue,
-                Swallowed::Other(line) => return Ok(Greeted::AnotherLine(line)),
-                Swallowed::Same(line) => {
-                    from_server.advance(line);
-                    swallow = None;
+    }
+
+    /// Takes the server's latest words: reads them, checks the host key, and passes them on. Returns the outcome if it
+    /// ends the exchange.
+    async fn take_the_servers_words(&mut self) -> Result<Option<Greeted>> {
+        self.handshake.server(&self.from_server);
+        if let Some(swallow) = &mut self.swallow {
+            match swallow.take(&self.from_server) {
+                Swallowed::More => return Ok(None),
+                Swallowed::Other(line) => return Ok(Some(Greeted::AnotherLine(line))),
+                Swallowed::Same(length) => {
+                    self.from_server.advance(length);
+                    self.swallow = None;
                 }
             }
         }
-        if !from_server.is_empty() {
-            if let Some(key) = handshake.host_key() {
-                check.see(key)?;
-            }
-            words.bytes_pass();
-            if output.write_all(&from_server).await.is_err() || output.flush().await.is_err() {
-                return Ok(Greeted::Over(End::Output));
-            }
+        if self.from_server.is_empty() {
+            return Ok(None);
         }
+        if let Some(key) = self.handshake.host_key() {
+            self.check.see(key)?;
+        }
+        self.early.bytes_pass();
+        let output = self.client.output();
+        if output.write_all(&self.from_server).await.is_err() || output.flush().await.is_err() {
+            return Ok(Some(Greeted::Over(End::Output)));
+        }
+        Ok(None)
+    }
+
+    /// Sends the remembered line, and will swallow the server's own.
+    async fn send_the_early_line(&mut self) {
+        self.early.say(self.client).await;
+        self.swallow = self.early.swallow();
     }
 }
 
@@ -184,6 +267,7 @@ async fn send<S: Socket>(tunnel: &mut Tunnel<S>, bytes: &[u8]) -> io::Result<()>
     tunnel.flush().await
 }
 
+/// The outcome of a tunnel that has broken.
 fn broken(answered: bool, lost: io::Error) -> Greeted {
     match lost.kind() {
         _ if answered => Greeted::Over(End::Lost(lost)),
@@ -193,6 +277,7 @@ fn broken(answered: bool, lost: io::Error) -> Greeted {
     }
 }
 
+/// The outcome of a tunnel that leads nowhere yet.
 fn unanswered(why: &str) -> Greeted {
     Greeted::Unanswered(Error::new(Kind::NotYet, why))
 }
