@@ -14,15 +14,15 @@ use tokio::{
     time::timeout,
 };
 
-/// How long the remote may still talk after our input has ended. ssh leaves at once after its last words; what comes
-/// later nobody reads.
+/// The time for which the remote may still talk after our input has ended. ssh leaves at once after its last words, so
+/// that later ones are not read.
 pub const LINGER: Duration = Duration::from_millis(100);
 /// The same after the remote has broken: a slow client may still read what it had said.
 const LAST_WORDS: Duration = Duration::from_secs(20);
 /// Read at once: as much as a pipe holds, and as one message of the tunnel carries.
 const CHUNK: usize = 64 * 1024;
 
-/// Why it is over.
+/// The reason why it is over.
 #[derive(Debug)]
 pub enum End {
     /// The remote closed the stream.
@@ -35,8 +35,8 @@ pub enum End {
     Lost(io::Error),
 }
 
-/// Copies `input` to the remote and the remote to `output` until one of the ends that [`End`] names. `gone` tells when the
-/// client has left, which nothing else does while the remote takes no more.
+/// Copies `input` to the remote and the remote to `output` until one of the ends that [`End`] names. `gone` ends when
+/// the client has left, which is noticed in no other way while the remote takes no more.
 pub async fn run<I, O, R, W>(
     mut input: I,
     mut output: O,
@@ -89,7 +89,7 @@ where
     }
 }
 
-/// Which side of a copy has failed.
+/// The side of a copy that has failed.
 pub(crate) enum Broken {
     Read(io::Error),
     Write(io::Error),

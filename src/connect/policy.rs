@@ -1,9 +1,9 @@
-//! Whether a connection may wake a stopped playground.
+//! The decision if a connection may wake a stopped playground.
 //!
 //! A reconnect of an editor and a poll of a start screen are no wish to wake, and neither a terminal nor a foreground
 //! process proves that a person is there. So the default policy wakes unless something speaks against it: a stop on
-//! purpose; an end under a live session, as long as tries keep coming in the rhythm of a reconnecting editor; a client
-//! that polls. A person at a terminal is asked.
+//! purpose; an end under a live session, as long as attempts keep coming in the rhythm of a reconnecting editor; a
+//! client that polls. A person at a terminal is asked.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::{
 /// A client that polls may wake a playground for this long after a deliberate act.
 const DELIBERATE_LASTS: Duration = Duration::from_secs(10 * 60);
 
-/// Why a playground is not woken.
+/// The reason why a playground is not woken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Stopped,
@@ -27,6 +27,7 @@ enum Refusal {
     Never,
 }
 
+/// Applies a policy to the record of a playground that is down.
 fn decide(policy: WakePolicy, record: &Record, client: ClientKind, pause: Duration) -> Result<(), Refusal> {
     match policy {
         WakePolicy::Always => Ok(()),
@@ -45,7 +46,8 @@ fn decide(policy: WakePolicy, record: &Record, client: ClientKind, pause: Durati
     }
 }
 
-/// Whether it matters who is asking. A client that has not said who it is, is waited for then: JetBrains' may be late.
+/// Returns true if the decision depends on the client. Then the identification of one that has not sent any is waited
+/// for: JetBrains' may be late.
 ///
 /// # Errors
 /// When the memory cannot be read.
@@ -58,19 +60,19 @@ pub fn depends_on_client(memory: &Memory, label: &str, policy: WakePolicy, pause
 /// The question that one connection puts to the policy.
 #[derive(Debug)]
 pub struct Question<'a> {
-    /// What people wanted of the playground.
+    /// The wishes of people for the playground.
     pub memory: &'a Memory,
     /// The playground: its id, or the catalogue name of one that is to be started.
     pub label: &'a str,
-    /// Whether another session has not noticed its end yet.
+    /// True while another session has not noticed its end yet.
     pub in_session: bool,
-    /// Since when it has been down, in ms since 1970; `None` where the platform no longer tells.
+    /// The time since which it has been down; `None` where the platform no longer says.
     pub down_since: Option<Moment>,
     /// The policy in force for it.
     pub policy: WakePolicy,
-    /// Who is asking.
+    /// The client that connects.
     pub client: ClientKind,
-    /// How long the tries of a cut-off editor must pause.
+    /// The pause between attempts that tells a person's from those of a cut-off editor.
     pub pause: Duration,
 }
 
@@ -84,7 +86,8 @@ impl Question<'_> {
         let decision = self.memory.change(name, |record| {
             let was_live = |ended: &Moment| self.down_since.is_none_or(|since| since <= *ended);
             record.cut_off = match self.in_session {
-                // A session that nobody sees end must not keep it down for ever: tries that pause are a person's.
+                // A session whose end goes unnoticed must not keep it down for ever: attempts that pause are a
+                // person's.
                 true => {
                     record.cut_off.filter(|at| self.down_since.is_none_or(|since| since <= *at)).or_else(|| Some(now()))
                 }
@@ -96,7 +99,7 @@ impl Question<'_> {
                     record.cut_off = None;
                     record.session_ended = None;
                 }
-                // The pause begins anew with every try.
+                // The pause begins anew with every attempt.
                 Err(Refusal::CutOff) => record.cut_off = Some(now()),
                 Err(Refusal::Stopped | Refusal::Polling | Refusal::Never) => {}
             }
@@ -132,15 +135,15 @@ mod terminal {
         termios::{QueueSelector, tcflush, tcgetpgrp},
     };
 
-    /// Nobody who wants in looks elsewhere for longer.
+    /// A person who wants in does not look elsewhere for longer.
     const PATIENCE: Timespec = Timespec { tv_sec: 15, tv_nsec: 0 };
 
     /// Puts a question to the person at the controlling terminal, if we are in its foreground. No answer is a no.
     pub async fn says_yes(question: &str) -> bool {
         let Some(tty) = foreground_terminal() else { return false };
         let question = question.to_owned();
-        // On a thread, because a terminal's open file is shared with ssh and must not be made non-blocking. Whoever
-        // gives up waiting for us lets the runtime go without waiting for the thread.
+        // On a thread, because a terminal's open file is shared with ssh and must not be made non-blocking. When our
+        // future is dropped, the program ends without waiting for the thread.
         tokio::task::spawn_blocking(move || ask(tty, &question).unwrap_or(false)).await.unwrap_or(false)
     }
 
@@ -168,7 +171,8 @@ mod terminal {
 
 #[cfg(not(unix))]
 mod terminal {
-    /// There is no controlling terminal to ask on: the console belongs to whoever started ssh.
+    /// Returns false, because there is no controlling terminal to ask on: the console belongs to the program that
+    /// started ssh.
     pub async fn says_yes(_question: &str) -> bool {
         false
     }

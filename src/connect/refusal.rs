@@ -1,4 +1,4 @@
-//! What a client is told that gets no connection.
+//! The refusal: the last words to a client that gets no connection.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     ui::notice,
 };
 
-/// For the client to hear why it is turned away. Whoever hears it leaves at once.
+/// The time for the client to hear why it is turned away. One that has heard it leaves at once.
 const LAST_WORDS: Duration = Duration::from_millis(500);
-/// A client that gets our identification answers with its key exchange; a Java one's first takes its time.
+/// The time for a client to answer our identification with its key exchange; a Java one's first takes its time.
 const FIRST_PACKET: Duration = Duration::from_secs(3);
 
 /// Says why a client is turned away: on standard error, and inside the protocol as far as that is possible once the
-/// client has had those words of the server. Gives the error back as one that was told.
+/// client has had those words of the server. Returns the error as one that was told.
 pub async fn refuse(client: &mut Client, error: Error, passed: Passed) -> Error {
     log::error!("{error}");
     // First, because a client that hears of it ends us at once.

@@ -1,9 +1,9 @@
-//! The plaintext part of an SSH handshake, read as it passes through us (RFC 4253, 4.2, 6 and 7; RFC 4419): who is
-//! calling, which host key the machine shows, and whether the client has accepted it. And the one packet that we may
-//! say ourselves, a disconnect. Pure: bytes in, facts out.
+//! The plaintext part of an SSH handshake, read as it passes through us (RFC 4253, 4.2, 6 and 7; RFC 4419): both
+//! identification lines, the host key that the machine shows, and the client's acceptance of it. And the one packet
+//! that we may send ourselves, a disconnect. Pure: bytes in, facts out.
 //!
-//! It watches and never judges: what it cannot make sense of ends the watching, and ssh itself says what is wrong.
-//! What it holds is bounded by one packet for each direction.
+//! It watches and never judges: bytes that it cannot make sense of end the watching, and ssh itself says what is wrong.
+//! It holds at most one packet for each direction.
 
 use crate::{
     error::printable,
@@ -78,13 +78,14 @@ impl Handshake {
         self.host_key.as_ref()
     }
 
-    /// Whether the client has answered the reply with NEWKEYS: it has checked the signature and accepted the host key.
+    /// Returns true once the client has answered the reply with NEWKEYS: it has checked the signature and accepted the
+    /// host key.
     pub fn client_newkeys(&self) -> bool {
         self.client.newkeys
     }
 
-    /// Whether there is nothing more to learn: both sides have sent NEWKEYS, or one has disconnected or said something
-    /// that is not SSH.
+    /// Returns true once there is nothing more to learn: both sides have sent NEWKEYS, or one has disconnected or said
+    /// something that is not SSH.
     pub fn is_over(&self) -> bool {
         self.gave_up || (self.client.newkeys && self.server.newkeys)
     }
@@ -222,7 +223,7 @@ impl Handshake {
     }
 }
 
-/// What looking at the beginning of a packet comes to.
+/// The outcome of looking at the beginning of a packet.
 enum Step {
     /// So many bytes of it must be held to tell more.
     Need(usize),
@@ -238,9 +239,9 @@ struct Direction {
     identification: Option<Vec<u8>>,
     /// The beginning of a packet that is not complete.
     held: Vec<u8>,
-    /// How many bytes of the packet must be held before it is looked at again.
+    /// The number of bytes of the packet that must be held before it is looked at again.
     need: usize,
-    /// How many bytes of a packet are still to come that tell nothing.
+    /// The number of bytes of a packet that are still to come and tell nothing.
     skip: usize,
     proposal: Option<Proposal>,
     /// The number of the message that has the host key (the server's direction only).
@@ -285,7 +286,7 @@ impl Direction {
     }
 }
 
-/// What matters of a KEXINIT (RFC 4253, 7.1).
+/// The part of a KEXINIT that matters here (RFC 4253, 7.1).
 #[derive(Debug)]
 struct Proposal {
     /// The key exchange methods, best first, separated by commas.
@@ -315,13 +316,14 @@ impl Proposal {
         Some(Proposal { methods, host_key, guesses: *rest.first()? != 0 })
     }
 
-    /// What a guess rests on: a guess is right when both sides prefer the same.
+    /// The preferences that a guess rests on: a guess is right when both sides have the same.
     fn guess(&self) -> (Option<&str>, &str) {
         (self.methods.split(',').next(), &self.host_key)
     }
 }
 
-/// Which message of the server's begins with the host key in a key exchange method; `None` when it shows none.
+/// The number of the server's message that begins with the host key in a key exchange method; `None` when it shows
+/// none.
 fn reply_number(method: &str) -> Option<u8> {
     if method.starts_with("diffie-hellman-group-exchange-") {
         // RFC 4419, 5: 31 is the group.
@@ -355,8 +357,8 @@ pub const IDENTIFICATION: &[u8] = b"SSH-2.0-labctl-ssh-proxy\r\n";
 pub const BY_APPLICATION: u32 = 11;
 
 /// A plain SSH_MSG_DISCONNECT packet (RFC 4253, 6 and 11.1), for when an identification line has been sent and no key
-/// exchange has begun. OpenSSH shows the first 400 bytes of `text`. The client's bytes must be read on until it leaves: a
-/// client that finds the pipe broken while it sends its own proposal reports that instead.
+/// exchange has begun. OpenSSH shows the first 400 bytes of `text`. The client's bytes must be read on until it leaves:
+/// a client that finds the pipe broken while it sends its own proposal reports that instead.
 pub fn disconnect_packet(reason: u32, text: &str) -> Vec<u8> {
     /// Without a cipher packets are a multiple of this, in bytes.
     const BLOCK: usize = 8;
@@ -493,8 +495,8 @@ mod tests {
         assert!(handshake.client_newkeys() && !handshake.is_over(), "the server's NEWKEYS is still to come");
     }
 
-    /// Found by fuzzing: a damaged proposal was refused with the last byte of its padding, or before it, depending on how
-    /// the bytes were cut.
+    /// Found by fuzzing: a damaged proposal was refused with the last byte of its padding, or before it, depending on
+    /// how the bytes were cut.
     #[test]
     fn a_damaged_proposal_is_refused_with_its_last_byte() {
         let damaged = packet(20, &[3; 40]);
