@@ -14,7 +14,6 @@ use crate::{
     },
     error::{Error, Kind, Result},
     labs::{Labs, TunnelSession},
-    os,
     records::{live::Live, memory::Memory, tunnels::Trial},
     settings::WakePolicy,
     target::Target,
@@ -22,18 +21,22 @@ use crate::{
 };
 
 mod arrival;
+mod carry;
 pub mod client;
 pub mod early;
+mod ending;
 pub mod greet;
 mod opening;
+mod patience;
 mod permission;
 pub mod policy;
 mod refusal;
-mod session;
+mod upkeep;
 
 use refusal::refuse;
 
-/// A client's first line is in the pipe when we start, or a moment later. Without it no tunnel is asked for ahead.
+/// Patience with the client's first line before the platform is asked. It is in the pipe when we start, or a moment
+/// later.
 const NAMED_AT_ONCE: Duration = Duration::from_millis(50);
 
 /// Connect standard input and output to a playground's SSH endpoint: ssh's ProxyCommand.
@@ -71,7 +74,8 @@ pub async fn turn_away(error: Error) -> Error {
 /// Connects `client` to the machine it asks for, until one of them ends it.
 ///
 /// # Errors
-/// What keeps it from the machine. It has then been told, on standard error and to the client inside the protocol.
+/// The obstacle on the way to the machine. By then the client has been told of it: on standard error, and inside the
+/// protocol.
 pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<()> {
     let early = Early::default();
     let began = Instant::now();
@@ -89,19 +93,21 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
             began,
             early: &early,
         };
-        if let Some((slot, tunnel, place)) = connection.open_at_once(client).await? {
-            let _trial = Trial::begin(slot, tunnel.vitals());
-            return connection.carry(client, tunnel, &place).await;
+        if let Some((kept, tunnel, destination)) = opening::open_at_once(&connection, client).await? {
+            // The end of the trial may forget the kept session. A signal ends it, too: it drops this future.
+            let trial = Trial::begin(kept, tunnel.vitals());
+            let ended = carry::carry(&connection, client, tunnel, &destination).await;
+            trial.end();
+            return ended;
         }
-        connection.present(client, app.platform_up(&labs)).await?;
-        // What polls by itself gets no request that is not asked for.
+        connection.present(client, app.platform_up(&labs)).await??;
         let caller = ClientKind::of(client.identification(NAMED_AT_ONCE).await.as_deref());
-        let (found, ready) = connection.present(client, connection.find_and_ask(caller)).await?;
-        let allowed = connection.may_wake(client, &found).await?;
-        let place = connection.present(client, connection.arrive(found, allowed, ready)).await?;
-        let (tunnel, place) = connection.open(client, place).await?;
-        connection.keep(&place)?;
-        connection.carry(client, tunnel, &place).await
+        let (found, asked) = connection.present(client, arrival::find_and_ask(&connection, caller)).await??;
+        let allowed = permission::may_wake(&connection, client, &found).await?;
+        let destination = connection.present(client, arrival::arrive(&connection, found, allowed, asked)).await??;
+        let (tunnel, destination) = opening::open(&connection, client, destination).await?;
+        opening::keep(&connection, &destination)?;
+        carry::carry(&connection, client, tunnel, &destination).await
     };
     match result.await {
         Ok(()) | Err(Stop::Left) => Ok(()),
@@ -109,10 +115,11 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
     }
 }
 
-/// Why a connection does not go on.
+/// The reason why a connection does not go on.
 enum Stop {
     /// The client has left, which is its right.
     Left,
+    /// An error that the client is told.
     Failed(Error),
 }
 
@@ -132,18 +139,31 @@ struct Connection<'a> {
     live: Live,
     notices: Notices,
     began: Instant,
-    /// What the client has been sent of the server's words.
+    /// The server's words that the client has had so far.
     early: &'a Early,
 }
 
-/// Where a connection leads, and what opens the way.
-struct Destination {
-    /// The playground's id.
-    play: String,
-    /// The machine's name.
-    machine: String,
-    user: String,
-    session: TunnelSession,
+impl Connection<'_> {
+    /// Does `work` for as long as the client is there. Meanwhile the early identification line is sent when it is due,
+    /// and the notice of a wait is repeated.
+    async fn present<T>(&self, client: &mut Client, work: impl Future<Output = T>) -> Result<T, Stop> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(done),
+                () = client.gone() => return Err(Stop::Left),
+                () = self.early.due() => {}
+                never = self.notices.repeat() => match never {},
+            }
+            self.early.say(client).await;
+        }
+    }
+
+    /// The end of all waiting.
+    fn deadline(&self) -> Instant {
+        self.began + self.app.settings.wake_limit()
+    }
 }
 
 impl Progress for Connection<'_> {
@@ -153,40 +173,12 @@ impl Progress for Connection<'_> {
     }
 }
 
-impl Connection<'_> {
-    /// Does `work` as long as the client is there.
-    async fn present<T>(&self, client: &mut Client, work: impl Future<Output = Result<T>>) -> Result<T, Stop> {
-        tokio::pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                done = &mut work => return Ok(done?),
-                () = client.gone() => return Err(Stop::Left),
-                () = self.early.due() => {}
-                never = self.notices.repeat() => match never {},
-            }
-            self.early.say(client).await;
-        }
-    }
-
-    /// Plans the early identification line, where a limit of the client's may strike and the machine's line is known.
-    fn plan_early(&self, play: &str, machine: &str) -> Result<()> {
-        if self.app.settings.early_identification == Some(false) || self.early.is_planned() {
-            return Ok(());
-        }
-        let Some(record) = self.memory.read(play)?.machines.remove(machine) else { return Ok(()) };
-        if let Some(line) = record.identification
-            && let Some(limit) = os::ssh_arguments().as_deref().and_then(early::connect_timeout)
-        {
-            let age = os::process_age();
-            log::debug!("the client waits {} s, {} ms of it are over", limit.as_secs(), age.as_millis());
-            let now = Instant::now();
-            self.early.plan(line, limit, now.checked_sub(age).unwrap_or(now));
-        }
-        Ok(())
-    }
-
-    fn deadline(&self) -> Instant {
-        self.began + self.app.settings.wake_limit()
-    }
+/// The machine that a connection leads to, and the session that opens its tunnel.
+struct Destination {
+    /// The playground's id.
+    play: String,
+    /// The machine's name.
+    machine: String,
+    user: String,
+    session: TunnelSession,
 }

@@ -3,10 +3,10 @@
 //! OpenSSH's `ConnectTimeout` runs until the server's identification line has come (RFC 4253, 4.2). Programs that pass
 //! it on the command line beat the `ConnectTimeout 0` of our entries. For them the machine's line of last time is sent
 //! shortly before the limit strikes; the machine's own is swallowed when it comes. The line enters the key exchange, so
-//! one that differs ends the connection, is remembered, and the next try works.
+//! one that differs ends the connection, is remembered, and the next attempt works.
 //!
-//! After the line ssh waits for as long as its keepalives say, 45 s by our entries. Other clients, whose timers the line
-//! would start, never get one.
+//! After the line ssh waits for as long as its keepalives say, 45 s by our entries. Other clients, whose timers the
+//! line would start, never get one.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,8 +19,11 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::Connection;
 use crate::{
     connect::client::{Client, ClientKind},
+    error::Result,
+    os,
     ssh::{
         identification::{Read, Reader, Side, to_remember},
         options::{self, SshOptions},
@@ -32,7 +35,7 @@ const MARGIN: Duration = Duration::from_millis(300);
 /// ... and after this part of it, in percent: ssh began to count a little before we did, and may be slow to read.
 const PART: u32 = 60;
 
-/// What the client has been sent.
+/// The server's words that a client has been sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Passed {
     /// Nothing.
@@ -50,7 +53,7 @@ struct Plan {
     at: Instant,
 }
 
-/// What one client has been sent, and the line that it may be sent early.
+/// The line that one client may be sent early, and the words that it has been sent.
 #[derive(Debug, Default)]
 pub struct Early {
     passed: Cell<Passed>,
@@ -66,22 +69,22 @@ impl Early {
         self.planned.notify_one();
     }
 
-    /// Whether a line is to be sent.
+    /// Returns true once a line is to be sent.
     pub fn is_planned(&self) -> bool {
         self.plan.borrow().is_some()
     }
 
-    /// What the client has been sent.
+    /// The server's words that the client has been sent.
     pub fn passed(&self) -> Passed {
         self.passed.get()
     }
 
-    /// Bytes of the server are passed on.
+    /// Notes that bytes of the server are passed on.
     pub fn bytes_pass(&self) {
         self.passed.set(Passed::Bytes);
     }
 
-    /// Waits until the line should be sent, be it planned now or meanwhile; for ever when it is too late.
+    /// Waits until the line should be sent, be it planned now or meanwhile. Never returns once it is too late.
     pub async fn due(&self) {
         loop {
             let at = self.plan.borrow().as_ref().map(|plan| plan.at).filter(|_| self.passed.get() == Passed::Nothing);
@@ -102,7 +105,7 @@ impl Early {
         log::info!("the client's time is nearly up: sending the machine's identification line of last time");
         self.passed.set(Passed::Line);
         let output = client.output();
-        // A client that has left is noticed by whoever waits for it.
+        // A client that has left is noticed by the caller's next wait.
         if output.write_all(line.as_bytes()).await.is_ok() {
             let _ = output.flush().await;
         }
@@ -113,6 +116,24 @@ impl Early {
         let line = self.plan.borrow().as_ref().map(|plan| plan.line.clone())?;
         (self.passed.get() == Passed::Line).then(|| Swallow::expecting(line))
     }
+}
+
+/// Plans the early line, where a limit of the client's may strike and the machine's line is known.
+pub(super) fn plan(connection: &Connection<'_>, play: &str, machine: &str) -> Result<()> {
+    let Connection { app, early, .. } = connection;
+    if app.settings.early_identification == Some(false) || early.is_planned() {
+        return Ok(());
+    }
+    let Some(record) = connection.memory.read(play)?.machines.remove(machine) else { return Ok(()) };
+    if let Some(line) = record.identification
+        && let Some(limit) = os::ssh_arguments().as_deref().and_then(connect_timeout)
+    {
+        let age = os::process_age();
+        log::debug!("the client waits {} s, {} ms of it are over", limit.as_secs(), age.as_millis());
+        let now = Instant::now();
+        early.plan(line, limit, now.checked_sub(age).unwrap_or(now));
+    }
+    Ok(())
 }
 
 /// Takes a server's own identification line, and the text before it, out of its first bytes.

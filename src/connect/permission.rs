@@ -1,101 +1,121 @@
-//! Whether a connection may wake what it has found.
+//! The permission of one connection to wake its target.
 
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{Connection, Stop};
+use super::{Connection, Stop, early};
 use crate::{
     connect::{
         client::{Client, ClientKind},
         policy::{self, Question},
     },
+    error::Result,
     labs::{
         find::{self, Found},
         wire::State,
     },
     moment::Moment,
     records::live::{self, Phase},
+    settings::WakePolicy,
     target::Target,
     wake,
 };
 
-/// A client says who it is at once, and a refusal takes less than a second.
+/// Patience with the client's identification: it comes at once, and a refusal takes less than a second.
 const IDENTIFICATION_PATIENCE: Duration = Duration::from_millis(300);
-/// The platform is asked about the playground before only as long as a refusal may take.
+/// Patience with the platform's answer about the playground before, short because a refusal may take no longer.
 const HISTORY_PATIENCE: Duration = Duration::from_millis(500);
-/// Nor is anything woken before by a client that may be a poller under load.
+/// Patience with the identification of a client that may poll. It may be late under load, and nothing is woken without
+/// it.
 const POLLER_PATIENCE: Duration = Duration::from_secs(3);
 
-impl Connection<'_> {
-    /// Whether this connection may wake what it has found. A playground that runs needs no leave.
-    pub(super) async fn may_wake(&self, client: &mut Client, found: &Found) -> Result<bool, Stop> {
-        let mut machine = None;
-        let labels: Vec<&str> = match found {
-            Found::Play(play) => {
-                let name = &find::machine(play, self.target.machine.as_deref())?.name;
-                self.plan_early(&play.id, name)?;
-                if !wake::is_down(play, name) {
-                    // On a full disk, too, a machine that runs can be reached.
-                    if let Err(error) = self.memory.note_runs(&play.id) {
-                        log::warn!("{}", error.message());
-                    }
-                    return Ok(false);
+/// Returns true if this connection may wake the target, and false if the target runs and needs no permission. Without
+/// permission it fails.
+pub(super) async fn may_wake(connection: &Connection<'_>, client: &mut Client, found: &Found) -> Result<bool, Stop> {
+    let Connection { app, request, memory, .. } = connection;
+    let machine = match found {
+        Found::Play(play) => {
+            let machine = &find::machine(play, connection.target.machine.as_deref())?.name;
+            early::plan(connection, &play.id, machine)?;
+            if !wake::is_down(play, machine) {
+                // On a full disk, too, a machine that runs can be reached.
+                if let Err(error) = memory.note_runs(&play.id) {
+                    log::warn!("{}", error.message());
                 }
-                machine = Some(name.as_str());
-                vec![&play.id, &play.playground.name]
+                return Ok(false);
             }
-            Found::Startable(name) => vec![name],
-        };
-        let policy = self.request.wake.unwrap_or_else(|| self.app.wake_policy(&labels));
-        let pause = self.app.settings.reconnect_pause();
-        let mut identification = client.identification(IDENTIFICATION_PATIENCE).await;
-        if identification.is_none() && policy::depends_on_client(&self.memory, labels[0], policy, pause)? {
-            identification = client.identification(POLLER_PATIENCE).await;
+            Some(machine.as_str())
         }
-        let down_since = async { Ok(timeout(HISTORY_PATIENCE, self.down_since(found, machine)).await.ok().flatten()) };
-        let down_since = self.present(client, down_since).await?;
-        let question = Question {
-            memory: &self.memory,
-            label: labels[0],
-            in_session: self.in_session(found, machine),
-            down_since,
-            policy,
-            client: ClientKind::of(identification.as_deref()),
-            pause,
-        };
-        self.live.update(|status| status.client = identification.clone().unwrap_or_default());
-        self.present(client, question.answer()).await?;
-        Ok(true)
-    }
+        Found::Startable(_) => None,
+    };
+    let labels: Vec<&str> = match found {
+        Found::Play(play) => vec![&play.id, &play.playground.name],
+        Found::Startable(name) => vec![name],
+    };
+    let label = labels[0];
+    let policy = request.wake.unwrap_or_else(|| app.wake_policy(&labels));
+    let pause = app.settings.reconnect_pause();
+    let identification = identification(connection, client, label, policy).await?;
+    let down_since = timeout(HISTORY_PATIENCE, down_since(connection, found, machine));
+    let down_since = connection.present(client, down_since).await?.ok().flatten();
+    let question = Question {
+        memory,
+        label,
+        in_session: in_session(connection, found, machine),
+        down_since,
+        policy,
+        client: ClientKind::of(identification.as_deref()),
+        pause,
+    };
+    connection.live.update(|status| status.client = identification.clone().unwrap_or_default());
+    connection.present(client, question.answer()).await??;
+    Ok(true)
+}
 
-    /// Whether another session to what was found, and now is down, has not noticed its end yet.
-    fn in_session(&self, found: &Found, machine: Option<&str>) -> bool {
-        live::all(&self.app.folders).iter().any(|other| {
-            let same = match found {
-                Found::Play(play) if play.state() == Some(&State::Running) => {
-                    other.playground == play.id && Some(other.machine.as_str()) == machine
-                }
-                Found::Play(play) => other.playground == play.id,
-                Found::Startable(_) => {
-                    Target::parse(&other.host).is_ok_and(|target| target.playground == self.target.playground)
-                }
-            };
-            same && other.phase == Phase::Connected && other.pid != std::process::id()
-        })
+/// The client's identification line, with more patience where the decision depends on it.
+async fn identification(
+    connection: &Connection<'_>,
+    client: &mut Client,
+    label: &str,
+    policy: WakePolicy,
+) -> Result<Option<String>> {
+    let identification = client.identification(IDENTIFICATION_PATIENCE).await;
+    let pause = connection.app.settings.reconnect_pause();
+    if identification.is_none() && policy::depends_on_client(&connection.memory, label, policy, pause)? {
+        return Ok(client.identification(POLLER_PATIENCE).await);
     }
+    Ok(identification)
+}
 
-    /// Since when what was found has been down. Of a playground that is to be started by name it is the end of the one
-    /// before.
-    async fn down_since(&self, found: &Found, machine: Option<&str>) -> Option<Moment> {
-        let since = match found {
-            Found::Play(play) => wake::down_since(play, machine?),
-            Found::Startable(name) => {
-                let before = self.memory.read(name).ok()?.session?;
-                wake::down_since(&self.labs.play(&before).await.ok()?, "")
+/// Returns true if another process has a session to the target, which is down: that session has not noticed its end
+/// yet.
+fn in_session(connection: &Connection<'_>, found: &Found, machine: Option<&str>) -> bool {
+    live::all(&connection.app.folders).iter().any(|other| {
+        let same = match found {
+            Found::Play(play) if play.state() == Some(&State::Running) => {
+                other.playground == play.id && Some(other.machine.as_str()) == machine
+            }
+            Found::Play(play) => other.playground == play.id,
+            Found::Startable(_) => {
+                Target::parse(&other.host).is_ok_and(|target| target.playground == connection.target.playground)
             }
         };
-        // It is compared with the ends of sessions, which are told by this computer's.
-        since.map(|moment| self.labs.by_our_clock(moment))
-    }
+        same && other.phase == Phase::Connected && other.pid != std::process::id()
+    })
+}
+
+/// The time since which the target has been down. For a playground that is to be started by name it is the end of the
+/// one before.
+async fn down_since(connection: &Connection<'_>, found: &Found, machine: Option<&str>) -> Option<Moment> {
+    let Connection { labs, memory, .. } = connection;
+    let since = match found {
+        Found::Play(play) => wake::down_since(play, machine?),
+        Found::Startable(name) => {
+            let before = memory.read(name).ok()?.session?;
+            wake::down_since(&labs.play(&before).await.ok()?, "")
+        }
+    };
+    // By the clock of this computer, because it is compared with the ends of sessions, which are recorded by that.
+    since.map(|moment| labs.by_our_clock(moment))
 }

@@ -176,9 +176,15 @@ impl Slot {
     }
 }
 
-/// A connection with a kept session, from the client's NEWKEYS on. Whether the machine still takes the key is told
-/// inside the encryption; so when little was said, and either the server had the last word or the client had no occasion
-/// to log in, the session is forgotten, and the next connection has the platform authorise the key again.
+/// The trial of a kept session, from the client's NEWKEYS to the end of the connection.
+///
+/// The machine may no longer accept the key, and says so inside the encryption. So when little was said, and either the
+/// server had the last word or the client had no occasion to log in, the session is forgotten, and the next connection has
+/// the platform authorise the key again.
+///
+/// It ends with [`Trial::end`]. It ends when it is dropped, too, because most connections end by a signal, which drops
+/// their future.
+#[must_use]
 pub struct Trial {
     slot: Slot,
     vitals: Arc<Vitals>,
@@ -187,17 +193,26 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// The trial of the session in `slot`, whose tunnel has these vitals.
+    /// Begins the trial of the session in `slot`, whose tunnel has these vitals.
     pub fn begin(slot: Slot, vitals: Arc<Vitals>) -> Trial {
         Trial { slot, received: vitals.received(), turns: vitals.turns(), vitals }
+    }
+
+    /// Ends the trial: forgets the session if it has failed.
+    pub fn end(self) {
+        drop(self);
+    }
+
+    /// Returns true if the machine may have refused the key.
+    fn has_failed(&self) -> bool {
+        let little = self.vitals.received() - self.received < LITTLE;
+        little && (self.vitals.server_spoke_last() || self.vitals.turns() - self.turns <= REFUSED_TURNS)
     }
 }
 
 impl Drop for Trial {
-    // However the connection ends: most often by a signal.
     fn drop(&mut self) {
-        let little = self.vitals.received() - self.received < LITTLE;
-        if little && (self.vitals.server_spoke_last() || self.vitals.turns() - self.turns <= REFUSED_TURNS) {
+        if self.has_failed() {
             log::info!(
                 "the session was so short that the key may not be authorised: the tunnel's session is forgotten"
             );

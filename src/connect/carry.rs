@@ -1,0 +1,66 @@
+//! The session: bytes both ways until the end.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::{
+    Connection, Destination, Stop,
+    ending::{self, Ending, lost},
+    upkeep,
+};
+use crate::{
+    connect::client::Client,
+    labs::{http::Stream, tunnel::Tunnel},
+    pipe::{self, End},
+};
+
+/// The time that the platform has to say why a connection ended when the client has left already: hardly any, because
+/// the client may no longer show it.
+const AFTERWORD: Duration = Duration::from_millis(80);
+
+/// Carries bytes until the end, and returns the reason for the end where that is not the client's doing.
+pub(super) async fn carry(
+    connection: &Connection<'_>,
+    client: &mut Client,
+    tunnel: Tunnel<Stream>,
+    destination: &Destination,
+) -> Result<(), Stop> {
+    let vitals = tunnel.vitals();
+    let Destination { play, machine, user, .. } = destination;
+    connection.live.update(|status| status.client = client.line().unwrap_or_default());
+    connection.live.connected(vitals.clone());
+    log::info!("connected to machine {machine} of playground {play} as {user}");
+    // When it is dropped, by a signal too, it records the end.
+    let ending = Ending::of(connection, destination, vitals);
+    let (input, output, gone) = client.streams();
+    let (rx, tx) = tokio::io::split(tunnel);
+    let end = tokio::select! {
+        end = pipe::run(input, output, rx, tx, gone) => end,
+        never = upkeep::look_after(connection, destination) => match never {},
+    };
+    log::info!("the connection is over: {end:?}");
+    if matches!(end, End::Input | End::Output) && !ending.tunnel_has_ended() {
+        return Ok(());
+    }
+    if matches!(end, End::Lost(_)) {
+        ending.was_cut_off();
+    }
+    // A client that was told by the machine leaves at once.
+    let left = async {
+        client.gone().await;
+        sleep(AFTERWORD).await;
+    };
+    let reason = tokio::select! {
+        reason = ending::reason(connection, destination) => reason,
+        () = left => return Err(Stop::Left),
+    };
+    match (reason, end) {
+        (Some(error), _) => {
+            ending.was_cut_off();
+            Err(error.into())
+        }
+        (None, End::Lost(error)) => Err(lost(destination, &error).into()),
+        (None, End::Remote | End::Input | End::Output) => Ok(()),
+    }
+}

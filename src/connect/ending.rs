@@ -1,0 +1,117 @@
+//! The end of a session: the reason for it, and the record of it.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{Connection, Destination, upkeep::time_left};
+use crate::{
+    error::{Error, Kind, Result},
+    labs::{
+        tunnel::{PING_EVERY, Vitals},
+        wire::State,
+    },
+    moment::now,
+    records::memory::Memory,
+    target::Playground,
+};
+
+/// A playground that was destroyed so shortly before its end was erased at it: clocks and answers take their time.
+const AT_ITS_END: Duration = Duration::from_secs(5);
+/// A tunnel that leads somewhere answers pings more often than this.
+const PINGS_UNANSWERED: Duration = PING_EVERY.saturating_mul(2);
+/// The time that the platform has to say why a connection ended.
+const EXPLANATION: Duration = Duration::from_secs(2);
+
+/// Asks the platform if the playground or its machine has gone away, and returns that as the reason for the end.
+pub(super) async fn reason(connection: &Connection<'_>, destination: &Destination) -> Option<Error> {
+    let Destination { play: id, machine, .. } = destination;
+    let play = match timeout(EXPLANATION, connection.labs.play(id)).await {
+        Ok(Ok(play)) => play,
+        Ok(Err(e)) if e.kind() == Kind::NotFound => return Some(destroyed(connection, id)),
+        Ok(Err(_)) | Err(_) => return None,
+    };
+    let why = match play.state() {
+        Some(State::Stopping | State::Stopped) => format!("playground {id} was stopped"),
+        Some(State::Destroying | State::Destroyed) => return Some(destroyed(connection, id)),
+        Some(State::Failed) => format!("playground {id} has failed"),
+        _ => match play.machine_status(machine).map(|status| &status.state) {
+            Some(State::Stopping | State::Stopped) => format!("machine {machine} of playground {id} was stopped"),
+            Some(State::Rebooting) => {
+                log::info!("machine {machine} reboots");
+                return None;
+            }
+            _ => return None,
+        },
+    };
+    Some(Error::new(Kind::Ended, why))
+}
+
+/// The error for a playground that is gone: destroyed, or erased at its end.
+fn destroyed(connection: &Connection<'_>, id: &str) -> Error {
+    let had_time = connection.live.status().expires_at.is_none_or(|at| time_left(at) > AT_ITS_END);
+    if had_time {
+        return Error::new(Kind::Ended, format!("playground {id} was destroyed"));
+    }
+    Error::new(Kind::Ended, format!("playground {id} was erased, because its time was up"))
+        .with_hint("`labctl-ssh-proxy persist` keeps the next one at its end, `extend` gives it longer")
+}
+
+/// The error for a tunnel that was lost, for no reason that the platform knows.
+pub(super) fn lost(destination: &Destination, error: &io::Error) -> Error {
+    let Destination { play, machine, .. } = destination;
+    Error::new(Kind::Network, format!("the connection to machine {machine} of playground {play} was lost: {error}"))
+        .with_hint("connect again")
+}
+
+/// A session that is open, and will end. Its end is recorded when this is dropped, because it often comes with a
+/// signal, which drops a connection's future.
+pub(super) struct Ending<'a> {
+    connection: &'a Connection<'a>,
+    destination: &'a Destination,
+    vitals: Arc<Vitals>,
+}
+
+impl<'a> Ending<'a> {
+    /// The ending of the session to `destination`, whose tunnel has these vitals.
+    pub(super) fn of(connection: &'a Connection<'a>, destination: &'a Destination, vitals: Arc<Vitals>) -> Ending<'a> {
+        Ending { connection, destination, vitals }
+    }
+
+    /// Returns true once the tunnel has ended.
+    pub(super) fn tunnel_has_ended(&self) -> bool {
+        self.vitals.has_ended()
+    }
+
+    /// Records that the session ended without the client's doing. If the playground has ended too, attempts in the
+    /// rhythm of a reconnecting editor must not wake it; otherwise the record does no harm.
+    pub(super) fn was_cut_off(&self) {
+        self.connection.app.tunnels().forget(&self.destination.play);
+        self.record(|memory, label| memory.note_cut_off(label));
+    }
+
+    /// Takes a note under each label that the playground goes by: its id, and the name it was asked for.
+    fn record(&self, note: impl Fn(&Memory, &str) -> Result<()>) {
+        let Connection { memory, target, .. } = self.connection;
+        let by_name = match &target.playground {
+            Playground::Name(name) => Some(name.as_str()),
+            Playground::Id(_) => None,
+        };
+        for label in [Some(self.destination.play.as_str()), by_name].into_iter().flatten() {
+            if let Err(error) = note(memory, label) {
+                log::warn!("{}", error.message());
+            }
+        }
+    }
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        // A client that gives up on a machine that does not answer leaves as if it had finished.
+        if self.vitals.silent_for() > PINGS_UNANSWERED {
+            self.was_cut_off();
+        }
+        let ended = now();
+        self.record(|memory, label| memory.session_ended(label, &self.destination.play, ended));
+    }
+}
