@@ -8,6 +8,7 @@ use crate::{
     labs::{Labs, account::Account, net::Dialer},
     platform::Platform,
     records::{
+        self,
         memory::Memory,
         tunnels::{Slot, TunnelCache},
     },
@@ -50,15 +51,9 @@ impl App {
     fn sweep(&self) {
         let root = &self.folders.root;
         let account = self.folders.account();
-        for folder in [
-            root,
-            &root.join("memory"),
-            &root.join("memory.local"),
-            &root.join("tunnels"),
-            account.parent().unwrap_or(root),
-        ] {
-            files::sweep(folder);
-        }
+        files::sweep(root);
+        files::sweep(account.parent().unwrap_or(root));
+        records::replaced_in(&self.folders).iter().for_each(|folder| files::sweep(folder));
     }
 
     /// A client of the platform; the embedded one is started where it does not run.

@@ -68,7 +68,8 @@ impl Lock {
     }
 }
 
-fn lock_path(path: &Path) -> PathBuf {
+/// The file of the lock of `path`.
+pub fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     PathBuf::from(name)

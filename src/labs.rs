@@ -305,10 +305,8 @@ impl Labs {
     /// # Errors
     /// As every call.
     pub async fn log_into_tunnel(&self, offer: &TunnelOffer) -> Result<TunnelSession> {
-        /// The cookie that holds a tunnel's token.
-        const COOKIE: &str = ".ixcondsess";
         secrets::keep_address(&offer.login_url);
-        let token = self.http.cookie(address(&offer.login_url)?, COOKIE, UPGRADE).await?;
+        let token = self.http.cookie(address(&offer.login_url)?, tunnel::COOKIE, UPGRADE).await?;
         Ok(TunnelSession { url: offer.url.clone(), token })
     }
 
@@ -333,7 +331,7 @@ impl Labs {
         let path = format!("{below}/tunnels/{target}");
         parts.path_and_query = Some(path.parse().map_err(|_| Error::new(Kind::Internal, "no such tunnel path"))?);
         let uri = Uri::from_parts(parts).map_err(|_| Error::new(Kind::Answer, "the tunnel's address is not one"))?;
-        let cookie = http::secret(&format!(".ixcondsess={}", session.token))?;
+        let cookie = http::secret(&format!("{}={}", tunnel::COOKIE, session.token))?;
         self.http.websocket(uri, &[(header::COOKIE, cookie)], UPGRADE).await
     }
 

@@ -10,6 +10,9 @@ pub enum Platform {
 }
 
 impl Platform {
+    /// Both.
+    pub const ALL: [Platform; 2] = [Platform::Labs, Platform::Local];
+
     /// Text that names commands of ours, with these as they are to be typed for this platform.
     pub fn commands(self, text: &str) -> String {
         match self {

@@ -166,6 +166,11 @@ pub fn is_managed(folders: &Folders) -> bool {
     State::path(folders).exists()
 }
 
+/// The files that `config-ssh` keeps in our folder, besides the host keys.
+pub fn own_files(folders: &Folders) -> [PathBuf; 2] {
+    [State::path(folders), folders.ssh_config()]
+}
+
 /// The user's files with something of ours in them; true for those that hold the entries themselves.
 ///
 /// # Errors

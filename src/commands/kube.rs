@@ -219,7 +219,7 @@ pub async fn forget(folders: &Folders, play: &str) {
     if let Err(error) = user::forget(folders, &name).await {
         notice::line(&format!("labctl-ssh-proxy: the context {name} is still there: {}", error.message()));
     }
-    Own::sweep(&folders.root.join("kube"), Some(play));
+    Own::sweep(&user::folder(folders), Some(play));
 }
 
 /// Wakes the playground and reads the kubeconfig.
@@ -309,7 +309,7 @@ struct Own {
 
 impl Own {
     fn write(folders: &Folders, play: &str, text: &str) -> Result<Own> {
-        let folder = folders.root.join("kube");
+        let folder = user::folder(folders);
         Own::sweep(&folder, None);
         // Runs of one playground at the same time have a file each.
         let mut n = 1;

@@ -16,8 +16,11 @@ use crate::{
     commands::{config, kube},
     editors::{jetbrains, zed},
     error::{Error, Result},
-    files::{self, user_file::UserFile},
-    records::live,
+    files::{self, lock_path, user_file::UserFile},
+    platform::Platform,
+    records::{self, live},
+    settings::Folders,
+    ssh::identity,
     ssh_config,
     ui::{notice, out},
 };
@@ -204,24 +207,37 @@ fn items(app: &App) -> Result<Vec<Item>> {
     // The identity may have been put there; it is the user's. The embedded platform has a question of its own, and its
     // lock lies beside its folder.
     let identity = app.identity_path().unwrap_or_default();
-    let public = with_ending(&identity, ".pub");
-    let kept = [folders.local(), with_ending(&folders.local(), ".lock"), folders.settings.clone(), identity, public];
+    let public = identity::public_path(&identity);
+    let kept = [folders.local(), lock_path(&folders.local()), folders.settings.clone(), identity, public];
+    let own_files = own_files(folders);
     let own = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| is_named_by_us(path) && !kept.iter().any(|kept| kept.starts_with(path)));
+        .filter(|path| is_named_like(path, &own_files) && !kept.iter().any(|kept| kept.starts_with(path)));
     let mut own: Vec<_> = own.map(Item::Own).collect();
     own.sort_by_key(Item::describe);
     items.extend(own);
     Ok(items)
 }
 
-/// Whether a file in our folder has a name that this program gives. The folder may be one that the user has named, with
-/// other things in it.
-fn is_named_by_us(path: &Path) -> bool {
-    const NAMES: [&str; 10] =
-        ["hosts", "known_hosts", "kube", "live", "logs", "memory", "names", "ssh_config", "tunnels", "zed"];
+/// The files and folders that this program keeps in its folder, besides the embedded platform's.
+fn own_files(folders: &Folders) -> Vec<PathBuf> {
+    let mut own = records::files(folders);
+    own.extend(ssh_config::own_files(folders));
+    own.extend(Platform::ALL.map(|platform| folders.known_hosts(platform)));
+    own.extend([zed::record_path(folders), kube::user::folder(folders)]);
+    own
+}
+
+/// Reports whether a path is named like one of our files, up to the first dot: locks and earlier versions have other
+/// endings. Anything else is the user's, because the folder may be one that the user has chosen.
+fn is_named_like(path: &Path, own: &[PathBuf]) -> bool {
     let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
-    name.starts_with(files::TEMPORARY_PREFIX) || NAMES.contains(&name.split('.').next().unwrap_or_default())
+    name.starts_with(files::TEMPORARY_PREFIX) || own.iter().any(|own| stem(own) == stem(path))
+}
+
+/// The name of a file up to its first dot.
+fn stem(path: &Path) -> Option<&str> {
+    path.file_name()?.to_str()?.split('.').next()
 }
 
 async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
@@ -266,14 +282,8 @@ fn delete(path: &Path) -> Result<()> {
     }
 }
 
-fn with_ending(path: &Path, ending: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(ending);
-    PathBuf::from(name)
-}
-
 async fn stop_platform(app: &App) -> Result<()> {
     #[cfg(unix)]
     crate::local::stop(&app.folders).await?;
-    delete(&with_ending(&app.folders.local(), ".lock"))
+    delete(&lock_path(&app.folders.local()))
 }

@@ -12,6 +12,7 @@ use crate::{
     labs::{
         Labs, catalog,
         find::{self, Found},
+        tunnel,
         wire::{Machine, Play, State},
     },
     ssh::learn,
@@ -143,7 +144,7 @@ pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination
     let by_id = Target::of_play(&place.play.id, Some(&place.machine.name)).to_string();
     let aliases = [place.host.clone(), by_id];
     let whose = learn::Owner { play: &place.play.id, machine: &place.machine.name, aliases: &aliases };
-    learn::record(&app.known_hosts(), whose, || labs.dial(&session, ":22")).await?;
+    learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
     place.play = match labs.play(&place.play.id).await {
         // The machine is there, and that is what counts.
         Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => place.play,

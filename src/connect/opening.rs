@@ -16,7 +16,7 @@ use crate::{
     labs::{
         find::{self, Found},
         http::Stream,
-        tunnel::Tunnel,
+        tunnel::{self, Tunnel},
     },
     pipe::End,
     records::{
@@ -29,8 +29,6 @@ use crate::{
     wake,
 };
 
-/// The SSH endpoint of a machine, seen from inside it.
-const SSH: &str = ":22";
 /// A tunnel that leads somewhere has brought the server's first line by then, unless the way is long.
 const SILENCE_BEFORE_ASKING: Duration = Duration::from_secs(1);
 /// The time for which, after that, a kept session is given the benefit of the doubt.
@@ -132,7 +130,7 @@ fn kept_session(connection: &Connection<'_>) -> Result<Option<(Slot, Destination
 
 /// Dials, and asks at the same time if the target still means that playground.
 async fn dial_if_meant(connection: &Connection<'_>, destination: &Destination) -> Result<Tunnel<Stream>> {
-    let dial = connection.labs.dial(&destination.session, SSH);
+    let dial = connection.labs.dial(&destination.session, tunnel::SSH);
     let (dialled, is_meant) = tokio::join!(dial, is_still_meant(connection, &destination.play));
     let tunnel = dialled?;
     if !is_meant {
@@ -181,7 +179,7 @@ pub(super) async fn open(
     connection.live.update(|status| status.phase = Phase::Opening);
     let mut patience = Patience::until(connection.deadline(), Instant::now());
     loop {
-        let dial = connection.labs.dial(&destination.session, SSH);
+        let dial = connection.labs.dial(&destination.session, tunnel::SSH);
         let problem = match attempt(connection, client, &destination, dial).await {
             Ok(tunnel) => return Ok((tunnel, destination)),
             Err(NotOpened::NoUse(problem)) => problem,

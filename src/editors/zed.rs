@@ -68,13 +68,14 @@ struct Record {
     hosts: Vec<String>,
 }
 
-impl Record {
-    fn path(folders: &Folders) -> PathBuf {
-        folders.root.join("zed.json")
-    }
+/// The file of the record of our hosts.
+pub fn record_path(folders: &Folders) -> PathBuf {
+    folders.root.join("zed.json")
+}
 
+impl Record {
     fn load(folders: &Folders) -> Result<Record> {
-        let path = Record::path(folders);
+        let path = record_path(folders);
         let Some(text) = files::read_text(&path)? else { return Ok(Record::default()) };
         serde_json::from_str(&text).map_err(|e| {
             Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
@@ -83,7 +84,7 @@ impl Record {
     }
 
     fn save(&self, folders: &Folders) -> Result<()> {
-        let path = Record::path(folders);
+        let path = record_path(folders);
         if self.hosts.is_empty() {
             return match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("delete", &path, &e)),
@@ -97,7 +98,7 @@ impl Record {
 
 /// Whether there are hosts of ours in the settings.
 pub fn is_written(folders: &Folders) -> bool {
-    Record::path(folders).exists()
+    record_path(folders).exists()
 }
 
 /// Changes the settings, if `agree` returns true for the plan. Returns the file, if it was written.

@@ -39,6 +39,10 @@ use crate::{
     moment::{ago, now},
 };
 
+/// The target of a tunnel to the SSH server of a machine, as it is reached from inside that machine.
+pub const SSH: &str = ":22";
+/// The cookie that holds a tunnel's token.
+pub const COOKIE: &str = ".ixcondsess";
 /// A tunnel on which nothing has moved for this long is dead: as long as VS Code takes to call a connection lost.
 pub const SILENCE: Duration = Duration::from_secs(20);
 /// How often a server pings, so that nothing between it and a quiet client takes the connection for dead.

@@ -7,7 +7,10 @@ use russh::keys::PublicKey;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::labs::wire::{self, Action, CreatePlay, ReadJournal, StartTunnel};
+use crate::labs::{
+    tunnel,
+    wire::{self, Action, CreatePlay, ReadJournal, StartTunnel},
+};
 
 use super::{
     access::{Names, Sessions, USER, random, same},
@@ -237,7 +240,7 @@ impl Api {
         let token = token.ok_or_else(|| not_found("this login has run out, or its machine was stopped since"))?;
         let mut reply = text(StatusCode::OK, "Logged in.");
         let secure = if self.world.base().starts_with("https:") { "; Secure" } else { "" };
-        let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Strict{secure}", tunnels::COOKIE);
+        let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Strict{secure}", tunnel::COOKIE);
         // The token is hexadecimal, with a dot.
         let cookie = cookie.parse().map_err(|_| not_found("no such login"))?;
         reply.headers_mut().insert(header::SET_COOKIE, cookie);

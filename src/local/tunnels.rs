@@ -37,7 +37,7 @@ use crate::{
     labs::{
         http::{Stream, accept_key},
         net::Conn,
-        tunnel::Tunnel,
+        tunnel::{COOKIE, Tunnel},
     },
     os::Peer,
 };
@@ -48,8 +48,6 @@ use super::{
     refusal::{Answer, Refusal},
 };
 
-/// The cookie with the token.
-pub const COOKIE: &str = ".ixcondsess";
 /// How long a login URL works: long enough for a client that tries again.
 const LOGIN_TIME: Duration = Duration::from_secs(10 * 60);
 /// Login URLs that work at a time, for one machine; the oldest goes for another.

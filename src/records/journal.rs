@@ -22,6 +22,11 @@ const MAX_BYTES: usize = 256 * 1024;
 /// Older ones are removed. An editor opens several connections for one window.
 const MAX_FILES: usize = 40;
 
+/// The folder of the logs.
+pub fn folder(folders: &Folders) -> PathBuf {
+    folders.root.join("logs")
+}
+
 struct Journal {
     file: Option<Mutex<(File, usize)>>,
     verbose: bool,
@@ -62,7 +67,7 @@ pub fn begin(folders: &Folders, level: LogLevel, options: &Options, connection: 
     let file = match (&options.file, connection) {
         (Some(path), _) => Some(open(path).map_err(|e| Error::file("open the log", path, &e))?),
         (None, Some(host)) if level > LevelFilter::Off => {
-            let folder = folders.root.join("logs");
+            let folder = folder(folders);
             prune(&folder);
             let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S");
             open(&folder.join(format!("{now}-{host}-{}.log", std::process::id()))).ok()

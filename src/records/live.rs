@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Result,
-    files::Lock,
+    files::{Lock, lock_path},
     labs::tunnel::Vitals,
     moment::{Moment, now},
     settings::Folders,
@@ -78,7 +78,8 @@ pub struct Live {
     file: Option<(RefCell<File>, PathBuf, Lock)>,
 }
 
-fn folder(folders: &Folders) -> PathBuf {
+/// The folder of the status files.
+pub fn folder(folders: &Folders) -> PathBuf {
     folders.root.join("live")
 }
 
@@ -185,7 +186,7 @@ fn create(path: &Path) -> Result<(File, Lock)> {
 
 /// The lock's file may go with the status, because its name is never used again.
 fn remove(path: &Path) {
-    for path in [path.to_owned(), path.with_extension("json.lock")] {
+    for path in [path.to_owned(), lock_path(path)] {
         if let Err(error) = fs::remove_file(&path)
             && error.kind() != io::ErrorKind::NotFound
         {

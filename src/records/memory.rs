@@ -74,14 +74,18 @@ pub struct Memory {
     folder: PathBuf,
 }
 
+/// The folder of the records of `platform`.
+pub fn folder(folders: &Folders, platform: Platform) -> PathBuf {
+    folders.root.join(match platform {
+        Platform::Labs => "memory",
+        Platform::Local => "memory.local",
+    })
+}
+
 impl Memory {
     /// The records of `platform`.
     pub fn of(folders: &Folders, platform: Platform) -> Memory {
-        let name = match platform {
-            Platform::Labs => "memory",
-            Platform::Local => "memory.local",
-        };
-        Memory { folder: folders.root.join(name) }
+        Memory { folder: folder(folders, platform) }
     }
 
     /// The playgrounds and catalogue names of which something is remembered.

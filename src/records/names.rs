@@ -51,7 +51,8 @@ pub struct Entry {
     pub title: String,
 }
 
-fn path(folders: &Folders, platform: Platform) -> PathBuf {
+/// The file of the names of `platform`.
+pub fn path(folders: &Folders, platform: Platform) -> PathBuf {
     folders.root.join(match platform {
         Platform::Labs => "names.json",
         Platform::Local => "names.local.json",

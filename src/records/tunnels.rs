@@ -102,10 +102,15 @@ pub struct Slot {
     path: PathBuf,
 }
 
+/// The folder of the sessions that are kept below `root`.
+pub fn folder(root: &Path) -> PathBuf {
+    root.join("tunnels")
+}
+
 impl TunnelCache {
     /// The sessions kept below `root`.
     pub fn below(root: &Path) -> TunnelCache {
-        TunnelCache { folder: root.join("tunnels") }
+        TunnelCache { folder: folder(root) }
     }
 
     /// The place of the session that `key` names, in its parts: account, API address, key's fingerprint, host, user.
@@ -282,6 +287,6 @@ mod tests {
         std::fs::write(&slots[1].path, "{").unwrap();
         assert_eq!(left(), [false; 3]);
         cache.forget("nothing");
-        assert_eq!(std::fs::read_dir(root.path().join("tunnels")).unwrap().count(), 0, "what is useless is swept");
+        assert_eq!(std::fs::read_dir(super::folder(root.path())).unwrap().count(), 0, "what is useless is swept");
     }
 }

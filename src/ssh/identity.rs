@@ -153,7 +153,7 @@ fn put(folder: &Path, path: &Path, contents: &[u8], for_all: bool) -> io::Result
 }
 
 /// `<path>.pub`, where ssh looks for the public half.
-fn public_path(path: &Path) -> PathBuf {
+pub fn public_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
     PathBuf::from(name)

@@ -77,7 +77,7 @@ impl Check<'_> {
         }
 
         let mut probes: Vec<(&str, &str, Platform)> = Vec::new();
-        for platform in [Platform::Labs, Platform::Local] {
+        for platform in Platform::ALL {
             let first = self.state.entries.iter().find(|entry| entry.platform == platform);
             probes.extend(first.map(|entry| (entry.host.as_str(), entry.user.as_str(), platform)));
         }

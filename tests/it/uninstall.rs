@@ -6,7 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::support::{PROGRAM, World, eventually, needs};
+use crate::support::{
+    PROGRAM, World, eventually,
+    fault::{Fake, Fault, PLAY, Phase},
+    needs,
+};
 
 /// Every file below a folder, but for sockets.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -83,6 +87,70 @@ fn a_home_is_as_it_was_but_for_the_key() {
     assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
     assert_eq!(after, before);
     assert!(world.run(&["uninstall", "--yes"]).ok().contains("nothing to take back"));
+}
+
+#[test]
+fn every_file_that_a_command_writes_is_known() {
+    let platform = Fake::start(Phase::Find, Fault::Nothing);
+    let mut world = World::empty();
+    home(&world);
+    let account = world.home().join(".iximiuz/labctl/config.yaml");
+    let text = format!("api_base_url: {}/api\nsession_id: a\naccess_token: b\n", platform.base);
+    fs::write(account, text).unwrap();
+    world.serve(&[]);
+    let play = world.playground("shell");
+    let kubeconfig = world.root().join("local/plays").join(&play).join("shell-01/home/.kube/config");
+    fs::create_dir_all(kubeconfig.parent().unwrap()).unwrap();
+    let text = "clusters: [{name: a, cluster: {server: https://a}}]\ncontexts: [{name: a, context: {cluster: a}}]\n";
+    fs::write(kubeconfig, text).unwrap();
+
+    world.ssh(&[&format!("playground-{play}"), "true"]).ok();
+    for args in [
+        &["list"][..],
+        &["catalog"],
+        &["config-zed", "--yes"],
+        &["kube", &play, "--merge", "--", "true"],
+        &["restart", &play],
+        &["stop", &play],
+    ] {
+        world.local(args).ok();
+    }
+    // The fake platform knows one playground, and answers less.
+    world.run(&["list"]).ok();
+    world.run(&["config-ssh", "--yes"]).ok();
+    let host = format!("playground-{PLAY}");
+    world.ssh_program("ssh").args(["-o", "BatchMode=yes", &host, "true"]).output().unwrap();
+
+    let list = world.local(&["uninstall", "--dry-run"]).ok();
+    let mut names = Vec::new();
+    for entry in fs::read_dir(world.root()).unwrap().map(Result::unwrap) {
+        let name = entry.file_name().into_string().unwrap();
+        // The embedded platform has a question of its own.
+        if !["local", "local.lock"].contains(&name.as_str()) {
+            assert!(list.contains(&format!("  {}\n", entry.path().display())), "{name} not in {list}");
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    let expected = [
+        "hosts.json",
+        "hosts.json.lock",
+        "known_hosts",
+        "known_hosts.local",
+        "known_hosts.local.lock",
+        "kube",
+        "live",
+        "logs",
+        "memory.local",
+        "names.json",
+        "names.local.json",
+        "ssh_config",
+        "tunnels",
+        "zed.json",
+    ];
+    for name in expected {
+        assert!(names.iter().any(|found| found == name), "no {name} was written: {names:?}");
+    }
 }
 
 #[test]

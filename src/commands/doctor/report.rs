@@ -7,7 +7,7 @@ use super::Check;
 use crate::{
     app::App,
     labs::account::Account,
-    records::live,
+    records::{journal, live},
     ssh_config::{client::Ssh, state::State},
 };
 
@@ -48,7 +48,7 @@ pub async fn text(app: &App, checks: &[Check]) -> String {
             part(&format!("environment {name}"), &value);
         }
     }
-    let mut logs: Vec<_> = fs::read_dir(folders.root.join("logs"))
+    let mut logs: Vec<_> = fs::read_dir(journal::folder(folders))
         .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
         .unwrap_or_default();
     logs.sort_unstable();

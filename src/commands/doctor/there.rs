@@ -19,7 +19,7 @@ use crate::{
         visit::{Destination, Visit, find_place},
     },
     error::{Error, Kind, Result},
-    labs::{Labs, find, wire::State},
+    labs::{Labs, find, tunnel, wire::State},
     os::beginning,
     platform::Platform,
     ssh::{
@@ -116,7 +116,7 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
     let session = session.await.map_err(failed)?;
     let opened = millis(began.elapsed());
     let began = Instant::now();
-    let keys = within(learn::host_keys(|| labs.dial(&session, ":22"))).await.map_err(failed)?;
+    let keys = within(learn::host_keys(|| labs.dial(&session, tunnel::SSH))).await.map_err(failed)?;
     let shaken = millis(began.elapsed());
     let mut checks =
         vec![Check::ok("tunnel", format!("to {machine} of {play}: a session in {opened}, SSH in {shaken}"))];

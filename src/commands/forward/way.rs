@@ -17,7 +17,7 @@ use crate::{
     labs::{
         Labs, TunnelSession, find,
         http::Stream,
-        tunnel::Tunnel,
+        tunnel::{self, Tunnel},
         wire::{Machine, Play},
     },
     moment::now,
@@ -39,9 +39,6 @@ const AWAY: Duration = Duration::from_secs(10);
 
 /// What has lasted this long may be begun again at once.
 const LASTING: Duration = Duration::from_secs(5);
-
-/// The SSH endpoint of a machine, seen from inside it.
-const SSH: &str = ":22";
 
 /// See the module.
 pub struct Way {
@@ -135,7 +132,7 @@ impl Way {
     /// # Errors
     /// As [`Way::dial`] and [`SshClient::connect`].
     pub async fn ssh(&self) -> Result<SshClient> {
-        let tunnel = Tunnel::client(self.open(SSH, Opens::Ssh).await?);
+        let tunnel = Tunnel::client(self.open(tunnel::SSH, Opens::Ssh).await?);
         SshClient::connect(tunnel, &self.login).await
     }
 

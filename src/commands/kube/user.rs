@@ -30,6 +30,14 @@ const RETRY: Duration = Duration::from_millis(20);
 /// How a lock of ours begins; the process's number follows.
 const OURS: &str = "labctl-ssh-proxy ";
 
+/// The folder of our kubeconfigs, and of what is remembered of the user's.
+pub fn folder(folders: &Folders) -> PathBuf {
+    folders.root.join("kube")
+}
+
+/// The end of the name of a file that remembers a context.
+const MERGED: &str = ".merged.json";
+
 /// The user's kubeconfig: the first that KUBECONFIG names, else `~/.kube/config`. Absolute: what is merged into it may be
 /// taken away from another folder.
 pub fn path(folders: &Folders) -> PathBuf {
@@ -98,6 +106,7 @@ impl Drop for Lock {
     }
 }
 
+/// kubectl's lock of a file.
 fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
@@ -112,7 +121,7 @@ fn in_use(path: &Path) -> Error {
 /// Takes away a lock that is ours and whose maker was killed; whether there is none now.
 fn clear(folders: &Folders, lock: &Path) -> Result<bool> {
     // One at a time: between the look and the end of it nobody of us puts another in its place.
-    let _guard = files::Lock::acquire(&folders.root.join("kube").join("merge"))?;
+    let _guard = files::Lock::acquire(&folder(folders).join("merge"))?;
     // kubectl's is empty, and not even readable.
     if !fs::read_to_string(lock).is_ok_and(|text| text.starts_with(OURS)) {
         return Ok(!lock.exists());
@@ -136,7 +145,7 @@ struct Merged {
 }
 
 fn memory(folders: &Folders, name: &str) -> PathBuf {
-    folders.root.join("kube").join(format!("{name}.merged.json"))
+    folder(folders).join(format!("{name}{MERGED}"))
 }
 
 fn text(file: &UserFile) -> Result<&str> {
@@ -146,9 +155,9 @@ fn text(file: &UserFile) -> Result<&str> {
 
 /// The contexts of ours that are in the user's kubeconfig.
 pub fn merged(folders: &Folders) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folders.root.join("kube")) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folder(folders)) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    names.filter_map(|name| Some(name.strip_suffix(".merged.json")?.to_owned())).collect()
+    names.filter_map(|name| Some(name.strip_suffix(MERGED)?.to_owned())).collect()
 }
 
 /// Makes a context of that name this process's own, so that no other takes it away at its end.
@@ -260,7 +269,7 @@ impl Place {
 /// As [`add`].
 pub(super) async fn forget(folders: &Folders, name: &str) -> Result<()> {
     let memory = memory(folders, name);
-    if !memory.exists() && !lock_path(&memory).exists() {
+    if !memory.exists() && !files::lock_path(&memory).exists() {
         return Ok(());
     }
     // A `kube` that still runs takes its own away.
@@ -268,6 +277,6 @@ pub(super) async fn forget(folders: &Folders, name: &str) -> Result<()> {
     if memory.exists() {
         take_away(folders, name).await?;
     }
-    let _ = fs::remove_file(lock_path(&memory));
+    let _ = fs::remove_file(files::lock_path(&memory));
     Ok(())
 }

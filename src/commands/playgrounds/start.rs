@@ -11,7 +11,7 @@ use crate::{
     commands::{candidates, open, ssh, visit::consent},
     error::{Kind, Result},
     labs::{
-        Labs, catalog, find,
+        Labs, catalog, find, tunnel,
         wire::{Action, Play},
     },
     records::{live, memory::Memory},
@@ -165,7 +165,7 @@ pub(super) async fn ready<P: Progress>(
             Ok(session) => {
                 let aliases = [Target::of_play(&play.id, Some(&default.name)).to_string(), host(&play)];
                 let whose = learn::Owner { play: &play.id, machine: &default.name, aliases: &aliases };
-                learn::record(&app.known_hosts(), whose, || labs.dial(&session, ":22")).await?;
+                learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
             }
             // It runs all the same. A connection to it hears why it is refused.
             Err(error) if error.status() == Some(400) => {
