@@ -293,14 +293,12 @@ fn folders_that_cannot_be_used() {
 #[test]
 fn exit_codes_are_documented() {
     let readme = include_str!("../../README.md");
-    let documented: Vec<u8> = readme
-        .lines()
-        .skip_while(|line| !line.starts_with("| code |"))
-        .skip(2)
-        .take_while(|line| line.starts_with('|'))
-        .map(|line| line.split('|').nth(1).unwrap().trim().parse().unwrap())
-        .collect();
-    let mut codes: Vec<u8> = Kind::ALL.iter().map(|kind| kind.exit_code()).chain([0]).collect();
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| code |")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|')).map(cells);
+    let documented: Vec<(u8, String)> = rows.map(|row| (row[1].parse().unwrap(), row[2].clone())).collect();
+    let of = |kind: &Kind| (kind.exit_code(), kind.name().to_owned());
+    let mut codes: Vec<(u8, String)> = Kind::ALL.iter().map(of).chain([(0, String::new())]).collect();
     codes.sort_unstable();
     assert_eq!(documented, codes);
 }
