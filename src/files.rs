@@ -15,11 +15,11 @@ use crate::{
     os,
 };
 
-/// Mode of a file that may hold secrets or that only its owner should change.
+/// The mode of a file that may hold secrets or that only its owner should change.
 pub const PRIVATE: u32 = 0o600;
 
-/// An exclusive lock on a file beside the one it protects. The kernel releases it when the process ends, however it
-/// ends; the lock file stays, since removing it would let two holders lock two different files of one name.
+/// An exclusive lock on a file beside the one it protects. The kernel releases it when the process ends, even by a
+/// kill. The lock file stays, because removing it would let two holders lock two different files of one name.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -52,7 +52,8 @@ impl Lock {
         }
     }
 
-    /// Whether the lock's file still has its name: of one that may be removed another process may lock the next.
+    /// Reports whether the lock's file is still there. If it was deleted, another process may hold a lock on its
+    /// successor.
     pub fn is_there(&self) -> bool {
         #[cfg(unix)]
         {
@@ -130,7 +131,7 @@ pub fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// How the names of our temporaries begin.
+/// The prefix of the names of our temporaries.
 pub const TEMPORARY_PREFIX: &str = ".labctl-ssh-proxy-";
 
 /// A new temporary in `folder`, 0600, to be written and renamed. It is locked as long as its writer lives, so that
@@ -142,7 +143,7 @@ pub fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     loop {
         let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder)?;
         match file.as_file().try_lock() {
-            // Between its making and its locking a sweep may have taken it for a leftover.
+            // A sweep may have taken it for a leftover before it was locked.
             Ok(()) if file.path().try_exists()? => return Ok(file),
             Ok(()) | Err(fs::TryLockError::WouldBlock) => {}
             Err(fs::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => return Ok(file),
@@ -151,21 +152,21 @@ pub fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
     }
 }
 
-/// Takes away the temporaries that killed writers left in `folder`. What cannot be taken away does no harm.
+/// Removes the temporaries that killed writers left in `folder`. A temporary that cannot be removed does no harm.
 pub fn sweep(folder: &Path) {
     let (Ok(entries), Ok(owner)) = (fs::read_dir(folder), fs::metadata(folder)) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
             continue;
         }
-        // A link, a pipe and what belongs to somebody else are not ours, though they may lie in a folder that all share.
+        // Links, pipes and other users' files are not ours; they may lie in a folder that all users share.
         let (path, Ok(found)) = (entry.path(), entry.metadata()) else { continue };
         let kind = found.file_type();
         if !(kind.is_file() || kind.is_dir()) || os::is_strangers(&found, &owner) {
             continue;
         }
-        // Its writer holds the lock until it is renamed, and is then known by another name.
-        // Held until it is gone: a writer that has just made it finds it locked, or gone, and makes another.
+        // Its writer holds the lock until the rename, after which the file has another name. We hold it until the file
+        // is gone: a writer that has just made it finds it locked, or gone, and makes another.
         let Ok(lock) = open_folder(&path) else { continue };
         if lock.try_lock().is_err() {
             continue;
@@ -178,12 +179,12 @@ fn open_folder(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true);
     #[cfg(windows)]
-    // FILE_FLAG_BACKUP_SEMANTICS: without it a folder cannot be opened.
+    // FILE_FLAG_BACKUP_SEMANTICS, without which a folder cannot be opened.
     std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0200_0000);
     options.open(path)
 }
 
-/// A folder that goes when this is dropped, or in the next [`sweep`] after its maker was killed.
+/// A folder that is deleted when this is dropped, or in the next [`sweep`] after its maker was killed.
 #[derive(Debug)]
 pub struct TemporaryFolder {
     folder: TempDir,
@@ -191,7 +192,7 @@ pub struct TemporaryFolder {
 }
 
 impl TemporaryFolder {
-    /// Makes one in `place`, 0700.
+    /// Makes a folder in `place`, 0700.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -199,20 +200,20 @@ impl TemporaryFolder {
         sweep(place);
         loop {
             let folder = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(place)?;
-            // Between its making and its locking another's sweep may have taken it for a leftover.
+            // Another process may have swept it as a leftover before it was locked.
             let lock = match open_folder(folder.path()) {
                 Ok(lock) => lock,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(e),
             };
-            // Where folders cannot be locked, as on Windows, it is there without.
+            // On systems that cannot lock folders, such as Windows, it goes without a lock.
             if !matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)) && folder.path().try_exists()? {
                 return Ok(TemporaryFolder { folder, _lock: lock });
             }
         }
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -252,7 +253,7 @@ mod tests {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
-    /// Somebody else may have put it into a folder that all share, and opening it would wait for ever.
+    /// Another user may have put it into a folder that all share, and opening it would wait for ever.
     #[cfg(target_os = "linux")]
     #[test]
     fn a_pipe_in_the_way_is_passed_over() {

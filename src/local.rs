@@ -6,12 +6,12 @@
 //!
 //! # Layout
 //!
-//! - `start`: from outside: is it there, start it, end it.
+//! - `start`: from outside: asks for its status, starts it, ends it.
 //! - `serve`: the process: one platform a folder, its connections, idle end; `listeners`: its sockets.
-//! - `api`: the calls; `access`: who may call; `preferences`: the account's; `reply`, `refusal`: the answers.
-//! - `world`: playgrounds, their states and their tasks; `record`: what of it is on disk; `catalog`: what can be
-//!   started; `live`: streams of what happens.
-//! - `tunnels`: WebSockets into machines; `pool`: how many at once; `machine`: the machines.
+//! - `api`: the calls; `access`: the right to make them; `preferences`: the account's; `reply`, `refusal`: the answers.
+//! - `world`: playgrounds, their states and their tasks; `record`: their part on disk; `catalog`: the playgrounds to
+//!   start; `live`: streams of messages.
+//! - `tunnels`: WebSockets into machines; `pool`: their number; `machine`: the machines.
 
 mod access;
 mod api;

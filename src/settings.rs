@@ -1,8 +1,8 @@
-//! What the user has chosen, and where this program keeps its files.
+//! The user's settings, and the folders of this program's files.
 //!
-//! IDEs that are started from a dock or a menu pass no environment, so everything that matters can be said in one file,
-//! `labctl-ssh-proxy/settings.yaml` in the user's configuration folder. The environment only moves the files: that is
-//! for tests and for `demo`.
+//! IDEs that are started from a dock or a menu pass no environment, so every setting that matters stands in one file,
+//! `labctl-ssh-proxy/settings.yaml` in the user's configuration folder. The environment only moves the files, for tests
+//! and for `demo`.
 
 use std::{
     collections::BTreeMap,
@@ -19,14 +19,16 @@ use crate::{
     platform::Platform,
 };
 
-/// Moves the folder of everything this program writes.
+/// The variable that moves the folder of everything this program writes.
 pub const HOME_VARIABLE: &str = "LABCTL_SSH_PROXY_HOME";
-/// Moves the settings file.
+/// The variable that moves the settings file.
 pub const SETTINGS_VARIABLE: &str = "LABCTL_SSH_PROXY_SETTINGS";
-/// Set: use the embedded platform, as `--local` does. Nothing, `0`, `no`, `off` and `false` count as not set.
+/// The variable that chooses the embedded platform, as `--local` does. An empty value, `0`, `no`, `off` and `false`
+/// count as not set.
 pub const LOCAL_VARIABLE: &str = "LABCTL_SSH_PROXY_LOCAL";
 
-/// The settings file. Every key is optional, and an unknown one is an error: a misspelt wake policy must not be lost.
+/// The settings file. Every key is optional, and an unknown one is an error, because a misspelt wake policy must not be
+/// lost.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -34,25 +36,24 @@ pub struct Settings {
     pub proxy: Option<String>,
     /// Hosts that are reached without the proxy, as in `NO_PROXY`.
     pub no_proxy: Option<String>,
-    /// When a connection may wake a stopped playground.
+    /// The policy for connections to a stopped playground.
     pub wake: WakePolicy,
-    /// How long a connection waits for a machine, in seconds.
+    /// The time for which a connection waits for a machine, in seconds.
     pub wake_limit: Option<u64>,
-    /// After a playground has ended under an open session, how many seconds the tries to connect must pause before one
-    /// wakes it again.
+    /// The pause between attempts to connect, in seconds, after which one wakes a playground again that has ended under
+    /// an open session.
     pub reconnect_pause: Option<u64>,
-    /// Whether OpenSSH under a `ConnectTimeout` gets the machine's identification line of last time early; it does when
-    /// nothing is said.
+    /// True to send OpenSSH under a `ConnectTimeout` the machine's last identification line early. The default is true.
     pub early_identification: Option<bool>,
     /// Private key (or `.pub` of one in an agent) whose public half is sent to machines.
     pub identity: Option<PathBuf>,
-    /// How much goes to the log.
+    /// The amount of logging.
     pub log_level: LogLevel,
-    /// The same for single playgrounds, by id or catalogue name.
+    /// The settings of single playgrounds, by id or catalogue name.
     pub playgrounds: BTreeMap<String, PlaygroundSettings>,
 }
 
-/// What can be chosen for one playground.
+/// The settings of one playground.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct PlaygroundSettings {
@@ -60,7 +61,7 @@ pub struct PlaygroundSettings {
     pub wake: Option<WakePolicy>,
 }
 
-/// When a connection may wake a stopped playground.
+/// The policy for connections to a stopped playground.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum WakePolicy {
@@ -73,7 +74,7 @@ pub enum WakePolicy {
     Never,
 }
 
-/// How much goes to the log.
+/// The amount of logging.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -88,14 +89,14 @@ pub enum LogLevel {
 }
 
 impl Settings {
-    /// How long a connection waits for a machine. A cold boot can take 20 minutes, and the platform's own client waits
-    /// 25.
+    /// The time for which a connection waits for a machine. A cold boot can take 20 minutes, and the platform's own
+    /// client waits 25.
     pub fn wake_limit(&self) -> Duration {
         Duration::from_secs(self.wake_limit.unwrap_or(25 * 60))
     }
 
-    /// How long the tries to connect must pause after a playground has ended under an open session. Tries that come
-    /// closer together are an editor's: VS Code's are at most 30 s apart.
+    /// The pause between attempts to connect, after which one wakes a playground again that has ended under an open
+    /// session. Attempts that are closer together are an editor's: VS Code's are at most 30 s apart.
     pub fn reconnect_pause(&self) -> Duration {
         Duration::from_secs(self.reconnect_pause.unwrap_or(120))
     }
@@ -115,7 +116,7 @@ impl Settings {
         };
         let settings: Settings =
             serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string().lines().next().unwrap_or("")))?;
-        // Its words are not shown: a password may be among them.
+        // The value is not shown, because a password may be part of it.
         let is_http = |proxy: &str| {
             let address = proxy.strip_prefix("http://").unwrap_or(proxy);
             !address.contains("://") && !address.contains(char::is_whitespace)
@@ -127,23 +128,23 @@ impl Settings {
     }
 }
 
-/// Where this program keeps its files.
+/// The folders of this program's files.
 #[derive(Clone, Debug)]
 pub struct Folders {
     /// The user's home.
     pub home: PathBuf,
-    /// Everything this program writes, but for the user's own ssh configuration and the shared login.
+    /// The folder of everything this program writes, except the user's own ssh configuration and the shared login.
     pub root: PathBuf,
     /// The settings file.
     pub settings: PathBuf,
 }
 
-/// Where `root` is in a home, unless it was moved.
+/// The place of `root` in a home, unless it was moved.
 const ROOT: &str = ".iximiuz/labctl-ssh-proxy";
 
 impl Folders {
-    /// Finds them. They lie beside the official client's and not in the system's application folders, because on macOS
-    /// those have a space in their name, which several readers of ssh's configuration cannot take.
+    /// Finds the folders. They lie beside the official client's and not in the system's application folders, because on
+    /// macOS those have a space in their name, which several readers of ssh's configuration cannot take.
     ///
     /// # Errors
     /// When the user has no home folder.
@@ -159,7 +160,7 @@ impl Folders {
         Ok(Folders { home, root, settings })
     }
 
-    /// The root, where it was moved.
+    /// The root, if it was moved.
     pub fn moved_root(&self) -> Option<PathBuf> {
         (self.root != self.home.join(ROOT)).then(|| self.root.clone())
     }

@@ -95,7 +95,7 @@ pub async fn plan_removal<'a>(folders: &'a Folders, file: Option<&Path>) -> Resu
     let mut warnings = Vec::new();
     let mut recorded = false;
     let before = Before::read(folders, &file, || {
-        // A damaged record must not keep anybody from getting rid of us.
+        // A damaged record must not keep the user from getting rid of us.
         let state = State::load(folders).unwrap_or_else(|e| {
             warnings.push(e.message().to_owned());
             Some(State::default())
@@ -201,7 +201,7 @@ pub fn program_path() -> Result<PathBuf> {
     let system =
         env::current_exe().map_err(|e| Error::new(Kind::File, format!("cannot tell where this program is: {e}")))?;
     let called = env::args_os().next().map(PathBuf::from).and_then(|name| called_path(&name));
-    // The caller chooses the name; it must lead here.
+    // The caller chooses the name, so check that it leads here.
     let same = |path: &PathBuf| matches!((fs::canonicalize(path), fs::canonicalize(&system)), (Ok(a), Ok(b)) if a == b);
     Ok(called.filter(same).unwrap_or(system))
 }

@@ -40,7 +40,7 @@ pub async fn run(Args { command }: Args) -> Result<u8> {
     let ssh = ssh::program()?;
     // From the beginning, because there is always something to clean up.
     let mut signals = Signals::listen();
-    // A short path: a socket's may not be long, and temporary folders of some systems are.
+    // A short path, because a socket's path has a limit, and the temporary folders of some systems are long.
     let folder = tempfile::Builder::new()
         .prefix("lsp-")
         .tempdir_in(if cfg!(target_os = "macos") { "/tmp".into() } else { std::env::temp_dir() })
@@ -110,7 +110,7 @@ async fn answers(app: &App, platform: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// Starts a playground, and ssh into it.
+/// Starts a playground, and ssh to it.
 async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Result<Child> {
     let labs = app.labs().await?;
     let request = CreatePlay { playground: "shell".into(), safety_disclaimer_consent: false };

@@ -44,12 +44,12 @@ pub struct Args {
     json: bool,
 }
 
-/// One thing that goes. What later commands write into others' files belongs here.
+/// One item to take back. Every new command that writes into a file of another program adds a variant here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Item {
     /// Our lines in a file of ssh's configuration.
     SshConfig(PathBuf),
-    /// What that file was before the first edit, where it is that again.
+    /// The backup of that file, which goes if the file is the same again.
     Backup { backup: PathBuf, of: PathBuf },
     /// Our hosts in a file of a JetBrains product.
     Jetbrains(PathBuf),
@@ -74,7 +74,7 @@ impl Item {
     }
 }
 
-/// Shows the list, asks, and does it.
+/// Shows the list, asks, and takes everything back.
 ///
 /// # Errors
 /// As [`out::agreed`], and [`crate::error::Kind::File`] when an item cannot be taken back. The items before it in the list
@@ -132,7 +132,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     report.done(true)
 }
 
-/// What `uninstall` reports: as lines at once, or as JSON at the end.
+/// The report of `uninstall`: as lines at once, or as JSON at the end.
 #[derive(Default, Serialize)]
 struct Report {
     #[serde(skip)]
@@ -177,16 +177,16 @@ async fn may_erase(disks: &Path) -> bool {
     out::confirm(&question).await == Some(true)
 }
 
-/// Everything but the embedded platform's playgrounds, in the order in which it is to go: what leads to other things
-/// first.
+/// The items, without the embedded platform's playgrounds, in the order in which they are taken back: files that lead
+/// to others come first.
 fn items(app: &App) -> Result<Vec<Item>> {
     let folders = &app.folders;
-    // First, since they refuse while a product runs: then nothing has been taken back.
+    // First, because they refuse while a product runs, and then nothing has been taken back yet.
     let mut items: Vec<Item> = jetbrains::written().into_iter().map(Item::Jetbrains).collect();
     if zed::is_written(folders) {
         items.push(Item::Zed);
     }
-    // A damaged record names no files any more, but the usual one can be looked at.
+    // A damaged record names no files, but the usual one can be looked at.
     let managed = ssh_config::managed_files(folders).unwrap_or_else(|error| {
         notice::line(&format!("warning: {}", error.message()));
         vec![(folders.home.join(".ssh/config"), false)]
@@ -204,8 +204,8 @@ fn items(app: &App) -> Result<Vec<Item>> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(items),
         Err(e) => return Err(Error::file("read", &folders.root, &e)),
     };
-    // The identity may have been put there; it is the user's. The embedded platform has a question of its own, and its
-    // lock lies beside its folder.
+    // The identity may lie there, and it is the user's. The embedded platform has a question of its own, and its lock
+    // lies beside its folder.
     let identity = app.identity_path().unwrap_or_default();
     let public = identity::public_path(&identity);
     let kept = [folders.local(), lock_path(&folders.local()), folders.settings.clone(), identity, public];
@@ -249,13 +249,13 @@ async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
             }
             plan.write().await.map(drop)
         }
-        // It is the user's last resort where somebody has changed the file since.
+        // The backup is the user's last resort if the file was changed by another program since.
         Item::Backup { backup, of } => match (fs::read(backup), fs::read(of)) {
             (Ok(before), Ok(now)) if before == now => delete(backup),
             (Ok(_), _) => report.say(&format!("{} stays: {} has changed since", backup.display(), of.display())),
             (Err(_), _) => Ok(()),
         },
-        // All at once, at the first of them.
+        // The first item has removed them all.
         Item::Jetbrains(_) if jetbrains::written().is_empty() => Ok(()),
         Item::Jetbrains(_) => {
             let request = jetbrains::Request { remove: true, ..jetbrains::Request::default() };
@@ -272,7 +272,7 @@ async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
     }
 }
 
-/// Deletes a file or a folder. One that is not there any more is what was wanted.
+/// Deletes a file or a folder. A missing one is no error.
 fn delete(path: &Path) -> Result<()> {
     let is_folder = fs::symlink_metadata(path).is_ok_and(|found| found.is_dir());
     let deleted = if is_folder { fs::remove_dir_all(path) } else { fs::remove_file(path) };

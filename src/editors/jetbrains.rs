@@ -1,7 +1,7 @@
 //! `config-jetbrains`: playgrounds in the ssh configurations of JetBrains' products, and out of them again.
 //!
-//! Each product keeps its own in `<config>/JetBrains/<Product><version>/options/sshConfigs.xml`, reads them when it
-//! starts and writes them when it ends: so they are changed only while it does not run. All options of an entry come
+//! Each product keeps its own in `<config>/JetBrains/<Product><version>/options/sshConfigs.xml`. It reads them when it
+//! starts and writes them when it ends, so they are changed only while it does not run. All options of an entry come
 //! from the ssh configuration, which `config-ssh` writes.
 
 use std::{
@@ -23,15 +23,15 @@ use xml::SshConfigs;
 mod running;
 pub mod xml;
 
-/// The file in a product's folder, seen from there.
+/// The configurations file, relative to a product's folder.
 const FILE: &str = "options/sshConfigs.xml";
-/// A folder of these is no product that opens SSH connections by itself.
+/// The names of folders that are no products with SSH connections of their own.
 const NOT_PRODUCTS: [&str; 1] = ["JetBrainsClient"];
 
-/// What was asked for.
+/// The user's wishes for `config-jetbrains`.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Only this product: `Gateway`, `IntelliJIdea2025.1`.
+    /// The only product to change: `Gateway`, `IntelliJIdea2025.1`; all when none is named.
     pub product: Option<String>,
     /// Take everything of ours out.
     pub remove: bool,
@@ -51,7 +51,7 @@ pub struct Product {
 }
 
 impl Product {
-    /// By its configuration folder.
+    /// The product with this configuration folder; `None` for any other folder.
     fn of(folder: PathBuf) -> Option<Product> {
         let name = folder.file_name()?.to_str()?;
         let (name, version) = name.split_at(name.find(|c: char| c.is_ascii_digit())?);
@@ -62,17 +62,17 @@ impl Product {
         Some(Product { name: name.to_owned(), version: version.to_owned(), folder })
     }
 
-    /// Its name as its folder has it.
+    /// The name of its folder: name and version.
     pub fn selector(&self) -> String {
         format!("{}{}", self.name, self.version)
     }
 
-    /// Where its ssh configurations are.
+    /// The file of its ssh configurations.
     pub fn file(&self) -> PathBuf {
         self.folder.join(FILE)
     }
 
-    /// Whether it is what a person means by `name`.
+    /// Reports whether a person who says `name` means this product.
     fn is_called(&self, name: &str) -> bool {
         let plain = |name: &str| {
             let name: String = name.to_ascii_lowercase().split([' ', '-']).collect();
@@ -82,7 +82,7 @@ impl Product {
     }
 
     /// # Errors
-    /// [`Kind::Refused`] when it runs: it would write over what we write.
+    /// [`Kind::Refused`] when it runs, because it would overwrite our changes.
     fn must_not_run(&self) -> Result<()> {
         let Some(Process { pid, name }) = running::process(&self.folder, &self.selector()) else { return Ok(()) };
         Err(Error::new(Kind::Refused, format!("{} is running: process {pid}, {name}", self.selector())).with_hint(
@@ -94,13 +94,13 @@ impl Product {
     }
 }
 
-/// Where the products of this user keep their configuration, on Linux, macOS and Windows: below `$XDG_CONFIG_HOME` or
-/// `~/.config`, `~/Library/Application Support`, `%APPDATA%`.
+/// The folder of the products' configuration, on Linux, macOS and Windows: below `$XDG_CONFIG_HOME` or `~/.config`,
+/// `~/Library/Application Support`, `%APPDATA%`.
 pub fn base() -> Option<PathBuf> {
     dirs::config_dir().map(|config| config.join("JetBrains"))
 }
 
-/// The products below `base`, in the order of their names. None when there is no such folder.
+/// The products below `base`, in the order of their names. There are none when the folder does not exist.
 ///
 /// # Errors
 /// [`Kind::File`] when it cannot be read.
@@ -117,7 +117,7 @@ pub fn products(base: &Path) -> Result<Vec<Product>> {
     Ok(products)
 }
 
-/// Those that were asked for.
+/// The products by that name, or all of them.
 fn chosen(name: Option<&str>) -> Result<Vec<Product>> {
     let base = base().ok_or_else(|| Error::new(Kind::File, "cannot tell where your configuration folder is"))?;
     let all = products(&base)?;
@@ -139,7 +139,7 @@ fn chosen(name: Option<&str>) -> Result<Vec<Product>> {
     Ok(chosen)
 }
 
-/// The files that our hosts are in. What cannot be read has none that could be taken out.
+/// The files that hold our hosts. A file that cannot be read counts as one without.
 pub fn written() -> Vec<PathBuf> {
     let products = base().and_then(|base| products(&base).ok()).unwrap_or_default();
     let has_hosts = |file: &PathBuf| {

@@ -1,8 +1,8 @@
-//! A settings file of an editor, with entries of ours in it: the manners that [`crate::editors::jetbrains`] and
-//! [`crate::editors::zed`] share. What the entries look like is theirs.
+//! A settings file of an editor with entries of ours in it: the manners that [`crate::editors::jetbrains`] and
+//! [`crate::editors::zed`] share. The form of the entries is theirs.
 //!
 //! The file is changed in one step where it really lies, keeps its mode and owner, and is kept as a backup before the
-//! first change. As long as nobody else has changed it since, removal brings the backup back, byte for byte.
+//! first change. As long as no other program has changed it since, removal brings the backup back, byte for byte.
 
 use std::{
     fs,
@@ -15,45 +15,45 @@ use crate::{
     ssh_config::entries::Entry,
 };
 
-/// How our entries stand in one kind of file. Pure.
+/// The form of our entries in one kind of file. Pure.
 pub trait Format {
-    /// `text` with exactly these entries of ours; those that are there already stay as they are. Nothing of ours is
-    /// added for a host of which the user has an entry.
+    /// `text` with exactly these entries of ours. Entries that are there already stay as they are, and none is added
+    /// for a host of which the user has an entry.
     ///
     /// # Errors
     /// [`Kind::File`] when `text` is damaged.
     fn set(&self, text: &str, entries: &[Entry]) -> Result<String>;
 
-    /// `text` with the entries of ours that are in `current`, put there anew.
+    /// `text` with the entries of ours that are in `current`, added anew.
     ///
     /// # Errors
     /// As [`Format::set`].
     fn repeat(&self, text: &str, current: &str) -> Result<String>;
 }
 
-/// A change that is worked out, but not made.
+/// A change of a file that is worked out, but not made.
 pub struct Plan {
     file: UserFile,
-    /// `None`: the file goes, since it is ours alone.
+    /// `None` to delete the file, because it is ours alone.
     text: Option<String>,
-    /// The backup has come back into its place.
+    /// True when the text is that of the backup.
     restored: bool,
 }
 
 impl Plan {
-    /// The file with these entries of ours.
+    /// Plans the file with these entries of ours.
     ///
     /// # Errors
-    /// [`Kind::File`] when it cannot be read or is damaged.
+    /// [`Kind::File`] when the file cannot be read or is damaged.
     pub fn set(path: &Path, format: &impl Format, entries: &[Entry]) -> Result<Plan> {
         let file = UserFile::open(path)?;
         let text = format.set(text(&file)?, entries).map_err(|e| e.context(path.display()))?;
-        // Nothing to say is no reason for a new file.
+        // No entries are no reason for a new file.
         let text = (file.exists() || !entries.is_empty()).then_some(text);
         Ok(Plan { file, text, restored: false })
     }
 
-    /// The file without anything of ours: as it was before, if nobody has changed it since.
+    /// Plans the file without anything of ours: as it was before, if no other program has changed it since.
     ///
     /// # Errors
     /// As [`Plan::set`].
@@ -80,7 +80,7 @@ impl Plan {
         &self.file.named
     }
 
-    /// Whether anything changes.
+    /// Reports whether anything changes.
     pub fn changes(&self) -> bool {
         self.file.exists() != self.text.is_some() || self.bytes() != self.file.bytes()
     }
@@ -113,7 +113,7 @@ impl Plan {
         let backup = if removal { None } else { self.file.back_up()? };
         let done = if self.text.is_some() { staged.commit() } else { staged.delete() };
         match (&done, &backup) {
-            // It says the same as the file does now.
+            // The backup is the same as the file now.
             (Ok(()), _) if self.restored => {
                 let _ = fs::remove_file(self.file.backup_path());
             }

@@ -27,7 +27,7 @@ use crate::{
 /// The setting.
 const CONNECTIONS: &str = "ssh_connections";
 
-/// What was asked for.
+/// The user's wishes for `config-zed`.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Take everything of ours out.
@@ -45,8 +45,8 @@ pub enum System {
     Windows,
 }
 
-/// Where Zed's settings are. `config` is `$XDG_CONFIG_HOME`, on Windows `%APPDATA%`; Zed on macOS knows neither
-/// `XDG_CONFIG_HOME` nor `~/Library`, so there it is to be `None`.
+/// The path of Zed's settings. `config` is `$XDG_CONFIG_HOME`, on Windows `%APPDATA%`. It is to be `None` on macOS,
+/// where Zed knows neither `XDG_CONFIG_HOME` nor `~/Library`.
 pub fn settings_path(system: System, home: &Path, config: Option<&Path>) -> PathBuf {
     let config = config.map_or_else(|| home.join(".config"), Path::to_owned);
     config.join(if system == System::Windows { "Zed" } else { "zed" }).join("settings.json")
@@ -96,7 +96,7 @@ impl Record {
     }
 }
 
-/// Whether there are hosts of ours in the settings.
+/// Reports whether there are hosts of ours in the settings.
 pub fn is_written(folders: &Folders) -> bool {
     record_path(folders).exists()
 }
@@ -140,14 +140,14 @@ pub async fn apply(
     Ok(Some(Written { file: plan.path().to_owned(), backup }))
 }
 
-/// The format.
+/// The form of our entries in Zed's settings.
 pub struct Connections {
     /// Hosts whose entries are ours.
     pub ours: Vec<String>,
 }
 
 impl Connections {
-    /// Which of `entries` are or become ours: those that the user has no entry for.
+    /// The hosts of `entries` that are or become ours, because the user has no entry for them.
     fn ours_among(&self, text: &str, entries: &[Entry]) -> Result<Vec<String>> {
         let root = parse(text)?;
         let found = array(&root)?.map_or_else(Vec::new, |array| hosts(&array));
@@ -193,7 +193,7 @@ impl Format for Connections {
 }
 
 fn parse(text: &str) -> Result<CstRootNode> {
-    // What Zed takes.
+    // As Zed reads them.
     let options = ParseOptions {
         allow_comments: true,
         allow_trailing_commas: true,

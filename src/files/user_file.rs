@@ -17,15 +17,15 @@ use crate::{
 
 /// A configuration file as it was found.
 pub struct UserFile {
-    /// As the user calls it.
+    /// The path by which the user calls it.
     pub named: PathBuf,
-    /// Where it really lies: at the end of the links, whether there is a file yet or not.
+    /// The place where it really lies: at the end of the links, even if there is no file yet.
     target: PathBuf,
     contents: Option<(Vec<u8>, Metadata)>,
 }
 
 impl UserFile {
-    /// Reads it. That there is none is no error; that it cannot be read is one.
+    /// Reads the file. A missing file is no error; an unreadable one is.
     ///
     /// # Errors
     /// [`Kind::File`] for a link that leads nowhere near an end, something other than a file, and an unreadable one.
@@ -45,12 +45,12 @@ impl UserFile {
         Ok(UserFile { named: named.to_owned(), target, contents })
     }
 
-    /// Whether there is such a file.
+    /// Reports whether there is such a file.
     pub fn exists(&self) -> bool {
         self.contents.is_some()
     }
 
-    /// What is in it; nothing when there is no such file.
+    /// The contents; empty when there is no such file.
     pub fn bytes(&self) -> &[u8] {
         self.contents.as_ref().map_or(&[], |(bytes, _)| bytes)
     }
@@ -67,10 +67,11 @@ impl UserFile {
         Ok(self.target == now.target && seen(self) == seen(&now))
     }
 
-    /// Whether ssh itself would take the file, by its mode and owner: it stops at every call when others can write it.
+    /// Checks that ssh itself would take the file, by its mode and owner, because it stops at every call when others
+    /// can write it. Returns a warning where that depends on the build: some allow a group's write access.
     ///
     /// # Errors
-    /// [`Kind::File`] with the way out. A warning where that depends on the build: some allow a group's write access.
+    /// [`Kind::File`] with a remedy.
     #[cfg(unix)]
     pub fn check_trusted(&self) -> Result<Option<String>> {
         use std::os::unix::fs::MetadataExt;
@@ -89,21 +90,21 @@ impl UserFile {
         Ok(group.then(|| format!("a group can write {}: many builds of ssh refuse it then", self.named.display())))
     }
 
-    /// Modes and owners are not what ssh for Windows goes by here.
+    /// Checks nothing, because ssh for Windows does not go by modes and owners here.
     #[cfg(not(unix))]
     pub fn check_trusted(&self) -> Result<Option<String>> {
         Ok(None)
     }
 
-    /// Other writers of files in its folder, whatever their own folder is, wait while this is held. Best effort: some
-    /// file systems have no such locks, and then only writers that share our folder wait for each other.
+    /// Locks the folder of the file against other writers, even those whose own folder is another one. Best effort:
+    /// some file systems have no such locks, and then only writers that share our folder wait for each other.
     pub fn lock_folder(&self) -> Option<File> {
         let folder = File::open(self.folder()).ok()?;
         folder.lock().ok()?;
         Some(folder)
     }
 
-    /// Takes away what a killed run left beside it.
+    /// Removes the temporaries that a killed run left beside the file.
     pub fn sweep(&self) {
         files::sweep(self.folder());
     }
@@ -118,7 +119,8 @@ impl UserFile {
                 .with_hint("nothing was changed; make the file and its folder writable")
         };
         if let Some((_, metadata)) = &self.contents {
-            // A rename would replace a read-only file without a question, and root may write any: its owner meant it.
+            // A rename would replace a read-only file without a question, and root may write any file, but its owner
+            // meant it.
             if metadata.permissions().readonly() {
                 return Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, "it is read-only")));
             }
@@ -137,7 +139,7 @@ impl UserFile {
         Ok(Staged { file, before, target: self.target.clone(), named: self.named.clone() })
     }
 
-    /// Gives `file` the owner of the one it replaces; for a new one, root gives it the folder's.
+    /// Gives `file` the owner of the one it replaces. If root makes a new file, it gets the folder's owner.
     #[cfg(unix)]
     fn keep_owner(&self, file: &File) -> io::Result<()> {
         use std::os::unix::fs::{MetadataExt, fchown};
@@ -153,13 +155,13 @@ impl UserFile {
         Ok(())
     }
 
-    /// A new file belongs to the user who makes it, and that is the one whose file it is.
+    /// Does nothing, because a new file belongs to the user who makes it.
     #[cfg(not(unix))]
     fn keep_owner(&self, _file: &File) -> io::Result<()> {
         Ok(())
     }
 
-    /// Keeps what was there before the first edit, beside the file as the user calls it. A backup that exists stays.
+    /// Keeps the contents from before the first edit, beside the file as the user calls it. A backup that exists stays.
     ///
     /// # Errors
     /// [`Kind::File`] when it cannot be written.
@@ -182,7 +184,7 @@ impl UserFile {
         write().map_err(|e| Error::file("keep a backup as", &backup, &e))
     }
 
-    /// Where that is.
+    /// The path of the backup.
     pub fn backup_path(&self) -> PathBuf {
         let mut name = self.named.as_os_str().to_owned();
         name.push(".labctl-ssh-proxy.backup");
@@ -197,7 +199,7 @@ impl UserFile {
     }
 }
 
-/// New contents, written but not in place. Dropped, they leave nothing.
+/// New contents, written but not in place. Dropping them leaves nothing behind.
 pub struct Staged {
     file: NamedTempFile,
     before: Option<Vec<u8>>,
@@ -206,11 +208,11 @@ pub struct Staged {
 }
 
 impl Staged {
-    /// Puts them in place.
+    /// Puts the new contents in place.
     ///
     /// # Errors
-    /// [`Kind::File`] when that fails, or when somebody who knows nothing of our locks, an editor perhaps, has changed
-    /// the file since it was read; what was there is then still there.
+    /// [`Kind::File`] when that fails, or when a program that knows nothing of our locks, perhaps an editor, has
+    /// changed the file since it was read. The earlier contents are then still there.
     pub fn commit(self) -> Result<()> {
         self.check_unchanged()?;
         self.file.persist(&self.target).map_err(|e| Error::file("replace", &self.named, &e.error))?;
@@ -235,9 +237,9 @@ impl Staged {
     }
 }
 
-/// Where `path` leads.
+/// The path at the end of the links.
 fn follow(path: &Path) -> Result<PathBuf> {
-    /// As many as Linux follows.
+    /// The number of links that Linux follows.
     const MAX_LINKS: usize = 40;
     let mut target = path.to_owned();
     for _ in 0..MAX_LINKS {
@@ -252,7 +254,7 @@ fn follow(path: &Path) -> Result<PathBuf> {
         .with_hint("make it a file or a link to one"))
 }
 
-/// Makes an empty private file where there is none.
+/// Makes an empty private file if there is none.
 ///
 /// # Errors
 /// When it cannot be made.

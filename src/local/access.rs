@@ -1,8 +1,8 @@
-//! Who may speak to the embedded platform.
+//! Access to the embedded platform.
 //!
-//! On the Unix socket the kernel says who calls, and nothing else is asked. On a port, where any process and any web
-//! page of this computer can knock, every request needs the credentials, must be addressed to this platform by name
-//! (against DNS rebinding), and must not come from a page of another origin.
+//! On the Unix socket the kernel identifies the caller, and nothing else is asked. On a port, which every process and
+//! every web page of this computer can reach, every request needs the credentials, must be addressed to this platform
+//! by name (against DNS rebinding), and must not come from a page of another origin.
 
 use std::{
     collections::BTreeMap,
@@ -27,24 +27,25 @@ use crate::{
 
 use super::refusal::{Answer, Refusal};
 
-/// The one account there is.
+/// The only account.
 pub const USER: &str = "local";
-/// How long a login may stay unconfirmed: as long as clients wait for it.
+/// The time for which a login may stay unconfirmed: as long as clients wait for it.
 const LOGIN_TIME: Duration = Duration::from_secs(10 * 60);
-/// Unconfirmed logins that are kept; more are refused until the oldest have run out.
+/// The largest number of unconfirmed logins; more are refused until the oldest have run out.
 const MAX_PENDING: usize = 32;
-/// Confirmed logins that are kept; the oldest is logged out for another.
+/// The largest number of confirmed logins; the oldest is logged out for another.
 const MAX_SESSIONS: usize = 32;
 
-/// That many random bytes in hexadecimal digits.
+/// Random bytes, of the given number, in hexadecimal digits.
 pub fn random(bytes: usize) -> String {
     let mut buffer = vec![0; bytes];
-    // getrandom(2) and its like fail on no system that can run this; without them nothing could be done safely.
+    // getrandom(2) and its like do not fail on any system that can run this, and nothing could be done safely without
+    // them.
     SystemRandom::new().fill(&mut buffer).expect("the system gives random numbers");
     buffer.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Whether two secrets are the same, in a time that does not tell how much of them is.
+/// Reports whether two secrets are the same, in a time that does not depend on how much of them is.
 pub fn same(a: &str, b: &str) -> bool {
     let digest = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
     digest(a).as_ref() == digest(b).as_ref()
@@ -66,8 +67,8 @@ impl Credentials {
     }
 }
 
-/// The credentials of the platform whose state is in `folder`, made when there are none: the first line of what a
-/// client needs to get in on a port.
+/// The credentials of the platform whose state is in `folder`, which a client needs on a port. They are made if there
+/// are none.
 ///
 /// # Errors
 /// When the file cannot be read, understood or written.
@@ -81,7 +82,7 @@ pub fn credentials(folder: &Path) -> Result<Credentials> {
     Ok(all.swap_remove(0))
 }
 
-/// Where the credentials of that platform are kept.
+/// The file of the credentials of that platform.
 pub fn path_in(folder: &Path) -> PathBuf {
     folder.join("credentials.json")
 }
@@ -117,7 +118,7 @@ struct Pending {
 }
 
 impl Sessions {
-    /// The logins kept in `folder`; the first is made when there are none.
+    /// Reads the logins kept in `folder`; the first one is made if there are none.
     ///
     /// # Errors
     /// When they cannot be read, understood or written.
@@ -134,7 +135,7 @@ impl Sessions {
         state
     }
 
-    /// Whether a request carries the credentials of a confirmed login.
+    /// Reports whether a request carries the credentials of a confirmed login.
     pub fn knows(&self, headers: &HeaderMap) -> bool {
         let Some((id, token)) = basic(headers) else { return false };
         self.locked().confirmed.iter().any(|known| known.id == id && same(&known.access_token, &token))
@@ -174,7 +175,7 @@ impl Sessions {
         Ok(())
     }
 
-    /// How a login stands, for whoever has its own credentials.
+    /// The state of a login, for a client that has the login's own credentials.
     ///
     /// # Errors
     /// 404 when there is no such login or it is another's.
@@ -218,7 +219,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
     scheme.eq_ignore_ascii_case("basic").then(|| (user.to_owned(), password.to_owned()))
 }
 
-/// Which names a platform on a port answers to.
+/// The names to which a platform on a port answers.
 #[derive(Clone, Debug)]
 pub struct Names {
     hosts: Vec<String>,

@@ -24,7 +24,7 @@ use super::{
     world::{Wishes, World},
 };
 
-/// Saved port forwards, and exposed ports, of one play.
+/// The largest number of saved port forwards, and of exposed ports, of one play.
 const MAX_RECORDS: usize = 100;
 /// Kinds of playgrounds besides the official ones that clients ask for. There are none here.
 const FILTERS: [&str; 5] = ["my-custom", "recent", "popular", "community", "base"];
@@ -33,9 +33,9 @@ const FILTERS: [&str; 5] = ["my-custom", "recent", "popular", "community", "base
 pub struct Api {
     /// The playgrounds.
     pub world: Arc<World>,
-    /// How long a tunnel request is held while the machine boots.
+    /// The time for which a tunnel request is held while the machine boots.
     pub hold: Duration,
-    /// Who may come in by the port; there is none without it.
+    /// The conditions for requests by the port; `None` without a port.
     pub port: Option<Door>,
     /// The tunnels that may be open at once.
     pub pool: Arc<Pool>,
@@ -45,7 +45,7 @@ pub struct Api {
     pub streams_key: String,
 }
 
-/// What is asked of those who come in by the port.
+/// The conditions for requests by the port.
 pub struct Door {
     /// The logins.
     pub sessions: Sessions,
@@ -53,17 +53,17 @@ pub struct Door {
     pub names: Names,
 }
 
-/// How a request came in.
+/// The way by which a request came in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Entrance {
     /// By the Unix socket, from the user whose platform this is.
     Socket,
-    /// By the TCP port, from anybody.
+    /// By the TCP port, from any process.
     Port,
 }
 
 impl Api {
-    /// Answers a request. `guard` is held as long as anything that the request began, such as a tunnel, goes on.
+    /// Answers a request. `guard` is held as long as the request or anything that it began, such as a tunnel, goes on.
     pub async fn answer<G>(&self, entrance: Entrance, request: Request<Incoming>, guard: G) -> Reply
     where
         G: Send + 'static,
@@ -208,7 +208,7 @@ impl Api {
         wire::Conn { url: format!("{}/{path}", self.world.base().replacen("http", "ws", 1)) }
     }
 
-    /// Logins are for the port: on the socket there is nothing to log into.
+    /// The conditions of the port. On the socket there is nothing to log into.
     fn door(&self) -> Answer<&Door> {
         self.port.as_ref().ok_or_else(|| not_found("no login is needed: this platform has no port (--listen)"))
     }
@@ -223,10 +223,10 @@ impl Api {
         Err(Refusal::new(StatusCode::UNAUTHORIZED, "log in first"))
     }
 
-    /// The page that confirms a login. On the port it takes the credentials of the platform's own folder to see it: a
-    /// browser asks for them.
+    /// The page that confirms a login. On the port it needs the credentials of the platform's own folder, for which a
+    /// browser asks the user.
     fn confirm(&self, id: &str, headers: &HeaderMap) -> Answer<Reply> {
-        // A browser sends along what it was given once, so a link on some page must not be enough.
+        // A browser repeats credentials by itself, so a link on some page must not be enough.
         let site = headers.get("sec-fetch-site").map_or("none", |value| value.to_str().unwrap_or("?"));
         if !matches!(site, "none" | "same-origin") {
             return Err(Refusal::new(StatusCode::FORBIDDEN, "open this address yourself to confirm the login"));
@@ -325,7 +325,7 @@ fn playgrounds(filter: &[&str], base: &str) -> Answer<Vec<Value>> {
     }
 }
 
-/// The user whom a tunnel lets in.
+/// The user that a tunnel lets in.
 fn user_of_tunnel(record: &Record, wish: &StartTunnel) -> Answer<String> {
     let machine = match wish.machine.as_str() {
         "" => record.machines.first(),
@@ -356,7 +356,8 @@ fn check_journal(wish: &ReadJournal) -> Answer<()> {
     }
 }
 
-/// The wishes for a new play. What would change the catalogue entry itself is not done here, and so not accepted.
+/// The wishes for a new play. Wishes that would change the catalogue entry itself are not supported here, and so not
+/// accepted.
 async fn new_play(request: Request<Incoming>) -> Answer<Wishes> {
     let wish: serde_json::Map<String, Value> = read(request).await?;
     for key in ["machines", "tabs", "networks", "initTasks"] {

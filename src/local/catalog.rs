@@ -1,4 +1,4 @@
-//! What can be started on the embedded platform.
+//! The playgrounds that can be started on the embedded platform.
 
 use std::{collections::BTreeMap, str::FromStr};
 
@@ -8,7 +8,7 @@ use crate::labs::wire::{CatalogEntry, Machine, MachineUser, PlaygroundRef, Task,
 
 /// A catalogue entry.
 pub struct Entry {
-    /// What it is started by.
+    /// The name by which it is started.
     pub name: &'static str,
     title: &'static str,
     description: &'static str,
@@ -37,7 +37,7 @@ const fn machine_entry(name: &'static str) -> MachineEntry {
     MachineEntry { name, no_ssh: false }
 }
 
-/// Prints what a machine is made of, and changes nothing there.
+/// Prints the parts of a machine, and changes nothing there.
 const INSPECT: &str = "uname -sr && cd && pwd && df -P . | tail -n 1";
 
 /// The whole catalogue.
@@ -96,7 +96,7 @@ pub const CATALOG: [Entry; 5] = [
     },
 ];
 
-/// An init task that every playground is given besides those of its catalogue entry: `local serve --init-task`.
+/// An init task that every playground gets besides those of its catalogue entry: `local serve --init-task`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InitTask {
     /// Its name: letters, digits, `-` and `_`.
@@ -129,7 +129,7 @@ pub fn find(name: &str) -> Option<&'static Entry> {
     CATALOG.iter().find(|entry| entry.name == name)
 }
 
-/// How a play refers to what it was started from. An entry that this version no longer has still has its name.
+/// The reference of a play to its catalogue entry. An entry that this version no longer has still has its name.
 pub fn reference(name: &str) -> PlaygroundRef {
     let entry = find(name);
     PlaygroundRef {

@@ -20,11 +20,11 @@ use crate::labs::{
 
 use super::world::{Change, Journal, Live};
 
-/// Time between two pings of a client.
+/// The time between two pings of a client.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// Longest time that a slow client may take for one message.
+/// The longest time that a slow client may take for one message.
 const SEND_TIME: Duration = Duration::from_secs(10);
-/// Clients have nothing to say here.
+/// The longest message of a client. Clients have nothing to say here.
 const MAX_PAYLOAD: usize = 4096;
 
 /// The server's end of a stream.
@@ -33,7 +33,7 @@ struct Client {
     ping: Interval,
 }
 
-/// The client takes no more.
+/// The client accepts no more messages.
 struct Gone;
 
 impl Client {
@@ -75,10 +75,10 @@ impl Client {
     }
 }
 
-/// Tells a play's status and tasks: as they are, then each change, until the play is destroyed.
+/// Sends a play's status and tasks: as they are, then each change, until the play is destroyed.
 pub async fn tell(socket: Stream, live: Live) {
     let mut client = Client::of(socket).await;
-    // Either the play's end or the client's: both are the stream's.
+    // The end of the play and the end of the client both end the stream.
     let _ = tell_all(&mut client, live).await;
     client.close().await;
 }
@@ -96,7 +96,7 @@ async fn tell_all(client: &mut Client, mut live: Live) -> Result<(), Gone> {
                 wire::Message::Status { status: live.status.borrow_and_update().clone() }
             }
             change = live.changes.recv() => {
-                // A client that is too slow would miss a change: it has to come again.
+                // A client that is too slow would miss a change, so it has to connect again.
                 let (machine, task): Change = change.map_err(|_| Gone)?;
                 wire::Message::Task { machine, task }
             }
@@ -124,7 +124,7 @@ async fn stream_all(client: &mut Client, mut journal: Journal) -> Result<(), Gon
     let is_last = |state: &State| matches!(state, State::Stopped | State::Destroyed | State::Failed);
     let mut text = journal.past;
     loop {
-        // Read before the lines: the last ones are written together with the last state.
+        // Read before the lines, because the last ones are written together with the last state.
         let over = journal.status.borrow_and_update().state_events.last().is_some_and(|event| is_last(&event.state));
         loop {
             match journal.lines.try_recv() {

@@ -5,14 +5,14 @@
 //!
 //! # Layout
 //!
-//! - `connection`: one russh connection; who gets in, and what each channel is for.
-//! - `channel`: a channel's two directions, and how a slow reader slows its sender down.
+//! - `connection`: one russh connection, its login and its channels.
+//! - `channel`: a channel's two directions; a slow reader slows its sender down.
 //! - `session`: shells and commands, with and without a terminal.
 //! - `sftp`: the SFTP subsystem.
 //! - `forward`: TCP and Unix sockets in both directions, and the agent.
 //! - `sshd`: the system's OpenSSH instead of all that.
-//! - `script`: commands without a client; `scan`: what programs listen on.
-//! - `account`, `processes`: whose shell, and how everything that was started ends.
+//! - `script`: commands without a client; `scan`: the ports that programs listen on.
+//! - `account`, `processes`: the user's shell, and the end of everything that was started.
 
 mod account;
 mod channel;
@@ -58,16 +58,16 @@ pub use script::Outcome;
 use account::Account;
 use processes::Processes;
 
-/// How long a client may take to authenticate. OpenSSH's LoginGraceTime.
+/// The time that a client may take to authenticate. OpenSSH's LoginGraceTime.
 const LOGIN_GRACE: Duration = Duration::from_secs(120);
 
-/// How long `stop` lets connections say goodbye.
+/// The time that `stop` gives connections to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(300);
 
-/// Which SSH server answers.
+/// The SSH server that answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// The one in this program.
+    /// The server in this program.
     Builtin,
     /// The system's OpenSSH, `sshd -i`.
     Sshd,
@@ -77,7 +77,7 @@ pub enum Endpoint {
 pub struct Machine {
     name: String,
     home: PathBuf,
-    /// One file a user, in the form of authorized_keys: both endpoints read them.
+    /// A file for each user, in the form of authorized_keys, which both endpoints read.
     authorized_folder: PathBuf,
     authorized: Mutex<BTreeMap<String, Vec<PublicKey>>>,
     account: Account,
@@ -91,21 +91,21 @@ enum Server {
     Sshd(sshd::Sshd),
 }
 
-/// The user that logins are for unless they name another, on every machine of this process.
+/// The user of logins that name none, on every machine of this process.
 pub fn default_user() -> MachineUser {
     MachineUser { name: Account::of_this_process().name, default: true }
 }
 
 impl Machine {
-    /// Opens the machine whose files live in `folder`. They are made, for their owner only, when they are missing, and
-    /// kept otherwise: host keys, authorized keys and home survive a stop and a restart. What an earlier life of the
-    /// machine left running is ended, so one machine at a time may have the folder.
+    /// Opens the machine whose files live in `folder`. Missing files are made, for their owner only; host keys,
+    /// authorized keys and home survive a stop and a restart. Processes that an earlier life of the machine left
+    /// running are ended, so one machine at a time may have the folder.
     ///
     /// # Errors
     /// When a file cannot be made or read, or (`Kind::Program`) when there is no `sshd` for [`Endpoint::Sshd`].
     pub fn open(name: &str, folder: &Path, endpoint: Endpoint) -> Result<Machine> {
         files::make_private_folder(folder).map_err(|e| Error::file("make", folder, &e))?;
-        // Processes get these paths and have other current folders.
+        // An absolute path, because processes get it and have other current folders.
         let folder = fs::canonicalize(folder).map_err(|e| Error::file("find", folder, &e))?;
         let home = folder.join("home");
         let authorized_folder = folder.join("authorized");
@@ -113,7 +113,7 @@ impl Machine {
             files::make_private_folder(sub).map_err(|e| Error::file("make", sub, &e))?;
         }
         let account = Account::of_this_process();
-        // Ed25519 for everybody, ECDSA for clients that lack it. No RSA: its keys take seconds to make.
+        // Ed25519, and ECDSA for clients that lack it. No RSA, because its keys take seconds to make.
         let key_files = [
             (folder.join("ssh_host_ed25519_key"), Algorithm::Ed25519),
             (folder.join("ssh_host_ecdsa_key"), Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }),
@@ -156,8 +156,8 @@ impl Machine {
         &self.home
     }
 
-    /// Who can log in: the user of this process, and root, who is the same one under another name. OpenSSH does not
-    /// know that name unless this process is root's.
+    /// The users that can log in: the user of this process, and root, who is the same one under another name. OpenSSH
+    /// does not know that name unless this process is root's.
     pub fn users(&self) -> Vec<MachineUser> {
         let mut users = vec![MachineUser { name: self.account.name.clone(), default: true }];
         if self.account.name != "root" && matches!(self.server, Server::Russh(_)) {
@@ -166,7 +166,7 @@ impl Machine {
         users
     }
 
-    /// Lets whoever has the private half of `key` in as `user`, from now on.
+    /// Lets clients with the private half of `key` log in as `user`, from now on.
     ///
     /// # Errors
     /// `Kind::NotFound` when there is no such user, `Kind::File` when the key cannot be written down.
@@ -212,7 +212,7 @@ impl Machine {
         }
     }
 
-    /// Ends all connections and everything that was started in them: first with SIGHUP, soon after with SIGKILL.
+    /// Ends all connections and everything that was started in them, first with SIGHUP, soon after with SIGKILL.
     /// Afterwards [`Machine::serve`] refuses; [`Machine::open`] makes a machine of the same folder again.
     pub async fn stop(&self) {
         self.stopped.send_replace(true);
@@ -226,7 +226,7 @@ impl Machine {
     }
 }
 
-/// The lock's contents. A panic elsewhere leaves whole values here, so a poisoned lock is as good as any.
+/// The lock's contents. A poisoned lock is as good as any, because a panic elsewhere leaves whole values here.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -235,7 +235,7 @@ fn key_error(doing: &str, error: &ssh_key::Error) -> Error {
     Error::new(Kind::File, format!("cannot {doing}: {error}"))
 }
 
-/// The host key in `path`, made when there is none.
+/// The host key in `path`, made if there is none.
 fn host_key(path: &Path, algorithm: Algorithm) -> Result<PrivateKey> {
     let doing = || format!("use the host key {}", path.display());
     if let Some(text) = files::read_text(path)? {
@@ -252,7 +252,7 @@ fn read_authorized(folder: &Path) -> Result<BTreeMap<String, Vec<PublicKey>>> {
     let mut authorized = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let entry = entry.map_err(failed)?;
-        // Our own temporaries begin with a dot; no user's name does.
+        // Our own temporaries begin with a dot, and users' names do not.
         let Some(user) = entry.file_name().to_str().filter(|name| !name.starts_with('.')).map(str::to_owned) else {
             continue;
         };

@@ -1,5 +1,5 @@
 //! The tunnels that the account may have open at once. The platform has a small pool of them; here there is no limit
-//! unless a test or a trial wants one.
+//! unless a test or a trial sets one.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +15,9 @@ use super::{
     refusal::{Answer, Refusal},
 };
 
-/// Time after which a tunnel without any connection loses its slot.
+/// The time after which a tunnel without any connection loses its slot.
 const UNUSED: Duration = Duration::from_secs(60);
-/// Milliseconds from a refusal to the moment that it names.
+/// The milliseconds from a refusal to the moment that it names.
 const COME_BACK: i64 = 3000;
 
 /// The account's tunnels.
@@ -31,14 +31,14 @@ struct Slot {
     connections: usize,
 }
 
-/// A slot that is given back unless its tunnel comes to be.
+/// A slot that is given back unless its tunnel is made.
 pub struct Seat<'a> {
     pool: &'a Pool,
     session: Option<String>,
 }
 
 impl Seat<'_> {
-    /// The tunnel is there: its slot is held until its connections end. Returns the name that they go by.
+    /// Notes that the tunnel is made: its slot is held until its connections end. Returns the name that they go by.
     pub fn keep(mut self) -> String {
         self.session.take().unwrap_or_default()
     }
@@ -52,7 +52,7 @@ impl Drop for Seat<'_> {
     }
 }
 
-/// A connection through a tunnel. The last one's end frees the slot.
+/// A connection through a tunnel. The end of the last one frees the slot.
 pub struct Connected {
     pool: Arc<Pool>,
     session: String,
@@ -71,7 +71,7 @@ impl Drop for Connected {
 }
 
 impl Pool {
-    /// That many tunnels; any number without a limit.
+    /// A pool of that many tunnels; of any number without a limit.
     pub fn new(limit: Option<usize>) -> Pool {
         Pool { limit, slots: Mutex::default() }
     }
@@ -101,7 +101,7 @@ impl Pool {
     }
 
     /// Counts a connection through the tunnel of that name. A tunnel can be dialled again after its connections have
-    /// ended, and has a slot again then.
+    /// ended, and then has a slot again.
     pub fn connect(self: &Arc<Self>, session: &str) -> Option<Connected> {
         self.limit?;
         let fresh = || Slot { since: Instant::now(), connections: 0 };

@@ -14,7 +14,7 @@ use crate::{
 
 use super::refusal::{Answer, Refusal};
 
-/// Regions that the platform has.
+/// The platform's regions.
 const REGIONS: [&str; 2] = ["eu", "ap"];
 
 /// The preferences as the file has them.
@@ -32,7 +32,7 @@ pub struct Preferences {
 }
 
 impl Preferences {
-    /// Those kept in `folder`.
+    /// Reads the preferences in `folder`.
     ///
     /// # Errors
     /// When the file cannot be read or understood.
@@ -53,7 +53,7 @@ impl Preferences {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).region.clone()
     }
 
-    /// Chooses where new playgrounds run.
+    /// Chooses the region of new playgrounds.
     ///
     /// # Errors
     /// 400 when there is no such region, 507 when the choice cannot be kept.

@@ -1,4 +1,4 @@
-//! What the embedded platform keeps on disk: a folder for each play with its record and its machines' own folders.
+//! The embedded platform's files: a folder for each play with its record and its machines' own folders.
 //!
 //! ```text
 //! plays/<id>/play.json           the record, replaced in one step
@@ -24,12 +24,12 @@ use crate::{
     platform::is_id,
 };
 
-/// Longest history of states that is kept: ten times a whole life.
+/// The longest history of states that is kept: ten times a whole life.
 const MAX_EVENTS: usize = 100;
-/// How the folder of a destroyed play is called until it is gone.
+/// The prefix of the folder of a destroyed play until it is gone.
 const ERASED: &str = ".erased-";
 
-/// A play, as it outlives the platform's process.
+/// A play as it is kept on disk, where it outlives the platform's process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Record {
@@ -37,35 +37,35 @@ pub struct Record {
     pub id: String,
     /// The catalogue entry it was started from.
     pub playground: String,
-    /// What its owner calls it.
+    /// The owner's title for it.
     pub title: String,
     /// RFC 3339, like the next two.
     pub created_at: String,
-    /// When anything about it last changed.
+    /// The last change of anything about it.
     pub updated_at: String,
-    /// When its state last changed.
+    /// The last change of its state.
     pub last_state_at: String,
-    /// When it was last started, in seconds since 1970; its time runs from here.
+    /// The moment of its last start, in seconds since 1970; its time runs from there.
     pub started_at: i64,
-    /// How long it may run.
+    /// The time for which it may run.
     pub max_play_minutes: u64,
     /// True after its owner has asked for it to be kept at its end.
     pub persistent: bool,
-    /// True when it is erased at its end unless it is persistent. Records of older versions lack this: those versions
-    /// promised that every playground would merely be stopped.
+    /// True when it is erased at its end unless it is persistent. Records of older versions lack this, because those
+    /// versions promised that every playground would merely be stopped.
     #[serde(default)]
     pub erased_at_end: bool,
-    /// The choices of its start, for a playground that has any.
+    /// The choices of its start, if the playground has any.
     #[serde(default)]
     pub init_conditions: BTreeMap<String, String>,
     /// Consent to the safety disclaimer, as its start sent it.
     #[serde(default)]
     pub safety_disclaimer_consent: bool,
-    /// Its states and its machines'.
+    /// The states of the play and of its machines.
     pub status: Status,
-    /// Its machines and who is on them.
+    /// Its machines and their users.
     pub machines: Vec<MachineRecord>,
-    /// The tasks that prepare it, with what came of them.
+    /// The tasks that prepare it, with their results.
     #[serde(default)]
     pub tasks: Vec<TaskDetails>,
     /// Saved port forwards.
@@ -79,14 +79,14 @@ pub struct Record {
 pub struct MachineRecord {
     /// Its name.
     pub name: String,
-    /// Who can log in.
+    /// The users that can log in.
     pub users: Vec<MachineUser>,
     /// True when it has no SSH server.
     #[serde(default)]
     pub no_ssh: bool,
 }
 
-/// A port forward that its owner wants remembered. The platform does nothing with it.
+/// A port forward that its owner has saved. The platform does nothing with it.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct PortForward {
@@ -102,7 +102,7 @@ pub struct PortForward {
     pub remote_port: u16,
 }
 
-/// Which side of a port forward listens.
+/// The side of a port forward that listens.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -110,7 +110,7 @@ pub enum Direction {
     Remote,
 }
 
-/// An exposed port. Machines share this computer's network, so it is reached where it listens.
+/// An exposed port. It is reached where it listens, because machines share this computer's network.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Port {
@@ -132,7 +132,7 @@ fn is_zero(port: &u16) -> bool {
     *port == 0
 }
 
-/// Now, as the API writes it.
+/// The current time as the API writes it.
 pub fn now() -> String {
     let now = Timestamp::now();
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now).to_string()
@@ -155,7 +155,7 @@ impl Record {
         self.status.state_events.drain(..surplus);
     }
 
-    /// Notes what a machine is doing, and whether its sshd answers.
+    /// Notes the state of a machine, and whether its sshd answers.
     pub fn enter_machine(&mut self, name: &str, state: State, ready: bool, message: Option<String>) {
         let Some(machine) = self.status.machines.iter_mut().find(|machine| machine.name == name) else { return };
         machine.state = state;
@@ -171,7 +171,7 @@ impl Record {
         self.updated_at = now();
     }
 
-    /// All machines in that state, none ready.
+    /// Notes that all machines are in that state, and none is ready.
     pub fn enter_machines(&mut self, state: &State) {
         for name in self.machines.iter().map(|machine| machine.name.clone()).collect::<Vec<_>>() {
             self.enter_machine(&name, state.clone(), false, None);
@@ -193,8 +193,8 @@ impl Record {
         self.machines.iter().find(|machine| machine.name == name)
     }
 
-    /// Puts the running tasks of `machine`, or of all machines, back to where they were before they began: nothing came
-    /// of them, and they run again at the next boot. Returns them.
+    /// Resets the running tasks of `machine`, or of all machines, to their state before they began, because they had no
+    /// result and run again at the next boot. Returns them.
     pub fn reset_tasks(&mut self, machine: Option<&str>) -> Vec<TaskDetails> {
         let running = |task: &&mut TaskDetails| {
             task.task.status == TaskStatus::RUNNING && machine.is_none_or(|machine| task.machine == machine)
@@ -215,7 +215,7 @@ impl Record {
         Duration::from_millis(u64::try_from(left).unwrap_or_default())
     }
 
-    /// Writes it into its folder below `plays`.
+    /// Writes the record into its folder below `plays`.
     ///
     /// # Errors
     /// When it cannot be written; the old one is then still in place.
@@ -230,12 +230,12 @@ fn file_of(plays: &Path, id: &str) -> PathBuf {
     plays.join(id).join("play.json")
 }
 
-/// Reads every play below `plays`. What was running when the platform ended is stopped now, and what was being erased
-/// is gone.
+/// Reads every play below `plays`. A play that was running when the platform ended is stopped now, and one that was
+/// being erased is gone.
 ///
 /// # Errors
-/// When a record cannot be read or is damaged: the platform does not start then, since it could only do harm to a play
-/// that it does not understand.
+/// When a record cannot be read or is damaged. The platform does not start then, because it could only do harm to a
+/// play that it does not understand.
 pub fn load(plays: &Path) -> Result<Vec<Record>> {
     files::make_private_folder(plays).map_err(|e| Error::file("make", plays, &e))?;
     let mut records = Vec::new();
@@ -247,7 +247,7 @@ pub fn load(plays: &Path) -> Result<Vec<Record>> {
         } else if is_id(&name) {
             let path = file_of(plays, &name);
             files::sweep(&entry.path());
-            // A folder without a record is a start that was killed before there was a play.
+            // A folder without a record is left by a start that was killed before there was a play.
             let Some(text) = files::read_text(&path)? else {
                 erase(plays, &name)?;
                 continue;
@@ -279,7 +279,7 @@ pub fn load(plays: &Path) -> Result<Vec<Record>> {
     Ok(records)
 }
 
-/// Erases a play's folder: after the first step there is no such play, whatever happens to the second.
+/// Erases a play's folder in two steps. After the first there is no such play, even if the second fails.
 ///
 /// # Errors
 /// When the first step fails.
@@ -293,7 +293,7 @@ pub fn erase(plays: &Path, id: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes a folder with everything in it; what cannot be removed now is tried again when the platform next starts.
+/// Removes a folder with everything in it. If that fails, the platform tries again when it next starts.
 fn remove(folder: &Path) {
     // Read-only folders, as some package caches are, can be emptied only after their modes have been changed.
     let removed = fs::remove_dir_all(folder).or_else(|_| {

@@ -1,4 +1,4 @@
-//! A "no" of the platform: the HTTP status, and words for people.
+//! A refusal of the platform: the HTTP status, and words for people.
 
 use hyper::StatusCode;
 
@@ -9,7 +9,7 @@ use crate::{
 
 use super::{catalog, record::Record};
 
-/// A "no": the HTTP status and the words that go with it.
+/// A refusal: the HTTP status and the words that go with it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refusal {
     /// The HTTP status.
@@ -20,7 +20,7 @@ pub struct Refusal {
     pub reset: Option<i64>,
 }
 
-/// What an API call comes to.
+/// The result of an API call.
 pub type Answer<T> = Result<T, Refusal>;
 
 impl Refusal {
@@ -39,7 +39,7 @@ impl Refusal {
         Refusal::new(StatusCode::NOT_FOUND, words)
     }
 
-    /// 501: the platform has this, the embedded one does not.
+    /// 501, for a feature that the embedded platform lacks.
     pub fn not_here(words: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::NOT_IMPLEMENTED, words)
     }

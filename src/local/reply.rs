@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::refusal::{Answer, Refusal};
 
-/// No request of the API is near this.
+/// The largest request, far above any of the API.
 const MAX_BODY: usize = 1024 * 1024;
 
 /// An answer.
@@ -16,7 +16,7 @@ pub type Reply = Response<Full<Bytes>>;
 /// The JSON body of a request.
 ///
 /// # Errors
-/// 400 when it is not what the call takes, 413 when it is too long.
+/// 400 when it does not fit the call, 413 when it is too long.
 pub async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> {
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|e| {
         if e.is::<http_body_util::LengthLimitError>() {
@@ -28,7 +28,7 @@ pub async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> 
     serde_json::from_slice(&body.to_bytes()).map_err(|e| unreadable(&e))
 }
 
-/// 400 for a body that is not what the call takes.
+/// 400 for a body that does not fit the call.
 pub fn unreadable(error: &serde_json::Error) -> Refusal {
     Refusal::bad_request(format!("the request is not what this call takes: {error}"))
 }
@@ -69,7 +69,7 @@ pub fn nothing(status: StatusCode) -> Reply {
     reply
 }
 
-/// A "no".
+/// A refusal.
 pub fn refused(refusal: &Refusal) -> Reply {
     let mut reply = text(refusal.status, &refusal.words);
     if refusal.status == StatusCode::UNAUTHORIZED {

@@ -1,4 +1,4 @@
-//! The embedded platform from outside: whether it runs, how it is started on demand, and how it is asked to end.
+//! The embedded platform from outside: its status, its start on demand, and a request to end.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -32,16 +32,16 @@ use super::{
     serve::{STATUS_PATH, STOP_PATH, Status},
 };
 
-/// A platform answers at once, or it hangs.
+/// The limit of an answer. A platform answers at once, or it hangs.
 const ANSWER: Duration = Duration::from_secs(5);
-/// How long a platform may take to come up, or to end.
+/// The time that a platform may take to start, or to end.
 const ENOUGH: Duration = Duration::from_secs(10);
-/// Nothing tells when a socket begins or ceases to answer, so it is tried this often.
+/// The interval of attempts to connect, because no event reports that a socket begins or ceases to answer.
 const AGAIN: Duration = Duration::from_millis(20);
-/// A log larger than this is set aside when the next platform starts.
+/// The largest log. A larger one is set aside when the next platform starts.
 const MAX_LOG: u64 = 256 * 1024;
 
-/// What the running platform says of itself; `None` when there is none.
+/// The running platform's report about itself; `None` when there is none.
 ///
 /// # Errors
 /// When something answers on the socket, but not as a platform.
@@ -66,7 +66,7 @@ pub async fn stop(folders: &Folders) -> Result<bool> {
     let deadline = Instant::now() + ENOUGH;
     while Lock::try_acquire(&folders.local())?.is_none() {
         if Instant::now() > deadline {
-            let log = folders.local().join("log");
+            let log = log_path(&folders.local());
             let process = running.map_or_else(String::new, |status| format!("; it is process {}", status.pid));
             return Err(Error::new(Kind::NotYet, "the embedded platform does not end")
                 .with_hint(format!("{} may say why{process}", log.display())));
@@ -76,7 +76,7 @@ pub async fn stop(folders: &Folders) -> Result<bool> {
     Ok(true)
 }
 
-/// Sends one request to the socket; `None` when nobody listens there.
+/// Sends one request to the socket; `None` when no platform listens there.
 async fn ask(folders: &Folders, method: Method, path: &'static str) -> Result<Option<Reply>> {
     let socket = folders.socket();
     match UnixStream::connect(&socket).await {
@@ -90,8 +90,8 @@ async fn ask(folders: &Folders, method: Method, path: &'static str) -> Result<Op
     Http::new(Dialer::socket(socket)).send(request, ANSWER).await.map(Some)
 }
 
-/// Sees that a platform runs. Any number of processes may ask for it at once; one of them starts it, and the others
-/// wait for that.
+/// Makes sure that a platform runs. Any number of processes may ask for it at once; one of them starts it, and the
+/// others wait for that.
 ///
 /// # Errors
 /// When it cannot be started, with its own words.
@@ -131,7 +131,7 @@ pub async fn ensure_by(folders: &Folders, program: &Path) -> Result<()> {
                 return Err(log.failure("it does not answer", Kind::NotYet));
             }
         };
-        // Another one has the folder: it has just begun by itself, or is about to end.
+        // Another platform has the folder: it has just started by itself, or is about to end.
         let another = ended.code() == Some(i32::from(Kind::Refused.exit_code()));
         if !another || Instant::now() > deadline {
             return Err(log.failure(&format!("it ended with {ended}"), Kind::Program));
@@ -142,15 +142,15 @@ pub async fn ensure_by(folders: &Folders, program: &Path) -> Result<()> {
 }
 
 async fn answers(folders: &Folders) -> bool {
-    // A platform that is just ending takes connections it will not answer: that is as good as none.
+    // A platform that is just ending accepts connections that it will not answer, which is as good as none.
     matches!(status(folders).await, Ok(Some(_)))
 }
 
-/// Starts the platform as a process of its own: another session, no terminal, none of our files.
+/// Starts the platform as a process of its own, in another session, without a terminal and without our files.
 fn detached(program: &Path, folders: &Folders, log: &Log) -> Result<tokio::process::Child> {
     let failed = |e: io::Error| Error::new(Kind::Program, format!("cannot start {}: {e}", program.display()));
     let mut command = Command::new(program);
-    // Whatever way we were told of the folder.
+    // The folder may have come to us by an option and not by the environment.
     command.env(HOME_VARIABLE, &folders.root);
     command.args(["local", "serve"]).current_dir("/").stdin(Stdio::null());
     command.stdout(log.file.try_clone().map_err(failed)?).stderr(log.file.try_clone().map_err(failed)?);
@@ -158,17 +158,21 @@ fn detached(program: &Path, folders: &Folders, log: &Log) -> Result<tokio::proce
     command.spawn().map_err(failed)
 }
 
-/// What platforms that nobody watches say.
+fn log_path(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
+
+/// The log of platforms that were started on demand.
 struct Log {
     file: File,
     path: PathBuf,
-    /// Where the words of the platform that is being started begin.
+    /// The position at which the words of the platform that is being started begin.
     from: u64,
 }
 
 impl Log {
     fn open(folder: &Path) -> Result<Log> {
-        let path = folder.join("log");
+        let path = log_path(folder);
         let failed = |e: io::Error| Error::file("open", &path, &e);
         if fs::metadata(&path).is_ok_and(|found| found.len() > MAX_LOG) {
             fs::rename(&path, folder.join("log.old")).map_err(failed)?;
@@ -179,7 +183,7 @@ impl Log {
         Ok(Log { file, path, from })
     }
 
-    /// Why the platform did not start, in its own words if it has left any.
+    /// The reason why the platform did not start, in its own words if it has left any.
     fn failure(&self, otherwise: &str, kind: Kind) -> Error {
         let mut text = String::new();
         if let Ok(mut file) = File::open(&self.path) {

@@ -48,27 +48,27 @@ use super::{
     refusal::{Answer, Refusal},
 };
 
-/// How long a login URL works: long enough for a client that tries again.
+/// The time for which a login URL works: long enough for a client that tries again.
 const LOGIN_TIME: Duration = Duration::from_secs(10 * 60);
-/// Login URLs that work at a time, for one machine; the oldest goes for another.
+/// The largest number of login URLs of one machine that work at a time; the oldest makes room for another.
 const MAX_LOGINS: usize = 256;
-/// Tunnels at a time into one machine.
+/// The largest number of tunnels into one machine at a time.
 const MAX_TUNNELS: usize = 512;
-/// Connections to a machine's listening ports that nobody has taken up yet.
+/// The largest number of connections to a machine's listening ports that wait for a client.
 const MAX_PENDING: usize = 64;
-/// How long they wait.
+/// The time for which they wait.
 const PENDING_TIME: Duration = Duration::from_secs(15);
-/// Everything that a machine dials is on this computer or near.
+/// The limit of a machine's dial, whose targets are on this computer or near it.
 const DIAL_TIME: Duration = Duration::from_secs(10);
-/// How often a control channel is pinged, as wsmux does.
+/// The interval of pings on a control channel, as in wsmux.
 const PING_EVERY: Duration = Duration::from_secs(30);
-/// Between two looks at whether the client of a connection that takes no more is still there.
+/// The interval of checks that the client of a blocked connection is still there.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a program may then take to read what the client has left behind, [`COPY_SIZE`] bytes at a time.
+/// The time that a program may then take to read the client's remaining data, [`COPY_SIZE`] bytes at a time.
 const LAST_READ: Duration = Duration::from_secs(10);
-/// As much as a tunnel's largest message.
+/// The size of one copy: that of a tunnel's largest message.
 const COPY_SIZE: usize = 64 * 1024;
-/// Numbers control channels.
+/// The number of the next control channel.
 static CHANNELS: AtomicU64 = AtomicU64::new(0);
 
 /// The way into a machine while it is up: its token, its tunnels, and their end with it.
@@ -90,7 +90,7 @@ struct State {
 /// A login URL.
 struct Login {
     secret: String,
-    /// The tunnel that it was made for.
+    /// The tunnel for which it was made.
     session: String,
     since: Instant,
 }
@@ -98,7 +98,7 @@ struct Login {
 /// A connection that no client has taken up yet.
 struct Parked {
     tcp: TcpStream,
-    /// The control channel that it came by.
+    /// The control channel by which it came.
     channel: u64,
 }
 
@@ -120,13 +120,13 @@ impl Gate {
         &self.machine
     }
 
-    /// The tunnel whose token this is, if it is one of the machine's.
+    /// The tunnel of a token, if it is one of the machine's.
     pub fn session_of_token<'a>(&self, token: &'a str) -> Option<&'a str> {
         let (own, session) = token.split_once('.')?;
         same(&self.token, own).then_some(session)
     }
 
-    /// The token that a login URL gives, if it is one of the machine's that still work: the value of the cookie.
+    /// The token behind a login URL, the value of the cookie, if it is one of the machine's that still work.
     pub fn token_of_login(&self, secret: &str) -> Option<String> {
         let state = self.locked();
         let login = state.logins.iter().find(|login| same(&login.secret, secret))?;
@@ -160,7 +160,7 @@ impl Gate {
     }
 }
 
-/// What a tunnel leads to.
+/// The target of a tunnel.
 #[derive(Debug, PartialEq)]
 enum Target {
     Dial { host: String, port: u16 },
@@ -172,7 +172,7 @@ impl Target {
     /// Reads the path after `/tunnels/`.
     fn parse(encoded: &str) -> Answer<Target> {
         let wrong = |why: &str| Refusal::new(StatusCode::BAD_REQUEST, format!("invalid destination address: {why}"));
-        // A client may or may not have escaped the characters of base64 that mean something in a path.
+        // Clients differ in whether they escape the characters of base64 that mean something in a path.
         let encoded = encoded.replace("%2F", "/").replace("%2f", "/").replace("%2B", "+").replace("%2b", "+");
         let encoded = encoded.replace("%3D", "=").replace("%3d", "=");
         let decoded = BASE64_STANDARD.decode(encoded).map_err(|_| wrong("not base64"))?;
@@ -195,13 +195,13 @@ impl Target {
     }
 }
 
-/// Where the machine itself is meant. Machines share this computer's network, so that is this computer.
+/// Reports whether a host means the machine itself. That is this computer, because machines share its network.
 fn own_address(host: &str, machine: &str) -> bool {
     matches!(host, "" | "localhost" | "127.0.0.1" | "::1") || host == machine
 }
 
-/// Where a machine listens. What listens for everybody inside a real machine would here listen for the whole network
-/// that this computer is in, so it listens on the loopback interface.
+/// The address on which a machine listens. It is the loopback interface even for all addresses, because a listener for
+/// all of a real machine's network would here be one for all of this computer's.
 fn listen_address(host: &str, machine: &str) -> String {
     if own_address(host, machine) && host != "::1" || matches!(host, "0.0.0.0" | "::" | "*") {
         Ipv4Addr::LOCALHOST.to_string()
@@ -210,7 +210,7 @@ fn listen_address(host: &str, machine: &str) -> String {
     }
 }
 
-/// Answers `GET /tunnels/...` for somebody with the machine's token. `guard` is held as long as the tunnel lives.
+/// Answers `GET /tunnels/...` for a client with the machine's token. `guard` is held as long as the tunnel lives.
 ///
 /// # Errors
 /// 400 for a target that cannot be read or a request that is no upgrade, 404 for an unknown connection id, 409 for an
@@ -235,7 +235,7 @@ pub async fn open<G: Send + 'static>(
                 let Some(socket) = upgraded.await else { return };
                 let is_ssh = port == 22 && own_address(&host, machine.name());
                 if is_ssh && no_ssh {
-                    // As at any port that nothing listens on.
+                    // The answer of any port without a listener.
                     Tunnel::server(socket).finish().await;
                 } else if is_ssh {
                     // The machine ends it when it stops.
@@ -282,11 +282,11 @@ async fn dial(socket: Stream, host: &str, port: u16, ended: &mut watch::Receiver
     }
 }
 
-/// Copies both ways until one side ends. There is no half-close: what ends first ends the whole, once everything that
-/// it had sent is delivered.
+/// Copies both ways until one side ends. There is no half-close: the end of one side ends the whole, once everything
+/// that it had sent is delivered.
 async fn join(socket: Stream, tcp: TcpStream, ended: &mut watch::Receiver<bool>) {
     let client = socket.peer();
-    // Latency matters more than the number of packets, and what is written is whole messages.
+    // Latency matters more than the number of packets, and each write is a whole message.
     let _ = tcp.set_nodelay(true);
     let (mut from_tunnel, mut to_tunnel) = tokio::io::split(Tunnel::server(socket));
     let (mut from_tcp, mut to_tcp) = tcp.into_split();
@@ -300,10 +300,11 @@ async fn join(socket: Stream, tcp: TcpStream, ended: &mut watch::Receiver<bool>)
                 };
                 tokio::select! {
                     written = to_tcp.write_all(&buffer[..n]) => if written.is_err() {
-                        // The other end reads no more, but what it has said goes through.
+                        // The other end reads no more, but its data still goes through.
                         return std::future::pending().await;
                     },
-                    // Its leave is behind what it has sent, where nobody looks as long as that is not taken.
+                    // The client's Close is queued behind unread data, so we would not see it; poll for the process
+                    // instead.
                     () = abandoned(&client) => return,
                 }
             }
@@ -327,8 +328,8 @@ async fn join(socket: Stream, tcp: TcpStream, ended: &mut watch::Receiver<bool>)
     from_tunnel.unsplit(to_tunnel).finish().await;
 }
 
-/// Waits until the client's program has gone, and as long again as what it has left behind may take to be read. Where the
-/// system does not tell, it never has gone.
+/// Waits until the client's program has gone, and then for as long as its remaining data may take to be read. Waits for
+/// ever on systems that do not report such programs.
 async fn abandoned(client: &Peer) {
     loop {
         sleep(LOOK).await;
@@ -343,10 +344,10 @@ async fn over(ended: &mut watch::Receiver<bool>) {
     let _ = ended.wait_for(|ended| *ended).await;
 }
 
-/// A control channel: tells of each connection until the client leaves or the machine ends. The connections that no
+/// A control channel: reports each connection until the client leaves or the machine ends. The connections that no
 /// client has taken up by then end with it.
 async fn listen(gate: &Arc<Gate>, listener: TcpListener, socket: Stream) {
-    // The client has nothing to say here.
+    // The limit of the client's messages, because it has nothing to say here.
     let limits = Limits::default().max_payload_len(Some(4096));
     let mut control: WebSocketStream<Stream> = ServerBuilder::new().limits(limits).serve(socket);
     let mut ended = gate.ended.subscribe();
@@ -361,7 +362,7 @@ async fn listen(gate: &Arc<Gate>, listener: TcpListener, socket: Stream) {
                     None => continue,
                 },
                 Err(e) => {
-                    // Out of descriptors, most likely; others will be freed.
+                    // Most likely a lack of descriptors; others will be freed.
                     log::warn!("cannot accept a connection: {e}");
                     sleep(Duration::from_millis(100)).await;
                     continue;
@@ -401,7 +402,7 @@ fn wait_for_client(gate: &Arc<Gate>, parked: Parked) -> Option<String> {
     Some(cid)
 }
 
-/// Prepares the WebSocket: the answer to send, and what the connection becomes once it is sent.
+/// Prepares the WebSocket. Returns the answer to send, and the future of the stream after it is sent.
 ///
 /// # Errors
 /// 400 when the request does not ask for a WebSocket.
@@ -442,7 +443,7 @@ pub fn token(headers: &HeaderMap) -> Option<&str> {
     cookies.flat_map(|value| value.split(';')).find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))
 }
 
-/// A tunnel that takes its leave when it is dropped: an SSH server drops its stream right after its last words, and a
+/// A tunnel that sends its Close when it is dropped. An SSH server drops its stream right after its last words, and a
 /// socket that is closed with unread input is reset, which would overtake them.
 struct FinishOnDrop(Option<Tunnel<Stream>>);
 

@@ -1,8 +1,8 @@
 //! The world of local playgrounds.
 //!
-//! - `actions`: what clients may have done to them, and in which states; `turns`: how one state leads to the next.
-//! - `gates`: the ways into machines; `ports`: what listens there.
-//! - `tasks`: the commands that prepare a playground; `console`: what a machine says.
+//! - `actions`: the acts of clients, and the states that allow them; `turns`: the way from one state to the next.
+//! - `gates`: the ways into machines; `ports`: the ports that listen there.
+//! - `tasks`: the commands that prepare a playground; `console`: the output of a machine.
 
 mod actions;
 mod console;
@@ -46,14 +46,14 @@ use super::{
 use console::Console;
 use turns::Next;
 
-/// How long a play may run when nothing else is said.
+/// The time for which a play may run by default.
 const PLAY_MINUTES: u64 = 8 * 60;
-/// How long a destroyed play is still shown to those who know its id.
+/// The time for which a destroyed play is still shown to clients that know its id.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
-/// As many plays as one may have; a script that has lost its way fills neither disk nor memory.
+/// The largest number of plays, so that a script in an endless loop fills neither disk nor memory.
 const MAX_PLAYS: usize = 64;
 
-/// Changes of tasks that a slow client may be behind.
+/// The number of changes of tasks by which a slow client may be behind.
 const BEHIND: usize = 1024;
 
 /// A play as the API shows it.
@@ -68,9 +68,9 @@ pub struct Shown {
 /// The behaviour of playgrounds.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// Time that machines take from running to ready.
+    /// The time that machines take from running to ready.
     pub boot_delay: Duration,
-    /// Duration of each state that a play or a machine passes through.
+    /// The duration of each state that a play or a machine passes through.
     pub state_delay: Duration,
     /// The SSH server of machines.
     pub endpoint: Endpoint,
@@ -84,7 +84,7 @@ pub struct Wishes {
     pub playground: String,
     /// Its choices.
     pub init_conditions: BTreeMap<String, String>,
-    /// Consent to the safety disclaimer. The catalogue has none but official playgrounds, which need none.
+    /// Consent to the safety disclaimer. The catalogue has only official playgrounds, which need none.
     pub safety_disclaimer_consent: bool,
 }
 
@@ -94,7 +94,7 @@ pub struct World {
     base: String,
     rules: Rules,
     plays: Mutex<BTreeMap<String, Play>>,
-    /// Plays that are being created, which count already.
+    /// The number of plays that are being created, which count already.
     in_the_making: AtomicUsize,
 }
 
@@ -120,9 +120,9 @@ struct Play {
 struct Slot {
     name: String,
     turn: u64,
-    /// Held while the machine's files are opened or a former life of it ends: two lives must not overlap.
+    /// Held while the machine's files are opened or a former life of it ends, because two lives must not overlap.
     life: Arc<tokio::sync::Mutex<()>>,
-    /// There while the machine is ready.
+    /// The way in, while the machine is ready.
     gate: Option<Arc<Gate>>,
     console: Console,
 }
@@ -156,7 +156,7 @@ impl Play {
 }
 
 impl World {
-    /// Opens the plays below `folder`. `base` is the platform's address as clients are told it.
+    /// Opens the plays below `folder`. `base` is the platform's address for clients.
     ///
     /// # Errors
     /// When a record cannot be read or is damaged.
@@ -166,19 +166,19 @@ impl World {
         Ok(Arc::new(World { folder, base, rules, plays, in_the_making }))
     }
 
-    /// The platform's address as clients are told it.
+    /// The platform's address for clients.
     pub fn base(&self) -> &str {
         &self.base
     }
 
     fn locked(&self) -> MutexGuard<'_, BTreeMap<String, Play>> {
-        // A record is replaced in one step, so what a panic elsewhere left behind is whole.
+        // A poisoned lock is as good as any, because a record is replaced in one step.
         let mut plays = self.plays.lock().unwrap_or_else(PoisonError::into_inner);
         plays.retain(|_, play| play.destroyed.is_none_or(|at| at.elapsed() < REMEMBERED));
         plays
     }
 
-    /// All plays, those that were destroyed a short time ago among them, the newest first.
+    /// All plays, the newest first. Those that were destroyed a short time ago are among them.
     pub fn recent(&self) -> Vec<Shown> {
         self.list(|_| true)
     }
@@ -207,15 +207,16 @@ impl World {
     /// Looks at a play's record.
     ///
     /// # Errors
-    /// 404 when there is no such play, and what `look` says.
+    /// 404 when there is no such play, and the errors of `look`.
     pub fn read<T>(&self, id: &str, look: impl FnOnce(&Record) -> Answer<T>) -> Answer<T> {
         look(&self.locked().get(id).ok_or_else(|| no_play(id))?.record)
     }
 
-    /// Changes a play's record: on disk first, then for everybody to see.
+    /// Changes a play's record, on disk first, then for all clients to see.
     ///
     /// # Errors
-    /// 404 when there is no such play, 409 when it is destroyed, what `change` says, and 507 when it cannot be saved.
+    /// 404 when there is no such play, 409 when it is destroyed, the errors of `change`, and 507 when it cannot be
+    /// saved.
     pub fn edit<T>(&self, id: &str, change: impl FnOnce(&mut Record) -> Answer<T>) -> Answer<T> {
         let mut plays = self.locked();
         let play = plays.get_mut(id).ok_or_else(|| no_play(id))?;
@@ -299,7 +300,7 @@ impl World {
     fn seat(&self) -> Answer<Seat<'_>> {
         let plays = self.locked();
         let there = plays.values().filter(|play| play.destroyed.is_none()).count();
-        // Changed under the lock, but for those that are given back.
+        // Changed under the lock, except when a seat is given back.
         if there + self.in_the_making.load(Ordering::Relaxed) >= MAX_PLAYS {
             let words = format!("there are {MAX_PLAYS} playgrounds already: destroy one first");
             return Err(Refusal::new(StatusCode::FORBIDDEN, words));
@@ -314,7 +315,7 @@ impl World {
         }
     }
 
-    /// How many plays there are.
+    /// The number of plays.
     pub fn count(&self) -> usize {
         self.locked().values().filter(|play| play.destroyed.is_none()).count()
     }

@@ -57,7 +57,7 @@ fn process_arguments(process: i32) -> Option<(i32, Vec<String>)> {
 pub fn process_age() -> std::time::Duration {
     #[cfg(target_os = "linux")]
     {
-        /// What /proc counts in on every system that matters (proc(5), sysconf(_SC_CLK_TCK)).
+        /// The unit of /proc on every system that matters (proc(5), sysconf(_SC_CLK_TCK)).
         const TICKS_PER_SECOND: f64 = 100.0;
         let age = || {
             let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
@@ -147,8 +147,8 @@ pub fn forget_code() {
             let range = range.split_once('-').and_then(|(start, end)| Some((number(start)?, number(end)?)));
             let Some((start, end)) = range.filter(|_| path.starts_with('/')) else { continue };
             let code = std::ptr::with_exposed_provenance_mut(start);
-            // SAFETY: the range is one mapping of a file's code, which nobody can write to, so that its pages are what
-            // the file says and are read from there again when they are touched.
+            // SAFETY: the range is one mapping of a file's code, which cannot be written to, so its pages are those of
+            // the file and are read from there again when they are touched.
             #[expect(unsafe_code, reason = "the kernel's advice on a range of addresses")]
             let advised = unsafe { madvise(code, end - start, Advice::LinuxDontNeed) };
             if let Err(error) = advised {

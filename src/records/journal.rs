@@ -1,4 +1,4 @@
-//! The log: one file per connection, bounded in size and in number. Standard output is never written to, and standard
+//! The log: one file per connection, bounded in size and in number. It never writes to standard output, and to standard
 //! error only with `-v`.
 
 use std::{
@@ -17,9 +17,9 @@ use crate::{
     ui::notice,
 };
 
-/// A log that grows past this is cut off: something repeats itself.
+/// The largest log. A longer one is cut off, because something repeats itself.
 const MAX_BYTES: usize = 256 * 1024;
-/// Older ones are removed. An editor opens several connections for one window.
+/// The largest number of logs; older ones are removed. An editor opens several connections for one window.
 const MAX_FILES: usize = 40;
 
 /// The folder of the logs.
@@ -32,12 +32,12 @@ struct Journal {
     verbose: bool,
 }
 
-/// What to log, and where.
+/// The user's wishes for the log.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// How often `-v` was given.
+    /// The number of times that `-v` was given.
     pub verbose: u8,
-    /// Instead of a file of the connection's own.
+    /// The file to write instead of the connection's own.
     pub file: Option<PathBuf>,
 }
 
@@ -54,10 +54,10 @@ impl From<LogLevel> for LevelFilter {
     }
 }
 
-/// Begins the log of this process; `connection` names the one it is for, if it is for one.
+/// Begins the log of this process. `connection` is the name of the connection that it is for, if any.
 ///
 /// # Errors
-/// When a file that was asked for cannot be opened. One of our own that cannot be costs the log only.
+/// When the file that the user named cannot be opened. A failure with a file of our own costs only the log.
 pub fn begin(folders: &Folders, level: LogLevel, options: &Options, connection: Option<&str>) -> Result<()> {
     let level = match options.verbose {
         0 => level.into(),
@@ -77,7 +77,7 @@ pub fn begin(folders: &Folders, level: LogLevel, options: &Options, connection: 
     let verbose = options.verbose > 0;
     if file.is_some() || verbose {
         let journal = Journal { file: file.map(|file| Mutex::new((file, MAX_BYTES))), verbose };
-        // A second log in one process is the first one's.
+        // A process that has a log already keeps it.
         if log::set_boxed_logger(Box::new(journal)).is_ok() {
             log::set_max_level(level);
         }
@@ -85,7 +85,7 @@ pub fn begin(folders: &Folders, level: LogLevel, options: &Options, connection: 
     Ok(())
 }
 
-/// A host name as part of a file's name: what ssh passes may be anything.
+/// A host name as part of a file's name, because ssh may pass anything.
 pub fn name(host: &str) -> String {
     host.chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')).take(128).collect()
 }
@@ -114,7 +114,7 @@ fn prune(folder: &Path) {
 }
 
 impl Log for Journal {
-    /// Libraries only have a say when something is wrong: what they tell else is theirs, and may hold anything.
+    /// Libraries log warnings and errors only, because their other messages may hold anything.
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with(env!("CARGO_CRATE_NAME")) || metadata.level() <= log::Level::Warn
     }

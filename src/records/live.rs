@@ -1,5 +1,5 @@
-//! What each running proxy is doing, for those who cannot see its standard error: a small file that is there as long as
-//! the proxy is, without secrets. `list --json` and the editors' extension show it.
+//! The status of each running proxy, for programs that cannot see its standard error: a small file that exists as long
+//! as the proxy does, without secrets. `list --json` and the editors' extension show it.
 
 use std::{
     cell::RefCell,
@@ -20,20 +20,20 @@ use crate::{
     settings::Folders,
 };
 
-/// How often the figures of a connection are brought up to date.
+/// The interval at which the figures of a connection are brought up to date.
 pub const UPDATE: Duration = Duration::from_secs(5);
-/// Room for one status: it is written in one piece, so that a reader sees it whole.
+/// The room for one status, which is written in one piece, so that a reader sees it whole.
 const SIZE: usize = 1024;
 
-/// What a proxy is doing.
+/// The phases of a proxy's work.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
-    /// It looks for the playground.
+    /// The proxy looks for the playground.
     Finding,
-    /// It waits for the machine.
+    /// The proxy waits for the machine.
     Waking,
-    /// It opens the tunnel.
+    /// The proxy opens the tunnel.
     Opening,
     /// Bytes flow.
     Connected,
@@ -43,19 +43,19 @@ pub enum Phase {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Its process.
+    /// The number of its process.
     pub pid: u32,
-    /// What it is doing.
+    /// The phase of its work.
     pub phase: Phase,
-    /// Since when, in ms since 1970.
+    /// The beginning of that phase, in ms since 1970.
     pub since: Moment,
-    /// What ssh called the machine.
+    /// The host name by which ssh called the machine.
     pub host: String,
     /// The id of the playground, once it is known.
     pub playground: String,
     /// The machine, once it is known.
     pub machine: String,
-    /// The user on it, once that is known.
+    /// The user on the machine, once it is known.
     pub user: String,
     /// The client's identification line, once it has come.
     pub client: String,
@@ -67,7 +67,7 @@ pub struct Status {
     pub round_trip_ms: Option<f64>,
     /// The playground's end, in ms since 1970: the platform erases it then, or stops it if it is persistent.
     pub expires_at: Option<Moment>,
-    /// What is being waited for, or a warning.
+    /// The thing that is being waited for, or a warning.
     pub message: String,
 }
 
@@ -129,7 +129,7 @@ impl Live {
         self.write();
     }
 
-    /// Bytes flow: from now on the figures come from the tunnel.
+    /// Notes that bytes flow. From now on the figures come from the tunnel.
     pub fn connected(&self, vitals: Arc<Vitals>) {
         *self.vitals.borrow_mut() = Some(vitals);
         self.update(|status| status.phase = Phase::Connected);
@@ -153,7 +153,7 @@ impl Live {
         text.push(b'\n');
         let mut file = file.borrow_mut();
         let length = text.len() as u64;
-        // A text that was longer leaves nothing behind.
+        // Cut a longer text that was there before.
         if let Err(error) = file.rewind().and_then(|()| file.write_all(&text)).and_then(|()| file.set_len(length)) {
             log::warn!("cannot write {}: {error}", path.display());
         }
@@ -171,7 +171,7 @@ impl Drop for Live {
 fn create(path: &Path) -> Result<(File, Lock)> {
     let lock = loop {
         let lock = Lock::acquire(path)?;
-        // Between its making and its locking another's sweep may have taken it for a leftover.
+        // Another process may have swept it as a leftover before it was locked.
         if lock.is_there() {
             break lock;
         }
@@ -184,7 +184,7 @@ fn create(path: &Path) -> Result<(File, Lock)> {
     Ok((file, lock))
 }
 
-/// The lock's file may go with the status, because its name is never used again.
+/// Removes a status file and its lock. The lock's file may go, too, because its name is never used again.
 fn remove(path: &Path) {
     for path in [path.to_owned(), lock_path(path)] {
         if let Err(error) = fs::remove_file(&path)
@@ -195,7 +195,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// The status of every running proxy. What killed ones have left is swept.
+/// The status of every running proxy. Files of killed proxies are swept.
 pub fn all(folders: &Folders) -> Vec<Status> {
     let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
     let mut found: Vec<Status> = sweep(folders).into_iter().filter_map(read).collect();
@@ -203,10 +203,10 @@ pub fn all(folders: &Folders) -> Vec<Status> {
     found
 }
 
-/// Takes away what killed proxies have left; gives the files of those that run.
+/// Removes the files of killed proxies; returns those of the running ones.
 fn sweep(folders: &Folders) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder(folders)) else { return Vec::new() };
-    // A lock may be all that is left.
+    // A killed proxy may have left nothing but a lock.
     let status = |path: PathBuf| match path.extension()?.to_str()? {
         "json" => Some(path),
         "lock" => Some(path.with_extension("")),

@@ -1,7 +1,7 @@
-//! What people wanted of a playground: that it be stopped, that it run; and which wake has been asked for already.
+//! The users' wishes for a playground, to be stopped or to run, and the wake that was requested already.
 //!
-//! One small file per playground (and per catalogue name), changed under its lock. The kernel lets go of a lock when its
-//! holder dies, so a process that is killed anywhere leaves none that lasts.
+//! One small file per playground and per catalogue name, changed under its lock. The kernel releases a lock when its
+//! holder dies, so a process that is killed leaves none behind.
 
 use std::{
     collections::BTreeMap,
@@ -19,51 +19,51 @@ use crate::{
     settings::Folders,
 };
 
-/// A playground that runs so long after it was asked to stop was started again.
+/// The longest time that a stop may take. A playground that runs so long after a request to stop was started again.
 const STOP_TAKES: Duration = Duration::from_secs(5 * 60);
 
-/// What is remembered of one playground.
+/// The record of one playground.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Record {
-    /// When it was stopped on purpose with this tool, if nothing deliberate has happened since.
+    /// The moment when this tool stopped it on purpose, if nothing deliberate has happened since.
     pub stopped: Option<Moment>,
-    /// When somebody last did something deliberate with it: start, restart, open.
+    /// The moment of the user's last deliberate act with it: start, restart, open.
     pub deliberate: Option<Moment>,
-    /// When it ended under a live session of ours, or a connection was last refused because of that.
+    /// The moment when it ended under a live session of ours, or when a connection was last refused because of that.
     pub cut_off: Option<Moment>,
-    /// When the last session of ours to it ended, if nothing deliberate has happened since.
+    /// The moment when our last session to it ended, if nothing deliberate has happened since.
     pub session_ended: Option<Moment>,
-    /// The playground that this session was to.
+    /// The playground of that session.
     pub session: Option<String>,
     /// The last request to wake it.
     pub wake: Option<WakeRequest>,
-    /// What its machines were like at the last connection.
+    /// Its machines as they were at the last connection.
     pub machines: BTreeMap<String, Machine>,
 }
 
-/// What is remembered of a machine.
+/// The record of a machine.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Machine {
     /// The identification line of its SSH server.
     pub identification: Option<String>,
-    /// Since when it had been up, in the platform's words.
+    /// The beginning of its uptime, in the platform's words.
     pub up_since: Option<String>,
-    /// True where the platform allows SSH access, once that is known.
+    /// True when the platform allows SSH access, once that is known.
     pub ssh: Option<bool>,
 }
 
-/// A request that is made once for all who want it.
+/// A request to wake a playground, made once for all clients that want it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 pub struct WakeRequest {
-    /// When it was made.
+    /// The moment of the request.
     pub at: Moment,
-    /// What it was made upon: the state as the platform described it, so that a later stop is another matter.
+    /// The state for which it was made, as the platform described it, so that a later stop is another matter.
     pub upon: String,
-    /// Whether the platform has answered. If not, its sender died, or is still at it under the lock.
+    /// True once the platform has answered. Before that its sender is waiting under the lock, or has died.
     pub sent: bool,
-    /// What it made: the id of a playground that was started by name.
+    /// The id of the playground that it made, if it was a start by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<String>,
 }
@@ -88,7 +88,7 @@ impl Memory {
         Memory { folder: folder(folders, platform) }
     }
 
-    /// The playgrounds and catalogue names of which something is remembered.
+    /// The playgrounds and catalogue names that have a record.
     pub fn labels(&self) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(&self.folder) else { return Vec::new() };
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -97,7 +97,7 @@ impl Memory {
         labels
     }
 
-    /// Where the record of a playground lies.
+    /// The path of the record of a playground.
     pub fn path(&self, label: &str) -> PathBuf {
         self.folder.join(format!("{}.json", file_name(label)))
     }
@@ -134,8 +134,8 @@ impl Memory {
         Ok(answer)
     }
 
-    /// The lock under which a wake of the playground is asked for; another one than that of its record, because it is
-    /// held while the platform answers. `None` while another process holds it.
+    /// The lock under which a wake of the playground is requested. It is not that of the record, because it is held
+    /// while the platform answers. `None` while another process holds it.
     ///
     /// # Errors
     /// When the lock file cannot be opened.
@@ -143,7 +143,7 @@ impl Memory {
         Lock::try_acquire(&self.folder.join(format!("{}.wake", file_name(label))))
     }
 
-    /// Somebody wants it to run: everything that speaks against a wake is forgotten.
+    /// Notes that the user wants it to run: everything that speaks against a wake is forgotten.
     ///
     /// # Errors
     /// As [`Memory::change`].
@@ -156,7 +156,7 @@ impl Memory {
         })
     }
 
-    /// Somebody stopped it on purpose.
+    /// Notes that the user stopped it on purpose.
     ///
     /// # Errors
     /// As [`Memory::change`].
@@ -167,8 +167,8 @@ impl Memory {
         })
     }
 
-    /// It runs. What was stopped on purpose some time ago has been started since, elsewhere perhaps: the next end of it
-    /// is another matter. A stop that is just being asked for still stands.
+    /// Notes that it runs. If it was stopped on purpose some time ago, it has been started since, perhaps elsewhere,
+    /// and its next end is another matter. A stop that is just being requested still stands.
     ///
     /// # Errors
     /// As [`Memory::change`].
@@ -176,7 +176,7 @@ impl Memory {
         self.change(label, |record| record.stopped = record.stopped.filter(|at| ago(*at) < STOP_TAKES))
     }
 
-    /// Remembers a machine of a playground as it is at this connection. Gives what was remembered before.
+    /// Records a machine of a playground as it is at this connection. Returns the earlier record.
     ///
     /// # Errors
     /// As [`Memory::change`].
@@ -189,8 +189,8 @@ impl Memory {
         })
     }
 
-    /// A session of ours to `play` has ended at `moment`, for whatever reason. Whether the playground had ended before can
-    /// be told when it is wanted again.
+    /// Notes that a session of ours to `play` has ended at `moment`, for any reason. The next request for the
+    /// playground finds out whether it had ended before.
     ///
     /// # Errors
     /// As [`Memory::change`].
@@ -201,7 +201,7 @@ impl Memory {
         })
     }
 
-    /// It ended under a live session of ours.
+    /// Notes that it ended under a live session of ours.
     ///
     /// # Errors
     /// As [`Memory::change`].
@@ -209,8 +209,8 @@ impl Memory {
         self.change(label, |record| record.cut_off = Some(now()))
     }
 
-    /// The play that a name meant was destroyed on purpose, which began at `began`: its end says nothing about the next of
-    /// that name, unless it has cut a session off, which may come back by itself.
+    /// Notes that the play of a name was destroyed on purpose, beginning at `began`. Its end says nothing about the
+    /// next play of that name, unless it has cut off a session, which may reconnect by itself.
     ///
     /// # Errors
     /// As [`Memory::change`].
@@ -224,28 +224,28 @@ impl Memory {
         })
     }
 
-    /// Something was done at the platform: those who watch look at once. See [`Memory::stamp`].
+    /// Notes an act at the platform, so that processes that watch look at once. See [`Memory::stamp`].
     pub fn note_acted(&self) {
-        // Whoever misses it looks a few seconds later.
+        // A process that misses it looks a few seconds later.
         if let Err(error) = files::write_private(&self.folder.join("acted"), now().to_string().as_bytes()) {
             log::warn!("{}", error.message());
         }
     }
 
-    /// Changes whenever a process of this program changes a record, or says that it has [`acted`](Memory::note_acted):
-    /// every change puts a file in place in the folder, which the folder's own time tells.
+    /// A stamp that changes whenever a process of this program changes a record, or notes that it has
+    /// [`acted`](Memory::note_acted). It is the time of the folder, because every change puts a file in place there.
     pub fn stamp(&self) -> Option<SystemTime> {
         std::fs::metadata(&self.folder).and_then(|found| found.modified()).ok()
     }
 
-    /// It is gone for good, and so is what is remembered of it.
+    /// Forgets a playground that is gone for good.
     pub fn forget(&self, label: &str) {
-        // Nobody asks again for the record of an id that no longer exists; a leftover is harmless.
+        // A record that stays is harmless, because its id is never used again.
         let _ = std::fs::remove_file(self.path(label));
     }
 }
 
-/// A label as a file's name: a machine's name is the platform's, and must not lead out of the folder.
+/// A label as a file's name. A machine's name is the platform's choice, and must not lead out of the folder.
 fn file_name(label: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     label.chars().take(128).map(|c| if safe(c) { c } else { '_' }).collect()

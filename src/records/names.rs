@@ -1,5 +1,5 @@
-//! The names of playgrounds and of the catalogue as they were when somebody last asked: for the completion of a command
-//! line, which has to answer while a key is held down.
+//! The names of playgrounds and of the catalogue as the platform last listed them. They are for the completion of a
+//! command line, which has to answer while a key is held down.
 
 use std::path::PathBuf;
 
@@ -17,11 +17,11 @@ use crate::{
     target::{PREFIX, Target, is_label},
 };
 
-/// See the module.
+/// The names of one platform.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default)]
 pub struct Names {
-    /// The playgrounds that are not gone; `None` when nobody has asked yet.
+    /// The playgrounds that are not gone; `None` before they have ever been listed.
     pub plays: Option<Vec<Known>>,
     /// The catalogue.
     pub catalog: Option<Vec<Entry>>,
@@ -31,11 +31,11 @@ pub struct Names {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default)]
 pub struct Known {
-    /// What ssh calls it.
+    /// Its host name.
     pub host: String,
-    /// What its owner calls it.
+    /// Its title.
     pub title: String,
-    /// Whether it was stopped.
+    /// True if it was stopped.
     pub down: bool,
     /// Its machines.
     pub machines: Vec<String>,
@@ -45,7 +45,7 @@ pub struct Known {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default)]
 pub struct Entry {
-    /// What it is started by.
+    /// The name by which it is started.
     pub name: String,
     /// Its title.
     pub title: String,
@@ -60,7 +60,7 @@ pub fn path(folders: &Folders, platform: Platform) -> PathBuf {
 }
 
 impl Names {
-    /// Those that are remembered. What is damaged is forgotten: it is only a copy.
+    /// Reads the remembered names. A damaged file counts as none, because it is only a copy.
     pub fn load(folders: &Folders, platform: Platform) -> Names {
         let text = files::read_text(&path(folders, platform)).ok().flatten().unwrap_or_default();
         serde_json::from_str(&text).unwrap_or_default()
@@ -75,7 +75,7 @@ impl Names {
             let text = serde_json::to_vec(&names).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
             files::write_private(&path, &text)
         };
-        // It costs a completion, not the command.
+        // A failure costs a completion, not the command.
         if let Err(error) = changed() {
             log::warn!("{}", error.message());
         }

@@ -17,28 +17,28 @@ use crate::{
     ssh_config::{edit, entries},
 };
 
-/// A host that no entry of ours fits: what ssh does for it must not change.
+/// A host that no entry of ours matches, so that its options must not change.
 const OTHER_HOST: &str = "example.invalid";
-/// A host that only the wildcard fits.
+/// A host that only the wildcard matches.
 const WILDCARD_HOST: &str = "playground-probe";
 
-/// What `ssh -G` must say of an edit before it is made.
+/// A trial of an edit with `ssh -G`, before it is made.
 pub struct Check<'a> {
-    /// The client.
+    /// The client to ask.
     pub ssh: &'a Ssh,
-    /// Where our files lie.
+    /// The folders of our files.
     pub folders: &'a Folders,
-    /// What is to be on record.
+    /// The record as it is to be.
     pub state: &'a State,
-    /// In which form.
+    /// True for a block of entries in the user's file, false for an Include.
     pub inline: bool,
 }
 
 impl Check<'_> {
-    /// Compares the user's file with what it is to become. Returns warnings.
+    /// Compares the user's file with the edited one. Returns warnings.
     ///
     /// # Errors
-    /// [`Kind::File`] when ssh cannot read the file as it is, or would do something else for other hosts;
+    /// [`Kind::File`] when ssh cannot read the file as it is, or would change its options for other hosts;
     /// [`Kind::Program`] when it would not do as our entries say.
     pub async fn run(&self, user: &UserFile) -> Result<Vec<String>> {
         let scratch = scratch(self.folders)?;
@@ -53,7 +53,7 @@ impl Check<'_> {
                 .with_hint("repair it first; nothing was changed")
         })?;
 
-        // The same edit, but what it includes lies in the scratch folder: the real one is not to change yet.
+        // The same edit, but the included file lies in the scratch folder, because the real one must not change yet.
         let there = Folders { root: scratch.path().to_owned(), ..self.folders.clone() };
         let rendering = self.state.rendering(self.folders);
         let entries = entries::render(&self.state.entries, &rendering)?;
@@ -89,7 +89,7 @@ impl Check<'_> {
             let options = self.ssh.options(&after, host).await.map_err(misread)?;
             let command = entries::proxy_command(user, platform, host, &rendering)?;
             for (name, wanted) in [("proxycommand", command.as_str()), ("user", user)] {
-                // The wildcard's command, which is that of many entries, too, has `%h` in place of the name.
+                // The wildcard's command, which is also that of many entries, has `%h` in place of the name.
                 let found = client::value(&options, name).unwrap_or("nothing").replace("%h", host);
                 if found != wanted {
                     let what = format!("ssh would take `{found}` and not `{wanted}` for the {name} of {host}");
@@ -108,7 +108,7 @@ impl Check<'_> {
     }
 }
 
-/// Options of the user's that our entries leave alone, and that are in their way.
+/// The user's own options that hold for our hosts, too, and do harm there.
 fn in_the_way(options: &str) -> Vec<String> {
     let set = |name, harmless: &[&str]| client::value(options, name).filter(|value| !harmless.contains(value));
     [
@@ -138,8 +138,8 @@ fn in_the_way(options: &str) -> Vec<String> {
     .collect()
 }
 
-/// What the removal that leaves `rest` would change for other hosts, as a warning: the user's own lines may stand in the
-/// middle of ours. What ssh could not read before, it need not read now, and without ssh this works, too.
+/// A warning if the removal that leaves `rest` would change ssh for other hosts, because the user's own lines may stand
+/// in the middle of ours. None when ssh cannot read the file as it is, or is missing: a removal must work then, too.
 pub async fn removal(folders: &Folders, ssh: &Ssh, user: &UserFile, rest: &[u8]) -> Result<Option<String>> {
     let Ok(before) = ssh.options(&user.named, OTHER_HOST).await else { return Ok(None) };
     let scratch = scratch(folders)?;
@@ -154,7 +154,7 @@ pub async fn removal(folders: &Folders, ssh: &Ssh, user: &UserFile, rest: &[u8])
     Ok(difference(&before, &after).map(|changed| format!("this changes what ssh does for other hosts: {changed}")))
 }
 
-/// What differs between two answers of `ssh -G`.
+/// The difference between two answers of `ssh -G`; `None` when they are equal.
 fn difference(before: &str, after: &str) -> Option<String> {
     let differ = || TextDiff::from_lines(before, after).unified_diff().context_radius(0).to_string();
     (before != after).then(differ)
@@ -164,7 +164,7 @@ fn misread(error: Error) -> Error {
     error.context("ssh would not read the result, so nothing was changed")
 }
 
-/// A folder for trials, outside of ours unless its path cannot be written.
+/// A folder for trials, outside of ours unless its path cannot be written in an ssh configuration.
 fn scratch(folders: &Folders) -> Result<files::TemporaryFolder> {
     let place = Some(env::temp_dir()).filter(|place| entries::spell(place, None, "folder for trials").is_ok());
     let place = place.unwrap_or_else(|| folders.root.clone());

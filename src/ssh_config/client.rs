@@ -1,5 +1,5 @@
-//! What the installed `ssh` says: whether it refuses hostile names, and what is in force for a host (`ssh -G`, which
-//! opens no connection).
+//! Questions to the installed `ssh`: does it refuse hostile names, and which options are in force for a host (`ssh -G`,
+//! which opens no connection)?
 
 use std::{
     ffi::OsStr,
@@ -12,7 +12,8 @@ use tokio::{process::Command, time::timeout};
 
 use crate::error::{Error, Kind, Result};
 
-/// `ssh -G` takes milliseconds, but runs the user's own `Match exec` commands, and those may ask the network.
+/// The limit of one question. `ssh -G` takes milliseconds, but it runs the user's own `Match exec` commands, and those
+/// may ask the network.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An ssh client.
@@ -20,30 +21,31 @@ pub struct Ssh {
     program: PathBuf,
 }
 
-/// What there is to know about a client before entries are written for it.
+/// The findings about a client that decide how entries are written for it.
 #[derive(Debug, PartialEq)]
 pub struct Survey {
-    /// The home folder it uses, which it takes from the system's user database and not from `HOME`; OpenSSH before 8.4
-    /// does not tell.
+    /// The client's home folder, which it takes from the system's user database and not from `HOME`; unknown before
+    /// OpenSSH 8.4.
     pub home: Option<PathBuf>,
-    /// It refuses user names that a shell would run (OpenSSH 9.6 and patched older ones; CVE-2023-51385).
+    /// True for a client that refuses user names with shell syntax (OpenSSH 9.6 and patched older ones;
+    /// CVE-2023-51385).
     pub refuses_users: bool,
-    /// It refuses such host names.
+    /// True for a client that refuses such host names.
     pub refuses_hosts: bool,
 }
 
 impl Ssh {
-    /// The one that is found first.
+    /// The first ssh in PATH.
     pub fn system() -> Ssh {
         Ssh { program: "ssh".into() }
     }
 
-    /// Asks it a few questions, without reading any configuration and without connecting.
+    /// Asks a few questions, without reading any configuration and without connecting.
     ///
     /// # Errors
-    /// [`Kind::Program`] when it is missing, or too old to have `-G`.
+    /// [`Kind::Program`] when ssh is missing, or too old to have `-G`.
     pub async fn survey(&self) -> Result<Survey> {
-        // Harmless even to a client that let it through: `-G` runs no ProxyCommand.
+        // Harmless even to a client that lets it through, because `-G` runs no ProxyCommand.
         const HOSTILE: &str = "x$(y)";
         let ask = async |user, host| self.run(&["-F", "none", "-l", user, host]).await;
         let plain = ask("root", "probe.invalid").await?;
@@ -51,7 +53,7 @@ impl Ssh {
             return Err(Error::new(Kind::Program, format!("`ssh -G` does not work: {}", said(&plain)))
                 .with_hint("install openssh-client 7.3 or newer"));
         }
-        // Older ones do not know `%d` here. Then the home stays unknown.
+        // Older clients do not know `%d` here. Then the home stays unknown.
         let home = self.run(&["-F", "none", "-o", "ControlPath=%d/-", "probe.invalid"]).await?;
         let home = value(&String::from_utf8_lossy(&home.stdout), "controlpath")
             .and_then(|path| path.strip_suffix("/-"))
@@ -73,7 +75,7 @@ impl Ssh {
         Err(Error::new(Kind::File, said(&output)))
     }
 
-    /// The options in force for `host` as every call of ssh finds them, or under the configuration `file` alone.
+    /// The options in force for `host` under the usual configuration, or under `file` alone.
     ///
     /// # Errors
     /// As [`Ssh::options`].
@@ -88,10 +90,10 @@ impl Ssh {
         self.options(file, host).await
     }
 
-    /// What it calls itself.
+    /// The version in the client's own words.
     ///
     /// # Errors
-    /// [`Kind::Program`] when it is missing or hangs.
+    /// [`Kind::Program`] when ssh is missing or hangs.
     pub async fn version(&self) -> Result<String> {
         let output = self.run(&["-V"]).await?;
         let words = if output.stderr.is_empty() { output.stdout } else { output.stderr };
@@ -100,7 +102,7 @@ impl Ssh {
 
     async fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output> {
         let mut command = Command::new(&self.program);
-        // -T: without it, `-G` too complains that it has no terminal.
+        // Without -T, even `-G` complains that it has no terminal.
         command.args(["-G", "-T"]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         let failed = |why: String| {
             Error::new(Kind::Program, why).with_hint("install openssh-client, and see that `ssh -V` works")
@@ -115,13 +117,13 @@ impl Ssh {
     }
 }
 
-/// What ssh wrote on its way out.
+/// The error output of ssh, or its exit status when there is none.
 fn said(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
     if text.is_empty() { format!("it ended with {}", output.status) } else { text }
 }
 
-/// The value of an option in what [`Ssh::options`] returned.
+/// The value of an option in the answer of [`Ssh::options`].
 pub fn value<'a>(options: &'a str, name: &str) -> Option<&'a str> {
     options.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
@@ -135,7 +137,8 @@ mod tests {
 
     fn fake(folder: &Path, script: &str) -> Ssh {
         let program = folder.join("ssh");
-        // By a name that is not open for writing: another test may fork just now, and Linux refuses to run it then.
+        // By another process, because another test may fork just now and hand a descriptor on, and Linux refuses to run
+        // a program that is open for writing.
         std::fs::write(&program, "").unwrap();
         std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
         let status = std::process::Command::new("sh")

@@ -1,9 +1,10 @@
-//! Edits of the user's own ssh configuration. Pure functions over bytes, since such files hold comments in any
-//! encoding: what is not ours comes out as it went in, line endings, missing final newline and all.
+//! Edits of the user's own ssh configuration. They are pure functions over bytes, because such files hold comments in
+//! any encoding: text that is not ours comes out as it went in, line endings, missing final newline and all.
 //!
-//! Ours is either two lines, a comment and an `Include`, or a block between two marker lines. It goes to the very top:
-//! an Include below a `Host` line counts only for that host, and the first value wins. Whatever older or repeated form
-//! of it is found elsewhere is taken out first. The marker lines never change, or older ones could not be taken out.
+//! Ours is either two lines, a comment and an `Include`, or a block between two marker lines. It goes to the very top,
+//! because an Include below a `Host` line counts only for that host, and because the first value wins. Older or
+//! repeated forms of it are taken out first, wherever they are. The marker lines must never change, because older ones
+//! could not be taken out then.
 
 use crate::error::{Error, Kind, Result};
 
@@ -14,8 +15,8 @@ pub const BEGIN: &str = "# --- BEGIN labctl-ssh-proxy ---";
 /// The last line of our block.
 pub const END: &str = "# --- END labctl-ssh-proxy ---";
 
-/// `text` with one Include of ours at its top. `argument` is the file to include as it is written there; `ours` are
-/// the ways in which a hand may have written it, without quotes.
+/// `text` with one Include of ours at its top. `argument` is the included file as the line names it; `ours` are the
+/// forms in which the user may have written it, without quotes.
 ///
 /// # Errors
 /// When our markers in `text` do not pair up, or it begins with a byte order mark.
@@ -46,7 +47,7 @@ fn insert(text: &[u8], block: &str, ours: &[String]) -> Result<Vec<u8>> {
 /// `text` without anything of ours.
 ///
 /// # Errors
-/// When our markers do not pair up: then nobody can tell what is whose.
+/// When our markers do not pair up, so that our lines cannot be told from the user's.
 pub fn remove(text: &[u8], ours: &[String]) -> Result<Vec<u8>> {
     let refuse = |number: usize, why: &str| {
         Err(Error::new(Kind::File, format!("line {}: {why}", number + 1)).with_hint(format!(
@@ -77,17 +78,18 @@ pub fn remove(text: &[u8], ours: &[String]) -> Result<Vec<u8>> {
     }
 }
 
-/// Whether there is a block of ours in `text`.
+/// Reports whether there is a block of ours in `text`.
 pub fn has_block(text: &[u8]) -> bool {
     text.split(|&b| b == b'\n').any(|line| line.trim_ascii() == BEGIN.as_bytes())
 }
 
-/// Whether nothing in `text` bears a mark of ours.
+/// Reports whether `text` is free of our markers.
 pub fn is_untouched(text: &[u8]) -> bool {
     text.split(|&b| b == b'\n').all(|line| ![BEGIN, END, INCLUDE].iter().any(|m| m.as_bytes() == line.trim_ascii()))
 }
 
-/// Whether a line includes our file: one that our comment announces does so by whatever path it had then.
+/// Reports whether a line includes our file. A line below our comment does so by any path, because the path may have
+/// been another one then.
 fn is_our_include(line: &[u8], announced: bool, ours: &[String]) -> bool {
     let Some((keyword, argument)) = directive(line) else { return false };
     let Ok(argument) = std::str::from_utf8(argument) else { return false };
@@ -96,7 +98,7 @@ fn is_our_include(line: &[u8], announced: bool, ours: &[String]) -> bool {
         && (ours.iter().any(|path| path == argument) || announced && argument.ends_with("/ssh_config"))
 }
 
-/// A line's keyword and the rest, `Key value` or `Key=value`.
+/// The keyword and the rest of a line, `Key value` or `Key=value`.
 fn directive(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = line.iter().position(|b| b.is_ascii_whitespace() || *b == b'=')?;
     let (keyword, rest) = line.split_at(end);
@@ -104,7 +106,7 @@ fn directive(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((keyword, rest.strip_prefix(b"=").unwrap_or(rest).trim_ascii()))
 }
 
-/// The user's own `Host` patterns for our names, with their line numbers: our entries stand above them and win.
+/// The user's own `Host` patterns for our names, with their line numbers. Our entries stand above them and win.
 pub fn own_entries(text: &[u8]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
     for (number, line) in text.split(|&b| b == b'\n').enumerate() {
@@ -281,7 +283,7 @@ mod tests {
                 prop_assert!(insert_block(&text, "", &ours()).is_err());
                 return Ok(());
             };
-            // What comes apart may form a new line only where there was none before.
+            // Pieces that come apart form a new line only where there was none before.
             prop_assert!(rest.len() <= text.len());
             if let Ok(edited) = insert_include(&text, PATH, &ours()) {
                 prop_assert_eq!(insert_include(&edited, PATH, &ours()).unwrap(), edited.clone());

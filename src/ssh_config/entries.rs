@@ -1,9 +1,9 @@
 //! The ssh configuration that this program writes: one entry for each machine. Pure; [`crate::ssh_config`] does the
 //! work with files and with `ssh`, and [`edit`] changes the user's own text.
 //!
-//! Many programs read what is written here, each in its own way: OpenSSH through the user's shell, JetBrains, Zed,
-//! paramiko, the ssh-config libraries of Node. So only those options and characters are used that all of them read
-//! alike, and a path that has others is refused, with the reason, rather than written and misread by somebody.
+//! Many programs read these entries, each in its own way: OpenSSH through the user's shell, JetBrains, Zed, paramiko,
+//! the ssh-config libraries of Node. So only those options and characters are used that all of them read alike. A path
+//! with other characters is refused, with the reason, rather than written and misread.
 
 use std::path::{Path, PathBuf};
 
@@ -22,12 +22,12 @@ use crate::{
 pub struct Entry {
     /// The host name, `playground-<id>`, `playground-<id>.<machine>` or `playground-<name>`.
     pub host: String,
-    /// The user when none is named.
+    /// The user when the command line names none.
     pub user: String,
-    /// Where the playground is.
+    /// The platform that the playground is on.
     #[serde(with = "PlatformName")]
     pub platform: Platform,
-    /// What its owner calls it: a comment for those who read the file.
+    /// The owner's title of the playground: a comment for people who read the file.
     pub title: String,
 }
 
@@ -39,7 +39,7 @@ enum PlatformName {
     Local,
 }
 
-/// What is the same for all entries.
+/// The values that all entries share.
 #[derive(Clone, Debug)]
 pub struct Rendering {
     /// The absolute path of this program.
@@ -50,29 +50,30 @@ pub struct Rendering {
     pub known_hosts: PathBuf,
     /// Known host keys of the embedded platform's machines.
     pub known_hosts_local: PathBuf,
-    /// What every reader takes `~` for; `None` when they do not agree.
+    /// The folder that every reader takes `~` for; `None` when they do not agree.
     pub home: Option<PathBuf>,
-    /// The folder of our files, when it is not where every run of this program finds it.
+    /// The folder of our files, when it is not the default one, so that every command must name it.
     pub moved_root: Option<PathBuf>,
-    /// Write each entry's user into its command in place of `%r`: this ssh hands hostile user names to a shell.
+    /// True to write each entry's user into its command in place of `%r`, because this ssh hands hostile user names to
+    /// a shell.
     pub literal_user: bool,
-    /// Add the entry for all other names of the real platform.
+    /// True to add the entry for all other names of the real platform.
     pub wildcard: bool,
 }
 
 /// The patterns of the wildcard entry.
 const WILDCARD: &str = "playground-*";
 
-/// From so many entries on, what all share stands once, in the wildcard, and of most entries only the name and the user are
-/// left. ssh reads every line at every call, and editors call `ssh -G` often: with 1,000 playgrounds it then takes 1.2
-/// times as long as with none, else 1.9 times.
+/// From this number of entries on, the shared options stand once, in the wildcard, and most entries have only a name
+/// and a user. ssh reads every line at every call, and editors call `ssh -G` often: with 1,000 playgrounds it then
+/// takes 1.2 times as long as with none, else 1.9 times.
 const MANY: usize = 200;
 
-/// The first line of what we write, for those who come across it.
+/// The first line of our text, for people who come across it.
 const HEADER: &str =
     "# Written by labctl-ssh-proxy: changes are lost. `labctl-ssh-proxy config-ssh --remove` takes it back.\n";
 
-/// The entries as text: first the concrete ones, since the first value wins in every reader, then the wildcard.
+/// The entries as text: first the concrete ones, because the first value wins in every reader, then the wildcard.
 ///
 /// # Errors
 /// [`Kind::Usage`] when a host name or a user is not well-formed, or a path cannot be written so that every reader
@@ -81,7 +82,7 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
     let mut text = String::from(HEADER);
     let mut seen = std::collections::HashSet::new();
     let many = entries.len() >= MANY;
-    // A literal user stands in each command, so that none serves two entries.
+    // A literal user stands in each command, so that one command cannot serve two entries.
     let by_wildcard = many && rendering.wildcard && !rendering.literal_user;
     for entry in entries {
         target::Target::parse(&entry.host)?;
@@ -117,7 +118,7 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
     Ok(text)
 }
 
-/// Everything below `Host` and `HostName`. `host` is what the command gets.
+/// The options below `Host` and `HostName`. `host` is the name that the command gets.
 ///
 /// # Errors
 /// As [`render`].
@@ -126,7 +127,7 @@ pub fn options(user: &str, platform: Platform, host: &str, rendering: &Rendering
     Ok(own + &shared(rendering)? + &command)
 }
 
-/// What is an entry's own: the lines before and after those that are [`shared`].
+/// The lines of an entry's own: those before and those after the [`shared`] ones.
 fn own(user: &str, platform: Platform, host: &str, rendering: &Rendering) -> Result<(String, String)> {
     let known_hosts = match platform {
         Platform::Labs => &rendering.known_hosts,
@@ -137,7 +138,7 @@ fn own(user: &str, platform: Platform, host: &str, rendering: &Rendering) -> Res
     Ok((format!("  User {user}\n  UserKnownHostsFile {known_hosts}\n"), format!("  ProxyCommand {command}\n")))
 }
 
-/// What is the same for every machine.
+/// The lines that are the same for every machine.
 fn shared(rendering: &Rendering) -> Result<String> {
     let mut text = String::new();
     if let Some(identity) = &rendering.identity {
@@ -145,8 +146,8 @@ fn shared(rendering: &Rendering) -> Result<String> {
         text += &format!("  IdentityFile {identity}\n  IdentitiesOnly yes\n");
     }
     // ConnectTimeout 0: wait for as long as a machine takes to wake. ServerAlive, 3 times 15 s: a machine that has gone
-    // is noticed within a minute, and ssh waits 45 s when it was given a remembered identification line.
-    // UpdateHostKeys no: the lines of our known_hosts are bound to playgrounds, and ssh's own would not be.
+    // is noticed within a minute, and ssh waits 45 s when it was given a remembered identification line. UpdateHostKeys
+    // no: the lines of our known_hosts are bound to playgrounds, and ssh's own would not be.
     text += "  StrictHostKeyChecking yes\n  UpdateHostKeys no\n  ConnectTimeout 0\n  ServerAliveInterval 15\n  ServerAliveCountMax 3\n";
     Ok(text)
 }
@@ -172,10 +173,11 @@ pub fn proxy_command(user: &str, platform: Platform, host: &str, rendering: &Ren
     Ok(command)
 }
 
-/// Whether a block of these entries is understood by the readers that follow no Include, too.
+/// Checks that a block of these entries is understood by the readers that follow no Include, too.
 ///
 /// # Errors
-/// [`Kind::Usage`] when a path needs quotes: JSch takes them for a part of it, and ssh-config 3 loses those of a command.
+/// [`Kind::Usage`] when a path needs quotes, because JSch takes them for a part of it, and ssh-config 3 loses those of
+/// a command.
 pub fn check_inline(entries: &str) -> Result<()> {
     let quoted = |line: &&str| !line.starts_with('#') && line.contains('"');
     let Some(line) = entries.lines().find(quoted) else { return Ok(()) };
@@ -190,7 +192,7 @@ pub fn check_inline(entries: &str) -> Result<()> {
 /// `path` as all readers of ssh's configuration understand it: as it is, else below `~`, else in double quotes.
 ///
 /// # Errors
-/// [`Kind::Usage`] with the reason and a remedy when there is no such form. `what` says what lies there.
+/// [`Kind::Usage`] with the reason and a remedy when there is no such form. `what` names the thing at that path.
 pub fn spell(path: &Path, home: Option<&Path>, what: &str) -> Result<String> {
     let refuse = |why: &str| {
         let error = Error::new(
@@ -228,7 +230,8 @@ pub(crate) fn forward_slashes(path: &str) -> String {
     if cfg!(windows) { path.replace('\\', "/") } else { path.to_owned() }
 }
 
-/// What needs no quotes in any shell and in any parser. Letters of every language: readers pass them through.
+/// Reports whether a character needs no quotes in any shell and in any parser. Letters of every language are among
+/// them, because readers pass them through.
 fn is_plain(c: char) -> bool {
     match c {
         'a'..='z' | 'A'..='Z' | '0'..='9' | '/' | '.' | '_' | '-' | '+' | '@' | ',' | ':' => true,
@@ -238,8 +241,9 @@ fn is_plain(c: char) -> bool {
     }
 }
 
-/// What double quotes make harmless everywhere. Not among them: `%` `#` `'` `=` and the backslash, which some parsers
-/// interpret, `$` `!` and the backquote, which shells do, and what a file pattern is made of, which Include expands.
+/// Reports whether double quotes make a character harmless everywhere. They do not for `%` `#` `'` `=` and the
+/// backslash, which some parsers interpret, for `$` `!` and the backquote, which shells do, and for the characters of
+/// file patterns, which Include expands.
 fn is_quotable(c: char) -> bool {
     matches!(c, ' ' | '(' | ')' | '&' | ';' | '~' | '^')
 }
@@ -378,7 +382,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the path, the command is one line whose words a shell and the plainest tokenizer read alike.
+        /// For every path, the command is one line whose words a shell and the plainest tokenizer read alike.
         #[test]
         fn a_command_that_is_written_is_read_alike(path in "/[ -~é]{0,20}") {
             let rendering = Rendering { program: path.clone().into(), ..rendering() };

@@ -1,4 +1,4 @@
-//! What is managed: `hosts.json` in our folder, from which every entry is rendered.
+//! The record of what is managed: `hosts.json` in our folder, from which every entry is rendered.
 
 use std::path::{Path, PathBuf};
 
@@ -19,38 +19,38 @@ pub struct State {
     pub program: PathBuf,
     /// The identity that entries name.
     pub identity: Option<PathBuf>,
-    /// The home folder, where ssh and everybody else agree on it.
+    /// The home folder, when ssh and all other readers agree on it.
     pub home: Option<PathBuf>,
-    /// What [`Rendering::literal_user`] was at the last look at ssh.
+    /// [`Rendering::literal_user`] at the last look at ssh.
     pub literal_user: bool,
-    /// Whether this ssh can be trusted with a wildcard: it lets no hostile host name through to a shell.
+    /// True when this ssh can be trusted with a wildcard, because it lets no hostile host name through to a shell.
     pub safe_wildcard: bool,
-    /// Whether entries of the real platform were ever asked for: a wildcard goes with them.
+    /// True once entries of the real platform were asked for, because a wildcard goes with them.
     pub labs: bool,
-    /// The users' files that we are in.
+    /// The user's files with something of ours in them.
     pub files: Vec<Managed>,
     /// All entries.
     pub entries: Vec<Entry>,
 }
 
-/// A file that we are in.
+/// A file of the user's with something of ours in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Managed {
-    /// As the user calls it, absolute.
+    /// The absolute path by which the user calls it.
     pub file: PathBuf,
-    /// It holds the entries themselves.
+    /// True for a file that holds the entries themselves.
     pub inline: bool,
-    /// We made it, so it goes when nothing else is in it.
+    /// True for a file that we made, which is deleted when nothing else is in it.
     pub created: bool,
 }
 
 impl State {
-    /// Where it lies.
+    /// The path of the record.
     pub fn path(folders: &Folders) -> PathBuf {
         folders.root.join("hosts.json")
     }
 
-    /// Reads it; `None` when `config-ssh` was never run.
+    /// Reads the record; `None` when `config-ssh` was never run.
     ///
     /// # Errors
     /// [`Kind::File`] when it is damaged.
@@ -63,7 +63,7 @@ impl State {
         })
     }
 
-    /// Writes it.
+    /// Writes the record.
     ///
     /// # Errors
     /// [`Kind::File`] when it cannot be written.
@@ -73,7 +73,7 @@ impl State {
         files::write_private(&State::path(folders), format!("{text}\n").as_bytes())
     }
 
-    /// Replaces the entries of one platform. Those of the real one come first.
+    /// Replaces the entries of one platform. The entries of the real one come first.
     pub fn set_entries(&mut self, platform: Platform, entries: Vec<Entry>) {
         self.entries.retain(|entry| entry.platform != platform);
         self.entries.extend(entries);
@@ -81,7 +81,7 @@ impl State {
         self.labs |= platform == Platform::Labs;
     }
 
-    /// Puts a file on record.
+    /// Adds a file to the record, or replaces its entry.
     pub fn manage(&mut self, managed: Managed) {
         match self.files.iter_mut().find(|other| other.file == managed.file) {
             Some(other) => *other = managed,
@@ -94,7 +94,7 @@ impl State {
         self.files.iter().find(|managed| managed.file == file)
     }
 
-    /// How the entries are to be rendered.
+    /// The values for rendering the entries.
     pub fn rendering(&self, folders: &Folders) -> Rendering {
         Rendering {
             program: self.program.clone(),

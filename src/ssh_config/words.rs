@@ -1,15 +1,16 @@
-//! How those who run a ProxyCommand take it apart. A command is only written when all of them get the same words.
+//! The ways in which programs split a ProxyCommand into words. A command is only written when all of them get the same
+//! words.
 //!
-//! On Windows that are Microsoft's OpenSSH, which gives it to CreateProcess; Git's OpenSSH, which gives it to its own
-//! `sh`; and open-remote-ssh on every system, which has a tokenizer of its own. On Unix the user's shell, of whichever
-//! kind: what is read here as plain words is that in all of them.
+//! On Windows the programs are Microsoft's OpenSSH, which gives it to CreateProcess; Git's OpenSSH, which gives it to
+//! its own `sh`; and open-remote-ssh on every system, which has a tokenizer of its own. On Unix it is the user's shell,
+//! of any kind: words that are plain to the reader here are plain to all of them.
 
 use crate::error::{Error, Kind, Result};
 
 /// The words of a command.
 ///
 /// # Errors
-/// [`Kind::Usage`] when its readers would not agree on them.
+/// [`Kind::Usage`] when the readers would not agree on them.
 pub fn agreed(command: &str) -> Result<Vec<String>> {
     let words = create_process(command);
     if shell(command).as_ref() == Some(&words) && open_remote_ssh(command) == words {
@@ -20,9 +21,9 @@ pub fn agreed(command: &str) -> Result<Vec<String>> {
     ))
 }
 
-/// CreateProcess with the rules by which a C program finds its arguments: the program's name ends at a space, or at
-/// the quote that it began with, and has no escapes. In arguments a backslash escapes only before quotes, and a quote
-/// doubled inside quotes is one.
+/// The words of CreateProcess, with the rules by which a C program finds its arguments: the program's name ends at a
+/// space, or at the quote that it began with, and has no escapes. In arguments a backslash escapes only before quotes,
+/// and a quote doubled inside quotes is one.
 pub fn create_process(command: &str) -> Vec<String> {
     let command = command.trim_start_matches(is_space);
     let (program, rest) = match command.strip_prefix('"') {
@@ -71,8 +72,8 @@ fn is_space(c: char) -> bool {
     matches!(c, ' ' | '\t')
 }
 
-/// `sh` (POSIX, 2.2 and 2.3): the words, or nothing when there is more to it than words and quotes: an expansion, a
-/// pattern, an operator, a comment, a quote without an end.
+/// The words of `sh` (POSIX, 2.2 and 2.3). `None` for more than words and quotes: an expansion, a pattern, an operator,
+/// a comment, a quote without an end.
 pub fn shell(command: &str) -> Option<Vec<String>> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -112,7 +113,7 @@ pub fn shell(command: &str) -> Option<Vec<String>> {
             | '\r' => {
                 return None;
             }
-            // Only at the start of a word, but no path of ours needs them elsewhere.
+            // Special only at the start of a word, but no path of ours needs them elsewhere.
             '~' | '#' | '=' | '^' => return None,
             c => word.get_or_insert_default().push(c),
         }
@@ -121,8 +122,8 @@ pub fn shell(command: &str) -> Option<Vec<String>> {
     Some(words)
 }
 
-/// open-remote-ssh: quotes of both kinds, and a backslash escapes whatever follows it, on every system, in quotes and
-/// outside.
+/// The words of open-remote-ssh: quotes of both kinds, and a backslash escapes the next character, on every system, in
+/// quotes and outside.
 pub fn open_remote_ssh(command: &str) -> Vec<String> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
@@ -144,7 +145,7 @@ pub fn open_remote_ssh(command: &str) -> Vec<String> {
     words
 }
 
-/// open-remote-ssh's tokens of one argument: of each only the first is replaced, and `%%` stays.
+/// The tokens of one argument replaced as open-remote-ssh does it: only the first of each, and `%%` stays.
 #[cfg(test)]
 pub fn open_remote_ssh_expand(argument: &str, host: &str, user: &str) -> String {
     argument.replacen("%h", host, 1).replacen("%n", host, 1).replacen("%p", "22", 1).replacen("%r", user, 1)

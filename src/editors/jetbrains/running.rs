@@ -1,16 +1,16 @@
-//! Whether a product runs.
+//! The process of a product that runs.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// A process that speaks against an edit.
+/// A process that keeps us from editing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its number.
     pub pid: u32,
-    /// What the system calls it.
+    /// The system's name for it.
     pub name: String,
 }
 
@@ -19,8 +19,8 @@ pub fn lock(folder: &Path) -> PathBuf {
     folder.join(".lock")
 }
 
-/// The process of the product with this folder: the one that its lock names, if it lives, else one that was started with
-/// its selector.
+/// The process of the product with this folder: the one that its lock names, if it lives, else one that was started
+/// with its selector.
 pub fn process(folder: &Path, selector: &str) -> Option<Process> {
     let locked = fs::read_to_string(lock(folder)).ok().and_then(|text| text.trim().parse().ok());
     locked.and_then(|pid| Some(Process { pid, name: system::name(pid)? })).or_else(|| system::started_with(selector))
@@ -38,7 +38,7 @@ mod system {
         Some(name.trim().to_owned())
     }
 
-    /// Launchers say to the virtual machine which folder is the product's.
+    /// The process whose arguments name the product's folder, which launchers pass to the virtual machine.
     pub fn started_with(selector: &str) -> Option<Process> {
         let argument = format!("-Didea.paths.selector={selector}");
         fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
@@ -56,7 +56,7 @@ mod system {
 
     use super::Process;
 
-    /// The name of a process that lives, as the system's own program tells it.
+    /// The name of a process that lives, according to the system's own program.
     pub fn name(pid: u32) -> Option<String> {
         if cfg!(windows) {
             super::task_name(&run("tasklist", &["/FI", &format!("PID eq {pid}"), "/FO", "CSV", "/NH"])?)
@@ -66,7 +66,7 @@ mod system {
         }
     }
 
-    /// Here only the lock tells.
+    /// None: on these systems only the lock is read.
     pub fn started_with(_selector: &str) -> Option<Process> {
         None
     }
@@ -77,7 +77,7 @@ mod system {
     }
 }
 
-/// The program in a line of Windows' `tasklist /FO CSV`; where there is no such process, it says so in a sentence.
+/// The program in a line of Windows' `tasklist /FO CSV`, which writes a sentence instead when there is no such process.
 #[cfg(any(not(target_os = "linux"), test))]
 fn task_name(line: &str) -> Option<String> {
     let (name, rest) = line.trim().strip_prefix('"')?.split_once('"')?;

@@ -1,8 +1,8 @@
-//! Edits of `sshConfigs.xml`. A streaming reader finds where things are; the text itself is spliced, so that what is not
-//! ours comes out as the product wrote it.
+//! Edits of `sshConfigs.xml`. A streaming reader finds the places; the text itself is spliced, so that everything that
+//! is not ours comes out as the product wrote it.
 //!
-//! An entry of ours is known by its id, which follows from its host name. So a second run finds it again, whatever the
-//! product has added to it or wherever it has put it.
+//! An entry of ours is known by its id, which follows from its host name. So a second run finds it again, even if the
+//! product has added to it or moved it.
 
 use std::ops::Range;
 
@@ -19,15 +19,15 @@ use crate::{
     target,
 };
 
-/// What the ids of our entries are derived from (RFC 9562, 5.5): a random UUID that must never change.
+/// The namespace of our entries' ids (RFC 9562, 5.5): a random UUID that must never change.
 const NAMESPACE: [u8; 16] =
     [0x5c, 0x1d, 0x0a, 0x7e, 0x93, 0xb2, 0x4f, 0x0e, 0xa8, 0x6b, 0x2f, 0x71, 0xd4, 0xc9, 0x3e, 0x58];
 
 /// The elements on the way to an entry, from the outermost.
 const PATH: [&str; 3] = ["application", "component", "configs"];
-/// What the component is called.
+/// The name of the component.
 const COMPONENT: &str = "SshConfigs";
-/// What some programs begin a UTF-8 file with.
+/// The byte order mark with which some programs begin a UTF-8 file.
 const MARK: char = '\u{feff}';
 /// One entry.
 const ENTRY: &str = "sshConfig";
@@ -42,7 +42,7 @@ pub fn id(host: &str) -> String {
     format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
 }
 
-/// The format.
+/// The form of our entries in that file.
 pub struct SshConfigs;
 
 impl Format for SshConfigs {
@@ -72,7 +72,7 @@ impl Format for SshConfigs {
 /// The hosts of our entries in `text`.
 ///
 /// # Errors
-/// [`Kind::File`] when it is damaged.
+/// [`Kind::File`] when the text is damaged.
 pub fn hosts(text: &str) -> Result<Vec<String>> {
     Ok(Scan::of(text)?.entries.into_iter().filter(Found::is_ours).map(|found| found.host).collect())
 }
@@ -91,7 +91,7 @@ fn element(entry: &Entry) -> Result<String> {
     ))
 }
 
-/// An entry that is there.
+/// An entry that is in the file.
 #[derive(Debug)]
 struct Found {
     span: Range<usize>,
@@ -106,7 +106,7 @@ impl Found {
     }
 }
 
-/// Where new entries go.
+/// The place for new entries.
 #[derive(Debug)]
 enum Place {
     /// There is no element at all.
@@ -117,12 +117,12 @@ enum Place {
     Empty(Range<usize>),
 }
 
-/// What is where in a file.
+/// The places in a file.
 #[derive(Debug)]
 struct Scan {
     entries: Vec<Found>,
     place: Place,
-    /// How many elements of [`PATH`] are there.
+    /// The number of elements of [`PATH`] that the file has.
     depth: usize,
     newline: &'static str,
 }
@@ -130,7 +130,7 @@ struct Scan {
 /// An element that has begun.
 struct Open {
     start: usize,
-    /// Which element of [`PATH`] it is, counted from 1; 0 for all others.
+    /// The number of the element of [`PATH`], from 1; 0 for all others.
     level: usize,
     found: Option<Found>,
 }
@@ -191,7 +191,7 @@ impl Scan {
         }
     }
 
-    /// What a tag begins: which level, and whether an entry.
+    /// The meaning of a tag: its level, and its entry if it is one.
     fn begin(
         &self,
         tag: &BytesStart<'_>,
@@ -230,7 +230,7 @@ impl Scan {
         Ok((if is_next { parent + 1 } else { 0 }, is_entry.then_some(found)))
     }
 
-    /// A child has ended: new entries go behind the last one.
+    /// Notes the end of a child, because new entries go behind the last one.
     fn finish(&mut self, open: &[Open], end: usize) {
         let in_place = open.last().is_some_and(|parent| parent.level == self.depth && self.depth > 0);
         if let Place::Behind(at) = &mut self.place
@@ -240,7 +240,7 @@ impl Scan {
         }
     }
 
-    /// `text` without what is in `gone`, and with `new` behind the last entry.
+    /// `text` without the ranges in `gone`, and with `new` behind the last entry.
     fn edit(&self, text: &str, gone: &[Range<usize>], new: &[String]) -> String {
         let mut splices: Vec<(Range<usize>, String)> =
             gone.iter().map(|span| (with_margin(text, span), String::new())).collect();
@@ -259,7 +259,7 @@ impl Scan {
         edited + &text[at..]
     }
 
-    /// What to put where, with the elements that lead there.
+    /// The insertion and its place, with the elements that lead there.
     fn insertion(&self, text: &str, new: &[String]) -> (Range<usize>, String) {
         let line = |level: usize, words: &str| format!("{}{}{words}", self.newline, "  ".repeat(level));
         let mut lines = String::new();

@@ -1,4 +1,4 @@
-//! Who this process runs as: the login name and the shell.
+//! The account of this process: the login name and the shell.
 
 use std::{env, fs, process::Command};
 
@@ -13,9 +13,9 @@ pub struct Account {
 
 impl Account {
     /// The account of this process. `/etc/passwd` is asked first, then the name service (`getent`) and Directory
-    /// Services (`id -P`, macOS): the C library's `getpwuid` would need unsafe code, and `$SHELL` is what the caller
-    /// says, which an IDE or a container often says wrongly. Where nobody knows the user id, as in a container that was
-    /// started with an arbitrary one, the environment has to do.
+    /// Services (`id -P`, macOS). The C library's `getpwuid` would need unsafe code, and `$SHELL` is the caller's,
+    /// which in an IDE or a container is often wrong. For an unknown user id, as in a container that was started with
+    /// an arbitrary one, the environment has to do.
     pub fn of_this_process() -> Account {
         let uid = rustix::process::getuid().as_raw();
         let ask = |program: &str, args: &[&str]| -> Option<Account> {
@@ -35,7 +35,7 @@ impl Account {
     }
 }
 
-/// What an empty shell field means (passwd(5)).
+/// The meaning of an empty shell field (passwd(5)).
 const FALLBACK_SHELL: &str = "/bin/sh";
 
 /// The line of `uid`: name, password, uid, ..., shell. Between uid and shell are three fields or, from `id -P`, six.

@@ -1,11 +1,11 @@
-//! A channel's two directions, and how a slow reader slows its sender down.
+//! A channel's two directions, in which a slow reader slows its sender down.
 //!
 //! russh 0.65 gives a client new window as soon as data arrives, not when it is used (its pull request 730 would change
 //! that), and waits for a full channel with the whole connection: `ssh host cat <big` would lock up, and one stalled
 //! forwarding would stall them all. So data goes into queues without a bound of their own, and the window is steered
-//! through the one thing that russh asks about, the window to aim for: while a queue is long that is [`PROBE`], so that a
-//! client that has used up its window may send just that much each round trip, as TCP probes a closed window, until the
-//! queue is short again. A queue holds at most [`LONG_QUEUE`] and two windows.
+//! through the one thing that russh asks about, the window to aim for. While a queue is long that is [`PROBE`], so that
+//! a client that has used up its window may send just that much each round trip, as TCP probes a closed window, until
+//! the queue is short again. A queue holds at most [`LONG_QUEUE`] and two windows.
 
 use std::{
     collections::HashMap,
@@ -30,37 +30,38 @@ use tokio::{
 
 use super::locked;
 
-/// What a client may send ahead on a channel, in bytes: 100 ms at 20 MiB/s, and what OpenSSH takes.
+/// The bytes that a client may send ahead on a channel: 100 ms at 20 MiB/s, which is also OpenSSH's window.
 pub const WINDOW: u32 = 2 * 1024 * 1024;
 
-/// The window while a queue is long. russh gives out new window when less than half of it is left, so 1 would be never.
+/// The window while a queue is long. russh gives out new window when less than half of it is left, which for 1 would be
+/// never.
 const PROBE: u32 = 2;
 
-/// Bytes in a queue from which on its client is held back.
+/// The bytes in a queue from which on its client is held back.
 const LONG_QUEUE: usize = 1024 * 1024;
 
-/// How long a probe is left unanswered while nothing changes, which keeps probing below 1 % of a processor. The whole
-/// connection waits with it, so it is short.
+/// The time for which a probe is left unanswered while nothing changes, which keeps probing below 1 % of a processor.
+/// It is short, because the whole connection waits with it.
 const PROBE_PAUSE: Duration = Duration::from_millis(5);
 
-/// Channels of one connection. A browser behind `-D` needs some dozens.
+/// The largest number of channels of one connection. A browser behind `-D` needs some dozens.
 const MAX_CHANNELS: usize = 128;
 
-/// One read from a pipe or a socket: what a Linux pipe holds.
+/// The size of one read from a pipe or a socket: that of a Linux pipe.
 const READ_SIZE: usize = 64 * 1024;
 
-/// How long a program may take to read what a client has left behind that has closed its channel, a read at a time.
+/// The time that a program may take for each read of a client's remaining data after the client has closed its channel.
 const LAST_READ: Duration = Duration::from_secs(10);
 
-/// What the client sends on a channel.
+/// The client's input on a channel.
 pub enum Input {
     /// Bytes.
     Data(Bytes),
-    /// There will be no more of them.
+    /// The end of the bytes.
     Eof,
 }
 
-/// How much is queued for one channel.
+/// The amount of data that is queued for one channel.
 #[derive(Default)]
 struct Gauge {
     bytes: AtomicUsize,
@@ -80,7 +81,7 @@ impl Gauge {
     }
 }
 
-/// What requests on a running session act on.
+/// The target of requests on a running session.
 pub struct Control {
     /// The process group of the shell or command.
     pub group: Pid,
@@ -96,7 +97,8 @@ struct Slot {
     control: Option<Control>,
 }
 
-/// Dropped when the channel is closed, which a receiver that is busy with what came before hears at once.
+/// The sending end of a channel's queue. It is dropped when the channel is closed, which a receiver that is busy with
+/// earlier data hears at once.
 struct Sender {
     input: mpsc::UnboundedSender<Input>,
     _open: watch::Sender<()>,
@@ -118,12 +120,12 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// Whether another channel may be opened.
+    /// Reports whether another channel may be opened.
     pub fn has_room(&self) -> bool {
         locked(&self.slots).len() < MAX_CHANNELS
     }
 
-    /// A channel that we asked for is open: what comes now is for it, whether or not its other end was taken yet.
+    /// Notes that a channel that we asked for is open. Input is for it from now on, even before its other end is taken.
     pub fn opened(&self, id: ChannelId) {
         locked(&self.slots).entry(id).or_insert_with(Slot::new);
     }
@@ -133,7 +135,7 @@ impl Channels {
         let id = channel.id();
         let mut slots = locked(&self.slots);
         let slot = slots.entry(id).or_insert_with(Slot::new);
-        // A channel is taken once; a second taker would find it closed.
+        // A channel is taken once. A second taker finds it closed.
         let (receiver, closed) =
             slot.receiver.take().unwrap_or_else(|| (mpsc::unbounded_channel().1, watch::channel(()).1));
         let gauge = Arc::clone(&slot.gauge);
@@ -146,7 +148,7 @@ impl Channels {
         }
     }
 
-    /// Data has come. Returns late for a probe whose answer has not changed.
+    /// Queues data from the client. Returns late for a probe whose answer has not changed.
     pub async fn data(&self, id: ChannelId, data: &[u8]) {
         let gauge = {
             let slots = locked(&self.slots);
@@ -163,14 +165,14 @@ impl Channels {
         }
     }
 
-    /// The client has no more data.
+    /// Notes that the client has no more data.
     pub fn eof(&self, id: ChannelId) {
         if let Some(sender) = locked(&self.slots).get(&id).and_then(|slot| slot.sender.as_ref()) {
             let _ = sender.input.send(Input::Eof);
         }
     }
 
-    /// The client has closed the channel.
+    /// Notes that the client has closed the channel.
     pub fn close(&self, id: ChannelId) {
         let mut slots = locked(&self.slots);
         match slots.get_mut(&id) {
@@ -179,25 +181,25 @@ impl Channels {
         }
     }
 
-    /// The connection is over.
+    /// Notes that the connection is over.
     pub fn close_all(&self) {
         locked(&self.slots).clear();
     }
 
-    /// The window to aim for. It is one for the connection, so a long queue holds back its other channels, too, but only
-    /// those that send megabytes: each still has what is left of its window.
+    /// The window to aim for. There is one for the connection, so a long queue holds back its other channels, too, but
+    /// only those that send megabytes, because each still has the rest of its window.
     pub fn window(&self) -> u32 {
         if locked(&self.slots).values().any(|slot| slot.gauge.is_long()) { PROBE } else { WINDOW }
     }
 
-    /// A session has started: what signals and window changes act on.
+    /// Notes that a session has started, which signals and window changes act on from now on.
     pub fn control(&self, id: ChannelId, control: Control) {
         if let Some(slot) = locked(&self.slots).get_mut(&id) {
             slot.control = Some(control);
         }
     }
 
-    /// Does something to a running session.
+    /// Acts on a running session.
     pub fn with_control(&self, id: ChannelId, act: impl FnOnce(&Control)) {
         if let Some(control) = locked(&self.slots).get(&id).and_then(|slot| slot.control.as_ref()) {
             act(control);
@@ -230,9 +232,9 @@ impl Wire {
         (&mut self.input, &self.out)
     }
 
-    /// Says that nothing more comes, and closes the channel.
+    /// Sends the end of the data, and closes the channel.
     pub async fn close(self) {
-        // An error means that the connection is gone, which closes it as well.
+        // An error means that the connection is gone, and the channel with it.
         let _ = self.out.handle.eof(self.id).await;
         let _ = self.out.handle.close(self.id).await;
     }
@@ -244,7 +246,7 @@ impl Wire {
         let (sent_all, all_sent) = oneshot::channel();
         let up = async {
             input.write_to(&mut writer).await;
-            // Whoever has gone does not mind.
+            // An end that has gone needs no shutdown.
             let _ = writer.shutdown().await;
             let _ = sent_all.send(());
             input.until_closed().await;
@@ -261,7 +263,7 @@ impl Wire {
     }
 }
 
-/// What the client sends on one channel.
+/// The queue of the client's input on one channel.
 pub struct InputQueue {
     receiver: mpsc::UnboundedReceiver<Input>,
     closed: watch::Receiver<()>,
@@ -269,7 +271,7 @@ pub struct InputQueue {
 }
 
 impl InputQueue {
-    /// The next of it; `None` when the channel is closed.
+    /// The next input; `None` when the channel is closed.
     pub async fn next(&mut self) -> Option<Input> {
         let input = self.receiver.recv().await?;
         if let Input::Data(data) = &input {
@@ -278,12 +280,12 @@ impl InputQueue {
         Some(input)
     }
 
-    /// Writes what comes to `writer`, until its end or until `writer` takes no more. A program that does not read holds
-    /// nobody who has closed the channel.
+    /// Writes the input to `writer`, until its end or until `writer` takes no more. A program that does not read cannot
+    /// hold up a client that has closed the channel.
     pub async fn write_to(&mut self, writer: &mut (impl AsyncWrite + Unpin)) {
         while let Some(Input::Data(data)) = self.next().await {
             let abandoned = async {
-                // Nothing is ever sent: an error is the end of the channel.
+                // Nothing is ever sent, so an error is the end of the channel.
                 while self.closed.changed().await.is_ok() {}
                 tokio::time::sleep(LAST_READ).await;
             };
@@ -294,13 +296,13 @@ impl InputQueue {
         }
     }
 
-    /// Throws away what comes until the channel is closed.
+    /// Drops the input until the channel is closed.
     pub async fn until_closed(&mut self) {
         while self.next().await.is_some() {}
     }
 }
 
-/// What we send on one channel.
+/// Our output on one channel.
 pub struct Out {
     id: ChannelId,
     half: ChannelWriteHalf<Msg>,
@@ -308,12 +310,12 @@ pub struct Out {
 }
 
 impl Out {
-    /// For messages other than data. They keep their order with it.
+    /// The handle for messages other than data, which keep their order with it.
     pub fn handle(&self) -> &Handle {
         &self.handle
     }
 
-    /// Sends as much as the client's window lets through; `false` when the connection is gone.
+    /// Sends data as the client's window allows; `false` when the connection is gone.
     pub async fn send(&self, data: Bytes) -> bool {
         self.half.data_bytes(data).await.is_ok()
     }
@@ -323,7 +325,7 @@ impl Out {
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(READ_SIZE);
-            // The end of a terminal is an error (EIO), so an error is an end.
+            // The end of a terminal is an error (EIO), so an error counts as an end.
             if !matches!(reader.read_buf(&mut buffer).await, Ok(1..)) {
                 return;
             }

@@ -1,4 +1,4 @@
-//! One russh connection: who gets in, and what each channel is for.
+//! One russh connection: its login and its channels.
 
 use std::{
     borrow::Cow,
@@ -32,16 +32,16 @@ use super::{
     sftp,
 };
 
-/// How the server introduces itself.
+/// The server's identification.
 const SERVER_ID: &str = concat!("SSH-2.0-labctl-ssh-proxy_", env!("CARGO_PKG_VERSION"));
 
-/// Refused keys of one connection. An agent offers all it has, so this is above OpenSSH's 6.
+/// The refused keys that one connection may offer. An agent offers all it has, so this is above OpenSSH's 6.
 const MAX_AUTH_ATTEMPTS: usize = 20;
 
-/// Variables that a client may set for its sessions, a prefix each. OpenSSH's AcceptEnv on most systems.
+/// The prefixes of variables that a client may set for its sessions. OpenSSH's AcceptEnv on most systems.
 const ACCEPTED_ENVIRONMENT: [&str; 2] = ["LANG", "LC_"];
 
-/// Bounds what a client can make us remember before it starts anything.
+/// The number of variables that a client may set, which bounds our memory before anything is started.
 const MAX_ENVIRONMENT: usize = 64;
 
 /// russh's settings for a machine with these host keys.
@@ -49,20 +49,20 @@ pub fn config(keys: Vec<PrivateKey>) -> server::Config {
     server::Config {
         server_id: SshId::Standard(Cow::Borrowed(SERVER_ID)),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
-        // There is nothing to guess: a key is one of those on the list or it is not.
+        // A delay would protect nothing, because a key cannot be guessed.
         auth_rejection_time: Duration::ZERO,
         max_auth_attempts: MAX_AUTH_ATTEMPTS,
         keys,
         window_size: WINDOW,
         // Messages from sessions to the connection, up to 32 KiB each: enough to go on while a probe pauses.
         event_buffer_size: 64,
-        // An idle session is fine; the client's keepalives tell when it has gone.
+        // An idle session is fine; the client's keepalives report when it has gone.
         inactivity_timeout: None,
         ..server::Config::default()
     }
 }
 
-/// Serves one connection until it ends, the machine is stopped, or nobody has logged in for [`LOGIN_GRACE`].
+/// Serves one connection until it ends, the machine is stopped, or the client has not logged in within [`LOGIN_GRACE`].
 pub async fn serve<S>(
     machine: &Arc<Machine>,
     config: Arc<server::Config>,
@@ -72,7 +72,7 @@ pub async fn serve<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // russh runs a connection in a task of its own, which ends with its stream: dropping `alive` ends the stream.
+    // russh runs a connection in a task of its own, which ends with its stream. Dropping `alive` ends the stream.
     let (alive, cut) = oneshot::channel();
     let (logged_in, login) = oneshot::channel();
     let connection = Connection::new(Arc::clone(machine), logged_in);
@@ -85,7 +85,7 @@ where
     let handle = running.handle();
     let in_time = async {
         match tokio::time::timeout(LOGIN_GRACE, login).await {
-            // Whether it has logged in or ended without: the connection itself tells when it is over.
+            // The client has logged in, or the connection has ended without, which the connection itself reports.
             Ok(_) => std::future::pending().await,
             Err(_) => too_late(),
         }
@@ -106,7 +106,8 @@ where
     ended
 }
 
-/// Clients end a connection by closing their stream, often with something still under way.
+/// The result of a connection. A stream that breaks off is a normal end, because clients often close it with something
+/// still under way.
 fn end_of(result: Result<(), russh::Error>) -> Result<()> {
     match result {
         Err(russh::Error::IO(e))
@@ -121,7 +122,7 @@ fn end_of(result: Result<(), russh::Error>) -> Result<()> {
     }
 }
 
-/// A stream that ends when its owner says so.
+/// A stream that its owner can end.
 struct Cuttable<S> {
     stream: S,
     /// Ready when the other half is dropped; nothing is ever sent.
@@ -170,8 +171,8 @@ struct Prepared {
     terminal: Option<Terminal>,
 }
 
-/// russh calls its methods one after another, from the task that moves the connection's bytes: none of them may wait for
-/// a channel, a process or a peer.
+/// russh calls these methods one after another, from the task that moves the connection's bytes, so none of them may
+/// wait for a channel, a process or a peer.
 struct Connection {
     machine: Arc<Machine>,
     logged_in: Option<oneshot::Sender<()>>,
@@ -182,7 +183,7 @@ struct Connection {
 }
 
 impl Drop for Connection {
-    /// Sessions see their channels close and end.
+    /// Ends the sessions, which see their channels close.
     fn drop(&mut self) {
         self.prepared.clear();
         self.channels.close_all();
@@ -201,7 +202,7 @@ impl Connection {
         }
     }
 
-    /// Whether a key gets in. SHA-1 signatures do not, whoever made them.
+    /// Reports whether a key may log in. SHA-1 signatures may not, with any key.
     fn judge(&self, user: &str, key: &russh::keys::PublicKey, algorithm: &Algorithm) -> Auth {
         if *algorithm != (Algorithm::Rsa { hash: None }) && self.machine.is_authorized(user, key) {
             Auth::Accept
@@ -255,7 +256,7 @@ impl Handler for Connection {
 
     async fn auth_succeeded(&mut self, _: &mut Session) -> Result<(), russh::Error> {
         if let Some(logged_in) = self.logged_in.take() {
-            // Nobody waits for it any more when the machine is just being stopped.
+            // The receiver is gone when the machine is just being stopped.
             let _ = logged_in.send(());
         }
         Ok(())

@@ -24,10 +24,10 @@ use tokio::{
 
 use super::channel::Channels;
 
-/// Listeners of one connection: `-R` options are few, and each is a file descriptor.
+/// The largest number of listeners of one connection: `-R` options are few, and each is a file descriptor.
 const MAX_LISTENERS: usize = 128;
 
-/// How long a listener rests when the process has no file descriptors left.
+/// The time for which a listener rests when the process has no file descriptors left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 
 /// A task that ends with its owner.
@@ -39,7 +39,7 @@ impl Drop for Task {
     }
 }
 
-/// A Unix socket that is removed with its owner, unless somebody has replaced it.
+/// A Unix socket that is removed with its owner, unless another one has taken its place.
 struct SocketFile {
     path: PathBuf,
     inode: u64,
@@ -57,24 +57,24 @@ impl SocketFile {
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode) {
-            // Nobody is left to be told.
+            // A failure leaves a dead socket, and there is no client left to report it to.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// What a client has us listen on.
+/// The listeners of a client.
 #[derive(Default)]
 pub struct Forwards {
-    /// By the address and port that the client knows them by.
+    /// The TCP listeners, by the client's address and port for them.
     tcp: HashMap<(String, u32), Vec<Task>>,
-    /// By the path that the client knows them by.
+    /// The Unix sockets, by the client's path for them.
     unix: HashMap<String, (Task, SocketFile)>,
 }
 
 impl Forwards {
-    /// Listens on `port`, or on a free one if that is 0, and returns which. Only on loopback, whatever address was asked
-    /// for: that is OpenSSH's GatewayPorts no, and here the machine's loopback is the user's own.
+    /// Listens on `port`, or on a free one if that is 0, and returns it. It listens only on loopback, for every address
+    /// that was asked for: that is OpenSSH's GatewayPorts no, and here the machine's loopback is the user's own.
     ///
     /// # Errors
     /// When the port cannot be bound.
@@ -89,7 +89,7 @@ impl Forwards {
         let port = u16::try_from(port).map_err(io::Error::other)?;
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = first.local_addr()?.port();
-        // Not every system has IPv6.
+        // Some systems have no IPv6.
         let second = TcpListener::bind((Ipv6Addr::LOCALHOST, port)).await.ok();
         let tasks = [Some(first), second].into_iter().flatten().map(|listener| {
             let (address, handle, channels) = (address.to_owned(), handle.clone(), Arc::clone(&channels));
@@ -163,7 +163,7 @@ impl Forwards {
 pub struct Agent {
     _task: Task,
     file: SocketFile,
-    /// Only its owner may look into it (0700).
+    /// The folder of the socket, which only its owner may look into (0700).
     _folder: TempDir,
 }
 
@@ -189,13 +189,14 @@ impl Agent {
         Ok(Agent { _task: task, file, _folder: folder })
     }
 
-    /// What `SSH_AUTH_SOCK` is to say.
+    /// The value of `SSH_AUTH_SOCK`.
     pub fn path(&self) -> &Path {
         &self.file.path
     }
 }
 
-/// An accepted connection. A failure is about that connection, or about descriptors, which come back with time.
+/// The connection, if it was accepted. After a failure it waits a moment, because a failure is about that connection,
+/// or about descriptors, which come back with time.
 async fn accepted<T>(result: io::Result<T>) -> Option<T> {
     if let Err(e) = &result {
         log::warn!("cannot accept a forwarded connection: {e}");

@@ -11,16 +11,16 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_p
 
 use super::locked;
 
-/// Names the machine's folder to everything that is started on it.
+/// The variable that names the machine's folder to everything that is started on it.
 const MARKER: &str = "LABCTL_SSH_PROXY_MACHINE";
 
-/// What SIGHUP is given before SIGKILL.
+/// The time between SIGHUP and SIGKILL.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// How often [`Processes::stop`] looks whether all are gone.
+/// The interval at which [`Processes::stop`] checks that all are gone.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// A fork bomb may outrun SIGKILL; it is not chased for ever.
+/// The number of rounds of SIGKILL. A fork bomb may outrun it, and is not chased for ever.
 const KILL_ROUNDS: usize = 50;
 
 /// The number of a process that has just been started.
@@ -45,7 +45,7 @@ struct State {
 }
 
 impl Processes {
-    /// Those of the machine in `folder`.
+    /// The processes of the machine in `folder`.
     pub fn of(folder: &Path) -> Processes {
         Processes { marker: (MARKER, folder.to_string_lossy().into_owned()), state: Mutex::default() }
     }
@@ -60,7 +60,7 @@ impl Processes {
     /// # Errors
     /// When it cannot be started.
     pub fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(T, Pid)>) -> io::Result<(T, Pid)> {
-        // Held across the start: a process is either here for `stop` to see, or it is not started.
+        // Held across the start, so that a process is either here for `stop` to see, or is not started.
         let mut state = locked(&self.state);
         if state.stopped {
             return Err(io::Error::other("the machine is being stopped"));
@@ -70,15 +70,16 @@ impl Processes {
         Ok((child, pid))
     }
 
-    /// The leader of a group has ended. On Linux the rest of the group is found by its environment from now on;
-    /// elsewhere the group stays on the list while it has members, so that its number cannot be another's.
+    /// Notes that the leader of a group has ended. On Linux the rest of the group is found by its environment from now
+    /// on. On other systems the group stays on the list while it has members, so that its number cannot be another
+    /// group's.
     pub fn ended(&self, group: Pid) {
         if cfg!(target_os = "linux") || test_kill_process_group(group).is_err() {
             locked(&self.state).groups.remove(&group);
         }
     }
 
-    /// Ends all of them.
+    /// Ends all processes.
     pub async fn stop(&self) {
         locked(&self.state).stopped = true;
         self.signal(Signal::HUP);
@@ -98,7 +99,7 @@ impl Processes {
         }
     }
 
-    /// Ends what an earlier life of the machine left running.
+    /// Ends the processes that an earlier life of the machine left running.
     pub fn kill_leftovers(&self) {
         for pid in self.marked() {
             let _ = kill_process(pid, Signal::KILL);
@@ -110,7 +111,7 @@ impl Processes {
             || locked(&self.state).groups.iter().any(|group| test_kill_process_group(*group).is_ok())
     }
 
-    /// Whoever is gone already needs no signal.
+    /// Sends a signal to all processes. Those that are gone already are no failure.
     fn signal(&self, signal: Signal) {
         for group in &locked(&self.state).groups {
             let _ = kill_process_group(*group, signal);
@@ -128,7 +129,7 @@ impl Processes {
         let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
         pids.filter(|pid| *pid != rustix::process::getpid())
             .filter(|pid| {
-                // Other users' cannot be read, and those that end meanwhile are not there.
+                // Other users' processes cannot be read, and those that end meanwhile are gone.
                 let environ = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
                 environ.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
             })

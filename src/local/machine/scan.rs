@@ -12,12 +12,11 @@ use tokio_rustls::rustls::{self, ClientConfig, ClientConnection, RootCertStore};
 
 use super::Machine;
 
-/// Longest time for a server's answer to one question. All servers are on this computer.
+/// The longest time for a server's answer to one question. All servers are on this computer.
 const ANSWER: Duration = Duration::from_millis(500);
 
 impl Machine {
-    /// The addresses that programs which were started on the machine listen on for TCP; `None` where this system does
-    /// not tell.
+    /// The TCP addresses on which programs of the machine listen; `None` on systems that do not tell.
     #[cfg(target_os = "linux")]
     pub fn listening(&self) -> Option<Vec<SocketAddr>> {
         let own = linux::sockets_of(&self.processes.marked());
@@ -27,8 +26,7 @@ impl Machine {
         Some(listening.filter(|(_, inode)| own.contains(inode)).map(|(address, _)| address).collect())
     }
 
-    /// The addresses that programs which were started on the machine listen on for TCP; `None` where this system does
-    /// not tell.
+    /// The TCP addresses on which programs of the machine listen; `None` on systems that do not tell.
     #[cfg(not(target_os = "linux"))]
     pub fn listening(&self) -> Option<Vec<SocketAddr>> {
         None
@@ -52,7 +50,7 @@ mod linux {
     pub(super) fn sockets_of(processes: &[Pid]) -> HashSet<u64> {
         let mut inodes = HashSet::new();
         for pid in processes {
-            // Those that end meanwhile are not there.
+            // Processes that end meanwhile are gone.
             let Ok(open) = fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero())) else { continue };
             let links = open.flatten().filter_map(|entry| fs::read_link(entry.path()).ok());
             inodes
@@ -127,7 +125,7 @@ pub async fn protocol(address: SocketAddr) -> &'static str {
     if is_http(&said) || is_http(&answer(address, b"HEAD / HTTP/1.0\r\n\r\n").await) { "HTTP" } else { "TCP" }
 }
 
-/// The first bytes that a server answers a question with; empty when it does not answer.
+/// The first bytes of a server's answer to a question; empty when it does not answer.
 async fn answer(address: SocketAddr, question: &[u8]) -> Vec<u8> {
     let ask = async {
         let mut tcp = TcpStream::connect(reachable(address)).await?;

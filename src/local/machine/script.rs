@@ -18,10 +18,10 @@ use crate::os;
 
 use super::{Machine, locked, processes::pid_of, session};
 
-/// Most of an output that is kept, in bytes: its end, where failures explain themselves.
+/// The largest part of an output that is kept, in bytes: its end, where failures explain themselves.
 const MAX_OUTPUT: usize = 64 * 1024;
 
-/// Longest wait for the output of a command that has ended. A program that it has left running may hold the pipe.
+/// The longest wait for the output of a command that has ended. A program that it has left running may hold the pipe.
 const LAST_WORDS: Duration = Duration::from_millis(200);
 
 /// The result of a command.
@@ -44,7 +44,7 @@ impl Machine {
     pub async fn run(&self, command: &str) -> io::Result<Outcome> {
         let mut shell = session::command(self, "/bin/sh");
         shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A session, not only a group: else it could talk to the terminal of this process.
+        // A session, not only a group, because it could talk to the terminal of this process otherwise.
         os::in_its_own_session(&mut shell);
         let (mut child, group) = self.processes.start(|| {
             let child = shell.spawn()?;
@@ -67,8 +67,8 @@ fn code(status: ExitStatus) -> i32 {
     status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
 }
 
-/// The last bytes that a pipe has carried. It is read to its end even when the text has been taken, so that the programs at
-/// its other end are not disturbed.
+/// The last bytes that a pipe has carried. The pipe is read to its end even after the text was taken, so that the
+/// programs at its other end are not disturbed.
 struct Output {
     kept: Arc<Mutex<Vec<u8>>>,
     reader: JoinHandle<()>,

@@ -28,13 +28,13 @@ use super::{
     processes::pid_of,
 };
 
-/// Where programs are, when this process itself was not told better. OpenSSH's own defaults.
+/// The standard folders of programs: OpenSSH's own defaults.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The data type code of standard error (RFC 4254, 5.2).
 const STDERR: u32 = 1;
 
-/// The terminal that a client asked for.
+/// A terminal as the client has requested it.
 pub struct Terminal {
     /// Its type, for `TERM`.
     pub term: String,
@@ -46,19 +46,19 @@ pub struct Terminal {
     pub modes: Vec<(Pty, u32)>,
 }
 
-/// What to start.
+/// A shell or a command to start.
 pub struct Start<'a> {
-    /// For the shell's `-c`; without it, a login shell.
+    /// The command for the shell's `-c`; a login shell without one.
     pub command: Option<&'a [u8]>,
-    /// What the client set.
+    /// The variables that the client set.
     pub environment: Vec<(String, String)>,
-    /// A terminal, or pipes.
+    /// The terminal; pipes without one.
     pub terminal: Option<Terminal>,
     /// The socket of the client's agent.
     pub agent: Option<&'a Path>,
 }
 
-/// Starts a shell or a command and, in a task of its own, brings it together with its channel until both are done.
+/// Starts a shell or a command and, in a task of its own, connects it with its channel until both are done.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -67,7 +67,7 @@ pub fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Sta
     match start.command {
         Some(text) => drop(command.arg("-c").arg(OsStr::from_bytes(text))),
         None => {
-            // By the leading hyphen a shell knows that it is a login shell.
+            // The leading hyphen tells a shell that it is a login shell.
             let shell = Path::new(&machine.account.shell).file_name().unwrap_or_default();
             let mut name = std::ffi::OsString::from("-");
             name.push(shell);
@@ -75,13 +75,13 @@ pub fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Sta
         }
     }
     command
-        // Shells and prompts tell by it that they are remote. There are no addresses to name.
+        // Shells and prompts recognise by it that they are remote. There are no addresses to name.
         .env("SSH_CONNECTION", "127.0.0.1 0 127.0.0.1 22")
         .env("SSH_CLIENT", "127.0.0.1 0 22")
         .envs(start.environment)
         .envs(start.agent.map(|socket| ("SSH_AUTH_SOCK", socket)));
     let (marker, folder) = machine.processes.marker();
-    // Last, so that no client can say otherwise.
+    // Last, so that no client can override it.
     command.env(marker, folder);
     let ((child, io, terminal), group) = machine.processes.start(|| {
         let started = match &start.terminal {
@@ -116,7 +116,7 @@ pub fn command(machine: &Machine, program: &str) -> Command {
     command
 }
 
-/// The standard folders, then whatever this process knows besides: Nix and Homebrew live elsewhere.
+/// The standard folders, then those of this process, because Nix and Homebrew live elsewhere.
 fn path() -> String {
     let own = std::env::var("PATH").unwrap_or_default();
     let more =
@@ -154,7 +154,7 @@ fn spawn_on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<(C
 
 fn spawn_on_pipes(mut command: Command) -> io::Result<(Child, Io, Option<OwnedFd>)> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    // A session, not only a group: else it could talk to the terminal of this process.
+    // A session, not only a group, because it could talk to the terminal of this process otherwise.
     os::in_its_own_session(&mut command);
     let mut child = command.spawn()?;
     let gone = || io::Error::other("a standard stream is missing");
@@ -164,7 +164,7 @@ fn spawn_on_pipes(mut command: Command) -> io::Result<(Child, Io, Option<OwnedFd
     Ok((child, Io::Pipes { stdin, stdout, stderr }, None))
 }
 
-/// Brings a process together with its channel, until both its output and the process have ended, or the client has gone.
+/// Connects a process with its channel, until both its output and the process have ended, or the client has gone.
 async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) {
     let id = wire.id();
     let (input, out) = wire.split();
@@ -193,10 +193,10 @@ async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) {
         }
     };
     match ended {
-        // The client has gone. Whoever wants to live on ignores this, as nohup and tmux do.
+        // The client has gone. A program that wants to live on ignores this, as nohup and tmux do.
         None => drop(kill_process_group(group, Signal::HUP)),
         Some(ended) => {
-            // An error means that the connection is gone: nobody is left to be told.
+            // An error means that the connection is gone, and the client with it.
             let handle = out.handle();
             let _ = match ended.map(How::from) {
                 Ok(How::Exited(code)) => handle.exit_status_request(id, code).await,
@@ -213,7 +213,7 @@ async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) {
     }
 }
 
-/// How a process ended.
+/// The end of a process.
 enum How {
     Exited(u32),
     Killed { signal: Sig, core_dumped: bool },
@@ -225,7 +225,7 @@ impl From<ExitStatus> for How {
             (Some(code), _) => How::Exited(code.unsigned_abs()),
             (None, number) => {
                 let known = SIGNALS.iter().find(|(_, signal)| Some(signal.as_raw()) == number);
-                // OpenSSH's name for signals that RFC 4254 does not list.
+                // OpenSSH's name for a signal that RFC 4254 does not list.
                 let name = known.map_or("SIG@openssh.com", |(name, _)| name);
                 How::Killed { signal: Sig::Custom(name.to_owned()), core_dumped: status.core_dumped() }
             }
@@ -270,7 +270,7 @@ pub fn signal(name: &Sig) -> Option<Signal> {
     SIGNALS.iter().find_map(|(known, signal)| (*known == name).then_some(*signal))
 }
 
-/// Tells a terminal its size, in characters. The kernel tells whoever runs on it.
+/// Sets the size of a terminal, in characters. The kernel reports it to the programs there.
 pub fn resize(terminal: impl AsFd, columns: u32, rows: u32) {
     let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
     let size = Winsize { ws_row: cells(rows), ws_col: cells(columns), ws_xpixel: 0, ws_ypixel: 0 };
@@ -278,9 +278,9 @@ pub fn resize(terminal: impl AsFd, columns: u32, rows: u32) {
     let _ = termios::tcsetwinsize(terminal, size);
 }
 
-/// Sets a terminal up as the client's own is (RFC 4254, 8). Modes without a meaning here are skipped.
+/// Sets up a terminal like the client's own (RFC 4254, 8). Modes without a meaning here are skipped.
 fn set_modes(terminal: impl AsFd, modes: &[(Pty, u32)]) -> rustix::io::Result<()> {
-    /// What clients send for a character that is switched off.
+    /// The value that clients send for a character that is switched off.
     const DISABLED: u32 = 255;
     let mut attributes = termios::tcgetattr(&terminal)?;
     for &(mode, value) in modes {

@@ -1,7 +1,7 @@
 //! The SFTP subsystem, version 3 as OpenSSH speaks it (draft-ietf-secsh-filexfer-02 and OpenSSH's PROTOCOL).
 //!
-//! russh-sftp has the packets. Its server loop is not used: it goes on after a packet that it could not read, and does not
-//! say when it has ended, which `scp` wants to know. Names that are not UTF-8 do not survive its strings.
+//! russh-sftp has the packets. Its server loop is not used, because it goes on after a packet that it could not read,
+//! and does not report its end, which `scp` needs. Names that are not UTF-8 do not survive its strings.
 
 use std::{
     collections::HashMap,
@@ -26,16 +26,16 @@ use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, Uid, chm
 
 use super::channel::{Input, Wire};
 
-/// The longest packet that is taken or sent, in bytes: OpenSSH's SFTP_MAX_MSG_LENGTH.
+/// The longest packet in either direction, in bytes: OpenSSH's SFTP_MAX_MSG_LENGTH.
 const MAX_PACKET: usize = 256 * 1024;
 
-/// The longest read or write: OpenSSH leaves 1 KiB for the rest of the packet.
+/// The longest read or write. OpenSSH leaves 1 KiB for the rest of the packet.
 const MAX_DATA: usize = MAX_PACKET - 1024;
 
-/// Open files and folders of one session.
+/// The largest number of open files and folders of one session.
 const MAX_HANDLES: usize = 256;
 
-/// Entries in one answer to READDIR, as OpenSSH's.
+/// The number of entries in one answer to READDIR, as in OpenSSH.
 const ENTRIES_AT_ONCE: usize = 100;
 
 /// Extensions that have no name in russh-sftp.
@@ -51,7 +51,7 @@ pub async fn serve(mut wire: Wire, home: PathBuf) {
     let status = 'session: loop {
         while let Some(packet) = next_packet(&mut received) {
             let Ok(packet) = packet else { break 'session 1 };
-            // Files block: on a thread of their own, in order, as the protocol wants it.
+            // On a thread of their own, because files block; in order, as the protocol wants it.
             let answered = tokio::task::spawn_blocking(move || {
                 let answer = server.answer(packet);
                 (server, answer)
@@ -74,7 +74,7 @@ pub async fn serve(mut wire: Wire, home: PathBuf) {
     wire.close().await;
 }
 
-/// Takes a whole packet, without its length, from what was received. An error: no packet is that long.
+/// Takes a whole packet, without its length, from the received bytes. An error for a length that no packet has.
 fn next_packet(received: &mut BytesMut) -> Option<Result<Bytes, ()>> {
     let length = u32::from_be_bytes(*received.first_chunk::<4>()?) as usize;
     if length > MAX_PACKET {
@@ -180,7 +180,7 @@ impl Server {
             }
             Packet::Rename(r) => {
                 let (old, new) = (self.path(&r.oldpath), self.path(&r.newpath));
-                // Version 3 never replaces a file; who wants that asks for posix-rename.
+                // Version 3 never replaces a file; clients that want that use posix-rename.
                 if fs::symlink_metadata(&new).is_ok() {
                     return Err(Refusal(StatusCode::Failure, format!("{} exists", new.display())));
                 }
@@ -189,7 +189,7 @@ impl Server {
             }
             Packet::ReadLink(r) => name(id, &fs::read_link(self.path(&r.path))?),
             Packet::Symlink(r) => {
-                // All clients send what OpenSSH sends, which is the draft's order reversed: target first.
+                // All clients use OpenSSH's order, which is the draft's reversed: target first.
                 std::os::unix::fs::symlink(r.linkpath, self.path(&r.targetpath))?;
                 done(id)
             }
@@ -272,7 +272,7 @@ impl Server {
         ] {
             how.set(meaning, flags.contains(flag));
         }
-        // Without NONBLOCK a named pipe would hold the thread until somebody else opens it.
+        // Without NONBLOCK a named pipe would hold the thread until another program opens it.
         how |= OFlags::CLOEXEC | OFlags::NOCTTY | OFlags::NONBLOCK;
         let mode = attributes.permissions.unwrap_or(0o666) & 0o7777;
         let file = rustix::fs::open(self.path(path), how, Mode::from_raw_mode(mode as rustix::fs::RawMode))?;
@@ -301,7 +301,7 @@ impl Server {
         if files.is_empty() { Err(StatusCode::Eof.into()) } else { Ok(Name { id, files }.into()) }
     }
 
-    /// Sets what `new` names; `how` says whether a symbolic link itself is meant.
+    /// Sets the attributes that `new` has; `how` decides about a symbolic link itself or its target.
     fn set(&self, id: u32, path: &str, new: &FileAttributes, how: AtFlags) -> Answer {
         let path = self.path(path);
         if let Some(size) = new.size {
@@ -387,7 +387,7 @@ fn attributes(metadata: &Metadata) -> FileAttributes {
     }
 }
 
-/// The canonical form of a path whose last part may be missing, as what a client is about to make is.
+/// The canonical form of a path whose last part may be missing, like that of a file to be made.
 fn real_path(path: &Path) -> io::Result<PathBuf> {
     match (fs::canonicalize(path), path.parent(), path.file_name()) {
         (Err(e), Some(folder), Some(name)) if e.kind() == io::ErrorKind::NotFound => {
@@ -403,7 +403,7 @@ fn name(id: u32, path: &Path) -> Answer {
     Ok(Name { id, files: vec![Entry { longname: path.clone(), filename: path, attrs }] }.into())
 }
 
-/// A line of `ls -l`, which is what clients show.
+/// A line of `ls -l`, which clients show.
 fn long_name(name: &str, metadata: &Metadata) -> String {
     let kind = metadata.file_type();
     let kind = match () {

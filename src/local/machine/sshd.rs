@@ -1,6 +1,6 @@
 //! The system's OpenSSH as a machine's endpoint: `sshd -i` on one end of a socket pair for each connection.
 //!
-//! It knows the users of the system only, so unless this process is root's, the one user is that of this process.
+//! It knows only the users of the system, so unless this process is root's, its only user is that of this process.
 
 use std::{
     env,
@@ -30,11 +30,11 @@ use super::{
     processes::{Processes, pid_of},
 };
 
-/// Where sshd is when it is not in PATH, which has no `sbin` for most users.
+/// The places of sshd when it is not in PATH, which has no `sbin` for most users.
 const FOLDERS: &str = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/opt/homebrew/sbin";
 
-/// Where sftp-server is on Debian, Red Hat, Alpine, Arch, macOS and BSD. sshd's internal-sftp cannot be used: it starts in
-/// the home folder of the passwd entry.
+/// The places of sftp-server on Debian, Red Hat, Alpine, Arch, macOS and BSD. sshd's internal-sftp cannot be used,
+/// because it starts in the home folder of the passwd entry.
 const SFTP_SERVERS: [&str; 5] = [
     "/usr/lib/openssh/sftp-server",
     "/usr/libexec/openssh/sftp-server",
@@ -43,17 +43,17 @@ const SFTP_SERVERS: [&str; 5] = [
     "/usr/libexec/ssh/sftp-server",
 ];
 
-/// sshd's privilege separation, when it runs as root, wants this empty folder; packages have it made at boot.
+/// The empty folder that sshd's privilege separation wants when it runs as root; packages have it made at boot.
 const PRIVILEGE_SEPARATION: &str = "/run/sshd";
 
-/// Every session begins with this: sshd takes `HOME` from us (SetEnv) but changes to the home folder of the passwd entry.
-/// The user's shell runs it, whichever that is, so it holds no single quote and names no path.
+/// The beginning of every session, because sshd takes `HOME` from us (SetEnv) but changes to the home folder of the
+/// passwd entry. The user's shell runs it, of any kind, so it holds no single quote and names no path.
 const SESSION: &str = r#"exec /bin/sh -c 'cd "$HOME" || exit; if [ -n "${SSH_ORIGINAL_COMMAND+x}" ]; then c=$SSH_ORIGINAL_COMMAND; unset SSH_ORIGINAL_COMMAND; exec "$SHELL" -c "$c"; fi; exec "$SHELL" -l'"#;
 
-/// How long sshd may take to notice that its client has gone.
+/// The time that sshd may take to notice that its client has gone.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// Bytes moved at once between the client and sshd.
+/// The number of bytes moved at once between the client and sshd.
 const BUFFER: usize = 64 * 1024;
 
 /// An sshd that is ready to be started.
@@ -63,13 +63,13 @@ pub struct Sshd {
     log: PathBuf,
 }
 
-/// What goes into its configuration.
+/// The values in its configuration.
 pub struct Setup<'a> {
-    /// Where the configuration is written to.
+    /// The path of the configuration.
     pub folder: &'a Path,
     /// The machine's home.
     pub home: &'a Path,
-    /// Holds a file of authorized keys for each user.
+    /// The folder with a file of authorized keys for each user.
     pub authorized_folder: &'a Path,
     /// The host keys.
     pub host_keys: Vec<&'a Path>,
@@ -77,7 +77,7 @@ pub struct Setup<'a> {
     pub marker: (&'a str, &'a str),
 }
 
-/// Takes a group off the list of those that run, also when the connection's future is dropped.
+/// Removes a group from the list of those that run, even when the connection's future is dropped.
 struct Ended<'a>(&'a Processes, Pid);
 
 impl Drop for Ended<'_> {
@@ -101,7 +101,7 @@ impl Sshd {
                 path
             },
         );
-        // Absolute, since sshd starts itself again.
+        // Absolute, because sshd starts itself again.
         let program = which::which_in("sshd", Some(folders), "/").map_err(|_| {
             Error::new(Kind::Program, "no sshd was found for a machine that is to use OpenSSH")
                 .with_hint("install openssh-server (Debian, Red Hat, Alpine) or openssh (Arch, Homebrew)")
@@ -134,7 +134,7 @@ impl Sshd {
             _ = stopped.changed() => {}
         }
         if tokio::time::timeout(LINGER, child.wait()).await.is_err() {
-            // Its sessions are in groups of their own, and are ended as sshd ends them.
+            // Its sessions are in groups of their own, and end as sshd ends them.
             let _ = kill_process_group(group, Signal::TERM);
         }
         Ok(())
@@ -161,13 +161,14 @@ impl Sshd {
     }
 }
 
-/// Copies both ways until sshd has ended its side, or the client its own and sshd has said what it still had to say.
+/// Copies both ways until sshd has ended its side, or until the client has ended its own and sshd has sent its last
+/// words.
 async fn relay(client: impl AsyncRead + AsyncWrite, mut sshd: UnixStream) {
     let (reader, mut to_client) = tokio::io::split(client);
     let (sshd_reader, mut to_sshd) = sshd.split();
     let mut from_client = BufReader::with_capacity(BUFFER, reader);
     let mut from_sshd = BufReader::with_capacity(BUFFER, sshd_reader);
-    // However a copy ends, the other side is to see the end of its input.
+    // After each end of a copy, the other side is to see the end of its input.
     let up = async {
         let _ = tokio::io::copy_buf(&mut from_client, &mut to_sshd).await;
         let _ = to_sshd.shutdown().await;
@@ -226,8 +227,8 @@ Subsystem sftp {sftp}
     Ok(config)
 }
 
-/// A path as a word of sshd_config, which has no way to write a line feed, and where this program is not at home in what
-/// is not UTF-8.
+/// A path as a word of sshd_config. The file format has no way to write a line feed, and this program none to write
+/// text that is not UTF-8.
 fn quoted(path: &Path) -> Result<String> {
     match path.to_str() {
         Some(text) if !text.contains(['\n', '\r']) => {

@@ -13,13 +13,13 @@ use super::{
     turns::{Next, Power},
 };
 
-/// Longest time that a play may be asked to run: a week.
+/// The longest time that a play may be asked to run: a week.
 const MAX_PLAY_MINUTES: u64 = 7 * 24 * 60;
-/// Longest title, in characters.
+/// The longest title, in characters.
 const MAX_TITLE: usize = 200;
 
 impl World {
-    /// Does what `POST /plays/{id}/actions` asks for, or begins to.
+    /// Carries out a request of `POST /plays/{id}/actions`, or begins to.
     ///
     /// # Errors
     /// 404 when there is no such play or machine, 409 when its state does not allow it, 400 when a value is out of

@@ -16,13 +16,13 @@ use super::{
     Play, World,
 };
 
-/// Boots whose text is kept, of one machine.
+/// The number of boots of one machine whose text is kept.
 const MAX_BOOTS: usize = 8;
-/// Longest text of one boot, in bytes. It is some dozens of lines; the oldest go first.
+/// The longest text of one boot, in bytes. It is some dozens of lines; the oldest lines are dropped first.
 const MAX_TEXT: usize = 16 * 1024;
-/// Lines that a slow reader of a journal may be behind.
+/// The number of lines by which a slow reader of a journal may be behind.
 const BEHIND: usize = 256;
-/// Past lines of a journal when the client does not say how many: journalctl's own default.
+/// The default number of past lines of a journal: journalctl's own.
 const PAST_LINES: u64 = 10;
 
 /// The consoles of one machine.
@@ -63,7 +63,7 @@ impl Console {
             let first = boot.text.find('\n').map_or(boot.text.len(), |end| end + 1);
             boot.text.drain(..first);
         }
-        // It fails when no journal is being read.
+        // This fails when no journal is being read.
         let _ = self.lines.send(line);
     }
 
@@ -109,7 +109,7 @@ impl World {
         })
     }
 
-    /// The text of one of them.
+    /// The text of one console.
     ///
     /// # Errors
     /// 404 when there is no such play, machine or console.
@@ -121,7 +121,8 @@ impl World {
         })
     }
 
-    /// A machine's journal: that many past lines (0: some), and those to come. An empty name means the first machine.
+    /// A machine's journal: that many past lines, the default number for 0, and those to come. An empty name means the
+    /// first machine.
     ///
     /// # Errors
     /// 404 when there is no such play or machine.

@@ -69,7 +69,7 @@ impl World {
         self.find_gate(|gate| Some((Arc::clone(gate), gate.session_of_token(token)?)))
     }
 
-    /// The token that a login URL gives.
+    /// The token behind a login URL.
     pub fn token_of_login(&self, login: &str) -> Option<String> {
         self.find_gate(|gate| gate.token_of_login(login))
     }

@@ -1,4 +1,4 @@
-//! Ports that programs on machines listen on.
+//! The ports on which programs on machines listen.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -15,14 +15,14 @@ use super::{
     World,
 };
 
-/// Ports of one scan that are looked at: a machine with more is not waited for.
+/// The largest number of ports that one scan examines; a machine with more is not waited for.
 const MAX_PORTS: usize = 256;
 
 impl World {
-    /// The TCP ports that programs on a play's machines, or on one of them, listen on, each once for each address.
+    /// The TCP ports on which programs on a play's machines, or on one of them, listen, each once for each address.
     ///
     /// # Errors
-    /// 404 when there is no such play or machine, 409 when it does not run, 501 where this system does not tell.
+    /// 404 when there is no such play or machine, 409 when it does not run, 501 on systems that do not tell.
     pub async fn scan(&self, id: &str, machine: Option<&str>) -> Answer<Vec<ScannedPort>> {
         let gates = self.gates_to_scan(id, machine)?;
         let look = move || gates.iter().map(|gate| listening(gate)).collect::<Option<Vec<_>>>();

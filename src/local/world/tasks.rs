@@ -1,5 +1,5 @@
 //! Init tasks: the shell commands that prepare a playground. They run on its machines, each once in the play's life,
-//! after the machine has become ready and without holding anything up.
+//! after the machine has become ready, and do not hold anything up.
 
 use std::{collections::HashSet, sync::Arc, time::Instant};
 
@@ -20,7 +20,7 @@ use super::{
 /// A task that has moved on, and the machine that it runs on.
 pub type Change = (String, Task);
 
-/// A play's live messages: what they tell now, and from now on.
+/// A play's live messages: the present state, and the changes from now on.
 pub struct Live {
     /// The play's status.
     pub status: watch::Receiver<Status>,
@@ -35,18 +35,18 @@ fn change_of(task: &TaskDetails) -> Change {
 }
 
 impl Play {
-    /// Changes a task and tells of it.
+    /// Changes a task and sends the change to clients.
     fn change_task(&mut self, name: &str, change: impl FnOnce(&mut TaskDetails)) {
         let Some(task) = self.record.tasks.iter_mut().find(|task| task.task.name == name) else { return };
         change(task);
         task.task.version += 1;
         let told = change_of(task);
         self.record.updated_at = record::now();
-        // It fails when no client listens.
+        // This fails when no client listens.
         let _ = self.tasks.send(told);
     }
 
-    /// The machine's life ends, or all machines' do, and running tasks with it.
+    /// Notes that the life of the machine ends, or of all machines, and running tasks with it.
     pub(super) fn interrupt_tasks(&mut self, machine: Option<&str>) {
         for task in self.record.reset_tasks(machine) {
             self.say(&task.machine, &format!("init task {}: interrupted", task.task.name));
@@ -70,7 +70,7 @@ impl Play {
         done.map(|task| task.task.name.as_str()).collect()
     }
 
-    /// The tasks on ready machines that must wait for others and do not say so yet.
+    /// The tasks on ready machines that must wait for others and are not shown as waiting yet.
     fn newly_blocked(&self) -> Vec<String> {
         let completed = self.completed();
         let waits = |task: &&TaskDetails| {
@@ -97,7 +97,7 @@ impl World {
         })
     }
 
-    /// The tasks of a play in full; with names of machines only theirs.
+    /// The tasks of a play in full; only those of the named machines, if there are names.
     ///
     /// # Errors
     /// 404 when there is no such play or machine.
@@ -139,7 +139,7 @@ impl World {
             stderr: format!("the command cannot be run: {e}\n"),
         });
         let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // A task that its machine's end has interrupted runs again at the next boot.
+        // A task that the end of its machine has interrupted runs again at the next boot.
         self.on_machine_turn(id, &task.machine, turn, |play| {
             let words = match outcome.code {
                 0 => format!("init task {name}: completed after {took} ms"),
@@ -157,5 +157,5 @@ impl World {
     }
 }
 
-/// The exit code of a command that could not be started, as shells have it.
+/// The exit code of a command that could not be started, as in shells.
 const CANNOT_RUN: i32 = 126;

@@ -1,7 +1,7 @@
-//! How one state leads to the next.
+//! The way from one state to the next.
 //!
-//! An action changes the state at once and starts a task that does the rest. Every action also begins a new turn of
-//! what it acts on, and a task that finds its turn over leaves everything as it is.
+//! An action changes the state at once and starts a task that does the rest. Every action also begins a new turn of the
+//! play or machine that it acts on, and a task whose turn is over changes nothing.
 
 use std::{
     sync::Arc,
@@ -29,10 +29,11 @@ use super::{
     Play, Slot, World,
 };
 
-/// The clock may be set, and does not run while a laptop sleeps: so a long wait is a row of short ones.
+/// The longest single wait. A long wait is a row of short ones, because the clock may be set, and does not run while a
+/// laptop sleeps.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(30);
 
-/// What an action sets going.
+/// The work that an action starts.
 pub(super) enum Next {
     Start,
     Stop,
@@ -64,7 +65,7 @@ impl Slot {
     /// Begins a new turn; the machine is no longer ready.
     fn take_turn(&mut self) -> (u64, Option<Last>) {
         self.turn += 1;
-        // Nobody else holds the life of a machine that is ready, but for a boot that has lost its turn.
+        // The life of a machine that is ready is free, unless a boot that has lost its turn still holds it.
         let life = Arc::clone(&self.life).try_lock_owned().ok();
         (self.turn, self.gate.take().map(|gate| Last { gate, life }))
     }
@@ -87,7 +88,7 @@ impl World {
         Ok(())
     }
 
-    /// Enters the first state of what comes next and starts the task that does the rest.
+    /// Enters the first state of the work and starts the task that does the rest.
     pub(super) fn begin(self: &Arc<Self>, play: &mut Play, next: Next) {
         let (world, id) = (Arc::clone(self), play.record.id.clone());
         play.interrupt_tasks(match &next {
@@ -120,7 +121,7 @@ impl World {
                 tokio::spawn(async move { world.erase(&id, lives, ended).await });
             }
             Next::Machine(name, power) => {
-                // Whoever asks has found the machine's state, so it has a place.
+                // The check has found the machine's state, so it has a place.
                 let Some(slot) = play.slot(&name) else { return };
                 let (turn, last) = slot.take_turn();
                 let state = match power {
@@ -184,7 +185,7 @@ impl World {
         self.expire(id, turn).await;
     }
 
-    /// Ends the play when its time is up. Its time may be changed while it runs.
+    /// Ends the play when its time is up, which may be changed while it runs.
     async fn expire(self: Arc<Self>, id: &str, turn: u64) {
         let Ok(mut changed) = self.watch(id) else { return };
         loop {
@@ -203,7 +204,7 @@ impl World {
             if !mine {
                 return;
             }
-            // Either a change or the time itself: both mean to look again.
+            // A change and the end of the time both mean to look again.
             let _ = timeout(left.min(LOOK_AT_CLOCK), changed.changed()).await;
         }
     }
@@ -222,7 +223,7 @@ impl World {
     async fn erase(&self, id: &str, lives: Vec<Last>, ended: Vec<Arc<tokio::sync::Mutex<()>>>) {
         end_all(lives).await;
         for life in ended {
-            // An earlier stop may still be at it.
+            // An earlier stop may still be going on.
             drop(life.lock().await);
         }
         sleep(self.rules.state_delay).await;
@@ -262,7 +263,7 @@ impl World {
         }
     }
 
-    /// From a running machine to one whose SSH server answers.
+    /// Boots a running machine until its SSH server answers.
     async fn boot(self: &Arc<Self>, id: &str, name: &str, turn: u64) {
         let mut life = None;
         let booting = self.on_machine_turn(id, name, turn, |play| {
@@ -275,7 +276,8 @@ impl World {
         let Some(life) = life.filter(|_| booting) else { return };
         sleep(self.rules.boot_delay).await;
         let life = life.lock_owned().await;
-        // Whoever ends or erases the machine from now on waits for its life; who has done so already is left alone.
+        // A task that ends or erases the machine from now on waits for its life; if one has begun before, leave the
+        // machine alone.
         if !self.on_machine_turn(id, name, turn, |_| {}) {
             return;
         }
@@ -309,7 +311,7 @@ impl World {
         life: Option<OwnedMutexGuard<()>>,
     ) -> Result<Machine> {
         let (folder, endpoint, owned) = (self.folder.join(id).join(name), self.rules.endpoint, name.to_owned());
-        // Goes on to its end even if nobody waits any more, and holds the life that long.
+        // Goes on to its end even if the caller is gone, and holds the life that long.
         let opened = tokio::task::spawn_blocking(move || {
             let opened = Machine::open(&owned, &folder, endpoint);
             drop(life);
@@ -318,7 +320,8 @@ impl World {
         opened.await.map_err(|e| Error::new(Kind::Internal, format!("cannot open machine {name}: {e}")))?
     }
 
-    /// Saves what the platform would find out by itself when it starts again, so that a full disk stops nothing.
+    /// Saves a record. A failure is only logged, because the platform would find the same by itself when it starts
+    /// again, and a full disk must not stop anything.
     pub(super) fn save(&self, record: &Record) {
         if let Err(e) = record.save(&self.folder) {
             log::warn!("{}", e.message());
@@ -327,7 +330,7 @@ impl World {
 
     /// Stops every play, and returns when all are stopped or have had time enough.
     pub async fn stop_all(self: &Arc<Self>) {
-        /// A machine that does not end its processes must not keep the platform from ending.
+        /// The limit, because a machine that does not end its processes must not keep the platform from ending.
         const ENOUGH: Duration = Duration::from_secs(5);
         let mut changes = Vec::new();
         for play in self.locked().values_mut() {
