@@ -39,7 +39,7 @@ function hostOf(destination: string): string {
 }
 
 /** The parts of a playground's host name. */
-export function parts(host: string): { label: string; isId: boolean; machine: string | undefined } {
+export function parseHost(host: string): { label: string; isId: boolean; machine: string | undefined } {
   const [label = '', machine] = host.slice(PREFIX.length).split('.', 2);
   return { label, isId: /^[0-9a-f]{24}$/.test(label), machine };
 }
@@ -51,7 +51,7 @@ export const authorityOf = (host: string): string => `ssh-remote+${host}`;
  * What a host name means among the playgrounds that there are: by id, or the one of that name that is most alive. Where
  * several are, the binary takes none, and says so.
  */
-export function named<P extends { id: string; template: { name: string }; ofLesson: boolean }>(host: string, ordered: P[]): P | undefined {
-  const { label, isId } = parts(host);
+export function findByHost<P extends { id: string; template: { name: string }; ofLesson: boolean }>(host: string, ordered: P[]): P | undefined {
+  const { label, isId } = parseHost(host);
   return ordered.find((one) => (isId ? one.id === label : one.template.name === label && !one.ofLesson));
 }

@@ -2,12 +2,14 @@
 // here the playground wakes. Windows that come back by themselves do not undo a stop on purpose: the user is asked.
 
 import * as vscode from 'vscode';
-import { named, parts } from './authority';
-import { type Binary, Failure } from './binary';
+import { findByHost, parseHost } from './authority';
+import type { Binary } from './binary';
+import { Failure } from './failure';
+import { ask, showFailure } from './messages';
 import { makeEntries, wake } from './open';
+import { type Playground, condition } from './playground';
+import { type Work, withLateProgress, withProgress } from './progress';
 import type { Watch } from './watch';
-import { type Playground, condition } from './wire';
-import { question, tell, withLateProgress, withProgress } from './work';
 
 /** The remote authority of this window; undefined for a local window. */
 export function windowAuthority(): string | undefined {
@@ -15,7 +17,7 @@ export function windowAuthority(): string | undefined {
   return uris.find((uri) => uri?.scheme === 'vscode-remote')?.authority ?? emptyWindowAuthority();
 }
 
-/** A window without a folder: not every editor tells an extension what it is connected to. */
+/** The authority of a window without a folder. Not every editor lets an extension see it. */
 function emptyWindowAuthority(): string | undefined {
   try {
     const { remoteAuthority } = vscode.env as { remoteAuthority?: unknown };
@@ -25,44 +27,46 @@ function emptyWindowAuthority(): string | undefined {
   }
 }
 
-/**
- * Wakes the playground of a window, with visible progress. Never rejects: what goes wrong is told, and then Remote-SSH
- * tries on its own.
- */
+/** Wakes the playground of a window, with visible progress. Never rejects: it shows a failure, and Remote-SSH connects on its own. */
 export async function prewake(binary: Binary, watch: Watch, host: string): Promise<void> {
   try {
-    const all = await withLateProgress(`Looking for ${host}`, (signal) => watch.look({ signal }));
-    const found = named(host, all);
-    const title = found?.title || host;
-    const wish = await wished(all, host);
-    if (wish === 'nothing') return;
-    await withProgress(wish === 'wake' ? `Waking ${title}` : `Opening ${title}`, async (work) => {
-      // There may be entries that serve, though they cannot be written.
-      await makeEntries(binary, work).catch((error: unknown) => {
-        if (work.signal.aborted) throw error;
-        tell(error);
-      });
-      if (wish === 'wake') await wake(binary, host, found, work);
+    const all = await withLateProgress(`Looking for ${host}`, (signal) => watch.fetch({ signal }));
+    const playground = findByHost(host, all);
+    const step = await nextStep(playground, host);
+    if (step === 'nothing') return;
+    const title = playground?.title || host;
+    await withProgress(step === 'wake' ? `Waking ${title}` : `Opening ${title}`, async (work) => {
+      await makeEntriesIfPossible(binary, work);
+      if (step === 'wake') await wake(binary, host, playground, work);
     });
   } catch (error) {
-    tell(error);
+    showFailure(error);
   }
 }
 
-/** Chooses what to do for a window. A window that comes back by itself does not undo a stop on purpose: the user is asked. */
-async function wished(all: Playground[], host: string): Promise<'wake' | 'entries' | 'nothing'> {
-  const found = named(host, all);
+/** Makes the entries. If that fails, there may still be old ones that serve. */
+async function makeEntriesIfPossible(binary: Binary, work: Work): Promise<void> {
+  try {
+    await makeEntries(binary, work);
+  } catch (error) {
+    if (work.signal.aborted) throw error;
+    showFailure(error);
+  }
+}
+
+/** Decides what a window on a host needs; `playground` is the one that the host name means. Throws if nothing can help. */
+async function nextStep(playground: Playground | undefined, host: string): Promise<'wake' | 'entries' | 'nothing'> {
+  const { isId, machine } = parseHost(host);
   // A name of the catalogue that nothing is started from yet is a wish for a new one.
-  if (!found && !parts(host).isId) return 'wake';
-  const now = found && condition(found);
-  if (!found || now === 'gone') throw new Failure('not-found', `${host} does not exist any more`);
-  const { machine } = parts(host);
-  if (found.machines.some((one) => one.name === machine && !one.ssh)) {
+  if (!playground && !isId) return 'wake';
+  const now = playground && condition(playground);
+  if (!playground || now === 'gone') throw new Failure('not-found', `${host} does not exist any more`);
+  if (playground.machines.some((one) => one.name === machine && !one.ssh)) {
     throw new Failure('failed', `the platform does not allow SSH access to machine ${machine ?? ''}`, 'open another machine');
   }
   if (now === 'up') return 'entries';
-  if (!found.stoppedOnPurpose || now === 'starting') return 'wake';
+  if (!playground.stoppedOnPurpose || now === 'starting') return 'wake';
   const yes = 'Start It';
-  const answer = await question(`${found.title || host} was stopped on purpose. Start it again?`, 'Leave It Stopped', yes);
+  const answer = await ask(`${playground.title || host} was stopped on purpose. Start it again?`, 'Leave It Stopped', yes);
   return answer === yes ? 'wake' : 'nothing';
 }

@@ -1,23 +1,24 @@
-// The playgrounds as they are now: `list --watch --json`, which runs only while somebody looks.
+// The playgrounds as they are now: `list --watch --json`, which runs only as long as a part of the extension holds it.
 
-import { ANSWER_MS, type Binary, Failure, type Run, type Stream } from './binary';
-import { type Playground, inOrder, playgrounds, watchLine } from './wire';
+import { ANSWER_MS, type Binary, type Run, type Stream } from './binary';
+import { Failure } from './failure';
+import { readList, readWatchLine } from './json';
+import { type Playground, runningFirst } from './playground';
 
-/** What is known. */
+/** The playgrounds, as far as they are known. */
 export type Situation =
   | { kind: 'loading' }
   | { kind: 'known'; playgrounds: Playground[] }
-  /** Why it could not be asked, and what was known before. */
+  /** The reason why they cannot be listed, and the playgrounds that were known before. */
   | { kind: 'failed'; failure: Failure; playgrounds: Playground[] };
 
-/** Something that can be ended. */
 export interface Disposable {
   dispose(): void;
 }
 
-/** The first line comes as soon as the platform has answered. */
+/** The time limit of the first line, which comes as soon as the platform has answered. */
 const FIRST_LINE_MS = 30_000;
-/** A watch that died is started again after this, then after twice as long, up to a minute. */
+/** The pause before a process that ended is restarted. It doubles each time, up to the longest. */
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
 
@@ -38,7 +39,7 @@ export class Watch {
     return this.now;
   }
 
-  /** All playgrounds known, running ones first. */
+  /** All known playgrounds, running ones first. */
   get playgrounds(): Playground[] {
     return this.now.kind === 'loading' ? [] : this.now.playgrounds;
   }
@@ -48,62 +49,41 @@ export class Watch {
     return { dispose: () => this.listeners.delete(listener) };
   }
 
-  /** Somebody looks, until the answer is disposed of; with `figures` also at the traffic of connections. */
+  /** Keeps the process running until the answer is disposed of. With `figures` it also reports the traffic of connections. */
   hold(figures = false): Disposable {
-    const before = this.wanted();
     const holder = { figures };
-    this.holders.add(holder);
-    this.follow(before);
+    this.changeHolders(() => this.holders.add(holder));
     return {
       dispose: () => {
-        const held = this.wanted();
-        if (this.holders.delete(holder)) this.follow(held);
+        this.changeHolders(() => this.holders.delete(holder));
       },
     };
   }
 
-  /** The command that shows all that those who look want; undefined when nobody does. */
-  private wanted(): string[] | undefined {
-    const holders = [...this.holders];
-    if (holders.length === 0) return undefined;
-    const figures = holders.some((one) => one.figures) ? ['--figures'] : [];
-    return ['list', '--watch', '--json', ...figures];
-  }
-
-  private follow(before: string[] | undefined): void {
-    if (String(before) === String(this.wanted())) return;
-    this.stop();
-    this.start();
-  }
-
-  /** Looks anew: a watch is started again; when nobody looks, it is asked once. */
+  /** Restarts the process, or asks once if nothing holds it. */
   async refresh(): Promise<void> {
     this.binary.recheck();
     this.pause = FIRST_PAUSE_MS;
-    if (this.holders.size > 0) {
-      this.stop();
-      this.start();
-      return;
-    }
-    await this.look();
+    if (this.holders.size > 0) this.restart();
+    else await this.fetch();
   }
 
-  /** Asks once, for those who need to know now. Throws when it cannot be asked. */
-  async look(how: Run = {}): Promise<Playground[]> {
+  /** Asks once. Throws if the playgrounds cannot be listed. */
+  async fetch(options: Run = {}): Promise<Playground[]> {
     try {
-      const found = inOrder(await this.binary.ask(['list', '--json'], playgrounds, { limit: ANSWER_MS, ...how }));
+      const found = runningFirst(await this.binary.ask(['list', '--json'], readList, { limit: ANSWER_MS, ...options }));
       this.become({ kind: 'known', playgrounds: found });
       return found;
     } catch (error) {
       const failure = Failure.from(error);
-      if (failure.kind !== 'cancelled') this.become({ kind: 'failed', failure, playgrounds: this.playgrounds });
+      if (failure.kind !== 'cancelled') this.fail(failure);
       throw failure;
     }
   }
 
-  /** After something was done while nobody watches, the badge is brought up to date. */
-  async done(): Promise<void> {
-    if (this.holders.size === 0) await this.look().catch(() => undefined);
+  /** Brings the playgrounds up to date after an action, in case no process does. */
+  async catchUp(): Promise<void> {
+    if (this.holders.size === 0) await this.fetch().catch(() => undefined);
   }
 
   dispose(): void {
@@ -112,22 +92,41 @@ export class Watch {
     this.listeners.clear();
   }
 
+  /** The command that serves all holders; undefined if there are none. */
+  private command(): string[] | undefined {
+    const holders = [...this.holders];
+    if (holders.length === 0) return undefined;
+    const figures = holders.some((one) => one.figures) ? ['--figures'] : [];
+    return ['list', '--watch', '--json', ...figures];
+  }
+
+  private changeHolders(change: () => void): void {
+    const before = String(this.command());
+    change();
+    if (String(this.command()) !== before) this.restart();
+  }
+
+  private restart(): void {
+    this.stop();
+    this.start();
+  }
+
   private start(): void {
     clearTimeout(this.timer);
-    const command = this.wanted();
+    const command = this.command();
     if (!command) return;
     const stream: Stream = this.binary.stream(command, {
       line: (text) => {
-        this.heard(text, stream);
+        this.take(text, stream);
       },
       ended: (failure) => {
-        this.again(failure);
+        this.failAndRestart(failure);
       },
     });
     this.stream = stream;
     this.timer = setTimeout(() => {
       stream.end();
-      this.again(new Failure('hung', 'labctl-ssh-proxy does not answer', 'run it in a terminal to see why'));
+      this.failAndRestart(new Failure('timeout', 'labctl-ssh-proxy does not answer', 'run it in a terminal to see why'));
     }, FIRST_LINE_MS);
   }
 
@@ -137,30 +136,29 @@ export class Watch {
     this.stream = undefined;
   }
 
-  private heard(text: string, stream: Stream): void {
+  private take(text: string, stream: Stream): void {
     clearTimeout(this.timer);
     try {
-      const line = watchLine(text);
+      const line = readWatchLine(text);
       if (line.type === 'playgrounds') {
         this.pause = FIRST_PAUSE_MS;
-        this.become({ kind: 'known', playgrounds: inOrder(line.playgrounds) });
+        this.become({ kind: 'known', playgrounds: runningFirst(line.playgrounds) });
       } else if (line.type === 'error') {
         const kind = line.kind === 'not-logged-in' ? 'not-logged-in' : 'failed';
-        const failure = new Failure(kind, line.message, line.hint);
-        this.become({ kind: 'failed', failure, playgrounds: this.playgrounds });
+        this.fail(new Failure(kind, line.message, line.hint));
       }
     } catch {
       this.log(`not understood: ${text.slice(0, 500)}`);
       stream.end();
-      this.again(new Failure('junk', 'labctl-ssh-proxy said something that is not understood', 'see the log'));
+      this.failAndRestart(new Failure('bad-output', 'labctl-ssh-proxy said something that is not understood', 'see the log'));
     }
   }
 
-  /** It died, or was ended because it was of no use. What cannot get better by itself is not tried again. */
-  private again(failure: Failure): void {
+  /** Reports that the process is of no use any more, and restarts it after a pause unless that could not help. */
+  private failAndRestart(failure: Failure): void {
     clearTimeout(this.timer);
     this.stream = undefined;
-    this.become({ kind: 'failed', failure, playgrounds: this.playgrounds });
+    this.fail(failure);
     if (failure.kind === 'no-binary' || failure.kind === 'old-binary') return;
     this.timer = setTimeout(() => {
       this.start();
@@ -168,9 +166,13 @@ export class Watch {
     this.pause = Math.min(this.pause * 2, LONGEST_PAUSE_MS);
   }
 
+  private fail(failure: Failure): void {
+    this.log(`${failure.message}. ${failure.hint}`);
+    this.become({ kind: 'failed', failure, playgrounds: this.playgrounds });
+  }
+
   private become(situation: Situation): void {
     this.now = situation;
-    if (situation.kind === 'failed') this.log(`${situation.failure.message}. ${situation.failure.hint}`);
     for (const listener of this.listeners) listener();
   }
 }

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { named, parts, playgroundHost } from '../../src/authority';
+import { findByHost, parseHost, playgroundHost } from '../../src/authority';
 import { windowAuthority } from '../../src/prewake';
 import { env, workspace } from './vscode';
 
@@ -74,9 +74,9 @@ it('a host name means an id, or the most alive playground of a name', () => {
   const one = (digit: string, name: string, ofLesson = false): { id: string; template: { name: string }; ofLesson: boolean } =>
     ({ id: digit.repeat(24), template: { name }, ofLesson });
   const all = [one('3', 'docker', true), one('1', 'docker'), one('2', 'docker')];
-  expect(named(`playground-${'2'.repeat(24)}.node-01`, all)).toBe(all[2]);
-  expect(named(`playground-${'3'.repeat(24)}`, all)).toBe(all[0]);
-  expect(named('playground-docker', all)).toBe(all[1]);
-  expect(named('playground-k3s', all)).toBeUndefined();
-  expect(parts('playground-docker.node-01')).toEqual({ label: 'docker', isId: false, machine: 'node-01' });
+  expect(findByHost(`playground-${'2'.repeat(24)}.node-01`, all)).toBe(all[2]);
+  expect(findByHost(`playground-${'3'.repeat(24)}`, all)).toBe(all[0]);
+  expect(findByHost('playground-docker', all)).toBe(all[1]);
+  expect(findByHost('playground-k3s', all)).toBeUndefined();
+  expect(parseHost('playground-docker.node-01')).toEqual({ label: 'docker', isId: false, machine: 'node-01' });
 });

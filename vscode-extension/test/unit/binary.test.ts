@@ -1,7 +1,8 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { type Failure, MINIMUM, isOlder, told } from '../../src/binary';
+import { MINIMUM, isOlder } from '../../src/binary/version';
+import { type Failure, readFailure } from '../../src/failure';
 import { binary, folder, program, until } from './world';
 
 const failure = (work: Promise<unknown>): Promise<Failure> =>
@@ -39,7 +40,7 @@ describe('finding it', () => {
     writeFileSync(file, 'no program');
     expect((await failure(binary(file).find())).kind).toBe('no-binary');
     expect((await failure(binary(program('', '0.0.9')).usable())).kind).toBe('old-binary');
-    expect((await failure(binary(program('', 'what?')).usable())).kind).toBe('junk');
+    expect((await failure(binary(program('', 'what?')).usable())).kind).toBe('bad-output');
     expect((await failure(binary('/bin').find())).kind).toBe('no-binary');
   });
 
@@ -75,16 +76,16 @@ describe('running it', () => {
 
   it('tells the failure as the binary does', () => {
     const stderr = 'labctl-ssh-proxy: waking x\nlabctl-ssh-proxy: nobody is logged in\nhint: run `login`\n';
-    expect(told(stderr, 3)).toMatchObject({ kind: 'not-logged-in', message: 'nobody is logged in', hint: 'run `login`' });
-    expect(told('', 1)).toMatchObject({ kind: 'failed', message: 'labctl-ssh-proxy ended with exit status 1' });
-    expect(told('thread panicked\n', null)).toMatchObject({ kind: 'failed', message: 'thread panicked' });
+    expect(readFailure(stderr, 3)).toMatchObject({ kind: 'not-logged-in', message: 'nobody is logged in', hint: 'run `login`' });
+    expect(readFailure('', 1)).toMatchObject({ kind: 'failed', message: 'labctl-ssh-proxy ended with exit status 1' });
+    expect(readFailure('thread panicked\n', null)).toMatchObject({ kind: 'failed', message: 'thread panicked' });
   });
 
   it('does not wait for one that hangs, nor after a cancel, and leaves no process', async () => {
     const at = folder();
     const hangs = binary(program(`echo $$ > ${at}/pid; trap "" INT; sleep 1000 & wait; wait`));
     const hung = await failure(hangs.run(['list'], { limit: 300 }));
-    expect(hung.kind).toBe('hung');
+    expect(hung.kind).toBe('timeout');
     const pid = readFileSync(`${at}/pid`, 'utf8').trim();
     await until(() => !existsSync(`/proc/${pid}`));
 
@@ -97,7 +98,7 @@ describe('running it', () => {
 
   it('takes no junk for an answer', async () => {
     const it = binary(program('echo "<html>"'));
-    expect((await failure(it.ask(['list'], (json) => JSON.parse(json) as unknown))).kind).toBe('junk');
+    expect((await failure(it.ask(['list'], (json) => JSON.parse(json) as unknown))).kind).toBe('bad-output');
   });
 
   it('takes a report whatever the exit status is', async () => {

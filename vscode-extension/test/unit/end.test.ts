@@ -3,11 +3,11 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import manifest from '../../package.json';
 import { KEEP } from '../../src/commands';
-import { Forwards } from '../../src/forwards';
-import { StatusBar, shown } from '../../src/statusbar';
+import { PortForwards } from '../../src/portforwards';
+import { StatusBar, render } from '../../src/statusbar';
 import { Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
-import * as words from '../../src/words';
+import * as format from '../../src/format';
 import { bar, user } from './vscode';
 import { acting, binary, listed, one, program, until } from './world';
 
@@ -24,7 +24,7 @@ it('is known to keep a playground only where the binary says so', () => {
 });
 
 it('is said in words', () => {
-  const end = (more: Record<string, unknown>): string => words.end(one(more, 0), 0);
+  const end = (more: Record<string, unknown>): string => format.end(one(more, 0), 0);
   expect(end({ persistent: true })).toBe('stops in 1h 05m and is kept');
   expect(end({ persistent: false })).toBe('will be erased in 1h 05m');
   expect(end({})).toBe('ends in 1h 05m and will then be erased unless it is kept');
@@ -34,7 +34,7 @@ it('is said in words', () => {
 
 describe('a tooltip tells of it, with the ways out', () => {
   it('in the status bar', () => {
-    const tooltip = (more: Record<string, unknown>): string => shown(one(more, 0), IDLE, 0).tooltip.split('\n').at(-1) ?? '';
+    const tooltip = (more: Record<string, unknown>): string => render(one(more, 0), IDLE, 0).tooltip.split('\n').at(-1) ?? '';
     expect(tooltip({ persistent: true })).toBe('stops in 1h 05m and is kept: click to extend it');
     expect(tooltip({ persistent: false })).toBe(`will be erased in 1h 05m: click to extend it, or run "Playgrounds: ${KEEP}"`);
     expect(tooltip({})).toContain('will then be erased unless it is kept: click to extend it, or run "Playgrounds: Keep');
@@ -45,8 +45,8 @@ describe('a tooltip tells of it, with the ways out', () => {
     const all = [true, false, undefined].map((persistent, i) => listed({ id: `${i}`, persistent }));
     const it = binary(program(`echo '${JSON.stringify(all)}'`));
     const watch = new Watch(it, () => undefined);
-    await watch.look();
-    const tree = new Tree(watch, new Forwards(it, () => undefined));
+    await watch.fetch();
+    const tree = new Tree(watch, new PortForwards(it, () => undefined));
     const items = tree.getChildren().map((node) => tree.getTreeItem(node));
     const tooltips = items.map((item) => (item.tooltip as { value: string }).value.split('\n')[2]);
     expect(tooltips).toEqual([

@@ -4,13 +4,15 @@ import type { Memento } from 'vscode';
 import { beforeEach, describe, expect, it } from 'vitest';
 import manifest from '../../package.json';
 import { COMMANDS, SECTION, SETTINGS, SITUATION, VIEW } from '../../src/commands';
-import { Forwards, news } from '../../src/forwards';
-import { CONNECT_TIMEOUT, forgetHosts, offerSettings } from '../../src/offer';
-import { Throughput, shown } from '../../src/statusbar';
+import { readForwardLine, readWatchLine } from '../../src/json';
+import { PortForwards } from '../../src/portforwards';
+import { CONNECT_TIMEOUT, forgetHosts, offerSettings } from '../../src/remotesettings';
+import { render } from '../../src/statusbar';
+import { Throughput } from '../../src/throughput';
 import { type Node, Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
-import { condition, watchLine } from '../../src/wire';
-import * as words from '../../src/words';
+import { condition } from '../../src/playground';
+import * as format from '../../src/format';
 import { openHost } from '../../src/open';
 import { commands, user } from './vscode';
 import { binary, listed, one, program, until } from './world';
@@ -52,45 +54,45 @@ describe('package.json and the code', () => {
 
 describe('words', () => {
   it('for times and sizes', () => {
-    expect([40, 720, 3900, 36_000].map((s) => words.timeLeft(s * 1000, 0))).toEqual(['40s', '12m', '1h 05m', '10h 00m']);
-    expect([words.timeLeft(undefined), words.timeLeft(5, 6)]).toEqual(['', '']);
-    expect([0, 999, 1000, 12_345, 3_400_000, 5e12].map(words.size)).toEqual(['0 B', '999 B', '1.0 KB', '12 KB', '3.4 MB', '5000 GB']);
-    expect([0.42, 23.4].map(words.roundTrip)).toEqual(['0.4 ms', '23 ms']);
+    expect([40, 720, 3900, 36_000].map((s) => format.timeLeft(s * 1000, 0))).toEqual(['40s', '12m', '1h 05m', '10h 00m']);
+    expect([format.timeLeft(undefined), format.timeLeft(5, 6)]).toEqual(['', '']);
+    expect([0, 999, 1000, 12_345, 3_400_000, 5e12].map(format.size)).toEqual(['0 B', '999 B', '1.0 KB', '12 KB', '3.4 MB', '5000 GB']);
+    expect([0.42, 23.4].map(format.roundTrip)).toEqual(['0.4 ms', '23 ms']);
   });
 
   it('for states', () => {
     const machine = { name: 'm', ready: false, state: 'RUNNING' };
-    expect(words.state(one())).toBe('running');
-    expect(words.state(one({ machines: [machine] }))).toBe('starting');
-    expect(words.state(one({ initTasks: { done: 2, total: 5 } }))).toBe('preparing 2/5');
-    expect(words.state(one({ initTasks: { done: 5, total: 5 } }))).toBe('running');
-    expect(words.state(one({ state: 'WARMING_UP' }))).toBe('starting');
-    expect(words.state(one({ state: 'FAILED' }))).toBe('failed');
-    expect(words.state(one({ state: 'NEW_STATE' }))).toBe('new state');
+    expect(format.state(one())).toBe('running');
+    expect(format.state(one({ machines: [machine] }))).toBe('starting');
+    expect(format.state(one({ initTasks: { done: 2, total: 5 } }))).toBe('preparing 2/5');
+    expect(format.state(one({ initTasks: { done: 5, total: 5 } }))).toBe('running');
+    expect(format.state(one({ state: 'WARMING_UP' }))).toBe('starting');
+    expect(format.state(one({ state: 'FAILED' }))).toBe('failed');
+    expect(format.state(one({ state: 'NEW_STATE' }))).toBe('new state');
     expect(condition(one({ state: 'NEW_STATE' }))).toBe('unknown');
   });
 
   it('for clients', () => {
-    expect(words.client('SSH-2.0-OpenSSH_9.2p1 Debian-2')).toBe('OpenSSH 9.2');
-    expect(words.client('SSH-2.0-paramiko_3.4.0')).toBe('paramiko 3.4.0');
-    expect(words.client('')).toBe('connection');
+    expect(format.client('SSH-2.0-OpenSSH_9.2p1 Debian-2')).toBe('OpenSSH 9.2');
+    expect(format.client('SSH-2.0-paramiko_3.4.0')).toBe('paramiko 3.4.0');
+    expect(format.client('')).toBe('connection');
   });
 });
 
 describe('what is said in JSON', () => {
   it('is read leniently', () => {
-    for (const text of ['{}', 'null', '7', '{"type":"x"}']) expect(watchLine(text).type).toBe('other');
-    expect(() => watchLine('<html>')).toThrow();
-    const line = watchLine('{"type":"playgrounds","playgrounds":[{}, null, {"machines":[{"users":null}]}]}');
+    for (const text of ['{}', 'null', '7', '{"type":"x"}']) expect(readWatchLine(text).type).toBe('other');
+    expect(() => readWatchLine('<html>')).toThrow();
+    const line = readWatchLine('{"type":"playgrounds","playgrounds":[{}, null, {"machines":[{"users":null}]}]}');
     expect(line.type === 'playgrounds' && line.playgrounds.map(condition)).toEqual(['unknown', 'unknown', 'unknown']);
   });
 
   it('of a forward, too', () => {
-    expect(news('{"event":"listening","address":"127.0.0.1:8080"}')).toEqual({ event: 'listening', localPort: 8080 });
-    expect(news('{"event":"listening","address":"[::1]:81"}')).toEqual({ event: 'listening', localPort: 81 });
-    expect(news('{"event":"waiting","message":"m"}')).toEqual({ event: 'waiting', message: 'm' });
-    expect(news('{"event":"ready"}')).toEqual({ event: 'other' });
-    expect(news('<html>')).toEqual({ event: 'other' });
+    expect(readForwardLine('{"event":"listening","address":"127.0.0.1:8080"}')).toEqual({ event: 'listening', localPort: 8080 });
+    expect(readForwardLine('{"event":"listening","address":"[::1]:81"}')).toEqual({ event: 'listening', localPort: 81 });
+    expect(readForwardLine('{"event":"waiting","message":"m"}')).toEqual({ event: 'waiting', message: 'm' });
+    expect(readForwardLine('{"event":"ready"}')).toEqual({ event: 'other' });
+    expect(readForwardLine('<html>')).toEqual({ event: 'other' });
   });
 });
 
@@ -100,13 +102,13 @@ describe('the tree', () => {
     client: 'SSH-2.0-OpenSSH_9.2', sent: 1200, received: 3_400_000, roundTripMs: 23.4, message: '',
   };
 
-  async function built(...playgrounds: unknown[]): Promise<{ tree: Tree; forwards: Forwards; end: () => void }> {
+  async function built(...playgrounds: unknown[]): Promise<{ tree: Tree; forwards: PortForwards; end: () => void }> {
     const said = JSON.stringify({ type: 'playgrounds', playgrounds });
     const listening = '{"event":"listening","forward":0,"address":"127.0.0.1:4321"}';
     const traffic = '{"event":"traffic","forward":0,"open":1,"total":1,"sent":10,"received":20}';
     const it = binary(program(`[ "$1" = port-forward ] && { echo '${listening}'; echo '${traffic}'; exec sleep 1000; }\necho '${said}'; exec sleep 1000`));
     const watch = new Watch(it, () => undefined);
-    const forwards = new Forwards(it, () => undefined);
+    const forwards = new PortForwards(it, () => undefined);
     watch.hold();
     await until(() => watch.situation.kind === 'known');
     return { tree: new Tree(watch, forwards), forwards, end: () => { watch.dispose(); forwards.dispose(); } };
@@ -126,7 +128,7 @@ describe('the tree', () => {
     expect(tree.getTreeItem(machine)).toMatchObject({ label: 'docker-01', description: 'laborant · running', contextValue: 'machine.up' });
     expect(tree.getTreeItem(first(tree.getChildren(machine)))).toMatchObject({ label: 'OpenSSH 9.2', description: 'laborant · ↓ 3.4 MB · ↑ 1.2 KB · 23 ms' });
 
-    const work = { signal: new AbortController().signal, say: () => undefined };
+    const work = { signal: new AbortController().signal, report: () => undefined };
     const made = await forwards.add('0123456789abcdef01234567', 'docker-01', 80, work);
     expect(made.localPort).toBe(4321);
     await until(() => made.open === 1);
@@ -142,7 +144,7 @@ describe('the tree', () => {
     const lines = [[listed(), other], [listed(), other], [listed({ title: 'New' }), other], [other]].map((playgrounds) => JSON.stringify({ type: 'playgrounds', playgrounds }));
     const it = binary(program(lines.map((line) => `sleep 0.1; echo '${line}'`).join('\n') + '\nexec sleep 1000'));
     const watch = new Watch(it, () => undefined);
-    const tree = new Tree(watch, new Forwards(it, () => undefined));
+    const tree = new Tree(watch, new PortForwards(it, () => undefined));
     const fired: unknown[] = [];
     tree.onDidChangeTreeData((nodes) => fired.push(nodes?.map((node) => node.playground.title)));
     watch.hold();
@@ -176,10 +178,10 @@ describe('the status bar', () => {
   it('shows round trip, throughput and time left', () => {
     const now = Date.now();
     const playground = one({ connections: [connection, { ...connection, roundTripMs: 9.9 }] }, now);
-    expect(shown(playground, { sent: 1500, received: 2_000_000 }, now).text).toBe(
+    expect(render(playground, { sent: 1500, received: 2_000_000 }, now).text).toBe(
       '$(vm-running) Compose trial · 9.9 ms · ↓ 2.0 MB/s ↑ 1.5 KB/s · 1h 05m',
     );
-    expect(shown(one({ state: 'STOPPED', expiresIn: 0 }), { sent: 0, received: 0 }).text).toBe('$(vm-outline) Compose trial · stopped');
+    expect(render(one({ state: 'STOPPED', expiresIn: 0 }), { sent: 0, received: 0 }).text).toBe('$(vm-outline) Compose trial · stopped');
   });
 
   it('measures between two looks, and a new connection is no traffic', () => {

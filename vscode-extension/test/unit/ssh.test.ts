@@ -3,11 +3,11 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import manifest from '../../package.json';
 import type { Subject } from '../../src/actions';
-import { Forwards } from '../../src/forwards';
+import { PortForwards } from '../../src/portforwards';
 import { prewake } from '../../src/prewake';
 import { Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
-import { condition, sshMachines } from '../../src/wire';
+import { condition, sshMachines } from '../../src/playground';
 import { commands, user } from './vscode';
 import { acting, binary, listed, one, program } from './world';
 
@@ -38,8 +38,8 @@ describe('a machine without SSH access', () => {
   it('is shown without any action', async () => {
     const it = binary(program(`echo '${JSON.stringify([listed({ machines: [open, closed] })])}'`));
     const watch = new Watch(it, () => undefined);
-    await watch.look();
-    const tree = new Tree(watch, new Forwards(it, () => undefined));
+    await watch.fetch();
+    const tree = new Tree(watch, new PortForwards(it, () => undefined));
     const [first, last] = tree.getChildren(tree.getChildren()[0]).map((node) => tree.getTreeItem(node));
     expect(first).toMatchObject({ label: 'docker-01', contextValue: 'machine.up' });
     expect(last).toMatchObject({ label: 'judge', description: 'no SSH', iconPath: { id: 'lock' } });

@@ -2,12 +2,12 @@
 
 import { beforeEach, describe, expect, it } from 'vitest';
 import manifest from '../../package.json';
-import { Forwards } from '../../src/forwards';
+import { PortForwards } from '../../src/portforwards';
 import { prewake } from '../../src/prewake';
 import { Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
-import { failedTasks, pendingTasks } from '../../src/wire';
-import * as words from '../../src/words';
+import { failedTasks, pendingTasks } from '../../src/playground';
+import * as format from '../../src/format';
 import { user } from './vscode';
 import { acting, binary, listed, one, program, until } from './world';
 
@@ -52,27 +52,27 @@ describe('tasks in JSON', () => {
 });
 
 it('the state of a playground tells of its preparation', () => {
-  const state = (...statuses: string[]): string => words.state(one(three(...statuses)));
+  const state = (...statuses: string[]): string => format.state(one(three(...statuses)));
   expect(state('completed', 'running', 'created')).toBe('preparing 1/3');
   expect(state('failed', 'running', 'completed')).toBe('preparing 1/3');
   expect(state('failed', 'blocked', 'completed')).toBe('preparation failed: init_0');
   expect(state('failed', 'failed')).toBe('preparation failed: init_0, init_1');
   expect(state('completed', 'completed')).toBe('running');
-  expect(words.state(one({ initTasks: { done: 1, total: 3 }, tasks: null }))).toBe('preparing 1/3');
+  expect(format.state(one({ initTasks: { done: 1, total: 3 }, tasks: null }))).toBe('preparing 1/3');
 });
 
 describe('the tree', () => {
   const built = (lines: string): { watch: Watch; tree: Tree } => {
     const it = binary(program(lines));
     const watch = new Watch(it, () => undefined);
-    return { watch, tree: new Tree(watch, new Forwards(it, () => undefined)) };
+    return { watch, tree: new Tree(watch, new PortForwards(it, () => undefined)) };
   };
 
   it('shows init tasks before the machines', async () => {
     const all = ['none', 'created', 'blocked', 'running', 'failed', 'completed', 'new'];
     const tasks = [...all.map((status) => task(`t_${status}`, status)), task('verify', 'running', { init: false })];
     const { watch, tree } = built(`echo '${JSON.stringify([listed({ tasks })])}'`);
-    await watch.look();
+    await watch.fetch();
     const nodes = tree.getChildren(tree.getChildren()[0]);
     expect(nodes.map((node) => node.kind)).toEqual([...all.map(() => 'task'), 'machine']);
     const items = nodes.slice(0, -1).map((node) => tree.getTreeItem(node));
@@ -96,7 +96,7 @@ describe('the tree', () => {
 
   it('names a helper', async () => {
     const { watch, tree } = built(`echo '${JSON.stringify([listed({ tasks: [task('a', 'running', { helper: true })] })])}'`);
-    await watch.look();
+    await watch.fetch();
     const [node] = tree.getChildren(tree.getChildren()[0]);
     expect(node && tree.getTreeItem(node).tooltip).toBe('Helper init task a: running');
   });

@@ -79,7 +79,7 @@ describe('a watch', () => {
   it('ends one that talks junk', async () => {
     const { watch, at } = watching('echo "<html>"; exec sleep 1000');
     watch.hold();
-    await until(() => watch.situation.kind === 'failed' && watch.situation.failure.kind === 'junk');
+    await until(() => watch.situation.kind === 'failed' && watch.situation.failure.kind === 'bad-output');
     await until(() => !alive(at));
   });
 
@@ -91,10 +91,10 @@ describe('a watch', () => {
 
   it('can be told to stop asking, and what is known stays', async () => {
     const { watch, at, runs } = watching(`[ -e $at/hang ] && exec sleep 1000; echo '[]'`);
-    await watch.look();
+    await watch.fetch();
     writeFileSync(path.join(at, 'hang'), '');
     const abort = new AbortController();
-    const asking = watch.look({ signal: abort.signal });
+    const asking = watch.fetch({ signal: abort.signal });
     await until(() => runs().length === 2);
     abort.abort();
     await expect(asking).rejects.toMatchObject({ kind: 'cancelled' });

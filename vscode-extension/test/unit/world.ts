@@ -5,11 +5,14 @@ import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import type * as vscode from 'vscode';
 import { afterAll } from 'vitest';
-import { type Tools, actions } from '../../src/actions';
+import { ACTIONS, type Subject } from '../../src/actions';
 import { Binary, type World } from '../../src/binary';
-import { Forwards } from '../../src/forwards';
+import { COMMANDS, type Command } from '../../src/commands';
+import { PortForwards } from '../../src/portforwards';
 import { Watch } from '../../src/watch';
-import { playground, type Playground } from '../../src/wire';
+import { readPlayground } from '../../src/json';
+import type { Playground } from '../../src/playground';
+import type { Services } from '../../src/services';
 
 const folders: string[] = [];
 
@@ -56,10 +59,12 @@ export function listed(more: Record<string, unknown> = {}): Record<string, unkno
   };
 }
 
-export const one = (more: Record<string, unknown> = {}, now = Date.now()): Playground => playground(listed(more), now);
+export const one = (more: Record<string, unknown> = {}, now = Date.now()): Playground => readPlayground(listed(more), now);
+
+type Acting = Pick<Services, 'binary' | 'watch'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[] };
 
 /** The actions over a binary that lists these playgrounds, starts the first, and gives these answers to other commands. */
-export function acting(playgrounds: unknown[], answers: Record<string, unknown> = {}): Pick<Tools, 'binary' | 'watch'> & { does: ReturnType<typeof actions>; runs: () => string[] } {
+export function acting(playgrounds: unknown[], answers: Record<string, unknown> = {}): Acting {
   const at = folder();
   const all = { list: playgrounds, start: playgrounds[0], ...answers };
   for (const [command, answer] of Object.entries(all)) writeFileSync(path.join(at, command), JSON.stringify(answer));
@@ -67,8 +72,9 @@ export function acting(playgrounds: unknown[], answers: Record<string, unknown> 
   const watch = new Watch(it, () => undefined);
   const context = { globalState: { get: () => undefined, update: () => Promise.resolve() } } as unknown as vscode.ExtensionContext;
   const log = { info: () => undefined } as unknown as vscode.LogOutputChannel;
-  const forwards = new Forwards(it, () => undefined);
-  const does = actions({ binary: it, watch, forwards, log, context, options: () => [] });
+  const forwards = new PortForwards(it, () => undefined);
+  const services: Services = { binary: it, watch, forwards, log, context };
+  const does = Object.fromEntries(COMMANDS.map((command) => [command, (subject?: Subject) => ACTIONS[command](services, subject)])) as Acting['does'];
   const runs = (): string[] => (existsSync(`${at}/runs`) ? readFileSync(`${at}/runs`, 'utf8').trim().split('\n') : []);
   return { binary: it, watch, does, runs };
 }

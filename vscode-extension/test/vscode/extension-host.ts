@@ -8,9 +8,9 @@ import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 
 import * as path from 'node:path';
 import * as vscode from 'vscode';
 import { COMMANDS } from '../../src/commands';
-import { CONNECT_TIMEOUT } from '../../src/offer';
+import { CONNECT_TIMEOUT } from '../../src/remotesettings';
 import type { Api } from '../../src/extension';
-import { condition } from '../../src/wire';
+import { condition } from '../../src/playground';
 
 const ID = 'labctl-ssh-proxy.labctl-ssh-proxy';
 const BINARY = process.env['TEST_BINARY'] ?? '';
@@ -97,7 +97,7 @@ async function plain(): Promise<void> {
   const [playground] = api.watch.playgrounds;
   const [machine] = playground?.machines ?? [];
   assert.ok(playground && machine);
-  const work = { signal: new AbortController().signal, say: () => undefined };
+  const work = { signal: new AbortController().signal, report: () => undefined };
   const forward = await api.forwards.add(playground.id, machine.name, port, work);
   assert.ok(forward.localPort && forward.localPort !== port, 'that port is taken');
   assert.equal(await (await fetch(`http://127.0.0.1:${forward.localPort}/`)).text(), 'hello');
@@ -119,7 +119,7 @@ async function plain(): Promise<void> {
   await until('it is missed', () => failure(api) === 'no-binary');
   console.log('one that prints junk');
   await useBinary(fake('junk', 'echo "<html>"; sleep 1000'));
-  await until('junk is noticed', () => failure(api) === 'junk');
+  await until('junk is noticed', () => failure(api) === 'bad-output');
   console.log('one that dies, and comes back');
   await useBinary(fake('dies', `[ -e ${HOME}/well ] || { echo "labctl-ssh-proxy: it hurts" >&2; exit 10; }; exec ${BINARY} "$@"`));
   await until('death is noticed', () => failure(api) === 'failed');
@@ -216,14 +216,14 @@ async function rounds(): Promise<void> {
     assert.ok(playground && machine);
     await vscode.commands.executeCommand('playgrounds.wake', playground.id);
     await until('it runs', () => state() === 'RUNNING');
-    const work = { signal: new AbortController().signal, say: () => undefined };
+    const work = { signal: new AbortController().signal, report: () => undefined };
     const [kept, ended] = await Promise.all([1, 2].map(() => api.forwards.add(playground.id, machine.name, port, work)));
     assert.ok(kept && ended);
     assert.equal(await (await fetch(`http://127.0.0.1:${kept.localPort ?? 0}/`)).text(), 'hello');
     api.forwards.remove(ended);
     // One that is cancelled while it begins.
     const abort = new AbortController();
-    const cancelled = api.forwards.add(playground.id, machine.name, port, { signal: abort.signal, say: () => undefined });
+    const cancelled = api.forwards.add(playground.id, machine.name, port, { signal: abort.signal, report: () => undefined });
     abort.abort();
     await cancelled.then(() => assert.fail('it was cancelled'), () => undefined);
     await vscode.commands.executeCommand('playgrounds.terminal', playground.id);

@@ -1,6 +1,6 @@
 // The words for times, sizes and states.
 
-import { type Condition, type Playground, type TaskStatus, condition, failedTasks } from './wire';
+import { type Condition, type Playground, type TaskStatus, condition, failedTasks } from './playground';
 
 /** The time until `end`, "1h 05m", "12m" or "40s"; empty when there is no end or it has passed. */
 export function timeLeft(end: number | undefined, now = Date.now()): string {

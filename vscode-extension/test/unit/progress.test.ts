@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import { withLateProgress } from '../../src/work';
+import { withLateProgress } from '../../src/progress';
 import { user } from './vscode';
 
 it('what is done in a moment shows no progress, and what takes longer can be cancelled', async () => {

@@ -1,7 +1,7 @@
 // Two settings of Remote-SSH that help: offered once, and written by the editor itself, which keeps comments.
 
 import * as vscode from 'vscode';
-import { question } from './work';
+import { ask } from './messages';
 
 const ANSWER = 'playgrounds.remoteSshSettings';
 /** In seconds: a cold boot can take 20 minutes, and the binary waits 25. */
@@ -20,39 +20,37 @@ function platforms(): Record<string, string> {
   return section().inspect<Record<string, string>>('remotePlatform')?.globalValue ?? {};
 }
 
-function missing(host: string): boolean {
-  const timeout = section().get<number>('connectTimeout') ?? 0;
-  return (
-    (exists('connectTimeout') && timeout < CONNECT_TIMEOUT) ||
-    (exists('remotePlatform') && platforms()[host] === undefined)
-  );
+function needsTimeout(): boolean {
+  return exists('connectTimeout') && (section().get<number>('connectTimeout') ?? 0) < CONNECT_TIMEOUT;
+}
+
+function needsPlatform(host: string): boolean {
+  return exists('remotePlatform') && platforms()[host] === undefined;
 }
 
 /** Sets what is missing for a host, if the user has agreed to it once; asks if it was never asked. */
 export async function offerSettings(memory: vscode.Memento, host: string): Promise<void> {
-  if (!missing(host)) return;
-  let answer = memory.get<boolean>(ANSWER);
-  if (answer === undefined) {
-    const yes = 'Set Them';
-    const no = 'Leave Them';
-    const chosen = await question(
-      `Let Remote-SSH wait for machines that take long to boot (remote.SSH.connectTimeout: ${CONNECT_TIMEOUT}), and tell it that playgrounds are Linux (remote.SSH.remotePlatform)?`,
-      yes,
-      no,
-    );
-    // Without an answer it is asked again another time.
-    if (chosen === undefined) return;
-    answer = chosen === yes;
-    await memory.update(ANSWER, answer);
-  }
-  if (!answer) return;
+  if (!needsTimeout() && !needsPlatform(host)) return;
+  if (!(await isAgreed(memory))) return;
   const everywhere = vscode.ConfigurationTarget.Global;
-  if (exists('connectTimeout') && (section().get<number>('connectTimeout') ?? 0) < CONNECT_TIMEOUT) {
-    await section().update('connectTimeout', CONNECT_TIMEOUT, everywhere);
-  }
-  if (exists('remotePlatform') && platforms()[host] === undefined) {
-    await section().update('remotePlatform', { ...platforms(), [host]: 'linux' }, everywhere);
-  }
+  if (needsTimeout()) await section().update('connectTimeout', CONNECT_TIMEOUT, everywhere);
+  if (needsPlatform(host)) await section().update('remotePlatform', { ...platforms(), [host]: 'linux' }, everywhere);
+}
+
+/** The user's answer, which is remembered. Without one it is asked again another time. */
+async function isAgreed(memory: vscode.Memento): Promise<boolean> {
+  const known = memory.get<boolean>(ANSWER);
+  if (known !== undefined) return known;
+  const yes = 'Set Them';
+  const no = 'Leave Them';
+  const chosen = await ask(
+    `Let Remote-SSH wait for machines that take long to boot (remote.SSH.connectTimeout: ${CONNECT_TIMEOUT}), and tell it that playgrounds are Linux (remote.SSH.remotePlatform)?`,
+    yes,
+    no,
+  );
+  if (chosen === undefined) return false;
+  await memory.update(ANSWER, chosen === yes);
+  return chosen === yes;
 }
 
 /** A playground is no more: what was set for its hosts goes. */

@@ -1,0 +1,69 @@
+// Ways into a playground: a window, a terminal, an ssh command, its web page.
+
+import * as vscode from 'vscode';
+import * as format from '../format';
+import { makeEntries, openHost, wake } from '../open';
+import { sshMachines } from '../playground';
+import { withProgress } from '../progress';
+import type { Services } from '../services';
+import { type Subject, type Target, hostOf, isAny, isThere, isUp, sshTarget, target } from './target';
+
+export const open = (services: Services, subject: Subject): Promise<void> => openWindow(services, subject, false);
+export const openNew = (services: Services, subject: Subject): Promise<void> => openWindow(services, subject, true);
+
+async function openWindow(services: Services, subject: Subject, newWindow: boolean): Promise<void> {
+  const { binary, watch, context } = services;
+  const found = await sshTarget(services, subject, isThere);
+  if (!found) return;
+  const { playground } = found;
+  await withProgress(`Opening ${format.title(playground)}`, async (work) => {
+    await makeEntries(binary, work);
+    await wake(binary, playground.id, playground, work);
+  });
+  await watch.catchUp();
+  await openHost(context.globalState, hostOf(found), userOf(found), newWindow);
+}
+
+function userOf({ playground, machine }: Target): string {
+  return (machine ?? sshMachines(playground)[0])?.user ?? 'root';
+}
+
+export async function terminal(services: Services, subject: Subject): Promise<void> {
+  const found = await sshTarget(services, subject, isThere);
+  if (found) await openTerminal(services, format.title(found.playground), ['ssh', hostOf(found)]);
+}
+
+/** Opens a terminal with a kubeconfig, which exists as long as the shell. */
+export async function kube(services: Services, subject: Subject): Promise<void> {
+  const found = await sshTarget(services, subject, isUp);
+  if (!found) return;
+  const { playground } = found;
+  const shell = vscode.env.shell || 'sh';
+  await openTerminal(services, `kube ${format.title(playground)}`, ['kube', playground.id, '--', shell]);
+}
+
+/** Runs a command of the binary in a terminal on the user's computer, even if the window is on another machine. */
+async function openTerminal({ binary, context }: Services, name: string, args: string[]): Promise<void> {
+  const { file: shellPath, args: shellArgs } = await binary.commandLine(args);
+  const iconPath = new vscode.ThemeIcon('vm-running');
+  const options: vscode.TerminalOptions = { name, shellPath, shellArgs, iconPath };
+  if (vscode.env.uiKind === vscode.UIKind.Desktop) {
+    options.cwd = vscode.Uri.file(context.globalStorageUri.fsPath);
+    await vscode.workspace.fs.createDirectory(options.cwd);
+  }
+  vscode.window.createTerminal(options).show();
+}
+
+export async function copySsh(services: Services, subject: Subject): Promise<void> {
+  const found = await sshTarget(services, subject, isThere);
+  if (!found) return;
+  await vscode.env.clipboard.writeText(`ssh ${hostOf(found)}`);
+  vscode.window.setStatusBarMessage('The ssh command is in the clipboard', 3000);
+}
+
+export async function page(services: Services, subject: Subject): Promise<void> {
+  const found = await target(services, subject, isAny);
+  const address = found && vscode.Uri.parse(found.playground.pageUrl);
+  // Only an address of the web goes to the system's opener.
+  if (address && /^https?$/.test(address.scheme)) await vscode.env.openExternal(address);
+}

@@ -1,0 +1,63 @@
+// Port-forwards: one is made, shown in the browser, ended.
+
+import * as http from 'node:http';
+import * as vscode from 'vscode';
+import type { Machine } from '../playground';
+import { withProgress } from '../progress';
+import type { Services } from '../services';
+import { type Subject, isUp, machineOf, sshTarget } from './target';
+
+/** The time limit of an HTTP request on loopback, which a server answers at once. */
+const HTTP_MS = 2_000;
+
+/** Forwards a port of a machine, and shows it in the browser if a server there speaks HTTP. */
+export async function forward(services: Services, subject: Subject): Promise<void> {
+  const found = await sshTarget(services, subject, isUp);
+  const machine = found && (await machineOf(found));
+  if (!machine) return;
+  const port = await enterPort(machine);
+  if (port === undefined) return;
+  const { localPort = 0 } = await withProgress(`Forwarding port ${port} of ${machine.name}`, (work) =>
+    services.forwards.add(found.playground.id, machine.name, Number(port), work),
+  );
+  if (await answersHttp(localPort)) await openInBrowser(localPort);
+  else void vscode.window.showInformationMessage(`Port ${port} of ${machine.name} is at localhost:${localPort}.`);
+}
+
+function enterPort(machine: Machine): Thenable<string | undefined> {
+  return vscode.window.showInputBox({
+    prompt: `Which port of ${machine.name}?`,
+    placeHolder: '8080',
+    validateInput: (text) => (isPort(text) ? undefined : 'A number from 1 to 65535.'),
+  });
+}
+
+export async function browse(_: Services, subject: Subject): Promise<void> {
+  if (typeof subject === 'object' && subject.kind === 'forward') await openInBrowser(subject.forward.localPort ?? 0);
+}
+
+export function unforward({ forwards }: Services, subject: Subject): Promise<void> {
+  if (typeof subject === 'object' && subject.kind === 'forward') forwards.remove(subject.forward);
+  return Promise.resolve();
+}
+
+const isPort = (text: string): boolean => /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535;
+
+/** Opens a local port in the browser. `env.openExternal` would lead a remote window through a tunnel of VS Code's own. */
+async function openInBrowser(port: number): Promise<void> {
+  await vscode.commands.executeCommand('vscode.open', vscode.Uri.parse(`http://127.0.0.1:${port}`));
+}
+
+/** Resolves to true if the server on a local port answers an HTTP request. */
+function answersHttp(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const request = http.get({ host: '127.0.0.1', port, timeout: HTTP_MS }, (answer) => {
+      answer.destroy();
+      resolve(true);
+    });
+    request.on('timeout', () => request.destroy());
+    request.on('error', () => {
+      resolve(false);
+    });
+  });
+}

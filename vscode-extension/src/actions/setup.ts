@@ -1,0 +1,37 @@
+// The account and the installation: login, doctor, log, settings.
+
+import * as vscode from 'vscode';
+import { withProgress } from '../progress';
+import type { Services } from '../services';
+
+export const refresh = ({ watch }: Services): Promise<void> => watch.refresh();
+
+export async function login({ binary, watch }: Services): Promise<void> {
+  await withProgress('Confirm the login in your browser', ({ signal, report }) =>
+    binary.run(['login'], { signal, onProgress: report }),
+  );
+  await watch.refresh();
+}
+
+/** Writes the report of `doctor` to the log. Its exit status says whether something is wrong, and so does the report. */
+export async function doctor({ binary, log }: Services): Promise<void> {
+  const report = await withProgress('Looking for what is wrong', ({ signal, report }) =>
+    binary.run(['doctor'], { signal, onProgress: report, anyExit: true }),
+  );
+  log.info(`doctor\n${report}`);
+  log.show();
+}
+
+export function showLog({ log }: Services): Promise<void> {
+  log.show();
+  return Promise.resolve();
+}
+
+export async function install({ context }: Services): Promise<void> {
+  const readme = vscode.Uri.joinPath(context.extensionUri, 'README.md').with({ fragment: 'the-program' });
+  await vscode.commands.executeCommand('markdown.showPreview', readme);
+}
+
+export async function settings({ context }: Services): Promise<void> {
+  await vscode.commands.executeCommand('workbench.action.openSettings', `@ext:${context.extension.id}`);
+}

@@ -1,0 +1,134 @@
+// Child processes: one that runs to its end, one that prints lines until it is ended.
+
+import { type ChildProcess, spawn } from 'node:child_process';
+import * as os from 'node:os';
+import { Failure, NAME, cancelled, readFailure } from '../failure';
+
+/** The time between SIGINT and SIGKILL. */
+const GRACE_MS = 2_000;
+/** The longest line in characters: far more than 500 playgrounds take. Output without a line's end must not fill the memory. */
+const MAX_LINE = 16 * 1024 * 1024;
+/** The longest output of a command in characters. */
+const MAX_OUTPUT = 16 * 1024 * 1024;
+/** The most lines of standard error that are kept. */
+const MAX_ERROR_LINES = 1000;
+/** The most characters of standard error that are kept of a stream, which can run for days. */
+const MAX_STREAM_ERROR = 8192;
+
+/** Options of a command that runs to its end. */
+export interface Run {
+  /** Ends it early. */
+  signal?: AbortSignal;
+  /** A time limit in ms. Without it the command may take as long as it needs. */
+  limit?: number;
+  /** Receives each line of standard error as it comes. */
+  onProgress?: (line: string) => void;
+  /** Accepts the output whatever the exit status is. */
+  anyExit?: boolean;
+}
+
+/** A process that prints lines until it is ended. */
+export interface Stream {
+  end(): void;
+}
+
+/** The receiver of what a {@link Stream} prints. */
+export interface Listener {
+  line(text: string): void;
+  /** Not called after `end()`. */
+  ended(failure: Failure): void;
+}
+
+/** Starts a program with pipes for its output. */
+export function start(file: string, args: string[], env: NodeJS.ProcessEnv): ChildProcess {
+  return spawn(file, args, { env, cwd: os.tmpdir(), stdio: ['ignore', 'pipe', 'pipe'], windowsHide: true });
+}
+
+/** Resolves to the output of a process that has exited. It is ended when it is cancelled, takes too long or prints too much. */
+export function collect(child: ChildProcess, options: Run, log: (line: string) => void): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const { signal, limit, onProgress, anyExit = false } = options;
+    const stdout: string[] = [];
+    const stderr: string[] = [];
+    let size = 0;
+    const settle = (): void => {
+      clearTimeout(timer);
+      signal?.removeEventListener('abort', cancel);
+    };
+    // Its own children may keep the pipes open, so its end is not waited for. Only the first rejection counts.
+    const abandon = (failure: Failure): void => {
+      settle();
+      terminate(child);
+      reject(failure);
+    };
+    const cancel = (): void => {
+      abandon(cancelled());
+    };
+    const expire = (): void => {
+      abandon(new Failure('timeout', `${NAME} does not answer`, 'run `labctl-ssh-proxy doctor` in a terminal'));
+    };
+    const timer = limit === undefined ? undefined : setTimeout(expire, limit);
+    signal?.addEventListener('abort', cancel);
+    readLines(child.stdout, (line) => {
+      size += line.length;
+      if (size <= MAX_OUTPUT) stdout.push(line);
+      else abandon(new Failure('bad-output', `${NAME} says more than any answer of its own`, 'see the log'));
+    });
+    readLines(child.stderr, (line) => {
+      if (stderr.length < MAX_ERROR_LINES) stderr.push(line);
+      log(line);
+      onProgress?.(line.replace(`${NAME}: `, ''));
+    });
+    child.on('error', (error) => {
+      settle();
+      reject(Failure.from(error));
+    });
+    child.on('close', (code) => {
+      settle();
+      if (code === 0 || (anyExit && code !== null)) resolve(stdout.join('\n'));
+      else reject(readFailure(stderr.join('\n'), code));
+    });
+  });
+}
+
+/** Passes each line of a process to a listener, and then the reason of its end. */
+export function follow(child: ChildProcess, listener: Listener): void {
+  let stderr = '';
+  readLines(child.stderr, (line) => {
+    stderr = `${stderr}${line}\n`.slice(-MAX_STREAM_ERROR);
+  });
+  readLines(child.stdout, (line) => {
+    listener.line(line);
+  });
+  child.on('error', (error) => {
+    listener.ended(Failure.from(error));
+  });
+  child.on('close', (code) => {
+    listener.ended(readFailure(stderr, code));
+  });
+}
+
+/** Ends a process as Ctrl-C would, so that it can clean up; kills it if it has not exited after a while. */
+export function terminate(child: ChildProcess): void {
+  if (child.exitCode !== null || child.signalCode !== null) return;
+  child.kill('SIGINT');
+  const timer = setTimeout(() => child.kill('SIGKILL'), GRACE_MS);
+  timer.unref();
+  child.on('close', () => {
+    clearTimeout(timer);
+  });
+}
+
+function readLines(stream: NodeJS.ReadableStream | null, onLine: (line: string) => void): void {
+  let rest = '';
+  stream?.setEncoding('utf8');
+  stream?.on('data', (chunk: string) => {
+    const lines = (rest + chunk).split('\n');
+    rest = (lines.pop() ?? '').slice(-MAX_LINE);
+    for (const line of lines) onLine(line.replace(/\r$/, ''));
+  });
+  stream?.on('end', () => {
+    if (rest !== '') onLine(rest);
+    rest = '';
+  });
+}

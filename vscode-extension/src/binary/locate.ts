@@ -1,0 +1,59 @@
+// The path of the binary: the one that is configured, else the first in PATH and in the folders of installers.
+
+import { constants } from 'node:fs';
+import { access, stat } from 'node:fs/promises';
+import * as path from 'node:path';
+import { Failure, NAME } from '../failure';
+
+/** The part of the system that the search looks at. */
+export interface System {
+  env: NodeJS.ProcessEnv;
+  platform: NodeJS.Platform;
+  home: string;
+}
+
+/** Finds the binary. `configured` is the setting; if it is not empty, nothing else is taken. */
+export async function locate(configured: string, system: System): Promise<string> {
+  const setting = configured.trim().replace(/^~(?=[\\/])/, system.home);
+  if (setting !== '') {
+    if (await isProgram(setting)) return setting;
+    throw new Failure('no-binary', `${setting} is no program`, 'correct the setting playgrounds.binary');
+  }
+  const name = system.platform === 'win32' ? `${NAME}.exe` : NAME;
+  for (const folder of [...searchPath(system), ...installFolders(system)]) {
+    const file = path.join(folder, name);
+    // A relative folder in PATH would be one of the workspace's, which is not trusted.
+    if (path.isAbsolute(folder) && (await isProgram(file))) return file;
+  }
+  throw new Failure('no-binary', `the program ${NAME} was not found`, 'install it, or name it in playgrounds.binary');
+}
+
+function searchPath({ env, platform }: System): string[] {
+  return (env['PATH'] ?? env['Path'] ?? '').split(platform === 'win32' ? ';' : ':');
+}
+
+/** The folders of installers. An editor that was started from a dock or a menu may not have them in PATH. */
+function installFolders({ env, platform, home }: System): string[] {
+  if (platform === 'win32') {
+    const local = env['LOCALAPPDATA'] ?? path.join(home, 'AppData', 'Local');
+    return [path.join(home, '.cargo', 'bin'), path.join(local, 'Programs', NAME), path.join(home, 'scoop', 'shims')];
+  }
+  return [
+    path.join(home, '.cargo', 'bin'),
+    path.join(home, '.local', 'bin'),
+    path.join(home, 'bin'),
+    '/usr/local/bin',
+    '/opt/homebrew/bin',
+    '/home/linuxbrew/.linuxbrew/bin',
+    '/usr/bin',
+  ];
+}
+
+async function isProgram(file: string): Promise<boolean> {
+  try {
+    await access(file, constants.X_OK);
+    return (await stat(file)).isFile();
+  } catch {
+    return false;
+  }
+}

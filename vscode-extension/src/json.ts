@@ -1,0 +1,151 @@
+// The JSON that the binary prints, read leniently: missing fields are empty, and unknown ones are ignored.
+
+import { type Connection, type Machine, type Playground, TASK_STATUSES, type Task } from './playground';
+
+/** An entry of the catalogue. */
+export interface CatalogEntry {
+  name: string;
+  title: string;
+  description: string;
+  /** The author; empty for the platform's own entries. */
+  owner: string;
+}
+
+/** A line of `list --watch --json`. */
+export type WatchLine =
+  | { type: 'playgrounds'; playgrounds: Playground[] }
+  | { type: 'error'; kind: string; message: string; hint: string }
+  | { type: 'other' };
+
+/** A line of `port-forward --json` with a single forward. */
+export type ForwardLine =
+  | { event: 'listening'; localPort: number }
+  | { event: 'traffic'; open: number; sent: number; received: number }
+  | { event: 'waiting' | 'problem'; message: string }
+  | { event: 'other' };
+
+type Fields = Record<string, unknown>;
+
+const fields = (value: unknown): Fields => (typeof value === 'object' && value !== null ? (value as Fields) : {});
+const list = (value: unknown): unknown[] => (Array.isArray(value) ? (value as unknown[]) : []);
+const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+const number = (value: unknown): number | undefined => (typeof value === 'number' ? value : undefined);
+
+/** Reads a playground. `now` is the time of the answer, in ms since 1970. */
+export function readPlayground(value: unknown, now = Date.now()): Playground {
+  const it = fields(value);
+  const template = fields(it['playground']);
+  const left = number(it['expiresIn']) ?? 0;
+  const initTasks = fields(it['initTasks']);
+  const total = number(initTasks['total']) ?? 0;
+  return {
+    id: text(it['id']),
+    title: text(it['title']),
+    state: text(it['state']),
+    template: { name: text(template['name']), title: text(template['title']) },
+    machines: list(it['machines']).map(readMachine),
+    endsAt: left > 0 ? now + left * 1000 : undefined,
+    persistent: typeof it['persistent'] === 'boolean' ? it['persistent'] : undefined,
+    pageUrl: text(it['pageUrl']),
+    host: text(it['host']),
+    connections: list(it['connections']).map(readConnection),
+    initTasks: total > 0 ? { done: number(initTasks['done']) ?? 0, total } : undefined,
+    tasks: list(it['tasks']).map(readTask).filter((one) => one.name !== ''),
+    stoppedOnPurpose: it['stoppedOnPurpose'] === true,
+    ofLesson: ['tutorialName', 'challengeName', 'courseName', 'lessonPath'].some((name) => text(it[name]) !== ''),
+  };
+}
+
+function readMachine(value: unknown): Machine {
+  const it = fields(value);
+  const users = list(it['users']).map(fields);
+  const user = users.find((one) => one['default'] === true) ?? users[0];
+  return {
+    name: text(it['name']),
+    host: text(it['host']),
+    state: text(it['state']),
+    ssh: it['ssh'] !== false,
+    ready: it['ready'] === true,
+    user: text(user?.['name']) || 'root',
+  };
+}
+
+function readTask(value: unknown): Task {
+  const it = fields(value);
+  return {
+    name: text(it['name']),
+    init: it['init'] === true,
+    helper: it['helper'] === true,
+    status: TASK_STATUSES.find((one) => one === it['status']) ?? 'unknown',
+  };
+}
+
+function readConnection(value: unknown): Connection {
+  const it = fields(value);
+  return {
+    pid: number(it['pid']) ?? 0,
+    phase: text(it['phase']),
+    since: number(it['since']) ?? 0,
+    machine: text(it['machine']),
+    user: text(it['user']),
+    client: text(it['client']),
+    sent: number(it['sent']) ?? 0,
+    received: number(it['received']) ?? 0,
+    roundTripMs: number(it['roundTripMs']),
+    message: text(it['message']),
+  };
+}
+
+/** Reads the output of `list --json`. Throws if it is not JSON or not a list. */
+export const readList = (json: string, now = Date.now()): Playground[] => parseList(json).map((one) => readPlayground(one, now));
+
+/** Reads the output of `start --json`. Throws if it is not JSON. */
+export const readStarted = (json: string): Playground => readPlayground(JSON.parse(json));
+
+/** Reads the output of `catalog --json`. Throws if it is not JSON or not a list. */
+export function readCatalog(json: string): CatalogEntry[] {
+  return parseList(json).map((value) => {
+    const it = fields(value);
+    return { name: text(it['name']), title: text(it['title']), description: text(it['description']), owner: text(it['owner']) };
+  });
+}
+
+/** Reads a line of `list --watch --json`. Throws if it is not JSON. */
+export function readWatchLine(json: string, now = Date.now()): WatchLine {
+  const it = fields(JSON.parse(json));
+  switch (it['type']) {
+    case 'playgrounds':
+      return { type: 'playgrounds', playgrounds: list(it['playgrounds']).map((one) => readPlayground(one, now)) };
+    case 'error':
+      return { type: 'error', kind: text(it['kind']), message: text(it['message']), hint: text(it['hint']) };
+    default:
+      return { type: 'other' };
+  }
+}
+
+/** Reads a line of `port-forward --json`. A line that is not JSON is passed over, as unknown ones are. */
+export function readForwardLine(json: string): ForwardLine {
+  let it: Fields;
+  try {
+    it = fields(JSON.parse(json));
+  } catch {
+    return { event: 'other' };
+  }
+  switch (it['event']) {
+    case 'listening':
+      return { event: 'listening', localPort: Number(/:(\d+)$/.exec(text(it['address']))?.[1] ?? 0) };
+    case 'traffic':
+      return { event: 'traffic', open: number(it['open']) ?? 0, sent: number(it['sent']) ?? 0, received: number(it['received']) ?? 0 };
+    case 'waiting':
+    case 'problem':
+      return { event: it['event'], message: text(it['message']) };
+    default:
+      return { event: 'other' };
+  }
+}
+
+function parseList(json: string): unknown[] {
+  const value: unknown = JSON.parse(json);
+  if (!Array.isArray(value)) throw new Error('not a list');
+  return value as unknown[];
+}

@@ -1,0 +1,14 @@
+// The parts of the extension that its actions work with.
+
+import type * as vscode from 'vscode';
+import type { Binary } from './binary';
+import type { PortForwards } from './portforwards';
+import type { Watch } from './watch';
+
+export interface Services {
+  binary: Binary;
+  watch: Watch;
+  forwards: PortForwards;
+  log: vscode.LogOutputChannel;
+  context: vscode.ExtensionContext;
+}

@@ -1,0 +1,124 @@
+// The look of each line of the tree.
+
+import * as vscode from 'vscode';
+import { KEEP } from '../commands';
+import * as format from '../format';
+import { type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition } from '../playground';
+import type { PortForward } from '../portforwards';
+
+const CONDITION_ICONS: Record<Condition, [icon: string, color: string]> = {
+  up: ['vm-running', 'charts.green'],
+  starting: ['loading~spin', 'charts.yellow'],
+  ending: ['loading~spin', 'charts.orange'],
+  down: ['vm-outline', 'disabledForeground'],
+  gone: ['error', 'charts.red'],
+  unknown: ['question', 'charts.yellow'],
+};
+
+const TASK_ICONS: Record<TaskStatus, [icon: string, color: string]> = {
+  none: ['circle-outline', 'disabledForeground'],
+  created: ['circle-outline', 'disabledForeground'],
+  blocked: ['circle-outline', 'disabledForeground'],
+  running: ['loading~spin', 'charts.yellow'],
+  failed: ['error', 'charts.red'],
+  completed: ['pass', 'charts.green'],
+  unknown: ['question', 'disabledForeground'],
+};
+
+const icon = (id: string, color: string): vscode.ThemeIcon => new vscode.ThemeIcon(id, new vscode.ThemeColor(color));
+const joined = (parts: (string | undefined)[], separator: string): string => parts.filter(Boolean).join(separator);
+
+export function playgroundItem(playground: Playground): vscode.TreeItem {
+  const now = condition(playground);
+  const { name, title } = playground.template;
+  const label = playground.title || title || name || playground.id;
+  const state = format.state(playground);
+  const left = now === 'down' || now === 'gone' ? '' : format.timeLeft(playground.endsAt);
+  const description = joined([name, state, left && `${left} left`], ' · ');
+  const item = new vscode.TreeItem(label, vscode.TreeItemCollapsibleState.Collapsed);
+  item.id = playground.id;
+  item.contextValue = `playground.${now === 'starting' ? 'up.starting' : now}${playground.persistent === true ? '.kept' : ''}`;
+  item.iconPath = icon(...CONDITION_ICONS[now]);
+  item.description = description;
+  item.tooltip = playgroundTooltip(playground, `${label}\n${title || name}, ${state}\n`);
+  item.accessibilityInformation = { label: joined([label, description, format.end(playground)], ', ') };
+  return item;
+}
+
+function playgroundTooltip(playground: Playground, heading: string): vscode.MarkdownString {
+  const tooltip = new vscode.MarkdownString().appendText(heading);
+  const end = format.end(playground);
+  const keep = playground.persistent === true ? '' : `, or "${KEEP}"`;
+  if (end) tooltip.appendText(`It ${end}. Use "Extend" for more time${keep}.\n`);
+  return tooltip.appendMarkdown('\n\n').appendCodeblock(`ssh ${playground.host}`, 'sh');
+}
+
+export function taskItem(playground: Playground, task: Task): vscode.TreeItem {
+  const label = `${task.helper ? 'Helper init task' : 'Init task'} ${task.name}`;
+  const status = format.task(task.status);
+  const item = new vscode.TreeItem(task.name);
+  item.id = `${playground.id}/task/${task.name}`;
+  item.contextValue = 'task';
+  item.description = status;
+  item.iconPath = icon(...TASK_ICONS[task.status]);
+  item.tooltip = `${label}: ${status}`;
+  item.accessibilityInformation = { label: `${label}, ${status}` };
+  return item;
+}
+
+export function machineItem(playground: Playground, machine: Machine, hasChildren: boolean): vscode.TreeItem {
+  return machine.ssh ? sshMachineItem(playground, machine, hasChildren) : noSshMachineItem(playground, machine);
+}
+
+function sshMachineItem(playground: Playground, machine: Machine, hasChildren: boolean): vscode.TreeItem {
+  const { Expanded, None } = vscode.TreeItemCollapsibleState;
+  const now = condition(playground);
+  const up = now === 'up' || now === 'starting';
+  const booting = up && !machine.ready;
+  const item = new vscode.TreeItem(machine.name, hasChildren ? Expanded : None);
+  // VS Code remembers by its id whether an item is expanded. Another id with the first child lets that one be seen.
+  item.id = `${playground.id}/${machine.name}${hasChildren ? '/' : ''}`;
+  item.contextValue = `machine.${up ? 'up' : now}`;
+  item.description = joined([machine.user, booting ? 'booting' : machine.state.toLowerCase()], ' · ');
+  item.iconPath = machine.ready && up ? icon('server', 'charts.green') : icon(booting ? 'loading~spin' : 'server', 'disabledForeground');
+  item.tooltip = `ssh ${machine.host}`;
+  return item;
+}
+
+/** A machine without SSH access. Its context value is in no menu, because every action on a machine needs SSH. */
+function noSshMachineItem(playground: Playground, machine: Machine): vscode.TreeItem {
+  const item = new vscode.TreeItem(machine.name);
+  item.id = `${playground.id}/${machine.name}`;
+  item.contextValue = 'noSsh';
+  item.description = 'no SSH';
+  item.iconPath = icon('lock', 'disabledForeground');
+  item.tooltip = 'The platform does not allow SSH access to this machine';
+  item.accessibilityInformation = { label: `${machine.name}, no SSH access` };
+  return item;
+}
+
+export function connectionItem(connection: Connection): vscode.TreeItem {
+  const connected = connection.phase === 'connected';
+  const trip = connection.roundTripMs === undefined ? '' : format.roundTrip(connection.roundTripMs);
+  const figures = connected
+    ? [`↓ ${format.size(connection.received)}`, `↑ ${format.size(connection.sent)}`, trip]
+    : [connection.phase, connection.message];
+  const item = new vscode.TreeItem(format.client(connection.client));
+  item.id = `connection/${connection.pid}/${connection.machine}/${connection.since}`;
+  item.contextValue = 'connection';
+  item.iconPath = icon(connected ? 'plug' : 'loading~spin', connected ? 'charts.blue' : 'charts.yellow');
+  item.description = joined([connection.user, ...figures], ' · ');
+  item.tooltip = joined([connection.client, `process ${connection.pid}`, connection.message], '\n');
+  return item;
+}
+
+export function forwardItem(forward: PortForward): vscode.TreeItem {
+  const used = forward.sent + forward.received > 0;
+  const figures = used ? [`${forward.open} open`, `↓ ${format.size(forward.received)}`, `↑ ${format.size(forward.sent)}`] : [];
+  const item = new vscode.TreeItem(`localhost:${forward.localPort ?? '...'}`);
+  item.contextValue = 'forward.own';
+  item.iconPath = icon(forward.localPort === undefined ? 'loading~spin' : 'link', 'charts.purple');
+  item.description = joined([`to port ${forward.remotePort}`, ...figures], ' · ');
+  item.tooltip = 'Forwarded as long as this window is open';
+  return item;
+}

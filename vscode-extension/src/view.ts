@@ -1,0 +1,79 @@
+// The surroundings of the tree: it is watched as long as the view is visible, and has a badge, a message and a welcome.
+
+import * as vscode from 'vscode';
+import { SITUATION } from './commands';
+import { condition } from './playground';
+import type { Node, Tree } from './tree';
+import type { Disposable, Situation, Watch } from './watch';
+
+/** The time left is shown in minutes. */
+const TICK_MS = 30_000;
+
+export class View implements Disposable {
+  private held: Disposable | undefined;
+  private clock: NodeJS.Timeout | undefined;
+  private readonly subscriptions: Disposable[];
+
+  constructor(
+    private readonly view: vscode.TreeView<Node>,
+    private readonly watch: Watch,
+    private readonly tree: Tree,
+  ) {
+    this.subscriptions = [
+      view,
+      view.onDidChangeVisibility(() => {
+        this.holdWhileVisible();
+      }),
+      watch.onDidChange(() => {
+        this.show();
+      }),
+    ];
+    this.holdWhileVisible();
+  }
+
+  dispose(): void {
+    this.release();
+    for (const subscription of this.subscriptions) subscription.dispose();
+  }
+
+  private holdWhileVisible(): void {
+    if (!this.view.visible) this.release();
+    else if (!this.held) this.hold();
+  }
+
+  private hold(): void {
+    this.held = this.watch.hold();
+    this.clock = setInterval(() => {
+      this.tree.update();
+    }, TICK_MS);
+  }
+
+  private release(): void {
+    clearInterval(this.clock);
+    this.held?.dispose();
+    this.held = undefined;
+  }
+
+  private show(): void {
+    const { situation, playgrounds } = this.watch;
+    const running = playgrounds.filter((one) => condition(one) === 'up').length;
+    this.view.badge = running === 0 ? undefined : { value: running, tooltip: `${running} running` };
+    this.view.message = message(situation);
+    void vscode.commands.executeCommand('setContext', SITUATION, situationKey(situation));
+  }
+}
+
+/** The message above the tree: a failure, unless the tree is empty and a welcome is about that failure. */
+function message(situation: Situation): string {
+  if (situation.kind !== 'failed') return '';
+  const hasWelcome = situation.playgrounds.length === 0 && situationKey(situation) !== 'failed';
+  return hasWelcome ? '' : `${situation.failure.message}. ${situation.failure.hint}`;
+}
+
+/** The value of the context key that selects the welcome. */
+function situationKey(situation: Situation): string {
+  if (situation.kind === 'loading') return 'loading';
+  if (situation.kind === 'known') return situation.playgrounds.length === 0 ? 'empty' : 'some';
+  const { kind } = situation.failure;
+  return kind === 'no-binary' || kind === 'old-binary' || kind === 'not-logged-in' ? kind : 'failed';
+}
