@@ -59,7 +59,7 @@ export class Binary {
     return { file: await this.usable(), args: [...this.world.options(), ...args] };
   }
 
-  /** Runs a command to its end and returns its standard output. */
+  /** Runs a command to its end and returns its standard output. It needs `--json` for its failure to be known by its kind. */
   async run(args: string[], options: Run = {}): Promise<string> {
     const command = await this.commandLine(args);
     return this.collect(command.file, command.args, options);

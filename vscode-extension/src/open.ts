@@ -15,7 +15,7 @@ export async function makeEntries(binary: Binary, { signal, report }: Work): Pro
   // Remote-SSH may have been told to read another file.
   const file = vscode.workspace.getConfiguration('remote.SSH').get<string>('configFile') ?? '';
   const named = file === '' ? [] : ['--ssh-config-file', file.replace(/^~(?=[/\\])/, homedir())];
-  await binary.run(['config-ssh', '--yes', ...named], { signal, onProgress: report });
+  await binary.run(['config-ssh', '--yes', '--json', ...named], { signal, onProgress: report });
 }
 
 /**

@@ -60,7 +60,7 @@ async function nextStep(playground: Playground | undefined, host: string): Promi
   // A name of the catalogue that nothing is started from yet is a wish for a new one.
   if (!playground && !isId) return 'wake';
   const now = playground && condition(playground);
-  if (!playground || now === 'gone') throw new Failure('not-found', `${host} does not exist any more`);
+  if (!playground || now === 'gone') throw new Failure('failed', `${host} does not exist any more`);
   if (playground.machines.some((one) => one.name === machine && !one.ssh)) {
     throw new Failure('failed', `the platform does not allow SSH access to machine ${machine ?? ''}`, 'open another machine');
   }

@@ -1,7 +1,7 @@
 // The playgrounds as they are now: `list --watch --json`, which runs only as long as a part of the extension holds it.
 
 import { ANSWER_MS, type Binary, type Run, type Stream } from './binary';
-import { Failure } from './failure';
+import { Failure, describedFailure } from './failure';
 import { readList, readWatchLine } from './json';
 import { type Playground, runningFirst } from './playground';
 
@@ -144,8 +144,7 @@ export class Watch {
         this.pause = FIRST_PAUSE_MS;
         this.become({ kind: 'known', playgrounds: runningFirst(line.playgrounds) });
       } else if (line.type === 'error') {
-        const kind = line.kind === 'not-logged-in' ? 'not-logged-in' : 'failed';
-        this.fail(new Failure(kind, line.message, line.hint));
+        this.fail(describedFailure(line.kind, line.message, line.hint));
       }
     } catch {
       this.log(`not understood: ${text.slice(0, 500)}`);

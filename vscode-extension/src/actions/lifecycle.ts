@@ -16,12 +16,12 @@ export async function wake(services: Services, subject: Subject): Promise<void> 
 
 export async function stop(services: Services, subject: Subject): Promise<void> {
   const found = await target(services, subject, isUp);
-  if (found) await run(services, `Stopping ${format.title(found.playground)}`, ['stop', found.playground.id]);
+  if (found) await run(services, `Stopping ${format.title(found.playground)}`, ['stop', found.playground.id, '--json']);
 }
 
 export async function restart(services: Services, subject: Subject): Promise<void> {
   const found = await target(services, subject, isThere);
-  if (found) await run(services, `Restarting ${format.title(found.playground)}`, ['restart', found.playground.id]);
+  if (found) await run(services, `Restarting ${format.title(found.playground)}`, ['restart', found.playground.id, '--json']);
 }
 
 export async function destroy(services: Services, subject: Subject): Promise<void> {
@@ -32,7 +32,7 @@ export async function destroy(services: Services, subject: Subject): Promise<voi
   const yes = 'Destroy';
   const answer = await vscode.window.showWarningMessage(`Erase ${title} and everything in it?`, { modal: true }, yes);
   if (answer !== yes) return;
-  await run(services, `Erasing ${title}`, ['destroy', id, '--yes']);
+  await run(services, `Erasing ${title}`, ['destroy', id, '--yes', '--json']);
   await forgetHosts(id);
 }
 
@@ -42,7 +42,7 @@ export async function extend(services: Services, subject: Subject): Promise<void
   const { playground } = found;
   const minutes = await selectMinutes(playground);
   if (minutes === undefined) return;
-  await run(services, `Extending ${format.title(playground)}`, ['extend', playground.id, String(minutes)]);
+  await run(services, `Extending ${format.title(playground)}`, ['extend', playground.id, String(minutes), '--json']);
 }
 
 async function selectMinutes(playground: Playground): Promise<number | undefined> {
@@ -59,7 +59,7 @@ export async function persist(services: Services, subject: Subject): Promise<voi
   const found = await target(services, subject, (one) => isUp(one) && one.persistent !== true);
   if (!found) return;
   const title = format.title(found.playground);
-  await run(services, `Keeping ${title}`, ['persist', found.playground.id]);
+  await run(services, `Keeping ${title}`, ['persist', found.playground.id, '--json']);
   vscode.window.setStatusBarMessage(`${title} is kept: when its time is up, it stops and is not erased`, 5000);
 }
 
@@ -70,7 +70,7 @@ export async function rename(services: Services, subject: Subject): Promise<void
   const title = await enterTitle(playground);
   if (title === undefined) return;
   // A title may begin with a hyphen.
-  await run(services, `Renaming ${format.title(playground)}`, ['rename', playground.id, '--', title.trim()]);
+  await run(services, `Renaming ${format.title(playground)}`, ['rename', playground.id, '--json', '--', title.trim()]);
 }
 
 function enterTitle(playground: Playground): Thenable<string | undefined> {

@@ -8,12 +8,12 @@ export const refresh = ({ watch }: Services): Promise<void> => watch.refresh();
 
 export async function login({ binary, watch }: Services): Promise<void> {
   await withProgress('Confirm the login in your browser', ({ signal, report }) =>
-    binary.run(['login'], { signal, onProgress: report }),
+    binary.run(['login', '--json'], { signal, onProgress: report }),
   );
   await watch.refresh();
 }
 
-/** Writes the report of `doctor` to the log. Its exit status says whether something is wrong, and so does the report. */
+/** Writes the report of `doctor` to the log. It is for people, so it is not asked for in JSON, and whatever its exit status is. */
 export async function doctor({ binary, log }: Services): Promise<void> {
   const report = await withProgress('Looking for what is wrong', ({ signal, report }) =>
     binary.run(['doctor'], { signal, onProgress: report, anyExit: true }),

@@ -83,28 +83,35 @@ export function collect(child: ChildProcess, options: Run, log: (line: string) =
       settle();
       reject(Failure.from(error));
     });
-    child.on('close', (code) => {
+    child.on('close', (code, killedBy) => {
       settle();
-      if (code === 0 || (anyExit && code !== null)) resolve(stdout.join('\n'));
-      else reject(readFailure(stderr.join('\n'), code));
+      if (code === 0 || (anyExit && code !== null)) {
+        resolve(stdout.join('\n'));
+        return;
+      }
+      const failure = readFailure({ lastLine: stdout.at(-1) ?? '', stderr: stderr.join('\n'), code, signal: killedBy });
+      log(`failed: ${failure.message}. ${failure.hint}`);
+      reject(failure);
     });
   });
 }
 
 /** Passes each line of a process to a listener, and then the reason of its end. */
 export function follow(child: ChildProcess, listener: Listener): void {
+  let lastLine = '';
   let stderr = '';
   readLines(child.stderr, (line) => {
     stderr = `${stderr}${line}\n`.slice(-MAX_STREAM_ERROR);
   });
   readLines(child.stdout, (line) => {
+    lastLine = line;
     listener.line(line);
   });
   child.on('error', (error) => {
     listener.ended(Failure.from(error));
   });
-  child.on('close', (code) => {
-    listener.ended(readFailure(stderr, code));
+  child.on('close', (code, signal) => {
+    listener.ended(readFailure({ lastLine, stderr, code, signal }));
   });
 }
 

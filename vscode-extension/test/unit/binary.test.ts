@@ -2,7 +2,7 @@ import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MINIMUM, isOlder } from '../../src/binary/version';
-import { type Failure, readFailure } from '../../src/failure';
+import type { Failure } from '../../src/failure';
 import { binary, folder, program, until } from './world';
 
 const failure = (work: Promise<unknown>): Promise<Failure> =>
@@ -72,13 +72,6 @@ describe('running it', () => {
     const out = await it.run(['a', 'b c'], { onProgress: (line) => progress.push(line) });
     expect(out).toBe('[1]\n--local a b c');
     expect(progress).toEqual(['starting']);
-  });
-
-  it('tells the failure as the binary does', () => {
-    const stderr = 'labctl-ssh-proxy: waking x\nlabctl-ssh-proxy: nobody is logged in\nhint: run `login`\n';
-    expect(readFailure(stderr, 3)).toMatchObject({ kind: 'not-logged-in', message: 'nobody is logged in', hint: 'run `login`' });
-    expect(readFailure('', 1)).toMatchObject({ kind: 'failed', message: 'labctl-ssh-proxy ended with exit status 1' });
-    expect(readFailure('thread panicked\n', null)).toMatchObject({ kind: 'failed', message: 'thread panicked' });
   });
 
   it('does not wait for one that hangs, nor after a cancel, and leaves no process', async () => {

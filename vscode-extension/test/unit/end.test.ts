@@ -73,7 +73,7 @@ describe('keeping a playground', () => {
   it('runs the binary', async () => {
     const { does, runs } = acting([listed({ persistent: false })]);
     await does['playgrounds.persist'](ID);
-    expect(runs()).toContain(`persist ${ID}`);
+    expect(runs()).toContain(`persist ${ID} --json`);
     expect(user.asked).toEqual(['Compose trial is kept: when its time is up, it stops and is not erased']);
   });
 

@@ -100,6 +100,6 @@ it('a window on such a machine wakes nothing and says why', async () => {
   expect(user.asked).toEqual(['The platform does not allow SSH access to machine judge. To help: open another machine.']);
   expect(runs()).toEqual(['list --json']);
   await prewake(it, watch, `playground-${ID}.docker-01`);
-  expect(runs().slice(2)).toEqual(['config-ssh --yes', `start playground-${ID}.docker-01 --json`]);
+  expect(runs().slice(2)).toEqual(['config-ssh --yes --json', `start playground-${ID}.docker-01 --json`]);
 });
 
