@@ -1,4 +1,4 @@
-// One file for the extension, one for its tests in a real VS Code. `--production` makes it small.
+// Bundles the extension and its tests in a real VS Code, one file each. `--production` bundles only the extension, minified.
 import { build } from 'esbuild';
 
 const production = process.argv.includes('--production');

@@ -1,4 +1,4 @@
-// The table of the commands. Each is one function of the services and of its subject: the node it was called on, if any.
+// The table of the commands: one function each.
 
 import { copySsh, kube, open, openNew, page, terminal } from './actions/connect';
 import { browse, forward, unforward } from './actions/forward';

@@ -1,11 +1,10 @@
-// Which playground a window is for: `ssh-remote+HOST` as Remote-SSH, open-remote-ssh and their forks write it.
+// The remote authority of a window, `ssh-remote+HOST`, as Remote-SSH, open-remote-ssh and their forks write it.
 
 const PREFIX = 'playground-';
 
 /**
- * The host name of a playground in a remote authority, `playground-<id or name>[.<machine>]`; undefined for everything
- * else. The destination may be plain, `user@host:port`, or JSON in hexadecimal digits; a container's authority may
- * stand in front of it.
+ * Reads the host name of a playground, `playground-<id or name>[.<machine>]`, from a remote authority. Returns undefined for
+ * any other host. The destination may be plain, `user@host:port`, or hexadecimal JSON, and may follow a container's authority.
  */
 export function playgroundHost(authority: string): string | undefined {
   const destination = /(?:^|@)ssh-remote\+(.+)$/i.exec(authority)?.[1];
@@ -15,7 +14,7 @@ export function playgroundHost(authority: string): string | undefined {
 }
 
 function fromHex(text: string): string | undefined {
-  // "{" is 7b: no host name of ours begins like this.
+  // 7b is "{". No host name of a playground begins with it.
   if (!/^7b(?:[0-9a-f]{2})+$/i.test(text)) return undefined;
   return Buffer.from(text, 'hex').toString('utf8');
 }
@@ -38,18 +37,18 @@ function hostOf(destination: string): string {
   }
 }
 
-/** The parts of a playground's host name. */
+/** Splits the host name of a playground into its parts. */
 export function parseHost(host: string): { label: string; isId: boolean; machine: string | undefined } {
   const [label = '', machine] = host.slice(PREFIX.length).split('.', 2);
   return { label, isId: /^[0-9a-f]{24}$/.test(label), machine };
 }
 
-/** The authority under which editors open a host. */
+/** The remote authority of a host. */
 export const authorityOf = (host: string): string => `ssh-remote+${host}`;
 
 /**
- * What a host name means among the playgrounds that there are: by id, or the one of that name that is most alive. Where
- * several are, the binary takes none, and says so.
+ * Finds the playground of a host name, by its id or by its catalogue name. `ordered` has running ones first. If several
+ * playgrounds have that name, this returns the first; the binary refuses to choose one.
  */
 export function findByHost<P extends { id: string; template: { name: string }; ofLesson: boolean }>(host: string, ordered: P[]): P | undefined {
   const { label, isId } = parseHost(host);

@@ -1,4 +1,4 @@
-// The program that knows everything, found, checked and run. No `vscode` in here.
+// The binary, labctl-ssh-proxy: finds, checks and runs it. This part of the extension does not depend on VS Code.
 
 import type { ChildProcess } from 'node:child_process';
 import * as os from 'node:os';
@@ -9,14 +9,14 @@ import { Failure, NAME, cancelled } from './failure';
 
 export type { Run, Stream } from './binary/child';
 
-/** The time limit of a command that answers in milliseconds, or when the platform does. */
+/** The time limit of a command that needs milliseconds and at most one answer of the platform. */
 export const ANSWER_MS = 30_000;
 
 /** The surroundings of the binary: the settings, the log, the system. */
 export interface World extends Partial<System> {
-  /** The path in the settings; empty means search for it. */
+  /** The path in the settings; empty if the binary is to be searched for. */
   configured(): string;
-  /** Options that stand before every command. */
+  /** The options that precede every command. */
   options(): string[];
   log(line: string): void;
 }
@@ -27,13 +27,13 @@ export class Binary {
 
   constructor(private readonly world: World) {}
 
-  /** Finds it. It is searched for at each call, so that one that was installed meanwhile is found. */
+  /** Finds the binary. Each call searches again, so that the extension notices when it is installed. */
   find(): Promise<string> {
     const { env = process.env, platform = process.platform, home = os.homedir() } = this.world;
     return locate(this.world.configured(), { env, platform, home });
   }
 
-  /** Finds it and checks its version. */
+  /** Finds the binary and checks its version. */
   async usable(): Promise<string> {
     const file = await this.find();
     if (this.check?.file !== file) {
@@ -42,36 +42,36 @@ export class Binary {
         checkVersion(file, text);
       });
       this.check = { file, done };
-      // A check that failed is repeated the next time.
+      // After a failure the next call checks again.
       done.catch(() => (this.check = undefined));
     }
     await this.check.done;
     return file;
   }
 
-  /** Forgets its version, because it may have been replaced. */
+  /** Makes the next call check the version again, because the file may have been replaced. */
   recheck(): void {
     this.check = undefined;
   }
 
-  /** The program and arguments that run a command, for a terminal. */
+  /** Returns the program and the arguments that run a command. */
   async commandLine(args: string[]): Promise<{ file: string; args: string[] }> {
     return { file: await this.usable(), args: [...this.world.options(), ...args] };
   }
 
-  /** Runs a command to its end and returns its standard output. It needs `--json` for its failure to be known by its kind. */
+  /** Runs a command and returns its standard output. Only a command with `--json` describes the kind of its failure. */
   async run(args: string[], options: Run = {}): Promise<string> {
     const command = await this.commandLine(args);
     return this.collect(command.file, command.args, options);
   }
 
-  /** Runs a command and reads the JSON that it prints. Without options it has to answer within {@link ANSWER_MS}. */
+  /** Runs a command and reads the JSON that it prints. The time limit is {@link ANSWER_MS}, unless there are options. */
   async ask<T>(args: string[], read: (json: string) => T, options: Run = { limit: ANSWER_MS }): Promise<T> {
     const output = await this.run(args, options);
     try {
       return read(output);
     } catch {
-      throw new Failure('bad-output', `${NAME} said something that is not understood`, 'see the log');
+      throw new Failure('bad-output', `${NAME} printed output that this extension cannot read`, 'see the log');
     }
   }
 
@@ -107,7 +107,7 @@ export class Binary {
     };
   }
 
-  /** Ends all processes that run. */
+  /** Ends all running processes. */
   dispose(): void {
     for (const child of this.running) terminate(child);
   }
@@ -122,7 +122,7 @@ export class Binary {
   }
 
   private async collect(file: string, args: string[], options: Run): Promise<string> {
-    // An abort that has happened already is not signalled again.
+    // A signal that is aborted already does not fire again.
     if (options.signal?.aborted) throw cancelled();
     return collect(this.start(file, args), options, (line) => {
       this.world.log(line);

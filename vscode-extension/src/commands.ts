@@ -1,4 +1,4 @@
-// The commands, in one list: a test compares it with package.json.
+// The names that package.json declares, too. A test compares the two.
 
 export const COMMANDS = [
   'playgrounds.start',
@@ -29,12 +29,11 @@ export const COMMANDS = [
 export type Command = (typeof COMMANDS)[number];
 
 /** The title of the command `playgrounds.persist`. */
-export const KEEP = 'Keep When Its Time Is Up';
+export const MAKE_PERSISTENT = 'Make Persistent';
 
-/** The view. */
 export const VIEW = 'playgrounds.list';
-/** The context key that chooses the view's welcome. */
+/** The context key that selects the view's welcome. */
 export const SITUATION = 'playgrounds.situation';
-/** The section of the settings, and its keys. */
+/** The section of the settings. */
 export const SECTION = 'playgrounds';
 export const SETTINGS = ['binary', 'local', 'warnBeforeEnd'] as const;

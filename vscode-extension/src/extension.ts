@@ -1,4 +1,4 @@
-// The companion of labctl-ssh-proxy: builds the parts and joins them. The binary knows everything; this only shows it.
+// The entry point: builds the parts and joins them. The logic is in the binary; the extension shows its output.
 
 import * as vscode from 'vscode';
 import { ACTIONS, type Subject } from './actions';
@@ -14,16 +14,16 @@ import { type Node, Tree } from './tree';
 import { View } from './view';
 import { Watch } from './watch';
 
-/** The parts that the tests in a real VS Code look at. */
+/** The parts that the tests in a real VS Code inspect. */
 export interface Api {
   watch: Watch;
   tree: Tree;
   forwards: PortForwards;
-  /** Enters a window with this authority. */
+  /** Does what happens when a window with this authority opens. */
   enter: (authority: string | undefined) => Promise<void>;
 }
 
-/** Activates the extension. In a playground's window it resolves once the playground is awake: Remote-SSH waits for that. */
+/** Activates the extension. In a playground's window it resolves once the playground is awake, and Remote-SSH waits for that. */
 export async function activate(context: vscode.ExtensionContext): Promise<Api> {
   const services = build(context);
   const { watch, forwards } = services;
@@ -68,7 +68,7 @@ function refreshOnNewSettings(watch: Watch): vscode.Disposable {
   });
 }
 
-/** Enters a window: if it is on a playground, wakes that and shows the status bar item. */
+/** Wakes the playground of a window and shows the status bar item. Does nothing in other windows. */
 async function enterWindow(services: Services, authority = ''): Promise<void> {
   const host = playgroundHost(authority);
   if (host === undefined) return;

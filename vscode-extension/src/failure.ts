@@ -1,18 +1,18 @@
-// Failures as the user sees them, and the reader that takes one from a process of the binary that has ended.
+// Failures as the user sees them, and their reader: the failure of a process of the binary that has ended.
 
-/** The name of the binary, which begins each of its own lines on standard error. */
+/** The name of the binary. Its own lines on standard error begin with it. */
 export const NAME = 'labctl-ssh-proxy';
 
-/** The kind of a failure, as far as the extension treats it specially. */
+/** The kind of a failure. `failed` is any kind that the extension does not treat specially. */
 export type Kind = 'no-binary' | 'old-binary' | 'timeout' | 'bad-output' | 'cancelled' | 'not-logged-in' | 'failed';
 
-/** The kinds of the binary that are treated specially, by their names in its JSON. All others are plain failures. */
+/** The binary's kinds that the extension treats specially, by their names in JSON. A test compares the names with the binary's. */
 export const BINARY_KINDS: ReadonlyMap<string, Kind> = new Map([
   ['not-logged-in', 'not-logged-in'],
   ['interrupted', 'cancelled'],
 ]);
 
-/** A failure as the user sees it: a sentence, and what to do about it. */
+/** A failure as the user sees it: a sentence, and a hint at what to do. Both lack the capital letter and the full stop. */
 export class Failure extends Error {
   constructor(
     readonly kind: Kind,
@@ -22,20 +22,31 @@ export class Failure extends Error {
     super(message);
   }
 
+  /** The sentences for the user. */
+  get text(): string {
+    return [this.message, this.hint].filter((part) => part !== '').map(sentence).join(' ');
+  }
+
   static from(error: unknown): Failure {
     if (error instanceof Failure) return error;
     return new Failure('failed', error instanceof Error ? error.message : String(error));
   }
 }
 
+/** Ends a text with a full stop, and begins it with a capital letter unless the first word is a name or a path. */
+function sentence(text: string): string {
+  const capitalized = text.replace(/^[a-z]+(?=[\s,;:]|$)/, (word) => `${word.charAt(0).toUpperCase()}${word.slice(1)}`);
+  return /[.!?]$/.test(capitalized) ? capitalized : `${capitalized}.`;
+}
+
 export const cancelled = (): Failure => new Failure('cancelled', 'cancelled');
 
-/** The failure that the binary describes in its JSON. */
+/** Returns the failure that the binary describes in JSON. */
 export function describedFailure(kind: string, message: string, hint: string): Failure {
   return new Failure(BINARY_KINDS.get(kind) ?? 'failed', message, hint);
 }
 
-/** The end of a process, and the last that it printed. */
+/** The end of a process. */
 export interface Exit {
   /** The last line of standard output. */
   lastLine: string;
@@ -45,9 +56,9 @@ export interface Exit {
 }
 
 /**
- * Reads the failure of a process of the binary. With `--json` the binary describes it in the last line of its output:
- * `{"error":{"kind":"not-logged-in","message":"...","hint":"..."}}`. One that crashed or is older does not. Then its text
- * is shown, and its kind is not known: an exit status is not enough, because other programs end with the same ones.
+ * Reads the failure of a process of the binary. With `--json` the binary describes it in the last line of standard output:
+ * `{"error":{"kind":"not-logged-in","message":"...","hint":"..."}}`. A crash or an older binary prints no such line. Its
+ * failure is the text of standard error, of no special kind, because an exit status is ambiguous.
  */
 export function readFailure(exit: Exit): Failure {
   const { lastLine, stderr, code, signal } = exit;
@@ -66,23 +77,23 @@ function fromJson(line: string): Failure | undefined {
   return describedFailure(typeof kind === 'string' ? kind : '', message, typeof hint === 'string' ? hint : '');
 }
 
-/** The failure of a process that was killed. Its standard error ends in the middle of its work and is of no use. */
+/** The failure of a process that was killed. Its standard error is ignored, because its last line is about the progress. */
 function fromSignal(signal: NodeJS.Signals | null): Failure | undefined {
   return signal === null ? undefined : new Failure('failed', `${NAME} was killed by ${signal}`);
 }
 
 /**
- * The failure in the text of standard error. The last line of the binary's own is the sentence, because those before it
- * reported the progress; a hint may follow it. Of the text of a crash or of a command line that is not understood, the
- * first line is the sentence.
+ * The failure in the text of standard error: the last line that begins with the name of the binary, because those before it
+ * are about the progress, and the hint that may follow it. Without such a line it is the first line, because crashes and
+ * usage errors put the reason first.
  */
 function fromText(stderr: string): Failure | undefined {
   const lines = stderr.split(/\r?\n/).filter((line) => line.trim() !== '');
   const at = lines.findLastIndex((line) => line.startsWith(`${NAME}: `));
-  const sentence = at < 0 ? lines[0] : lines[at]?.slice(`${NAME}: `.length);
-  if (sentence === undefined) return undefined;
+  const message = at < 0 ? lines[0] : lines[at]?.slice(`${NAME}: `.length);
+  if (message === undefined) return undefined;
   const hint = lines.slice(at + 1).find((line) => line.startsWith('hint: '));
-  return new Failure('failed', sentence, hint?.slice('hint: '.length));
+  return new Failure('failed', message, hint?.slice('hint: '.length));
 }
 
 const fromStatus = (code: number | null): Failure => new Failure('failed', `${NAME} ended with exit status ${code ?? 'unknown'}`);

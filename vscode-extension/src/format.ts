@@ -1,8 +1,8 @@
-// The words for times, sizes and states.
+// Texts for times, sizes and states.
 
 import { type Condition, type Playground, type TaskStatus, condition, failedTasks } from './playground';
 
-/** The time until `end`, "1h 05m", "12m" or "40s"; empty when there is no end or it has passed. */
+/** The time until `end`: "1h 05m", "12m" or "40s"; empty if there is no end or it has passed. */
 export function timeLeft(end: number | undefined, now = Date.now()): string {
   if (end === undefined || end <= now) return '';
   const seconds = Math.floor((end - now) / 1000);
@@ -12,7 +12,7 @@ export function timeLeft(end: number | undefined, now = Date.now()): string {
   return `${Math.floor(minutes / 60)}h ${String(minutes % 60).padStart(2, '0')}m`;
 }
 
-/** "12 B", "3.4 KB", "56 MB". */
+/** A number of bytes: "12 B", "3.4 KB", "56 MB". */
 export function size(bytes: number): string {
   let value = bytes;
   for (const unit of ['B', 'KB', 'MB', 'GB']) {
@@ -25,16 +25,16 @@ export function size(bytes: number): string {
 /** A round trip: "0.4 ms", "23 ms". */
 export const roundTrip = (ms: number): string => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
-/** The name of a playground for people. */
+/** The name of a playground for the user. */
 export const title = (of: Playground): string => of.title || of.template.name;
 
-/** The end of a playground's time, as a predicate: "will be erased in 12m"; empty when there is none ahead. */
+/** The end of a playground's time as the predicate of a sentence, "will be erased in 12m"; empty if none is ahead. */
 export function end(of: Playground, now = Date.now()): string {
   const left = ['down', 'gone'].includes(condition(of)) ? '' : timeLeft(of.endsAt, now);
   if (left === '') return '';
-  if (of.persistent === true) return `stops in ${left} and is kept`;
+  if (of.persistent === true) return `will be stopped in ${left}`;
   if (of.persistent === false) return `will be erased in ${left}`;
-  return `ends in ${left} and will then be erased unless it is kept`;
+  return `ends in ${left} and will be erased unless it is persistent`;
 }
 
 const CONDITIONS: Record<Condition, string> = {
@@ -46,7 +46,7 @@ const CONDITIONS: Record<Condition, string> = {
   unknown: 'unknown',
 };
 
-/** The state of a playground in words. */
+/** The state of a playground. */
 export function state(of: Playground): string {
   const now = condition(of);
   const failed = failedTasks(of);
@@ -67,10 +67,10 @@ const TASKS: Record<TaskStatus, string> = {
   unknown: 'status unknown',
 };
 
-/** The status of a task in words. */
+/** The status of a task. */
 export const task = (status: TaskStatus): string => TASKS[status];
 
-/** The client of a connection, by its identification line: "OpenSSH 9.2". */
+/** The client of a connection, from its identification line: "OpenSSH 9.2". */
 export function client(identification: string): string {
   const software = /^SSH-2\.0-(\S+)/.exec(identification)?.[1] ?? '';
   if (software === '') return 'connection';

@@ -1,13 +1,12 @@
-// The JSON that the binary prints, read leniently: missing fields are empty, and unknown ones are ignored.
+// Readers of the binary's JSON. They are lenient: a missing field is empty, and an unknown one is ignored.
 
 import { type Connection, type Machine, type Playground, TASK_STATUSES, type Task } from './playground';
 
-/** An entry of the catalogue. */
 export interface CatalogEntry {
   name: string;
   title: string;
   description: string;
-  /** The author; empty for the platform's own entries. */
+  /** The author; empty for entries of the platform itself. */
   owner: string;
 }
 
@@ -17,7 +16,7 @@ export type WatchLine =
   | { type: 'error'; kind: string; message: string; hint: string }
   | { type: 'other' };
 
-/** A line of `port-forward --json` with a single forward. */
+/** A line of `port-forward --json` with a single port-forward. */
 export type ForwardLine =
   | { event: 'listening'; localPort: number }
   | { event: 'traffic'; open: number; sent: number; received: number }
@@ -31,7 +30,7 @@ const list = (value: unknown): unknown[] => (Array.isArray(value) ? (value as un
 const text = (value: unknown): string => (typeof value === 'string' ? value : '');
 const number = (value: unknown): number | undefined => (typeof value === 'number' ? value : undefined);
 
-/** Reads a playground. `now` is the time of the answer, in ms since 1970. */
+/** Reads a playground. `now` is the time of the output, in ms since 1970. */
 export function readPlayground(value: unknown, now = Date.now()): Playground {
   const it = fields(value);
   const template = fields(it['playground']);
@@ -123,7 +122,7 @@ export function readWatchLine(json: string, now = Date.now()): WatchLine {
   }
 }
 
-/** Reads a line of `port-forward --json`. A line that is not JSON is passed over, as unknown ones are. */
+/** Reads a line of `port-forward --json`. A line that is not JSON counts as an unknown event. */
 export function readForwardLine(json: string): ForwardLine {
   let it: Fields;
   try {

@@ -1,6 +1,6 @@
-// The end of the playground of a window: a warning before it, and a message after it with the choices that are left.
+// The end of a window's playground: the warning before it and the message after it.
 
-import type { Command } from './commands';
+import { type Command, MAKE_PERSISTENT } from './commands';
 import * as format from './format';
 import { type Playground, condition } from './playground';
 
@@ -10,7 +10,7 @@ const MINUTE = 60_000;
 export interface Choice {
   button: string;
   command: Command;
-  /** The window has to connect again afterwards. */
+  /** True if the window has to be reloaded afterwards, so that it connects again. */
   reload?: boolean;
 }
 
@@ -24,12 +24,12 @@ export interface Notice {
 export class Lifetime {
   /** The end that the user has been warned of. */
   private warnedOf = 0;
-  /** The playground as it was when it last ran in this window. One that never ran here is not said to have ended. */
+  /** The playground as it was when it last ran; undefined if this window has not seen it run, or has reported its end. */
   private running: Playground | undefined;
-  /** The urgency, which the status bar shows as a color. */
+  /** The urgency, which the status bar shows as a background color. */
   urgency: 'none' | 'warning' | 'error' = 'none';
 
-  /** Looks whether the playground has ended. `playground` is undefined if the platform does not list it any more. */
+  /** Returns a notice once the playground has ended. `playground` is undefined if the platform no longer lists it. */
   checkEnd(playground: Playground | undefined): Notice | undefined {
     const now = playground ? condition(playground) : 'gone';
     if (playground && now === 'up') {
@@ -44,7 +44,7 @@ export class Lifetime {
     return now === 'down' ? stopped(running) : gone(running, playground);
   }
 
-  /** Looks whether the end is at most `minutes` away. Warns once of each end; one that moves by seconds is the same. */
+  /** Returns a notice when the end is at most `minutes` away, once for each end. An end that moves by seconds is the same one. */
   checkTimeLeft(playground: Playground, minutes: number): Notice | undefined {
     const { endsAt } = playground;
     if (endsAt === undefined || condition(playground) !== 'up') return undefined;
@@ -58,26 +58,26 @@ export class Lifetime {
 
 function soonOver(playground: Playground): Notice {
   const { id, persistent } = playground;
-  const advice = persistent ? 'Extend it for more time.' : 'Extend it for more time, or keep it: then it only stops.';
+  const advice = persistent ? 'Extend it for more time.' : 'Extend it for more time, or make it persistent to keep it.';
   const choices: Choice[] = [{ button: 'Extend', command: 'playgrounds.extend' }];
-  if (!persistent) choices.push({ button: 'Keep', command: 'playgrounds.persist' });
+  if (!persistent) choices.push({ button: MAKE_PERSISTENT, command: 'playgrounds.persist' });
   return { id, message: `${format.title(playground)} ${format.end(playground)}. ${advice}`, choices };
 }
 
 function stopped(ran: Playground): Notice {
-  const restart: Choice = { button: 'Restart', command: 'playgrounds.wake', reload: true };
-  return { id: ran.id, message: `${format.title(ran)} has stopped. Its disks are kept.`, choices: [restart] };
+  const start: Choice = { button: 'Start and Reload Window', command: 'playgrounds.wake', reload: true };
+  return { id: ran.id, message: `${format.title(ran)} has stopped. Its disks are kept.`, choices: [start] };
 }
 
 function gone(ran: Playground, now: Playground | undefined): Notice {
   return { id: ran.id, message: `${format.title(ran)} ${fate(ran, now)}.`, choices: [] };
 }
 
-/** The fate of a playground that ran and is gone, as a predicate. */
+/** The fate of a playground that ran and is gone, as the predicate of a sentence. */
 function fate(ran: Playground, now: Playground | undefined): string {
   if (now?.state === 'FAILED') return 'has failed';
-  // The end may come a little before it was expected.
+  // The platform may erase it a little early.
   const isTimeUp = ran.endsAt !== undefined && ran.endsAt <= Date.now() + MINUTE;
-  if (isTimeUp && ran.persistent !== true) return 'was erased: its time was up';
-  return 'is gone: it was destroyed';
+  if (isTimeUp && ran.persistent !== true) return 'was erased because its time was up';
+  return 'was destroyed';
 }

@@ -1,4 +1,4 @@
-// The steps that lead to a playground in a window of the editor: ssh entries, an awake playground, the window.
+// The steps that open a playground in a window: write the ssh configuration, wake the playground, open its host.
 
 import { homedir } from 'node:os';
 import * as vscode from 'vscode';
@@ -9,27 +9,27 @@ import { type Playground, failedTasks } from './playground';
 import type { Work } from './progress';
 import { offerSettings } from './remotesettings';
 
-/** Writes the entries of all playgrounds into the file that ssh reads. */
-export async function makeEntries(binary: Binary, { signal, report }: Work): Promise<void> {
-  report('writing the ssh configuration');
-  // Remote-SSH may have been told to read another file.
+/** Writes the entries of all playgrounds into the ssh configuration. */
+export async function writeEntries(binary: Binary, { signal, report }: Work): Promise<void> {
+  report('updating the SSH configuration');
+  // Remote-SSH may be configured to read another file.
   const file = vscode.workspace.getConfiguration('remote.SSH').get<string>('configFile') ?? '';
   const named = file === '' ? [] : ['--ssh-config-file', file.replace(/^~(?=[/\\])/, homedir())];
   await binary.run(['config-ssh', '--yes', '--json', ...named], { signal, onProgress: report });
 }
 
 /**
- * Wakes a playground, one that was stopped on purpose, too. Waits until its machines answer and its init tasks have
- * completed. If one of those has failed already, as `known` tells, it does not wait for them, because the playground
- * could never be opened again.
+ * Wakes a playground, even one that the user stopped deliberately. Waits until its machines answer and its init tasks have
+ * completed. If an init task of `known` has failed, it waits for the machines only, so that such a playground can still be
+ * opened.
  */
 export async function wake(binary: Binary, id: string, known: Playground | undefined, { signal, report }: Work): Promise<Playground> {
-  report('waking');
+  report('waking the playground');
   const waits = known && failedTasks(known).length > 0 ? ['--no-wait-init'] : [];
   return binary.ask(['start', id, '--json', ...waits], readStarted, { signal, onProgress: report });
 }
 
-/** Opens a host of a playground that is awake. */
+/** Opens a host of a running playground. */
 export async function openHost(memory: vscode.Memento, host: string, user: string, newWindow: boolean): Promise<void> {
   await offerSettings(memory, host);
   const options = newWindow ? { forceNewWindow: true } : { forceReuseWindow: true };

@@ -1,32 +1,31 @@
-// A playground, its machines, connections and tasks, and the questions that decide about them.
+// A playground with its machines, connections and tasks, and the conditions that the actions depend on.
 
-/** A machine of a playground. */
 export interface Machine {
   name: string;
-  /** Its name in the ssh configuration. */
+  /** The host name in the ssh configuration. */
   host: string;
   state: string;
-  /** False where the platform allows no SSH access, as to a hidden helper. Such a machine is never ready. */
+  /** False if the platform does not allow SSH access, as on a hidden helper. Such a machine never becomes ready. */
   ssh: boolean;
-  /** Its SSH server answers. */
+  /** True if its SSH server answers. */
   ready: boolean;
   /** The user that ssh logs in as. */
   user: string;
 }
 
-/** A connection that this user has to a playground, from any program. */
+/** A connection of this user to a playground, made by any program on this computer. */
 export interface Connection {
   pid: number;
   phase: string;
-  /** Since when, in ms since 1970. */
+  /** The beginning of its phase, in ms since 1970. */
   since: number;
   machine: string;
   user: string;
   /** The client's identification line. */
   client: string;
-  /** Bytes sent to the machine. */
+  /** The number of bytes sent to the machine. */
   sent: number;
-  /** Bytes received from it. */
+  /** The number of bytes received from the machine. */
   received: number;
   roundTripMs: number | undefined;
   message: string;
@@ -36,46 +35,45 @@ export const TASK_STATUSES = ['none', 'created', 'blocked', 'running', 'failed',
 
 export type TaskStatus = (typeof TASK_STATUSES)[number] | 'unknown';
 
-/** A task of a playground. */
 export interface Task {
   name: string;
-  /** It prepares the playground, which is of full use only after it has completed. */
+  /** True for a task that prepares the playground. */
   init: boolean;
-  /** It only serves other tasks. */
+  /** True for a task that only supports other tasks. */
   helper: boolean;
   status: TaskStatus;
 }
 
-/** A playground as `list --json` shows it. */
+/** A playground as `list --json` prints it. */
 export interface Playground {
   id: string;
   title: string;
   state: string;
-  /** The catalogue entry it was started from. */
+  /** The catalogue entry that it was started from. */
   template: { name: string; title: string };
   machines: Machine[];
   /** The end of its time, in ms since 1970. */
   endsAt: number | undefined;
-  /** At that end the platform stops and keeps it; unless this is true, it erases it. Undefined where it is not known. */
+  /** True if the platform stops it at that end, false if the platform erases it; undefined if the binary does not say. */
   persistent: boolean | undefined;
   pageUrl: string;
   host: string;
   connections: Connection[];
   initTasks: { done: number; total: number } | undefined;
   tasks: Task[];
-  /** It was stopped on purpose and has not been asked for since. */
+  /** True if the user stopped it deliberately and has not started it since. */
   stoppedOnPurpose: boolean;
-  /** It belongs to a tutorial, a challenge or a course, and is not found by its catalogue entry's name. */
+  /** True if it belongs to a tutorial, a challenge or a course. Such a playground is not found by its catalogue name. */
   ofLesson: boolean;
 }
 
-/** The state of a playground, as far as it decides about the actions on it. */
+/** The state of a playground, reduced to what the actions depend on. */
 export type Condition = 'up' | 'starting' | 'ending' | 'down' | 'gone' | 'unknown';
 
-/** The machines that can be connected to. */
+/** The machines that allow SSH access. */
 export const sshMachines = (of: Playground): Machine[] => of.machines.filter((one) => one.ssh);
 
-/** The condition of a playground. A running one is starting until all machines that allow SSH access answer. */
+/** The condition of a playground. A running one counts as starting until all machines that allow SSH access are ready. */
 export function condition(of: Playground): Condition {
   switch (of.state) {
     case 'RUNNING':
@@ -98,7 +96,7 @@ export function condition(of: Playground): Condition {
   }
 }
 
-/** The init tasks of a playground that is being prepared or whose preparation has failed; empty once all have completed. */
+/** All init tasks of a running playground, until the last of them has completed. */
 export function pendingTasks(of: Playground): Task[] {
   const now = condition(of);
   if (now !== 'up' && now !== 'starting') return [];
@@ -106,13 +104,13 @@ export function pendingTasks(of: Playground): Task[] {
   return tasks.every((one) => one.status === 'completed') ? [] : tasks;
 }
 
-/** The init tasks that have failed, once none is running any more. */
+/** The failed init tasks, once no init task is running. */
 export function failedTasks(of: Playground): Task[] {
   const tasks = pendingTasks(of);
   return tasks.some((one) => one.status === 'running') ? [] : tasks.filter((one) => one.status === 'failed');
 }
 
-/** Sorts running playgrounds first and otherwise keeps their order. */
+/** Sorts running playgrounds first. Within a condition the order stays. */
 export function runningFirst(all: Playground[]): Playground[] {
   const rank: Record<Condition, number> = { up: 0, starting: 1, unknown: 2, ending: 3, down: 4, gone: 5 };
   return [...all].sort((a, b) => rank[condition(a)] - rank[condition(b)]);

@@ -40,7 +40,7 @@ export class PortForwards {
   /** Forwards a port of a machine to the same local one, or to another if that is taken. Resolves when it listens. */
   async add(playground: string, machine: string, remotePort: number, { signal, report }: Work): Promise<PortForward> {
     const wanted = (await isFree(remotePort)) ? remotePort : 0;
-    // An abort that has happened already is not signalled again.
+    // A signal that is aborted already does not fire again.
     if (signal.aborted) throw cancelled();
     const forward: PortForward = { playground, machine, remotePort, localPort: undefined, open: 0, sent: 0, received: 0 };
     const args = ['port-forward', playground, '-m', machine, '-L', `127.0.0.1:${wanted}:localhost:${remotePort}`, '--json'];

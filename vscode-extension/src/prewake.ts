@@ -1,12 +1,13 @@
-// Before Remote-SSH resolves a playground's host: VS Code waits for this extension's activation, without any limit, and
-// here the playground wakes. Windows that come back by themselves do not undo a stop on purpose: the user is asked.
+// The wake of a window's playground, before Remote-SSH connects. VS Code waits for this extension's activation without a time
+// limit, and only then lets Remote-SSH resolve the host. A window that VS Code restores must not undo the user's deliberate
+// stop, so the user is asked.
 
 import * as vscode from 'vscode';
 import { findByHost, parseHost } from './authority';
 import type { Binary } from './binary';
 import { Failure } from './failure';
 import { ask, showFailure } from './messages';
-import { makeEntries, wake } from './open';
+import { wake, writeEntries } from './open';
 import { type Playground, condition } from './playground';
 import { type Work, withLateProgress, withProgress } from './progress';
 import type { Watch } from './watch';
@@ -27,7 +28,7 @@ function emptyWindowAuthority(): string | undefined {
   }
 }
 
-/** Wakes the playground of a window, with visible progress. Never rejects: it shows a failure, and Remote-SSH connects on its own. */
+/** Wakes the playground of a window and shows the progress. Never rejects: it shows a failure and lets Remote-SSH connect anyway. */
 export async function prewake(binary: Binary, watch: Watch, host: string): Promise<void> {
   try {
     const all = await withLateProgress(`Looking for ${host}`, (signal) => watch.fetch({ signal }));
@@ -36,7 +37,7 @@ export async function prewake(binary: Binary, watch: Watch, host: string): Promi
     if (step === 'nothing') return;
     const title = playground?.title || host;
     await withProgress(step === 'wake' ? `Waking ${title}` : `Opening ${title}`, async (work) => {
-      await makeEntriesIfPossible(binary, work);
+      await tryToWriteEntries(binary, work);
       if (step === 'wake') await wake(binary, host, playground, work);
     });
   } catch (error) {
@@ -44,29 +45,29 @@ export async function prewake(binary: Binary, watch: Watch, host: string): Promi
   }
 }
 
-/** Makes the entries. If that fails, there may still be old ones that serve. */
-async function makeEntriesIfPossible(binary: Binary, work: Work): Promise<void> {
+/** Writes the entries. If that fails, it shows the failure and goes on, because older entries may still work. */
+async function tryToWriteEntries(binary: Binary, work: Work): Promise<void> {
   try {
-    await makeEntries(binary, work);
+    await writeEntries(binary, work);
   } catch (error) {
     if (work.signal.aborted) throw error;
     showFailure(error);
   }
 }
 
-/** Decides what a window on a host needs; `playground` is the one that the host name means. Throws if nothing can help. */
+/** Decides what a window needs before it connects to `host`, the name of `playground`. Throws if it cannot connect. */
 async function nextStep(playground: Playground | undefined, host: string): Promise<'wake' | 'entries' | 'nothing'> {
   const { isId, machine } = parseHost(host);
-  // A name of the catalogue that nothing is started from yet is a wish for a new one.
+  // A catalogue name without a playground: the binary starts a new one.
   if (!playground && !isId) return 'wake';
   const now = playground && condition(playground);
-  if (!playground || now === 'gone') throw new Failure('failed', `${host} does not exist any more`);
+  if (!playground || now === 'gone') throw new Failure('failed', `${host} no longer exists`);
   if (playground.machines.some((one) => one.name === machine && !one.ssh)) {
     throw new Failure('failed', `the platform does not allow SSH access to machine ${machine ?? ''}`, 'open another machine');
   }
   if (now === 'up') return 'entries';
   if (!playground.stoppedOnPurpose || now === 'starting') return 'wake';
-  const yes = 'Start It';
-  const answer = await ask(`${playground.title || host} was stopped on purpose. Start it again?`, 'Leave It Stopped', yes);
+  const yes = 'Start';
+  const answer = await ask(`${playground.title || host} was stopped on purpose. Start it?`, 'Leave Stopped', yes);
   return answer === yes ? 'wake' : 'nothing';
 }

@@ -1,17 +1,17 @@
-// Two settings of Remote-SSH that help: offered once, and written by the editor itself, which keeps comments.
+// Two settings of Remote-SSH that the extension offers to change. VS Code writes them, so that comments in the file stay.
 
 import * as vscode from 'vscode';
 import { ask } from './messages';
 
 const ANSWER = 'playgrounds.remoteSshSettings';
-/** In seconds: a cold boot can take 20 minutes, and the binary waits 25. */
+/** The value for `remote.SSH.connectTimeout`, in seconds. A cold boot can take 20 minutes, and the binary waits 25. */
 export const CONNECT_TIMEOUT = 1800;
 
 function section(): vscode.WorkspaceConfiguration {
   return vscode.workspace.getConfiguration('remote.SSH');
 }
 
-/** Whether an extension that has these settings is installed. */
+/** Returns true if an installed extension declares this setting. */
 function exists(key: string): boolean {
   return section().inspect(key)?.defaultValue !== undefined;
 }
@@ -28,7 +28,7 @@ function needsPlatform(host: string): boolean {
   return exists('remotePlatform') && platforms()[host] === undefined;
 }
 
-/** Sets what is missing for a host, if the user has agreed to it once; asks if it was never asked. */
+/** Changes the settings for a host, if the user agrees. An answer is remembered for all hosts. */
 export async function offerSettings(memory: vscode.Memento, host: string): Promise<void> {
   if (!needsTimeout() && !needsPlatform(host)) return;
   if (!(await isAgreed(memory))) return;
@@ -37,14 +37,14 @@ export async function offerSettings(memory: vscode.Memento, host: string): Promi
   if (needsPlatform(host)) await section().update('remotePlatform', { ...platforms(), [host]: 'linux' }, everywhere);
 }
 
-/** The user's answer, which is remembered. Without one it is asked again another time. */
+/** Asks for the user's consent. A dismissed question is asked again the next time. */
 async function isAgreed(memory: vscode.Memento): Promise<boolean> {
   const known = memory.get<boolean>(ANSWER);
   if (known !== undefined) return known;
-  const yes = 'Set Them';
-  const no = 'Leave Them';
+  const yes = 'Change Settings';
+  const no = 'Keep Settings';
   const chosen = await ask(
-    `Let Remote-SSH wait for machines that take long to boot (remote.SSH.connectTimeout: ${CONNECT_TIMEOUT}), and tell it that playgrounds are Linux (remote.SSH.remotePlatform)?`,
+    `Change two settings of Remote-SSH, so that it waits for machines that boot slowly (remote.SSH.connectTimeout: ${CONNECT_TIMEOUT}) and knows that playgrounds run Linux (remote.SSH.remotePlatform)?`,
     yes,
     no,
   );
@@ -53,7 +53,7 @@ async function isAgreed(memory: vscode.Memento): Promise<boolean> {
   return chosen === yes;
 }
 
-/** A playground is no more: what was set for its hosts goes. */
+/** Removes the settings for the hosts of a playground that was destroyed. */
 export async function forgetHosts(id: string): Promise<void> {
   const kept = Object.entries(platforms()).filter(([host]) => !host.startsWith(`playground-${id}`));
   if (kept.length === Object.keys(platforms()).length) return;

@@ -1,4 +1,4 @@
-// The parts of the extension that its actions work with.
+// The services that the actions use.
 
 import type * as vscode from 'vscode';
 import type { Binary } from './binary';

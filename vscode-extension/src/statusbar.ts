@@ -1,8 +1,8 @@
-// The status bar item of a playground's window: its state, figures and time left. Its end is announced from here, too.
+// The status bar item of a playground's window: state, round trip, throughput and time left. It also announces the end.
 
 import * as vscode from 'vscode';
 import { findByHost } from './authority';
-import { type Command, KEEP } from './commands';
+import { type Command, MAKE_PERSISTENT } from './commands';
 import * as format from './format';
 import { Lifetime, type Notice } from './lifetime';
 import { showingFailure } from './messages';
@@ -10,10 +10,10 @@ import { type Playground, condition } from './playground';
 import { type Rates, Throughput } from './throughput';
 import type { Disposable, Watch } from './watch';
 
-/** The time left is shown in minutes. */
+/** The interval at which the time left, shown in minutes, is brought up to date. */
 const TICK_MS = 30_000;
 
-/** The text and tooltip for a playground. */
+/** Renders the text and the tooltip for a playground. */
 export function render(playground: Playground, rates: Rates, now = Date.now()): { text: string; tooltip: string } {
   return { text: textOf(playground, rates, now), tooltip: tooltipOf(playground, now) };
 }
@@ -37,8 +37,8 @@ function tooltipOf(playground: Playground, now: number): string {
     `${count} connection${count === 1 ? '' : 's'}`,
   ];
   const end = format.end(playground, now);
-  const keep = playground.persistent ? '' : `, or run "Playgrounds: ${KEEP}"`;
-  if (end) lines.push(`${end}: click to extend it${keep}`);
+  const keep = playground.persistent ? '' : `, or run "Playgrounds: ${MAKE_PERSISTENT}"`;
+  if (end) lines.push(`It ${end}. Click to extend it${keep}.`);
   return lines.join('\n');
 }
 
@@ -78,7 +78,7 @@ export class StatusBar implements Disposable {
     const { situation, playgrounds } = this.watch;
     if (situation.kind === 'loading') return;
     const playground = findByHost(this.host, playgrounds);
-    // A list that could not be brought up to date does not tell of an end.
+    // An outdated list does not prove that the playground has ended.
     if (situation.kind === 'known') this.announce(this.lifetime.checkEnd(playground));
     if (playground) this.announce(this.lifetime.checkTimeLeft(playground, warningMinutes()));
     this.show(playground);
@@ -105,7 +105,7 @@ export class StatusBar implements Disposable {
       const choice = choices.find((one) => one.button === answer);
       if (!choice) return;
       await this.act(choice.command, id);
-      // The server that the window was connected to has gone with the machine.
+      // The remote server of the window ended with the machine.
       if (choice.reload) await vscode.commands.executeCommand('workbench.action.reloadWindow');
     });
   }

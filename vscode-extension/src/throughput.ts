@@ -1,8 +1,8 @@
-// The throughput of connections, from the totals that they report.
+// The throughput of connections, calculated from their byte counts.
 
 import type { Connection } from './playground';
 
-/** Bytes per second each way. */
+/** The throughput in bytes per second. */
 export interface Rates {
   sent: number;
   received: number;
@@ -15,7 +15,7 @@ export class Throughput {
   private before: { at: number; sent: number; received: number } | undefined;
   private rates: Rates = { sent: 0, received: 0 };
 
-  /** Measures since the last call. A connection that opens or closes is not traffic. */
+  /** Calculates the rates since the last call. The first call and a closed connection count as no traffic. */
   measure(connections: Connection[], now = Date.now()): Rates {
     const { before } = this;
     if (before && now - before.at < INTERVAL_MS) return this.rates;

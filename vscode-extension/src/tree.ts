@@ -1,5 +1,5 @@
-// The nodes of the view: playgrounds, the tasks that prepare them, their machines, and the connections and port-forwards of
-// those. `tree/items` has their looks.
+// The nodes of the tree: playgrounds, their init tasks and machines, and the machines' connections and port-forwards.
+// `tree/items` renders them.
 
 import * as vscode from 'vscode';
 import * as format from './format';
@@ -30,7 +30,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   private readonly changed = new vscode.EventEmitter<Node[] | undefined>();
   readonly onDidChangeTreeData = this.changed.event;
   private readonly subscriptions: Disposable[];
-  /** The playgrounds in the order in which they are shown, by id, each with a text of all that is shown of it. */
+  /** The nodes of the playgrounds by id, in the order of the tree. `look` changes whenever the rendered node would. */
   private shown = new Map<string, { node: PlaygroundNode; look: string }>();
 
   constructor(
@@ -45,8 +45,8 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   }
 
   /**
-   * Updates only the playgrounds that look different now, the time left included. While VS Code takes in a whole new tree,
-   * it does not know which line a click is on.
+   * Updates the playgrounds that look different now, including their time left. VS Code loses clicks while it loads a new
+   * tree, so the whole tree is replaced only if the order has changed.
    */
   update(): void {
     const before = this.shown;

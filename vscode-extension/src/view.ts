@@ -1,4 +1,4 @@
-// The surroundings of the tree: it is watched as long as the view is visible, and has a badge, a message and a welcome.
+// The view around the tree: its badge, message and welcome. It holds the watch while it is visible.
 
 import * as vscode from 'vscode';
 import { SITUATION } from './commands';
@@ -6,7 +6,7 @@ import { condition } from './playground';
 import type { Node, Tree } from './tree';
 import type { Disposable, Situation, Watch } from './watch';
 
-/** The time left is shown in minutes. */
+/** The interval at which the time left, shown in minutes, is brought up to date. */
 const TICK_MS = 30_000;
 
 export class View implements Disposable {
@@ -57,17 +57,17 @@ export class View implements Disposable {
   private show(): void {
     const { situation, playgrounds } = this.watch;
     const running = playgrounds.filter((one) => condition(one) === 'up').length;
-    this.view.badge = running === 0 ? undefined : { value: running, tooltip: `${running} running` };
+    this.view.badge = running === 0 ? undefined : { value: running, tooltip: `${running} ${running === 1 ? 'playground' : 'playgrounds'} running` };
     this.view.message = message(situation);
     void vscode.commands.executeCommand('setContext', SITUATION, situationKey(situation));
   }
 }
 
-/** The message above the tree: a failure, unless the tree is empty and a welcome is about that failure. */
+/** The message above the tree: the failure, unless the tree is empty and a welcome explains that failure instead. */
 function message(situation: Situation): string {
   if (situation.kind !== 'failed') return '';
   const hasWelcome = situation.playgrounds.length === 0 && situationKey(situation) !== 'failed';
-  return hasWelcome ? '' : `${situation.failure.message}. ${situation.failure.hint}`;
+  return hasWelcome ? '' : situation.failure.text;
 }
 
 /** The value of the context key that selects the welcome. */

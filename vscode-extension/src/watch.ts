@@ -1,24 +1,24 @@
-// The playgrounds as they are now: `list --watch --json`, which runs only as long as a part of the extension holds it.
+// The live list of playgrounds, from a `list --watch --json` process that runs only while a view or a window holds it.
 
 import { ANSWER_MS, type Binary, type Run, type Stream } from './binary';
-import { Failure, describedFailure } from './failure';
+import { Failure, NAME, describedFailure } from './failure';
 import { readList, readWatchLine } from './json';
 import { type Playground, runningFirst } from './playground';
 
-/** The playgrounds, as far as they are known. */
+/** The state of the list. */
 export type Situation =
   | { kind: 'loading' }
   | { kind: 'known'; playgrounds: Playground[] }
-  /** The reason why they cannot be listed, and the playgrounds that were known before. */
+  /** The reason why the list is out of date, and the playgrounds of the last one. */
   | { kind: 'failed'; failure: Failure; playgrounds: Playground[] };
 
 export interface Disposable {
   dispose(): void;
 }
 
-/** The time limit of the first line, which comes as soon as the platform has answered. */
+/** The time limit of the first line, which the binary prints as soon as the platform has answered. */
 const FIRST_LINE_MS = 30_000;
-/** The pause before a process that ended is restarted. It doubles each time, up to the longest. */
+/** The pause before the process is restarted after it ended. It doubles each time, up to {@link LONGEST_PAUSE_MS}. */
 const FIRST_PAUSE_MS = 1_000;
 const LONGEST_PAUSE_MS = 60_000;
 
@@ -39,7 +39,7 @@ export class Watch {
     return this.now;
   }
 
-  /** All known playgrounds, running ones first. */
+  /** The playgrounds of the last list, running ones first. */
   get playgrounds(): Playground[] {
     return this.now.kind === 'loading' ? [] : this.now.playgrounds;
   }
@@ -49,7 +49,7 @@ export class Watch {
     return { dispose: () => this.listeners.delete(listener) };
   }
 
-  /** Keeps the process running until the answer is disposed of. With `figures` it also reports the traffic of connections. */
+  /** Keeps the process running until the result is disposed. With `figures` the list also follows the traffic of connections. */
   hold(figures = false): Disposable {
     const holder = { figures };
     this.changeHolders(() => this.holders.add(holder));
@@ -60,7 +60,7 @@ export class Watch {
     };
   }
 
-  /** Restarts the process, or asks once if nothing holds it. */
+  /** Restarts the process; without a holder, lists the playgrounds once. */
   async refresh(): Promise<void> {
     this.binary.recheck();
     this.pause = FIRST_PAUSE_MS;
@@ -68,7 +68,7 @@ export class Watch {
     else await this.fetch();
   }
 
-  /** Asks once. Throws if the playgrounds cannot be listed. */
+  /** Lists the playgrounds once. Throws if that fails. */
   async fetch(options: Run = {}): Promise<Playground[]> {
     try {
       const found = runningFirst(await this.binary.ask(['list', '--json'], readList, { limit: ANSWER_MS, ...options }));
@@ -81,7 +81,7 @@ export class Watch {
     }
   }
 
-  /** Brings the playgrounds up to date after an action, in case no process does. */
+  /** Brings the list up to date after an action, unless the process does that anyway. */
   async catchUp(): Promise<void> {
     if (this.holders.size === 0) await this.fetch().catch(() => undefined);
   }
@@ -92,7 +92,7 @@ export class Watch {
     this.listeners.clear();
   }
 
-  /** The command that serves all holders; undefined if there are none. */
+  /** The command that serves all holders; undefined without a holder. */
   private command(): string[] | undefined {
     const holders = [...this.holders];
     if (holders.length === 0) return undefined;
@@ -126,7 +126,7 @@ export class Watch {
     this.stream = stream;
     this.timer = setTimeout(() => {
       stream.end();
-      this.failAndRestart(new Failure('timeout', 'labctl-ssh-proxy does not answer', 'run it in a terminal to see why'));
+      this.failAndRestart(new Failure('timeout', `${NAME} did not answer in time`, 'run it in a terminal to see why'));
     }, FIRST_LINE_MS);
   }
 
@@ -147,13 +147,13 @@ export class Watch {
         this.fail(describedFailure(line.kind, line.message, line.hint));
       }
     } catch {
-      this.log(`not understood: ${text.slice(0, 500)}`);
+      this.log(`cannot read: ${text.slice(0, 500)}`);
       stream.end();
-      this.failAndRestart(new Failure('bad-output', 'labctl-ssh-proxy said something that is not understood', 'see the log'));
+      this.failAndRestart(new Failure('bad-output', `${NAME} printed output that this extension cannot read`, 'see the log'));
     }
   }
 
-  /** Reports that the process is of no use any more, and restarts it after a pause unless that could not help. */
+  /** Reports a failure of the process and restarts it after a pause. Without a usable binary it waits for a refresh instead. */
   private failAndRestart(failure: Failure): void {
     clearTimeout(this.timer);
     this.stream = undefined;
@@ -166,7 +166,7 @@ export class Watch {
   }
 
   private fail(failure: Failure): void {
-    this.log(`${failure.message}. ${failure.hint}`);
+    this.log(failure.text);
     this.become({ kind: 'failed', failure, playgrounds: this.playgrounds });
   }
 

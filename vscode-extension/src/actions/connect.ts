@@ -1,8 +1,8 @@
-// Ways into a playground: a window, a terminal, an ssh command, its web page.
+// The ways into a playground: a window, a terminal, an ssh command, its web page.
 
 import * as vscode from 'vscode';
 import * as format from '../format';
-import { makeEntries, openHost, wake } from '../open';
+import { openHost, wake, writeEntries } from '../open';
 import { sshMachines } from '../playground';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
@@ -13,11 +13,11 @@ export const openNew = (services: Services, subject: Subject): Promise<void> => 
 
 async function openWindow(services: Services, subject: Subject, newWindow: boolean): Promise<void> {
   const { binary, watch, context } = services;
-  const found = await sshTarget(services, subject, isThere);
+  const found = await sshTarget(services, subject, isThere, 'open');
   if (!found) return;
   const { playground } = found;
   await withProgress(`Opening ${format.title(playground)}`, async (work) => {
-    await makeEntries(binary, work);
+    await writeEntries(binary, work);
     await wake(binary, playground.id, playground, work);
   });
   await watch.catchUp();
@@ -29,20 +29,20 @@ function userOf({ playground, machine }: Target): string {
 }
 
 export async function terminal(services: Services, subject: Subject): Promise<void> {
-  const found = await sshTarget(services, subject, isThere);
+  const found = await sshTarget(services, subject, isThere, 'open a terminal in');
   if (found) await openTerminal(services, format.title(found.playground), ['ssh', hostOf(found)]);
 }
 
-/** Opens a terminal with a kubeconfig, which exists as long as the shell. */
+/** Opens a terminal with the playground's kubeconfig. The binary removes that file when the shell exits. */
 export async function kube(services: Services, subject: Subject): Promise<void> {
-  const found = await sshTarget(services, subject, isUp);
+  const found = await sshTarget(services, subject, isUp, 'open a terminal for');
   if (!found) return;
   const { playground } = found;
   const shell = vscode.env.shell || 'sh';
   await openTerminal(services, `kube ${format.title(playground)}`, ['kube', playground.id, '--', shell]);
 }
 
-/** Runs a command of the binary in a terminal on the user's computer, even if the window is on another machine. */
+/** Runs a command of the binary in a terminal on the user's computer, even in a remote window. */
 async function openTerminal({ binary, context }: Services, name: string, args: string[]): Promise<void> {
   const { file: shellPath, args: shellArgs } = await binary.commandLine(args);
   const iconPath = new vscode.ThemeIcon('vm-running');
@@ -55,15 +55,15 @@ async function openTerminal({ binary, context }: Services, name: string, args: s
 }
 
 export async function copySsh(services: Services, subject: Subject): Promise<void> {
-  const found = await sshTarget(services, subject, isThere);
+  const found = await sshTarget(services, subject, isThere, 'copy the SSH command of');
   if (!found) return;
   await vscode.env.clipboard.writeText(`ssh ${hostOf(found)}`);
-  vscode.window.setStatusBarMessage('The ssh command is in the clipboard', 3000);
+  vscode.window.setStatusBarMessage('SSH command copied to the clipboard', 3000);
 }
 
 export async function page(services: Services, subject: Subject): Promise<void> {
-  const found = await target(services, subject, isAny);
+  const found = await target(services, subject, isAny, 'open the web page of');
   const address = found && vscode.Uri.parse(found.playground.pageUrl);
-  // Only an address of the web goes to the system's opener.
+  // Only web addresses are passed to the operating system.
   if (address && /^https?$/.test(address.scheme)) await vscode.env.openExternal(address);
 }

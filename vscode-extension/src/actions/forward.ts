@@ -1,4 +1,4 @@
-// Port-forwards: one is made, shown in the browser, ended.
+// Port-forwards: add one, open it in the browser, stop it.
 
 import * as http from 'node:http';
 import * as vscode from 'vscode';
@@ -7,12 +7,12 @@ import { withProgress } from '../progress';
 import type { Services } from '../services';
 import { type Subject, isUp, machineOf, sshTarget } from './target';
 
-/** The time limit of an HTTP request on loopback, which a server answers at once. */
+/** The time limit of an HTTP request to a local port. */
 const HTTP_MS = 2_000;
 
-/** Forwards a port of a machine, and shows it in the browser if a server there speaks HTTP. */
+/** Forwards a port of a machine and, if an HTTP server answers there, opens it in the browser. */
 export async function forward(services: Services, subject: Subject): Promise<void> {
-  const found = await sshTarget(services, subject, isUp);
+  const found = await sshTarget(services, subject, isUp, 'forward a port from');
   const machine = found && (await machineOf(found));
   if (!machine) return;
   const port = await enterPort(machine);
@@ -21,14 +21,14 @@ export async function forward(services: Services, subject: Subject): Promise<voi
     services.forwards.add(found.playground.id, machine.name, Number(port), work),
   );
   if (await answersHttp(localPort)) await openInBrowser(localPort);
-  else void vscode.window.showInformationMessage(`Port ${port} of ${machine.name} is at localhost:${localPort}.`);
+  else void vscode.window.showInformationMessage(`Port ${port} of ${machine.name} is forwarded to localhost:${localPort}.`);
 }
 
 function enterPort(machine: Machine): Thenable<string | undefined> {
   return vscode.window.showInputBox({
-    prompt: `Which port of ${machine.name}?`,
+    prompt: `Enter the port of ${machine.name} to forward`,
     placeHolder: '8080',
-    validateInput: (text) => (isPort(text) ? undefined : 'A number from 1 to 65535.'),
+    validateInput: (text) => (isPort(text) ? undefined : 'Enter a number from 1 to 65535.'),
   });
 }
 
@@ -43,12 +43,12 @@ export function unforward({ forwards }: Services, subject: Subject): Promise<voi
 
 const isPort = (text: string): boolean => /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535;
 
-/** Opens a local port in the browser. `env.openExternal` would lead a remote window through a tunnel of VS Code's own. */
+/** Opens a local port in the browser. In a remote window `env.openExternal` would add a tunnel of VS Code's own. */
 async function openInBrowser(port: number): Promise<void> {
   await vscode.commands.executeCommand('vscode.open', vscode.Uri.parse(`http://127.0.0.1:${port}`));
 }
 
-/** Resolves to true if the server on a local port answers an HTTP request. */
+/** Resolves to true if an HTTP server answers on a local port. */
 function answersHttp(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const request = http.get({ host: '127.0.0.1', port, timeout: HTTP_MS }, (answer) => {

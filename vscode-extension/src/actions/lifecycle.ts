@@ -1,4 +1,4 @@
-// The life of a playground: start, stop, restart, destroy; extend, persist, rename.
+// The life cycle of a playground: start, stop, restart, destroy; extend, persist, rename.
 
 import * as vscode from 'vscode';
 import * as format from '../format';
@@ -8,36 +8,36 @@ import { forgetHosts } from '../remotesettings';
 import type { Services } from '../services';
 import { type Subject, isAny, isDown, isThere, isUp, target } from './target';
 
-/** Starts a playground that is stopped. */
+/** Starts a stopped playground. */
 export async function wake(services: Services, subject: Subject): Promise<void> {
-  const found = await target(services, subject, isDown);
+  const found = await target(services, subject, isDown, 'start');
   if (found) await run(services, `Starting ${format.title(found.playground)}`, ['start', found.playground.id, '--json']);
 }
 
 export async function stop(services: Services, subject: Subject): Promise<void> {
-  const found = await target(services, subject, isUp);
+  const found = await target(services, subject, isUp, 'stop');
   if (found) await run(services, `Stopping ${format.title(found.playground)}`, ['stop', found.playground.id, '--json']);
 }
 
 export async function restart(services: Services, subject: Subject): Promise<void> {
-  const found = await target(services, subject, isThere);
+  const found = await target(services, subject, isThere, 'restart');
   if (found) await run(services, `Restarting ${format.title(found.playground)}`, ['restart', found.playground.id, '--json']);
 }
 
 export async function destroy(services: Services, subject: Subject): Promise<void> {
-  const found = await target(services, subject, isAny);
+  const found = await target(services, subject, isAny, 'destroy');
   if (!found) return;
   const { id } = found.playground;
   const title = format.title(found.playground);
   const yes = 'Destroy';
-  const answer = await vscode.window.showWarningMessage(`Erase ${title} and everything in it?`, { modal: true }, yes);
+  const answer = await vscode.window.showWarningMessage(`Destroy ${title}? Everything in it will be erased.`, { modal: true }, yes);
   if (answer !== yes) return;
-  await run(services, `Erasing ${title}`, ['destroy', id, '--yes', '--json']);
+  await run(services, `Destroying ${title}`, ['destroy', id, '--yes', '--json']);
   await forgetHosts(id);
 }
 
 export async function extend(services: Services, subject: Subject): Promise<void> {
-  const found = await target(services, subject, isUp);
+  const found = await target(services, subject, isUp, 'extend');
   if (!found) return;
   const { playground } = found;
   const minutes = await selectMinutes(playground);
@@ -51,20 +51,20 @@ async function selectMinutes(playground: Playground): Promise<number | undefined
     minutes,
   }));
   const end = format.end(playground);
-  const placeHolder = `How much longer should ${format.title(playground)} run?${end && ` It ${end}.`}`;
+  const placeHolder = `Select how much time to add to ${format.title(playground)}.${end && ` It ${end}.`}`;
   return (await vscode.window.showQuickPick(items, { placeHolder }))?.minutes;
 }
 
 export async function persist(services: Services, subject: Subject): Promise<void> {
-  const found = await target(services, subject, (one) => isUp(one) && one.persistent !== true);
+  const found = await target(services, subject, (one) => isUp(one) && one.persistent !== true, 'make persistent');
   if (!found) return;
   const title = format.title(found.playground);
-  await run(services, `Keeping ${title}`, ['persist', found.playground.id, '--json']);
-  vscode.window.setStatusBarMessage(`${title} is kept: when its time is up, it stops and is not erased`, 5000);
+  await run(services, `Making ${title} persistent`, ['persist', found.playground.id, '--json']);
+  vscode.window.setStatusBarMessage(`${title} is persistent now: it will be stopped, not erased, when its time is up`, 5000);
 }
 
 export async function rename(services: Services, subject: Subject): Promise<void> {
-  const found = await target(services, subject, isAny);
+  const found = await target(services, subject, isAny, 'rename');
   if (!found) return;
   const { playground } = found;
   const title = await enterTitle(playground);
@@ -75,9 +75,9 @@ export async function rename(services: Services, subject: Subject): Promise<void
 
 function enterTitle(playground: Playground): Thenable<string | undefined> {
   return vscode.window.showInputBox({
-    prompt: 'What shall the playground be called?',
+    prompt: 'Enter a new title for the playground',
     value: playground.title,
-    validateInput: (text) => (text.trim() === '' ? 'It needs a title.' : undefined),
+    validateInput: (text) => (text.trim() === '' ? 'The title cannot be empty.' : undefined),
   });
 }
 

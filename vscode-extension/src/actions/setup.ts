@@ -13,9 +13,9 @@ export async function login({ binary, watch }: Services): Promise<void> {
   await watch.refresh();
 }
 
-/** Writes the report of `doctor` to the log. It is for people, so it is not asked for in JSON, and whatever its exit status is. */
+/** Writes the report of `doctor` to the log. The user reads it, so it is text, and it counts whatever the exit status is. */
 export async function doctor({ binary, log }: Services): Promise<void> {
-  const report = await withProgress('Looking for what is wrong', ({ signal, report }) =>
+  const report = await withProgress('Running doctor', ({ signal, report }) =>
     binary.run(['doctor'], { signal, onProgress: report, anyExit: true }),
   );
   log.info(`doctor\n${report}`);
@@ -28,7 +28,7 @@ export function showLog({ log }: Services): Promise<void> {
 }
 
 export async function install({ context }: Services): Promise<void> {
-  const readme = vscode.Uri.joinPath(context.extensionUri, 'README.md').with({ fragment: 'the-program' });
+  const readme = vscode.Uri.joinPath(context.extensionUri, 'README.md').with({ fragment: 'installation' });
   await vscode.commands.executeCommand('markdown.showPreview', readme);
 }
 

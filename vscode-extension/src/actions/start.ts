@@ -1,4 +1,4 @@
-// Starting a playground from the catalogue.
+// Starts a playground from the catalogue.
 
 import * as vscode from 'vscode';
 import * as format from '../format';
@@ -23,8 +23,8 @@ export async function start(services: Services): Promise<void> {
 async function selectEntry({ binary }: Services): Promise<CatalogEntry | undefined> {
   const entries = binary.ask(['catalog', '--json'], readCatalog);
   const items = entries.then((all) => all.map((entry) => ({ ...itemOf(entry), entry })));
-  const options = { placeHolder: 'What shall be started?', matchOnDescription: true, matchOnDetail: true };
-  // A catalogue that cannot be read closes the list without an answer, and then rejects here.
+  const options = { placeHolder: 'Select a playground to start', matchOnDescription: true, matchOnDetail: true };
+  // If the catalogue cannot be read, the list closes without an answer, and the second promise rejects with the reason.
   const selected = await Promise.race([vscode.window.showQuickPick(items, options), entries.then(never)]);
   return selected?.entry;
 }
@@ -34,17 +34,17 @@ function itemOf(entry: CatalogEntry): vscode.QuickPickItem {
   return { label: titleOf(entry), description, detail: entry.description };
 }
 
-/** Asks whether the user trusts the author, unless the platform itself is. */
+/** Asks for the user's trust in the author, unless the entry is the platform's own. */
 async function isTrusted(entry: CatalogEntry): Promise<boolean> {
   if (!isThirdParty(entry)) return true;
   const yes = 'Trust and Start';
-  const question = `${titleOf(entry)} is by ${entry.owner}, who decides what runs in it. Do you trust them?`;
+  const question = `Do you trust ${entry.owner}, the author of ${titleOf(entry)}? The author decides what runs in the playground.`;
   return (await vscode.window.showWarningMessage(question, { modal: true }, yes)) === yes;
 }
 
 function offerToConnect(services: Services, playground: Playground): void {
   const failed = failedTasks(playground).length > 0 ? `, but its ${format.state(playground)}` : '';
-  const actions = { Open: open, 'Open in New Window': openNew, Terminal: terminal };
+  const actions = { Open: open, 'Open in New Window': openNew, 'Open Terminal': terminal };
   showingFailure(async () => {
     const message = `${format.title(playground)} is running${failed}.`;
     const names = Object.keys(actions) as (keyof typeof actions)[];

@@ -1,4 +1,4 @@
-// The target of an action: the playground, and perhaps the machine, that it was called on or that the user selects.
+// The target of an action: the playground or machine that it was called on, or that the user selects.
 
 import * as vscode from 'vscode';
 import { Failure } from '../failure';
@@ -7,7 +7,7 @@ import { type Machine, type Playground, condition, sshMachines } from '../playgr
 import type { Services } from '../services';
 import type { Node } from '../tree';
 
-/** The subject of a command: a node of the view, the id of a playground, or nothing from the command palette. */
+/** The subject of a command: a node of the tree, the id of a playground, or undefined from the command palette. */
 export type Subject = Node | string | undefined;
 
 export interface Target {
@@ -16,7 +16,7 @@ export interface Target {
   machine: Machine | undefined;
 }
 
-/** Decides whether a playground is offered for an action. */
+/** A predicate that selects the playgrounds offered for an action. */
 export type Suits = (playground: Playground) => boolean;
 
 export const isAny: Suits = () => true;
@@ -24,43 +24,46 @@ export const isThere: Suits = (playground) => condition(playground) !== 'gone';
 export const isDown: Suits = (playground) => condition(playground) === 'down';
 export const isUp: Suits = (playground) => ['up', 'starting', 'unknown'].includes(condition(playground));
 
-/** Finds the target of an action. Resolves to undefined if there is none. */
-export async function target(services: Services, subject: Subject, suits: Suits): Promise<Target | undefined> {
+/**
+ * Finds the target of an action. Without a subject the user selects one of the playgrounds that suit, from a list titled
+ * "Select a playground to" and the purpose. Resolves to undefined if there is none or the user cancels.
+ */
+export async function target(services: Services, subject: Subject, suits: Suits, purpose: string): Promise<Target | undefined> {
   const { watch } = services;
   if (typeof subject === 'object') return targetOf(subject, watch.playgrounds);
   const all = watch.situation.kind === 'known' ? watch.playgrounds : await watch.fetch();
-  const playground = subject === undefined ? await select(all.filter(suits)) : all.find((one) => one.id === subject);
+  const playground = subject === undefined ? await select(all.filter(suits), purpose) : all.find((one) => one.id === subject);
   return playground && { playground, machine: undefined };
 }
 
-/** The same for an action that connects by SSH. Throws if the platform does not allow that. */
-export async function sshTarget(services: Services, subject: Subject, suits: Suits): Promise<Target | undefined> {
-  const found = await target(services, subject, (one) => suits(one) && allowsSsh(one));
+/** Finds the target of an action that needs SSH. Throws if the platform does not allow SSH access to it. */
+export async function sshTarget(services: Services, subject: Subject, suits: Suits, purpose: string): Promise<Target | undefined> {
+  const found = await target(services, subject, (one) => suits(one) && allowsSsh(one), purpose);
   if (found?.machine && !found.machine.ssh) throw noSsh(`machine ${found.machine.name}`);
   if (found && !found.machine && !allowsSsh(found.playground)) throw noSsh(format.title(found.playground));
   return found;
 }
 
-/** The machine of a target, which the user selects if there are several. */
+/** Finds the machine of a target. The user selects it if there are several. */
 export async function machineOf({ playground, machine }: Target): Promise<Machine | undefined> {
   const machines = sshMachines(playground);
   if (machine || machines.length <= 1) return machine ?? machines[0];
   const items = machines.map((one) => ({ label: one.name, description: one.user, machine: one }));
-  return (await vscode.window.showQuickPick(items, { placeHolder: 'Which machine?' }))?.machine;
+  return (await vscode.window.showQuickPick(items, { placeHolder: 'Select a machine' }))?.machine;
 }
 
-/** The host name of a target: its machine's, else its playground's, which means the default machine. */
+/** The host name of a target: that of its machine, else that of its playground, which leads to the default machine. */
 export const hostOf = ({ playground, machine }: Target): string => machine?.host ?? playground.host;
 
-/** The target of a node, with the newest version of its playground, because the node may have an older one. */
+/** The target of a node. The node may hold an older version of its playground, so the newest one is taken. */
 function targetOf(node: Node, newest: Playground[]): Target {
   const playground = newest.find((one) => one.id === node.playground.id) ?? node.playground;
   return { playground, machine: 'machine' in node ? node.machine : undefined };
 }
 
-async function select(playgrounds: Playground[]): Promise<Playground | undefined> {
+async function select(playgrounds: Playground[], purpose: string): Promise<Playground | undefined> {
   if (playgrounds.length === 0) {
-    void vscode.window.showInformationMessage('There is no playground for this.');
+    void vscode.window.showInformationMessage(`There is no playground to ${purpose}.`);
     return undefined;
   }
   const items = playgrounds.map((playground) => ({
@@ -69,11 +72,11 @@ async function select(playgrounds: Playground[]): Promise<Playground | undefined
     detail: playground.host,
     playground,
   }));
-  const options = { placeHolder: 'Which playground?', matchOnDescription: true, matchOnDetail: true };
+  const options = { placeHolder: `Select a playground to ${purpose}`, matchOnDescription: true, matchOnDetail: true };
   return (await vscode.window.showQuickPick(items, options))?.playground;
 }
 
-/** A playground whose machines are not known yet is not ruled out. */
+/** True if SSH access is possible. The machines of a new playground are not known yet, so it counts as possible. */
 function allowsSsh(playground: Playground): boolean {
   return playground.machines.length === 0 || sshMachines(playground).length > 0;
 }

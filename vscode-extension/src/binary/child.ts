@@ -1,4 +1,4 @@
-// Child processes: one that runs to its end, one that prints lines until it is ended.
+// Child processes: `collect` waits for the output of one, `follow` passes it on line by line.
 
 import { type ChildProcess, spawn } from 'node:child_process';
 import * as os from 'node:os';
@@ -6,22 +6,22 @@ import { Failure, NAME, cancelled, readFailure } from '../failure';
 
 /** The time between SIGINT and SIGKILL. */
 const GRACE_MS = 2_000;
-/** The longest line in characters: far more than 500 playgrounds take. Output without a line's end must not fill the memory. */
+/** The longest line in characters, many times the line of 500 playgrounds. The bound keeps output without line ends from filling the memory. */
 const MAX_LINE = 16 * 1024 * 1024;
-/** The longest output of a command in characters. */
+/** The longest output of a command, in characters. */
 const MAX_OUTPUT = 16 * 1024 * 1024;
-/** The most lines of standard error that are kept. */
+/** The number of lines of standard error that are kept of a command. */
 const MAX_ERROR_LINES = 1000;
-/** The most characters of standard error that are kept of a stream, which can run for days. */
+/** The number of characters of standard error that are kept of a stream, which can run for days. */
 const MAX_STREAM_ERROR = 8192;
 
 /** Options of a command that runs to its end. */
 export interface Run {
-  /** Ends it early. */
+  /** Cancels the command. */
   signal?: AbortSignal;
-  /** A time limit in ms. Without it the command may take as long as it needs. */
+  /** The time limit in ms; unlimited if undefined. */
   limit?: number;
-  /** Receives each line of standard error as it comes. */
+  /** Receives each line of standard error as it arrives. */
   onProgress?: (line: string) => void;
   /** Accepts the output whatever the exit status is. */
   anyExit?: boolean;
@@ -32,19 +32,18 @@ export interface Stream {
   end(): void;
 }
 
-/** The receiver of what a {@link Stream} prints. */
+/** The receiver of a {@link Stream}'s lines and of its end. */
 export interface Listener {
   line(text: string): void;
-  /** Not called after `end()`. */
+  /** Called once, unless `end()` was called before. */
   ended(failure: Failure): void;
 }
 
-/** Starts a program with pipes for its output. */
 export function start(file: string, args: string[], env: NodeJS.ProcessEnv): ChildProcess {
   return spawn(file, args, { env, cwd: os.tmpdir(), stdio: ['ignore', 'pipe', 'pipe'], windowsHide: true });
 }
 
-/** Resolves to the output of a process that has exited. It is ended when it is cancelled, takes too long or prints too much. */
+/** Resolves to the output of a process once it has exited. Terminates it if it is cancelled, takes too long or prints too much. */
 export function collect(child: ChildProcess, options: Run, log: (line: string) => void): Promise<string> {
   return new Promise((resolve, reject) => {
     const { signal, limit, onProgress, anyExit = false } = options;
@@ -55,7 +54,7 @@ export function collect(child: ChildProcess, options: Run, log: (line: string) =
       clearTimeout(timer);
       signal?.removeEventListener('abort', cancel);
     };
-    // Its own children may keep the pipes open, so its end is not waited for. Only the first rejection counts.
+    // The process's own children may keep the pipes open, so this rejects without waiting for them.
     const abandon = (failure: Failure): void => {
       settle();
       terminate(child);
@@ -65,14 +64,14 @@ export function collect(child: ChildProcess, options: Run, log: (line: string) =
       abandon(cancelled());
     };
     const expire = (): void => {
-      abandon(new Failure('timeout', `${NAME} does not answer`, 'run `labctl-ssh-proxy doctor` in a terminal'));
+      abandon(new Failure('timeout', `${NAME} did not answer in time`, 'run `labctl-ssh-proxy doctor` in a terminal'));
     };
     const timer = limit === undefined ? undefined : setTimeout(expire, limit);
     signal?.addEventListener('abort', cancel);
     readLines(child.stdout, (line) => {
       size += line.length;
       if (size <= MAX_OUTPUT) stdout.push(line);
-      else abandon(new Failure('bad-output', `${NAME} says more than any answer of its own`, 'see the log'));
+      else abandon(new Failure('bad-output', `${NAME} printed too much output`, 'see the log'));
     });
     readLines(child.stderr, (line) => {
       if (stderr.length < MAX_ERROR_LINES) stderr.push(line);
@@ -90,13 +89,13 @@ export function collect(child: ChildProcess, options: Run, log: (line: string) =
         return;
       }
       const failure = readFailure({ lastLine: stdout.at(-1) ?? '', stderr: stderr.join('\n'), code, signal: killedBy });
-      log(`failed: ${failure.message}. ${failure.hint}`);
+      log(`failed: ${failure.text}`);
       reject(failure);
     });
   });
 }
 
-/** Passes each line of a process to a listener, and then the reason of its end. */
+/** Passes the lines of a process to a listener, and then the reason why it ended. */
 export function follow(child: ChildProcess, listener: Listener): void {
   let lastLine = '';
   let stderr = '';
@@ -115,7 +114,7 @@ export function follow(child: ChildProcess, listener: Listener): void {
   });
 }
 
-/** Ends a process as Ctrl-C would, so that it can clean up; kills it if it has not exited after a while. */
+/** Terminates a process with SIGINT, so that it can clean up, and kills it if that takes longer than {@link GRACE_MS}. */
 export function terminate(child: ChildProcess): void {
   if (child.exitCode !== null || child.signalCode !== null) return;
   child.kill('SIGINT');

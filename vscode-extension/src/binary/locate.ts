@@ -1,38 +1,38 @@
-// The path of the binary: the one that is configured, else the first in PATH and in the folders of installers.
+// The path of the binary: the configured one, else the first in PATH and in the folders of installers.
 
 import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
 import * as path from 'node:path';
 import { Failure, NAME } from '../failure';
 
-/** The part of the system that the search looks at. */
+/** The part of the system that the search depends on. */
 export interface System {
   env: NodeJS.ProcessEnv;
   platform: NodeJS.Platform;
   home: string;
 }
 
-/** Finds the binary. `configured` is the setting; if it is not empty, nothing else is taken. */
+/** Finds the binary. A path in the setting, `configured`, excludes all others. */
 export async function locate(configured: string, system: System): Promise<string> {
   const setting = configured.trim().replace(/^~(?=[\\/])/, system.home);
   if (setting !== '') {
     if (await isProgram(setting)) return setting;
-    throw new Failure('no-binary', `${setting} is no program`, 'correct the setting playgrounds.binary');
+    throw new Failure('no-binary', `${setting} is not a program`, 'correct its path in the setting playgrounds.binary');
   }
   const name = system.platform === 'win32' ? `${NAME}.exe` : NAME;
   for (const folder of [...searchPath(system), ...installFolders(system)]) {
     const file = path.join(folder, name);
-    // A relative folder in PATH would be one of the workspace's, which is not trusted.
+    // A relative folder in PATH could lie in the workspace, which is not trusted.
     if (path.isAbsolute(folder) && (await isProgram(file))) return file;
   }
-  throw new Failure('no-binary', `the program ${NAME} was not found`, 'install it, or name it in playgrounds.binary');
+  throw new Failure('no-binary', `the program ${NAME} was not found`, 'install it, or set its path in the setting playgrounds.binary');
 }
 
 function searchPath({ env, platform }: System): string[] {
   return (env['PATH'] ?? env['Path'] ?? '').split(platform === 'win32' ? ';' : ':');
 }
 
-/** The folders of installers. An editor that was started from a dock or a menu may not have them in PATH. */
+/** The folders that installers use. An editor that was started from a dock or a menu may lack them in PATH. */
 function installFolders({ env, platform, home }: System): string[] {
   if (platform === 'win32') {
     const local = env['LOCALAPPDATA'] ?? path.join(home, 'AppData', 'Local');

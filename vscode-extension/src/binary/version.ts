@@ -1,22 +1,22 @@
-// The version of the binary, and the oldest one that the extension can use.
+// The version of the binary, and the oldest one that this extension supports.
 
 import { Failure, NAME } from '../failure';
 
-/** The oldest version that prints what this extension reads. Cargo.toml's version is at least this one. */
+/** The oldest supported version. A test compares it with Cargo.toml. */
 export const MINIMUM = '0.1.0';
 
-/** Throws unless the output of `FILE --version` is that of a binary which is new enough. */
+/** Checks the output of `file --version`. Throws if `file` is another program, or too old. */
 export function checkVersion(file: string, output: string): void {
   const version = /(\d+\.\d+\.\d+)/.exec(output)?.[1];
   if (version === undefined) {
-    throw new Failure('bad-output', `${file} is not ${NAME}`, 'correct the setting playgrounds.binary');
+    throw new Failure('bad-output', `${file} is not ${NAME}`, 'correct its path in the setting playgrounds.binary');
   }
   if (isOlder(version, MINIMUM)) {
-    throw new Failure('old-binary', `${file} is version ${version}, and ${MINIMUM} is needed`, 'update it');
+    throw new Failure('old-binary', `${file} is version ${version}, but this extension needs ${MINIMUM} or newer`, 'update it');
   }
 }
 
-/** Compares two versions `a.b.c`. */
+/** Compares two versions of the form `a.b.c`. */
 export function isOlder(version: string, than: string): boolean {
   const [a, b] = [version, than].map((text) => text.split('.').map(Number)) as [number[], number[]];
   for (let i = 0; i < 3; i++) {

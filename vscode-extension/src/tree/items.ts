@@ -1,7 +1,7 @@
-// The look of each line of the tree.
+// The tree items: labels, icons and tooltips of the nodes.
 
 import * as vscode from 'vscode';
-import { KEEP } from '../commands';
+import { MAKE_PERSISTENT } from '../commands';
 import * as format from '../format';
 import { type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition } from '../playground';
 import type { PortForward } from '../portforwards';
@@ -37,7 +37,7 @@ export function playgroundItem(playground: Playground): vscode.TreeItem {
   const description = joined([name, state, left && `${left} left`], ' · ');
   const item = new vscode.TreeItem(label, vscode.TreeItemCollapsibleState.Collapsed);
   item.id = playground.id;
-  item.contextValue = `playground.${now === 'starting' ? 'up.starting' : now}${playground.persistent === true ? '.kept' : ''}`;
+  item.contextValue = `playground.${now === 'starting' ? 'up.starting' : now}${playground.persistent === true ? '.persistent' : ''}`;
   item.iconPath = icon(...CONDITION_ICONS[now]);
   item.description = description;
   item.tooltip = playgroundTooltip(playground, `${label}\n${title || name}, ${state}\n`);
@@ -48,7 +48,7 @@ export function playgroundItem(playground: Playground): vscode.TreeItem {
 function playgroundTooltip(playground: Playground, heading: string): vscode.MarkdownString {
   const tooltip = new vscode.MarkdownString().appendText(heading);
   const end = format.end(playground);
-  const keep = playground.persistent === true ? '' : `, or "${KEEP}"`;
+  const keep = playground.persistent === true ? '' : `, or "${MAKE_PERSISTENT}"`;
   if (end) tooltip.appendText(`It ${end}. Use "Extend" for more time${keep}.\n`);
   return tooltip.appendMarkdown('\n\n').appendCodeblock(`ssh ${playground.host}`, 'sh');
 }
@@ -76,7 +76,7 @@ function sshMachineItem(playground: Playground, machine: Machine, hasChildren: b
   const up = now === 'up' || now === 'starting';
   const booting = up && !machine.ready;
   const item = new vscode.TreeItem(machine.name, hasChildren ? Expanded : None);
-  // VS Code remembers by its id whether an item is expanded. Another id with the first child lets that one be seen.
+  // VS Code remembers for each id whether the item is expanded. A new id with the first child makes it expand.
   item.id = `${playground.id}/${machine.name}${hasChildren ? '/' : ''}`;
   item.contextValue = `machine.${up ? 'up' : now}`;
   item.description = joined([machine.user, booting ? 'booting' : machine.state.toLowerCase()], ' · ');
@@ -119,6 +119,6 @@ export function forwardItem(forward: PortForward): vscode.TreeItem {
   item.contextValue = 'forward.own';
   item.iconPath = icon(forward.localPort === undefined ? 'loading~spin' : 'link', 'charts.purple');
   item.description = joined([`to port ${forward.remotePort}`, ...figures], ' · ');
-  item.tooltip = 'Forwarded as long as this window is open';
+  item.tooltip = 'Forwarded while this window is open';
   return item;
 }

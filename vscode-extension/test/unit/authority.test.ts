@@ -37,25 +37,25 @@ describe('the host of a window', () => {
     'ssh-remote+7b7b',
     `wsl+${HOST}`,
     `tunnel+${HOST}`,
-  ])('is not one of ours: %s', (authority) => {
+  ])('is not a playground: %s', (authority) => {
     expect(playgroundHost(authority)).toBeUndefined();
   });
 });
 
-describe('what a window is connected to', () => {
+describe('the authority of a window', () => {
   afterEach(() => {
     workspace.workspaceFolders = undefined;
     workspace.workspaceFile = undefined;
     delete env.remoteAuthority;
   });
 
-  it('is nothing', () => {
+  it('is undefined for a local window', () => {
     expect(windowAuthority()).toBeUndefined();
     workspace.workspaceFolders = [{ uri: { scheme: 'file', authority: '' } }];
     expect(windowAuthority()).toBeUndefined();
   });
 
-  it('is told by its folder, its workspace, or the editor', () => {
+  it('is that of its workspace, its folder, or the editor', () => {
     env.remoteAuthority = 'ssh-remote+c';
     expect(windowAuthority()).toBe('ssh-remote+c');
     workspace.workspaceFolders = [{ uri: { scheme: 'vscode-remote', authority: 'ssh-remote+b' } }];
@@ -64,13 +64,13 @@ describe('what a window is connected to', () => {
     expect(windowAuthority()).toBe('ssh-remote+a');
   });
 
-  it('may be a secret', () => {
+  it('is undefined if the editor hides it', () => {
     Object.defineProperty(env, 'remoteAuthority', { configurable: true, get: () => { throw new Error('a proposed API'); } });
     expect(windowAuthority()).toBeUndefined();
   });
 });
 
-it('a host name means an id, or the most alive playground of a name', () => {
+it('a host name means an id, or the first playground of a name', () => {
   const one = (digit: string, name: string, ofLesson = false): { id: string; template: { name: string }; ofLesson: boolean } =>
     ({ id: digit.repeat(24), template: { name }, ofLesson });
   const all = [one('3', 'docker', true), one('1', 'docker'), one('2', 'docker')];

@@ -13,10 +13,10 @@ const failure = (work: Promise<unknown>): Promise<Failure> =>
     (error: unknown) => error as Failure,
   );
 
-describe('finding it', () => {
+describe('finding the binary', () => {
   const env = (PATH: string): { env: NodeJS.ProcessEnv; home: string } => ({ env: { PATH }, home: folder() });
 
-  it('takes the setting, and only that', async () => {
+  it('takes the path in the setting, and no other', async () => {
     const there = program('');
     expect(await binary(there, env('')).find()).toBe(there);
     const missing = await failure(binary('/nowhere/x', env(path.dirname(there))).find());
@@ -24,7 +24,7 @@ describe('finding it', () => {
     expect(missing.message).toContain('/nowhere/x');
   });
 
-  it('looks in PATH, then where installers put it', async () => {
+  it('searches PATH, then the folders of installers', async () => {
     const there = program('');
     expect(await binary('', env(path.dirname(there))).find()).toBe(there);
     const world = env('relative:');
@@ -35,7 +35,7 @@ describe('finding it', () => {
     expect(await binary('~/.cargo/bin/labctl-ssh-proxy', world).find()).toBe(installed);
   });
 
-  it('says when it is nowhere, not a program, not ours, or too old', async () => {
+  it('fails if it is missing, not a program, another program, or too old', async () => {
     const file = path.join(folder(), 'labctl-ssh-proxy');
     writeFileSync(file, 'no program');
     expect((await failure(binary(file).find())).kind).toBe('no-binary');
@@ -44,7 +44,7 @@ describe('finding it', () => {
     expect((await failure(binary('/bin').find())).kind).toBe('no-binary');
   });
 
-  it('finds one that was replaced', async () => {
+  it('notices that it was replaced', async () => {
     const at = folder();
     const it = binary(program('', '0.0.9', at));
     expect((await failure(it.usable())).kind).toBe('old-binary');
@@ -59,14 +59,14 @@ describe('finding it', () => {
     expect(isOlder('0.1.0', '0.1.0')).toBe(false);
   });
 
-  it('needs no newer one than this repository has', () => {
+  it('supports the version of this repository', () => {
     const cargo = readFileSync(path.join(import.meta.dirname, '../../../Cargo.toml'), 'utf8');
     expect(isOlder(/^version = "(.*)"/m.exec(cargo)?.[1] ?? '', MINIMUM)).toBe(false);
   });
 });
 
-describe('running it', () => {
-  it('gives what it prints, and its progress as it comes', async () => {
+describe('running the binary', () => {
+  it('returns the output, and reports the progress as it arrives', async () => {
     const progress: string[] = [];
     const it = binary(program('echo "labctl-ssh-proxy: starting" >&2; echo "[1]"; echo "$@"'), { options: () => ['--local'] });
     const out = await it.run(['a', 'b c'], { onProgress: (line) => progress.push(line) });
@@ -74,7 +74,7 @@ describe('running it', () => {
     expect(progress).toEqual(['starting']);
   });
 
-  it('does not wait for one that hangs, nor after a cancel, and leaves no process', async () => {
+  it('ends after the time limit or a cancel, and leaves no process', async () => {
     const at = folder();
     const hangs = binary(program(`echo $$ > ${at}/pid; trap "" INT; sleep 1000 & wait; wait`));
     const hung = await failure(hangs.run(['list'], { limit: 300 }));
@@ -89,12 +89,12 @@ describe('running it', () => {
     expect((await failure(hangs.run(['start'], { signal: abort.signal }))).kind).toBe('cancelled');
   });
 
-  it('takes no junk for an answer', async () => {
+  it('rejects output that it cannot read', async () => {
     const it = binary(program('echo "<html>"'));
     expect((await failure(it.ask(['list'], (json) => JSON.parse(json) as unknown))).kind).toBe('bad-output');
   });
 
-  it('takes a report whatever the exit status is', async () => {
+  it('accepts a report whatever the exit status is', async () => {
     expect(await binary(program('echo bad; exit 7')).run(['doctor'], { anyExit: true })).toBe('bad');
   });
 });

@@ -1,4 +1,4 @@
-// Failures of the binary: by the name of their kind in JSON, else by their text.
+// Failures of the binary: by the name of their kind in JSON, else by the text of standard error.
 
 import { readFileSync } from 'node:fs';
 import * as path from 'node:path';
@@ -20,7 +20,7 @@ beforeEach(() => {
 const json = (kind: string, hint?: string): string => JSON.stringify({ error: { kind, message: `it is ${kind}`, hint } });
 const failed = (exit: Partial<Exit>): Failure => readFailure({ lastLine: '', stderr: '', code: 1, signal: null, ...exit });
 
-/** The failure of a program that runs these lines of sh. */
+/** Runs a fake binary with these lines of sh, and returns its failure. */
 async function failureOf(lines: string): Promise<Failure> {
   const error: unknown = await binary(program(lines)).run(['stop', ID, '--json']).then(() => undefined, (reason: unknown) => reason);
   if (!(error instanceof Failure)) throw new Error('it did not fail');
@@ -84,6 +84,13 @@ describe('a failure without JSON', () => {
 });
 
 describe('the message about a failure', () => {
+  it('has a sentence and a hint', () => {
+    const text = (message: string, hint = ''): string => new Failure('failed', message, hint).text;
+    expect(text('not logged in', 'run `login`')).toBe('Not logged in. Run `login`.');
+    expect(text('playground-x no longer exists')).toBe('playground-x no longer exists.');
+    expect(text('labctl-ssh-proxy did not answer in time', '`doctor` helps!')).toBe('labctl-ssh-proxy did not answer in time. `doctor` helps!');
+  });
+
   it('offers a login without one, nothing when it was cancelled, else the log', () => {
     const shown = (lastLine: string): unknown => {
       Object.assign(user, { asked: [], offered: [] });
@@ -139,7 +146,7 @@ it('each command whose failure is read is run with --json', async () => {
   const { does, runs } = acting([listed()], { catalog: [{ name: 'docker', title: 'Docker', owner: '' }] });
   for (const command of COMMANDS) {
     user.answer = answers[command];
-    // Some need more of VS Code than the tests have.
+    // Some actions need more of VS Code than the fake has. They fail after they have run the binary.
     await Promise.resolve().then(() => does[command](ID)).catch(() => undefined);
   }
   const plain = runs().filter((run) => !run.split(' ').includes('--json'));

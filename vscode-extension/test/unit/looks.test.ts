@@ -52,7 +52,7 @@ describe('package.json and the code', () => {
   });
 });
 
-describe('words', () => {
+describe('texts', () => {
   it('for times and sizes', () => {
     expect([40, 720, 3900, 36_000].map((s) => format.timeLeft(s * 1000, 0))).toEqual(['40s', '12m', '1h 05m', '10h 00m']);
     expect([format.timeLeft(undefined), format.timeLeft(5, 6)]).toEqual(['', '']);
@@ -79,7 +79,7 @@ describe('words', () => {
   });
 });
 
-describe('what is said in JSON', () => {
+describe('JSON', () => {
   it('is read leniently', () => {
     for (const text of ['{}', 'null', '7', '{"type":"x"}']) expect(readWatchLine(text).type).toBe('other');
     expect(() => readWatchLine('<html>')).toThrow();
@@ -87,7 +87,7 @@ describe('what is said in JSON', () => {
     expect(line.type === 'playgrounds' && line.playgrounds.map(condition)).toEqual(['unknown', 'unknown', 'unknown']);
   });
 
-  it('of a forward, too', () => {
+  it('is read for port-forwards, too', () => {
     expect(readForwardLine('{"event":"listening","address":"127.0.0.1:8080"}')).toEqual({ event: 'listening', localPort: 8080 });
     expect(readForwardLine('{"event":"listening","address":"[::1]:81"}')).toEqual({ event: 'listening', localPort: 81 });
     expect(readForwardLine('{"event":"waiting","message":"m"}')).toEqual({ event: 'waiting', message: 'm' });
@@ -139,7 +139,7 @@ describe('the tree', () => {
     end();
   });
 
-  it('says only what is different', async () => {
+  it('updates only what is different', async () => {
     const other = listed({ id: 'x', title: 'Old', state: 'STOPPED' });
     const lines = [[listed(), other], [listed(), other], [listed({ title: 'New' }), other], [other]].map((playgrounds) => JSON.stringify({ type: 'playgrounds', playgrounds }));
     const it = binary(program(lines.map((line) => `sleep 0.1; echo '${line}'`).join('\n') + '\nexec sleep 1000'));
@@ -184,7 +184,7 @@ describe('the status bar', () => {
     expect(render(one({ state: 'STOPPED', expiresIn: 0 }), { sent: 0, received: 0 }).text).toBe('$(vm-outline) Compose trial · stopped');
   });
 
-  it('measures between two looks, and a new connection is no traffic', () => {
+  it('calculates rates between two measurements', () => {
     const rates = new Throughput();
     const [at] = one({ connections: [{ ...connection, sent: 1000, received: 5000 }] }).connections;
     const [later] = one({ connections: [{ ...connection, sent: 6000, received: 55_000 }] }).connections;
@@ -209,8 +209,8 @@ describe('the settings of Remote-SSH', () => {
     user.known = { 'remote.SSH.connectTimeout': 15, 'remote.SSH.remotePlatform': {} };
   });
 
-  it('are offered once, and then kept right', async () => {
-    user.answer = 'Set Them';
+  it('are offered once, and then set for each host', async () => {
+    user.answer = 'Change Settings';
     user.settings['remote.SSH.remotePlatform'] = { mine: 'macOS' };
     await offerSettings(memory, 'playground-a');
     await offerSettings(memory, 'playground-b');
@@ -223,23 +223,23 @@ describe('the settings of Remote-SSH', () => {
     expect(user.settings['remote.SSH.remotePlatform']).toEqual({ mine: 'macOS', 'playground-b': 'linux' });
   });
 
-  it('are left alone after a no, and asked again only without an answer', async () => {
+  it('stay after a no, and are offered again only without an answer', async () => {
     await offerSettings(memory, 'playground-a');
-    user.answer = 'Leave Them';
+    user.answer = 'Keep Settings';
     await offerSettings(memory, 'playground-a');
     await offerSettings(memory, 'playground-a');
     expect(user.asked.length).toBe(2);
     expect(user.settings).toEqual({});
   });
 
-  it('are not touched where no extension has them', async () => {
+  it('stay if no extension declares them', async () => {
     user.known = {};
-    user.answer = 'Set Them';
+    user.answer = 'Change Settings';
     await offerSettings(memory, 'playground-a');
     expect([user.asked, user.settings]).toEqual([[], {}]);
   });
 
-  it('are no obstacle to opening, in this window or a new one', async () => {
+  it('do not keep a host from opening, in this window or a new one', async () => {
     await openHost(memory, 'playground-a.m', 'root', false);
     await openHost(memory, 'playground-a', 'laborant', true);
     expect(commands.ran).toEqual([

@@ -2,7 +2,7 @@ import { expect, it } from 'vitest';
 import { withLateProgress } from '../../src/progress';
 import { user } from './vscode';
 
-it('what is done in a moment shows no progress, and what takes longer can be cancelled', async () => {
+it('quick work shows no notification, and work that takes longer can be cancelled', async () => {
   await expect(withLateProgress('quick', () => Promise.resolve(1))).resolves.toBe(1);
   await expect(withLateProgress('broken', () => Promise.reject(new Error('no')))).rejects.toThrow('no');
   expect(user.shown).toEqual([]);

@@ -1,4 +1,4 @@
-// Machines that the platform lets no one into by SSH.
+// Machines without SSH access.
 
 import { beforeEach, describe, expect, it } from 'vitest';
 import manifest from '../../package.json';
@@ -22,7 +22,7 @@ beforeEach(() => {
 });
 
 describe('a machine without SSH access', () => {
-  it('is one that says so', () => {
+  it('is one whose JSON says so', () => {
     const allows = (ssh: unknown): boolean => one({ machines: [{ ...open, ssh }] }).machines[0]?.ssh === true;
     expect([undefined, null, true, 'no', 0].map(allows)).toEqual([true, true, true, true, true]);
     expect(allows(false)).toBe(false);
@@ -69,13 +69,13 @@ describe('actions that need SSH', () => {
   it('do not offer it', async () => {
     const { does } = acting([listed({ machines: [closed, open, second] })]);
     await does['playgrounds.forward'](ID);
-    expect([user.asked, user.offered]).toEqual([['Which machine?'], ['docker-01', 'node-02']]);
+    expect([user.asked, user.offered]).toEqual([['Select a machine'], ['docker-01', 'node-02']]);
   });
 
   it('do not ask when only one machine is left', async () => {
     const { does } = acting([listed({ machines: [closed, open] })]);
     await does['playgrounds.forward'](ID);
-    expect(user.asked).toEqual(['Which port of docker-01?']);
+    expect(user.asked).toEqual(['Enter the port of docker-01 to forward']);
   });
 
   it('open the home of a user of another machine', async () => {
@@ -97,7 +97,7 @@ describe('actions that need SSH', () => {
 it('a window on such a machine wakes nothing and says why', async () => {
   const { binary: it, watch, runs } = acting([listed({ state: 'STOPPED', machines: [open, closed] })]);
   await prewake(it, watch, `playground-${ID}.judge`);
-  expect(user.asked).toEqual(['The platform does not allow SSH access to machine judge. To help: open another machine.']);
+  expect(user.asked).toEqual(['The platform does not allow SSH access to machine judge. Open another machine.']);
   expect(runs()).toEqual(['list --json']);
   await prewake(it, watch, `playground-${ID}.docker-01`);
   expect(runs().slice(2)).toEqual(['config-ssh --yes --json', `start playground-${ID}.docker-01 --json`]);

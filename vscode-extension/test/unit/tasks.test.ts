@@ -51,7 +51,7 @@ describe('tasks in JSON', () => {
   });
 });
 
-it('the state of a playground tells of its preparation', () => {
+it('the state of a playground shows its preparation', () => {
   const state = (...statuses: string[]): string => format.state(one(three(...statuses)));
   expect(state('completed', 'running', 'created')).toBe('preparing 1/3');
   expect(state('failed', 'running', 'completed')).toBe('preparing 1/3');
@@ -136,7 +136,7 @@ describe('opening waits for init tasks', () => {
     expect(await started({ ...three('completed', 'failed'), state: 'STOPPED' })).toBe(`start ${ID} --json`);
   });
 
-  it('as starting does, which tells of one that has failed', async () => {
+  it('and so does starting, which reports a failed one', async () => {
     const catalog = [{ name: 'docker', title: 'Docker', owner: '' }];
     for (const [more, told] of [
       [{}, 'Compose trial is running.'],
@@ -149,7 +149,7 @@ describe('opening waits for init tasks', () => {
     }
   });
 
-  it('in a window that comes back, too', async () => {
+  it('in a restored window, too', async () => {
     const machines = (listed()['machines'] as object[]).map((machine) => ({ ...machine, ready: false }));
     const { binary: it, watch, runs } = acting([listed({ ...three('failed'), machines })]);
     await prewake(it, watch, `playground-${ID}`);

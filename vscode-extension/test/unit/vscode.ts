@@ -1,4 +1,4 @@
-// As much of VS Code's API as the unit tests need; what it does for real is tested in a real one.
+// A fake of VS Code's API, as far as the unit tests need it. test/vscode has the tests in a real one.
 
 export class EventEmitter<T> {
   private readonly listeners = new Set<(event: T) => void>();
@@ -64,10 +64,10 @@ export enum ConfigurationTarget {
   Global = 1,
 }
 
-/** The user: settings, answers, and what was asked of them. Tests change it. */
+/** The user: settings, answers, and the questions that were asked. Tests change it. */
 export const user = {
   settings: {} as Record<string, unknown>,
-  /** Settings that some extension contributes. */
+  /** The default values of settings that another extension declares. */
   known: {} as Record<string, unknown>,
   answer: undefined as string | undefined,
   asked: [] as string[],

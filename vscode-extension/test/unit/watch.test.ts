@@ -24,7 +24,7 @@ afterEach(() => {
 });
 
 describe('a watch', () => {
-  it('runs as long as somebody looks', async () => {
+  it('runs as long as it is held', async () => {
     const { watch, at, runs } = watching(`echo '${line(listed())}'; exec sleep 1000`);
     const [a, b] = [watch.hold(), watch.hold()];
     await until(() => watch.situation.kind === 'known');
@@ -37,7 +37,7 @@ describe('a watch', () => {
     expect(runs()).toEqual(['list --watch --json']);
   });
 
-  it('asks for figures as long as somebody wants them', async () => {
+  it('asks for figures as long as a holder wants them', async () => {
     const { watch, runs } = watching(`echo '${line()}'; exec sleep 1000`);
     watch.hold();
     await until(() => runs().length === 1);
@@ -48,7 +48,7 @@ describe('a watch', () => {
     expect(runs()).toEqual(['list --watch --json', 'list --watch --json --figures', 'list --watch --json']);
   });
 
-  it('puts running ones first, and keeps what it knew when the platform cannot be asked', async () => {
+  it('puts running ones first, and keeps the last list while the platform cannot be reached', async () => {
     const down = listed({ title: 'Down', state: 'STOPPED' });
     const error = JSON.stringify({ type: 'error', kind: 'network', message: 'no network', hint: 'look at the cable' });
     const { watch } = watching(`echo '${line(down, listed())}'; echo '${error}'; exec sleep 1000`);
@@ -58,7 +58,7 @@ describe('a watch', () => {
     expect(watch.situation).toMatchObject({ failure: { kind: 'failed', message: 'no network' } });
   });
 
-  it('is started again when it died, and not when there is no binary', async () => {
+  it('is restarted after it ended, but not without a binary', async () => {
     const { watch, at, runs } = watching(`[ -e $at/well ] || exit 1; echo '${line()}'; exec sleep 1000`);
     watch.hold();
     await until(() => watch.situation.kind === 'failed');
@@ -76,20 +76,20 @@ describe('a watch', () => {
     missing.dispose();
   });
 
-  it('ends one that talks junk', async () => {
+  it('ends a process with output that it cannot read', async () => {
     const { watch, at } = watching('echo "<html>"; exec sleep 1000');
     watch.hold();
     await until(() => watch.situation.kind === 'failed' && watch.situation.failure.kind === 'bad-output');
     await until(() => !alive(at));
   });
 
-  it('passes over lines of a kind that it does not know', async () => {
+  it('ignores unknown lines', async () => {
     const { watch } = watching(`echo '{"type":"news"}'; echo '${line()}'; exec sleep 1000`);
     watch.hold();
     await until(() => watch.situation.kind === 'known');
   });
 
-  it('can be told to stop asking, and what is known stays', async () => {
+  it('can be cancelled while it lists, and keeps the last list', async () => {
     const { watch, at, runs } = watching(`[ -e $at/hang ] && exec sleep 1000; echo '[]'`);
     await watch.fetch();
     writeFileSync(path.join(at, 'hang'), '');
@@ -102,7 +102,7 @@ describe('a watch', () => {
     await until(() => !alive(at));
   });
 
-  it('asks once when nobody looks', async () => {
+  it('lists once without a holder', async () => {
     const { watch, runs } = watching(`echo '[${JSON.stringify(listed())}]'`);
     await watch.refresh();
     expect(watch.playgrounds.length).toBe(1);

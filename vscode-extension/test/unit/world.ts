@@ -1,4 +1,4 @@
-// Programs that pass for the binary, and playgrounds.
+// Fake binaries, and playgrounds.
 
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -16,7 +16,7 @@ import type { Services } from '../../src/services';
 
 const folders: string[] = [];
 
-/** A folder that goes with the tests. */
+/** Makes a folder that is removed after the tests. */
 export function folder(): string {
   const made = mkdtempSync(path.join(tmpdir(), 'playgrounds-'));
   folders.push(made);
@@ -27,7 +27,7 @@ afterAll(() => {
   for (const one of folders.splice(0)) rmSync(one, { recursive: true, force: true });
 });
 
-/** A program that says its version, and otherwise runs these lines of sh. */
+/** Writes a fake binary, which prints its version or else runs these lines of sh. */
 export function program(lines: string, version = '9.9.9', into = folder()): string {
   const file = path.join(into, 'labctl-ssh-proxy');
   writeFileSync(file, `#!/bin/sh\n[ "$1" = --version ] && { echo labctl-ssh-proxy ${version}; exit; }\n${lines}\n`);
@@ -39,7 +39,7 @@ export function binary(configured: string, more: Partial<World> = {}): Binary {
   return new Binary({ configured: () => configured, options: () => [], log: () => undefined, ...more });
 }
 
-/** A playground as `list --json` would say it. */
+/** A playground as `list --json` prints it. */
 export function listed(more: Record<string, unknown> = {}): Record<string, unknown> {
   const id = '0123456789abcdef01234567';
   const host = `playground-${id}`;
@@ -50,7 +50,7 @@ export function listed(more: Record<string, unknown> = {}): Record<string, unkno
     playground: { name: 'docker', title: 'Docker', owner: '' },
     machines: [{ name: 'docker-01', host: `${host}.docker-01`, state: 'RUNNING', ready: true, users: [{ name: 'laborant', default: true }] }],
     createdAt: '2026-11-22T15:40:00Z',
-    // In the middle of a minute, since time left is told in minutes.
+    // The middle of a minute, because the time left is shown in minutes.
     expiresIn: 3930,
     pageUrl: 'https://labs.iximiuz.com/p/1',
     host,
@@ -63,7 +63,7 @@ export const one = (more: Record<string, unknown> = {}, now = Date.now()): Playg
 
 type Acting = Pick<Services, 'binary' | 'watch'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[] };
 
-/** The actions over a binary that lists these playgrounds, starts the first, and gives these answers to other commands. */
+/** The actions with a fake binary that lists these playgrounds, starts the first, and prints these answers to other commands. */
 export function acting(playgrounds: unknown[], answers: Record<string, unknown> = {}): Acting {
   const at = folder();
   const all = { list: playgrounds, start: playgrounds[0], ...answers };

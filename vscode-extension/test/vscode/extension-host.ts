@@ -1,4 +1,4 @@
-// Tests inside the extension host, against the binaries that the world has prepared: `run()` picks by the file `suite`.
+// Tests inside the extension host. `run()` runs the suite that the file `suite` names, in the world that the test has prepared.
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -45,7 +45,7 @@ async function useBinary(file: string | undefined): Promise<void> {
   await vscode.workspace.getConfiguration('playgrounds').update('binary', file, vscode.ConfigurationTarget.Global);
 }
 
-/** A program that passes for the binary: it says its version, and otherwise runs these lines of sh. */
+/** Writes a fake binary, which prints its version or else runs these lines of sh. */
 function fake(name: string, lines: string): string {
   const file = path.join(HOME, name);
   writeFileSync(file, `#!/bin/sh\n[ "$1" = --version ] && { echo labctl-ssh-proxy 9.9.9; exit; }\n${lines}\n`);
@@ -61,7 +61,7 @@ const titles = (api: Api): string[] =>
 
 const failure = (api: Api): string => (api.watch.situation.kind === 'failed' ? api.watch.situation.failure.kind : '');
 
-/** The plain things, and binaries that misbehave. */
+/** The tree, the commands, a port-forward, the settings, and binaries that misbehave. */
 async function plain(): Promise<void> {
   const api = await activate();
   const known = await vscode.commands.getCommands(true);
@@ -71,7 +71,7 @@ async function plain(): Promise<void> {
   await until('the tree is what list is', () => api.watch.situation.kind === 'known');
   assert.deepEqual(titles(api), list().map((one) => one.title));
 
-  // From a stop made outside to the tree.
+  // A stop by another process shows in the tree.
   const [first] = list();
   assert.ok(first);
   const began = Date.now();
@@ -90,7 +90,7 @@ async function plain(): Promise<void> {
   await until('it runs', () => list().find((one) => one.id === other.id)?.state === 'RUNNING');
   await vscode.commands.executeCommand('playgrounds.copySsh', other.id);
 
-  console.log('a forward of a port where something speaks HTTP');
+  console.log('a port-forward to an HTTP server');
   const server = createServer((_, response) => response.end('hello')).listen(0, '127.0.0.1');
   await new Promise((resolve) => server.once('listening', resolve));
   const { port } = server.address() as AddressInfo;
@@ -117,14 +117,14 @@ async function plain(): Promise<void> {
   console.log('a binary that is missing');
   await useBinary('/nowhere/labctl-ssh-proxy');
   await until('it is missed', () => failure(api) === 'no-binary');
-  console.log('one that prints junk');
+  console.log('one that prints HTML');
   await useBinary(fake('junk', 'echo "<html>"; sleep 1000'));
-  await until('junk is noticed', () => failure(api) === 'bad-output');
-  console.log('one that dies, and comes back');
+  await until('its output is rejected', () => failure(api) === 'bad-output');
+  console.log('one that fails, then works');
   await useBinary(fake('dies', `[ -e ${HOME}/well ] || { echo "labctl-ssh-proxy: it hurts" >&2; exit 10; }; exec ${BINARY} "$@"`));
-  await until('death is noticed', () => failure(api) === 'failed');
+  await until('its failure is noticed', () => failure(api) === 'failed');
   writeFileSync(path.join(HOME, 'well'), '');
-  await until('it is started again', () => api.watch.situation.kind === 'known');
+  await until('it is restarted', () => api.watch.situation.kind === 'known');
   console.log('one that hangs: the host stays quick');
   await useBinary(fake('hangs', 'sleep 1000'));
   await vscode.commands.executeCommand('playgrounds.refresh');
@@ -154,10 +154,10 @@ async function plain(): Promise<void> {
   await until('the real one is back', () => titles(api).length === list().length);
 }
 
-/** How Remote-SSH writes a host that it does not trust to be plain. */
+/** The authority of a host that Remote-SSH encodes. */
 const hex = (host: string): string => `ssh-remote+${Buffer.from(JSON.stringify({ hostName: host })).toString('hex')}`;
 
-/** A window on a stopped playground with a boot delay of 25 s: entering it ends when the playground runs. */
+/** A window on a stopped playground with a boot delay of 25 s. It is entered once the playground runs. */
 async function prewake(): Promise<void> {
   const [before] = list();
   assert.equal(before?.state, 'STOPPED');
@@ -171,7 +171,7 @@ async function prewake(): Promise<void> {
   await until('the window knows', () => api.watch.playgrounds.some((one) => condition(one) === 'up'));
 }
 
-/** The same, but the world cancels it: it ends at once. */
+/** The same, but the test cancels it, which ends it at once. */
 async function cancelled(): Promise<void> {
   const [before] = list();
   assert.equal(before?.state, 'STOPPED');
@@ -181,7 +181,7 @@ async function cancelled(): Promise<void> {
   assert.ok(Date.now() - began < 20_000);
 }
 
-/** A window that comes back to a playground that was stopped on purpose: the world says no, then yes. */
+/** A restored window on a playground that was stopped deliberately. The test answers no, then yes. */
 async function asked(): Promise<void> {
   const [before] = list();
   assert.equal(before?.state, 'STOPPED');
@@ -192,14 +192,14 @@ async function asked(): Promise<void> {
   assert.equal(list()[0]?.state, 'RUNNING');
 }
 
-/** A playground's window, until the world has seen enough. */
+/** A playground's window, until the test has seen enough. */
 async function inside(): Promise<void> {
   const api = await activate();
   await api.enter(`ssh-remote+${list()[0]?.host ?? ''}`);
-  await until('the world has seen enough', () => existsSync(path.join(HOME, 'enough')), 90_000);
+  await until('the test has seen enough', () => existsSync(path.join(HOME, 'enough')), 90_000);
 }
 
-/** What is done in an hour, one after the other; the host's own descriptors do not grow. */
+/** The actions of an hour of use, one after the other. The number of the host's descriptors must not grow. */
 async function rounds(): Promise<void> {
   const api = await activate();
   const server = createServer((_, response) => response.end('hello')).listen(0, '127.0.0.1');
@@ -221,13 +221,13 @@ async function rounds(): Promise<void> {
     assert.ok(kept && ended);
     assert.equal(await (await fetch(`http://127.0.0.1:${kept.localPort ?? 0}/`)).text(), 'hello');
     api.forwards.remove(ended);
-    // One that is cancelled while it begins.
+    // A port-forward that is cancelled before it listens.
     const abort = new AbortController();
     const cancelled = api.forwards.add(playground.id, machine.name, port, { signal: abort.signal, report: () => undefined });
     abort.abort();
     await cancelled.then(() => assert.fail('it was cancelled'), () => undefined);
     await vscode.commands.executeCommand('playgrounds.terminal', playground.id);
-    // VS Code does not end a terminal's process that it has not started yet, and this one would wake what is stopped below.
+    // VS Code does not end a terminal's process that it has not started yet. This one would wake the playground after its stop.
     const connected = (): boolean => api.watch.playgrounds.some((one) => one.connections.length > 0);
     await until('a terminal, and its connection', connected, 30_000);
     for (const terminal of vscode.window.terminals) terminal.dispose();
@@ -235,7 +235,7 @@ async function rounds(): Promise<void> {
     await vscode.commands.executeCommand('playgrounds.refresh');
     await vscode.commands.executeCommand('playgrounds.stop', playground.id);
     await until('it is stopped', () => state() === 'STOPPED');
-    // In the last round a forward is left to the window's end, and so is the watch.
+    // In the last round the end of the window also ends a port-forward and the watch.
     if (i < 5) {
       api.forwards.remove(kept);
       await vscode.commands.executeCommand('workbench.view.explorer');
@@ -247,7 +247,7 @@ async function rounds(): Promise<void> {
   }
   server.close();
   server.closeAllConnections();
-  // Two pipes of the forward, two of the watch, and some slack for what the host does by itself.
+  // Two pipes of the port-forward, two of the watch, and some slack for the host's own.
   await until(`no descriptors are left over: ${first} and ${descriptors()}`, () => descriptors() <= first + 8);
 }
 

@@ -8,9 +8,9 @@ import { World, extension, until } from './world.mjs';
 const picture = (page, name, clip) =>
   page.screenshot({ path: path.join(process.env.PICTURES ?? path.join(extension, 'dist'), `${name}.png`), clip });
 
-/** Where questions are. */
+/** The part of the window that shows questions. */
 const QUESTION = { x: 200, y: 0, width: 700, height: 140 };
-/** Where notifications are. */
+/** The part of the window that shows notifications. */
 const CORNER = { x: 600, y: 440, width: 500, height: 200 };
 
 function many() {
@@ -77,11 +77,11 @@ async function windows() {
     page = await world.suite('asked', {
       meanwhile: async (page) => {
         const answer = (words) => page.locator('.quick-input-list .monaco-list-row', { hasText: words });
-        await answer('Leave It Stopped').click({ timeout: 30_000 });
-        await answer('Start It').waitFor({ state: 'hidden' });
-        await answer('Start It').waitFor();
+        await answer('Leave Stopped').click({ timeout: 30_000 });
+        await answer('Start').waitFor({ state: 'hidden' });
+        await answer('Start').waitFor();
         await picture(page, 'asked', QUESTION);
-        await answer('Start It').click();
+        await answer('Start').click();
       },
     });
     await page.close();
@@ -98,7 +98,7 @@ async function windows() {
           console.log(`  ${await item.innerText()}`);
           await picture(page, 'statusbar', { x: 0, y: 600, width: 620, height: 40 });
           await world.run('stop', id);
-          await page.getByRole('button', { name: 'Restart' }).waitFor();
+          await page.getByRole('button', { name: 'Start and Reload Window' }).waitFor();
           await picture(page, 'ended', CORNER);
         } finally {
           writeFileSync(path.join(world.home, 'enough'), '');
@@ -111,14 +111,14 @@ async function windows() {
     console.log('- a warning before the end, with Extend');
     await world.run('start', id, '--json');
     rmSync(path.join(world.home, 'enough'));
-    // More than the eight hours that it has.
+    // Longer than the eight hours that it runs.
     world.settings({ 'playgrounds.warnBeforeEnd': 600 });
     const left = async () => (await world.list()).find((one) => one.id === id).expiresIn;
     const before = await left();
     page = await world.suite('inside', {
       meanwhile: async (page) => {
         try {
-          const warning = page.locator('.notification-toast', { hasText: /Compose trial (stops|ends|will be erased) in/ });
+          const warning = page.locator('.notification-toast', { hasText: /Compose trial (ends|will be stopped|will be erased) in/ });
           await warning.getByRole('button', { name: 'Extend' }).click({ timeout: 30_000 });
           await page.locator('.quick-input-list .monaco-list-row', { hasText: '8 hours' }).click();
           await until('eight hours more', async () => (await left()) > before + 7 * 3600);

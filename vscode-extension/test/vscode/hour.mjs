@@ -1,6 +1,6 @@
-// An hour of use in a minute: windows that open, reload and close, and in each of them the view, forwards, terminals, stops
-// and starts, again and again. Afterwards no process, listener or file is left that was not there after the first window;
-// what was counted is at the end of README.md.
+// An hour of use in a minute: windows that open, reload and close. In each of them the view, port-forwards, terminals, stops
+// and starts, several times over. Afterwards there is no process, listener or file that was not there after the first window.
+// The figures are at the end of README.md.
 import assert from 'node:assert/strict';
 import path from 'node:path';
 import { World, extension, showView } from './world.mjs';
@@ -16,7 +16,7 @@ try {
   await world.run('config-ssh', '--yes');
   const settled = async (what, fits) => {
     let found;
-    for (let tries = 0; tries < 200; tries += 1) {
+    for (let attempt = 0; attempt < 200; attempt += 1) {
       found = world.leftovers();
       if (fits(found)) return found;
       await new Promise((resolve) => setTimeout(resolve, 100));

@@ -1,4 +1,4 @@
-// What a user does and sees: the packed extension in a real VS Code, driven in its window. Makes the README's pictures.
+// The user's view: the packed extension in a real VS Code, driven by clicks and keys in its window. Makes the README's pictures.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
@@ -27,7 +27,7 @@ async function sees(page, what, look, ms) {
 
 const text = (page, words) => sees(page, words, async () => (await page.locator('body').innerText()).includes(words));
 
-/** Runs a command from the palette and gives its answers: what is chosen from a list, or typed where a prompt asks. */
+/** Runs a command from the palette and answers its questions, each by an entry of a list or by a text. */
 async function command(title, ...answers) {
   const widget = page.locator('.quick-input-widget');
   const input = widget.locator('input[type=text]').first();
@@ -36,7 +36,7 @@ async function command(title, ...answers) {
   await widget.locator('.monaco-list-row', { hasText: `Playgrounds: ${title}` }).first().waitFor();
   await input.press('Enter');
   for (const { asked, answer } of answers) {
-    // A question that was put before keeps its words while it is hidden.
+    // The previous question keeps its text while it is hidden.
     const isAsked = async () =>
       (await input.isVisible()) && ((await input.getAttribute('placeholder'))?.includes(asked) || (await widget.innerText()).includes(asked));
     await sees(page, asked, isAsked);
@@ -46,10 +46,10 @@ async function command(title, ...answers) {
   }
 }
 
-const which = (answer) => ({ asked: 'Which playground?', answer });
+const which = (answer) => ({ asked: 'Select a playground to', answer });
 
-/** A platform that knows nobody yet, and whose logins are confirmed by a look at their page. */
-async function strangers() {
+/** A platform without a session. A request for the page of a login confirms the login. */
+async function loginPlatform() {
   const seen = [];
   let confirmed = false;
   const answers = {
@@ -86,7 +86,7 @@ try {
   await picture(page, 'login', SIDE);
 
   console.log('- log in: confirmed in the browser, and the view knows');
-  const labs = await strangers();
+  const labs = await loginPlatform();
   mkdirSync(path.join(world.home, '.iximiuz/labctl'), { recursive: true });
   writeFileSync(path.join(world.home, '.iximiuz/labctl/config.yaml'), `base_url: ${labs.base}\n`, { mode: 0o600 });
   await page.getByRole('button', { name: 'Log In', exact: true }).first().click();
@@ -105,7 +105,7 @@ try {
   await text(page, 'was not found');
   await picture(page, 'no-binary', SIDE);
   symlinkSync(binary, installed);
-  await page.getByRole('button', { name: 'Look Again' }).click();
+  await page.locator('.welcome-view').getByRole('button', { name: 'Refresh', exact: true }).click();
 
   console.log('- no playgrounds: a welcome');
   await text(page, 'You have no playgrounds.');
@@ -167,10 +167,10 @@ try {
 
   console.log('- a terminal is inside');
   await row(page, 'Two machines').hover();
-  await row(page, 'Two machines').first().getByRole('button', { name: 'Open a Terminal' }).click();
+  await row(page, 'Two machines').first().getByRole('button', { name: 'Open Terminal' }).click();
   await sees(page, 'a connection of the terminal', () => world.processes().some((one) => /connect .*playground-/.test(one)));
   const screen = page.locator('.terminal-wrapper .xterm-rows');
-  // A terminal that closes takes the focus away, and a question without it is withdrawn.
+  // A terminal that closes takes the focus, and a question that loses the focus closes.
   const noTerminal = () => sees(page, 'no terminal', async () => (await page.locator('.terminal-wrapper').count()) === 0);
   await sees(page, 'a prompt', async () => /[$#] *$/.test((await screen.innerText()).trim()));
   await page.locator('.terminal-wrapper .xterm-screen').click();
@@ -180,11 +180,11 @@ try {
 
   console.log('- rename, extend, destroy: from the palette, with its questions');
   const named = async (title) => (await world.list()).find((one) => one.title === title);
-  await command('Rename', which('Old exp'), { asked: 'What shall the playground be called?', answer: 'Older' });
+  await command('Rename', which('Old exp'), { asked: 'Enter a new title', answer: 'Older' });
   await sees(page, 'the new title', async () => (await rows(page)).some((one) => one.startsWith('Older')));
   assert.ok(await named('Older'));
   const { expiresIn } = await named('Two machines');
-  await command('Extend', which('Two machines'), { asked: 'How much longer', answer: '2 hours' });
+  await command('Extend', which('Two machines'), { asked: 'Select how much time', answer: '2 hours' });
   await sees(page, 'two hours more', async () => (await named('Two machines')).expiresIn > expiresIn + 7000);
   for (const [button, is] of [['Cancel', true], ['Destroy', false]]) {
     await command('Destroy', which('Older'));
@@ -195,7 +195,7 @@ try {
 
   console.log('- keep, and the init tasks of one whose preparation fails');
   assert.equal((await named('Two machines')).persistent, false);
-  await command('Keep When Its Time Is Up', which('Two machines'));
+  await command('Make Persistent', which('Two machines'));
   await sees(page, 'it is kept', async () => (await named('Two machines')).persistent === true);
   await world.run('start', 'broken', '--json', '--title', 'Broken');
   await sees(page, 'the failure', async () => (await rows(page)).some((one) => /Broken.*preparation failed: fetch/s.test(one)));
@@ -211,7 +211,7 @@ try {
   const kube = path.join(world.home, '.iximiuz/labctl-ssh-proxy/local/plays', id, 'node-01/home/.kube');
   mkdirSync(kube, { recursive: true });
   writeFileSync(path.join(kube, 'config'), "clusters:\n- name: a\n  cluster: {server: 'https://node-01:6443'}\n");
-  await command('Open a Terminal with its Kubeconfig', which('Two machines'));
+  await command('Open Terminal with Kubeconfig', which('Two machines'));
   const own = path.join(world.home, `.iximiuz/labctl-ssh-proxy/kube/${id}.yaml`);
   await sees(page, 'our kubeconfig', () => existsSync(own));
   await sees(page, 'a shell', async () => /[$#] *$/.test((await screen.last().innerText()).trim()));
@@ -231,7 +231,7 @@ try {
   await row(page, 'Scratch').hover();
   await row(page, 'Scratch').getByRole('button', { name: 'Open in This Window' }).click();
   await sees(page, 'progress', async () => (await page.locator('.notification-toast').innerText()).includes('Opening Scratch'));
-  // A browser's window is always at its own server, so only the path is in its address; test/unit has the whole URI.
+  // In a browser the authority is always that of the server, so the address has the path only. test/unit checks the whole URI.
   await sees(page, 'the address', () => new URL(page.url()).searchParams.get('folder') === '/root', 20_000);
   const scratch = (await world.list()).find((one) => one.title === 'Scratch');
   assert.equal(scratch.state, 'RUNNING');

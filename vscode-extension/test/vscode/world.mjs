@@ -1,5 +1,5 @@
-// A world of its own for tests in a real VS Code: a home, the binary's embedded platform, a code-server, a browser.
-// Nothing of it is the user's, and nothing of it is left.
+// An isolated world for tests in a real VS Code: a home folder, the binary's embedded platform, a code-server, a browser.
+// All of it is removed at the end.
 import { execFile, execFileSync, spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
@@ -30,11 +30,11 @@ export async function until(what, look, ms = 15_000) {
   }
 }
 
-/** Shows the view. A window that comes back has the view that it had, late, and a click more would hide that. */
+/** Shows the view. A restored window shows its last view after a while, and a click on that one's icon would hide it. */
 export async function showView(page) {
   const title = page.locator('.part.sidebar .composite.title').first();
   const ours = title.filter({ hasText: /playgrounds/i });
-  for (let tries = 0; tries < 4; tries += 1) {
+  for (let attempt = 0; attempt < 4; attempt += 1) {
     await title.waitFor({ timeout: 10_000 }).catch(() => undefined);
     if (!(await ours.isVisible())) await page.locator('.activitybar [aria-label*="Playgrounds"]').first().click({ force: true });
     if (await ours.waitFor({ timeout: 10_000 }).then(() => true, () => false)) return;
@@ -42,7 +42,7 @@ export async function showView(page) {
   throw new Error('never: the view');
 }
 
-/** The settings of every test; JSON with a comment in it, which must survive. */
+/** The settings of every test. The file also gets a comment, which must survive. */
 const SETTINGS = {
   'security.workspace.trust.enabled': false,
   'workbench.startupEditor': 'none',
@@ -51,13 +51,13 @@ const SETTINGS = {
   'extensions.ignoreRecommendations': true,
   'telemetry.telemetryLevel': 'off',
   'workbench.reduceMotion': 'on',
-  // There is no graphics card, and what is drawn as text can be read.
+  // There is no graphics card. Besides, the text of a terminal can be read only without acceleration.
   'terminal.integrated.gpuAcceleration': 'off',
   'window.commandCenter': false,
   'workbench.layoutControl.enabled': false,
   'security.promptForRemoteUriHandling': false,
   'workbench.secondarySideBar.defaultVisibility': 'hidden',
-  // In a browser nothing runs on the user's side: there the extension has to be beside the binary.
+  // A browser cannot run UI extensions, so this one has to run beside the binary.
   'remote.extensionKind': { 'labctl-ssh-proxy.labctl-ssh-proxy': ['workspace'] },
   'playgrounds.local': true,
   'playgrounds.binary': binary,
@@ -66,7 +66,7 @@ const SETTINGS = {
 export class World {
   /** @param {string[]} serve options of the embedded platform */
   constructor(serve = []) {
-    // Short, since the path of a socket may not be long.
+    // A short path, because the length of a socket's path is limited.
     this.home = mkdtempSync('/tmp/lspx');
     mkdirSync(path.join(this.home, 'tmp'));
     this.env = { HOME: this.home, TMPDIR: path.join(this.home, 'tmp'), PATH: process.env.PATH, SHELL: '/bin/sh', LANG: 'C.UTF-8', TEST_BINARY: binary };
@@ -79,7 +79,7 @@ export class World {
     return until('the platform listens', () => this.run('local', 'status').then(() => true, () => false));
   }
 
-  /** The machine that the platform runs on is switched off and on: playgrounds are stopped, but not on purpose. */
+  /** Restarts the platform like a computer that is rebooted. Its playgrounds are stopped then, but not deliberately. */
   async reboot(...options) {
     await this.run('local', 'stop');
     await until('it has ended', () => this.platform.exitCode !== null);
@@ -124,8 +124,8 @@ export class World {
   }
 
   /**
-   * Opens a window. `tests` names a module whose `run()` is executed in the extension host, with the helper extension
-   * that stands in for Remote-SSH's settings; then `page.finished` is 0 or a failure.
+   * Opens a window. `tests` is a module whose `run()` is executed in the extension host, beside the helper extension that
+   * declares the settings of Remote-SSH. `page.finished` resolves to 0 or to a failure then.
    */
   async window({ folder = path.join(this.home, 'folder'), tests, width = 1100, height = 640 } = {}) {
     this.browser ??= await chromium.launch({
@@ -156,7 +156,7 @@ export class World {
     return page;
   }
 
-  /** Runs a suite of the extension host in a window, to its end. Calls `meanwhile` with the window when it is there. */
+  /** Runs a suite of the extension host in a window. Calls `meanwhile` with the window once that is open. */
   async suite(name, { folder, meanwhile = async () => undefined, ms = 120_000 } = {}) {
     writeFileSync(path.join(this.home, 'suite'), name);
     const page = await this.window({ folder, tests: path.join(extension, 'dist/test/extension-host.js') });
@@ -173,7 +173,7 @@ export class World {
     return page;
   }
 
-  /** Processes of the binary in this world, but for the platform: "pid arguments". */
+  /** The processes of the binary in this world, except the platform, each as "pid arguments". */
   processes() {
     return readdirSync('/proc')
       .filter((pid) => /^\d+$/.test(pid))
@@ -188,7 +188,7 @@ export class World {
       });
   }
 
-  /** What could be left over of all that runs here: processes of the binary, listeners, files of ours. */
+  /** The possible leftovers of a test: processes of the binary, listeners, files of the binary and the extension. */
   leftovers() {
     const own = readdirSync('/proc').filter((pid) => {
       try {
@@ -201,7 +201,7 @@ export class World {
       try {
         return readdirSync(`/proc/${pid}/fd`).map((fd) => /^socket:\[(\d+)\]$/.exec(readlinkSync(`/proc/${pid}/fd/${fd}`))?.[1]);
       } catch {
-        // It has ended, or closed one just now.
+        // The process has ended, or has just closed one.
         return [];
       }
     }));
@@ -210,7 +210,7 @@ export class World {
       .map((line) => line.trim().split(/\s+/)).filter((of) => of[3] === '0A' && sockets.has(of[9])).map((of) => of[1]);
     const unix = readFileSync('/proc/net/unix', 'utf8').trim().split('\n').slice(1)
       .map((line) => line.trim().split(/\s+/)).filter((of) => of[3] === '00010000' && sockets.has(of[6])).map((of) => of[7] ?? of[6]);
-    // Playgrounds' own disks are the platform's; logs are a file a connection, and old ones go.
+    // Not counted: the disks of playgrounds, and logs, one file a connection, of which old ones are removed.
     const ours = (folder) => {
       try {
         const all = readdirSync(folder, { recursive: true, withFileTypes: true }).filter((entry) => !entry.isDirectory());
@@ -222,7 +222,7 @@ export class World {
     const files = [path.join(this.home, '.iximiuz'), path.join(this.home, '.ssh'), path.join(this.home, 'user/User/globalStorage')].flatMap(ours)
       .filter((file) => !/\/labctl-ssh-proxy\/(local|logs)\//.test(file) && !/\/(state\.vscdb.*|storage\.json)$/.test(file));
     const temporary = ours(path.join(this.home, 'tmp')).filter((file) => !/vscode|code-server/.test(path.basename(file)));
-    // VS Code keeps a socket of its own for each terminal that there was.
+    // VS Code keeps a socket for each terminal, even after that is closed.
     const listeners = [...tcp, ...unix].filter((one) => !path.basename(one).startsWith('vscode-')).sort();
     return { processes: this.processes(), listeners, files: [...files, ...temporary].sort() };
   }
