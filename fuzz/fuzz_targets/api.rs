@@ -1,4 +1,4 @@
-//! The platform's JSON, and the state files that are JSON.
+//! The platform's JSON, and the state files in JSON.
 #![no_main]
 
 use std::{fs, sync::LazyLock};
@@ -6,7 +6,7 @@ use std::{fs, sync::LazyLock};
 use labctl_ssh_proxy::{commands::forward, labs::wire, local, platform::Platform, records::{live, memory, names::Names, tunnels}, settings::Folders, ssh_config};
 use libfuzzer_sys::fuzz_target;
 
-/// Where the state files are.
+/// The folder of the state files.
 static FOLDER: LazyLock<tempfile::TempDir> = LazyLock::new(|| {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     fs::create_dir(folder.path().join("local")).unwrap();
@@ -22,7 +22,7 @@ fuzz_target!(|bytes: &[u8]| {
                 let _ = (machine.default_user(), play.machine_status(&machine.name).map(|status| status.is_ready()));
             }
         }
-        // What was understood is said again alike.
+        // Plays that were parsed survive a round trip through JSON unchanged.
         let text = serde_json::to_vec(&plays).unwrap();
         assert_eq!(serde_json::from_slice::<Vec<wire::Play>>(&text).unwrap(), plays);
     }
@@ -43,7 +43,7 @@ fuzz_target!(|bytes: &[u8]| {
         let again = forward::saved::record(&forward, forward.machine.as_deref().unwrap_or_default()).unwrap();
         assert_eq!(forward::saved::forward(&wire::SavedForward::Known(again)).unwrap(), forward);
     }
-    // What is read from files only, one of them at a time.
+    // Parsers that read only from a file. The length of the input selects one of them.
     let root = FOLDER.path().to_owned();
     let folders = Folders { home: root.clone(), settings: root.join("settings.yaml"), root: root.clone() };
     let write = |name: &str| fs::write(root.join(name), bytes).unwrap();

@@ -1,7 +1,7 @@
-//! The readable part of an SSH connection, from both sides, in pieces of any size: identification lines and packets.
+//! The unencrypted part of an SSH connection, from both sides, in pieces of any size: identification lines and packets.
 //!
-//! The input is a row of pieces, each behind a byte: its highest bit is the side, the others are the length. As a text
-//! it is also read as a command line of ssh's, which tells how long ssh waits.
+//! The input is a sequence of pieces. A byte precedes each piece: its highest bit selects the side, and the other bits
+//! are the length. The input is also parsed as an ssh command line, to find its `ConnectTimeout`.
 #![no_main]
 
 use labctl_ssh_proxy::{
@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
             piece.chunks(1).for_each(|byte| single.server(byte));
             server.extend_from_slice(piece);
         }
-        // How the bytes were cut tells nothing.
+        // The result does not depend on how the bytes were cut into pieces.
         assert_eq!(whole.client_identification(), single.client_identification());
         assert_eq!(whole.server_identification(), single.server_identification());
         assert_eq!(whole.host_key(), single.host_key());

@@ -1,4 +1,4 @@
-//! Host names and forward specifications: what is accepted comes out as it went in.
+//! Host names and port forward specifications: an accepted one prints as it was parsed.
 #![no_main]
 
 use labctl_ssh_proxy::{commands::forward::spec::Spec, target::{self, Target}};

@@ -1,4 +1,4 @@
-//! JetBrains' sshConfigs.xml: hosts are found, put in and taken out again.
+//! JetBrains' sshConfigs.xml: finding, adding and removing hosts.
 #![no_main]
 
 use labctl_ssh_proxy::{editors::{jetbrains::{xml::{SshConfigs, hosts}}, settings_file::Format}, platform::Platform, ssh_config::entries::Entry};
@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
     assert_eq!(hosts(&emptied).unwrap(), Vec::<String>::new());
     assert_eq!(SshConfigs.set(&emptied, &[]).unwrap(), emptied);
     let _ = SshConfigs.repeat(text, &emptied);
-    // The elements around our entries may stay the first time. From then on every byte comes back.
+    // The first removal may keep the elements around our entries. Later removals restore every byte.
     let set = SshConfigs.set(text, &ours).unwrap();
     assert_eq!(SshConfigs.set(&set, &ours).unwrap(), set);
     let emptied = SshConfigs.set(&set, &[]).unwrap();

@@ -13,7 +13,7 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(&path, bytes).unwrap();
     let known = KnownHosts::at(&path);
     let key = HostKeyBlob::from_fields("ssh-ed25519", KEY).unwrap();
-    // What was learnt and withdrawn leaves no trace that binds.
+    // A key that was learned and then withdrawn is no longer binding.
     if known.knows(WHOSE).unwrap().is_empty()
         && known.check(WHOSE, &key).is_ok_and(|verdict| verdict == Verdict::Learnt)
     {
@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
         known.forget_play(WHOSE.play).unwrap();
         assert!(known.knows(WHOSE).unwrap().is_empty());
         let after = std::fs::read(&path).unwrap();
-        // A line without a play of ours in it is nobody's business of ours.
+        // A line that names none of our plays must stay.
         for line in bytes.split(|b| *b == b'\n').filter(|line| !line.contains(&b'/')) {
             assert!(after.split(|b| *b == b'\n').any(|kept| kept == line));
         }

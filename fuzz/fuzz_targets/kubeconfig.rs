@@ -1,4 +1,4 @@
-//! Kubeconfigs: read, redirected, merged into and taken out of.
+//! Kubeconfigs: reading, redirecting, merging a context and removing it.
 #![no_main]
 
 use labctl_ssh_proxy::commands::{kube::{config, merge}};

@@ -1,4 +1,4 @@
-//! The settings and the account, both YAML.
+//! The settings file and the account file, both YAML.
 #![no_main]
 
 use labctl_ssh_proxy::{labs::account::Account, settings::Settings};

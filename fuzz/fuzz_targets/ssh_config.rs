@@ -1,4 +1,4 @@
-//! Edits of the user's ssh configuration: what is not ours stays, byte for byte.
+//! Edits of the user's ssh configuration: everything but our own entries stays byte for byte.
 #![no_main]
 
 use labctl_ssh_proxy::ssh_config::{edit, words};
@@ -11,7 +11,7 @@ fuzz_target!(|text: &[u8]| {
     let ours = [PATH.to_owned()];
     let Ok(rest) = edit::remove(text, &ours) else { return };
     assert_eq!(edit::remove(&rest, &ours).ok().as_deref(), Some(&rest[..]));
-    // Where nothing is ours, nothing is taken out.
+    // A configuration without our entries is not changed.
     if edit::is_untouched(text) && !text.windows(PATH.len()).any(|part| part == PATH.as_bytes()) {
         assert_eq!(rest, text);
     }
@@ -20,7 +20,7 @@ fuzz_target!(|text: &[u8]| {
         assert!(inserted.ends_with(&rest));
         assert_eq!(edit::remove(&inserted, &ours).unwrap(), rest);
     }
-    // The command of a ProxyCommand, as programs split it.
+    // A ProxyCommand's words, as different programs split them.
     let text = String::from_utf8_lossy(text);
     let _ = (words::agreed(&text), words::create_process(&text), words::shell(&text), words::open_remote_ssh(&text));
 });

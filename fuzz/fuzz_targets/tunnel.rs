@@ -1,5 +1,5 @@
-//! WebSocket frames as the tunnel takes them: any bytes, from a server and from a client, in pieces of any size. The
-//! first byte says how large they are.
+//! WebSocket frames as the tunnel reads them: any bytes, from a server and from a client, in pieces of any size. The
+//! first byte of the input sets the size of the pieces.
 #![no_main]
 
 use std::{

@@ -1,4 +1,4 @@
-//! Zed's settings, JSON with comments: connections are put in and taken out again.
+//! Zed's settings, JSON with comments: adding and removing connections.
 #![no_main]
 
 use labctl_ssh_proxy::{editors::{settings_file::Format, zed::Connections}, platform::Platform, ssh_config::entries::Entry};
@@ -15,7 +15,7 @@ fuzz_target!(|text: &str| {
     assert!(set.contains(HOST));
     assert_eq!(format.set(&set, &entries).unwrap(), set);
     let _ = format.repeat(text, &set);
-    // The list may stay the first time, and how it is broken into lines. From then on every byte comes back.
+    // The first removal may keep the list and its line breaks. Later removals restore every byte.
     let emptied = format.set(&set, &[]).unwrap();
     let again = format.set(&emptied, &entries).unwrap();
     assert_eq!(format.set(&again, &[]).unwrap(), emptied);
