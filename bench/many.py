@@ -1,4 +1,4 @@
-"""A platform with a thousand playgrounds, as far as their list goes."""
+"""A platform with a thousand playgrounds. It serves only their list."""
 import http.server, json, pathlib, sys
 
 plays = [

@@ -1,8 +1,8 @@
-//! The benchmark suite: this program and its peers in turn, in one run, on one machine. `bench/run` builds what it
-//! needs, runs it and says where the results are.
+//! The benchmark suite: measures this program and its peers in turn, in one run, on one machine. `bench/run` builds the
+//! programs, runs the suite and reports where the results are.
 //!
 //! Every path carries the same conversation with the same target: a greeting, then a command line, then bytes that both
-//! ends check by a checksum. Paths that can work on standard input and output do; the others listen on a port.
+//! ends verify by a checksum. Paths use standard input and output if they can; the others listen on a port.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for the terminal")]
 
@@ -28,7 +28,7 @@ use labctl_ssh_proxy::{
 type Any<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 const GREETING: &[u8] = b"SSH-2.0-bench\r\n";
-/// Where the data repeats: no multiple of any buffer's size.
+/// Length in bytes after which the data repeats. It is not a multiple of any buffer's size.
 const NOISE: usize = 4_194_301;
 const CHUNK: usize = 256 * 1024;
 const ID: &str = "0123456789abcdef01234567";
@@ -43,10 +43,10 @@ fn main() -> Any<()> {
     Suite::new(&args)?.run()
 }
 
-// --- what carries bytes -----------------------------------------------------------------------------------------------
+// --- paths that carry bytes ------------------------------------------------------------------------------------------
 
-/// The client of the library, to any address that the embedded platform's machine can dial: what `connect` does after
-/// the key exchange.
+/// Runs the library's client to any address that the embedded platform's machine can dial. This is what `connect` does
+/// after the key exchange.
 fn pipe_to(home: &Path, play: &str, address: &str) -> Any<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let folders = Folders { home: home.into(), root: home.into(), settings: home.join("settings.yaml") };
@@ -72,24 +72,24 @@ fn pipe_to(home: &Path, play: &str, address: &str) -> Any<()> {
     done
 }
 
-/// One way to the target.
+/// One path to the target.
 struct Way {
     name: String,
     reach: Reach,
-    /// Processes on the far side, whose CPU time counts as the server's.
+    /// Processes on the far side. Their CPU time counts as the server's.
     servers: Vec<u32>,
 }
 
 enum Reach {
-    /// Straight.
+    /// A direct TCP connection to this port.
     Tcp(u16),
-    /// A program for each connection, on its standard input and output.
+    /// A new program for each connection, on its standard input and output.
     Stdio(Box<dyn Fn() -> Command + Sync>),
-    /// A program that listens.
+    /// A program that listens: its port and process id.
     Port(u16, u32),
 }
 
-/// A connection over a way.
+/// A connection over a [`Way`].
 struct Link {
     input: Box<dyn Write + Send>,
     output: Box<dyn Read + Send>,
@@ -128,9 +128,9 @@ impl Drop for Link {
     }
 }
 
-// --- the conversation -------------------------------------------------------------------------------------------------
+// --- the conversation ------------------------------------------------------------------------------------------------
 
-/// A checksum that takes a small part of the time that moving the bytes does, and minds their order.
+/// A checksum that depends on the order of the bytes and takes little time compared with moving them.
 #[derive(Default)]
 struct Sum {
     state: u64,
@@ -182,7 +182,7 @@ fn noise() -> Arc<Vec<u8>> {
     Arc::new(bytes)
 }
 
-/// Sends that many bytes of noise.
+/// Sends this many bytes of noise.
 fn pour(to: &mut impl Write, noise: &[u8], bytes: usize) -> Any<()> {
     let (mut left, mut at) = (bytes, 0);
     while left > 0 {
@@ -205,7 +205,7 @@ impl Write for Sum {
     }
 }
 
-/// The sum of that many bytes of noise, made once.
+/// Returns the checksum of this many bytes of noise, which is computed once.
 fn expected(noise: &[u8], bytes: usize) -> Any<String> {
     static MADE: Mutex<BTreeMap<usize, String>> = Mutex::new(BTreeMap::new());
     let mut made = MADE.lock().map_err(|_| "a thread failed")?;
@@ -217,7 +217,7 @@ fn expected(noise: &[u8], bytes: usize) -> Any<String> {
     Ok(made.entry(bytes).or_insert(sum.end()).clone())
 }
 
-/// Takes that many bytes.
+/// Receives this many bytes and returns their checksum.
 fn draw(from: &mut impl Read, bytes: usize) -> Any<String> {
     let (mut sum, mut left, mut buffer) = (Sum::default(), bytes, vec![0; CHUNK]);
     while left > 0 {
@@ -232,7 +232,7 @@ fn draw(from: &mut impl Read, bytes: usize) -> Any<String> {
     Ok(sum.end())
 }
 
-/// The target of all ways. On port 0 it takes a free one.
+/// Starts the target of all paths and returns its port. Port 0 means any free port.
 fn target(noise: Arc<Vec<u8>>, port: u16) -> Any<u16> {
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     let port = listener.local_addr()?.port();
@@ -283,7 +283,7 @@ fn is_right(seen: &[u8], noise: &[u8], bytes: usize) -> Any<()> {
     if seen == expected(noise, bytes)?.as_bytes() {
         return Ok(());
     }
-    Err("the bytes that arrived are not those that were sent".into())
+    Err("the bytes received differ from the bytes sent".into())
 }
 
 impl Link {
@@ -302,7 +302,7 @@ impl Link {
         is_right(seen.as_bytes(), noise, bytes)
     }
 
-    /// Round trips of 64 bytes, in us, sorted.
+    /// Returns the round-trip times of 64 bytes, in us, sorted.
     fn echo(&mut self, times: usize, pause: Duration) -> Any<Vec<f64>> {
         self.input.write_all(format!("GET echo {times}\n").as_bytes())?;
         let mut buffer = [7; 64];
@@ -320,9 +320,9 @@ impl Link {
     }
 }
 
-// --- what it costs ----------------------------------------------------------------------------------------------------
+// --- CPU and memory --------------------------------------------------------------------------------------------------
 
-/// CPU seconds of processes and what they have started, by the kernel's nanosecond account.
+/// Returns the CPU seconds of processes and their descendants, from the kernel's nanosecond accounting.
 fn cpu(pids: &[u32]) -> f64 {
     tree(pids)
         .iter()
@@ -345,7 +345,7 @@ fn tree(pids: &[u32]) -> Vec<u32> {
     all
 }
 
-/// A figure of /proc/PID/status, in MiB.
+/// Returns a field of /proc/PID/status, in MiB.
 fn memory(pid: u32, field: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let kib = status.lines().find_map(|line| line.strip_prefix(field)?.split_whitespace().next()?.parse::<f64>().ok());
@@ -361,9 +361,9 @@ fn percentile(sorted: &[f64], p: usize) -> f64 {
     sorted.get((sorted.len() * p / 100).min(sorted.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }
 
-// --- the suite --------------------------------------------------------------------------------------------------------
+// --- the suite -------------------------------------------------------------------------------------------------------
 
-/// Everything measured over one way.
+/// The measurements of one path.
 #[derive(Default)]
 struct Row {
     name: String,
@@ -434,7 +434,7 @@ impl Suite {
         self.only.as_deref().is_none_or(|only| only.split(',').any(|wanted| part.contains(wanted)))
     }
 
-    /// Starts a server that says its address on its first line.
+    /// Starts a server that prints its address on its first line. Returns its port and process id.
     fn start(&mut self, command: &mut Command) -> Any<(u16, u32)> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let address = line(child.stdout.as_mut().ok_or("no output")?)?;
@@ -444,7 +444,7 @@ impl Suite {
         Ok((port, pid))
     }
 
-    /// Starts a server that is told its port.
+    /// Starts a server on a free port that is passed to it. Returns the port and the process id.
     fn listens(&mut self, command: &mut Command, port: impl Fn(u16) -> Vec<String>) -> Any<(u16, u32)> {
         let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let child = command.args(port(free)).stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
@@ -463,7 +463,7 @@ impl Suite {
         })
     }
 
-    /// A home in which the program has an account on the platform at `base`, and perhaps a kept session.
+    /// Creates a home folder in which the program has an account on the platform at `base`.
     fn home(&self, name: &str, base: &str) -> Any<PathBuf> {
         let home = self.folder.join(name);
         fs::create_dir_all(home.join(".iximiuz/labctl"))?;
@@ -516,7 +516,7 @@ impl Suite {
                 self.wsmux(&mut ways, &standin, &wsmux)?;
             }
         } else {
-            eprintln!("*** no stand-in for wsmux: its rows are missing (go is needed to build it)");
+            eprintln!("*** no stand-in for wsmux: its rows are omitted (go is needed to build it)");
         }
         self.embedded(&mut ways, target)?;
 
@@ -547,10 +547,10 @@ impl Suite {
         Ok(())
     }
 
-    /// The real wsmux, server and client. Tunnels to a machine's SSH lead to port 22, so that has to be ours.
+    /// Adds the real wsmux, server and client. Tunnels to a machine's SSH lead to port 22, so the target listens there.
     fn wsmux(&mut self, ways: &mut Vec<Way>, standin: &Path, wsmux: &Path) -> Any<()> {
         if let Err(e) = target(Arc::clone(&self.noise), 22) {
-            eprintln!("*** no rows of wsmux: port 22 of this machine cannot be had for the target: {e}");
+            eprintln!("*** no rows for wsmux: the target cannot listen on port 22 of this machine: {e}");
             return Ok(());
         }
         let server = self.listens(Command::new(wsmux).arg("serve"), |port| vec![format!("-addr=127.0.0.1:{port}")])?;
@@ -565,20 +565,20 @@ impl Suite {
         Ok(())
     }
 
-    /// The platform's own client, which listens for one playground's SSH.
+    /// Starts the platform's own client, which listens for one playground's SSH. Returns its port and process id.
     fn labctl(&mut self, labctl: &Path, base: &str, ca: &Path) -> Any<(u16, u32)> {
         let home = self.home("labctl", base)?;
         let key = home.join(".ssh/iximiuz_labs_user");
         fs::create_dir_all(home.join(".ssh"))?;
         if !Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key).status()?.success() {
-            return Err("ssh-keygen makes no key".into());
+            return Err("ssh-keygen cannot create a key".into());
         }
         let mut command = Command::new(labctl);
         command.env("HOME", &home).env("SSL_CERT_FILE", ca).args(["--endpoint", base, "ssh-proxy", "--quiet", ID]);
         self.listens(&mut command, |port| vec![format!("--address=127.0.0.1:{port}")])
     }
 
-    /// Ours, against a platform at `base` whose tunnels that server carries.
+    /// Adds this program, against a platform at `base` whose tunnels the process `server` carries.
     fn against(&mut self, ways: &mut Vec<Way>, what: &str, base: &str, server: u32, ca: Option<PathBuf>) -> Any<()> {
         let (program, home) = (self.program.clone(), self.home(what, base)?);
         let reach = Reach::Stdio(Box::new(move || {
@@ -593,7 +593,7 @@ impl Suite {
         Ok(())
     }
 
-    /// Other clients of a server of tunnels: its own, which listens there, and websocat.
+    /// Adds the other clients of a tunnel server: its own, which listens on `port`, and websocat.
     fn peers(&mut self, ways: &mut Vec<Way>, what: &str, url: &str, server: u32, (port, client): (u16, u32)) {
         let name = format!("{what} client, {what}");
         ways.push(Way { name, reach: Reach::Port(port, client), servers: vec![server] });
@@ -605,7 +605,7 @@ impl Suite {
         }
     }
 
-    /// The embedded platform: our client over its socket and over TCP.
+    /// Adds the embedded platform: this program's client over its socket and over TCP.
     fn embedded(&mut self, ways: &mut Vec<Way>, target: u16) -> Any<()> {
         let home = self.folder.join("embedded");
         fs::create_dir_all(&home)?;
@@ -696,7 +696,7 @@ impl Suite {
         first.sort_by(f64::total_cmp);
         let idle = {
             let link = way.open()?;
-            // After a second `connect` gives back what its start needed.
+            // `connect` releases the memory that its start needed one second after the connection has settled.
             thread::sleep(Duration::from_secs(2));
             link.client.map_or(0.0, |pid| memory(pid, "VmRSS:"))
         };
@@ -748,7 +748,7 @@ impl Suite {
         }
         if let Some(peer) = find("socat, 2 hops, 64 KiB") {
             for ours in rows.iter().filter(|row| row.name.starts_with("ours")) {
-                // The goals are for servers that send large messages.
+                // These goals apply to servers that send large messages.
                 let goal =
                     |goal: &str| if ours.name.contains("embedded") { format!(" (goal {goal})") } else { String::new() };
                 ratios.push(format!(
@@ -776,7 +776,7 @@ impl Suite {
         }
     }
 
-    /// The throughput of each way, up above down, as bars.
+    /// Draws the throughput of each path as bars, up above down.
     fn plot(rows: &[Row]) -> String {
         let most = rows.iter().map(|row| row.up.max(row.down)).fold(1.0, f64::max);
         let height = 60 + rows.len() * 44;
@@ -835,7 +835,7 @@ impl Suite {
         Ok(())
     }
 
-    /// A key's echo while another session moves a GiB.
+    /// Measures a key's echo while another session moves a GiB.
     fn interactive(&mut self, way: &Way) -> Any<()> {
         let (done, moved) = mpsc::channel();
         let noise = Arc::clone(&self.noise);
@@ -859,7 +859,7 @@ impl Suite {
         Ok(())
     }
 
-    /// Many sessions at once through one server.
+    /// Measures many sessions at once through one server.
     fn scale(&mut self, way: &Way) -> Any<()> {
         const SESSIONS: usize = 200;
         const MIB: usize = 4;

@@ -1,6 +1,6 @@
-// Stand-ins for the two peers that cannot be had everywhere: a platform whose tunnels behave as wsmux's server is known
-// to (messages of 1 KiB, TCP written inside the read loop, a ping each 30 s, no Close), and a client that sends and
-// receives as wsmux's does. Neither is wsmux; figures against them say so.
+// Stand-ins for two peers that are not available everywhere. The server is a platform whose tunnels behave as wsmux's
+// server is known to: messages of 1 KiB, TCP written inside the read loop, a ping every 30 s, no Close. The client sends
+// and receives as wsmux's client does. Neither is wsmux, and the figures against them say so.
 //
 //	standin server --listen ADDR (--target ADDR | --tunnels URL) [--cert FILE --key FILE]
 //	standin client --listen ADDR --url URL
@@ -133,7 +133,7 @@ func forward(tcp net.Conn, url string) {
 	send(ws, tcp)
 }
 
-// The TCP side to messages. Its end sends nothing.
+// Copies from TCP to messages. Sends nothing at the end of TCP.
 func send(ws *websocket.Conn, tcp net.Conn) {
 	buffer := make([]byte, chunk)
 	for {
@@ -144,7 +144,7 @@ func send(ws *websocket.Conn, tcp net.Conn) {
 	}
 }
 
-// Messages to the TCP side.
+// Copies from messages to TCP.
 func receive(tcp net.Conn, ws *websocket.Conn) {
 	for {
 		kind, reader, err := ws.NextReader()
