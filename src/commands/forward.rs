@@ -1,14 +1,12 @@
-//! `port-forward`: ports of a playground here, and ports of this computer there, until it is ended.
+//! The `port-forward` command: forwards ports of a playground to this computer, and the other way around.
 //!
 //! # Layout
 //!
-//! - `spec`: forwards as ssh writes them (pure). `wanted`: those of the command line, and those that are saved.
-//! - `bound`: a forward whose listener on this side is open.
-//! - `way`: the way into a machine for as long as the command runs.
-//! - `local`, `remote`, `udp`: a forward each, by which side listens and what it carries; `relay.py` and `relay.pl` are
-//!   the machine's end of UDP.
-//! - `carry`: one connection, and when it is over.
-//! - `board`: what the user sees. `saved`: what the platform keeps.
+//! - `spec`: forwards in ssh's notation (pure). `wanted`: those of the command line, and the saved ones.
+//! - `bound`: a forward whose local listener is open. `way`: the connection to a machine for as long as the command runs.
+//! - `local`, `remote`, `udp`: one kind of forward each. `relay.py` and `relay.pl` are the machine's end of UDP.
+//! - `carry`: one forwarded connection, and the decision when it is over.
+//! - `board`: the output. `saved`: the forwards that the platform stores.
 
 pub mod board;
 mod bound;
@@ -61,7 +59,7 @@ pub struct Args {
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
     /// Listen here and connect there.
-    // The global --local has that name already.
+    // The short name `local` is taken by the global option --local.
     #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Local, text))]
     local: Vec<Vec<Spec>>,
     /// Listen there and connect here.
@@ -91,7 +89,7 @@ pub struct Args {
     json: bool,
 }
 
-/// Finds the play that an argument names, and the machine where it is a host name with one.
+/// Finds the play that `argument` names. Also returns the machine: `machine`, or else the one in the host name.
 ///
 /// # Errors
 /// As [`find::by_argument`].
@@ -101,11 +99,12 @@ pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Re
     Ok((play, machine.map(ToOwned::to_owned).or(named)))
 }
 
-/// Opens the forwards, and carries them until a signal comes or the reader of the JSON has gone; or lists or removes saved
-/// ones. Returns the exit code, 128 and the number of the signal.
+/// Opens the forwards and carries them until a signal arrives or the reader of the JSON output is gone. With `--list`
+/// or `--remove`, lists or removes saved forwards instead. Returns the exit code: 128 plus the signal's number after a
+/// signal.
 ///
 /// # Errors
-/// When a forward cannot be set up, or the playground is gone for good.
+/// When a forward cannot be set up, or the playground no longer exists.
 pub async fn run(app: &App, args: Args) -> Result<u8> {
     if args.list || !args.remove.is_empty() {
         return tokio::select! {
@@ -135,7 +134,7 @@ async fn look_at_saved(app: &App, args: &Args) -> Result<()> {
 }
 
 impl Args {
-    /// The forwards of the command line.
+    /// Returns the forwards of the command line.
     fn forwards(&self) -> Vec<Forward> {
         let of = |side, specs: &[Vec<Spec>]| {
             let specs: Vec<Spec> = specs.iter().flatten().cloned().collect();
@@ -160,7 +159,7 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     let mut tasks = open(app, &play, bound, args, board).await?;
     saved::save(&labs, &play, &records).await?;
     board.ready();
-    // A forward ends by itself only when the playground is gone.
+    // A forward ends by itself only when the playground no longer exists.
     while let Some(ended) = tasks.join_next().await {
         ended.map_err(|e| Error::new(Kind::Internal, format!("a forward broke: {e}")))??;
     }
@@ -231,7 +230,7 @@ async fn open(
     Ok(tasks)
 }
 
-/// Wakes what a way leads to.
+/// Wakes the playground that `way` leads to, and opens the first session.
 ///
 /// # Errors
 /// As [`crate::wake::Wake::tunnel`].

@@ -1,17 +1,17 @@
-//! What the user sees of forwards: a live table on a terminal, lines elsewhere, JSON for programs.
+//! The output of `port-forward`: a live table on a terminal, lines elsewhere, JSON for programs.
 //!
-//! With `--json` each line on standard output is one object. All have `event`; a forward is known by its `forward`, a
-//! number from 0 in the order of the `listening` lines.
+//! With `--json`, each line on standard output is one object with an `event` field. `forward` identifies a forward: a
+//! number from 0, in the order of the `listening` lines.
 //!
 //! | `event` | fields | when |
 //! | --- | --- | --- |
-//! | `listening` | `forward`, `kind` (`local`, `remote`), `protocol` (`tcp`, `udp`, `unix`), `machine`, `address` (as bound: the chosen port is in it), `to` | a forward is ready |
-//! | `ready` | | all of them are |
-//! | `open` | `forward`, `connection` (a number), `peer` | a connection, or a UDP peer's first datagram |
-//! | `close` | `forward`, `connection`, `sent`, `received` (bytes, to and from `to`), `error` (text, if any) | its end |
-//! | `traffic` | `forward`, `open`, `total`, `sent`, `received`, `dropped` (datagrams) | something moved, at most once in a second |
-//! | `waiting` | `message` | the machine is waited for |
-//! | `problem` | `message` | something failed and the forward goes on |
+//! | `listening` | `forward`, `kind` (`local`, `remote`), `protocol` (`tcp`, `udp`, `unix`), `machine`, `address` (as bound, with the actual port), `to` | a forward is ready |
+//! | `ready` | | all forwards are ready |
+//! | `open` | `forward`, `connection` (a number), `peer` | a connection opened, or a UDP peer sent its first datagram |
+//! | `close` | `forward`, `connection`, `sent`, `received` (bytes, to and from `to`), `error` (text, if any) | a connection ended |
+//! | `traffic` | `forward`, `open`, `total`, `sent`, `received`, `dropped` (datagrams) | a counter changed; at most once a second |
+//! | `waiting` | `message` | the command waits for the machine |
+//! | `problem` | `message` | something failed, and the forward goes on |
 
 use std::{
     collections::HashMap,
@@ -37,20 +37,20 @@ use crate::{
     },
 };
 
-/// Between two looks at the counters on a terminal.
+/// Interval between two updates of the table on a terminal.
 const REDRAW: Duration = Duration::from_millis(250);
-/// Between two `traffic` lines.
+/// Interval between two `traffic` lines of one forward.
 const TRAFFIC: Duration = Duration::from_secs(1);
-/// The same problem is not said again for this long: a program that tries again and again would fill the screen.
+/// Minimum interval between two reports of the same problem, so that a program that retries cannot fill the screen.
 const SAID: Duration = Duration::from_secs(10);
 
-/// For whoever has never seen it.
+/// The line below the table that explains how to stop the command.
 const ENDS: &str = "Ctrl-C ends it.";
 
-/// How forwards are shown.
+/// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum View {
-    /// A table that is drawn anew where it stands, on standard error.
+    /// A table on standard error that is redrawn in place.
     Table,
     /// Lines on standard error.
     Lines,
@@ -61,7 +61,8 @@ pub enum View {
 }
 
 impl View {
-    /// What suits where standard error leads.
+    /// Selects the view: JSON if `json` is set, else a table or lines, depending on whether standard error is a
+    /// terminal.
     pub fn new(json: bool) -> View {
         let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
         match json {
@@ -72,15 +73,16 @@ impl View {
     }
 }
 
-/// Lines of JSON that wait for a reader. One that never reads loses some, and holds no connection up.
+/// Capacity of the queue of JSON lines. When it is full, lines are dropped, so that a slow reader never blocks a
+/// connection.
 const LINES: usize = 4096;
-/// For the last lines to be read.
+/// Time limit for writing the last lines at exit.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// See the module.
+/// The state of the output: the forwards, their counters, and the lines on the screen.
 pub struct Board {
     view: View,
-    /// The lines of the table that is on the terminal; the cursor stands below them.
+    /// The lines of the table on the terminal. The cursor is below them.
     drawn: Mutex<Vec<String>>,
     lines: Mutex<Option<mpsc::SyncSender<String>>>,
     written: Mutex<mpsc::Receiver<()>>,
@@ -88,7 +90,7 @@ pub struct Board {
     said: Mutex<HashMap<String, Instant>>,
 }
 
-/// One forward and what it has carried.
+/// One forward and its counters.
 #[derive(Debug)]
 pub struct Row {
     number: usize,
@@ -100,23 +102,23 @@ pub struct Row {
     dropped: AtomicU64,
 }
 
-/// What a forward is.
+/// The description of a forward.
 #[derive(Clone, Debug)]
 pub struct What {
     /// `local` or `remote`.
     pub kind: &'static str,
-    /// `tcp`, `udp` or `unix`, by its listener.
+    /// The listener's protocol: `tcp`, `udp` or `unix`.
     pub protocol: &'static str,
-    /// The machine.
+    /// The machine's name.
     pub machine: String,
-    /// Where it listens.
+    /// The listening address.
     pub address: String,
-    /// Where it leads to.
+    /// The destination.
     pub to: String,
 }
 
 impl Row {
-    /// A datagram found no room.
+    /// Counts a datagram that was dropped because a queue or socket buffer was full.
     pub fn dropped(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
@@ -127,14 +129,14 @@ impl Row {
 }
 
 impl Board {
-    /// A board without forwards.
+    /// Creates a board without forwards.
     pub fn new(view: View) -> Arc<Board> {
         let (lines, queued) = mpsc::sync_channel::<String>(LINES);
         let (done, written) = mpsc::channel();
         if view == View::Json {
             std::thread::spawn(move || {
                 for line in queued {
-                    // A reader that has gone is no reason to end the forwards.
+                    // The forwards go on even if the reader of the output is gone.
                     let _ = out::line(&line);
                 }
                 let _ = done.send(());
@@ -145,7 +147,7 @@ impl Board {
         Arc::new(Board { view, drawn, lines, written, rows, said })
     }
 
-    /// Whether it speaks JSON.
+    /// Returns true if the output is JSON.
     pub fn is_json(&self) -> bool {
         self.view == View::Json
     }
@@ -166,7 +168,7 @@ impl Board {
         }
     }
 
-    /// Lets something be printed, above the table if there is one.
+    /// Runs `print`, with its output above the table if there is one.
     pub fn above<T>(&self, print: impl FnOnce() -> T) -> T {
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         if drawn.is_empty() {
@@ -180,7 +182,7 @@ impl Board {
         printed
     }
 
-    /// Draws the table anew, with `below` under it.
+    /// Redraws the table, with the line `below` under it.
     fn draw_table(&self, rows: &[Arc<Row>], counters: &[[u64; 5]], below: Option<&str>) {
         if !os::stderr_takes_text() {
             return;
@@ -188,14 +190,14 @@ impl Board {
         let (height, width) = Term::stderr().size();
         let mut lines = table(rows, counters, width.into());
         lines.extend(below.map(str::to_owned));
-        // What has scrolled out of sight could not be drawn over.
+        // Lines that have scrolled out of sight cannot be redrawn.
         lines.truncate(usize::from(height).saturating_sub(1).max(1));
         let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
         draw(&drawn, &lines);
         *drawn = lines;
     }
 
-    /// A forward listens from now on.
+    /// Records that a forward listens, and reports it.
     pub fn listening(&self, what: What) -> Arc<Row> {
         let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
         let row = Arc::new(Row {
@@ -220,12 +222,12 @@ impl Board {
         row
     }
 
-    /// All forwards listen.
+    /// Reports that all forwards listen.
     pub fn ready(&self) {
         self.ready_with(&json!({ "event": "ready" }));
     }
 
-    /// The same, by an event that says more.
+    /// Reports that all forwards listen, with `event` as the JSON line.
     pub fn ready_with(&self, event: &Value) {
         self.event(event);
         if self.view == View::Lines {
@@ -233,7 +235,7 @@ impl Board {
         }
     }
 
-    /// A connection of a forward began.
+    /// Records a new connection of a forward.
     pub fn open(self: &Arc<Self>, row: &Arc<Row>, peer: &str) -> Connection {
         let number = row.total.fetch_add(1, Ordering::Relaxed);
         row.open.fetch_add(1, Ordering::Relaxed);
@@ -242,7 +244,7 @@ impl Board {
         Connection { board: Arc::clone(self), row: Arc::clone(row), number, sent, received, error: None }
     }
 
-    /// Something failed that does not end the command.
+    /// Reports a failure that does not end the command.
     pub fn problem(&self, text: &str) {
         let text = printable(text);
         log::warn!("{text}");
@@ -257,7 +259,7 @@ impl Board {
         self.say(&format!("labctl-ssh-proxy: {text}"));
     }
 
-    /// Shows the counters, again and again. Never returns: it is one arm of a `select!`.
+    /// Updates the counters on the screen forever, as one arm of a `select!`.
     pub async fn show(&self) -> std::convert::Infallible {
         let mut tick = interval(if self.view == View::Table { REDRAW } else { TRAFFIC });
         let mut shown: Vec<[u64; 5]> = Vec::new();
@@ -290,7 +292,7 @@ impl Board {
         }
     }
 
-    /// Waits until nobody reads the lines of JSON any more: whoever started this is gone.
+    /// Waits until the reader of the JSON lines closes its end, which means that the program that started us is gone.
     pub async fn unread(&self) {
         match self.view {
             View::Json => stdio::unread().await,
@@ -298,7 +300,7 @@ impl Board {
         }
     }
 
-    /// Leaves the terminal as it stands, and lets the last lines be read.
+    /// Draws the table for the last time, and waits for the last lines to be written.
     pub fn end(&self) {
         let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if self.view == View::Table && !rows.is_empty() {
@@ -345,25 +347,25 @@ fn table(rows: &[Arc<Row>], counters: &[[u64; 5]], width: usize) -> Vec<String> 
     out::fitted(&head, rows.iter().zip(counters).map(row).collect(), &expendable, Some(width))
 }
 
-/// Puts `lines` where `old` is, and the cursor below.
+/// Replaces the lines `old` on the terminal with `lines`, and leaves the cursor below them.
 fn draw(old: &[String], lines: &[String]) {
-    // A terminal that has become narrower has broken lines since.
+    // If the terminal has become narrower, it has wrapped the old lines.
     let width = usize::from(Term::stderr().size().1).max(1);
     let height: usize = old.iter().map(|line| measure_text_width(line).div_ceil(width).max(1)).sum();
     let mut text = String::new();
     if height > 0 {
-        // To the beginning of the line that many above, and away with all from there (ECMA-48: CPL, ED).
+        // Moves up `height` lines and erases everything from there (ECMA-48: CPL, ED).
         text += &format!("\x1b[{height}F\x1b[J");
     }
     for line in lines {
         text += line;
         text.push('\n');
     }
-    // A terminal that has gone does not want it.
+    // A write error means that the terminal is gone.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-/// Bytes as people read them: `12 B`, `3.4 MiB`.
+/// Formats a number of bytes for people: `12 B`, `3.4 MiB`.
 fn bytes(count: u64) -> String {
     let mut unit = 0;
     let mut value = count as f64;
@@ -375,7 +377,7 @@ fn bytes(count: u64) -> String {
     if unit == 0 { format!("{count} B") } else { format!("{value:.1} {name}") }
 }
 
-/// A connection of a forward. Its end is told when this is dropped.
+/// A connection of a forward. Dropping it reports its end.
 pub struct Connection {
     board: Arc<Board>,
     row: Arc<Row>,
@@ -386,24 +388,24 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Bytes went to the side that does not listen.
+    /// Counts bytes sent to the side that does not listen.
     pub fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Ordering::Relaxed);
         self.row.sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Bytes came from it.
+    /// Counts bytes received from the side that does not listen.
     pub fn received(&self, bytes: usize) {
         self.received.fetch_add(bytes as u64, Ordering::Relaxed);
         self.row.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// The bytes that came from it so far.
+    /// Returns the number of bytes received so far from the side that does not listen.
     pub fn so_far(&self) -> u64 {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// It does not end well.
+    /// Records the error that ended the connection.
     pub fn failed(&mut self, text: &str) {
         self.error = Some(printable(text));
     }

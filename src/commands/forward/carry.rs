@@ -1,10 +1,10 @@
-//! One forwarded connection: copies both ways, and decides when it is over.
+//! One forwarded connection: copies bytes both ways, and decides when the connection is over.
 //!
-//! A tunnel has no half-close: to close it is to end both directions. So when the near program has finished sending, the
-//! machine cannot be told without cutting its answer off. What it still says is passed on, until it ends the connection,
-//! the near program has gone altogether, or nothing has come for [`QUIET`] where the system does not tell us that. A
-//! protocol in which the far side answers only after the end of the input needs a stream that has one: SSH
-//! (`--over-ssh`), where each direction ends by itself.
+//! A tunnel has no half-close: closing it ends both directions. When the near program has finished sending, we
+//! therefore cannot pass its end of file on to the machine without cutting off the answer. We go on passing the answer
+//! on until the machine ends the connection or the near program is gone. If the system cannot tell whether the program
+//! is gone, we stop when nothing has arrived for [`QUIET`]. A protocol whose far side answers only after the end of the
+//! input needs a stream with half-close: SSH (`--over-ssh`), where each direction ends by itself.
 
 use std::{io, time::Duration};
 
@@ -21,26 +21,26 @@ use crate::{
 
 use super::board::Connection;
 
-/// How long the far side may be silent after the near one has finished sending, where it cannot be seen whether the near
-/// program is still there to hear it.
+/// Maximum silence of the far side after the near one has finished sending. It applies only if the system cannot tell
+/// whether the near program still exists.
 const QUIET: Duration = Duration::from_secs(30);
-/// Between two looks at whether it is.
+/// Interval between two checks whether the near program still exists.
 const LOOK: Duration = Duration::from_millis(250);
-/// How long the far side may take to read what was sent before the connection is closed under it.
+/// Time limit for the far side to read the rest before the connection is closed.
 const DRAIN: Duration = Duration::from_secs(10);
 
-/// The far side, by what it can say.
+/// The far side's ability to end its two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// Each direction ends by itself.
+    /// Each direction ends by itself (SSH).
     Separately,
-    /// The end of one is the end of both.
+    /// The end of one direction is the end of both (a tunnel).
     Together,
 }
 
 /// The near side: a program's socket.
 pub trait Near: AsyncRead + AsyncWrite + Unpin {
-    /// Tells whether the program at the other end has gone altogether.
+    /// Returns the program at the other end, to check whether it still exists.
     fn peer(&self) -> Peer;
 }
 
@@ -60,7 +60,7 @@ impl Near for tokio::net::UnixStream {
 /// Carries bytes between `near` and `far` until both have ended.
 ///
 /// # Errors
-/// When the way to the machine broke. That the near program has left is no error.
+/// When the connection to the machine broke. A near program that has left is no error.
 pub async fn carry<N, F>(near: N, far: F, ends: Ends, meter: &Connection) -> io::Result<()>
 where
     N: Near,
@@ -79,7 +79,7 @@ where
         };
         let down = async {
             let copied = copy(&mut far_rx, &mut near_tx, |n| meter.received(n)).await;
-            // An end of file for the near program; it may be gone already.
+            // Passes the end of file on. The near program may already be gone.
             let _ = near_tx.shutdown().await;
             copied
         };
@@ -87,13 +87,13 @@ where
         tokio::select! {
             ended = &mut down => match (ended, ends) {
                 (Err(Broken::Read(e)), _) => Err(e),
-                // The near program reads no more; with a tunnel, nothing is left to be done for it.
+                // The near program no longer reads. With a tunnel, nothing else can be done for it.
                 (Ok(()) | Err(Broken::Write(_)), Ends::Together) => Ok(()),
                 (Err(Broken::Write(_)), Ends::Separately) => Ok(()),
                 (Ok(()), Ends::Separately) => lost(up.await),
             },
             ended = &mut up => match (ended, ends) {
-                // It was reset, or what it said cannot be delivered: the far side's last words may still come.
+                // The near connection was reset, or the far side takes no more data. Its last words may still arrive.
                 (Err(Broken::Read(_)), _) => Ok(()),
                 (Err(Broken::Write(e)), _) => timeout(LOOK, down).await.map_or(Err(e), lost),
                 (Ok(()), _) => tokio::select! {
@@ -104,7 +104,8 @@ where
         }
     };
     drop((near_rx, near_tx));
-    // What was sent is to arrive: a socket that is closed with unread input resets, and loses what is on its way.
+    // Read the rest before closing: a socket closed with unread input sends a reset, which discards data still in
+    // transit.
     let drained = async {
         far_tx.shutdown().await?;
         let mut rest = [0; 4096];
@@ -115,7 +116,7 @@ where
     ended
 }
 
-/// Waits until the near program has gone, or cannot be seen and the far side has been silent for long.
+/// Waits until the near program is gone or, if the system cannot tell, the far side has been silent for [`QUIET`].
 async fn gone(peer: &Peer, received: impl Fn() -> u64) {
     let mut before = received();
     let mut silent = Duration::ZERO;
@@ -134,7 +135,7 @@ async fn gone(peer: &Peer, received: impl Fn() -> u64) {
     }
 }
 
-/// An end on the near side is no failure.
+/// Ignores a write error, because a near program that has left is no failure.
 fn lost(ended: Result<(), Broken>) -> io::Result<()> {
     match ended {
         Ok(()) | Err(Broken::Write(_)) => Ok(()),
@@ -152,7 +153,7 @@ mod tests {
         os::Peer,
     };
 
-    /// As where the system does not tell who has gone.
+    /// A stand-in for a system that cannot tell whether the peer still exists.
     impl Near for DuplexStream {
         fn peer(&self) -> Peer {
             Peer::Tcp(None)

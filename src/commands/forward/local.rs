@@ -1,5 +1,7 @@
-//! Forwards that listen here: each connection is a tunnel of its own, straight to the port; to a Unix socket of the
-//! machine, which no tunnel reaches, an SSH connection of its own, so that a slow one holds none up.
+//! Forwards that listen here (`-L`).
+//!
+//! Each connection to a port gets a tunnel of its own. A tunnel cannot reach a Unix socket of the machine, so those
+//! connections go over SSH, each over its own SSH connection so that a slow one does not hold up the others.
 
 use std::{
     io,
@@ -29,23 +31,23 @@ use super::{
     way::{Way, is_final},
 };
 
-/// Connections that the system keeps until we take them up.
+/// Length of the listener's accept queue.
 const BACKLOG: i32 = 1024;
-/// How long a listener rests when the process has no file descriptors left.
+/// Pause before the next accept when the process has no file descriptors left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
-/// Ports that are tried until one is free on every loopback address.
+/// Number of free ports to attempt until one is free on every loopback address.
 const TRIES: usize = 16;
 
-/// What listens for one forward.
+/// The listening sockets of one forward.
 pub enum Listeners {
-    /// One for each address.
+    /// One listener for each address.
     Tcp(Vec<TcpListener>),
     /// A Unix socket.
     #[cfg(unix)]
     Unix(tokio::net::UnixListener, SocketFile),
 }
 
-/// A connection that was taken up.
+/// An accepted connection.
 enum Accepted {
     Tcp(TcpStream),
     #[cfg(unix)]
@@ -53,10 +55,10 @@ enum Accepted {
 }
 
 impl Listeners {
-    /// Listens where `listen` says. Every address of it must be free.
+    /// Listens at `listen`. All its addresses must be free.
     ///
     /// # Errors
-    /// [`Kind::Network`] when one is not, or may not be used.
+    /// [`Kind::Network`] when an address is in use or not permitted.
     pub async fn bind(listen: &Listen) -> Result<Listeners> {
         match listen {
             Listen::Port(bind, port) => Ok(Listeners::Tcp(bind_port(bind, *port, Type::STREAM, tcp).await?)),
@@ -75,7 +77,7 @@ impl Listeners {
     async fn accept(&self) -> io::Result<(Accepted, String)> {
         match self {
             Listeners::Tcp(all) => {
-                // Whichever is ready first; the others keep theirs.
+                // The first one that is ready. Connections to the other listeners stay in their queues.
                 let (accepted, ..) = select_all(all.iter().map(|listener| Box::pin(listener.accept()))).await;
                 let (stream, peer) = accepted?;
                 // Latency matters more than the number of packets.
@@ -87,7 +89,7 @@ impl Listeners {
         }
     }
 
-    /// The port that was chosen; 0 for a Unix socket.
+    /// Returns the bound port, or 0 for a Unix socket.
     pub fn port(&self) -> u16 {
         match self {
             Listeners::Tcp(all) => all.first().and_then(|l| l.local_addr().ok()).map_or(0, |address| address.port()),
@@ -96,7 +98,7 @@ impl Listeners {
         }
     }
 
-    /// `tcp` or `unix`.
+    /// Returns `tcp` or `unix`.
     pub fn protocol(&self) -> &'static str {
         match self {
             Listeners::Tcp(_) => "tcp",
@@ -105,7 +107,7 @@ impl Listeners {
         }
     }
 
-    /// The address that was bound first, with the port that was chosen.
+    /// Returns the first bound address, with the actual port, or the socket's path.
     pub fn address(&self) -> String {
         match self {
             Listeners::Tcp(all) => all.first().and_then(|l| l.local_addr().ok()).map(shown).unwrap_or_default(),
@@ -115,12 +117,12 @@ impl Listeners {
     }
 }
 
-/// An address as the table shows it.
+/// Formats an address for the table.
 pub fn shown(address: SocketAddr) -> String {
     host_port(&address.ip().to_string(), address.port())
 }
 
-/// What cannot be listened on, and what to do.
+/// Returns the error for an address that cannot be bound, with a hint.
 pub fn not_bound(address: &str, error: &io::Error) -> Error {
     let failed = Error::new(Kind::Network, format!("cannot listen on {address}: {error}"));
     match error.kind() {
@@ -132,7 +134,7 @@ pub fn not_bound(address: &str, error: &io::Error) -> Error {
     }
 }
 
-/// Binds `port` on every address that `bind` means, by `open`. Port 0 is the same free port on all of them.
+/// Binds `port` on every address of `bind`, and opens each socket with `open`. Port 0 selects one free port for all.
 ///
 /// # Errors
 /// As [`Listeners::bind`].
@@ -146,14 +148,14 @@ pub async fn bind_port<L>(
         Bind::Unnamed | Bind::Loopback => vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
         Bind::All => vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::UNSPECIFIED, port).into()],
         Bind::Host(host) => match lookup_host((host.as_str(), port)).await {
-            // A name that has no address is an error of the lookup, so there is one.
+            // Never empty: the lookup of a name without addresses fails.
             Ok(found) => found.collect(),
             Err(e) => return Err(not_bound(&host_port(host, port), &e)),
         },
     };
     for left in (0..TRIES).rev() {
         match bind_all(&addresses, kind, &open) {
-            // Free on the first address, and taken on another.
+            // The port is free on the first address but taken on another: attempt a different one.
             Err((_, e)) if port == 0 && left > 0 && e.kind() == io::ErrorKind::AddrInUse => {}
             Err((address, e)) => return Err(not_bound(&shown(address), &e)),
             Ok(bound) => return Ok(bound),
@@ -179,7 +181,7 @@ fn bind_all<L>(
                 chosen = Some(at.port());
                 bound.push(listener);
             }
-            // A system without IPv6 has no such address.
+            // A system without IPv6 has no such address to bind.
             Err(_) if address.is_ipv6() && !bound.is_empty() && !has_address(address) => {}
             Err(e) => return Err((address, e)),
         }
@@ -195,12 +197,12 @@ fn bind_one(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let protocol = if kind == Type::STREAM { Protocol::TCP } else { Protocol::UDP };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
     if address.is_ipv6() {
-        // The IPv4 address has a socket of its own.
+        // The IPv4 address has its own socket.
         socket.set_only_v6(true)?;
     }
     #[cfg(unix)]
     if kind == Type::STREAM {
-        // Connections of an earlier run that are still fading away are no reason to fail.
+        // Lingering connections of an earlier run (TIME_WAIT) must not block the port.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
@@ -215,7 +217,7 @@ fn tcp(socket: Socket) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, address))
 }
 
-/// A Unix socket that is removed with its owner, unless somebody has replaced it.
+/// A Unix socket in the file system. Dropping it deletes the file, unless another process has replaced it.
 #[cfg(unix)]
 pub struct SocketFile {
     path: std::path::PathBuf,
@@ -224,7 +226,7 @@ pub struct SocketFile {
 
 #[cfg(unix)]
 impl SocketFile {
-    /// Listens on `path`, for this user only. What a process left there that is no more is replaced.
+    /// Listens on `path`, accessible to this user only. Replaces a socket whose process no longer exists.
     fn bind(path: &std::path::Path) -> io::Result<(tokio::net::UnixListener, SocketFile)> {
         use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
         let stale = std::fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket())
@@ -234,7 +236,7 @@ impl SocketFile {
             std::fs::remove_file(path)?;
         }
         let listener = tokio::net::UnixListener::bind(path)?;
-        // OpenSSH's StreamLocalBindMask 0177.
+        // As OpenSSH with StreamLocalBindMask 0177.
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         let inode = std::fs::symlink_metadata(path)?.ino();
         Ok((listener, SocketFile { path: path.to_owned(), inode }))
@@ -246,7 +248,7 @@ impl Drop for SocketFile {
     fn drop(&mut self) {
         use std::os::unix::fs::MetadataExt;
         if std::fs::symlink_metadata(&self.path).is_ok_and(|now| now.ino() == self.inode) {
-            // Nobody is left to be told.
+            // There is no caller left that could report an error.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -255,23 +257,23 @@ impl Drop for SocketFile {
 /// One forward that listens here.
 #[derive(Clone)]
 pub struct Local {
-    /// The way to the machine.
+    /// The connection to the machine.
     pub way: Arc<Way>,
-    /// Where it leads to.
+    /// The destination, as the machine sees it.
     pub to: Endpoint,
     /// Carry TCP over SSH, which has a half-close.
     pub over_ssh: bool,
-    /// Where it is shown.
+    /// The output.
     pub board: Arc<Board>,
-    /// Its line there.
+    /// The forward's row in the output.
     pub row: Arc<Row>,
 }
 
 impl Local {
-    /// Takes connections up until the playground is gone for good. Dropping the future ends them all.
+    /// Accepts connections until the playground no longer exists. Dropping the future ends them all.
     ///
     /// # Errors
-    /// When it is.
+    /// When the playground no longer exists.
     pub async fn serve(self, listeners: Listeners) -> Result<()> {
         let mut connections = JoinSet::new();
         loop {
@@ -293,7 +295,7 @@ impl Local {
                     }
                 },
                 Some(ended) = connections.join_next() => {
-                    // A task that broke is the end of its connection.
+                    // A panicked task affects only its own connection.
                     if let Ok(Err(error)) = ended {
                         return Err(error);
                     }
@@ -302,10 +304,10 @@ impl Local {
         }
     }
 
-    /// One connection, to its end.
+    /// Carries one connection until it ends.
     ///
     /// # Errors
-    /// When the playground is gone for good; everything else is a problem of this connection alone.
+    /// When the playground no longer exists. Every other failure affects this connection only and is reported.
     async fn connect<N: Near>(&self, near: N, peer: &str) -> Result<()> {
         let mut connection = self.board.open(&self.row, peer);
         let carried: Result<io::Result<()>> = async {

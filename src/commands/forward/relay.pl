@@ -1,4 +1,4 @@
-# As relay.py, for machines without python3.
+# Same as relay.py, for machines without python3.
 use strict; use Socket qw(:DEFAULT getaddrinfo SOCK_DGRAM SO_RCVBUF SOL_SOCKET); use IO::Handle; use IO::Poll qw(POLLIN);
 use Fcntl;
 use constant FORGET => 65535;

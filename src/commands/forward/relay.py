@@ -1,12 +1,12 @@
-# The machine's end of UDP forwards. A frame, either way: length, peer (both big-endian, 2 and 4 bytes), payload.
-# Length 65535 has no payload and forgets the peer. Every peer has a socket of its own, so the answers find it.
-# The first frame that is sent is for peer 0: the target was found. It ends with its standard input.
+# The machine's end of UDP forwards. A frame, either way: length (2 bytes) and peer (4), big-endian, then the payload.
+# Length 65535 has no payload and forgets the peer. Each peer has its own socket, so that answers reach it.
+# The first frame sent is for peer 0: the target was found. The relay ends at the end of its standard input.
 import os, select, socket, struct, sys
 FORGET = 65535
 host, port = bytes.fromhex(sys.argv[2]).decode(), int(sys.argv[3])
 try:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
-    # Nobody says whether a datagram was refused; on the machine itself most servers listen on IPv4 at least.
+    # UDP does not report a refused datagram, so prefer IPv4 for localhost: most local servers listen on it.
     found.sort(key=lambda one: host == "localhost" and one[0] != socket.AF_INET)
     family, kind, proto, _, target = found[0]
 except OSError as e:

@@ -1,7 +1,8 @@
-//! Forwards that listen on the machine.
+//! Forwards that listen on the machine (`-R`).
 //!
-//! A port is the tunnel's own `listen:`: a control channel tells of each connection, which is then taken up by a tunnel of
-//! its own. That cannot tell which port was chosen, nor listen on a Unix socket, so port 0 and sockets go by SSH.
+//! For a port, the tunnel server listens (`listen:`). It announces each connection on a control channel, and we accept
+//! the connection with a tunnel of its own. The tunnel server cannot report which free port it chose, and cannot listen
+//! on a Unix socket. Port 0 and sockets therefore go over SSH.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -31,22 +32,22 @@ use super::{
     way::{Pauses, Way, is_final},
 };
 
-/// For a connection to a program here.
+/// Time limit for connecting to a program here.
 const CONNECT: Duration = Duration::from_secs(10);
-/// The tunnel's server pings every 30 s; a control channel that is silent for longer than this is dead.
+/// Longest accepted silence of a control channel. The tunnel server pings every 30 s, so a longer one means it is dead.
 const SILENCE: Duration = Duration::from_secs(75);
-/// The control channel's messages are a line each.
+/// Largest message accepted on the control channel, which sends one line of text per message.
 const MAX_MESSAGE: usize = 64 * 1024;
 
-/// What listens on the machine.
+/// The listener on the machine.
 pub enum Listener {
-    /// The tunnel's server, and its control channel.
+    /// The tunnel server, with its control channel.
     Tunnel(Box<WebSocketStream<Stream>>),
     /// The SSH server.
     Ssh(Box<SshClient>),
 }
 
-/// What a control channel says.
+/// A message on the control channel.
 #[derive(Deserialize)]
 struct Told {
     #[serde(rename = "type")]
@@ -55,8 +56,9 @@ struct Told {
     cid: String,
 }
 
-/// The address as the machine's tunnel server is told it: an empty host means all. The official client listens on all,
-/// too, where none is named: exposed ports are reached by the machine's main interface.
+/// Formats the address for the machine's tunnel server, where an empty host means all addresses. Without a named
+/// address, we listen on all of them, as the official client does, because exposed ports are reached at the machine's
+/// main interface.
 fn address(bind: &Bind, port: u16) -> String {
     match bind {
         Bind::Loopback => host_port("127.0.0.1", port),
@@ -65,7 +67,7 @@ fn address(bind: &Bind, port: u16) -> String {
     }
 }
 
-/// The same for people.
+/// Formats the address for people.
 fn shown(bind: &Bind, port: u16) -> String {
     match bind {
         Bind::Unnamed | Bind::All => host_port("0.0.0.0", port),
@@ -74,14 +76,14 @@ fn shown(bind: &Bind, port: u16) -> String {
 }
 
 impl Listener {
-    /// Listens on the machine; also gives the address, with the port that was chosen.
+    /// Listens on the machine. Also returns the address, with the actual port.
     ///
     /// # Errors
-    /// [`Kind::Refused`] when it cannot be bound there; as [`Way::dial`].
+    /// The errors of [`Way::dial`], and [`Kind::Refused`] when the address cannot be bound.
     pub async fn open(way: &Way, listen: &Listen) -> Result<(Listener, String)> {
         match listen {
             Listen::Port(bind, 0) => {
-                // As ssh does where no address is named: its servers allow little else (GatewayPorts).
+                // Same default as ssh: most servers permit nothing but loopback addresses (GatewayPorts).
                 let bind = if *bind == Bind::Unnamed { &Bind::Loopback } else { bind };
                 let host = match bind {
                     Bind::Unnamed | Bind::Loopback => "localhost",
@@ -126,9 +128,9 @@ impl Listener {
     }
 }
 
-/// Removes a socket on the machine that nobody listens on: OpenSSH's server leaves those of ended connections behind.
+/// Removes a socket on the machine that no process listens on. OpenSSH's server leaves such sockets behind.
 async fn remove_stale(ssh: &SshClient, path: &str) -> bool {
-    // What means the same to every shell; a path with more in it is left to its owner.
+    // Only a path that every shell reads the same way. Any other is not touched.
     let plain = path.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'.' | b'-' | b'_'));
     if !plain || path.starts_with('-') || ssh.connect_unix(path).await.is_ok() {
         return false;
@@ -140,26 +142,26 @@ async fn remove_stale(ssh: &SshClient, path: &str) -> bool {
 /// One forward that listens on the machine.
 #[derive(Clone)]
 pub struct Remote {
-    /// The way to the machine.
+    /// The connection to the machine.
     pub way: Arc<Way>,
-    /// Where it listens.
+    /// The listening address on the machine.
     pub listen: Listen,
-    /// Where it leads to, here.
+    /// The destination here.
     pub to: Endpoint,
-    /// Where it is shown.
+    /// The output.
     pub board: Arc<Board>,
-    /// Its line there.
+    /// The forward's row in the output.
     pub row: Arc<Row>,
 }
 
 impl Remote {
-    /// Takes connections up until the playground is gone for good, and listens anew after the machine was away.
+    /// Accepts connections until the playground no longer exists. Listens again after the machine was unavailable.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the playground no longer exists.
     pub async fn serve(self, listener: Listener) -> Result<()> {
         let (mut listener, mut pauses) = (listener, Pauses::default());
-        // Those that came by a tunnel do not depend on the control channel.
+        // Connections by tunnel survive the loss of the control channel.
         let mut connections = JoinSet::new();
         loop {
             let since = Instant::now();
@@ -183,7 +185,7 @@ impl Remote {
         }
     }
 
-    /// Takes connections up until the control channel ends.
+    /// Accepts connections until the control channel ends.
     async fn by_tunnel(
         &self,
         mut control: WebSocketStream<Stream>,
@@ -210,11 +212,11 @@ impl Remote {
         }
     }
 
-    /// One connection to the machine's port.
+    /// Carries one connection to the machine's port.
     async fn take_up(&self, cid: &str) -> Result<()> {
         let mut connection = self.board.open(&self.row, "");
         let target = format!("connect:{cid}");
-        // At the same time: the machine waits 15 s for the tunnel.
+        // Both at the same time, because the machine waits only 15 s for the tunnel.
         let (near, tunnel) = tokio::join!(self.reach(), self.way.dial(&target));
         match (near, tunnel) {
             (Ok(near), Ok(tunnel)) => {
@@ -229,7 +231,7 @@ impl Remote {
             (Err(e), tunnel) => {
                 self.not_reached(&mut connection, &e);
                 if let Ok(tunnel) = tunnel {
-                    // Whoever connected hears of it at once.
+                    // Ends the connection at once for the program that opened it.
                     tunnel.finish().await;
                 }
                 Ok(())
@@ -281,7 +283,7 @@ impl Remote {
         self.board.problem(&why);
     }
 
-    /// Connects to what the forward leads to.
+    /// Connects to the destination here.
     async fn reach(&self) -> io::Result<Reached> {
         let connected = async {
             match &self.to {
@@ -300,7 +302,7 @@ impl Remote {
     }
 }
 
-/// A program here.
+/// A connection to a program here.
 enum Reached {
     Tcp(TcpStream),
     #[cfg(unix)]
@@ -313,7 +315,7 @@ fn ended(connection: &mut Connection, carried: io::Result<()>) {
     }
 }
 
-/// A connection's task that broke is that connection's end.
+/// Passes the connection's result on. A panicked task affects only its own connection.
 fn check(ended: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
     match ended {
         Ok(ended) => ended,

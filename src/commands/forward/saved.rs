@@ -1,6 +1,6 @@
-//! Forwards that the platform keeps with a playground: TCP, from a port to a port. It does nothing with them.
+//! Forwards that the platform stores with a playground: TCP, from a port to a port. The platform only stores them.
 //!
-//! The list is the official client's, too, which adds a record for every `port-forward`, and one to port 22 for every
+//! The official client shares this list. It adds a record for every `port-forward`, and one for port 22 for every
 //! `ssh-proxy`, `cp`, `kube-proxy` and `--ide`.
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
 
 use super::spec::{Bind, Endpoint, Forward, Listen, Side, Spec};
 
-/// Left behind by the official client's own connections; ssh needs no forward.
+/// The port of records that the official client's own SSH connections leave behind. ssh needs no forward for it.
 const SSH: u16 = 22;
 
 /// The records of some forwards, for `--save`.
@@ -25,10 +25,10 @@ pub fn records(forwards: &[Forward], machine: &str) -> Result<Vec<PortForward>> 
     forwards.iter().map(|forward| record(forward, machine)).collect()
 }
 
-/// What is saved of a forward.
+/// Converts a forward to the platform's record.
 ///
 /// # Errors
-/// [`Kind::Usage`] for one that the platform has no words for: UDP, and Unix sockets.
+/// [`Kind::Usage`] for UDP and Unix sockets, which the platform cannot store.
 pub fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
     let Forward { side, spec, .. } = forward;
     let (Listen::Port(bind, port), Endpoint::Port(host, to), false) = (&spec.listen, &spec.to, spec.udp) else {
@@ -61,12 +61,11 @@ pub fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
     })
 }
 
-/// The forward that a record describes, as the official client reads it: whatever is not `remote` is local, and what a
-/// record leaves out is the first machine, this computer's loopback interface, all of the machine's addresses, a free
-/// port.
+/// Converts a record to a forward, with the official client's defaults. A kind other than `remote` means local. Missing
+/// fields mean the first machine, this computer's loopback interface, all of the machine's addresses, and a free port.
 ///
 /// # Errors
-/// The reason why it describes none.
+/// The reason why the record cannot be converted.
 pub fn forward(saved: &SavedForward) -> Result<Forward, String> {
     let record = match saved {
         SavedForward::Known(record) => record,
@@ -89,12 +88,12 @@ pub fn forward(saved: &SavedForward) -> Result<Forward, String> {
     }
     let host = if to.0.is_empty() { "localhost" } else { to.0 };
     let spec = Spec { listen: Listen::Port(bind, listen.1), to: Endpoint::Port(host.to_owned(), to.1), udp: false };
-    // Goes through the same checks as one that was typed: it is the platform's word.
+    // Records come from the platform, so they pass the same checks as input from the command line.
     let spec = Spec::parse(side, &spec.to_string()).map_err(|e| e.message().to_owned())?;
     Ok(Forward { side, spec, machine: Some(record.machine.clone()).filter(|name| !name.is_empty()) })
 }
 
-/// The saved forwards that `--restore` opens, each once, and a line for each that it cannot open.
+/// Returns the saved forwards that `--restore` opens, without duplicates, and a message for each unusable record.
 pub fn restorable(all: &[SavedForward]) -> (Vec<Forward>, Vec<String>) {
     let (mut found, mut odd) = (Vec::new(), Vec::new());
     for (index, saved) in all.iter().enumerate() {
@@ -115,7 +114,7 @@ fn shown(record: &PortForward) -> String {
     format!("{kind} {local_host}:{local_port} {remote_host}:{remote_port} on {machine}")
 }
 
-/// `--list`.
+/// Implements `--list`.
 ///
 /// # Errors
 /// The platform's.
@@ -134,7 +133,7 @@ pub async fn list(labs: &Labs, play: &Play, json: bool) -> Result<()> {
     out::table(&["INDEX", "MACHINE", "FORWARD"], rows.collect())
 }
 
-/// Saves those that are not saved yet.
+/// Saves the records that the platform does not have yet.
 ///
 /// # Errors
 /// The platform's.
@@ -143,7 +142,7 @@ pub async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<(
     let known = labs.port_forwards(&play.id).await?;
     for record in records.iter().filter(|record| !is_in(record, &known)) {
         match labs.save_port_forward(&play.id, record).await {
-            // The answer was lost: the list tells whether it is saved.
+            // The answer was lost, so look in the list whether the record was saved.
             Err(error) if error.may_have_happened() => {
                 if !is_in(record, &labs.port_forwards(&play.id).await?) {
                     return Err(error);
@@ -155,10 +154,10 @@ pub async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<(
     Ok(())
 }
 
-/// `--remove`: those of these indices, or all.
+/// Implements `--remove`: removes the records with these indices, or all.
 ///
 /// # Errors
-/// [`Kind::NotFound`] when there is none of an index; then none is removed.
+/// [`Kind::NotFound`] when an index does not exist. Then no record is removed.
 pub async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool) -> Result<()> {
     let count = labs.port_forwards(&play.id).await?.len();
     let mut indices: Vec<usize> = if which.contains(&Which::All) {
@@ -170,12 +169,12 @@ pub async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool) -> Re
         let message = format!("playground {} has no saved forward {index}", play.id);
         return Err(Error::new(Kind::NotFound, message).with_hint("--list shows those it has"));
     }
-    // From behind, since those behind a removed one move up.
+    // From the last to the first, because records after a removed one move up.
     indices.sort_unstable_by(|a, b| b.cmp(a));
     indices.dedup();
     for (done, index) in indices.iter().enumerate() {
         match labs.forget_port_forward(&play.id, *index).await {
-            // The answer was lost: the length of the list tells whether it is gone.
+            // The answer was lost, so look at the length of the list whether the record was removed.
             Err(error) if error.may_have_happened() => {
                 if labs.port_forwards(&play.id).await?.len() + done >= count {
                     return Err(error);
@@ -191,12 +190,12 @@ pub async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool) -> Re
     out::line(&format!("{} of {count} saved forwards are removed.", indices.len()))
 }
 
-/// Which saved forwards.
+/// A selection of saved forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     /// All of them.
     All,
-    /// The one that `--list` shows under this number.
+    /// The one with this number in `--list`.
     Index(usize),
 }
 

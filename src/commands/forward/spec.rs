@@ -1,6 +1,6 @@
-//! Forwards as `ssh -L` and `ssh -R` write them. Pure.
+//! Forwards in the notation of `ssh -L` and `ssh -R`. Pure.
 //!
-//! | `-L` | listens here | leads, on the machine, to |
+//! | `-L` | listens here on | leads, on the machine, to |
 //! | --- | --- | --- |
 //! | `[BIND:]PORT:HOST:HOSTPORT` | a port | a host and port |
 //! | `[BIND:]PORT:SOCKET` | a port | a Unix socket |
@@ -9,12 +9,14 @@
 //! | `[BIND:]PORT:HOSTPORT` | a port | a port of the machine itself |
 //! | `[HOST:]HOSTPORT` | a free port | a host and port, or one of the machine itself |
 //!
-//! The last two are the platform's own short forms, which its documentation uses; of three parts the second one, a number
-//! or not, tells which form it is. `-R` reads the same with the sides exchanged, but for the last form. An address in
-//! brackets may have colons (`[::1]:80:[fe80::1]:80`), `\` takes the meaning from the character behind it, and what has a
-//! `/` is the path of a socket. No `BIND` means the loopback interface here, and all of a machine's: its exposed ports are
-//! reached by its main interface. An empty one and `*` mean all. `/udp` after the last port forwards datagrams (`-L`
-//! only); `/tcp` may be said, too. Several stand in one argument with commas between them.
+//! The last two are the platform's short forms, as in its documentation. With three parts, a number in the second place
+//! selects `[BIND:]PORT:HOSTPORT`. `-R` has the same forms with the sides exchanged, except the last one.
+//!
+//! An address in brackets may contain colons (`[::1]:80:[fe80::1]:80`). A `\` takes the special meaning from the next
+//! character. A part with a `/` is the path of a socket. Without `BIND`, `-L` listens on the loopback interface, and
+//! `-R` on all of the machine's addresses, because its exposed ports are reached at its main interface. An empty `BIND`
+//! and `*` mean all addresses. `/udp` after the last port forwards datagrams (`-L` only), and `/tcp` is accepted as
+//! well. One argument may hold several forwards, separated by commas.
 
 use std::{fmt, str::FromStr};
 
@@ -26,18 +28,18 @@ use crate::{
 /// One forward.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Spec {
-    /// Where the one side listens.
+    /// The listening address.
     pub listen: Listen,
-    /// Where the other side leads to.
+    /// The destination on the other side.
     pub to: Endpoint,
-    /// Datagrams instead of connections.
+    /// True for datagrams instead of connections.
     pub udp: bool,
 }
 
-/// Where to listen.
+/// A listening address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Listen {
-    /// A port; 0 means one that is free.
+    /// A port; 0 selects a free one.
     Port(Bind, u16),
     /// A Unix socket.
     Socket(String),
@@ -53,7 +55,7 @@ pub enum Side {
 }
 
 impl Side {
-    /// The option that says so.
+    /// Returns the option for this side.
     pub fn option(self) -> &'static str {
         match self {
             Side::Local => "-L",
@@ -62,20 +64,20 @@ impl Side {
     }
 }
 
-/// On which of a computer's addresses.
+/// The addresses of a computer to listen on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Bind {
-    /// No address was named: the loopback interface of this computer, every one of a machine.
+    /// The default: the loopback interface of this computer, or all addresses of a machine.
     Unnamed,
     /// The loopback interface.
     Loopback,
-    /// All.
+    /// All addresses.
     All,
-    /// This one.
+    /// This host name or address.
     Host(String),
 }
 
-/// Where to connect to.
+/// A destination.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {
     /// A host and a port.
@@ -85,7 +87,7 @@ pub enum Endpoint {
 }
 
 impl Spec {
-    /// Reads what `-L` or `-R` is given.
+    /// Parses the value of `-L` or `-R`.
     ///
     /// # Errors
     /// [`Kind::Usage`] with the reason.
@@ -134,14 +136,14 @@ impl Spec {
         Ok(Spec { listen, to, udp })
     }
 
-    /// Reads one or several, with commas between them.
+    /// Parses one or several forwards, separated by commas.
     ///
     /// # Errors
-    /// As [`Spec::parse`], of the first that is none.
+    /// As [`Spec::parse`], for the first invalid one.
     pub fn parse_all(side: Side, text: &str) -> Result<Vec<Spec>> {
         match Spec::parse(side, text) {
             Ok(spec) => Ok(vec![spec]),
-            // The path of a socket may have a comma.
+            // A comma may belong to the path of a socket, so this comes second.
             Err(_) if text.contains(',') => text.split(',').map(|part| Spec::parse(side, part.trim())).collect(),
             Err(error) => Err(error),
         }
@@ -156,10 +158,10 @@ impl FromStr for Spec {
     }
 }
 
-/// The side that does not listen, itself.
+/// The destination host if none is named: the side that does not listen.
 const SELF: &str = "localhost";
 
-/// Takes `/udp` or `/tcp` off the port at the end.
+/// Removes `/udp` or `/tcp` after the last port. Returns the rest, and true for UDP.
 fn protocol(text: &str) -> (&str, bool) {
     for (suffix, udp) in [("/udp", true), ("/tcp", false)] {
         if let Some(rest) = text.strip_suffix(suffix)
@@ -198,12 +200,12 @@ impl Field {
     }
 }
 
-/// Whether `text` can be a host's name or address, with a zone.
+/// Returns true if `text` looks like a host name or address, possibly with a zone.
 fn is_host(text: &str) -> bool {
     text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_' | b':' | b'%'))
 }
 
-/// Splits at the colons, as OpenSSH does.
+/// Splits `text` at its colons, as OpenSSH does.
 fn fields(text: &str) -> Result<Vec<Field>, &'static str> {
     if text.chars().any(char::is_control) {
         return Err("it has a control character");
@@ -253,13 +255,13 @@ fn fields(text: &str) -> Result<Vec<Field>, &'static str> {
     }
 }
 
-/// The same, where a host of digits alone must not pass for a port.
+/// Formats host and port. Brackets keep a host that consists of digits from being read as a port.
 fn written(host: &str, port: u16) -> String {
     if is_number(host) { format!("[{host}]:{port}") } else { host_port(host, port) }
 }
 
-/// A path so that it is one field: what means something to [`fields`] is escaped, and so is what would pass for a port
-/// with a [`protocol`], `10/tcp`.
+/// Escapes a path so that it is read as one field: the special characters of [`fields`], and a leading digit, because a
+/// path such as `10/tcp` would be read as a port with a [`protocol`].
 fn escaped(path: &str) -> String {
     let path = path.replace('\\', "\\\\").replace(':', "\\:");
     if path.starts_with(|c: char| c == '[' || c.is_ascii_digit()) { format!("\\{path}") } else { path }
@@ -287,20 +289,20 @@ impl fmt::Display for Endpoint {
 }
 
 impl fmt::Display for Spec {
-    /// As it could have been written.
+    /// Writes a form that [`Spec::parse`] reads back.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}{}", self.listen, self.to, if self.udp { "/udp" } else { "" })
     }
 }
 
-/// A forward that is wanted.
+/// A requested forward.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
     /// The side that listens.
     pub side: Side,
-    /// From where to where.
+    /// The listening address and the destination.
     pub spec: Spec,
-    /// The machine, where it is not the one of the command.
+    /// The machine, if it differs from the one that the command line names.
     pub machine: Option<String>,
 }
 
@@ -354,7 +356,7 @@ mod tests {
         assert_eq!(read("1:/run/udp").to, Endpoint::Socket("/run/udp".into()));
     }
 
-    /// Those of labctl's `port-forward --help` and the platform's documentation.
+    /// The examples of labctl's `port-forward --help` and the platform's documentation.
     #[test]
     fn reads_the_platforms_short_forms() {
         let to = |host: &str, number| Endpoint::Port(host.into(), number);

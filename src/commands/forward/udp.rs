@@ -1,11 +1,12 @@
 //! UDP forwards: `-L 5353:8.8.8.8:53/udp`.
 //!
-//! Datagrams keep their boundaries: each is one frame on an SSH connection to a small relay on the machine, which has a
-//! socket for each peer, so that answers find the right one. The relay is a script for python3 or perl, whichever is
-//! there; it comes on the command line, leaves no file, and ends with the connection.
+//! Each datagram travels as one frame on an SSH connection to a small relay on the machine, so its boundaries are kept.
+//! The relay has a socket for each peer, so that answers reach the right one. The relay is a script for python3 or
+//! perl, depending on what the machine has. It is passed on the command line, writes no file, and ends with the
+//! connection.
 //!
-//! Nothing is kept for later: a datagram that finds no room in the queue is dropped, as on any network, and so are those
-//! that come while the machine is away. What waits behind others waits for TCP's sake alone.
+//! Datagrams are dropped, as on any network, when the queue is full and while the machine is unavailable. The one thing
+//! that can delay a datagram is TCP, which delivers in order.
 
 use std::{
     collections::HashMap,
@@ -35,37 +36,37 @@ use super::{
     way::{Pauses, Way},
 };
 
-/// How long a peer that neither sends nor receives is remembered: as long as Linux's connection tracking remembers a
-/// UDP exchange that has gone both ways.
+/// Default time after which an idle peer is forgotten. Linux's connection tracking uses the same time for a UDP
+/// exchange that has gone both ways.
 pub const IDLE: Duration = Duration::from_secs(120);
-/// Peers at a time: each is a socket on the machine, where a process may have 1024 files open. The one that has been
-/// idle for longest goes for another.
+/// Maximum number of peers. Each is a socket on the machine, where a process may have 1024 files open. A new peer
+/// replaces the one that has been idle for longest.
 const MAX_PEERS: usize = 512;
-/// Datagrams that wait for the connection.
+/// Capacity of the queue of datagrams that wait for the SSH connection.
 const QUEUE: usize = 1024;
-/// Frames that are sent as one message of SSH.
+/// Number of bytes of queued frames that are combined into one SSH message.
 const BATCH: usize = 32 * 1024;
-/// Length and peer.
+/// Size of a frame's header: length and peer.
 const HEADER: usize = 6;
-/// Larger than any datagram of UDP (65,507 bytes of payload over IPv4), and so free to mean something else.
+/// The length field of a frame that forgets the peer. It exceeds any UDP payload (65,507 bytes over IPv4).
 const FORGET: u16 = u16::MAX;
-/// For the relay to start: an interpreter, and perhaps a look-up of the host.
+/// Time limit for the relay to start, which takes an interpreter and perhaps a host look-up.
 const START: Duration = Duration::from_secs(20);
-/// What is kept of its words when it does not start.
+/// Number of bytes kept of the relay's standard error when it does not start.
 const WORDS: usize = 4 * 1024;
-/// For bursts: the system's own choice holds a few large datagrams.
+/// Size of the socket buffers, for bursts. The system's default holds only a few large datagrams.
 const BUFFER: usize = 1 << 20;
 
 const PYTHON: &str = include_str!("relay.py");
 const PERL: &str = include_str!("relay.pl");
 
-/// Listens on `port`.
+/// Binds `port` for UDP.
 ///
 /// # Errors
 /// As [`super::local::Listeners::bind`].
 pub async fn bind(bind: &Bind, port: u16) -> Result<Vec<UdpSocket>> {
     let open = |socket: Socket| -> io::Result<(UdpSocket, SocketAddr)> {
-        // What the system allows will do.
+        // If the system does not permit this size, carry on with its own.
         let _ = socket.set_recv_buffer_size(BUFFER);
         let _ = socket.set_send_buffer_size(BUFFER);
         let socket = UdpSocket::from_std(socket.into())?;
@@ -79,15 +80,16 @@ pub async fn bind(bind: &Bind, port: u16) -> Result<Vec<UdpSocket>> {
 pub struct Relay {
     ssh: SshClient,
     channel: Channel<Msg>,
-    /// What came behind the relay's first frame.
+    /// Bytes that arrived after the relay's first frame.
     early: Vec<u8>,
 }
 
 impl Relay {
-    /// Starts it.
+    /// Starts the relay.
     ///
     /// # Errors
-    /// [`Kind::Program`] when the machine has neither python3 nor perl, or the relay fails; as [`Way::ssh`].
+    /// The errors of [`Way::ssh`], and [`Kind::Program`] when the machine has neither python3 nor perl, or the relay
+    /// fails.
     pub async fn start(way: &Way, host: &str, port: u16) -> Result<Relay> {
         let ssh = way.ssh().await?;
         let mut channel = ssh.exec(&command(host, port)).await?;
@@ -97,7 +99,7 @@ impl Relay {
             while let Some(message) = channel.wait().await {
                 match message {
                     ChannelMsg::Data { data } => early.extend_from_slice(&data),
-                    // The rest is let go: a machine may say anything, and without end.
+                    // Bounded, because the machine may send an unlimited amount. The rest is discarded.
                     ChannelMsg::ExtendedData { data, .. } => {
                         complaint.extend(data.iter().take(WORDS.saturating_sub(complaint.len())));
                     }
@@ -133,10 +135,10 @@ impl Relay {
     }
 }
 
-/// The exit status that says that there is no interpreter.
+/// The exit status that reports a missing interpreter.
 const MISSING: u32 = 127;
 
-/// The command that starts the relay. The user's shell may be any: what it sees in the quotes means the same to all.
+/// Returns the command that starts the relay. All shells read the quoted part alike, whichever one the user has.
 fn command(host: &str, port: u16) -> String {
     let (python, perl, host) = (hex(PYTHON), hex(PERL), hex(host));
     format!(
@@ -151,14 +153,14 @@ fn hex(text: &str) -> String {
 }
 
 fn frame(peer: u32, data: &[u8], into: &mut Vec<u8>) {
-    // A datagram has at most 65,507 bytes.
+    // Always fits, because a datagram has at most 65,507 bytes.
     let Some(length) = u16::try_from(data.len()).ok().filter(|length| *length != FORGET) else { return };
     into.extend_from_slice(&length.to_be_bytes());
     into.extend_from_slice(&peer.to_be_bytes());
     into.extend_from_slice(data);
 }
 
-/// Takes the next whole frame off `bytes`, from `at` on.
+/// Takes the next complete frame from `bytes`, beginning at `at`.
 fn next_frame<'a>(bytes: &'a [u8], at: &mut usize) -> Option<(u32, &'a [u8])> {
     let (length, rest) = bytes.get(*at..)?.split_first_chunk::<2>()?;
     let (peer, rest) = rest.split_first_chunk::<4>()?;
@@ -169,30 +171,30 @@ fn next_frame<'a>(bytes: &'a [u8], at: &mut usize) -> Option<(u32, &'a [u8])> {
 
 /// One UDP forward.
 pub struct Udp {
-    /// The way to the machine.
+    /// The connection to the machine.
     pub way: Arc<Way>,
-    /// Where the datagrams go, as the machine sees it.
+    /// The destination, as the machine sees it.
     pub to: (String, u16),
-    /// How long an idle peer is remembered.
+    /// Time after which an idle peer is forgotten.
     pub idle: Duration,
-    /// Where it is shown.
+    /// The output.
     pub board: Arc<Board>,
-    /// Its line there.
+    /// The forward's row in the output.
     pub row: Arc<Row>,
 }
 
-/// Who sends us datagrams.
+/// The senders of datagrams to this forward.
 #[derive(Default)]
 struct Peers {
     by_address: HashMap<(usize, SocketAddr), u32>,
     by_number: HashMap<u32, Peer>,
     last: u32,
-    /// Those that the relay is still to forget.
+    /// Peers that the relay has not been told to forget yet.
     forgotten: Vec<u32>,
 }
 
 struct Peer {
-    /// Which of our sockets it talks to.
+    /// Index of our socket that the peer sends to.
     socket: usize,
     address: SocketAddr,
     active: Instant,
@@ -200,7 +202,7 @@ struct Peer {
 }
 
 impl Peers {
-    /// The peer's number. The one that has been silent for longest makes room for it.
+    /// Returns the peer's number. A new peer replaces, if necessary, the one that has been idle for longest.
     fn number(&mut self, key: (usize, SocketAddr), open: impl FnOnce() -> Connection) -> u32 {
         if let Some(number) = self.by_address.get(&key) {
             return *number;
@@ -210,7 +212,7 @@ impl Peers {
         {
             self.forget(oldest);
         }
-        // 0 is the relay itself. Numbers come around after four thousand million peers.
+        // 0 is the relay itself. Numbers wrap around after four billion peers.
         self.last = self.last.checked_add(1).unwrap_or(1);
         self.by_address.insert(key, self.last);
         let peer = Peer { socket: key.0, address: key.1, active: Instant::now(), connection: open() };
@@ -231,10 +233,10 @@ impl Peers {
 }
 
 impl Udp {
-    /// Passes datagrams on until the playground is gone for good, by a new relay after the machine was away.
+    /// Forwards datagrams until the playground no longer exists. Starts a new relay after the machine was unavailable.
     ///
     /// # Errors
-    /// When it is gone.
+    /// When the playground no longer exists.
     pub async fn serve(self, sockets: Vec<UdpSocket>, relay: Relay) -> Result<()> {
         let peers = Mutex::new(Peers::default());
         let (queue, mut queued) = mpsc::channel::<Vec<u8>>(QUEUE);
@@ -253,7 +255,7 @@ impl Udp {
                 self.board.problem(&format!("{what}: it is started again"));
                 pauses.after(since).await;
                 relay = self.way.insist(&what, || Relay::start(&self.way, host, *port)).await?;
-                // What came meanwhile is too old to be of use.
+                // Datagrams that arrived meanwhile are too old to be useful.
                 while queued.try_recv().is_ok() {
                     self.row.dropped();
                 }
@@ -265,7 +267,7 @@ impl Udp {
         }
     }
 
-    /// Takes datagrams in. Only ever adds to the queue, and so never waits for the machine.
+    /// Receives datagrams. Only adds to the queue, so it never waits for the machine.
     async fn listen(&self, i: usize, socket: &UdpSocket, peers: &Mutex<Peers>, queue: &mpsc::Sender<Vec<u8>>) {
         let mut buffer = vec![0; 1 << 16];
         let mut tick = interval((self.idle / 4).max(Duration::from_millis(10)));
@@ -278,13 +280,14 @@ impl Udp {
                         peers.forget(number);
                     }
                     if !peers.forgotten.is_empty() {
-                        // The relay is told behind what is queued; where there is no room, something is.
+                        // An empty entry makes `pass` send the forget frames. If the queue is full, other entries do
+                        // so.
                         let _ = queue.try_send(Vec::new());
                     }
                     continue;
                 }
             };
-            // An error here is an earlier answer that could not be delivered: the peer has gone.
+            // An error here means that an earlier answer could not be delivered because the peer is gone.
             let Ok((n, address)) = received else { continue };
             let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
             let open = || self.board.open(&self.row, &super::local::shown(address));
@@ -303,7 +306,7 @@ impl Udp {
         }
     }
 
-    /// Passes frames between the queue and the relay until that ends.
+    /// Passes frames between the queue and the relay until the relay ends.
     async fn pass(
         &self,
         relay: Relay,
@@ -320,7 +323,7 @@ impl Udp {
                 {
                     batch.extend_from_slice(&more);
                 }
-                // Behind the last datagram, which would make the peer known again.
+                // Only after the last queued datagram: one sent later would make the relay remember the peer again.
                 if queued.is_empty() {
                     let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
                     batch.extend(std::mem::take(&mut peers.forgotten).into_iter().flat_map(forget));
@@ -345,7 +348,7 @@ impl Udp {
                     let mut peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
                     let Some(peer) = peers.by_number.get_mut(&number) else { continue };
                     peer.active = Instant::now();
-                    // A socket that has no room loses it, as on any network; waiting would hold the others up.
+                    // If the socket's buffer is full, drop the datagram. Waiting would hold up the other peers.
                     match sockets[peer.socket].try_send_to(data, peer.address) {
                         Ok(n) => peer.connection.received(n),
                         Err(_) => self.row.dropped(),
@@ -377,17 +380,17 @@ mod tests {
         let command = command("10.0.0.1", 53);
         assert!(!command.contains(['$', '`', '!', '\\', '\n', '%', '{', '#']), "{command}");
         assert_eq!(command.matches('"').count(), 2);
-        // Linux takes 128 KiB as one argument.
+        // Linux accepts at most 128 KiB in one argument.
         assert!(command.len() < 32 * 1024);
     }
 
-    /// The command in one of the shells that users have, where only `programs` are found.
+    /// Runs the command in `shell`, with only `programs` in PATH.
     #[cfg(unix)]
     fn run(shell: &str, programs: &[&str], port: u16) -> (tempfile::TempDir, std::process::Child) {
         use std::process::{Command, Stdio};
         let bin = tempfile::tempdir().unwrap();
         for program in programs {
-            // The system's, since a version manager's may be a script that needs more.
+            // The system's own program: a version manager's may be a script that needs other programs.
             let found = which::which_in(program, Some("/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"), "/").unwrap();
             std::os::unix::fs::symlink(found, bin.path().join(program)).unwrap();
         }

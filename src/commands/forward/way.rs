@@ -1,8 +1,8 @@
-//! The way into a machine for as long as a forward lasts: one tunnel session for all connections, and a new one when it
-//! has run out or the machine has been away.
+//! The connection to a machine for as long as a forward lasts. All forwarded connections share one tunnel session. A
+//! new session replaces it when it has expired or the machine was unavailable.
 //!
-//! To forward is a deliberate act, so the first start may wake the playground. What comes later is some program's
-//! connection, and no reason to wake a playground that was stopped meanwhile.
+//! Running `port-forward` is a deliberate act, so its start may wake the playground. A later connection comes from some
+//! program, and is no reason to wake a playground that was stopped meanwhile.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -30,17 +30,18 @@ use crate::{
 
 use super::board::Board;
 
-/// How long a connection waits for a machine that is on its way, a reboot for example.
+/// Time limit for a connection that waits for a machine, for example during a reboot.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A session that is younger than this was just asked for: that the platform is busy has another reason.
+/// Age below which a session counts as new. If the platform is busy then, the session is not the reason.
 const FRESH: Duration = Duration::from_secs(1);
-/// Between two looks at a machine that is away. The platform is asked for one thing at most once in 10 s.
+/// Longest pause between two checks of a machine that is unavailable. The platform gets each request at most once in 10
+/// s.
 const AWAY: Duration = Duration::from_secs(10);
 
-/// What has lasted this long may be begun again at once.
+/// Minimum lifetime of a listener or relay that may be restarted without a pause.
 const LASTING: Duration = Duration::from_secs(5);
 
-/// See the module.
+/// The connection to one machine, with the session that all forwards share.
 pub struct Way {
     labs: Labs,
     memory: Memory,
@@ -48,29 +49,29 @@ pub struct Way {
     login: Login,
     key: String,
     board: Arc<Board>,
-    /// Held while a new one is asked for, so that one connection asks for all.
+    /// Locked while a new session is requested, so that one request serves all connections.
     session: Mutex<Option<Kept>>,
 }
 
-/// A session that connections share.
+/// A session that all connections share.
 struct Kept {
     session: TunnelSession,
     since: Instant,
     opens: Opens,
 }
 
-/// The kinds of tunnel sessions. The official client sends no key for mere forwards, and a machine without SSH
-/// may take those.
+/// The uses of a tunnel session. For ports alone we send no key, as the official client does, because a machine without
+/// SSH may accept such a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Opens {
     /// Connections to ports.
     Ports,
-    /// The SSH server, too: the machine gets our key.
+    /// Connections to ports and to the SSH server. The machine gets our key.
     Ssh,
 }
 
 impl Way {
-    /// The way to `machine` of `play` as its user `user`. Nothing is asked of the platform yet.
+    /// Creates the connection to `machine` of `play` as the user `user`. Sends no request yet.
     ///
     /// # Errors
     /// When there is no usable identity.
@@ -94,12 +95,12 @@ impl Way {
         })
     }
 
-    /// The machine's name.
+    /// Returns the machine's name.
     pub fn machine(&self) -> &str {
         &self.login.machine
     }
 
-    /// Wakes the playground if it sleeps, and gets the first session.
+    /// Wakes the playground if it is stopped, and requests the first session.
     ///
     /// # Errors
     /// As [`Wake::tunnel`].
@@ -110,24 +111,24 @@ impl Way {
         Ok(())
     }
 
-    /// A connection to `target` (`HOST:PORT`), seen from the machine.
+    /// Connects to `target` (`HOST:PORT`), as the machine sees it.
     ///
     /// # Errors
-    /// [`Kind::NotWoken`] when the playground was stopped, [`Kind::Ended`] and [`Kind::NotFound`] when it is gone,
-    /// [`Kind::Network`] and the like when there is no way to it now.
+    /// [`Kind::NotWoken`] when the playground was stopped, [`Kind::Ended`] and [`Kind::NotFound`] when it no longer
+    /// exists, [`Kind::Network`] and similar kinds when the machine cannot be reached.
     pub async fn dial(&self, target: &str) -> Result<Tunnel<Stream>> {
         Ok(Tunnel::client(self.open(target, Opens::Ports).await?))
     }
 
-    /// Has the machine listen on `address`; the answer is the control channel.
+    /// Makes the machine listen on `address`, and returns the control channel.
     ///
     /// # Errors
-    /// As [`Way::dial`]; [`Kind::Refused`] when it cannot be bound there.
+    /// The errors of [`Way::dial`], and [`Kind::Refused`] when the address cannot be bound.
     pub async fn listen(&self, address: &str) -> Result<Stream> {
         self.open(&format!("listen:{address}"), Opens::Ports).await
     }
 
-    /// An SSH connection to the machine.
+    /// Opens an SSH connection to the machine.
     ///
     /// # Errors
     /// As [`Way::dial`] and [`SshClient::connect`].
@@ -140,14 +141,14 @@ impl Way {
         let session = self.session(opens, None, false).await?;
         match self.labs.open(&session, target).await {
             Ok(opened) => Ok(opened),
-            // About the target (a bad one, an address that is taken), so that another session would not help.
+            // The target itself was refused (invalid, or its address is taken), so another session would not help.
             Err(error) if matches!(error.status(), Some(400 | 409)) => Err(error),
-            // A session that has run out is refused in several ways.
+            // An expired session is refused with various statuses, so this may be one.
             Err(error) => {
                 log::info!("a new tunnel session is needed: {}", error.message());
                 let session = self.session(opens, Some(&session), error.kind() == Kind::NotYet).await?;
                 self.labs.open(&session, target).await.map_err(|error| match error.kind() {
-                    // The tunnel's token is not the login.
+                    // This refusal is about the tunnel's token, so it must not be reported as a missing login.
                     Kind::NotLoggedIn | Kind::NotFound => {
                         Error::new(Kind::Network, format!("machine {} refuses the tunnel", self.machine())).with_hint(
                             format!("`labctl-ssh-proxy doctor {}` looks at the whole way there", self.login.alias),
@@ -159,7 +160,7 @@ impl Way {
         }
     }
 
-    /// The session for all, or a new one instead of `stale`.
+    /// Returns the shared session, or a new one if it is `stale`.
     async fn session(&self, opens: Opens, stale: Option<&TunnelSession>, busy: bool) -> Result<TunnelSession> {
         let mut kept = self.session.lock().await;
         if let Some(kept) = &*kept
@@ -192,7 +193,7 @@ impl Way {
         wake.tunnel(play, visitor).await
     }
 
-    /// Does `work` again and again until it succeeds: for what must come back by itself after the machine was away.
+    /// Repeats `work` until it succeeds, for everything that must come back after the machine was unavailable.
     ///
     /// # Errors
     /// When the playground is gone for good.
@@ -209,7 +210,7 @@ impl Way {
     }
 }
 
-/// The pauses between tries. Each is twice as long as the one before, up to [`AWAY`].
+/// The pauses between attempts. Each is twice as long as the one before, up to [`AWAY`].
 pub struct Pauses(Duration);
 
 impl Default for Pauses {
@@ -225,7 +226,7 @@ impl Pauses {
         sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
     }
 
-    /// Before what began at `since` and has ended is begun again: what has not lasted is no success.
+    /// Pauses before the restart of something that ended, unless it has lasted for [`LASTING`] since `since`.
     pub async fn after(&mut self, since: Instant) {
         if since.elapsed() < LASTING {
             self.next().await;
@@ -235,7 +236,7 @@ impl Pauses {
     }
 }
 
-/// Whether the playground itself is gone, or we are no longer let in: nothing that waits will see it again.
+/// Returns true if no later attempt can succeed, because the playground no longer exists or access was withdrawn.
 pub fn is_final(error: &Error) -> bool {
     matches!(error.kind(), Kind::Ended | Kind::NotFound | Kind::NotLoggedIn | Kind::HostKey)
 }
