@@ -1,4 +1,4 @@
-//! What people ask for: one file a command, each with its arguments and its `run`.
+//! The commands: one file each, with its arguments and its `run`.
 
 pub mod account;
 pub mod args;

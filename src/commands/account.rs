@@ -1,4 +1,4 @@
-//! The commands about the account: login, logout, whoami.
+//! The commands about the account: `login`, `logout`, `whoami`.
 
 use std::{
     io::{BufRead, IsTerminal, stdin},
@@ -21,9 +21,9 @@ use crate::{
     ui::{notice, out},
 };
 
-/// As often as the official client asks.
+/// Interval between two checks whether the user has confirmed the login. Same as the official client's.
 const POLL: Duration = Duration::from_secs(2);
-/// After this the platform forgets the login page.
+/// Lifetime of a login page at the platform.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// Log in to the platform, in the browser unless the credentials are given otherwise.
@@ -56,7 +56,7 @@ pub struct Whoami {
     json: bool,
 }
 
-/// Who is logged in, and where.
+/// The logged-in user and the platform, as `whoami --json` prints them.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Identity<'a> {
@@ -68,14 +68,15 @@ struct Identity<'a> {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct LoggedOut {
-    /// False where there was no login to end.
+    /// False if there was no login to end.
     logged_out: bool,
 }
 
-/// Logs in and keeps the credentials where labctl does.
+/// Logs in and stores the credentials in labctl's own file.
 ///
 /// # Errors
-/// The platform's; [`Kind::NotLoggedIn`] when nobody confirms in time or the credentials are not accepted.
+/// The platform's, and [`Kind::NotLoggedIn`] when the user does not confirm in time or the credentials are not
+/// accepted.
 pub async fn login(app: &App, args: Login) -> Result<()> {
     if app.platform == Platform::Local {
         return Err(Error::new(Kind::Usage, "the embedded platform needs no login").with_hint("leave out --local"));
@@ -102,10 +103,9 @@ pub async fn login(app: &App, args: Login) -> Result<()> {
 async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(String, String)> {
     let session = Labs::new(dialer.clone(), account)?.create_session().await?;
     let labs = Labs::new(dialer.clone(), &account.with_credentials(&session.id, &session.access_token))?;
-    // Shown as it is, though the session's id may be a part of it: without that it leads nowhere, and confirming it is
-    // what it is for.
+    // Printed unredacted even if it contains the session's id: it works only with the id, and the user must open it.
     let url = session.auth_url.as_str();
-    // Only an address of the web goes to the system's opener.
+    // Only a web address is passed to the system's opener.
     let is_web = url.starts_with("https://") || url.starts_with("http://");
     if !is_web || !url.chars().all(|c| c.is_ascii_graphic()) {
         return Err(Error::new(Kind::Answer, "the platform's login page has no web address"));
@@ -141,10 +141,10 @@ fn from_stdin() -> Result<(String, String)> {
     Ok((next()?, next()?))
 }
 
-/// Ends the session at the platform and forgets the credentials.
+/// Ends the session at the platform and deletes the credentials.
 ///
 /// # Errors
-/// When the credentials cannot be forgotten. That the platform does not know them any more is no failure.
+/// When the credentials cannot be deleted. A session that the platform no longer knows is no error.
 pub async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
     let path = app.folders.account();
     let account = Account::load(&path)?;
@@ -152,7 +152,7 @@ pub async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
         return if json { out::json(&LoggedOut { logged_out: false }) } else { out::line("You were not logged in.") };
     };
     let ended = Labs::new(Dialer::network(&app.settings), &account)?.delete_session(id).await;
-    // The environment may name another session than the file.
+    // Only if the file holds this session: the environment may name another one.
     Account::forget_credentials(&path, id)?;
     app.tunnels().clear();
     match ended {
@@ -165,7 +165,7 @@ pub async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
     if json { out::json(&LoggedOut { logged_out: true }) } else { out::line("Logged out.") }
 }
 
-/// Shows who is logged in, where, and with which plan.
+/// Prints the logged-in user, the platform and the plan.
 ///
 /// # Errors
 /// The platform's.
@@ -178,7 +178,7 @@ pub async fn whoami(app: &App, Whoami { json }: Whoami) -> Result<()> {
     out::line(&format!("{} at {}{}", name(&me), labs.base(), plan(&me)))
 }
 
-/// The account's plan, as the end of a sentence.
+/// Formats the account's plan as the end of a sentence.
 fn plan(me: &Me) -> String {
     let Some(PremiumAccess { until, lifetime, trial }) = &me.premium_access else { return String::new() };
     let plan = if *trial { "premium trial" } else { "premium" };

@@ -1,5 +1,5 @@
-//! What a shell offers while our command line is typed: hosts, playgrounds, machines and names of the catalogue, from
-//! what is remembered. The platform is only asked when nothing is.
+//! Candidates for shell completion: hosts, playgrounds, machines and names of the catalogue. They come from local
+//! copies. The platform is asked only when there is no copy yet.
 
 use std::{
     env,
@@ -23,7 +23,7 @@ use crate::{
     target::PREFIX,
 };
 
-/// Whoever presses a key does not wait for longer.
+/// Time limit for asking the platform while the user waits for the completion.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn candidate(value: impl Into<String>, help: &str) -> CompletionCandidate {
@@ -31,13 +31,13 @@ fn candidate(value: impl Into<String>, help: &str) -> CompletionCandidate {
     CompletionCandidate::new(value.into()).help((!help.is_empty()).then(|| StyledStr::from(help)))
 }
 
-/// Playgrounds, by host name.
+/// Returns the host names of playgrounds.
 pub fn playgrounds() -> Vec<CompletionCandidate> {
     let known = names(What::Plays).plays.unwrap_or_default();
     known.iter().map(|known| candidate(&known.host, &known.title)).collect()
 }
 
-/// Everything that ssh reaches: playgrounds, their machines, and names of the catalogue.
+/// Returns all hosts that ssh can reach: playgrounds, their machines, and names of the catalogue.
 pub fn hosts() -> Vec<CompletionCandidate> {
     let names = names(What::Plays);
     let plays = names.plays.unwrap_or_default();
@@ -46,7 +46,7 @@ pub fn hosts() -> Vec<CompletionCandidate> {
     machines.chain(catalog.iter().map(|entry| candidate(entry.host(), &entry.title))).collect()
 }
 
-/// Machines of the playground that stands on the line, or of any where none does yet.
+/// Returns the machines of the playground on the command line, or of all playgrounds if it names none yet.
 pub fn machines() -> Vec<CompletionCandidate> {
     let plays = names(What::Plays).plays.unwrap_or_default();
     let words: Vec<OsString> = line(env::args_os()).collect();
@@ -62,7 +62,7 @@ pub fn machines() -> Vec<CompletionCandidate> {
     machines.into_iter().map(CompletionCandidate::new).collect()
 }
 
-/// What can be started: the catalogue, and playgrounds that are stopped.
+/// Returns everything that can be started: the catalogue, and stopped playgrounds.
 pub fn startable() -> Vec<CompletionCandidate> {
     let names = names(What::Catalog);
     let (catalog, plays) = (names.catalog.unwrap_or_default(), names.plays.unwrap_or_default());
@@ -70,25 +70,25 @@ pub fn startable() -> Vec<CompletionCandidate> {
     catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).chain(stopped).collect()
 }
 
-/// Editors that `open` knows.
+/// Returns the editors that `open` knows.
 pub fn editors() -> Vec<CompletionCandidate> {
     ide::ALL.iter().map(|ide| candidate(ide.name, ide.title)).collect()
 }
 
-/// Which copy must be there.
+/// The names that a completion needs.
 #[derive(Clone, Copy, PartialEq)]
 enum What {
     Plays,
     Catalog,
 }
 
-/// The words of the line that is being completed, as they were typed: the script gives them after a `--`. What follows
-/// another one is not for us.
+/// Returns the words of the command line as the user typed them. The shell's script passes them after a `--`. Words
+/// after a second `--` are skipped, because they belong to another program.
 fn line(arguments: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
     arguments.skip_while(|word| word != "--").skip(1).take_while(|word| word != "--")
 }
 
-/// What stands elsewhere on the line that is being completed, and tells whose names are meant.
+/// The global options on the command line, which select the platform and the home folder.
 #[derive(Debug, Default, PartialEq)]
 struct Globals {
     local: bool,
@@ -103,7 +103,7 @@ impl Globals {
             match word.to_str() {
                 Some("--local") => globals.local = true,
                 Some("--home") => {
-                    // bash breaks words at `=`, too.
+                    // bash splits words at `=` as well.
                     let value = words.next().filter(|word| word != "=").or_else(|| words.next());
                     globals.home = value.map(folder);
                 }
@@ -117,7 +117,7 @@ impl Globals {
     }
 }
 
-/// A folder as it was typed: nobody has taken the quotes and the `~` away.
+/// Converts a typed folder to a path. The shell has not removed quotes or expanded `~` yet.
 fn folder(word: OsString) -> PathBuf {
     let Some(text) = word.to_str() else { return word.into() };
     match text.strip_prefix("~/").zip(dirs::home_dir()) {
@@ -127,7 +127,7 @@ fn folder(word: OsString) -> PathBuf {
     }
 }
 
-/// The names, from the copy; asked for when it is missing. Nothing that goes wrong is of interest here.
+/// Returns the names from the local copy, or from the platform if there is none. Errors only mean fewer candidates.
 fn names(what: What) -> Names {
     let set = |value: &OsStr| !matches!(value.to_str(), Some("" | "0" | "false" | "no" | "off"));
     let Globals { local, home } = Globals::of(env::args_os());
@@ -147,7 +147,7 @@ fn names(what: What) -> Names {
     }
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
         runtime.block_on(async {
-            // Late is as good as never.
+            // After a timeout, offer the names that are there.
             let _ = tokio::time::timeout(PATIENCE, ask(&app, what)).await;
         });
         runtime.shutdown_background();
@@ -155,7 +155,7 @@ fn names(what: What) -> Names {
     Names::load(&app.folders, platform)
 }
 
-/// The playgrounds that have entries in the ssh configuration.
+/// Returns the playgrounds that have entries in the ssh configuration.
 fn of_entries(app: &App) -> Option<Vec<names::Known>> {
     let state = State::load(&app.folders).ok()??;
     let entries = state.entries.into_iter().filter(|entry| entry.platform == app.platform);
@@ -163,7 +163,7 @@ fn of_entries(app: &App) -> Option<Vec<names::Known>> {
 }
 
 async fn ask(app: &App, what: What) -> Result<()> {
-    // Nothing is started for a completion.
+    // A completion must not start the embedded platform.
     if app.platform == Platform::Local && !is_there(&app.folders.socket()) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! `completions`: the script by which a shell completes our command line, and the answers to it.
+//! `completions`: the script that connects a shell's completion with this program, and the answers to that script.
 
 use std::{env, io};
 
@@ -10,12 +10,12 @@ use crate::{
     ui::out,
 };
 
-/// By this variable the shell's script tells us what it wants.
+/// The environment variable in which the shell's script sends its request.
 const VARIABLE: &str = "LABCTL_SSH_PROXY_COMPLETE";
-/// Answers the script of a shell; `false` when it is not one that asks.
+/// Answers the request of a shell's script. Returns false if this process was started for another purpose.
 ///
 /// # Errors
-/// When standard output cannot be written, or the shell is not known.
+/// When standard output cannot be written, or the shell is unknown.
 pub fn answer(program: fn() -> clap::Command) -> clap::error::Result<bool> {
     CompleteEnv::with_factory(program).var(VARIABLE).try_complete(env::args_os(), None)
 }
@@ -31,10 +31,10 @@ pub struct Args {
     shell: String,
 }
 
-/// Prints the script.
+/// Prints the script for a shell.
 ///
 /// # Errors
-/// [`Kind::Usage`] for a shell that is not known.
+/// [`Kind::Usage`] for an unknown shell.
 pub fn run(Args { shell }: Args) -> Result<()> {
     let shells = Shells::builtins();
     let Some(completer) = shells.completer(&shell) else {
@@ -51,7 +51,7 @@ pub fn run(Args { shell }: Args) -> Result<()> {
     out::write(&String::from_utf8_lossy(&script))
 }
 
-/// The shells there are scripts for.
+/// Returns the supported shells.
 fn shells() -> Vec<&'static str> {
     Shells::builtins().names().collect()
 }

@@ -1,10 +1,11 @@
-//! `doctor`: every link of the chain from `ssh playground-...` to a machine, each with a verdict and a remedy.
+//! `doctor`: checks every link of the chain from `ssh playground-...` to a machine, with a verdict and a remedy for
+//! each.
 //!
 //! # Layout
 //!
-//! - `here`: what lies on this machine: ssh, its configuration, files, processes, editors.
-//! - `there`: the login, the platform, and one machine that runs, reached by the system's ssh.
-//! - `report`: all of it in a file for others, without secrets.
+//! - `here`: checks on this computer: ssh, its configuration, files, processes, editors.
+//! - `there`: checks of the login, the platform, and one running machine, which is reached by the system's ssh.
+//! - `report`: all results in a file for others, without secrets.
 
 mod here;
 mod report;
@@ -42,48 +43,48 @@ pub struct Args {
     json: bool,
 }
 
-/// How a link of the chain is.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
-    /// As it should be.
+    /// No problem found.
     Ok,
-    /// It works, but not always or not as well as it could.
+    /// Works, but not always or not well.
     Warning,
     /// It does not work.
     Failed,
-    /// It could not be looked at.
+    /// Could not be checked.
     Skipped,
 }
 
-/// One link of the chain.
+/// One check and its result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
-    /// Which.
+    /// The name of the check.
     pub name: String,
-    /// How it is.
+    /// The result.
     pub verdict: Verdict,
-    /// What was found.
+    /// The finding, as a sentence for the user.
     pub found: String,
-    /// What to do.
+    /// The action that the user can take.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub remedy: Option<String>,
-    /// How `--fix` mends it.
+    /// The repair that `--fix` makes.
     #[serde(skip)]
     fix: Option<Fix>,
 }
 
-/// What can be mended without asking: it is ours.
+/// A repair that needs no confirmation, because it concerns only our own files and processes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Fix {
-    /// The entries and the line that includes them.
+    /// Rewrites the entries and the line that includes them.
     Configuration,
-    /// A file's mode.
+    /// Sets a file's mode.
     #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has modes"))]
     Mode(PathBuf, u32),
-    /// A record that is damaged, and of which the loss is harmless.
+    /// Deletes a damaged record whose loss is harmless.
     Remove(PathBuf),
-    /// A process that nobody needs.
+    /// Ends a leftover process.
     End(u32),
 }
 
@@ -115,10 +116,10 @@ impl Check {
     }
 }
 
-/// Looks at everything; gives exit code 1 when something does not work.
+/// Makes all checks. Returns exit code 1 if one of them failed.
 ///
 /// # Errors
-/// When the report cannot be written. What does not work otherwise is what is told.
+/// When the report cannot be written. Failed checks are results instead.
 pub async fn run(app: &App, args: Args) -> Result<u8> {
     let mut checks = examine(app, &args).await;
     let mut fixed = Vec::new();
@@ -229,7 +230,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(|e| Error::file("change", path, &e))
 }
 
-/// Windows has no modes, so nothing asks for one.
+/// Never called, because Windows has no file modes.
 #[cfg(not(unix))]
 fn set_mode(_path: &Path, _mode: u32) -> Result<()> {
     Ok(())

@@ -1,12 +1,12 @@
-//! `kube`: the playground's Kubernetes API for the kubectl of this computer.
+//! `kube`: access to the playground's Kubernetes API with the kubectl of this computer.
 //!
-//! The kubeconfig on the machine is copied into a file of ours, which only its owner can read, with the server replaced
-//! by a forward. The certificate is still checked, against the name that it was made for. The file is there as long as
-//! the command runs.
+//! The machine's kubeconfig is copied into a private file of ours, with the server's address replaced by a forward.
+//! kubectl still verifies the certificate, against the server's original name. The file exists as long as the command
+//! runs.
 //!
-//! With `--json` there is one object on a line of standard output when all is ready: `event` (`ready`), `kubeconfig` (our
-//! file), `context` (the one that was merged, or null), `merged` (the file it is in, or null) and `servers` (`address`
-//! here, `to` there), among the events of [`crate::commands::forward::board`].
+//! With `--json`, one line on standard output reports that all is ready: `event` (`ready`), `kubeconfig` (our file),
+//! `context` (the merged one, or null), `merged` (the file that has it, or null) and `servers` (`address` here, `to`
+//! there). It appears among the events of [`crate::commands::forward::board`].
 
 pub mod config;
 pub mod merge;
@@ -47,9 +47,9 @@ use crate::{
 
 use config::Server;
 
-/// The machine of a Kubernetes playground that has the kubeconfig.
+/// The machine of a Kubernetes playground that usually has the kubeconfig.
 const CONTROL_PLANE: &str = "cplane-01";
-/// A kubeconfig has a few KiB.
+/// Largest kubeconfig accepted. Usual ones have a few KiB.
 const MAX_KUBECONFIG: usize = 4 * 1024 * 1024;
 
 /// Reach a playground's Kubernetes API with the kubectl of this computer.
@@ -75,10 +75,11 @@ pub struct Args {
     command: Vec<OsString>,
 }
 
-/// Runs until a signal or the command ends it. Gives the exit code: the command's, or 128 and the signal's number.
+/// Runs until a signal arrives or the given command ends. Returns the command's exit code, or 128 plus the signal's
+/// number.
 ///
 /// # Errors
-/// When there is no kubeconfig or it cannot be used, or the playground is gone for good.
+/// When there is no usable kubeconfig, or the playground no longer exists.
 pub async fn run(app: &App, args: Args) -> Result<u8> {
     if args.remove {
         return tokio::select! {
@@ -98,7 +99,7 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
 
 async fn remove(app: &App, args: &Args) -> Result<()> {
     let argument = &args.playground;
-    // Neither a login nor the playground itself is needed where its id is known.
+    // If the id is known, neither a login nor the playground itself is needed.
     let id = match Target::parse(argument) {
         _ if is_id(argument) => argument.clone(),
         Ok(Target { playground: Playground::Id(id), .. }) => id,
@@ -144,15 +145,15 @@ async fn serve(app: &App, args: &Args, board: &Arc<Board>) -> Result<u8> {
                 let status = status.map_err(|e| Error::new(Kind::Internal, format!("cannot wait for {shown}: {e}")))?;
                 return Ok(os::exit_code(status));
             }
-            // What the keyboard sends is for the command, and what asks us to end is passed on to it.
+            // The terminal sends its signals to the command as well. Requests to end are passed on to it.
             signal = signals.next() => os::pass_on(signal, &child),
-            // It is the command's to end; what it is told is that nobody listens any more.
+            // Report the failure but let the command end by itself: its connections are refused from now on.
             broken = ready.broken() => board.problem(broken.message()),
         }
     }
 }
 
-/// All that a kubectl needs. It goes with this.
+/// Everything that kubectl needs, for as long as this value lives.
 struct Ready<'a> {
     ports: BTreeMap<(String, u16), u16>,
     tasks: JoinSet<Result<()>>,
@@ -200,7 +201,7 @@ impl Ready<'_> {
         board.above(|| out::line(&line))
     }
 
-    /// Waits until a forward has ended, which none does without a reason. Each is told once.
+    /// Waits until a forward fails. Each failure is returned once.
     async fn broken(&mut self) -> Error {
         while let Some(ended) = self.tasks.join_next().await {
             match ended {
@@ -213,7 +214,7 @@ impl Ready<'_> {
     }
 }
 
-/// Forgets a playground that is gone: what killed runs have left of it. One that still runs clears up after itself.
+/// Deletes whatever killed runs have left of a playground that no longer exists. Running ones clean up by themselves.
 pub async fn forget(folders: &Folders, play: &str) {
     let name = Target::of_play(play, None).to_string();
     if let Err(error) = user::forget(folders, &name).await {
@@ -222,7 +223,7 @@ pub async fn forget(folders: &Folders, play: &str) {
     Own::sweep(&user::folder(folders), Some(play));
 }
 
-/// Wakes the playground and reads the kubeconfig.
+/// Wakes the playground and reads its kubeconfig, as the default user or else as root.
 async fn prepare(
     app: &App,
     labs: &Labs,
@@ -257,7 +258,7 @@ async fn prepare(
         .with_hint("is it a Kubernetes playground, and is its cluster ready? -m names another machine"))
 }
 
-/// The kubeconfig of the way's user; `None` when there is none.
+/// Reads the kubeconfig of the user of `way`. Returns `None` if there is none.
 async fn read(way: &Way) -> Result<Option<String>> {
     let ssh = way.ssh().await?;
     let output = ssh.output("cat ~/.kube/config", MAX_KUBECONFIG).await?;
@@ -271,7 +272,7 @@ async fn read(way: &Way) -> Result<Option<String>> {
     Ok(Some(text).filter(|text| !text.trim().is_empty()))
 }
 
-/// A forward to each server; gives the ports.
+/// Opens a forward to each server. Returns the local ports.
 async fn listen(
     tasks: &mut JoinSet<Result<()>>,
     way: &Arc<Way>,
@@ -300,10 +301,10 @@ async fn listen(
     Ok(ports)
 }
 
-/// Our copy of the kubeconfig. It goes with this.
+/// Our copy of the kubeconfig. Dropping it deletes the file.
 struct Own {
     path: PathBuf,
-    /// Held as long as the file is there: one without it was left by a run that was killed.
+    /// Held as long as the file exists. A file without a lock was left by a killed run.
     _lock: Lock,
 }
 
@@ -311,7 +312,7 @@ impl Own {
     fn write(folders: &Folders, play: &str, text: &str) -> Result<Own> {
         let folder = user::folder(folders);
         Own::sweep(&folder, None);
-        // Runs of one playground at the same time have a file each.
+        // Concurrent runs for the same playground use separate files.
         let mut n = 1;
         let (path, lock) = loop {
             let name = if n == 1 { format!("{play}.yaml") } else { format!("{play}-{n}.yaml") };
@@ -325,8 +326,8 @@ impl Own {
         Ok(Own { path, _lock: lock })
     }
 
-    /// Takes away what killed runs left: it leads nowhere, and has the cluster's keys in it. Of a playground that is gone
-    /// the locks go, too.
+    /// Deletes the files of killed runs: they lead nowhere, and contain the cluster's keys. With `gone`, only that
+    /// playground's, together with their locks.
     fn sweep(folder: &Path, gone: Option<&str>) {
         let Ok(entries) = std::fs::read_dir(folder) else { return };
         for entry in entries.flatten() {
@@ -347,12 +348,12 @@ impl Own {
 
 impl Drop for Own {
     fn drop(&mut self) {
-        // It leads nowhere from now on, and the next run takes it away.
+        // If this fails, the file leads nowhere, and the next run deletes it.
         let _ = std::fs::remove_file(&self.path);
     }
 }
 
-/// Our context in the user's kubeconfig. It goes with this.
+/// Our context in the user's kubeconfig. Dropping it removes the context.
 struct Merged<'a> {
     folders: &'a Folders,
     name: String,

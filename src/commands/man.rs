@@ -1,4 +1,4 @@
-//! `man`: the manual page, made of what the command line says of itself.
+//! `man`: the manual page, generated from the command line's own descriptions.
 
 use std::io::Write;
 
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
-/// Prints the page: `labctl-ssh-proxy man | man -l -` shows it.
+/// Prints the manual page.
 ///
 /// # Errors
 /// When standard output cannot be written.
@@ -23,7 +23,7 @@ pub fn run(Args {}: Args, program: clap::Command) -> Result<()> {
     out::write(&String::from_utf8_lossy(&page))
 }
 
-/// The page, in the language of man(7).
+/// Returns the page in the language of man(7).
 pub(crate) fn page(mut command: clap::Command) -> std::io::Result<Vec<u8>> {
     command.build();
     let mut page = Vec::new();
@@ -60,11 +60,11 @@ pub(crate) fn page(mut command: clap::Command) -> std::io::Result<Vec<u8>> {
     Ok(page)
 }
 
-/// A command, and those below it: a section of this page instead of a page of its own.
+/// Writes a command and its subcommands as a section of this page, instead of a page of their own.
 fn section(page: &mut Vec<u8>, command: &clap::Command) -> std::io::Result<()> {
     let name = command.get_bin_name().unwrap_or(command.get_name()).to_owned();
     writeln!(page, ".SH \"{}\"", roff(&name.to_uppercase()))?;
-    // What all commands have is said once.
+    // The global options are described only once, on the top level.
     let own = command.clone().mut_args(|argument| {
         let hide = argument.is_global_set();
         argument.hide(hide)
@@ -83,7 +83,7 @@ fn section(page: &mut Vec<u8>, command: &clap::Command) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Text as roff takes it.
+/// Escapes text for roff.
 fn roff(text: &str) -> String {
     text.replace('\\', "\\e").replace('-', "\\-")
 }

@@ -1,5 +1,5 @@
-//! `open`: an editor on a playground. What it needs is put in place, the machine is woken, and only then the editor
-//! starts: no editor's patience is at stake, and nothing of ours stays running.
+//! `open`: opens an editor on a playground. First the editor's settings are prepared and the machine is woken, and only
+//! then the editor starts. It therefore never runs into its timeout, and no process of ours stays behind.
 
 pub mod ide;
 pub mod repo;
@@ -34,11 +34,12 @@ use crate::{
     ui::{notice::Progress, out, spinner::Spinner},
 };
 
-/// An editor's starter hands over to the editor and ends. One that is still there by then is the editor itself.
+/// Time limit for an editor's starter, which ends after handing over to the editor. A process that runs for longer is
+/// the editor itself.
 const STARTER: Duration = Duration::from_secs(5);
-/// For the machine to tell its home folder.
+/// Time limit for asking the machine for its home folder.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Clones at a time: more only share the same line.
+/// Number of clones at a time. More would only share the same bandwidth.
 const CLONES: usize = 4;
 
 /// Open a playground in an editor. It is woken first, with progress, so that no editor loses its patience.
@@ -81,8 +82,8 @@ pub struct Args {
 /// Opens an editor on a playground.
 ///
 /// # Errors
-/// [`Kind::Usage`] for an editor that is not known, [`Kind::Program`] for one that is not installed or does not start
-/// and for a clone that fails; what keeps the machine from becoming ready.
+/// [`Kind::Usage`] for an unknown editor; [`Kind::Program`] for an editor that is not installed or does not start, and
+/// for a clone that fails; any error that keeps the machine from becoming ready.
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let ide = ide::by_name(&args.ide)?;
     let visit = Visit { host: args.host.clone(), consent: args.consent, wait_init: !args.no_wait_init };
@@ -96,7 +97,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
         }
         return out::line(&words.map(|word| quote(&word)).collect::<Vec<_>>().join(" "));
     }
-    // What is missing here is said before anything is woken.
+    // Report missing programs before the playground is woken.
     let program = ide.find()?;
     ssh::program()?;
     if !ssh_config::is_managed(&app.folders) {
@@ -114,8 +115,9 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     out::line(&format!("{} opens {}{on}", ide.title, place.host))
 }
 
-/// The folder to open. One that was named is absolute or below the home folder; else it is the one repository that was
-/// cloned; else the editor's own choice, or the home folder for those that have none.
+/// Returns the folder to open. A folder from the command line is absolute or relative to the home folder. Otherwise it
+/// is the cloned repository, if there is exactly one. Otherwise the editor decides, or it is the home folder for
+/// editors that need one.
 async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> Result<Option<String>> {
     let path = match (&args.path, &args.repos[..]) {
         (Some(path), _) => path.clone(),
@@ -127,7 +129,7 @@ async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> R
         return Ok(Some(path));
     }
     if !place.is_ready() {
-        // Only --print comes here without waking it.
+        // Only --print comes here without waking the machine.
         let message = format!("the home folder of {} is not known while its machine does not run", place.host);
         return Err(Error::new(Kind::NotWoken, message).with_hint("name an absolute PATH, or start it first"));
     }
@@ -150,9 +152,9 @@ async fn clone_all(app: &App, place: &Destination, args: &Args) -> Result<()> {
     let progress = Spinner::new();
     let urls: Vec<&str> = args.repos.iter().map(|repo| repo.url.as_str()).collect();
     progress.waiting(&format!("cloning {} on {}", urls.join(", "), place.host));
-    // -a too says it, since the user's own configuration may forward.
+    // -a is needed, because the user's own configuration may forward the agent.
     let agent = if args.forward_agent { ["-A"] } else { ["-a"] };
-    // Each on its own; one that fails does not end the others halfway.
+    // Independent of each other: one that fails must not interrupt the others.
     let clones = stream::iter(&args.repos).map(|repo| clone_one(app, place, &agent, repo));
     let done: Vec<Result<()>> = clones.buffer_unordered(CLONES).collect().await;
     drop(progress);
@@ -171,8 +173,9 @@ async fn clone_one(app: &App, place: &Destination, agent: &[&str], repo: &Repo) 
     cloned.map(drop).map_err(|e| e.context(format!("cannot clone {}", repo.url)))
 }
 
-/// Clones a repository, unless it is there already: beside its place, so that half of one never passes for the whole.
-/// Nobody can be asked: not for a password, and not about a host key, which is taken at the first sight as a person would.
+/// Returns a script that clones a repository, unless it exists. The script clones beside the destination and renames
+/// the result, so that an incomplete clone never looks complete. No user is there to answer a prompt: git does not ask
+/// for passwords, and an unknown host key is accepted on first use.
 fn script(repo: &Repo) -> String {
     let folder = match repo.folder.strip_prefix("~/") {
         Some(below) => below,
@@ -194,8 +197,8 @@ fn script(repo: &Repo) -> String {
     )
 }
 
-/// Runs a script of sh on the machine, and gives what it prints. It goes over standard input, so that no login shell,
-/// whichever it is, reads any of it.
+/// Runs a script with sh on the machine, and returns its output. The script goes over standard input, so that the login
+/// shell does not interpret it.
 async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -> Result<String> {
     let failed = |why: String| Error::new(Kind::Program, why);
     let mut child = Command::new(ssh::program()?)
@@ -211,7 +214,7 @@ async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -
         .spawn()
         .map_err(|e| failed(format!("cannot start ssh: {e}")))?;
     if let Some(mut input) = child.stdin.take() {
-        // A machine that does not listen says why on its own.
+        // An error here means that ssh has ended, and it reports the reason itself.
         let _ = input.write_all(script.as_bytes()).await;
     }
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
@@ -224,13 +227,13 @@ async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -
     Err(failed(format!("on {}: {}", place.host, if words.is_empty() { status.to_string() } else { words })))
 }
 
-/// Starts the editor, apart from us and from the terminal.
+/// Starts the editor as a process independent of us and of the terminal.
 async fn launch(ide: &Ide, program: &std::path::Path, arguments: Vec<String>) -> Result<()> {
     let failed = |why: String| {
         Error::new(Kind::Program, format!("{} did not start: {why}", ide.title))
             .with_hint(format!("it was started as {}", program.display()))
     };
-    // A file: an editor that stays may go on writing when we have left.
+    // A file rather than a pipe, because the editor may go on writing after we have ended.
     let mut said = tempfile::tempfile().map_err(|e| failed(e.to_string()))?;
     let stderr = said.try_clone().map_err(|e| failed(e.to_string()))?;
     let mut command = Command::new(program);
@@ -250,7 +253,7 @@ async fn launch(ide: &Ide, program: &std::path::Path, arguments: Vec<String>) ->
     }
 }
 
-/// A word as sh reads it.
+/// Quotes a word for sh.
 fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+%,~".contains(c);
     if !word.is_empty() && word.chars().all(plain) && !word.starts_with('~') {
@@ -260,7 +263,7 @@ fn quote(word: &str) -> String {
     for c in word.chars() {
         match c {
             '\'' => quoted.push_str("'\\''"),
-            // Cannot fail: it writes to memory.
+            // Cannot fail, because it writes to memory.
             c => drop(write!(quoted, "{c}")),
         }
     }

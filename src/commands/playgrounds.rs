@@ -1,7 +1,7 @@
-//! The commands about playgrounds: a file each, beside what they share.
+//! The commands about playgrounds: one file each, and the code they share.
 //!
-//! Each waits until it is so. Those that change which playgrounds there are also bring the ssh configuration up to date,
-//! where `config-ssh` was ever run.
+//! Each command waits until its effect is visible at the platform. Commands that add, remove or rename playgrounds also
+//! update the ssh configuration, if `config-ssh` was ever run.
 
 pub mod catalog;
 pub mod destroy;

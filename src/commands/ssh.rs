@@ -1,6 +1,6 @@
-//! `ssh`: wakes the machine with progress, then becomes the system's ssh. The options that `config-ssh` would write are
-//! given on its command line, so it works whether or not `config-ssh` was ever run, and the user's own options for the
-//! host (agent, forwards, ...) still apply where ours do not.
+//! `ssh`: wakes the machine, with progress, and then becomes the system's ssh. It passes the options that `config-ssh`
+//! would write on the command line, so it works even if `config-ssh` was never run. Options that the user has set for
+//! the host (agent, forwards, ...) still apply, except those that we set.
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
@@ -41,14 +41,14 @@ pub struct Args {
     pub command: Vec<OsString>,
 }
 
-/// Wakes the machine, then becomes ssh; gives its exit code where a process cannot become another.
+/// Wakes the machine, then becomes ssh. On systems without exec, waits for ssh and returns its exit code.
 ///
 /// # Errors
-/// What keeps the machine from becoming ready; [`Kind::Program`] when there is no ssh.
+/// Any error that keeps the machine from becoming ready, and [`Kind::Program`] when there is no ssh.
 pub async fn run(app: &App, args: Args) -> Result<u8> {
     let labs = app.labs().await?;
     let visit = Visit { host: args.host, consent: args.consent, wait_init: false };
-    // Before anything is woken in vain.
+    // Before the machine is woken, so that a missing ssh is reported at once.
     let program = program()?;
     let place = arrive(app, &labs, &visit).await?;
     let mut command = Command::new(program);
@@ -59,20 +59,20 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
     become_it(command)
 }
 
-/// The system's ssh.
+/// Finds the system's ssh.
 ///
 /// # Errors
-/// [`Kind::Program`] when there is none.
+/// [`Kind::Program`] when it is not installed.
 pub fn program() -> Result<PathBuf> {
     which::which("ssh").map_err(|_| {
         Error::new(Kind::Program, "there is no ssh in PATH").with_hint("install it: the package is openssh-client")
     })
 }
 
-/// The arguments that make ssh reach a place: what `config-ssh` would write for it.
+/// Returns the ssh arguments for a destination: the same options that `config-ssh` would write.
 ///
 /// # Errors
-/// When the identity cannot be had, or a path cannot be written in ssh's configuration.
+/// When there is no usable identity, or a path cannot be written in ssh's configuration.
 pub fn options(app: &App, place: &Destination, user_is_named: bool) -> Result<Vec<OsString>> {
     let rendering = Rendering {
         program: ssh_config::program_path()?,
@@ -90,7 +90,7 @@ pub fn options(app: &App, place: &Destination, user_is_named: bool) -> Result<Ve
     Ok(lines.chain([host_name.as_str()]).flat_map(|line| ["-o".into(), line.into()]).collect())
 }
 
-/// Whether ssh's own arguments name a user: the first value wins, and theirs is to be it.
+/// Returns true if ssh's own arguments name a user. Ours must then be left out, because ssh uses the first value.
 fn names_a_user(arguments: &[OsString]) -> bool {
     let words: Vec<_> = arguments.iter().map(|argument| argument.to_string_lossy()).collect();
     SshOptions::after_host(words.iter().map(AsRef::as_ref))
@@ -103,7 +103,7 @@ fn become_it(mut command: Command) -> Result<u8> {
     Err(Error::new(Kind::Program, format!("cannot start ssh: {}", command.exec())))
 }
 
-/// Waits for ssh instead. The console sends Ctrl-C to both.
+/// Runs ssh as a child process. The console sends Ctrl-C to both.
 #[cfg(not(unix))]
 fn become_it(mut command: Command) -> Result<u8> {
     let status = command.status().map_err(|e| Error::new(Kind::Program, format!("cannot start ssh: {e}")))?;

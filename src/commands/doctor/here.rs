@@ -1,4 +1,4 @@
-//! What lies on this machine.
+//! The checks on this computer.
 
 use std::{
     fs,
@@ -25,10 +25,10 @@ use crate::{
     },
 };
 
-/// A proxy ends a moment after its ssh.
+/// Time that a proxy gets to end after its ssh.
 const LEAVING: Duration = Duration::from_millis(500);
 
-/// Every check.
+/// Makes all checks of this module.
 pub async fn all(app: &App) -> Vec<Check> {
     let ssh = Ssh::system();
     let mut checks = vec![program(), system_ssh(&ssh).await];
@@ -67,7 +67,7 @@ async fn system_ssh(ssh: &Ssh) -> Check {
 
 const CONFIGURATION: &str = "ssh configuration";
 
-/// The record, the program it names, each file, and what ssh makes of it.
+/// Checks our record, the program in the entries, each managed file, and the options that ssh derives from it.
 async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
     const NAME: &str = CONFIGURATION;
     let state = match State::load(&app.folders) {
@@ -99,7 +99,7 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
             Some(entry) => (entry.host.as_str(), entry.user.as_str(), entry.platform),
             None => ("playground-probe", "root", Platform::Labs),
         };
-        // With -F ssh leaves the system's own file out, so only a file that is not the usual one is named.
+        // With -F, ssh does not read the system-wide file, so only an unusual file is passed.
         let usual = managed.file == app.folders.home.join(".ssh/config")
             && survey.as_ref().is_some_and(|survey| survey.home.as_ref() == Some(&app.folders.home));
         let file = (!usual).then_some(managed.file.as_path());
@@ -118,7 +118,7 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
     checks
 }
 
-/// Whether our options are the ones that ssh takes.
+/// Checks that ssh uses our options for `host`.
 fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> Check {
     let name = CONFIGURATION;
     let expected = match expected {
@@ -158,12 +158,12 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
         .remedy("our Include belongs on the first line: config-ssh puts it there; options before it win over ours")
 }
 
-/// Files that ssh or secrecy want closed.
+/// Checks the modes of files that must not be readable or writable by others.
 #[cfg(unix)]
 fn modes(app: &App) -> Vec<Check> {
     use std::os::unix::fs::MetadataExt;
     let folders = &app.folders;
-    // Ours, or private by nature; and the user's, which only must not be writable by others.
+    // `closed` are ours or private. `users` belong to the user, and must only not be writable by others.
     let closed = [folders.root.clone(), folders.account(), folders.ssh_config(), State::path(folders)];
     let users = [folders.home.join(".ssh"), folders.home.join(".ssh/config")];
     let mut wrong = Vec::new();
@@ -222,7 +222,7 @@ fn known_hosts(app: &App) -> Check {
     }
 }
 
-/// Records of what people wanted: a damaged one keeps its playground from being reached.
+/// Checks the records of the user's wishes. A damaged one makes its playground unreachable.
 fn memory(app: &App) -> Vec<Check> {
     let memory = app.memory();
     let mut checks = Vec::new();
@@ -234,7 +234,8 @@ fn memory(app: &App) -> Vec<Check> {
     checks
 }
 
-/// Proxies whose ssh has gone should be gone, too. Each has a status file, so that only our own are looked at.
+/// Looks for leftover proxies whose ssh has ended. Each proxy has a status file, so only our own processes are
+/// considered.
 async fn processes(app: &App) -> Vec<Check> {
     const NAME: &str = "processes";
     let left_over = || -> Vec<u32> {
@@ -258,7 +259,7 @@ async fn processes(app: &App) -> Vec<Check> {
     left.into_iter().map(check).collect()
 }
 
-/// Asks a process to end, even one that is stopped.
+/// Ends a process, even one that is stopped (SIGSTOP).
 pub fn end(pid: u32) -> Result<()> {
     #[cfg(unix)]
     {
@@ -278,7 +279,7 @@ pub fn end(pid: u32) -> Result<()> {
     }
 }
 
-/// The editors that are installed, and how long each waits for a machine.
+/// Lists the installed editors, and the time that each waits for a machine.
 fn editors(app: &App) -> Vec<Check> {
     let mut checks = Vec::new();
     for ide in ide::ALL {
@@ -301,7 +302,7 @@ fn editors(app: &App) -> Vec<Check> {
             ide::Link::Zed => {
                 Check::ok(ide.title, format!("{at}; waits 17 s, so use `labctl-ssh-proxy open zed HOST`"))
             }
-            // Gateway is listed once, not for each of its products.
+            // List Gateway once, not for each of its products.
             ide::Link::Gateway(Some(_)) => continue,
             ide::Link::Gateway(None) => Check::ok(ide.title, at.to_string()),
         };
@@ -313,8 +314,8 @@ fn editors(app: &App) -> Vec<Check> {
     checks
 }
 
-/// `remote.SSH.connectTimeout` in an editor's settings, which are JSON with comments: the last one that is not in a
-/// comment line counts.
+/// Returns `remote.SSH.connectTimeout` from an editor's settings, which are JSON with comments. The last occurrence
+/// outside a comment line counts.
 fn connect_timeout(home: &Path, name: &str) -> Option<u64> {
     let text = fs::read_to_string(settings_file(home, name)?).ok()?;
     text.lines()

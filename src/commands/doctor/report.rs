@@ -1,5 +1,5 @@
-//! The examination in a file for others: what was found and what it was found in. What is secret is left out where it is
-//! read, and taken out once more of all the text.
+//! The report for others: all findings, with the files they are based on. Files with secrets are not read. As a second
+//! safeguard, known secrets are removed from the finished text.
 
 use std::{env, fs, path::Path};
 
@@ -11,13 +11,14 @@ use crate::{
     ssh_config::{client::Ssh, state::State},
 };
 
-/// The newest logs are of use, and not all of each.
-/// Where an HTTP proxy may be named.
+/// The environment variables that may name an HTTP proxy.
 const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+/// Number of logs in the report, the newest ones.
 const LOGS: usize = 5;
+/// Number of bytes kept of each log, from its end.
 const LOG_BYTES: usize = 64 * 1024;
 
-/// The report.
+/// Writes the report.
 pub async fn text(app: &App, checks: &[Check]) -> String {
     let folders = &app.folders;
     let mut text = String::from("A report by `labctl-ssh-proxy doctor --report`.\n");
@@ -65,14 +66,14 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| format!("({}: {e})", path.display()))
 }
 
-/// Takes out the credentials wherever they stand, and the user and password of a URL.
+/// Removes the credentials, and the user and password in URLs, wherever they occur in the text.
 fn without_secrets(mut text: String, app: &App) -> String {
     if let Ok(account) = Account::load(&app.folders.account())
         && let Some((id, token)) = account.credentials()
     {
         text = text.replace(token, "[removed]").replace(id, "[removed]");
     }
-    // A proxy's may stand without a scheme.
+    // A proxy's address may have no scheme, so it is handled apart from URLs.
     let proxies = PROXIES.iter().filter_map(|name| env::var(name).ok()).chain(app.settings.proxy.clone());
     for proxy in proxies {
         let address = proxy.split_once("://").map_or(proxy.as_str(), |(_, address)| address);

@@ -1,4 +1,5 @@
-//! The login, the platform, and one machine that runs: reached by the system's ssh, as every client would.
+//! The checks of the login, the platform, and one running machine, which is reached by the system's ssh like any
+//! client.
 
 use std::{
     process::Stdio,
@@ -29,14 +30,15 @@ use crate::{
     target::Target,
 };
 
-/// For one step. A machine that runs answers in a second or two.
+/// Time limit for one step. A running machine answers within a second or two.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How much is fetched to see how fast that goes.
+/// Number of bytes to fetch for the throughput check.
 const SAMPLE: usize = 8 * 1024 * 1024;
-/// How often a byte is sent there and back.
+/// Number of measured round trips.
 const ROUNDS: usize = 9;
 
-/// Every check, in the order in which a connection needs them: after one that failed the others say nothing.
+/// Makes all checks of this module, in the order in which a connection needs them. Stops at the first failure, because
+/// later checks would only repeat it.
 pub async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> Vec<Check> {
     let mut checks = Vec::new();
     let labs = match app.labs().await {
@@ -80,7 +82,7 @@ pub async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> Vec<Chec
     checks
 }
 
-/// The machine that was named, if it runs; else the first that does.
+/// Returns the named machine, if it is running, or the first running one if `host` names none.
 async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Destination>> {
     let runs = |place: &Destination| {
         place.play.state() == Some(&State::Running)
@@ -102,7 +104,7 @@ async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Destination
     Ok(places.into_iter().flatten().find(runs))
 }
 
-/// A session of the tunnel, and the host keys at its other end.
+/// Opens a tunnel session and checks the host keys at its other end.
 async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check>, Check> {
     let failed = |e: Error| Check::failed("tunnel", &e);
     let began = Instant::now();
@@ -126,7 +128,7 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
     for key in &keys {
         match known_hosts.check(whose, key) {
             Ok(Known::Learnt) => {
-                // Only a look: the next connection learns it.
+                // This is only a check, so leave it to the next connection to learn the key.
                 known_hosts.withdraw(whose, key).map_err(|e| Check::failed("host key", &e))?;
                 types.push(format!("{} (new)", key.algorithm()));
             }
@@ -138,7 +140,7 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
     Ok(checks)
 }
 
-/// The whole chain: a byte there and back, then a sample of bytes.
+/// Checks the whole chain with ssh: round trips first, then throughput.
 async fn by_ssh(app: &App, place: &Destination) -> Vec<Check> {
     let began = Instant::now();
     let (first, mut rounds) = match within(round_trips(app, place)).await {
@@ -173,7 +175,7 @@ fn client(app: &App, place: &Destination, command: &str) -> Result<Command> {
     Ok(ssh)
 }
 
-/// The times of a byte's way there and back. The first stands for all that a connection takes, and is left out.
+/// Measures round trips of one byte. The first one, which includes setting up the connection, is discarded.
 async fn round_trips(app: &App, place: &Destination) -> Result<Vec<Duration>> {
     let failed = |e: std::io::Error| Error::new(Kind::Program, format!("ssh: {e}"));
     let mut child = client(app, place, "cat")?.spawn().map_err(failed)?;
@@ -196,7 +198,7 @@ async fn round_trips(app: &App, place: &Destination) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// How long a sample of bytes takes, the connection not counted.
+/// Measures the transfer time of a sample of bytes, without setting up the connection.
 async fn sample(app: &App, place: &Destination) -> Result<Duration> {
     let failed = |e: std::io::Error| Error::new(Kind::Program, format!("ssh: {e}"));
     let mut child = client(app, place, &format!("head -c {SAMPLE} /dev/zero"))?.spawn().map_err(failed)?;

@@ -1,11 +1,11 @@
-//! A kubeconfig that leads to other addresses: only `server` and `tls-server-name` change, everything else stays as it
-//! is, byte for byte. Pure.
+//! Kubeconfigs that lead to other addresses. Only `server` and `tls-server-name` change. Everything else is kept byte
+//! for byte. Pure.
 //!
-//! It comes from a playground, and kubectl obeys it on the user's computer: one that is more than keys and addresses is
+//! A kubeconfig comes from a playground, and kubectl obeys it on the user's computer. One with more than keys and
+//! addresses is therefore refused.
+//!
+//! The text is edited at the positions that the YAML reader reports, then read again. If any other value differs, it is
 //! refused.
-//!
-//! The text is edited where the YAML reader says that a value stands, and then read again: a result in which anything
-//! else differs is refused.
 
 use hyper::Uri;
 use serde::Deserialize;
@@ -35,10 +35,10 @@ struct Cluster {
     insecure_skip_tls_verify: bool,
 }
 
-/// An API server, as the machine reaches it.
+/// The address of an API server, as the machine sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its name or address, without brackets.
+    /// The host name or address, without brackets.
     pub host: String,
     /// Its port.
     pub port: u16,
@@ -48,10 +48,10 @@ fn damaged(why: impl std::fmt::Display) -> Error {
     Error::new(Kind::Answer, format!("the playground's kubeconfig cannot be used: {why}"))
 }
 
-/// Reads YAML as JSON's values.
+/// Parses YAML into JSON values.
 ///
 /// # Errors
-/// When it is not YAML, in the reader's words.
+/// The YAML reader's message.
 pub fn value(text: &str) -> Result<Value, String> {
     serde_saphyr::from_str(text).map_err(|e| e.to_string().lines().next().unwrap_or_default().to_owned())
 }
@@ -65,7 +65,7 @@ fn parse(text: &str) -> Result<Vec<NamedCluster>> {
     }
 }
 
-/// The address of a cluster, and the server in it.
+/// Returns the URL of a cluster's server, and the host and port in it.
 fn server(cluster: &NamedCluster) -> Result<(Uri, Server)> {
     let url = &cluster.cluster.server.value;
     let refuse = || damaged(format!("`{url}`, the server of cluster {}, is no address", cluster.name));
@@ -80,8 +80,8 @@ fn server(cluster: &NamedCluster) -> Result<(Uri, Server)> {
     Ok((uri, Server { host, port }))
 }
 
-/// What may stand in a kubeconfig, in a cluster and in a user of it: what is known to stay within the connection. Not a
-/// list of what is dangerous, because programs differ in how they read a key, and learn new ones.
+/// The permitted keys of a kubeconfig, a cluster and a user: those known to concern only the connection. A list of
+/// dangerous keys would not do, because programs differ in how they read a key, and new keys appear.
 const CONFIG: [&str; 8] =
     ["apiVersion", "clusters", "contexts", "current-context", "extensions", "kind", "preferences", "users"];
 const CLUSTER: [&str; 6] = [
@@ -105,7 +105,7 @@ const USER: [&str; 10] = [
     "username",
 ];
 
-/// What a key that is not allowed makes kubectl do.
+/// Describes the effect of a key that is not permitted.
 fn effect(key: &str) -> &'static str {
     match key.to_ascii_lowercase().as_str() {
         "exec" | "auth-provider" => "runs a program on this computer",
@@ -115,13 +115,13 @@ fn effect(key: &str) -> &'static str {
     }
 }
 
-/// Whether the kubeconfig of playground `play` holds nothing but keys and addresses.
+/// Checks that the kubeconfig of playground `play` contains nothing but keys and addresses.
 ///
 /// # Errors
-/// [`Kind::Refused`] when a program that uses it would run another, read the user's files or go elsewhere;
+/// [`Kind::Refused`] when it would make kubectl run a program, read the user's files or connect elsewhere;
 /// [`Kind::Answer`] when the text is no kubeconfig.
 pub fn check(text: &str, play: &str) -> Result<()> {
-    // Readers differ in what wins where a key is merged (`<<`), and in what they make of tags.
+    // Reject merge keys (`<<`) and tags, because YAML readers differ in how they resolve them.
     let strict = serde_saphyr::options! { merge_keys: MergeKeyPolicy::Error, reject_unsupported_tags: true };
     let config: Value = serde_saphyr::from_str_with_options(text, strict)
         .map_err(|e| damaged(e.to_string().lines().next().unwrap_or_default()))?;
@@ -152,7 +152,7 @@ pub fn check(text: &str, play: &str) -> Result<()> {
     Ok(())
 }
 
-/// The servers of all clusters, in order.
+/// Returns the servers of all clusters, in order.
 ///
 /// # Errors
 /// [`Kind::Answer`] when the text is no kubeconfig.
@@ -160,11 +160,11 @@ pub fn servers(text: &str) -> Result<Vec<Server>> {
     parse(text)?.iter().map(|cluster| Ok(server(cluster)?.1)).collect()
 }
 
-/// The text with each cluster's server at `127.0.0.1` and the port that `port` gives for it. The certificate is still
-/// checked against the name it had, unless the kubeconfig names another or asks for no check.
+/// Replaces each cluster's server by `127.0.0.1` and the port that `port` returns for it. kubectl still verifies the
+/// certificate against the original host, unless the kubeconfig names another one or disables the check.
 ///
 /// # Errors
-/// [`Kind::Answer`] when the text is no kubeconfig, or one that cannot be edited.
+/// [`Kind::Answer`] when the text is no kubeconfig or cannot be edited.
 pub fn redirect(text: &str, port: impl Fn(&Server) -> u16) -> Result<String> {
     let mut expected = value(text).map_err(damaged)?;
     let mut edits = Vec::new();
@@ -189,7 +189,7 @@ pub fn redirect(text: &str, port: impl Fn(&Server) -> u16) -> Result<String> {
         let range = range.ok_or_else(|| damaged("it cannot be told where its parts stand"))?;
         edits.push((range, url, name.then_some(server.host)));
     }
-    // From behind, so that what is before an edit stays where it is.
+    // From the last to the first, so that earlier positions stay valid.
     edits.sort_by_key(|(range, ..)| std::cmp::Reverse(range.start));
     let mut edited = text.to_owned();
     for (range, url, name) in edits {
@@ -207,14 +207,14 @@ pub fn redirect(text: &str, port: impl Fn(&Server) -> u16) -> Result<String> {
     }
 }
 
-/// Where `tls-server-name` goes beside the server that stands at `range`, and what to insert there.
+/// Returns the position of the new `tls-server-name` for the server at `range`, and the text to insert there.
 fn beside(text: &str, range: &std::ops::Range<usize>, name: &str) -> (usize, String) {
     let line = text[..range.start].rfind('\n').map_or(0, |i| i + 1);
     let before = &text[line..range.start];
     let key = before.trim_start_matches(' ');
     let indent = &before[..before.len() - key.len()];
     if !matches!(key.trim_end().trim_end_matches(':').trim_end(), "server" | "\"server\"" | "'server'") {
-        // Between the braces of a flow mapping.
+        // Inside the braces of a flow mapping.
         return (range.end, format!(", \"tls-server-name\": \"{name}\""));
     }
     match text[range.end..].find('\n') {
@@ -227,21 +227,21 @@ fn beside(text: &str, range: &std::ops::Range<usize>, name: &str) -> (usize, Str
     }
 }
 
-/// What a kubeconfig uses by itself: the cluster, the user and the namespace of its current context, else its first.
+/// The cluster, user and namespace of a kubeconfig's current context, or else of its first context.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Current {
-    /// The body of the cluster.
+    /// The cluster's body.
     pub cluster: Value,
-    /// The body of the user.
+    /// The user's body.
     pub user: Value,
-    /// The namespace, where one is set.
+    /// The namespace, if one is set.
     pub namespace: Option<String>,
 }
 
-/// What `text` uses by itself.
+/// Returns the context that kubectl uses by default with `text`.
 ///
 /// # Errors
-/// [`Kind::Answer`] when it has no context that leads to a cluster.
+/// [`Kind::Answer`] when no context leads to a cluster.
 pub fn current(text: &str) -> Result<Current> {
     let config = value(text).map_err(damaged)?;
     let named = |list: &str, name: &Value, body: &str| {
@@ -377,7 +377,7 @@ users:
             let error = check(&format!("{text}\n"), "x").unwrap_err();
             assert!(error.kind() == Kind::Refused && error.message().contains(what), "{text}: {error}");
         }
-        // Where readers of YAML differ, it is refused one way or the other.
+        // YAML readers differ here, so it must be refused in one way or another.
         for text in [
             format!("{user}    !!binary ZXhlYw==: {{command: sh}}\n"),
             format!("{user}    token: a\n  user: {{exec: {{}}}}\n"),

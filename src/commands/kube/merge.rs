@@ -1,8 +1,8 @@
-//! A context of ours in the user's kubeconfig: added, and taken away again. Pure.
+//! Adds our context to the user's kubeconfig, and removes it again. Pure.
 //!
-//! Each of our three items is one line, put before the first of its list, so that nothing else moves. kubectl may
-//! rewrite the whole file afterwards (`kubectl config use-context` does), so to take them away they are looked for by
-//! name, however they are written by then.
+//! Each of our three items is one line at the beginning of its list, so that nothing else moves. kubectl may rewrite
+//! the whole file afterwards, as `kubectl config use-context` does. To remove our items, we therefore look for their
+//! names, in whatever form kubectl has written them.
 
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use crate::error::{Error, Kind, Result};
 
 use super::config::{Current, value};
 
-/// The lists, and what the body of an item is called.
+/// The lists, and the key of an item's body in each.
 const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context"), ("users", "user")];
 
 fn refuse(why: &str) -> Error {
@@ -18,10 +18,10 @@ fn refuse(why: &str) -> Error {
         .with_hint("leave out --merge, and use the file that `kube` names")
 }
 
-/// The text with a context, a cluster and a user called `name`, instead of those of that name.
+/// Adds a context, a cluster and a user called `name`. Replaces existing ones of that name.
 ///
 /// # Errors
-/// [`Kind::File`] when the text is no kubeconfig, or written in a way that cannot be edited.
+/// [`Kind::File`] when the text is no kubeconfig or cannot be edited.
 pub fn add(text: &str, name: &str, current: &Current) -> Result<String> {
     let mut text = cut(text, name, false)?;
     let newline = newline(&text);
@@ -43,12 +43,12 @@ pub fn add(text: &str, name: &str, current: &Current) -> Result<String> {
         }
     }
     same(&text, &expected)?;
-    // What could not be taken away again is not put in.
+    // Add only what `remove` can remove again.
     remove(&text, name)?;
     Ok(text)
 }
 
-/// The text without what is called `name`.
+/// Removes the context, cluster and user called `name`.
 ///
 /// # Errors
 /// As [`add`].
@@ -56,7 +56,7 @@ pub fn remove(text: &str, name: &str) -> Result<String> {
     cut(text, name, true)
 }
 
-/// Cuts the items out; the current context stays where another is about to take its place.
+/// Removes the items called `name`. `current` keeps the current context, for a caller that adds them again.
 fn cut(text: &str, name: &str, current: bool) -> Result<String> {
     if text.trim().is_empty() {
         return Ok(text.to_owned());
@@ -84,7 +84,7 @@ fn cut(text: &str, name: &str, current: bool) -> Result<String> {
     Ok(edited)
 }
 
-/// Whether `text` says what is expected; an empty list is as good as none.
+/// Checks that `text` has the expected values. An empty list equals a missing one.
 fn same(text: &str, expected: &Value) -> Result<()> {
     let plain = |value: &Value| {
         let mut value = value.clone();
@@ -103,7 +103,7 @@ fn newline(text: &str) -> &'static str {
     if text.contains("\r\n") { "\r\n" } else { "\n" }
 }
 
-/// The line of a top-level key, its end included.
+/// Finds the line of a top-level key, with its line break.
 fn key_line(text: &str, key: &str) -> Option<(usize, usize)> {
     let mut at = 0;
     for line in text.split_inclusive('\n') {
@@ -115,7 +115,7 @@ fn key_line(text: &str, key: &str) -> Option<(usize, usize)> {
     None
 }
 
-/// What stands behind the colon, without a comment.
+/// Returns the text after the colon, without a comment.
 fn inline(line: &str) -> &str {
     let rest = line.split_once(':').map_or("", |(_, rest)| rest);
     rest.split(" #").next().unwrap_or_default().trim()
@@ -143,7 +143,7 @@ fn insert(text: &str, list: &str, item: &str, newline: &str) -> Result<String> {
     Ok(text)
 }
 
-/// Cuts the items called `name` out of a list in block style.
+/// Removes the items called `name` from a list in block style.
 fn without(text: &str, list: &str, name: &str) -> Result<String> {
     let (start, end) = key_line(text, list).ok_or_else(|| refuse("it is not in block style"))?;
     let newline = newline(text);
@@ -162,7 +162,7 @@ fn without(text: &str, list: &str, name: &str) -> Result<String> {
         }
         Ok(())
     };
-    // Comments between two items belong to the second.
+    // A comment between two items belongs to the second.
     let mut between = String::new();
     for line in text[end..].split_inclusive('\n') {
         let bare = line.trim_start_matches(' ');
@@ -296,7 +296,7 @@ users: []
         );
     }
 
-    /// Found by fuzzing: a text in quotes that goes on at the left margin passes for the end of the list.
+    /// Found by fuzzing: a quoted text that continues at the left margin looks like the end of the list.
     #[test]
     fn what_could_not_be_taken_away_is_not_added() {
         let text = "clusters:\n  - {\"name\": \"a\nb\"}\n";

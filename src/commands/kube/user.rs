@@ -1,9 +1,9 @@
-//! The user's own kubeconfig, with a context of ours in it for a while.
+//! The user's own kubeconfig, which contains our context for a while.
 //!
-//! The file is replaced in one step, where it really lies, under the lock that kubectl takes for the same purpose:
-//! `<file>.lock`, which is there as long as somebody writes; ours says that it is ours, so that one that a killed run left
-//! is known, and kubectl is not kept out for good. What was in the file before is kept beside our own; while
-//! nobody else has changed it, taking our context away restores it byte for byte.
+//! The file is replaced atomically, behind symbolic links, under the lock that kubectl uses: `<file>.lock`, which
+//! exists while a program writes. Our lock file contains our name, so that we recognize one that a killed run left
+//! behind and can delete it. Otherwise it would lock kubectl out forever. We remember the file's earlier content. If no
+//! other program has changed the file, removing our context restores that content byte for byte.
 
 use std::{
     env,
@@ -24,37 +24,37 @@ use crate::{
 
 use super::{config::Current, merge};
 
-/// kubectl holds its lock for as long as it takes to write a file.
+/// Time limit for kubectl's lock, which kubectl holds only while it writes a file.
 const LOCKED: Duration = Duration::from_secs(5);
 const RETRY: Duration = Duration::from_millis(20);
-/// How a lock of ours begins; the process's number follows.
+/// The beginning of our lock files. The process id follows.
 const OURS: &str = "labctl-ssh-proxy ";
 
-/// The folder of our kubeconfigs, and of what is remembered of the user's.
+/// The folder of our kubeconfigs, and of the records about the user's.
 pub fn folder(folders: &Folders) -> PathBuf {
     folders.root.join("kube")
 }
 
-/// The end of the name of a file that remembers a context.
+/// The end of the name of a context's record.
 const MERGED: &str = ".merged.json";
 
-/// The user's kubeconfig: the first that KUBECONFIG names, else `~/.kube/config`. Absolute: what is merged into it may be
-/// taken away from another folder.
+/// Returns the user's kubeconfig: the first file in KUBECONFIG, or else `~/.kube/config`. The path is absolute, because
+/// the context may be removed from another working directory.
 pub fn path(folders: &Folders) -> PathBuf {
     let named = env::var_os("KUBECONFIG").unwrap_or_default();
     let named = env::split_paths(&named).find(|path| !path.as_os_str().is_empty());
     named.map_or_else(|| folders.home.join(".kube/config"), |path| std::path::absolute(&path).unwrap_or(path))
 }
 
-/// kubectl's lock of a file. It goes when this is dropped; the system lets go of the file when this process is killed, and
-/// thereby the next of us knows.
+/// kubectl's lock of a file. Dropping it deletes the lock file. We also lock the lock file itself, which the system
+/// undoes if this process is killed, so that the next run recognizes the leftover.
 struct Lock {
     path: PathBuf,
     _file: File,
 }
 
 impl Lock {
-    /// The lock; `None` while another program has it.
+    /// Takes the lock. Returns `None` while another program holds it.
     fn attempt(folders: &Folders, path: &Path) -> Result<Option<Lock>> {
         let lock = lock_path(path);
         let failed = |e: io::Error| Error::file("make", &lock, &e);
@@ -64,7 +64,7 @@ impl Lock {
             return Ok(None);
         }
         files::sweep(folder);
-        // Put there in one step, so that it says whose it is as long as it is there.
+        // Created atomically, so that the lock file always contains its owner.
         let mut file = files::temporary(folder).map_err(failed)?;
         writeln!(file, "{OURS}{}", std::process::id()).map_err(failed)?;
         match file.persist_noclobber(&lock) {
@@ -74,7 +74,7 @@ impl Lock {
         }
     }
 
-    /// Waits for it.
+    /// Waits for the lock.
     async fn acquire(folders: &Folders, path: &Path) -> Result<Lock> {
         let limit = Instant::now() + LOCKED;
         loop {
@@ -86,7 +86,7 @@ impl Lock {
         }
     }
 
-    /// Waits for it, and nothing else can happen meanwhile.
+    /// Waits for the lock, and blocks the thread meanwhile.
     fn acquire_now(folders: &Folders, path: &Path) -> Result<Lock> {
         let limit = Instant::now() + LOCKED;
         loop {
@@ -101,7 +101,7 @@ impl Lock {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // A lock that stays is named in the error of whoever finds it.
+        // If this fails, the next error about the lock names the file.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -118,11 +118,11 @@ fn in_use(path: &Path) -> Error {
     Error::new(Kind::File, format!("{} is in use", path.display())).with_hint(hint)
 }
 
-/// Takes away a lock that is ours and whose maker was killed; whether there is none now.
+/// Deletes a lock of ours whose process was killed. Returns true if there is no lock now.
 fn clear(folders: &Folders, lock: &Path) -> Result<bool> {
-    // One at a time: between the look and the end of it nobody of us puts another in its place.
+    // One process at a time, so that no other run replaces the lock between the check and the deletion.
     let _guard = files::Lock::acquire(&folder(folders).join("merge"))?;
-    // kubectl's is empty, and not even readable.
+    // kubectl's lock file is empty, and not even readable.
     if !fs::read_to_string(lock).is_ok_and(|text| text.starts_with(OURS)) {
         return Ok(!lock.exists());
     }
@@ -133,14 +133,14 @@ fn clear(folders: &Folders, lock: &Path) -> Result<bool> {
     }
 }
 
-/// What is remembered of a context of ours.
+/// The record of a context that we added.
 #[derive(Serialize, Deserialize)]
 struct Merged {
-    /// The file it is in.
+    /// The kubeconfig that has the context.
     path: PathBuf,
-    /// What was in it before; `None` when there was no file.
+    /// The content before; `None` if the file did not exist.
     before: Option<String>,
-    /// What was in it afterwards.
+    /// The content afterwards.
     after: String,
 }
 
@@ -153,17 +153,17 @@ fn text(file: &UserFile) -> Result<&str> {
         .map_err(|_| Error::new(Kind::File, format!("{} is not text", file.named.display())))
 }
 
-/// The contexts of ours that are in the user's kubeconfig.
+/// Returns the names of our contexts in the user's kubeconfig.
 pub fn merged(folders: &Folders) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder(folders)) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| Some(name.strip_suffix(MERGED)?.to_owned())).collect()
 }
 
-/// Makes a context of that name this process's own, so that no other takes it away at its end.
+/// Reserves the context of that name for this process, so that no other run removes it.
 ///
 /// # Errors
-/// [`Kind::File`] when another `kube` has it.
+/// [`Kind::File`] when another `kube` has reserved it.
 pub fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
     files::Lock::try_acquire(&memory(folders, name))?.ok_or_else(|| {
         Error::new(Kind::File, format!("another `kube` has the context {name}"))
@@ -171,12 +171,12 @@ pub fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
     })
 }
 
-/// Adds a context called `name` to the user's kubeconfig; gives the file.
+/// Adds a context called `name` to the user's kubeconfig. Returns the file's path.
 ///
 /// # Errors
-/// [`Kind::File`] when that cannot be read, edited or written; it is then as it was.
+/// [`Kind::File`] when the file cannot be read, edited or written. It is then unchanged.
 pub async fn add(folders: &Folders, name: &str, current: &Current) -> Result<PathBuf> {
-    // One that a killed run left would be taken for the user's own.
+    // Otherwise the leftover of a killed run would be remembered as the user's own content.
     take_away(folders, name).await?;
     let path = path(folders);
     let _lock = Lock::acquire(folders, &path).await?;
@@ -191,7 +191,7 @@ pub async fn add(folders: &Folders, name: &str, current: &Current) -> Result<Pat
     Ok(path)
 }
 
-/// Takes the context called `name` away; `None` when there was none, else the file it was in.
+/// Removes the context called `name`. Returns the file that had it, or `None` if there was none.
 ///
 /// # Errors
 /// As [`add`].
@@ -201,7 +201,7 @@ pub async fn take_away(folders: &Folders, name: &str) -> Result<Option<PathBuf>>
     place.take_away(name, lock)
 }
 
-/// The same, for those who cannot wait otherwise.
+/// Same as [`take_away`], for callers that are not async.
 ///
 /// # Errors
 /// As [`add`].
@@ -211,7 +211,7 @@ pub fn remove(folders: &Folders, name: &str) -> Result<Option<PathBuf>> {
     place.take_away(name, lock)
 }
 
-/// Where a context of ours is, as far as that is known.
+/// The location of a context of ours.
 struct Place {
     memory: PathBuf,
     merged: Option<Merged>,
@@ -230,7 +230,7 @@ impl Place {
         Ok(UserFile::open(&self.path)?.exists())
     }
 
-    /// Under the file's lock, where there is a file.
+    /// Removes the context. `lock` is the file's lock, or `None` if there is no file.
     fn take_away(self, name: &str, lock: Option<Lock>) -> Result<Option<PathBuf>> {
         let Place { memory, merged, path } = self;
         let mut removed = None;
@@ -263,7 +263,7 @@ impl Place {
     }
 }
 
-/// Forgets a playground that is gone: its context, if a killed run left that.
+/// Removes the context of a playground that no longer exists, if a killed run left it behind.
 ///
 /// # Errors
 /// As [`add`].
@@ -272,7 +272,7 @@ pub(super) async fn forget(folders: &Folders, name: &str) -> Result<()> {
     if !memory.exists() && !files::lock_path(&memory).exists() {
         return Ok(());
     }
-    // A `kube` that still runs takes its own away.
+    // A `kube` that is still running removes its own context.
     let Some(_claim) = files::Lock::try_acquire(&memory)? else { return Ok(()) };
     if memory.exists() {
         take_away(folders, name).await?;

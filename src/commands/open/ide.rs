@@ -1,4 +1,4 @@
-//! The editors that `open` knows: what they are called, where they are, and how each is told to open a machine.
+//! The editors that `open` knows: their names, their locations, and the arguments that make each open a machine.
 
 use std::{
     env,
@@ -10,33 +10,33 @@ use crate::{
     error::{Error, Kind, Result},
 };
 
-/// How an editor is told where to.
+/// The form of an editor's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Link {
-    /// VS Code and those made from it.
+    /// VS Code and its derivatives.
     Vscode,
     /// Zed.
     Zed,
-    /// JetBrains Gateway, with the code of the product that it is to install there.
+    /// JetBrains Gateway, with the product code of the IDE to install on the machine.
     Gateway(Option<&'static str>),
 }
 
 /// An editor.
 #[derive(Debug)]
 pub struct Ide {
-    /// What it is called on the command line.
+    /// The name on the command line.
     pub name: &'static str,
-    /// What it is called else.
+    /// The name for people.
     pub title: &'static str,
-    /// How it is told where to.
+    /// The form of its arguments.
     pub link: Link,
-    /// Its command, and others that it has on some systems.
+    /// The names of its command, the usual one first.
     commands: &'static [&'static str],
-    /// Where it lies when its command is not in PATH; `~` and `%NAME%` are filled in.
+    /// Install locations for when the command is not in PATH. `~` and `%NAME%` are expanded.
     places: &'static [&'static str],
 }
 
-/// Gateway's commands and places: it opens all of JetBrains' editors.
+/// Gateway's commands and locations. Gateway opens all of JetBrains' editors.
 const GATEWAY: &[&str] = &["gateway", "gateway64", "gateway.sh", "jetbrains-gateway"];
 const GATEWAY_PLACES: &[&str] = &[
     "~/.local/share/JetBrains/Toolbox/scripts/gateway",
@@ -56,7 +56,7 @@ const fn gateway(name: &'static str, title: &'static str, code: &'static str) ->
     Ide { name, title, link: Link::Gateway(Some(code)), commands: GATEWAY, places: GATEWAY_PLACES }
 }
 
-/// All of them.
+/// All editors.
 pub const ALL: &[Ide] = &[
     Ide {
         name: "code",
@@ -165,10 +165,10 @@ pub const ALL: &[Ide] = &[
     gateway("rustrover", "RustRover", "RR"),
 ];
 
-/// The editor of that name, or of that command.
+/// Returns the editor with that name or command.
 ///
 /// # Errors
-/// [`Kind::Usage`] with those that there are.
+/// [`Kind::Usage`], with a list of the editors.
 pub fn by_name(name: &str) -> Result<&'static Ide> {
     let found = ALL.iter().find(|ide| ide.name == name).or_else(|| ALL.iter().find(|ide| ide.commands.contains(&name)));
     found.ok_or_else(|| {
@@ -179,13 +179,13 @@ pub fn by_name(name: &str) -> Result<&'static Ide> {
 }
 
 impl Ide {
-    /// Where it is installed.
+    /// Finds the installed program.
     ///
     /// # Errors
-    /// [`Kind::Program`] with what is missing.
+    /// [`Kind::Program`] when it is not installed.
     pub fn find(&self) -> Result<PathBuf> {
         let in_path = self.commands.iter().filter_map(|command| which::which(command).ok());
-        // ZFS has a daemon of that name.
+        // Skip the daemon of ZFS, which has the same name as Zed.
         let in_path = in_path.filter(|path| !path.parent().is_some_and(|folder| folder.ends_with("sbin")));
         let in_places = self.places.iter().filter_map(|place| filled_in(place)).filter(|path| path.is_file());
         in_path.chain(in_places).next().ok_or_else(|| {
@@ -211,7 +211,7 @@ impl Ide {
         }
     }
 
-    /// Its command, as a shell here would be told it; the usual one where it is not installed.
+    /// Returns the command to type in a shell here, or the usual one if the editor is not installed.
     #[must_use]
     pub fn program(&self) -> String {
         let Ok(found) = self.find() else { return self.commands[0].into() };
@@ -219,13 +219,13 @@ impl Ide {
         if which::which(&name).is_ok_and(|first| first == found) { name } else { found.display().to_string() }
     }
 
-    /// What it is told to open `path` of a machine; without a path the editor decides.
+    /// Returns the arguments to open `path` on a machine. Without a path, the editor decides.
     #[must_use]
     pub fn arguments(&self, place: &Destination, path: Option<&str>) -> Vec<String> {
         let (host, user) = (&place.host, &place.user);
         match (self.link, path) {
             (Link::Vscode, path) => {
-                // The entries name the default user; another one is part of the destination, as for ssh.
+                // The entries name the default user. Any other user is part of the destination, as for ssh.
                 let usual = user == place.machine.default_user();
                 let remote = if usual { format!("ssh-remote+{host}") } else { format!("ssh-remote+{user}@{host}") };
                 let Some(path) = path else { return vec!["--new-window".into(), "--remote".into(), remote] };
@@ -248,7 +248,7 @@ impl Ide {
     }
 }
 
-/// Percent-encoding (RFC 3986, 2.1) of all but its unreserved characters and `kept`.
+/// Percent-encodes (RFC 3986, 2.1) all characters except the unreserved ones and `kept`.
 fn encode(text: &str, kept: &[u8]) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
@@ -261,7 +261,7 @@ fn encode(text: &str, kept: &[u8]) -> String {
     out
 }
 
-/// A place with the home folder and the environment filled in; `None` where a variable is not set.
+/// Expands the home folder and environment variables in `place`. Returns `None` if a variable is not set.
 fn filled_in(place: &str) -> Option<PathBuf> {
     if let Some(below) = place.strip_prefix("~/") {
         return Some(dirs::home_dir()?.join(below));

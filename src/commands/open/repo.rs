@@ -1,21 +1,21 @@
-//! Repositories to clone, as `open --repo` names them. Pure.
+//! Repositories to clone, in the form of `open --repo`. Pure.
 
 use std::str::FromStr;
 
 /// A repository to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repo {
-    /// Where from.
+    /// The URL to clone from.
     pub url: String,
-    /// Where to: absolute, or below the home folder.
+    /// The destination: absolute, or relative to the home folder.
     pub folder: String,
 }
 
 impl FromStr for Repo {
     type Err = String;
 
-    /// Reads `URL[:DIR]`. Colons belong to URLs, too: one before the path of `scheme://host:port/path`, and the first
-    /// one of `user@host:path`.
+    /// Parses `URL[:DIR]`. URLs contain colons themselves: those before the path in `scheme://host:port/path`, and the
+    /// first one in `user@host:path`.
     fn from_str(text: &str) -> Result<Repo, String> {
         let path = match text.split_once("://") {
             Some((scheme, rest)) => match rest.find('/') {

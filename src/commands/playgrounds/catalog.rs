@@ -1,4 +1,4 @@
-//! `catalog`: what can be started.
+//! `catalog`: the playgrounds that can be started.
 
 use crate::{
     app::App,
@@ -16,7 +16,7 @@ pub struct Args {
     json: bool,
 }
 
-/// `catalog`: what can be started.
+/// Prints the catalogue.
 ///
 /// # Errors
 /// The platform's.

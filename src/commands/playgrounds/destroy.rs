@@ -1,4 +1,4 @@
-//! `destroy`: a playground is erased, and so is all that is known of it.
+//! `destroy`: erases a playground, and everything that we know about it.
 
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
@@ -42,10 +42,10 @@ struct Erased<'a> {
     title: &'a str,
 }
 
-/// `destroy`: it is erased, and so is what we know of it.
+/// Erases a playground, and everything that we know about it.
 ///
 /// # Errors
-/// The platform's; [`Kind::Interrupted`] when the person at the terminal says no.
+/// The platform's, and [`Kind::Interrupted`] when the user does not confirm.
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;

@@ -1,4 +1,4 @@
-//! The ssh configuration's entries for the playgrounds that there are.
+//! The entries in the ssh configuration for the existing playgrounds.
 
 use futures_util::future::join_all;
 
@@ -18,12 +18,12 @@ use crate::{
     wake::preparation::learn_ssh,
 };
 
-/// Asked about in one run, since each costs a request.
+/// Number of missing playgrounds to ask the platform about in one run, because each costs a request.
 const AT_ONCE: usize = 8;
 
-/// The entries of the ssh configuration: one for each playground, and one for each machine of several, but for those that
-/// SSH cannot get into. The embedded platform's catalogue is listed by name too, since the wildcard leads to the real
-/// platform.
+/// Returns the entries for the ssh configuration: one for each playground, and one for each machine if a playground has
+/// several. Machines without SSH access are left out. For the embedded platform, the names of its catalogue are listed
+/// as well, because the wildcard entry leads to the real platform.
 ///
 /// # Errors
 /// The platform's.
@@ -31,7 +31,7 @@ pub async fn entries(app: &App, labs: &Labs) -> Result<Vec<Entry>> {
     entries_of(app, labs, find::all(labs).await?).await
 }
 
-/// The entries for these plays.
+/// Returns the entries for `plays`.
 ///
 /// # Errors
 /// The platform's.
@@ -57,7 +57,7 @@ pub(crate) async fn entries_of(app: &App, labs: &Labs, mut plays: Vec<Play>) -> 
     Ok(entries)
 }
 
-/// The entry of a playground, and one for each of its machines when there are several.
+/// Adds the entry of a playground, and one for each of its machines if there are several.
 fn add_entries(entries: &mut Vec<Entry>, platform: Platform, host: &str, title: &str, machines: &[Machine]) {
     let mut add = |host: String, user: &str, title: String| {
         entries.push(Entry { host, user: user.to_owned(), platform, title });
@@ -69,7 +69,7 @@ fn add_entries(entries: &mut Vec<Entry>, platform: Platform, host: &str, title: 
     }
 }
 
-/// Brings the ssh configuration up to date. What it has to say about that is a warning: the command itself succeeded.
+/// Updates the ssh configuration. A failure is only a warning, because the command itself has succeeded.
 pub(crate) async fn refresh_entries(app: &App, labs: &Labs) {
     match find::all(labs).await {
         Ok(plays) => refresh_with(app, labs, &plays).await,
@@ -77,7 +77,7 @@ pub(crate) async fn refresh_entries(app: &App, labs: &Labs) {
     }
 }
 
-/// The same, where the playgrounds are known.
+/// Same as [`refresh_entries`], with a list of playgrounds that the caller already has.
 pub(super) async fn refresh_with(app: &App, labs: &Labs, plays: &[Play]) {
     names::remember_plays(&app.folders, app.platform, plays);
     forget_the_gone(app, labs, plays).await;
@@ -93,7 +93,7 @@ pub(super) async fn refresh_with(app: &App, labs: &Labs, plays: &[Play]) {
     }
 }
 
-/// Forgets playgrounds that were destroyed elsewhere, a few at a time, after the platform has said so of each.
+/// Forgets playgrounds that were destroyed elsewhere, a few at a time. Asks the platform about each one first.
 async fn forget_the_gone(app: &App, labs: &Labs, plays: &[Play]) {
     let is_listed = |id: &str| plays.iter().any(|play| play.id == id && !find::is_gone(play));
     let missing = app.memory().labels().into_iter().filter(|label| is_id(label) && !is_listed(label));

@@ -1,4 +1,4 @@
-//! `extend`: a playground runs for some minutes longer.
+//! `extend`: lets a playground run for some minutes longer.
 
 use std::time::Duration;
 
@@ -26,17 +26,17 @@ pub struct Args {
     minutes: u64,
 }
 
-/// `extend`: as many minutes more, and never less than there was.
+/// Adds minutes to a playground's time, and never reduces it.
 ///
 /// # Errors
-/// The platform's; [`Kind::Refused`] when it grants less.
+/// The platform's, and [`Kind::Refused`] when it grants less.
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let Args { one, minutes } = args;
     let labs = app.labs().await?;
     let play = find::whole(&labs, &one.playground).await?;
     let left = play.expires_in;
-    // The platform counts the whole time from the play's start, in minutes. What is left is a part of it, or the whole was
-    // no such time.
+    // The platform counts the total time from the play's start, in minutes. If the total is shorter than the remaining
+    // time, it is not such a time, and we compute it.
     let whole = play.lifetime().filter(|whole| *whole >= left).unwrap_or_else(|| running_for(&labs, &play) + left);
     let total = whole.as_secs().div_ceil(60) + minutes;
     let play = labs.act_and_look(&play.id, &Action::SetMaxPlayTime { minutes: total }).await?;
@@ -49,7 +49,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     report(app, &play, one.json, &sentence)
 }
 
-/// The end of a sentence about a play's end: what becomes of it then.
+/// Returns the end of the sentence: the fate of the play when its time is up.
 async fn then(app: &App, labs: &Labs, play: &Play) -> String {
     let text = match find::is_kept(labs, play).await {
         Some(true) => ", then it is stopped and kept".into(),
@@ -59,7 +59,7 @@ async fn then(app: &App, labs: &Labs, play: &Play) -> String {
     app.platform.commands(&text)
 }
 
-/// The time since a play's last start, by the platform's clock.
+/// Returns the time since the play's last start, by the platform's clock.
 fn running_for(labs: &Labs, play: &Play) -> Duration {
     let events = play.status.as_ref().map(|status| status.state_events.as_slice()).unwrap_or_default();
     let run = events.iter().rposition(|event| matches!(event.state, State::Stopped | State::Stopping));

@@ -1,11 +1,11 @@
-//! Forgets a playground that is no more.
+//! Removal of our records of a playground that no longer exists.
 
 use crate::{app::App, commands::kube, error::Result};
 
-/// Forgets all that is known of a playground that is no more.
+/// Deletes everything that we know about a playground that no longer exists.
 ///
 /// # Errors
-/// When known hosts cannot be written.
+/// When the known hosts cannot be written.
 pub async fn forget(app: &App, play: &str) -> Result<()> {
     app.memory().forget(play);
     app.tunnels().forget(play);

@@ -1,4 +1,4 @@
-//! `list`: the playgrounds, once or as they change.
+//! `list`: prints the playgrounds, once or continuously.
 
 use crate::{
     app::App,
@@ -33,7 +33,7 @@ pub struct Args {
     json: bool,
 }
 
-/// `list`: the playgrounds that can be connected to, running ones first; all of them with `all`.
+/// Prints the playgrounds that can be connected to, running ones first, or all of them with `all`.
 ///
 /// # Errors
 /// The platform's.

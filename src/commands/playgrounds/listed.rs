@@ -1,4 +1,4 @@
-//! How playgrounds are shown: as a table, and as JSON in the API's own names.
+//! The presentation of playgrounds: as a table, and as JSON with the API's names.
 
 use serde::Serialize;
 
@@ -14,10 +14,10 @@ use crate::{
     ui::out,
 };
 
-/// Instead of an empty list.
+/// The line that replaces an empty list.
 pub(crate) const NONE: &str = "No playgrounds. `labctl-ssh-proxy catalog` shows what can be started.";
 
-/// A playground as `list --json` shows it, in the API's own names.
+/// A playground in `list --json`, with the API's names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listed {
@@ -27,23 +27,22 @@ pub struct Listed {
     playground: PlaygroundRef,
     machines: Vec<ListedMachine>,
     created_at: String,
-    /// Seconds.
+    /// The remaining time in seconds.
     expires_in: u64,
     page_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistent: Option<bool>,
-    /// The tasks that prepare it, where it has any.
+    /// The progress of the init tasks, if there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     init_tasks: Option<InitTasks>,
-    /// All of its tasks.
+    /// All tasks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tasks: Vec<ListedTask>,
-    /// What ssh calls it.
+    /// The host name for ssh.
     host: String,
-    /// The connections that this user has to it now.
+    /// This user's open connections to the playground.
     connections: Vec<Status>,
-    /// Whether it was stopped on purpose with this tool, and nobody has wanted it since. `list` knows, `--watch` does not
-    /// ask.
+    /// True if the user stopped it with this tool and has not asked for it since. Set by `list` but not by `--watch`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stopped_on_purpose: Option<bool>,
 }
@@ -54,7 +53,7 @@ struct ListedMachine {
     host: String,
     state: String,
     ready: bool,
-    /// False where the platform is known to allow no SSH access.
+    /// False if the machine is known to have no SSH access.
     ssh: bool,
     users: Vec<MachineUser>,
 }
@@ -62,7 +61,7 @@ struct ListedMachine {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct ListedTask {
     name: String,
-    /// A word: see [`TaskStatus::word`](crate::labs::wire::TaskStatus::word).
+    /// One word, from [`TaskStatus::word`](crate::labs::wire::TaskStatus::word).
     status: &'static str,
     init: bool,
     helper: bool,
@@ -117,8 +116,8 @@ impl Listed {
         }
     }
 
-    /// What is worth telling when it changes: without the time left, and unless somebody wants them without the figures
-    /// that move all the time.
+    /// Returns a copy for detecting changes: without the remaining time and, unless `figures` is set, without the
+    /// figures of connections, which change all the time.
     pub(crate) fn outline(&self, figures: bool) -> Listed {
         if figures {
             return Listed { expires_in: 0, ..self.clone() };
@@ -128,7 +127,7 @@ impl Listed {
     }
 }
 
-/// Reports what a command did to a playground: the sentence, or the playground as it is now in JSON.
+/// Prints the result of a command: the sentence, or the playground's new state as JSON.
 ///
 /// # Errors
 /// When standard output cannot be written.
@@ -136,14 +135,14 @@ pub(super) fn report(app: &App, play: &Play, json: bool, sentence: &str) -> Resu
     if json { out::json(&Listed::new(play, &live::all(&app.folders))) } else { out::line(sentence) }
 }
 
-/// The list as it is shown: running ones first, the newest first; without those that are gone unless it is to have
-/// all.
+/// Sorts the list for printing: running ones first, then by age, the newest first. Removes those that no longer exist,
+/// unless `all` is set.
 pub(crate) fn in_order(plays: &mut Vec<Play>, all: bool) {
     plays.retain(|play| all || !find::is_gone(play));
     plays.sort_by_key(|play| (find::is_play_down(play), std::cmp::Reverse(play.created_at.clone())));
 }
 
-/// The list as a table.
+/// Formats the list as a table.
 pub(crate) fn table(plays: &[Play], connections: &[Status]) -> Vec<String> {
     let row = |play: &Play| {
         let open = connections.iter().filter(|status| status.playground == play.id).count();

@@ -1,4 +1,4 @@
-//! `persist`: a playground is stopped and kept at its end, where it would be erased.
+//! `persist`: makes a playground be stopped and kept when its time is up, instead of erased.
 
 use crate::{
     app::App,
@@ -17,7 +17,7 @@ pub struct Args {
     one: One,
 }
 
-/// `persist`: at its end it is stopped and kept, where it would be erased.
+/// Makes a playground be stopped and kept when its time is up, instead of erased.
 ///
 /// # Errors
 /// The platform's.

@@ -1,4 +1,4 @@
-//! `rename`: a playground gets another title.
+//! `rename`: changes a playground's title.
 
 use crate::{
     app::App,
@@ -22,7 +22,7 @@ pub struct Args {
     title: String,
 }
 
-/// Sets the title, here and in the ssh configuration.
+/// Changes the title, at the platform and in the ssh configuration.
 ///
 /// # Errors
 /// The platform's.

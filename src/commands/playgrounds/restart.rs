@@ -1,4 +1,4 @@
-//! `restart`: a stopped playground comes back, a running one is stopped first.
+//! `restart`: stops a playground if it is running, and starts it again.
 
 use crate::{
     app::App,
@@ -26,11 +26,11 @@ pub struct Args {
     no_wait_init: bool,
 }
 
-/// `restart`: a stopped one comes back; a running one is stopped first. With `init` it waits for the tasks that prepare
-/// it, which run once in a playground's life: there may be some left.
+/// Stops a playground if it is running, and starts it again. Then waits for the init tasks unless told not to. They run
+/// only once in a playground's life, but some may be left.
 ///
 /// # Errors
-/// The platform's, and what keeps the machines from becoming ready.
+/// The platform's, and any error that keeps the machines from becoming ready.
 pub async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
@@ -41,7 +41,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     if !find::is_gone(&play) {
         stop_and_wait(&labs, &play, &progress).await?;
     }
-    // The sessions that this stop cut off may come back.
+    // Sessions that this stop has cut off may reconnect.
     wanted(&memory, &play)?;
     let wake = Wake::wanted(&labs, &memory, &progress, app.settings.wake_limit());
     let play = labs.play(&play.id).await?;

@@ -1,4 +1,4 @@
-//! `start`: from a name to machines that answer.
+//! `start`: starts a playground, and waits until its machines answer.
 
 use clap_complete::ArgValueCandidates;
 
@@ -57,7 +57,7 @@ pub struct Args {
     open: Option<String>,
 }
 
-/// Starts a playground, and goes into it where that is wanted. Gives the exit code of ssh.
+/// Starts a playground, then opens ssh or an editor on it if requested. Returns ssh's exit code.
 ///
 /// # Errors
 /// As [`start()`], [`ssh::run`] and [`open::run`].
@@ -73,10 +73,10 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
     }
 }
 
-/// `start`: a new playground from the catalogue, or a stopped one again.
+/// Starts a new playground from the catalogue, or a stopped one again.
 ///
 /// # Errors
-/// The platform's, and what keeps the machines from becoming ready.
+/// The platform's, and any error that keeps the machines from becoming ready.
 async fn start(app: &App, args: &Args) -> Result<Play> {
     let labs = app.labs().await?;
     let progress = Spinner::new();
@@ -94,7 +94,7 @@ async fn start(app: &App, args: &Args) -> Result<Play> {
         }
     };
     wanted(&memory, &play)?;
-    // A name may mean this one from now on.
+    // The catalogue name may refer to this play from now on.
     app.tunnels().forget(&play.id);
     app.tunnels().forget(&play.playground.name);
     if let Some(title) = &args.title {
@@ -119,10 +119,10 @@ async fn start(app: &App, args: &Args) -> Result<Play> {
     Ok(play)
 }
 
-/// What `start NAME` means.
+/// The meaning of NAME in `start NAME`.
 enum Startable {
     Existing(Box<Play>),
-    /// As a connection to that name would: the one there is, else a new one.
+    /// A host name: the existing play, or else a new one, as for a connection.
     ByName(String),
     New(String),
 }
@@ -145,9 +145,9 @@ async fn startable(labs: &Labs, name: &str) -> Result<Startable> {
     }
 }
 
-/// Waits until the playground can be used: its default machine lets us in, the others are ready, and with `init` the tasks
-/// that prepare it are at their end. Learns the default machine's host keys, since some clients read known hosts before they
-/// connect; that one tunnel is all that the platform is asked for.
+/// Waits until the playground can be used: its default machine accepts our key, the others are ready, and with `init`
+/// the init tasks have ended. Also learns the default machine's host keys, because some clients read known hosts before
+/// they connect. This takes only one tunnel session.
 pub(super) async fn ready<P: Progress>(
     app: &App,
     labs: &Labs,
@@ -167,7 +167,7 @@ pub(super) async fn ready<P: Progress>(
                 let whose = learn::Owner { play: &play.id, machine: &default.name, aliases: &aliases };
                 learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
             }
-            // It runs all the same. A connection to it hears why it is refused.
+            // The playground runs nevertheless. A later connection reports why it is refused.
             Err(error) if error.status() == Some(400) => {
                 let text = format!("labctl-ssh-proxy: {} runs without ssh: {}", play.shown(), error.message());
                 wake.progress.above(&text);
@@ -183,10 +183,10 @@ pub(super) async fn ready<P: Progress>(
     Ok(play)
 }
 
-/// Somebody wants this playground, by whichever name, to run.
+/// Records that the user wants this playground to run, under its id and under its catalogue name.
 ///
 /// # Errors
-/// When that cannot be remembered.
+/// When the record cannot be written.
 pub fn wanted(memory: &Memory, play: &Play) -> Result<()> {
     memory.deliberate(&play.id)?;
     let name = &play.playground.name;

@@ -1,4 +1,4 @@
-//! `stop`: until a playground is stopped, and no wake of it is on its way.
+//! `stop`: stops a playground, and waits until no wake of it is in progress.
 
 use std::time::Duration;
 
@@ -20,12 +20,11 @@ use crate::{
     wake::LOCK_RETRY,
 };
 
-/// Between two looks at a state that is being waited for.
+/// Interval between two checks of a state that the command waits for.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A wake that is being asked for has been answered by then, or given up: longer than any request may take.
+/// Time limit for a wake in progress. It exceeds the longest request, so by then the wake was answered or given up.
 const WAKE_IS_SENT: Duration = Duration::from_secs(40);
-/// A stop or an erasure that takes longer than this has gone wrong; the official client waits as long, since big disks
-/// are uploaded.
+/// Time limit for a stop or an erasure. Same as the official client's, because large disks are uploaded.
 pub(super) const END_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// Stop a playground. It keeps its disks, and connections do not wake it again.
@@ -35,7 +34,7 @@ pub struct Args {
     one: One,
 }
 
-/// `stop`: it keeps its disks, and stays stopped until somebody wants it back.
+/// Stops a playground. It keeps its disks, and stays stopped until the user wants it back.
 ///
 /// # Errors
 /// The platform's.
@@ -43,11 +42,11 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
     let memory = app.memory();
-    // First of all: an editor that reconnects the moment it stops must find this.
+    // Before the stop itself, because an editor that reconnects immediately must find this record.
     memory.note_stopped(&play.id)?;
     app.tunnels().forget(&play.id);
     let progress = Spinner::new();
-    // A wake that was decided before may be on its way to the platform: what it comes to is stopped, too.
+    // An earlier wake may be on its way to the platform. Wait for it, so that its result is stopped as well.
     let machines = play.machines.iter().map(|machine| format!("{}.{}", play.id, machine.name));
     for label in machines.chain([play.id.clone()]) {
         if memory.read(&label)?.wake.is_some() {
@@ -63,7 +62,7 @@ pub async fn run(app: &App, args: Args) -> Result<()> {
     report(app, &play, args.one.json, &format!("{} is stopped", host(&play)))
 }
 
-/// Waits until nobody is asking the platform for a restart any more.
+/// Waits until no process is asking the platform for a restart.
 async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) -> Result<()> {
     let limit = Instant::now() + WAKE_IS_SENT;
     while memory.try_wake_lock(label)?.is_none() {
@@ -77,10 +76,10 @@ async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) ->
     Ok(())
 }
 
-/// Stops a playground, unless it is down, and waits until it is stopped.
+/// Stops a playground, unless it is already down, and waits until it is stopped.
 ///
 /// # Errors
-/// The platform's; [`Kind::Ended`] and [`Kind::NotYet`] when it does not come to that.
+/// The platform's; [`Kind::Ended`] when the playground ends instead; [`Kind::NotYet`] after [`END_LIMIT`].
 pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<Play> {
     progress.waiting(&format!("stopping playground {}", play.id));
     let mut play =

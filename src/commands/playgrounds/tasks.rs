@@ -1,4 +1,4 @@
-//! `tasks`: how far each of a playground's tasks is.
+//! `tasks`: the progress of a playground's tasks.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ pub struct Args {
     one: One,
 }
 
-/// A task as `tasks --json` shows it.
+/// A task in `tasks --json`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Listed<'a> {
@@ -36,7 +36,7 @@ struct Listed<'a> {
     stderr: &'a str,
 }
 
-/// `tasks`: the tasks of a playground, those that prepare it first.
+/// Prints the tasks of a playground, init tasks first.
 ///
 /// # Errors
 /// The platform's.

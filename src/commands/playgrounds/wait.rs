@@ -1,4 +1,4 @@
-//! `wait`: until a playground can be used.
+//! `wait`: waits until a playground can be used.
 
 use std::time::Duration;
 
@@ -31,11 +31,11 @@ pub struct Args {
     timeout: Option<Duration>,
 }
 
-/// `wait`: until the machines are ready and the tasks are done, or only those that prepare the playground.
+/// Waits until the machines are ready and the tasks, or with `--init` only the init tasks, are done.
 ///
 /// # Errors
-/// [`Kind::Program`] when a task has failed, [`Kind::NotYet`] after `limit`, [`Kind::NotWoken`] when the playground is
-/// stopped; the platform's.
+/// The platform's; [`Kind::Program`] when a task has failed; [`Kind::NotYet`] after `limit`; [`Kind::NotWoken`] when
+/// the playground is stopped.
 pub async fn run(app: &App, Args { one, init, timeout: limit }: Args) -> Result<()> {
     let labs = app.labs().await?;
     let deadline = limit.map(|limit| Instant::now() + limit);
