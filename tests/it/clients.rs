@@ -59,7 +59,7 @@ fn a_wake_goes_on_without_the_ssh_that_began_it() {
     eventually("the wake is asked for", || starts(&world, &play) > before);
     ssh.kill().unwrap();
     ssh.wait().unwrap();
-    within(AT_ONCE, "no proxy is left", &mut || world.processes("connect").is_empty());
+    within(AT_ONCE, "no proxy is left", &mut || world.processes(" connect ").is_empty());
     assert_eq!(world.ssh(&[&host, "echo in"]).ok(), "in\n");
     assert_eq!(starts(&world, &play), before + 1);
 }

@@ -30,7 +30,7 @@ fn commands_and_how_they_end() {
         let shell = world.feed(world.ssh_program("ssh").args(["-T", host]), b"echo in-a-shell; exit 3\n");
         assert!(String::from_utf8_lossy(&shell.stdout).contains("in-a-shell"));
         assert_eq!(shell.status.code(), Some(3));
-        eventually("no proxy is left", || world.processes("connect").is_empty());
+        eventually("no proxy is left", || world.processes(" connect ").is_empty());
     });
 }
 
@@ -110,7 +110,7 @@ fn an_interactive_shell_in_a_terminal_that_changes_its_size() {
         tmux.expect("after");
         tmux.type_in("exit 9");
         tmux.expect("ended:9");
-        eventually("no proxy is left", || world.processes("connect").is_empty());
+        eventually("no proxy is left", || world.processes(" connect ").is_empty());
     });
 }
 
@@ -124,9 +124,9 @@ fn a_terminal_that_is_closed_takes_its_proxy_along() {
     tmux.tmux(&["new-session", "-d", &ssh]);
     tmux.type_in("echo re''ady");
     eventually("a shell", || tmux.tmux(&["capture-pane", "-p"]).contains("ready"));
-    assert_eq!(world.processes("connect").len(), 1);
+    assert_eq!(world.processes(" connect ").len(), 1);
     tmux.tmux(&["kill-server"]);
-    eventually("no proxy is left", || world.processes("connect").is_empty());
+    eventually("no proxy is left", || world.processes(" connect ").is_empty());
 }
 
 #[test]
@@ -258,9 +258,9 @@ fn ports_and_the_agent_are_forwarded_and_a_master_is_shared() {
                 scope.spawn(move || assert_eq!(through(&[host, &format!("exit {n}")]).code(), n));
             }
         });
-        assert_eq!(world.processes("connect").len(), 1);
+        assert_eq!(world.processes(" connect ").len(), 1);
         let _ = through(&["-O", "exit", host]);
-        eventually("no proxy is left", || world.processes("connect").is_empty());
+        eventually("no proxy is left", || world.processes(" connect ").is_empty());
     });
 }
 

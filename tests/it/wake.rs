@@ -141,12 +141,15 @@ fn a_stop_beats_the_connections_that_wait() {
     world.stop_elsewhere(&id);
     let host = format!("playground-{id}");
     for by in ["tool", "elsewhere"] {
+        if by == "elsewhere" {
+            // Before the connection, which the stop by the tool would refuse.
+            world.local(&["start", &id, "--no-wait"]).ok();
+        }
         let waiting = ssh(&world, &["-o", "ConnectTimeout=0", &host, "true"]);
         if by == "tool" {
             eventually("it is being woken", || world.state(&id) == "RUNNING");
             world.local(&["stop", &id]).ok();
         } else {
-            world.local(&["start", &id, "--no-wait"]).ok();
             eventually("the connection waits", || proxies(&world, &host).len() == 1);
             sleep(Duration::from_millis(500));
             world.stop_elsewhere(&id);
