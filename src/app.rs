@@ -1,4 +1,4 @@
-//! One run of the program: its folders and settings, and the platform it speaks to.
+//! One run of the program: its folders, its settings, and the platform that it uses.
 
 use std::path::PathBuf;
 
@@ -19,27 +19,27 @@ use crate::{
     },
 };
 
-/// See the module.
+/// The context of one run of the program.
 pub struct App {
-    /// Where things are.
+    /// The paths of our files.
     pub folders: Folders,
-    /// What the user has chosen.
+    /// The user's settings.
     pub settings: Settings,
-    /// Which platform.
+    /// The platform in use.
     pub platform: Platform,
 }
 
 impl App {
-    /// Finds the folders and reads the settings. `root` is where our files are, when not where they should be.
+    /// Finds the folders and reads the settings. `root` replaces the default folder of our files.
     ///
     /// # Errors
-    /// When there is no home folder, or the settings are not right.
+    /// When there is no home folder, or the settings are invalid.
     pub fn load(platform: Platform, root: Option<PathBuf>) -> Result<App> {
         let mut folders = Folders::find()?;
         if let Some(root) = root {
             folders.root = root;
         }
-        // The embedded platform and ssh run elsewhere.
+        // Absolute, because the embedded platform and ssh run in other folders.
         folders.root = std::path::absolute(&folders.root).map_err(|e| Error::file("find", &folders.root, &e))?;
         let settings = Settings::load(&folders.settings)?;
         let app = App { folders, settings, platform };
@@ -47,7 +47,8 @@ impl App {
         Ok(app)
     }
 
-    /// Takes away what killed runs have left half-written, wherever this program writes outside of the embedded platform.
+    /// Deletes incomplete files of killed runs in all folders that this program writes to, except the embedded
+    /// platform's.
     fn sweep(&self) {
         let root = &self.folders.root;
         let account = self.folders.account();
@@ -56,7 +57,7 @@ impl App {
         records::replaced_in(&self.folders).iter().for_each(|folder| files::sweep(folder));
     }
 
-    /// A client of the platform; the embedded one is started where it does not run.
+    /// Returns a client of the platform. Starts the embedded platform if it is not running.
     ///
     /// # Errors
     /// When the account's file is damaged, or the embedded platform does not start.
@@ -66,10 +67,10 @@ impl App {
         Ok(labs)
     }
 
-    /// Sees that there is a platform for this client: the embedded one is started where it does not run.
+    /// Starts the embedded platform if this client needs it and it is not running.
     ///
     /// # Errors
-    /// When it does not start.
+    /// When the platform does not start.
     #[cfg_attr(not(unix), expect(unused_variables, reason = "the embedded platform is Unix's only"))]
     pub async fn platform_up(&self, labs: &Labs) -> Result<()> {
         match self.platform {
@@ -89,7 +90,7 @@ impl App {
         }
     }
 
-    /// A client of the platform, whether it runs or not. Nothing is sent yet.
+    /// Returns a client of the platform, even if the platform is not running. Sends no request yet.
     ///
     /// # Errors
     /// When the account's file is damaged.
@@ -111,12 +112,13 @@ impl App {
         }
     }
 
-    /// The tunnel sessions of earlier connections.
+    /// Returns the store of tunnel sessions of earlier connections.
     pub fn tunnels(&self) -> TunnelCache {
         TunnelCache::below(&self.folders.root)
     }
 
-    /// Where the session of a connection to `host` as `user` is kept; `None` as long as there is no key for it.
+    /// Returns the store for the session of a connection to `host` as `user`, or `None` as long as there is no key for
+    /// it.
     ///
     /// # Errors
     /// When the key cannot be used.
@@ -125,15 +127,15 @@ impl App {
         Ok(Some(self.tunnels().slot([labs.account(), labs.api(), &identity.fingerprint(), host, user])))
     }
 
-    /// The key whose public half goes to machines; made where there is none.
+    /// Returns the key pair for machines. Makes one if there is none.
     ///
     /// # Errors
-    /// When it cannot be read or made.
+    /// When the key cannot be read or made.
     pub fn identity(&self) -> Result<Identity> {
         identity::load_or_make(&self.identity_path()?)
     }
 
-    /// Where that key is, or will be.
+    /// Returns the path of that key, which need not exist yet.
     ///
     /// # Errors
     /// When the account's file is damaged.
@@ -147,17 +149,17 @@ impl App {
         })
     }
 
-    /// What people wanted of playgrounds.
+    /// Returns the record of the user's wishes about playgrounds.
     pub fn memory(&self) -> Memory {
         Memory::of(&self.folders, self.platform)
     }
 
-    /// The known host keys of this platform's machines.
+    /// Returns the known host keys of this platform's machines.
     pub fn known_hosts(&self) -> KnownHosts {
         KnownHosts::at(self.folders.known_hosts(self.platform))
     }
 
-    /// The wake policy for a playground that goes by any of these labels.
+    /// Returns the wake policy for a playground that has any of these labels.
     pub fn wake_policy(&self, labels: &[&str]) -> WakePolicy {
         let own = labels.iter().find_map(|label| self.settings.playgrounds.get(*label)?.wake);
         own.unwrap_or(self.settings.wake)

@@ -18,7 +18,7 @@ use crate::{
     settings::LOCAL_VARIABLE,
 };
 
-/// Where the options that every command has stand in its help: after its own.
+/// The display order of the options of every command: after the command's own.
 const LAST: usize = 900;
 
 /// Makes `ssh playground-<id>` simply work, from every IDE and from plain ssh.
@@ -82,7 +82,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// True for a command that ends its work by itself when a signal comes, because there is something to clean up.
+    /// Returns true for a command that handles signals itself, because it has something to clean up.
     pub fn ends_by_itself(&self) -> bool {
         match self {
             #[cfg(unix)]
@@ -92,7 +92,8 @@ impl Command {
         }
     }
 
-    /// True for a command that holds credentials and runs no program of the user's, who may want the core dumps of that.
+    /// Returns true for a command that holds credentials, which must not appear in core dumps. Commands that run the
+    /// user's programs are excluded, because the user may want core dumps of those.
     pub fn holds_credentials(&self) -> bool {
         matches!(
             self,
@@ -100,7 +101,8 @@ impl Command {
         )
     }
 
-    /// True for a command that serves many at once; each other is one future and needs one thread.
+    /// Returns true for a command that serves many connections at once. Any other is a single future and needs one
+    /// thread.
     pub fn needs_threads(&self) -> bool {
         #[cfg(unix)]
         let threads = matches!(self, Command::Local(_));
@@ -110,18 +112,18 @@ impl Command {
     }
 }
 
-/// True for a command line that asks for JSON, so that its failure is JSON, too, even where the line itself is wrong. What
-/// follows `--` belongs to another program, as everything does behind the host of `ssh`.
+/// Returns true for a command line that requests JSON, so that its failure is printed as JSON, even if the line itself
+/// is invalid. Words after `--` are skipped because they belong to another program, like those after the host of `ssh`.
 pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
     const WITHOUT: [&str; 5] = ["connect", "ssh", "demo", "completions", "man"];
     let words: Vec<OsString> = arguments.skip(1).take_while(|word| word != "--").collect();
     words.iter().any(|word| word == "--json") && !words.iter().any(|word| WITHOUT.iter().any(|name| word == *name))
 }
 
-/// Runs a command. Returns the exit code: 0, or another program's.
+/// Runs a command. Returns the exit code: 0, or that of a program it ran.
 ///
 /// # Errors
-/// As the command.
+/// The command's.
 pub async fn run(app: &App, command: Command) -> Result<u8> {
     let success = |(): ()| 0;
     match command {

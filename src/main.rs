@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Err(e) => return failed(&Error::new(Kind::Internal, format!("cannot start the runtime: {e}")), json),
     };
     let result = runtime.block_on(run(cli));
-    // A thread may be parked in a read that never ends, so the runtime does not wait for its threads.
+    // Does not wait for threads, because one may be blocked forever in a read.
     runtime.shutdown_background();
     match result {
         Ok(code) => {
@@ -47,7 +47,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the help where a command is missing or help is asked for, else what is wrong with the command line.
+/// Handles a command line that clap did not parse: prints the help if it was requested or a command is missing, or else
+/// the error.
 fn unparsed(error: &clap::Error, json: bool) -> ExitCode {
     use clap::error::ErrorKind;
     let help = match error.kind() {
@@ -71,7 +72,7 @@ fn unparsed(error: &clap::Error, json: bool) -> ExitCode {
             out::write(&help).map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS)
         }
         None => {
-            // A closed stream leaves the exit code to say it.
+            // If the stream is closed, the exit code alone must do.
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.exit_code()))
         }
@@ -98,21 +99,21 @@ fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
 async fn run(cli: Cli) -> Result<u8> {
     let app = match begin(&cli) {
         Ok(app) => app,
-        // Only here: it leaves streams that others share without blocking.
+        // For `connect` only, because it may make streams non-blocking that other processes share.
         Err(error) if matches!(cli.command, Command::Connect(_)) => return Err(connect::turn_away(error).await),
         Err(error) => return Err(error),
     };
     let by_itself = cli.command.ends_by_itself();
     tokio::select! {
-        // ssh signals us right after its last words, and they are to be passed on.
+        // Prefer the result: ssh signals us right after its last words, which must still be passed on.
         biased;
         done = cli::run(&app, cli.command) => done.map_err(|error| error.on(app.platform)),
-        // A signal ends a command with the exit code that shells give for it.
+        // The usual exit code of shells for a command that a signal ended.
         signal = ended_by_signal(), if !by_itself => Ok(128 + signal),
     }
 }
 
-/// Finds the folders, reads the settings and begins the log.
+/// Finds the folders, reads the settings and starts the log.
 fn begin(cli: &Cli) -> Result<App> {
     let app = App::load(if cli.local { Platform::Local } else { Platform::Labs }, cli.home.clone())?;
     let connection = match &cli.command {

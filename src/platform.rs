@@ -1,19 +1,19 @@
-//! Which platform a command speaks to: iximiuz Labs, or the embedded one.
+//! The choice between the two platforms: iximiuz Labs and the embedded one.
 
-/// Which platform a command speaks to.
+/// The platform that a command uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Platform {
-    /// The real one.
+    /// The real one, iximiuz Labs.
     Labs,
-    /// The embedded one, for one machine.
+    /// The embedded one, on this computer.
     Local,
 }
 
 impl Platform {
-    /// Both.
+    /// Both platforms.
     pub const ALL: [Platform; 2] = [Platform::Labs, Platform::Local];
 
-    /// Text that names commands of ours, with these as they are to be typed for this platform.
+    /// Returns `text` with our commands in it changed to the form that this platform needs.
     pub fn commands(self, text: &str) -> String {
         match self {
             Platform::Labs => text.to_owned(),
@@ -24,7 +24,7 @@ impl Platform {
     }
 }
 
-/// Whether `text` is the id of a play: `^[0-9a-f]{24}$`.
+/// Returns true if `text` is the id of a play: `^[0-9a-f]{24}$`.
 pub fn is_id(text: &str) -> bool {
     text.len() == 24 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

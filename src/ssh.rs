@@ -1,4 +1,4 @@
-//! SSH itself: the readable part of its handshake, host keys, our identity, and clients.
+//! SSH: the readable part of the handshake, host keys, our identity, and clients.
 
 pub mod client;
 pub mod handshake;

@@ -1,11 +1,11 @@
-//! What ssh calls a machine, and what that means: host names to playgrounds and machines, and back. Pure.
+//! Host names for ssh and their meaning: conversion to playgrounds and machines, and back. Pure.
 //!
 //! | host name | means |
 //! | --- | --- |
 //! | `playground-<id>` | the default machine of the playground with that id (24 hexadecimal digits) |
-//! | `playground-<id>.<machine>` | that machine of it |
-//! | `playground-<name>` | the playground of that catalogue name |
-//! | `playground-<name>.<machine>` | that machine of it |
+//! | `playground-<id>.<machine>` | the machine of that name in it |
+//! | `playground-<name>` | the playground with that catalogue name |
+//! | `playground-<name>.<machine>` | the machine of that name in it |
 
 use std::fmt;
 
@@ -14,19 +14,19 @@ use crate::{
     platform::is_id,
 };
 
-/// How every host name of ours begins.
+/// The prefix of all our host names.
 pub const PREFIX: &str = "playground-";
 
-/// A playground and, perhaps, one of its machines.
+/// A playground and possibly one of its machines.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
-    /// Which playground.
+    /// The playground.
     pub playground: Playground,
-    /// Which machine of it; `None` is the default one.
+    /// The machine's name; `None` means the default machine.
     pub machine: Option<String>,
 }
 
-/// How a playground is referred to.
+/// A reference to a playground.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Playground {
     /// By the id of a play: 24 lower-case hexadecimal digits.
@@ -36,10 +36,10 @@ pub enum Playground {
 }
 
 impl Target {
-    /// Reads a host name as ssh passes it.
+    /// Parses a host name as ssh passes it.
     ///
     /// # Errors
-    /// [`Kind::Usage`] with the reason when it is not one of ours.
+    /// [`Kind::Usage`], with the reason, when it is not one of ours.
     pub fn parse(host: &str) -> Result<Target> {
         let refuse = |why: &str| {
             Err(Error::new(Kind::Usage, format!("`{host}` is not a playground's host name: {why}"))
@@ -63,7 +63,7 @@ impl Target {
         Ok(Target { playground, machine: machine.map(Into::into) })
     }
 
-    /// The host name of a machine of the play with this id; `None` names its default machine.
+    /// Returns the host name of a machine of the play with this id. `None` means its default machine.
     pub fn of_play(id: &str, machine: Option<&str>) -> Target {
         Target { playground: Playground::Id(id.into()), machine: machine.map(Into::into) }
     }
@@ -80,13 +80,13 @@ impl fmt::Display for Target {
     }
 }
 
-/// Whether `name` can be part of a host name: what passes here is safe in a file of ssh's, in a shell and in a URL.
+/// Returns true if `name` can be part of a host name. Such a name is safe in ssh's files, in a shell and in a URL.
 pub fn is_label(name: &str) -> bool {
     check_label(name).is_ok()
 }
 
 fn check_label(label: &str) -> Result<(), &'static str> {
-    /// As long as a DNS label may be (RFC 1035, 2.3.4).
+    /// Maximum length of a DNS label (RFC 1035, 2.3.4).
     const MAX: usize = 63;
     match label.as_bytes() {
         [] => Err("is missing"),
@@ -100,10 +100,10 @@ fn check_label(label: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The user that ssh named: a literal `%r`, left by a parser that does not expand it, counts as not given.
+/// Checks the user name that ssh passed. A literal `%r`, from a parser that does not expand it, counts as missing.
 ///
 /// # Errors
-/// [`Kind::Usage`] for a name that no Unix system has; it goes to the platform and into log lines.
+/// [`Kind::Usage`] for a name that is invalid on Unix, because it goes to the platform and into log lines.
 pub fn user(given: Option<&str>) -> Result<Option<&str>> {
     match given {
         None | Some("" | "%r") => Ok(None),
@@ -119,7 +119,7 @@ pub fn user(given: Option<&str>) -> Result<Option<&str>> {
     }
 }
 
-/// `HOST:PORT`, with brackets where they are needed.
+/// Formats `HOST:PORT`, with brackets if necessary.
 pub fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }

@@ -1,4 +1,4 @@
-//! The terminal: standard output of commands, short lines on standard error, progress, and the streams themselves.
+//! The terminal: output of commands, messages on standard error, progress, and the standard streams themselves.
 
 pub mod notice;
 pub mod out;

@@ -1,8 +1,8 @@
-//! SSH to a machine, for what a tunnel alone cannot do: run a program there, read a file, reach a Unix socket, have the
-//! machine listen on one.
+//! An SSH client, for tasks that a tunnel alone cannot do: run a program on the machine, read a file, reach a Unix
+//! socket, or make the machine listen on one.
 //!
-//! The host key is checked against our known hosts, as `ssh` would do through `connect`, and a new one is recorded. The
-//! identity signs by itself, or an agent does where it has the private half.
+//! The host key is checked against our known hosts, as `ssh` does through `connect`, and a new one is recorded. The
+//! identity's private key signs, or an agent that holds it.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -26,14 +26,14 @@ use crate::{
     },
 };
 
-/// For the handshake and the login: a few round trips, a signature, and perhaps a touch on a security key.
+/// Time limit for handshake and login: a few round trips, a signature, and perhaps a touch on a security key.
 const LOGIN: Duration = Duration::from_secs(30);
-/// For the answer to a request.
+/// Time limit for the answer to a request.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Connections of the machine's listeners that nobody has taken up yet.
+/// Capacity of the queue of forwarded connections that have not been accepted yet.
 const FORWARDED: usize = 64;
 
-/// A connection to a machine's SSH server. It ends when this is dropped.
+/// A connection to a machine's SSH server. Dropping it closes the connection.
 pub struct SshClient {
     handle: Handle<Handler>,
     forwarded: mpsc::Receiver<SshStream>,
@@ -41,50 +41,50 @@ pub struct SshClient {
     alias: String,
 }
 
-/// A byte stream through the connection. Shutting its writer down tells the other side that no more will come.
+/// A byte stream through the connection. Shutting its writer down sends the end of file to the other side.
 pub type SshStream = ChannelStream<Msg>;
 
-/// Who logs in where.
+/// The parameters of a login.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// Where host keys are recorded.
+    /// The record of host keys.
     pub known_hosts: KnownHosts,
-    /// What ssh calls the machine.
+    /// The host name under which ssh knows the machine.
     pub alias: String,
-    /// The play.
+    /// The id of the play.
     pub play: String,
-    /// The machine.
+    /// The name of the machine.
     pub machine: String,
-    /// The user there.
+    /// The user on the machine.
     pub user: String,
-    /// The key.
+    /// The key pair.
     pub identity: Identity,
 }
 
-/// What a program on the machine came to.
+/// The result of a program on the machine.
 #[derive(Debug)]
 pub struct Output {
-    /// Its exit status; `None` when a signal ended it or the server did not say.
+    /// The exit status; `None` if a signal ended the program or the server did not report a status.
     pub status: Option<u32>,
-    /// Its standard output.
+    /// The standard output.
     pub stdout: Vec<u8>,
-    /// Its standard error.
+    /// The standard error.
     pub stderr: Vec<u8>,
 }
 
 impl Output {
-    /// Its last words on standard error, on one line.
+    /// Returns the last words on standard error, on one line.
     pub fn complaint(&self) -> String {
         printable(&String::from_utf8_lossy(&self.stderr))
     }
 }
 
 impl SshClient {
-    /// Shakes hands over `stream` and logs in.
+    /// Performs the handshake over `stream` and logs in.
     ///
     /// # Errors
     /// [`Kind::HostKey`] when the machine shows another key than the one on record, [`Kind::Refused`] when it does not
-    /// take ours, [`Kind::File`] when the key cannot be used, [`Kind::Network`] when the connection fails.
+    /// accept ours, [`Kind::File`] when our key cannot be used, [`Kind::Network`] when the connection fails.
     pub async fn connect<S>(stream: S, login: &Login) -> Result<SshClient>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -100,10 +100,10 @@ impl SshClient {
         timeout(LOGIN, connected).await.unwrap_or_else(|_| Err(silent(&login.machine, &login.alias)))
     }
 
-    /// Runs `command` in the user's shell there. Its standard input and output are the channel's data.
+    /// Runs `command` in the user's shell on the machine. The channel's data are its standard input and output.
     ///
     /// # Errors
-    /// When the machine does not run it.
+    /// When the machine refuses.
     pub async fn exec(&self, command: &str) -> Result<Channel<Msg>> {
         let opened = async {
             let mut channel = self.handle.channel_open_session().await?;
@@ -122,10 +122,10 @@ impl SshClient {
         self.answered(opened).await
     }
 
-    /// Runs `command` to its end, without input.
+    /// Runs `command` without input, and waits for its end.
     ///
     /// # Errors
-    /// As [`SshClient::exec`]; also when it says more than `limit` bytes.
+    /// As [`SshClient::exec`], and when the output exceeds `limit` bytes.
     pub async fn output(&self, command: &str, limit: usize) -> Result<Output> {
         let run = async {
             let mut channel = self.exec(command).await?;
@@ -151,13 +151,13 @@ impl SshClient {
     /// Connects to the Unix socket `path` on the machine.
     ///
     /// # Errors
-    /// When the machine does not, for example because nobody listens there.
+    /// When the machine refuses, for example because no process listens there.
     pub async fn connect_unix(&self, path: &str) -> Result<SshStream> {
         let opened = async { Ok(self.handle.channel_open_direct_streamlocal(path).await) };
         self.opened(self.answered(opened).await?, path)
     }
 
-    /// Connects to a port as the machine sees it.
+    /// Connects to a host and port, as the machine sees them.
     ///
     /// # Errors
     /// As [`SshClient::connect_unix`].
@@ -177,11 +177,11 @@ impl SshClient {
         }
     }
 
-    /// Has the machine listen on a port; gives the port, which is chosen there when `port` is 0. The connections come
-    /// from [`SshClient::next_forwarded`].
+    /// Makes the machine listen on a port. Returns the port, which the machine chooses if `port` is 0.
+    /// [`SshClient::next_forwarded`] returns the connections.
     ///
     /// # Errors
-    /// [`Kind::Refused`] when the machine does not.
+    /// [`Kind::Refused`] when the machine refuses.
     pub async fn listen_tcp(&self, address: &str, port: u16) -> Result<u16> {
         let asked = async { Ok(self.handle.tcpip_forward(address, port.into()).await) };
         match self.answered(asked).await? {
@@ -191,10 +191,10 @@ impl SshClient {
         }
     }
 
-    /// Has the machine listen on the Unix socket `path`.
+    /// Makes the machine listen on the Unix socket `path`.
     ///
     /// # Errors
-    /// [`Kind::Refused`] when the machine does not: the file exists, or its folder cannot be written.
+    /// [`Kind::Refused`] when the machine refuses, because the file exists or its folder cannot be written.
     pub async fn listen_unix(&self, path: &str) -> Result<()> {
         let asked = async { Ok(self.handle.streamlocal_forward(path).await) };
         self.answered(asked).await?.map_err(|error| self.not_listening(error, path))
@@ -210,15 +210,15 @@ impl SshClient {
         }
     }
 
-    /// The next connection to what the machine listens on for us; `None` when this connection has ended.
+    /// Returns the next connection to a listener on the machine, or `None` when this SSH connection has ended.
     pub async fn next_forwarded(&mut self) -> Option<SshStream> {
         self.forwarded.recv().await
     }
 
-    /// Says goodbye, so that the machine ends what was started at once.
+    /// Disconnects, so that the machine ends our programs at once.
     pub async fn close(self) {
         let goodbye = self.handle.disconnect(russh::Disconnect::ByApplication, "", "en");
-        // A machine that does not hear it finds out when the tunnel ends.
+        // If this does not arrive, the machine notices the end of the tunnel.
         let _ = timeout(Duration::from_millis(500), goodbye).await;
     }
 
@@ -250,11 +250,11 @@ struct Handler {
 impl client::Handler for Handler {
     type Error = Error;
 
-    /// Called once the key's signature has been verified.
+    /// Checks the host key against our known hosts. russh calls this once it has verified the key's signature.
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool> {
         let key = match shown {
             PublicKeyOrCertificate::PublicKey { key, .. } => HostKeyBlob::of_key(key.key_data()),
-            // None is offered, so none is shown.
+            // Never happens, because we do not offer certificates.
             PublicKeyOrCertificate::Certificate(certificate) => HostKeyBlob::of_key(certificate.public_key()),
         };
         let key = key.ok_or_else(|| Error::new(Kind::HostKey, "the machine's host key cannot be read"))?;
@@ -291,7 +291,7 @@ impl client::Handler for Handler {
 
 impl Handler {
     async fn take(&self, channel: Channel<Msg>, reply: ChannelOpenHandle) {
-        // Dropping the reply refuses the channel.
+        // If there is no room, dropping the reply refuses the channel.
         if let Ok(room) = self.forwarded.try_reserve() {
             reply.accept().await;
             room.send(channel.into_stream());
@@ -299,7 +299,7 @@ impl Handler {
     }
 }
 
-/// Logs in by the identity's own private key, or else by an agent that has it.
+/// Logs in with the identity's own private key, or else with an agent that has it.
 async fn authenticate(handle: &mut Handle<Handler>, login: &Login) -> Result<()> {
     let Identity { path, public } = &login.identity;
     let hash = if public.algorithm().is_rsa() { handle.best_supported_rsa_hash().await?.flatten() } else { None };
@@ -328,7 +328,8 @@ async fn authenticate(handle: &mut Handle<Handler>, login: &Login) -> Result<()>
     }
 }
 
-/// The private key of the identity's file; `None` when an agent must have it: the file is public, or encrypted.
+/// Returns the private key in the identity's file, or `None` if only an agent can have it: the file is public or
+/// encrypted.
 fn private_key(login: &Login) -> Result<Option<russh::keys::PrivateKey>> {
     let path = &login.identity.path;
     if path.extension().is_some_and(|extension| extension == "pub") {
@@ -350,7 +351,7 @@ async fn agent() -> Result<AgentClient<tokio::net::UnixStream>, russh::keys::Err
     AgentClient::connect_env().await
 }
 
-/// The agent of OpenSSH for Windows.
+/// Connects to the agent of OpenSSH for Windows.
 #[cfg(windows)]
 async fn agent() -> Result<AgentClient<tokio::net::windows::named_pipe::NamedPipeClient>, russh::keys::Error> {
     AgentClient::connect_named_pipe(r"\\.\pipe\openssh-ssh-agent").await

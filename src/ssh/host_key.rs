@@ -1,4 +1,4 @@
-//! A machine's public host key as it stands on the wire and in known_hosts: its type and its blob. Pure.
+//! A machine's public host key in its wire and known_hosts forms: a type and a blob. Pure.
 
 use std::fmt;
 
@@ -13,8 +13,9 @@ pub struct HostKeyBlob {
 }
 
 impl HostKeyBlob {
-    /// Reads the host key of a key exchange reply (`K_S`) or of a known_hosts line. Of a certificate the key inside is
-    /// taken, since that is what ssh looks up once it finds no authority for it. `None` when it is not a host key.
+    /// Parses the host key of a key exchange reply (`K_S`) or of a known_hosts line. For a certificate, returns the key
+    /// inside, because ssh looks that up if it finds no authority for the certificate. Returns `None` if it is no host
+    /// key.
     pub fn from_wire(blob: &[u8]) -> Option<HostKeyBlob> {
         let algorithm = type_of(blob)?;
         if algorithm.contains("-cert-v0") {
@@ -24,34 +25,34 @@ impl HostKeyBlob {
         Some(HostKeyBlob { algorithm: algorithm.into(), blob: blob.into() })
     }
 
-    /// The blob of a parsed key; `None` when it cannot be encoded.
+    /// Converts a parsed key. Returns `None` if it cannot be encoded.
     pub fn of_key(key: &ssh_key::public::KeyData) -> Option<HostKeyBlob> {
         let blob = ssh_key::PublicKey::new(key.clone(), "").to_bytes().ok()?;
         Some(HostKeyBlob { algorithm: type_of(&blob)?.into(), blob })
     }
 
-    /// Reads the two middle fields of a known_hosts line. `None` when they are damaged or do not fit each other.
+    /// Parses the two middle fields of a known_hosts line. Returns `None` if they are damaged or contradict each other.
     pub fn from_fields(algorithm: &str, base64: &str) -> Option<HostKeyBlob> {
         let blob = STANDARD.decode(base64).ok()?;
         (type_of(&blob)? == algorithm).then(|| HostKeyBlob { algorithm: algorithm.into(), blob })
     }
 
-    /// The key's type as known_hosts writes it: `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ssh-rsa`, ...
+    /// Returns the key's type as in known_hosts: `ssh-ed25519`, `ecdsa-sha2-nistp256`, `ssh-rsa`, ...
     pub fn algorithm(&self) -> &str {
         &self.algorithm
     }
 
-    /// The key as it stands on the wire.
+    /// Returns the key in its wire form.
     pub fn blob(&self) -> &[u8] {
         &self.blob
     }
 
-    /// The blob in base64, as known_hosts has it.
+    /// Returns the blob in base64, as in known_hosts.
     pub fn base64(&self) -> String {
         STANDARD.encode(&self.blob)
     }
 
-    /// `SHA256:...`, as ssh and ssh-keygen show it.
+    /// Returns `SHA256:...`, in the form of ssh and ssh-keygen.
     pub fn fingerprint(&self) -> String {
         let hash = ring::digest::digest(&ring::digest::SHA256, &self.blob);
         format!("SHA256:{}", STANDARD_NO_PAD.encode(hash))
@@ -64,8 +65,8 @@ impl fmt::Debug for HostKeyBlob {
     }
 }
 
-/// The first string of a key blob, when it can be the name of an algorithm: at most 64 printable ASCII characters and no
-/// comma (RFC 4251, 6), so that it is safe in a line of known_hosts.
+/// Returns the first string of a key blob if it can be the name of an algorithm: at most 64 printable ASCII characters
+/// and no comma (RFC 4251, 6). It is then safe in a line of known_hosts.
 fn type_of(blob: &[u8]) -> Option<&str> {
     let (length, rest) = blob.split_first_chunk()?;
     let name = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
@@ -79,7 +80,7 @@ mod tests {
 
     use super::HostKeyBlob;
 
-    /// A key of `ssh-keygen -t ed25519` and the fingerprint that `ssh-keygen -l` shows for it.
+    /// A key from `ssh-keygen -t ed25519`. The fingerprint below is that of `ssh-keygen -l`.
     const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
     const FINGERPRINT: &str = "SHA256:T7SvZ2cslqpPj6nKzitCBHHlpVF3r3MvLwmFL0fk0IE";
 

@@ -1,6 +1,7 @@
-//! The identification line, with which each side of an SSH connection begins (RFC 4253, 4.2). Pure: bytes in, a line out.
+//! The identification line, the first line of each side of an SSH connection (RFC 4253, 4.2). Pure: bytes in, a line
+//! out.
 //!
-//! A server may send lines of text before it; OpenSSH bounds their length and number, and so does [`Reader`].
+//! A server may send lines of text before it. OpenSSH limits their length and number, and so does [`Reader`].
 
 /// The longest identification line by the RFC, CR and LF included, in bytes.
 pub const MAX_LENGTH: usize = 255;
@@ -8,7 +9,7 @@ pub const MAX_LENGTH: usize = 255;
 const LINE_END: usize = 2;
 /// The longest line, of text or not, that OpenSSH accepts (its SSH_MAX_BANNER_LEN), in bytes.
 const MAX_LINE: usize = 8192;
-/// OpenSSH gives up at the text line of this number (its SSH_MAX_PRE_BANNER_LINES).
+/// The number of text lines at which OpenSSH gives up (its SSH_MAX_PRE_BANNER_LINES).
 const MAX_TEXT_LINES: usize = 1024;
 
 /// A side of an SSH connection.
@@ -24,7 +25,7 @@ pub enum Side {
 #[derive(Debug)]
 pub struct Reader {
     side: Side,
-    /// The beginning of a line that is not complete.
+    /// The beginning of an incomplete line.
     held: Vec<u8>,
     text_lines: usize,
 }
@@ -32,22 +33,22 @@ pub struct Reader {
 /// The outcome of reading one chunk.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Read {
-    /// All of the chunk was taken, and the identification line is not complete.
+    /// All of the chunk was read, and the identification line is still incomplete.
     Incomplete,
-    /// The identification line, without its end.
+    /// The identification line, without its line end.
     Line(Vec<u8>),
-    /// This side does not speak SSH 2: it has sent this instead, the last line or as much of it as was read.
+    /// This side does not speak SSH 2. Contains its last line, or as much of it as was read.
     NotSsh(Vec<u8>),
 }
 
 impl Reader {
-    /// A reader of the first lines that `side` sends.
+    /// Creates a reader for the first lines of `side`.
     pub fn of(side: Side) -> Reader {
         Reader { side, held: Vec::new(), text_lines: 0 }
     }
 
-    /// Takes bytes from the beginning of `bytes`: up to the end of the identification line, or all of them. There is no
-    /// more to be read after a [`Read::Line`] or a [`Read::NotSsh`].
+    /// Reads from the beginning of `bytes`, up to the end of the identification line or all of them. [`Read::Line`] and
+    /// [`Read::NotSsh`] are final.
     pub fn read(&mut self, bytes: &mut &[u8]) -> Read {
         loop {
             let end = bytes.iter().position(|byte| *byte == b'\n');
@@ -66,7 +67,7 @@ impl Reader {
                 return Read::Line(line);
             }
             self.text_lines += 1;
-            // `SSH-1.5-` is another protocol.
+            // `SSH-1.5-` is a different protocol.
             if self.side == Side::Client || line.starts_with(b"SSH-") || self.text_lines >= MAX_TEXT_LINES {
                 return Read::NotSsh(line);
             }
@@ -74,8 +75,8 @@ impl Reader {
     }
 }
 
-/// A server's identification line as text, if a later connection may send it in the server's place: it has the length and
-/// the characters that the RFC allows.
+/// Returns a server's identification line as text if a later connection may send it on the server's behalf: its length
+/// and characters conform to the RFC.
 pub fn to_remember(line: &[u8]) -> Option<String> {
     let fits = line.starts_with(b"SSH-2.0-")
         && line.len() <= MAX_LENGTH - LINE_END
@@ -89,7 +90,7 @@ mod tests {
 
     use super::{MAX_LINE, MAX_TEXT_LINES, Read, Reader, Side, to_remember};
 
-    /// The outcome for `bytes` in one chunk, and the bytes after it.
+    /// Returns the outcome for `bytes` in one chunk, and the remaining bytes.
     fn read(side: Side, mut bytes: &[u8]) -> (Read, &[u8]) {
         let outcome = Reader::of(side).read(&mut bytes);
         (outcome, bytes)

@@ -1,5 +1,5 @@
-//! The key pair whose public half goes to machines and whose private half ssh uses. Its files belong to the user and to
-//! ssh: what is there is read, never changed.
+//! The key pair for logging in to machines: they get the public half, and ssh uses the private one. The files belong to
+//! the user and ssh, so existing ones are only read, never changed.
 
 use std::{
     io,
@@ -17,37 +17,37 @@ use crate::{
     files::{make_private_folder, read_text, sweep, temporary},
 };
 
-/// The comment of a pair that we make, by which its owner finds out where it came from.
+/// The comment of a pair that we make, so that its owner recognizes where it comes from.
 const COMMENT: &str = "labctl-ssh-proxy";
 
-/// A key pair, known by its public half.
+/// A key pair, of which we hold the public half.
 #[derive(Clone, Debug)]
 pub struct Identity {
-    /// What IdentityFile names: the private key, or the `.pub` file of a key whose private half is in an agent.
+    /// The file for IdentityFile: the private key, or the `.pub` file if an agent has the private half.
     pub path: PathBuf,
-    /// What machines are given.
+    /// The public half, which machines get.
     pub public: PublicKey,
 }
 
 impl Identity {
-    /// `SHA256:...`, as ssh and ssh-keygen show it.
+    /// Returns `SHA256:...`, in the form of ssh and ssh-keygen.
     pub fn fingerprint(&self) -> String {
         self.public.fingerprint(HashAlg::Sha256).to_string()
     }
 
-    /// The public key as a line of authorized_keys, newline included: the official client sends the `.pub` file as it is,
-    /// and a machine may append it so.
+    /// Returns the public key as a line of authorized_keys, with its line break. The official client sends the whole
+    /// `.pub` file, so a machine may append this text as it is.
     ///
     /// # Errors
-    /// [`Kind::File`] for a key that cannot be written so.
+    /// [`Kind::File`] when the key cannot be written in this form.
     pub fn authorized_key(&self) -> Result<String> {
         let line = self.public.to_openssh().map_err(|e| unusable(&self.path, &e.to_string()))?;
         Ok(line + "\n")
     }
 }
 
-/// The identity at `path`, a private key or a `.pub` file. Where there is neither, an ed25519 pair is made; of any
-/// number of processes that find none, one makes it and the others read it.
+/// Loads the identity at `path`, a private key or a `.pub` file. If neither exists, makes an ed25519 pair. Of several
+/// processes that find no key, one makes it and the others read it.
 ///
 /// # Errors
 /// [`Kind::File`] when the key cannot be read or made, or ssh would not use it.
@@ -63,14 +63,14 @@ pub fn load_or_make(path: &Path) -> Result<Identity> {
     load(path)?.ok_or_else(|| Error::new(Kind::File, format!("{} went away as soon as it was made", path.display())))
 }
 
-/// The identity at `path`; `None` when there is none.
+/// Loads the identity at `path`. Returns `None` if there is none.
 ///
 /// # Errors
 /// As [`load_or_make`].
 pub fn load(path: &Path) -> Result<Option<Identity>> {
     let beside = public_path(path);
     let Some(text) = read_text(path)? else {
-        // ssh, too, takes a lone public key for one whose private half is in an agent.
+        // As in ssh, a public key alone means that an agent has the private half.
         let public = read_text(&beside)?.map(|text| read_public(&beside, &text)).transpose()?;
         return Ok(public.map(|public| Identity { path: beside, public }));
     };
@@ -81,7 +81,7 @@ pub fn load(path: &Path) -> Result<Option<Identity>> {
         return Err(unusable(path, "ssh refuses a private key that others may read")
             .with_hint(format!("chmod 600 \"{}\"", path.display())));
     }
-    // OpenSSH's own format has the public half in clear; it settles which of the two files is right.
+    // OpenSSH's own format contains the public half unencrypted, which shows a .pub file of another key.
     let own = PrivateKey::from_openssh(&text).ok().map(|key| key.public_key().clone());
     let given = read_text(&beside)?.map(|text| read_public(&beside, &text)).transpose()?;
     let public = match (own, given) {
@@ -96,7 +96,7 @@ pub fn load(path: &Path) -> Result<Option<Identity>> {
     Ok(Some(Identity { path: path.into(), public }))
 }
 
-/// The public half of a private key in one of the older formats, where it is not in clear.
+/// Returns the public half of a private key in one of the older formats, which do not contain it separately.
 fn read_pem(path: &Path, text: &str) -> Result<PublicKey> {
     if text.contains("ENCRYPTED") {
         return Err(unusable(
@@ -111,14 +111,15 @@ fn read_pem(path: &Path, text: &str) -> Result<PublicKey> {
     }
 }
 
-/// The first line of a `.pub` file that is not a comment.
+/// Parses the first line of a `.pub` file that is not a comment.
 fn read_public(path: &Path, text: &str) -> Result<PublicKey> {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).unwrap_or_default();
     PublicKey::from_openssh(line).map_err(|e| unusable(path, &e.to_string()))
 }
 
-/// Makes a pair, unless somebody else has. The private key comes first, whole and in one step, and whoever gets it in
-/// place adds the public one: so there is one pair however many try, and wherever one is killed.
+/// Makes a pair, unless another process has made one. The private key is put in place first, atomically, and only the
+/// process that succeeds adds the public one. The result is therefore one pair, even if several processes race or one
+/// is killed.
 fn make(path: &Path) -> Result<()> {
     let failed = |e: io::Error| Error::file("make a key", path, &e);
     let internal = |e: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("cannot make a key: {e}"));
@@ -136,7 +137,7 @@ fn make(path: &Path) -> Result<()> {
     }
 }
 
-/// Puts a new file in place, whole; one that is there already stays and is an error. It is private from the start.
+/// Puts a new file in place atomically. Fails if the file exists. The file is private from the start.
 fn put(folder: &Path, path: &Path, contents: &[u8], for_all: bool) -> io::Result<()> {
     sweep(folder);
     let mut file = temporary(folder)?;
@@ -152,14 +153,14 @@ fn put(folder: &Path, path: &Path, contents: &[u8], for_all: bool) -> io::Result
     Ok(())
 }
 
-/// `<path>.pub`, where ssh looks for the public half.
+/// Returns `<path>.pub`, the path where ssh looks for the public half.
 pub fn public_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
     PathBuf::from(name)
 }
 
-/// Whether ssh would refuse the private key for its mode: it looks at its user's own files only.
+/// Returns true if ssh would refuse the private key because of its mode. ssh checks only files that its user owns.
 #[cfg(unix)]
 fn is_open_to_others(path: &Path) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
@@ -167,7 +168,7 @@ fn is_open_to_others(path: &Path) -> io::Result<bool> {
     Ok(file.uid() == rustix::process::getuid().as_raw() && file.mode() & 0o077 != 0)
 }
 
-/// On Windows ssh looks at access lists, and says itself what is wrong with them.
+/// Returns false: on Windows, ssh checks access lists and reports problems with them itself.
 #[cfg(not(unix))]
 fn is_open_to_others(_path: &Path) -> io::Result<bool> {
     Ok(false)

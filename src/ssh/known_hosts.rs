@@ -1,12 +1,12 @@
-//! Our own known_hosts file: which host key each machine of each playground has shown.
+//! Our own known_hosts file, with the host keys of each machine of each playground.
 //!
-//! A line of ours is `<host alias> <key type> <base64> <play id>/<machine>`. ssh takes the last field for a comment; to
-//! us it says whose key it is, whatever alias it was reached by. A key that no client has accepted yet ends it with `?`
-//! and the number of connections that wait for their client's verdict: `.../machine?2`. Such a line is provisional: it
-//! lets ssh in, and it binds nobody later.
+//! Our lines have the form `<host alias> <key type> <base64> <play id>/<machine>`. For ssh, the last field is a
+//! comment. For us, it names the key's owner, regardless of the alias. A line is provisional as long as no client has
+//! accepted its key. It then ends with `?` and the number of connections that wait for their client's verdict:
+//! `.../machine?2`. A provisional line lets ssh connect, but does not bind later connections.
 //!
-//! Keys of a machine are compared with every proven line of that machine, never joined by a second one of their type,
-//! since ssh would accept either. Lines that are not ours are kept as they are, byte for byte.
+//! A key is compared with every proven line of its machine. We never add a second line of the same type, because ssh
+//! would accept either. Other lines are kept byte for byte.
 
 use std::{
     fmt, fs, io,
@@ -19,7 +19,7 @@ use crate::{
     ssh::host_key::HostKeyBlob,
 };
 
-/// A known_hosts file of ours.
+/// Our known_hosts file.
 #[derive(Clone, Debug)]
 pub struct KnownHosts {
     path: PathBuf,
@@ -28,7 +28,7 @@ pub struct KnownHosts {
 /// A machine, and the name by which ssh reaches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Whose<'a> {
-    /// What ssh calls it: `playground-<id>`, `playground-docker`, ...
+    /// The host name for ssh: `playground-<id>`, `playground-docker`, ...
     pub alias: &'a str,
     /// The id of the play.
     pub play: &'a str,
@@ -36,40 +36,40 @@ pub struct Whose<'a> {
     pub machine: &'a str,
 }
 
-/// What [`KnownHosts::check`] found.
+/// The result of [`KnownHosts::check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a learnt key must be confirmed or withdrawn"]
 pub enum Verdict {
     /// A client has accepted this key before.
     Known,
-    /// A provisional line stands for it, until [`KnownHosts::confirm`] or [`KnownHosts::withdraw`].
+    /// The key is new. Its line is provisional until [`KnownHosts::confirm`] or [`KnownHosts::withdraw`].
     Learnt,
 }
 
 impl KnownHosts {
-    /// The file at `path`, which need not exist.
+    /// Uses the file at `path`, which need not exist.
     pub fn at(path: impl Into<PathBuf>) -> Self {
         KnownHosts { path: path.into() }
     }
 
-    /// Where the file is, for UserKnownHostsFile.
+    /// Returns the file's path, for UserKnownHostsFile.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Compares the key that a machine shows with what is on record, and makes sure that ssh finds a line for it. What
-    /// the alias meant before, in another play, is forgotten. A key that is known and proven costs one read.
+    /// Compares a machine's key with the record, and makes sure that ssh finds a line for it. Lines of the alias for
+    /// another play are removed. A known and proven key costs only one read of the file.
     ///
     /// # Errors
-    /// [`Kind::HostKey`] when another key of this type is proven for the machine; the file is then as before.
-    /// [`Kind::File`] when it cannot be read or written.
+    /// [`Kind::HostKey`] when another key of this type is proven for the machine. The file is then unchanged.
+    /// [`Kind::File`] when the file cannot be read or written.
     pub fn check(&self, whose: Whose<'_>, key: &HostKeyBlob) -> Result<Verdict> {
         check_names(whose)?;
         self.edit(|lines| self.record(lines, whose, key, false))
     }
 
-    /// The client has accepted the key (its NEWKEYS passed), or a client of ours has checked its signature: the line is
-    /// proven, and so is every other alias' line of this key and machine. Without a line one is added.
+    /// Marks a key as proven, after the client has accepted it (its NEWKEYS passed) or our own client has verified its
+    /// signature. Applies to all lines with this key and machine, whatever their alias. Adds a line if there is none.
     ///
     /// # Errors
     /// As [`KnownHosts::check`].
@@ -78,8 +78,8 @@ impl KnownHosts {
         self.edit(|lines| self.record(lines, whose, key, true)).map(|_| ())
     }
 
-    /// A connection that was told [`Verdict::Learnt`] ended before its client's verdict: the provisional line goes,
-    /// unless another connection waits on it or has confirmed it.
+    /// Reverts [`Verdict::Learnt`] for a connection that ended before its client's verdict. Removes the provisional
+    /// line, unless another connection waits on it or has confirmed it.
     ///
     /// # Errors
     /// [`Kind::File`] when the file cannot be read or written.
@@ -97,7 +97,7 @@ impl KnownHosts {
         })
     }
 
-    /// A destroyed playground's lines go away, whatever alias they are under.
+    /// Removes all lines of a destroyed playground, whatever their alias.
     ///
     /// # Errors
     /// [`Kind::File`] when the file cannot be read or written.
@@ -108,7 +108,7 @@ impl KnownHosts {
         })
     }
 
-    /// The types of the proven keys that ssh finds for this machine under this alias.
+    /// Returns the types of the proven keys that ssh finds for this machine under this alias.
     ///
     /// # Errors
     /// [`Kind::File`] when the file cannot be read.
@@ -122,7 +122,7 @@ impl KnownHosts {
             .collect())
     }
 
-    /// Sets the lines right for `key`, which a client has `accepted` or one more connection waits to have accepted.
+    /// Updates the lines for `key`, which a client has `accepted` or for which one more connection awaits a verdict.
     fn record(
         &self,
         lines: &mut Vec<Line<'_>>,
@@ -138,7 +138,7 @@ impl KnownHosts {
             return Err(changed(&self.path, whose, &first.key, key, aliases));
         }
         let proven = accepted || of_machine().any(|ours| ours.waiting.is_none());
-        // What the alias meant before, and keys of this type that nobody accepted.
+        // Remove lines of this alias for other machines, and unproven other keys of this type.
         lines.retain(|line| {
             line.ours.as_ref().is_none_or(|ours| {
                 let stale = ours.alias == whose.alias && !ours.is_of(whose);
@@ -172,7 +172,8 @@ impl KnownHosts {
         Ok(if proven { Verdict::Known } else { Verdict::Learnt })
     }
 
-    /// Applies `change` to the lines: at first to see whether it changes anything, then under the lock.
+    /// Applies `change` to the lines. The first pass only checks for changes. If there are any, it is repeated under
+    /// the lock.
     fn edit<T>(&self, change: impl Fn(&mut Vec<Line<'_>>) -> Result<T>) -> Result<T> {
         let attempt = || -> Result<(T, Option<Vec<u8>>)> {
             let contents = self.read()?;
@@ -192,7 +193,8 @@ impl KnownHosts {
         Ok(result)
     }
 
-    /// The bytes of the file, which need not be UTF-8 where a user has edited it; none when there is no file.
+    /// Reads the file, or returns nothing if it does not exist. It need not be UTF-8, because the user may have edited
+    /// it.
     fn read(&self) -> Result<Vec<u8>> {
         match fs::read(&self.path) {
             Ok(contents) => Ok(contents),
@@ -202,7 +204,7 @@ impl KnownHosts {
     }
 }
 
-/// What to say about a key that is not the proven one.
+/// Returns the error for a key that differs from the proven one.
 fn changed<'a>(
     path: &Path,
     Whose { play, machine, .. }: Whose<'_>,
@@ -230,27 +232,27 @@ fn changed<'a>(
 
 /// A line of the file.
 struct Line<'a> {
-    /// As it was read, its end included; empty when it is new.
+    /// The original line, with its line end; empty if the line is new.
     bytes: &'a [u8],
-    /// What it says, when it is ours.
+    /// The parsed line, if it is ours.
     ours: Option<Ours>,
-    /// `ours` no longer says what `bytes` does.
+    /// True if `ours` differs from `bytes`.
     changed: bool,
 }
 
-/// What a line of ours says.
+/// The contents of a line of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Ours {
     alias: String,
     key: HostKeyBlob,
     play: String,
     machine: String,
-    /// How many connections wait for their client's verdict; `None` once one has accepted the key.
+    /// The number of connections that wait for their client's verdict; `None` once a client has accepted the key.
     waiting: Option<u32>,
 }
 
 impl Ours {
-    /// `None` when the line is not ours, or damaged.
+    /// Parses a line. Returns `None` if it is not ours or is damaged.
     fn parse(line: &[u8]) -> Option<Ours> {
         let mut fields = std::str::from_utf8(line).ok()?.split_ascii_whitespace();
         let (alias, algorithm, base64, whose) = (fields.next()?, fields.next()?, fields.next()?, fields.next()?);
@@ -290,7 +292,7 @@ fn read_lines(contents: &[u8]) -> Vec<Line<'_>> {
 fn write_lines(lines: &[Line<'_>]) -> Vec<u8> {
     let mut out = Vec::new();
     for line in lines {
-        // The last line of a file that was edited may have no end.
+        // After an edit by hand, the last line may have no line break.
         if out.last().is_some_and(|b| *b != b'\n') {
             out.push(b'\n');
         }
@@ -302,7 +304,7 @@ fn write_lines(lines: &[Line<'_>]) -> Vec<u8> {
     out
 }
 
-/// Refuses what a line cannot hold. Aliases are checked where host names are read; a machine's name is the platform's.
+/// Refuses names that cannot be part of a line. The machine's name comes from the platform, unchecked.
 fn check_names(whose: Whose<'_>) -> Result<()> {
     match [whose.alias, whose.play, whose.machine].into_iter().find(|name| !is_name(name)) {
         None => Ok(()),
@@ -310,7 +312,7 @@ fn check_names(whose: Whose<'_>) -> Result<()> {
     }
 }
 
-/// Whether `name` means itself in known_hosts: no pattern, list, marker, comment or hash.
+/// Returns true if `name` is literal in known_hosts: no pattern, list, marker, comment or hash.
 fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
@@ -330,7 +332,7 @@ mod tests {
     const BY_ID: Whose<'_> = Whose { alias: "playground-0123456789abcdef01234567", play: PLAY, machine: "docker-01" };
     const BY_NAME: Whose<'_> = Whose { alias: "playground-docker", play: PLAY, machine: "docker-01" };
 
-    /// A key whose bytes follow from `seed`.
+    /// Returns a key derived from `seed`.
     fn key(algorithm: &str, seed: u8) -> HostKeyBlob {
         let mut blob = Vec::new();
         for string in [algorithm.as_bytes(), &[seed; 32]] {
@@ -354,7 +356,7 @@ mod tests {
         fs::read_to_string(known.path()).unwrap_or_default()
     }
 
-    /// The file with each key as its seed: enough to see what stands under which alias.
+    /// Returns the file with each key shown as its seed, to see which keys an alias has.
     fn shape(known: &KnownHosts) -> String {
         let mut shape = text(known);
         for seed in 0..5 {
@@ -505,7 +507,7 @@ mod tests {
                     let (alias, machine) = (format!("playground-{}", i % MACHINES), format!("m{}", i % MACHINES));
                     let whose = Whose { alias: &alias, play: PLAY, machine: &machine };
                     let verdict = known.check(whose, &ed(1)).unwrap();
-                    // The first of each five is killed, the others get in.
+                    // The first connection for each machine is killed, and the others get in.
                     if i < MACHINES && verdict == Verdict::Learnt {
                         known.withdraw(whose, &ed(1)).unwrap();
                     } else {
@@ -535,7 +537,7 @@ mod tests {
         for alias in [BY_NAME.alias, BY_ID.alias] {
             let found = run("ssh-keygen", &["-l", "-F", alias, "-f"], known.path());
             assert!(found.contains(&key.fingerprint()), "{found}");
-            // What the hint of a changed key says.
+            // The command in the hint about a changed key.
             run("ssh-keygen", &["-R", alias, "-f"], known.path());
         }
         assert_eq!(known.check(BY_NAME, &ed(2)).unwrap(), Verdict::Learnt);

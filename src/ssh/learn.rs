@@ -1,10 +1,10 @@
-//! Learns all of a machine's host keys by shaking hands with it, once for each type: for clients that read known_hosts
-//! before they connect and would report a changed key when they negotiate a type that is not there.
+//! Learns all of a machine's host keys, with one handshake for each type. Some clients read known_hosts before they
+//! connect, and report a changed key when they negotiate a type that is missing there.
 //!
-//! One connection follows the other, because tunnels come out of a small pool, and the first type that the machine lacks
-//! makes it list those that it has: a usual machine is asked four times.
+//! The handshakes run one after the other, because tunnels come from a small pool. The first type that the machine
+//! lacks makes it list the types that it has, so a typical machine takes four handshakes.
 //!
-//! The signature in each handshake is checked; what vouches for the machine is the tunnel that `dial` opens.
+//! Each handshake verifies the key's signature. The machine's authenticity follows from the tunnel that `dial` opens.
 
 use std::{
     borrow::Cow,
@@ -27,10 +27,10 @@ use crate::{
     },
 };
 
-/// How long one handshake may take, its connection included: it is a few round trips and one signature.
+/// Time limit for one handshake with its connection, which takes a few round trips and one signature.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The types of host keys that ssh clients negotiate, each with its signature algorithms; the most usual ones first.
+/// The types of host keys that ssh clients negotiate, each with its signature algorithms, the most common first.
 const TYPES: [&[Algorithm]; 5] = [
     &[Algorithm::Ed25519],
     &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP256 }],
@@ -43,22 +43,22 @@ const TYPES: [&[Algorithm]; 5] = [
     &[Algorithm::Ecdsa { curve: EcdsaCurve::NistP521 }],
 ];
 
-/// A machine, and the host names by which known hosts are to have it.
+/// A machine, and the host names for its lines in known hosts.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     /// The id of its playground.
     pub play: &'a str,
-    /// Its name.
+    /// The machine's name.
     pub machine: &'a str,
     /// The host names.
     pub aliases: &'a [String],
 }
 
-/// Records the host keys of a machine that `dial` connects to, unless there are some on record. Where they cannot be
-/// learnt, the first connection does it.
+/// Records the host keys of the machine that `dial` connects to, unless known hosts already has some. If this fails,
+/// the first connection learns them.
 ///
 /// # Errors
-/// When a key is not the one on record, or cannot be recorded.
+/// When a key differs from the recorded one, or cannot be recorded.
 pub async fn record<S, F, Fut>(known_hosts: &KnownHosts, owner: Owner<'_>, dial: F) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -86,12 +86,11 @@ where
     Ok(())
 }
 
-/// The host keys of the machine that `dial` connects to, one of each type it has. `dial` opens a stream for each
-/// handshake; none of them authenticates a user.
+/// Returns the host keys of the machine that `dial` connects to, one of each type. `dial` opens a stream for each
+/// handshake. No handshake authenticates a user.
 ///
 /// # Errors
-/// The first failure, when no handshake got as far as a key. Where some did, the others are left for the connection
-/// that needs them.
+/// The first failure, if there is no key yet. After a key, a failure only ends the search.
 pub async fn host_keys<S, F, Fut>(dial: F) -> Result<Vec<HostKeyBlob>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -126,14 +125,14 @@ where
     Ok(keys)
 }
 
-/// One handshake's result.
+/// The result of one handshake.
 enum Learnt {
     Key(HostKeyBlob),
-    /// The machine has no key of that type; these are its algorithms.
+    /// The machine has no key of the requested type, but these algorithms.
     Only(Vec<String>),
 }
 
-/// The machine's host key of one type.
+/// Returns the machine's host key of one type.
 async fn host_key<S, F, Fut>(limit: Duration, dial: F, algorithms: &'static [Algorithm]) -> Result<Learnt>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -144,14 +143,14 @@ where
     let handshake = async {
         let config = client::Config {
             preferred: russh::Preferred { key: Cow::Borrowed(algorithms), ..russh::Preferred::DEFAULT },
-            // Ends the task in which russh holds the stream, which outlives this future.
+            // Ends russh's own task, which holds the stream and outlives this future.
             inactivity_timeout: Some(limit),
             ..client::Config::default()
         };
         client::connect_stream(Arc::new(config), dial().await?, shown.clone()).await.map(|_| ())
     };
     let ended = tokio::time::timeout(limit, handshake).await;
-    // The handshake ends in an error when the key has been shown, too, since it is not accepted.
+    // The handshake always ends with an error, because the key is never accepted.
     if let Some(key) = shown.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Ok(Learnt::Key(key));
     }
@@ -165,7 +164,7 @@ where
     }
 }
 
-/// Takes the key that is shown and accepts none, which ends the connection.
+/// Stores the server's key and rejects it, which ends the connection.
 #[derive(Clone, Default)]
 struct Shown(Arc<Mutex<Option<HostKeyBlob>>>);
 
@@ -175,7 +174,7 @@ impl client::Handler for Shown {
     async fn check_server_key(&mut self, shown: &PublicKeyOrCertificate) -> Result<bool, Failure> {
         let key = match shown {
             PublicKeyOrCertificate::PublicKey { key, .. } => HostKeyBlob::of_key(key.key_data()),
-            // None is offered, so none is shown.
+            // Never happens, because we do not offer certificates.
             PublicKeyOrCertificate::Certificate(certificate) => HostKeyBlob::of_key(certificate.public_key()),
         };
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = key;
@@ -183,10 +182,10 @@ impl client::Handler for Shown {
     }
 }
 
-/// How a handshake fails.
+/// The reasons for a handshake to fail.
 #[derive(Debug)]
 enum Failure {
-    /// The machine has no host key of this type, but of these.
+    /// The machine has no host key of this type, but has these types.
     NoSuchType(Vec<String>),
     Other(Error),
 }
@@ -224,7 +223,7 @@ mod tests {
     use super::{host_keys, host_keys_within};
     use crate::error::{Error, Kind, Result};
 
-    /// An OpenSSH server that is started for each connection, as inetd does.
+    /// An OpenSSH server with a process for each connection, as with inetd.
     struct Server {
         address: SocketAddr,
         folder: tempfile::TempDir,
@@ -249,7 +248,7 @@ mod tests {
             std::thread::spawn(move || {
                 for stream in listener.incoming().map_while(std::result::Result::ok) {
                     let mut server = sshd(&options, &stream);
-                    // The thread ends with the test's process, the server with its connection.
+                    // The thread ends with the test process, and the server with its connection.
                     std::thread::spawn(move || server.wait());
                 }
             });
@@ -262,8 +261,7 @@ mod tests {
         }
     }
 
-    /// As root sshd wants its folder, which is made when the system's own starts; as anybody else it does without.
-    /// As root sshd wants its folder, which the system's own makes when it starts; as anybody else it does without.
+    /// Starts sshd. As root it needs its folder, which the system's own sshd makes when it starts.
     fn sshd(options: &[String], stream: &std::net::TcpStream) -> Child {
         let _ = fs::create_dir("/run/sshd");
         let handle = || Stdio::from(std::os::fd::OwnedFd::from(stream.try_clone().unwrap()));
@@ -275,7 +273,7 @@ mod tests {
         TcpStream::connect(address).await.map_err(|e| Error::new(Kind::Network, e.to_string()))
     }
 
-    /// The keys in `folder`, as known_hosts would have them.
+    /// Returns the keys in `folder`, as in known_hosts.
     fn on_disk(folder: &Path) -> Vec<String> {
         let mut keys: Vec<String> = fs::read_dir(folder)
             .unwrap()

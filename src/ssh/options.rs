@@ -1,9 +1,9 @@
-//! ssh's own command line, as ssh reads it (getopt with the options of ssh(1)). Pure.
+//! ssh's own command line, parsed as ssh does (getopt with the options of ssh(1)). Pure.
 
 /// Options of ssh(1) that take an argument.
 const WITH_ARGUMENT: &str = "bceilmopwBDEFIJLOPQRSW";
 
-/// The options that have an argument, each with it, up to the command that ssh is to run.
+/// An iterator over the options that take an argument, each with it, up to ssh's command.
 #[derive(Debug)]
 pub struct SshOptions<I> {
     words: I,
@@ -11,17 +11,17 @@ pub struct SshOptions<I> {
 }
 
 impl<'a, I: Iterator<Item = &'a str>> SshOptions<I> {
-    /// Of all that follows the program's name.
+    /// Parses the words after the program's name.
     pub fn new(words: I) -> Self {
         SshOptions { words, host_seen: false }
     }
 
-    /// Of what follows the host.
+    /// Parses the words after the host.
     pub fn after_host(words: I) -> Self {
         SshOptions { words, host_seen: true }
     }
 
-    /// The next word, whatever it is.
+    /// Returns the next word, an option or not.
     pub fn word(&mut self) -> Option<&'a str> {
         self.words.next()
     }
@@ -36,7 +36,8 @@ impl<'a, I: Iterator<Item = &'a str>> Iterator for SshOptions<I> {
             let flags = match word.strip_prefix('-') {
                 Some("-") => return None,
                 Some(flags) if !flags.is_empty() => flags,
-                // The host; options may follow it. The next one is the command.
+                // The first word that is no option is the host, and options may follow it. The second one begins the
+                // command.
                 Some(_) | None if self.host_seen => return None,
                 Some(_) | None => {
                     self.host_seen = true;
@@ -54,7 +55,7 @@ impl<'a, I: Iterator<Item = &'a str>> Iterator for SshOptions<I> {
     }
 }
 
-/// The value of an option of ssh_config(5) as `-o` takes it, if it has this name.
+/// Returns the value of an option in the form of `-o` (ssh_config(5)), if the option has this name.
 pub fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let line = line.trim();
     let end = line.find(|c: char| c.is_whitespace() || c == '=' || c == '"').unwrap_or(line.len());

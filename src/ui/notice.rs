@@ -1,8 +1,8 @@
-//! What is said on standard error while a connection waits.
+//! Messages on standard error while a connection waits.
 //!
-//! Nobody may be reading: some clients give a pipe and never look at it, others close it. So a line is written only when
-//! it would not block, one at once when there is a wait and then at most one each ten seconds, and all of them together
-//! stay within what any pipe holds. A closed standard error is no error.
+//! Some clients pass a pipe and never read it, others close it. A line is therefore written only if that does not
+//! block. The first line appears when a wait begins, then at most one every ten seconds, and all of them together fit
+//! into any pipe. A closed standard error is no error.
 
 use std::{
     cell::{Cell, RefCell},
@@ -15,35 +15,36 @@ use tokio::time::{Instant, sleep};
 
 use crate::{error::printable, os};
 
-/// Silence longer than this is indistinguishable from a hang; more lines than that are noise in a log.
+/// Interval between lines. A longer silence looks like a hang, and more lines would only be noise in a log.
 const EVERY: Duration = Duration::from_secs(10);
-/// For all lines together. A pipe holds 64 KiB on most systems and 4 KiB at the least, and ours may not be its only text.
-/// Some of the 8 KiB in all is left for the last line, which says why it ended.
+/// Number of bytes for all lines together. A pipe holds 64 KiB on most systems and 4 KiB at the least, and other
+/// programs may write to ours. Some of the 8 KiB in all is reserved for the last line, which gives the reason of the
+/// end.
 const BUDGET: usize = 6 * 1024 - 256;
 
 /// Writes one line to standard error if that does not block.
 pub fn line(text: &str) {
     if os::stderr_takes_text() {
-        // Whoever closed standard error does not want to hear of it.
+        // Errors are ignored, because standard error may be closed.
         let mut stderr = std::io::stderr();
-        // ssh may have put its terminal into raw mode.
+        // ssh may have set the terminal to raw mode.
         let end = if stderr.is_terminal() { "\r\n" } else { "\n" };
         let _ = stderr.write_all(format!("{text}{end}").as_bytes());
     }
 }
 
-/// Where a wait is told.
+/// A receiver of progress messages.
 pub trait Progress {
-    /// What is being waited for, for example "machine node-01 of playground X: starting".
+    /// Reports the current wait, for example "machine node-01 of playground X: starting".
     fn waiting(&self, what: &str);
 
-    /// Says something that stays, above what is drawn anew.
+    /// Prints a permanent line, above any part of the screen that is redrawn.
     fn above(&self, text: &str) {
         line(text);
     }
 }
 
-/// The lines of one connection.
+/// The messages of one connection.
 #[derive(Debug)]
 pub struct Notices {
     left: Cell<usize>,
@@ -59,7 +60,7 @@ impl Default for Notices {
 }
 
 impl Notices {
-    /// Says one thing, if there is room for it.
+    /// Prints a message, unless the budget is used up.
     pub fn say(&self, text: &str) {
         let text = format!("labctl-ssh-proxy: {}", printable(text));
         log::info!("{text}");
@@ -70,7 +71,7 @@ impl Notices {
         }
     }
 
-    /// Repeats what is being waited for, and for how long by now. Never returns: it is one arm of a `select!`.
+    /// Repeats the current wait, with its duration, forever, as one arm of a `select!`.
     pub async fn repeat(&self) -> Infallible {
         loop {
             sleep(self.said.get().map_or(EVERY, |said| EVERY.saturating_sub(said.elapsed()))).await;
@@ -78,7 +79,7 @@ impl Notices {
             let silent = self.said.get().is_none_or(|said| said.elapsed() >= EVERY);
             if let (Some(text), Some(since), true) = (text, self.since.get(), silent) {
                 self.say(&format!("{text} ({}s)", since.elapsed().as_secs()));
-                // Where there is no room left, nothing was said.
+                // Also when the budget is used up, so that the loop keeps its interval.
                 self.said.set(Some(Instant::now()));
             } else if silent {
                 sleep(EVERY).await;
@@ -112,7 +113,7 @@ mod tests {
         sleep(Duration::from_secs(7)).await;
         let mut lines = Vec::new();
         for step in 0..40 {
-            // Each piece of work has its own wait.
+            // Each step of the work has its own wait.
             tokio::select! { () = sleep(Duration::from_millis(1700)) => {}, _ = notices.repeat() => {} }
             if step == 1 {
                 notices.waiting("machine m");

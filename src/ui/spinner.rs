@@ -1,4 +1,4 @@
-//! What a command waits for, as people see it.
+//! The progress display of commands.
 
 use std::{io::IsTerminal, time::Duration};
 
@@ -9,14 +9,14 @@ use crate::{
     ui::notice::{self, Notices, Progress},
 };
 
-/// What is being waited for: a spinner on a terminal, a line now and then elsewhere.
+/// A progress display: a spinner on a terminal, occasional lines elsewhere.
 pub struct Spinner {
     bar: ProgressBar,
     notices: Notices,
 }
 
 impl Spinner {
-    /// One that shows nothing yet.
+    /// Creates a display that shows nothing yet.
     #[must_use]
     pub fn new() -> Spinner {
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
@@ -26,13 +26,12 @@ impl Spinner {
         Spinner { bar, notices: Notices::default() }
     }
 
-    /// Whether there is a terminal on which it is seen.
+    /// Returns true if there is a terminal to show it on.
     pub fn is_seen(&self) -> bool {
         !self.bar.is_hidden()
     }
 
-    /// Where there is no terminal, says now and then what is being waited for. Never returns: it is one arm of a
-    /// `select!`.
+    /// Without a terminal, repeats the current wait now and then. Runs forever, as one arm of a `select!`.
     pub async fn repeat(&self) -> std::convert::Infallible {
         if self.bar.is_hidden() { self.notices.repeat().await } else { std::future::pending().await }
     }

@@ -1,7 +1,7 @@
-//! The client's end of the connection: standard input and output, as the program that started us made them.
+//! Our standard input and output, as the program that started us created them.
 //!
-//! They are pipes with ssh, sockets with some clients, and files or `/dev/null` now and then. Pipes and sockets are
-//! polled; the rest, which the system refuses to poll, is read on a thread.
+//! ssh uses pipes, some clients use sockets, and now and then it is a file or `/dev/null`. Pipes and sockets are
+//! polled. The system refuses to poll the others, so they are read on a thread.
 
 use std::{
     io,
@@ -11,21 +11,21 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// Where the client writes.
+/// Our input from the client.
 pub type Reader = Box<dyn AsyncRead + Unpin + Send>;
-/// Where the client reads.
+/// Our output to the client.
 pub type Writer = Box<dyn Output>;
 
-/// An output that tells when its reader has gone.
+/// An output that reports when its reader is gone.
 pub trait Output: AsyncWrite + Unpin + Send {
-    /// Waits until nobody can read what would be written.
+    /// Waits until no process can read the output any more.
     fn gone(&self) -> Gone<'_>;
 }
 
-/// The wait for an output whose reader has gone.
+/// The future returned by [`Output::gone`].
 pub type Gone<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
-/// Standard input and output.
+/// Opens standard input and output.
 ///
 /// # Errors
 /// When one of them is closed.
@@ -33,7 +33,7 @@ pub fn open() -> io::Result<(Reader, Writer)> {
     sys::open()
 }
 
-/// Standard output alone.
+/// Opens standard output alone.
 ///
 /// # Errors
 /// When it is closed.
@@ -41,13 +41,13 @@ pub fn output() -> io::Result<Writer> {
     sys::output()
 }
 
-/// Waits until nobody reads standard output any more, for a program that seldom writes there. Never ends where that cannot
-/// be told: of a file, and on Windows.
+/// Waits until standard output has no reader any more, for a program that rarely writes there. Never ends for a file
+/// and on Windows, where this cannot be detected.
 pub async fn unread() {
     sys::unread().await;
 }
 
-/// An output that never tells: a file, a thread's pipe, a test's buffer.
+/// An output that cannot report the loss of its reader: a file, a thread's pipe, a test's buffer.
 pub struct Plain<W>(pub W);
 
 impl<W: AsyncWrite + Unpin + Send + Sync> Output for Plain<W> {
@@ -108,14 +108,15 @@ mod sys {
     }
 
     fn socket(fd: OwnedFd) -> io::Result<UnixStream> {
-        // Any stream socket will do: nothing here asks for its address.
+        // Any stream socket works as a Unix stream, because its address is never used.
         let socket = StdUnixStream::from(fd);
         socket.set_nonblocking(true)?;
         UnixStream::from_std(socket)
     }
 
     pub fn open() -> io::Result<(Reader, Writer)> {
-        // Copies, so that closing ours leaves the numbers 0 and 1 open: a file opened later must not become stdout.
+        // Copies, so that closing ours keeps the numbers 0 and 1 open. Otherwise, a file opened later could become
+        // stdout.
         let input = rustix::stdio::stdin().try_clone_to_owned()?;
         let reader: Reader = match kind(&input)? {
             Kind::Pipe => Box::new(Receiver::from_owned_fd(input)?),
@@ -134,12 +135,13 @@ mod sys {
         })
     }
 
-    /// On a thread, since others write to it and want no error when it is full, as one that is polled would give.
+    /// Waits on a thread. tokio would make the descriptor non-blocking, and other writers to it would get errors when
+    /// it is full.
     pub async fn unread() {
         let (told, ended) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let output = rustix::stdio::stdout();
-            // That it is in error or hung up is said unasked.
+            // No event is requested, because errors and hang-ups are always reported.
             let mut watched = [PollFd::new(&output, PollFlags::empty())];
             while poll(&mut watched, None) == Err(rustix::io::Errno::INTR) {}
             let _ = told.send(());
@@ -149,7 +151,7 @@ mod sys {
 
     impl Output for Sender {
         fn gone(&self) -> Gone<'_> {
-            // A pipe without a reader is in error, and says so to whoever waits.
+            // A pipe without a reader reports an error.
             Box::pin(async { drop(self.ready(Interest::ERROR).await) })
         }
     }
@@ -157,7 +159,7 @@ mod sys {
     impl Output for UnixStream {
         fn gone(&self) -> Gone<'_> {
             Box::pin(async {
-                // With data in it the socket is our input too, and its end is seen there.
+                // A socket with unread data is our input as well, and its end is noticed there.
                 if !self.ready(Interest::READABLE).await.is_ok_and(|ready| ready.is_read_closed()) {
                     pending().await
                 }
