@@ -1,5 +1,5 @@
-//! Every answer of the platform in every shape that its official clients allow for: each optional member there, missing and
-//! null, members that no client knows yet, null in place of a list. One table a call; the fixtures are the platform's own
+//! Every answer of the platform, in every shape that its official clients permit: each optional member present, missing
+//! and null; unknown members; null instead of a list. One table for each call. The fixtures follow the platform's own
 //! types (labctl's `api` package, the Terraform provider, its documentation).
 
 use std::{
@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 
 const ID: &str = "0123456789abcdef01234567";
 
-/// A platform that gives one answer to everything.
+/// A platform that gives the same answer to every request.
 struct Platform {
     labs: Labs,
     answer: Arc<Mutex<String>>,
@@ -56,8 +56,8 @@ impl Platform {
         Platform { labs, answer, _home: home }
     }
 
-    /// Makes a call with each shape of `fixture`; what it gives must be the same as long as the members at `required`
-    /// are there.
+    /// Makes a call with each shape of `fixture`. The result must be the same as long as the members at `required` are
+    /// present.
     async fn every_shape<T, F>(
         &self,
         fixture: Value,
@@ -77,8 +77,8 @@ impl Platform {
     }
 }
 
-/// The fixture; with each member that is not required missing or null; with all of those missing; with unknown members
-/// everywhere.
+/// Returns the variants of a fixture: with each optional member missing or null, with all of them missing, and with
+/// unknown members everywhere.
 fn shapes(fixture: &Value, required: &[&str]) -> Vec<(String, Value)> {
     let mut all = vec![("as it is".to_owned(), fixture.clone())];
     let mut bare = fixture.clone();
@@ -139,7 +139,7 @@ fn add_unknown(value: &mut Value) {
     }
 }
 
-/// A play with everything that a play may have.
+/// Returns a play with all members.
 fn play() -> Value {
     json!({
         "id": ID, "title": "Mine", "createdAt": "2026-11-22T12:00:00Z", "updatedAt": "2026-11-22T12:00:00Z",
@@ -306,7 +306,7 @@ async fn saved_forwards() {
     let record = json!({ "kind": "local", "machine": "m", "localHost": "127.0.0.1", "localPort": 8080,
         "remoteHost": "web", "remotePort": 80 });
     let list = |labs: Labs| async move { labs.port_forwards(ID).await };
-    // An index is a place in the list, so nothing is left out of it.
+    // An index is a position in the list, so no item may be left out.
     let places = |all: &Vec<SavedForward>| json!([all.len(), all.iter().map(is_known).collect::<Vec<_>>()]);
     platform.every_shape(json!([null, record, "x", { "localPort": -1 }]), &["/3/localPort"], list, places).await;
     platform.every_shape(Value::Null, &[], list, places).await;

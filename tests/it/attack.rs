@@ -1,5 +1,5 @@
-//! The embedded platform under attack: by another user of this computer, by a process that holds connections open, by
-//! one that waits where the platform used to listen.
+//! Attacks on the embedded platform: by another user of this computer, by a process that holds connections open, and by
+//! a process that listens where the platform used to.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use std::{
 
 use crate::support::{PROGRAM, World, needs, not_run, within};
 
-/// `nobody` on Debian and most others.
+/// The user id of `nobody` on Debian and most other systems.
 const NOBODY: &str = "65534";
 
 fn port(world: &World) -> u16 {
@@ -29,14 +29,14 @@ fn ask(mut stream: impl Read + Write, host: &str) -> String {
     answer
 }
 
-/// Another user gets neither in nor at any file, and gets nothing even where the folders were opened to all by mistake.
+/// Another user can neither connect nor read any file, even if the folders were opened to all by mistake.
 #[test]
 fn another_user_gets_nothing() {
     let mut world = World::with_platform(&[]);
     world.playground("shell");
     let socket = world.root().join("local/socket");
     if !rustix::process::geteuid().is_root() {
-        // The modes are seen by everybody.
+        // Without root, the modes are all that can be checked.
         assert_eq!(fs::metadata(world.root().join("local")).unwrap().permissions().mode() & 0o077, 0);
         return not_run("only root can become another user");
     }
@@ -55,7 +55,7 @@ fn another_user_gets_nothing() {
     };
     assert!(knock().out.is_empty());
     assert!(ask(UnixStream::connect(&socket).unwrap(), "x").starts_with("HTTP/1.1 200"), "it answers its own user");
-    // Every folder on the way is opened to all, and the socket too: then the kernel still tells who knocks.
+    // Open every folder on the way to all, and the socket as well. The kernel still reports the peer's user.
     let mut folder = Some(world.root().join("local"));
     while let Some(path) = folder.filter(|path| path.starts_with(world.home())) {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
@@ -65,7 +65,7 @@ fn another_user_gets_nothing() {
     let said = knock();
     assert!(said.out.is_empty(), "{said:?}");
     let log = fs::read_to_string(world.home().join("platform.log")).unwrap();
-    // And every file that matters is closed by its own mode.
+    // Every file that matters is also protected by its own mode.
     let read = as_nobody(format!(
         "for f in $(find {} -type f 2>/dev/null); do head -c 1 $f >/dev/null 2>&1 && echo $f; done; true",
         world.root().display()
@@ -73,8 +73,8 @@ fn another_user_gets_nothing() {
     assert_eq!(read.out, "", "files that another user can read; the platform's log: {log}");
 }
 
-/// Where the platform used to listen somebody else does now. `--local` goes there not even with credentials for it; a
-/// client that is configured for it does, as nothing but the address tells who listens.
+/// Another process listens on the platform's old port. `--local` does not connect to it, even with credentials for it.
+/// A client that is configured for the port does, because it knows the listener only by its address.
 #[test]
 fn local_commands_never_use_the_port() {
     let mut world = World::with_platform(&["--listen", "127.0.0.1:0"]);
@@ -105,7 +105,7 @@ fn local_commands_never_use_the_port() {
         let heard = squatter.accept().map(|(_, peer)| peer);
         assert!(heard.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock), "{args:?}: {heard:?}");
     }
-    // The same without --local does go there: the trap is one.
+    // Without --local, the client does connect, which shows that the trap works.
     let mut listing = with_credentials(&["list"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     within(Duration::from_secs(10), "a client that is configured for it comes", &mut || squatter.accept().is_ok());
     listing.kill().unwrap();
@@ -113,7 +113,7 @@ fn local_commands_never_use_the_port() {
     world.stop_platform();
 }
 
-/// Strangers who take every connection there is by the port do not keep the user out, and get nothing.
+/// Strangers who open as many connections to the port as they can do not lock the user out, and get no data.
 #[test]
 fn a_flood_by_the_port_does_not_keep_the_user_out() {
     let mut world = World::with_platform(&["--listen", "127.0.0.1:0"]);
@@ -121,7 +121,7 @@ fn a_flood_by_the_port_does_not_keep_the_user_out() {
     let mut held = Vec::new();
     for n in 0..600 {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { break };
-        // Half a request each; none of them gets any further for a minute.
+        // Half a request each, which stays incomplete for a minute.
         let _ = stream.write_all(format!("GET /api/plays HTTP/1.1\r\nX-{n}: ").as_bytes());
         held.push(stream);
     }
@@ -139,7 +139,7 @@ fn a_flood_by_the_port_does_not_keep_the_user_out() {
     world.stop_platform();
 }
 
-/// A user's own script that has lost its way: bounded playgrounds, connections and bodies, and all goes on afterwards.
+/// A user's own runaway script. Playgrounds, connections and bodies are bounded, and the platform recovers afterwards.
 #[test]
 fn what_is_without_end_is_bounded() {
     let mut world = World::with_platform(&[]);
@@ -150,7 +150,7 @@ fn what_is_without_end_is_bounded() {
     stream.write_all(b"POST /api/plays HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n").unwrap();
     let chunk = vec![b' '; 1 << 20];
     while stream.write_all(&chunk).is_ok() {}
-    // All at once, and then one by one.
+    // First all at once, then one by one.
     let answers: Vec<String> = std::thread::scope(|scope| {
         let ask = || {
             let mut stream = UnixStream::connect(&socket).unwrap();
@@ -176,7 +176,7 @@ fn what_is_without_end_is_bounded() {
     world.stop_platform();
 }
 
-/// All that is below our folder is its owner's alone, whatever the umask says.
+/// Everything below our folder is private to its owner, whatever the umask.
 #[test]
 fn everything_we_write_is_private() {
     let mut world = World::empty();
@@ -194,7 +194,7 @@ fn everything_we_write_is_private() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
             let metadata = fs::symlink_metadata(&path).unwrap();
-            // A machine's home is its user's, as homes are.
+            // A machine's home is its user's, with the usual mode of homes.
             assert_eq!(metadata.permissions().mode() & 0o077, 0, "{} is open to others", path.display());
             seen += 1;
             if metadata.is_dir() && !path.join("play.json").exists() {

@@ -1,5 +1,5 @@
-//! How clients come and go: many at once, killed, hung up on, with broken pipes, in every phase of a connection; as a
-//! user of their own, with no environment.
+//! Clients that come and go: many at once, killed, hung up on, with broken pipes, in every phase of a connection; and
+//! run by a user of their own, without an environment.
 
 use std::{
     io::{Read, Write},
@@ -11,17 +11,18 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::{World, copy_program, eventually, needs, within};
 
-/// A second, which holds whatever else runs on this machine; a proxy leaves within 100 ms.
+/// Time limit for a proxy to end. It takes less than 100 ms, and the rest is for a busy computer.
 const AT_ONCE: Duration = Duration::from_secs(1);
 
-/// How often this play was brought up: each restart leaves a STARTING behind.
+/// Returns the number of starts of this play. Each one leaves a STARTING event behind.
 fn starts(world: &World, play: &str) -> usize {
     let play = world.api(&format!("/plays/{play}"));
     let events = play["status"]["stateEvents"].as_array().unwrap();
     events.iter().filter(|event| event["state"] == "STARTING").count()
 }
 
-/// A world with a stopped playground that takes `delay` to boot. It was not stopped on purpose, so a connection wakes it.
+/// Creates a world with a stopped playground that takes `delay` to boot. A connection wakes it, because it was not
+/// stopped on purpose.
 fn stopped(delay: &str) -> (World, String) {
     let mut world = World::with_platform(&[]);
     let play = world.playground("shell");
@@ -64,7 +65,7 @@ fn a_wake_goes_on_without_the_ssh_that_began_it() {
     assert_eq!(starts(&world, &play), before + 1);
 }
 
-/// Where a connection can be when its client leaves.
+/// The phase in which a client leaves.
 #[derive(Clone, Copy, Debug)]
 enum At {
     /// The platform has not answered yet.
@@ -75,7 +76,7 @@ enum At {
     Connected,
 }
 
-/// How a client leaves.
+/// The manner in which a client leaves.
 #[derive(Clone, Copy, Debug)]
 enum Leaving {
     BySignal(Signal),
@@ -83,7 +84,7 @@ enum Leaving {
     BrokenOutput,
 }
 
-/// A platform that takes connections and never answers.
+/// Starts a platform that accepts connections and never answers.
 fn silent_platform(world: &World) -> std::net::TcpListener {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let account = world.path(".iximiuz/labctl/config.yaml");
@@ -127,7 +128,7 @@ fn a_client_that_leaves_takes_its_proxy_along_in_every_phase() {
                 }
                 At::Waking => {
                     let mut child = proxy(&mut world.command(&["--local", "connect", &waking]));
-                    // It says that it waits.
+                    // Wait for its first message.
                     child.stderr.as_mut().unwrap().read_exact(&mut [0; 16]).unwrap();
                     child
                 }
@@ -150,14 +151,14 @@ fn a_client_that_leaves_takes_its_proxy_along_in_every_phase() {
     world.stop_platform();
 }
 
-/// What a person has: a line in /etc/passwd with a home and a shell.
+/// A user's line in /etc/passwd, with a home and a shell.
 struct Person {
     uid: u32,
     shell: &'static str,
 }
 
-/// A script, run by somebody whose home is the world's, wherever programs look for it. In a namespace of its own, where
-/// /etc/passwd is another file.
+/// Prepares a script run by a user whose home, wherever programs look it up, is the world's. It runs in a mount
+/// namespace with another /etc/passwd.
 fn as_person(world: &World, person: &Person, script: &str) -> Command {
     let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
     let others: String = passwd
@@ -180,14 +181,14 @@ fn as_person(world: &World, person: &Person, script: &str) -> Command {
     command
 }
 
-/// The first use of a new machine: nothing in the environment, nothing in the home, ssh without `-F`.
+/// The first use on a new computer: an empty environment, an empty home, ssh without `-F`.
 #[test]
 fn somebody_with_an_empty_home_and_no_environment() {
     needs("setpriv");
     let root = rustix::process::geteuid().is_root();
     for (uid, shell) in [(if root { 12345 } else { 0 }, "/bin/bash"), (0, "/usr/bin/fish")] {
         let world = World::empty();
-        // The build may lie where only its owner may look.
+        // Other users may have no access to the build folder.
         let program = world.path("labctl-ssh-proxy");
         copy_program(&program);
         let script = "
@@ -219,7 +220,7 @@ fn somebody_with_an_empty_home_and_no_environment() {
     }
 }
 
-/// An editor passes no environment, so what was moved by a variable must be in the entries.
+/// Editors pass no environment, so the entries must contain settings that came from variables.
 #[test]
 fn our_folder_may_be_moved() {
     let world = World::empty();
@@ -229,7 +230,7 @@ fn our_folder_may_be_moved() {
     with(&["--local", "config-ssh", "--yes"]);
     let host = format!("playground-{}", play["id"].as_str().unwrap());
     assert_eq!(world.ssh(&[&host, "echo in"]).ok(), "in\n");
-    // The platform that a connection starts is that folder's, too.
+    // The platform that a connection starts also uses that folder.
     with(&["local", "stop"]);
     assert_eq!(world.ssh(&[&host, "echo in"]).ok(), "in\n");
     assert!(!world.root().exists(), "nothing is where it was not wanted");

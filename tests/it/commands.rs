@@ -1,5 +1,5 @@
-//! What the commands do, beside what they say: against the embedded platform, and against a stand-in for the real one
-//! where there is an account.
+//! The effects of commands, beyond their output: on the embedded platform, and on a stand-in for the real one where an
+//! account is needed.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::support::{
     schema, write_program,
 };
 
-/// The playground of a list that has this id.
+/// Returns the playground with this id in a list.
 fn of<'a>(list: &'a Value, id: &str) -> &'a Value {
     list.as_array().unwrap().iter().find(|play| play["id"] == id).unwrap_or_else(|| panic!("no {id} in {list}"))
 }
@@ -33,8 +33,7 @@ fn a_playgrounds_life() {
     assert!(world.local(&["rename", &id, title]).ok().contains(title));
     assert_eq!(of(&world.json(&["list", "--json"]), &id)["title"], title);
     assert!(world.entries().contains(&format!("# Playground: {title}\n")), "{}", world.entries());
-    // By title, id and host name.
-    // To the minute: between two answers a second may pass.
+    // By title, id and host name. To the minute, because a second may pass between two answers.
     let extended = world.local(&["extend", title, "120"]).ok();
     assert!(["9h59m", "10h00m"].iter().any(|left| extended.contains(&format!("runs for {left} more"))), "{extended}");
     assert!(extended.contains("then it is erased") && extended.contains(&format!("persist {id}")), "{extended}");
@@ -42,14 +41,14 @@ fn a_playgrounds_life() {
     assert_eq!(of(&world.json(&["list", "--json"]), &id)["persistent"], true);
 
     assert_eq!(world.ssh(&[&format!("{host}.node-02"), "echo kept >file; echo in"]).ok(), "in\n");
-    // One machine alone is not meant by a command for all.
+    // A command for whole playgrounds refuses the name of one machine.
     for command in ["stop", "destroy", "restart"] {
         let said = world.local(&[command, &format!("{host}.node-02")]).failed(2);
         assert!(said.contains("leave out `.node-02`"), "{said}");
     }
     assert!(world.local(&["stop", title]).ok().contains("is stopped"));
     assert_eq!(state(&world), "STOPPED");
-    // It stays so: it was stopped on purpose.
+    // It stays stopped, because it was stopped on purpose.
     let refused = world.held(&mut world.command(&["--local", "connect", &host])).failed(7);
     assert!(refused.contains(&format!("labctl-ssh-proxy --local start {id}")), "{refused}");
     assert!(world.local(&["start", &id]).ok().contains(&host));
@@ -74,14 +73,14 @@ fn starts_by_name_and_what_is_in_the_catalogue() {
     schema::check("catalog", &catalog);
     let names: Vec<&str> = catalog.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["alpine", "broken", "duo", "shell", "verified"]);
-    // `start NAME` is always another one; `start playground-NAME` is the one that a connection would find.
+    // `start NAME` always creates a new one. `start playground-NAME` uses the existing one, as a connection does.
     let start = |name: &str| world.json(&["start", name, "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
     let first = start("shell");
     assert_eq!(start("playground-shell"), first);
     assert_ne!(start("shell"), first);
     let refused = world.local(&["start", "playground-shell"]).failed(5);
     assert!(refused.contains(&first), "{refused}");
-    // Names lead there by ssh too, as the user that the machine has.
+    // ssh accepts these names as well, and logs in as the machine's user.
     let mut world = world;
     world.configure();
     let entries = world.entries();
@@ -102,7 +101,7 @@ fn the_embedded_platform_itself() {
     assert!(world.run(&["local", "serve"]).failed(6).contains("already"), "one per folder");
     assert!(world.run(&["local", "stop"]).ok().contains("is stopped"));
     assert!(!world.root().join("local/socket").exists());
-    // The port that was chosen is told.
+    // It prints the chosen port.
     let mut world = World::empty();
     world.serve(&["--listen", "127.0.0.1:0"]);
     let address = world.json(&["local", "status", "--json"])["listen"].as_str().unwrap().to_owned();
@@ -110,7 +109,7 @@ fn the_embedded_platform_itself() {
         fs::read_to_string(world.path("platform.log")).unwrap().contains(&format!("It listens on {address} too"))
     });
     world.stop_platform();
-    // A folder that is named from here is the same to a platform that runs elsewhere.
+    // A relative folder means the same to a platform that runs in another working directory.
     let _ = world.local(&["--home", "here", "list"]).ok();
     assert!(world.path("here/local/plays").is_dir());
     world.run(&["--home", "here", "local", "stop"]).ok();
@@ -138,7 +137,7 @@ fn logging_in_and_out() {
     let labs = Labs::start(&world, PLAIN);
     let account = world.path(".iximiuz/labctl/config.yaml");
     let text = || fs::read_to_string(&account).unwrap();
-    // What is not ours stays.
+    // Other lines of the file are kept.
     labs.log_in(&world, "someday: [1, two]\nsession_id: ''\naccess_token: ''\n");
     let _ = world.run(&["whoami"]).failed(3);
     let login = |input: &str| world.feed(&mut world.command(&["login", "--stdin"]), input.as_bytes());
@@ -163,7 +162,7 @@ fn logging_in_and_out() {
     let mut list = world.command(&["list", "--json"]);
     list.env("IXIMIUZ_SESSION_ID", SESSION).env("IXIMIUZ_ACCESS_TOKEN", TOKEN);
     assert!(world.output(&mut list).ok().contains(ID));
-    // And a logout from there does not touch the file's.
+    // A logout with them does not touch those in the file.
     assert!(login(&format!("{SESSION}\n{TOKEN}\n")).status.success());
     let mut logout = world.command(&["logout"]);
     logout.env("IXIMIUZ_SESSION_ID", "another").env("IXIMIUZ_ACCESS_TOKEN", "of-the-environment");
@@ -177,7 +176,7 @@ fn a_login_in_the_browser() {
     let world = World::empty();
     let labs = Labs::start(&world, PLAIN);
     labs.log_in(&world, "");
-    // What webbrowser would start.
+    // The browser that the webbrowser crate would start.
     let opened = world.path("opened");
     let browser = world.path("browser");
     write_program(&browser, &format!("#!/bin/sh\necho \"$1\" >{}\n", opened.display()));
@@ -204,7 +203,7 @@ fn a_strangers_playground_takes_consent() {
     let _ = world.run(&["start", "by-mallory", "--no-wait", "--consent"]).ok();
     assert_eq!(posts().pop().unwrap().body["safetyDisclaimerConsent"], true);
     let _ = world.run(&["start", "docker", "--no-wait"]).ok();
-    // As the official client does for the platform's own.
+    // Same as the official client does for the platform's own playgrounds.
     assert_eq!(posts().pop().unwrap().body["safetyDisclaimerConsent"], true);
 }
 
@@ -230,8 +229,8 @@ fn a_terminal_is_asked_and_a_no_is_a_no() {
     assert!(code == Some(0) && said.contains("is erased"), "{said}");
 }
 
-/// Something that answers as an embedded platform until it is asked for more than whether it is there, and is gone then:
-/// with the connection taken, or not.
+/// Starts a fake embedded platform that answers only the check whether it is there. At the next request it is gone: it
+/// has accepted the connection, or not.
 fn ends_between(world: &World, takes: bool) -> std::thread::JoinHandle<()> {
     let folder = world.root().join("local");
     fs::create_dir_all(&folder).unwrap();
@@ -246,7 +245,7 @@ fn ends_between(world: &World, takes: bool) -> std::thread::JoinHandle<()> {
             let mut stream = stream.unwrap();
             let mut line = String::new();
             BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
-            // Whether somebody listens at all.
+            // This connection only checks whether a process listens.
             if line.is_empty() {
                 continue;
             }
@@ -276,7 +275,7 @@ fn a_platform_that_ends_just_before_it_is_asked_is_started_again() {
         assert_eq!((said.code(), said.out.trim()), (0, "[]"), "{takes}: {said:?}");
         ending.join().unwrap();
         world.run(&["local", "stop"]).ok();
-        // A connection, too.
+        // The same for a connection.
         let ending = ends_between(&world, takes);
         let mut connect = world.command(&["--local", "connect", "playground-0123456789abcdef01234567"]);
         let refused = world.held(&mut connect).failed(4);

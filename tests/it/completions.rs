@@ -7,7 +7,7 @@ use std::{
 
 use crate::support::{PROGRAM, World, needs};
 
-/// What bash offers for a line, after the real script.
+/// Returns bash's completions for a line, with the real script.
 fn bash(world: &World, line: &str) -> Vec<String> {
     let script = format!(
         "source <({PROGRAM} completions bash)
@@ -26,7 +26,7 @@ fn fish(world: &World, line: &str) -> Vec<String> {
     said.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
 }
 
-/// What zsh's own machinery would be handed, after the real script.
+/// Returns the completions that zsh's own functions would get, with the real script.
 fn zsh(world: &World, line: &str) -> Vec<String> {
     let script = format!(
         "compdef() {{}}; _describe() {{ print -rl -- \"${{(@P)@[-1]}}\" }}
@@ -45,7 +45,7 @@ fn the_line_tells_whose_names_are_meant() {
     let world = World::with_platform(&[]);
     let start = |name: &str| world.json(&["start", name, "--json"])["id"].as_str().unwrap().to_owned();
     let (duo, shell) = (start("duo"), start("shell"));
-    // Another world, below a folder that was moved.
+    // Another world, in a folder of our files that was moved.
     let moved = world.path("moved");
     let moved = moved.to_str().unwrap();
     let there = world.run(&["--home", moved, "--local", "start", "shell", "--json"]).ok();
@@ -53,7 +53,7 @@ fn the_line_tells_whose_names_are_meant() {
     let there = format!("playground-{}", there["id"].as_str().unwrap());
     for (i, complete) in SHELLS.iter().enumerate() {
         for home in [format!("--home {moved}"), format!("--home={moved}"), "--home ~/moved".into()] {
-            // zsh is given the word before the cursor as an empty one.
+            // zsh passes an empty word at the cursor.
             let line = format!("labctl-ssh-proxy {home} --local stop ");
             let line = if i == 1 { line } else { line + "playground-" };
             assert_eq!(complete(&world, &line), [there.as_str()], "{i}: {line}");
@@ -89,7 +89,7 @@ fn shells_complete_what_there_is() {
     assert_eq!(fish(&world, "labctl-ssh-proxy open rust"), ["rustrover"]);
     assert_eq!(fish(&world, "labctl-ssh-proxy --local port-forward x -m node-0"), ["node-01", "node-02"]);
     assert!(bash(&world, "labctl-ssh-proxy conf").contains(&"config-ssh".to_owned()));
-    // One that was erased is not offered any more.
+    // An erased playground is no longer offered.
     world.local(&["destroy", &id, "--yes"]).ok();
     assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), Vec::<String>::new());
 }
@@ -106,11 +106,11 @@ fn the_copy_answers_without_the_platform_and_a_missing_one_is_asked_for() {
     assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), [host.as_str()], "remembered");
     assert!(began.elapsed() < Duration::from_secs(2));
     assert!(world.processes("local serve").is_empty(), "nothing is started for a completion");
-    // Nothing known and nobody to ask: no error on the line.
+    // With no copy and no platform to ask, there is no error on the line.
     fs::remove_file(world.root().join("names.local.json")).unwrap();
     assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), Vec::<String>::new());
     assert_eq!(fish(&world, "labctl-ssh-proxy stop playground-"), Vec::<String>::new());
-    // A damaged copy is no copy.
+    // A damaged copy counts as none.
     fs::write(world.root().join("names.local.json"), "{").unwrap();
     assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), Vec::<String>::new());
 }

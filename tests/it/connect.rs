@@ -1,5 +1,5 @@
-//! The whole path, as OpenSSH's own programs go it: `ssh -F` with the entries that `config-ssh` wrote, our
-//! ProxyCommand, the embedded platform, and a machine of each kind.
+//! The whole path, with OpenSSH's own programs: `ssh -F` with the entries that `config-ssh` wrote, our ProxyCommand,
+//! the embedded platform, and a machine of each kind.
 
 use std::{
     fs,
@@ -19,13 +19,13 @@ fn commands_and_how_they_end() {
         // Half-close: sort answers only after the end of its input.
         let sorted = world.feed(world.ssh_program("ssh").args([host, "sort"]), b"b\na\n");
         assert_eq!(sorted.stdout, b"a\nb\n");
-        // Input that nobody reads, and output that nobody reads: ssh tells of that by a message which it sends to other
-        // OpenSSH only (`eow@openssh.com`), so with any other server it goes on until the command ends.
+        // Input and output without a reader. ssh reports that only to another OpenSSH, by a message of its own
+        // (`eow@openssh.com`). With any other server it goes on until the command ends.
         assert!(world.feed(world.ssh_program("ssh").args([host, "true"]), &noise(1 << 20)).status.success());
         let endless = if endpoint == "sshd" { "yes" } else { "yes | head -n 100000" };
         let head = format!("ssh -F {} {host} '{endless}' | head -n 1", world.ssh_config().display());
         assert_eq!(world.output(world.program("sh").args(["-c", &head])).ok(), "y\n");
-        // `-n`, `-T` and `-W` as programs use them.
+        // `-n`, `-T` and `-W`, which programs use.
         assert_eq!(world.ssh(&["-n", host, "cat; echo end"]).ok(), "end\n");
         let shell = world.feed(world.ssh_program("ssh").args(["-T", host]), b"echo in-a-shell; exit 3\n");
         assert!(String::from_utf8_lossy(&shell.stdout).contains("in-a-shell"));
@@ -45,13 +45,13 @@ fn every_byte_arrives_either_way() {
         fs::write(world.machine_home(play, "shell-01").join("big"), &data).unwrap();
         let down = world.ssh_program("ssh").args([host, "cat big"]).output().unwrap();
         assert!(down.stdout == data);
-        // Both at once: neither direction may wait for the other.
+        // Both directions at once: neither may wait for the other.
         let part = &data[..16 << 20];
         assert!(world.feed(world.ssh_program("ssh").args([host, "cat"]), part).stdout == part);
     });
 }
 
-/// A terminal of tmux, and what is on it.
+/// A terminal of tmux, with access to its screen.
 struct Tmux<'a>(&'a World);
 
 impl Tmux<'_> {
@@ -80,7 +80,8 @@ impl Drop for Tmux<'_> {
     }
 }
 
-/// Unless it is root's, sshd insists on terminals of group tty, which containers often do not make so.
+/// Returns true if the endpoint can open terminals. Without root, sshd needs terminals of group tty, which containers
+/// often lack.
 fn can_have_terminals(endpoint: &str) -> bool {
     endpoint == "builtin" || rustix::process::geteuid().is_root()
 }
@@ -177,7 +178,7 @@ fn copies_by_scp_sftp_rsync_and_git() {
     });
 }
 
-/// Answers each connection with what it sent, after its end.
+/// Starts a server that returns everything it receives after the end of the input. Returns its port.
 fn echo_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -194,7 +195,7 @@ fn echo_server() -> u16 {
     port
 }
 
-/// A port that is free now. Only for what cannot choose one itself.
+/// Returns a port that is free now, for programs that cannot choose one themselves.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -234,7 +235,7 @@ fn ports_and_the_agent_are_forwarded_and_a_master_is_shared() {
             let mut ssh = world.ssh_program("ssh");
             world.output(ssh.args(["-o", &control]).args(arguments).env("SSH_AUTH_SOCK", &agent))
         };
-        // A master takes orders when its forwardings are up.
+        // A master accepts control commands once its forwardings are open.
         eventually("a master", || through(&["-O", "check", host]).status.success());
         let to = |port: u16| TcpStream::connect(("127.0.0.1", port)).unwrap();
         assert!(echoes(to(local), &data));
@@ -251,7 +252,7 @@ fn ports_and_the_agent_are_forwarded_and_a_master_is_shared() {
             keys(world.ssh_program("ssh").args(["-A", host, "ssh-add -l"])),
             keys(world.program("ssh-add").arg("-l"))
         );
-        // Many sessions in one connection, with one proxy.
+        // Many sessions in one connection share one proxy.
         std::thread::scope(|scope| {
             for n in 0..8 {
                 let through = &through;
@@ -280,7 +281,7 @@ fn whatever_shell_runs_the_proxy_command() {
     }
 }
 
-/// A name is never a guess, though a session of the connection before is at hand.
+/// A name is never guessed, even if there is a tunnel session of an earlier connection.
 #[test]
 fn a_name_that_has_come_to_mean_two_playgrounds_is_refused() {
     let mut world = World::with_platform(&[]);

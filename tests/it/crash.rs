@@ -1,5 +1,5 @@
-//! What writes can be killed anywhere: every file is then the old or the new one, and the next run leaves no temporary.
-//! And what cannot be written or read is said, with nothing lost.
+//! Every writer can be killed at any moment: each file is then either the old or the new one, and the next run deletes
+//! temporary files. A failure to write or read is reported, and nothing is lost.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures for who runs it with --nocapture")]
 
@@ -33,10 +33,10 @@ const JETBRAINS: &str = "<application>\n  <component name=\"SshConfigs\">\n    <
                          </configs>\n  </component>\n</application>\n";
 /// The system calls that write.
 const CALLS: &str = "write,pwrite64,writev,rename,renameat,renameat2,link,linkat,unlink,unlinkat,rmdir,mkdir,ftruncate,fsync,fdatasync,fchmod,fchown,symlink";
-/// How many commands there are.
+/// Number of commands in [`Home::command`].
 const COMMANDS: usize = 13;
 
-/// A home with everything in it that this program writes: entries, records, known hosts, a login, playgrounds.
+/// A home with everything that this program writes: entries, records, known hosts, a login, playgrounds.
 struct Home {
     world: World,
     _platform: Fake,
@@ -70,7 +70,7 @@ impl Home {
             fs::write(path, text).unwrap();
         }
         home.ssh(&["true"]).status().unwrap();
-        // A proxy ends, and writes that it does, a moment after its ssh.
+        // A proxy ends, and writes its last record, a moment after its ssh.
         eventually("the proxy has ended", || home.world.processes(" connect ").is_empty());
         home
     }
@@ -87,7 +87,7 @@ impl Home {
         self.world.home().join(".config/JetBrains/IntelliJIdea2025.1/options/sshConfigs.xml")
     }
 
-    /// The commands that write, each told by a number.
+    /// Returns one of the commands that write, by number.
     fn command(&self, n: usize) -> Command {
         let play = self.play.as_str();
         let (args, input): (&[&str], &str) = match n % COMMANDS {
@@ -117,7 +117,7 @@ impl Home {
         command
     }
 
-    /// A first contact: the machine's key is learnt as it passes.
+    /// Prepares a first contact, in which the proxy learns the machine's key.
     fn ssh(&self, args: &[&str]) -> Command {
         let _ = fs::remove_file(self.world.root().join("known_hosts.local"));
         let mut command = self.world.program("ssh");
@@ -131,12 +131,12 @@ impl Home {
     }
 
     fn quietly(&self, command: &mut Command) {
-        // A group of its own, so that a ProxyCommand is killed with its ssh.
+        // A process group of its own, so that a ProxyCommand is killed with its ssh.
         command.env("TMPDIR", self.world.home().join("tmp")).process_group(0);
         command.stdout(Stdio::null()).stderr(Stdio::null());
     }
 
-    /// The same command, killed at one of the calls that write.
+    /// Wraps a command so that it is killed at the n-th call that writes.
     fn killed(&self, command: &Command, when: usize) -> Command {
         let mut traced = self.world.program("strace");
         traced.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={CALLS}"), "-e"]);
@@ -146,7 +146,7 @@ impl Home {
         traced
     }
 
-    /// Every file is whole.
+    /// Checks that every file is complete.
     fn check(&self) {
         let config = fs::read_to_string(self.world.ssh_config()).unwrap();
         assert!(config.ends_with(MINE), "{config}");
@@ -169,7 +169,8 @@ impl Home {
         assert!(jetbrains.contains("build.example") && jetbrains.trim_end().ends_with("</application>"), "{jetbrains}");
         for path in self.files() {
             let name = path.file_name().unwrap().to_string_lossy().into_owned();
-            // Locks, logs and the status of those that run are not replaced; temporaries are the next run's to sweep.
+            // Skip locks, logs and the status files of running processes, which are not replaced, and temporary files,
+            // which the next run deletes.
             if name.ends_with(".lock")
                 || path
                     .components()
@@ -199,7 +200,7 @@ impl Home {
         }
     }
 
-    /// After one whole run of each command nothing is left of the killed ones.
+    /// Checks that one complete run of each command removes everything that killed ones left behind.
     fn check_after_next_run(&self) {
         for n in [6, 5, 0, 3, 8, 10, 12] {
             assert!(self.command(n).status().unwrap().success(), "command {n}");
@@ -240,7 +241,7 @@ fn kill_group(child: &std::process::Child) {
     let _ = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
 }
 
-/// 1,000 moments by default; KILLS in the environment says another number.
+/// Kills at 1,000 random moments. KILLS in the environment sets another number.
 #[test]
 fn killed_at_random_moments() {
     let kills: usize = std::env::var("KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(1000);
@@ -268,7 +269,7 @@ fn killed_at_random_moments() {
     });
 }
 
-/// Killed once at each system call by which a command writes.
+/// Kills each command once at each system call that writes.
 #[test]
 fn killed_at_each_system_call_that_writes() {
     needs("strace");
@@ -280,7 +281,7 @@ fn killed_at_each_system_call_that_writes() {
                     let home = Home::new();
                     let mut total = 0;
                     for n in commands {
-                        // Until a run comes through: then there are no more calls.
+                        // Until a run ends by itself, because then there are no more calls.
                         for when in 1.. {
                             assert!(when < 400, "command {n} does not come to its end");
                             let inner = home.command(n);
@@ -294,7 +295,7 @@ fn killed_at_each_system_call_that_writes() {
                                 break;
                             }
                             total += 1;
-                            // So that there is something to write each time.
+                            // Undo the change, so that there is something to write each time.
                             let undo = match n {
                                 0 | 2 => 1,
                                 1 => 0,
@@ -318,7 +319,7 @@ fn killed_at_each_system_call_that_writes() {
     assert!(total > 40, "only {total}");
 }
 
-/// What takes away, killed at each system call by which it writes: a second run goes on where the first was.
+/// Kills commands that remove things at each system call that writes. A second run completes the work.
 #[test]
 fn killed_while_it_takes_away() {
     needs("strace");
@@ -362,7 +363,7 @@ fn killed_while_it_takes_away() {
     }
     assert!(total > 3 && total < 398, "destroy was killed {total} times");
     home.world.local(&["list"]).ok();
-    // What is left of one whose end came after its playground's is our memory of when it was wanted.
+    // A playground that was destroyed elsewhere leaves only our record of its last use.
     for path in home.files().into_iter().filter(|path| path.is_file() && !path.to_string_lossy().contains("/memory.")) {
         let text = fs::read(&path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
         let named = plays.iter().find(|play| text.contains(*play) || path.to_string_lossy().contains(*play));
@@ -370,7 +371,7 @@ fn killed_while_it_takes_away() {
     }
 }
 
-/// The platform itself is killed while it saves playgrounds, and the next one finds them all.
+/// Kills the platform while it saves playgrounds. The next one finds all of them.
 #[test]
 fn a_killed_platform_loses_no_playground() {
     let mut world = World::with_platform(&[]);
@@ -390,7 +391,7 @@ fn a_killed_platform_loses_no_playground() {
         renaming.wait().unwrap();
         let plays = world.json(&["list", "--all", "--json"]);
         assert_eq!(plays[0]["id"], first.as_str(), "{plays}");
-        // A title that was asked for, or the one from before the first request that came through.
+        // Either the last requested title, or that of an earlier request.
         let title = plays[0]["title"].as_str().unwrap_or_default().to_owned();
         assert!(title == last || (0..=round).any(|n| title == format!("title {n}")), "{last:?}: {plays}");
         last = title;
@@ -445,7 +446,7 @@ fn fifty_writers_at_once_lose_nothing() {
     home.check_after_next_run();
 }
 
-/// As on a full disk: not a byte goes into any file.
+/// A full disk: not one byte can be written to any file.
 #[test]
 fn a_full_disk_loses_nothing() {
     let home = Home::new();
@@ -470,7 +471,7 @@ fn a_full_disk_loses_nothing() {
         let changed: Vec<_> = after.iter().filter(|file| !before.contains(file)).map(|(path, _)| path).collect();
         assert!(after == before, "{args:?} has changed {changed:?}");
     }
-    // What only reads works all the same.
+    // Commands that only read still work.
     assert_eq!(full(&["--local", "list"], "").0, 0);
 }
 
@@ -491,7 +492,7 @@ fn snapshot(home: &Home) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// Whose files cannot be read or written, as a user who is not root.
+/// Files without read or write permission, as a user other than root.
 #[test]
 fn what_may_not_be_read_or_written_is_said() {
     let home = Home::new();
@@ -531,7 +532,7 @@ fn what_may_not_be_read_or_written_is_said() {
     chmod(&root.join("memory.local"), 0o700);
 }
 
-/// Each state file, damaged in each way: said by name or done without, and never overwritten unasked.
+/// Damages each state file in each way. The program names the file or does without, and never overwrites it unasked.
 #[test]
 fn damaged_state_is_named_and_kept() {
     let home = Home::new();
@@ -569,7 +570,7 @@ fn damaged_state_is_named_and_kept() {
         }
         if whole.is_empty() { fs::remove_file(path).unwrap() } else { fs::write(path, whole).unwrap() }
     }
-    // A playground's own record: the platform does not start over it.
+    // A playground's own record. The platform does not start with a damaged one.
     home.world.run(&["local", "stop"]).ok();
     let file = root.join(format!("local/plays/{play}/play.json"));
     fs::write(&file, "{\"id\"").unwrap();

@@ -1,4 +1,4 @@
-//! `doctor`: it finds what is wrong, says what helps, mends what is ours, and reports without secrets.
+//! `doctor`: finds problems, suggests remedies, repairs our own files, and writes reports without secrets.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
@@ -13,7 +13,7 @@ fn doctor(world: &World, args: &[&str]) -> (Value, Said) {
     (value, said)
 }
 
-/// The check of that name; `name` may be its beginning.
+/// Returns the check with that name, or whose name begins with it.
 #[track_caller]
 fn check<'a>(value: &'a Value, name: &str) -> &'a Value {
     let checks = value["checks"].as_array().unwrap();
@@ -50,7 +50,7 @@ fn a_whole_chain_is_well() {
     }
     assert!(check(&value, "throughput")["found"].as_str().unwrap().contains("MiB/s"));
     let keys = fs::read(world.root().join("known_hosts.local")).unwrap();
-    // Nothing is woken, and a look learns no key.
+    // No playground is woken, and no key is learnt.
     world.local(&["stop", &id]).ok();
     let (value, said) = doctor(&world, &[]);
     assert_eq!((said.code(), &check(&value, "tunnel")["verdict"]), (0, &"skipped".into()));
@@ -77,7 +77,7 @@ fn an_ssh_in_the_background_is_not_left_over() {
 fn what_is_wrong_with_the_configuration_is_said_and_mended() {
     let mut world = World::with_platform(&[]);
     world.playground("shell");
-    // Somebody took the Include out, and opened our folder.
+    // The Include was removed, and our folder opened to others.
     let before = fs::read(world.ssh_config()).unwrap();
     fs::write(world.ssh_config(), "Host other\n").unwrap();
     mode(&world.root(), 0o755);
@@ -97,7 +97,7 @@ fn what_is_wrong_with_the_configuration_is_said_and_mended() {
             .starts_with(std::str::from_utf8(&before).unwrap().lines().next().unwrap())
     );
 
-    // The user's own options before ours, which nobody but the user may move.
+    // The user's own options before ours. Only the user may move them.
     let own =
         format!("Host *\n  ProxyCommand none\n  ConnectTimeout 5\n{}", fs::read_to_string(world.ssh_config()).unwrap());
     fs::write(world.ssh_config(), &own).unwrap();
@@ -110,7 +110,7 @@ fn what_is_wrong_with_the_configuration_is_said_and_mended() {
     assert_eq!((said.code(), &config["verdict"]), (0, &"warning".into()));
     assert!(config["found"].as_str().unwrap().contains("connecttimeout 5"), "{config}");
 
-    // What ssh itself refuses.
+    // A line that ssh itself refuses.
     fs::write(world.ssh_config(), "Nonsense yes\n").unwrap();
     let (value, _) = doctor(&world, &[]);
     assert!(
@@ -146,7 +146,7 @@ fn damaged_records_and_left_over_processes_go() {
     let (value, said) = doctor(&world, &[]);
     assert_eq!((said.code(), &check(&value, "memory")["verdict"]), (1, &"failed".into()));
     fs::remove_file(&record).unwrap();
-    // A proxy that did not notice the end of its ssh: it is stopped.
+    // A stopped proxy (SIGSTOP), which does not notice the end of its ssh.
     let mut ssh = world
         .ssh_program("ssh")
         .args([&format!("playground-{id}"), "echo up; sleep 60"])
@@ -164,7 +164,7 @@ fn damaged_records_and_left_over_processes_go() {
     assert!(found["remedy"].as_str().unwrap().contains(&proxy), "{value:#}");
     let (value, said) = doctor(&world, &["--fix"]);
     assert_eq!(said.code(), 0, "{value:#}");
-    // The proxy may have written a sound one at its end.
+    // The file may exist again, because the proxy writes a valid one at its end.
     assert_ne!(fs::read_to_string(&record).ok().as_deref(), Some("{"));
     eventually("it was ended", || world.processes(" connect --user").is_empty());
     eventually("nothing is left over", || check(&doctor(&world, &[]).0, "processes")["verdict"] == "ok");
@@ -173,7 +173,7 @@ fn damaged_records_and_left_over_processes_go() {
 #[test]
 fn a_failing_chain_is_told_where_it_breaks() {
     let world = World::empty();
-    // Nobody is logged in.
+    // Not logged in.
     let said = world.run(&["doctor", "--json"]);
     let value: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(said.code(), 1);

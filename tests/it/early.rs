@@ -1,5 +1,5 @@
-//! The remembered identification line, and errors inside the protocol: what clients see that wait too little, or hide
-//! standard error.
+//! The remembered identification line, and errors inside the protocol: the view of clients that wait too briefly, or
+//! hide standard error.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::support::{PROGRAM, Said, World, eventually};
 
-/// A world with a playground that was connected to once, and is stopped now. Gives its id and host name.
+/// Creates a world with a stopped playground that had one connection. Returns its id and host name as well.
 fn visited(delay: &str, settings: &str) -> (World, String, String) {
     let mut world = World::with_platform(&["--boot-delay", delay]);
     world.settings(settings);
@@ -47,7 +47,7 @@ fn a_short_limit_on_the_command_line_is_met() {
         .iter()
         .map(|form| (form, ssh(&world, &[form, &[&host, "cat /proc/sys/kernel/ostype"][..]].concat())))
         .collect();
-    // Behind a shell, and of another program of OpenSSH's.
+    // Through a shell, and with another program of OpenSSH's.
     let config = world.ssh_config();
     let mut sftp = world.program("sftp");
     sftp.arg("-F").arg(&config).args(["-oConnectTimeout=2", "-b", "/dev/null", &host]);
@@ -66,7 +66,7 @@ fn a_setting_turns_it_off() {
     let (world, id, host) = visited("4s", "early_identification: false\n");
     let said = Said::of(ssh(&world, &["-oConnectTimeout=2", &host, "true"]).wait_with_output().unwrap()).failed(255);
     assert!(said.contains("timed out"), "{said}");
-    // The wake goes on, and the next try gets in.
+    // The wake goes on, and the next attempt succeeds.
     eventually("a try gets in", || ssh(&world, &["-oConnectTimeout=2", &host, "true"]).wait().unwrap().success());
     assert_eq!((world.restarts(&id), world.logged(EARLY)), (1, 0));
 }
@@ -99,7 +99,7 @@ fn an_error_after_the_line_reaches_the_client_too() {
     assert!(said.contains("Received disconnect from") && said.contains(&format!("{id} was destroyed")), "{said}");
 }
 
-/// A ProxyCommand whose parent looks like an ssh with a short limit.
+/// Writes a ProxyCommand whose parent process looks like an ssh with a short limit.
 fn hurried(world: &World, host: &str) -> PathBuf {
     let script = world.home().join("hurried");
     let text =
@@ -140,7 +140,7 @@ fn other_clients_get_no_early_line() {
     let all: Vec<_> = ["asyncssh", "paramiko", "ssh2"]
         .map(|name| (name, peer(&world, name, &proxy).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()))
         .into();
-    // What they would have got, had they said that they are OpenSSH.
+    // For comparison, the first line and its time for a client that identifies itself as OpenSSH.
     let openssh = |line: &str| {
         let mut command = world.program(proxy[0]);
         command.arg(proxy[1]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -159,7 +159,7 @@ fn other_clients_get_no_early_line() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.stdout, b"in\n", "{name}: {output:?}");
     }
-    // The proxies of some clients end a little after them, and theirs are sessions until then.
+    // The proxies of some clients end a little later than they do, and count as sessions until then.
     eventually("no session is left", || world.json(&["list", "--json"])[0]["connections"] == json!([]));
     world.stop_elsewhere(&id);
     let (_, after) = openssh("SSH-2.0-unknown\r\n");
@@ -176,7 +176,7 @@ fn every_client_is_told_why() {
     for name in ["asyncssh", "ssh2"] {
         let mut peer = peer(&world, name, &[PROGRAM, "--local", "connect", &host]);
         let said = world.output(peer.stderr(Stdio::piped())).failed(1);
-        // ssh2 does not show the words of a disconnect.
+        // ssh2 does not show the text of a disconnect.
         assert!(said.contains(&sentence) || name == "ssh2", "{name}: {said}");
         assert!(said.contains("start another with") || name == "ssh2", "{name}: {said}");
     }

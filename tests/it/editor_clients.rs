@@ -1,5 +1,5 @@
-//! Clients that come to a machine in ways of their own, as editors do: JetBrains' sshj, ssh2 of Node with a standard
-//! error that nobody reads, a master with slaves, SOCKS.
+//! Clients with behaviour of their own, as in editors: JetBrains' sshj, Node's ssh2 with a standard error that is never
+//! read, a master with slaves, SOCKS.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::support::{World, eventually, needs, noise, peer, peers};
 
-/// sshj as JetBrains' products use it; gives a line for each connection.
+/// Runs sshj as JetBrains' products use it. Returns one line for each connection.
 fn sshj(world: &World, host: &str, connections: usize, limit: Duration, upload: &[&str]) -> Vec<String> {
     let mut java = world.program(needs("java"));
     java.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(peers("java").join("*")).arg(peer("java/Clients.java"));
@@ -28,7 +28,7 @@ fn state(world: &World, id: &str) -> String {
     play["state"].as_str().unwrap().to_owned()
 }
 
-/// What this machine remembers of a playground is that somebody did this.
+/// Writes our record of the user's actions on a playground.
 fn remember(world: &World, id: &str, record: &Value) {
     fs::write(world.root().join(format!("memory.local/{id}.json")), record.to_string()).unwrap();
 }
@@ -38,8 +38,8 @@ fn ms_ago(minutes: u128) -> Value {
     Value::from(u64::try_from(now - minutes * 60_000).unwrap())
 }
 
-/// sshj says `SSH-2.0-SSHJ` and starts its key-exchange timer at the server's line: all of them get in through a wake
-/// that takes longer than that. They wake a playground only within ten minutes of a deliberate act.
+/// sshj identifies itself as `SSH-2.0-SSHJ` and starts its key-exchange timer at the server's line. All its connections
+/// succeed even if the wake takes longer than that. They wake a playground only within ten minutes of a deliberate act.
 #[test]
 fn sshj_polls_wake_nothing_and_a_deliberate_act_lets_all_connections_in() {
     let mut world = World::with_platform(&["--boot-delay", "3s"]);
@@ -52,7 +52,7 @@ fn sshj_polls_wake_nothing_and_a_deliberate_act_lets_all_connections_in() {
         assert!(line.contains(&format!("playground {id} was stopped on purpose")), "{told:?}");
         assert!(line.contains(&format!("labctl-ssh-proxy --local start {id}")), "the dialog says what to do: {told:?}");
     }
-    // It went to sleep by itself, and the start screen asks.
+    // The playground expired by itself, and the editor's start screen polls it.
     remember(&world, &id, &serde_json::json!({ "deliberate": ms_ago(11) }));
     let told = sshj(&world, &host, 2, limit, &[]);
     for line in &told {
@@ -80,13 +80,13 @@ fn an_unread_standard_error_hangs_no_wake() {
     assert_eq!(world.output(&mut node).ok(), "in\n");
 }
 
-/// ssh in a process group of its own, so that all of it can be ended.
+/// Starts ssh in a process group of its own, so that all of its processes can be ended.
 fn background(world: &World, args: &[&str]) -> Child {
     let mut ssh = world.ssh_program("ssh");
     ssh.args(args).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap()
 }
 
-/// Zed's way: a master without a command, then a slave for each thing it does.
+/// Zed: a master without a command, then a slave for each operation.
 #[test]
 fn a_master_with_slaves_uploads_and_runs_at_once() {
     let mut world = World::with_platform(&[]);
@@ -118,7 +118,7 @@ fn a_master_with_slaves_uploads_and_runs_at_once() {
     eventually("no proxy is left", || world.processes(" connect ").is_empty());
 }
 
-/// VS Code's way: one connection with `-D`, through which its window reaches the server in the playground.
+/// VS Code: one connection with `-D`, through which its window reaches the server in the playground.
 #[test]
 fn socks_through_the_tunnel_reaches_what_listens_in_the_playground() {
     let mut world = World::with_platform(&[]);

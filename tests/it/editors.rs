@@ -1,4 +1,4 @@
-//! `config-jetbrains` and `config-zed`: other programs' files, changed and brought back byte for byte.
+//! `config-jetbrains` and `config-zed`: changes to other programs' files, and their exact restoration.
 
 use std::{
     fs,
@@ -14,14 +14,14 @@ use crate::support::{World, schema};
 const JETBRAINS: &str = ".config/JetBrains";
 const THEIRS: &str = include_str!("../golden/jetbrains/empty-configs.xml");
 
-/// A product that was started once.
+/// Creates the folders of a product that was started once.
 fn product(world: &World, name: &str) -> PathBuf {
     let folder = world.home().join(JETBRAINS).join(name);
     fs::create_dir_all(folder.join("options")).unwrap();
     folder.join("options/sshConfigs.xml")
 }
 
-/// An options file of a person's own: one entry.
+/// Returns an options file of the user's with one entry.
 fn theirs() -> String {
     let entry = THEIRS.lines().find(|line| line.contains("playground-shell")).unwrap();
     let entry = entry.replace("playground-shell", "build.example").replace("8d7556cd", "00000000");
@@ -30,7 +30,7 @@ fn theirs() -> String {
     )
 }
 
-/// Every file below a folder, with its contents.
+/// Returns every file below a folder, with its contents.
 fn all_files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -94,7 +94,7 @@ fn one_product_alone_and_a_link_is_written_through() {
     world.local(&["config-jetbrains", "--product", "gateway", "--yes"]).ok();
     assert!(!idea.exists() && gateway.is_symlink());
     assert!(fs::read_to_string(&real).unwrap().contains("playground-shell"));
-    // The user changes something: what is theirs stays.
+    // After a change by the user, the user's part is kept.
     let changed = fs::read_to_string(&real).unwrap().replace("build.example", "other.example");
     fs::write(&real, changed).unwrap();
     world.run(&["config-jetbrains", "--product", "Gateway2025.1", "--remove", "--yes"]).ok();
@@ -192,7 +192,7 @@ fn zeds_own_additions_go_with_our_entries_and_damaged_settings_stay() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "{ \"ssh_connections\": ");
 }
 
-/// The template in jetbrains-config is what a product may be given, and what we write.
+/// The template in jetbrains-config equals the file that we write.
 #[test]
 fn the_template_is_what_is_written() {
     let world = World::empty();

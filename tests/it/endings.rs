@@ -1,5 +1,5 @@
-//! Ctrl-C, a terminal that goes, a request to end, and a network that vanishes, in every command that may take long: the
-//! exit code is the documented one, it comes at once, and no process, listener or half-written file is left.
+//! Ctrl-C, a lost terminal, a request to end, and a network that vanishes, in every command that may take long. The
+//! exit code is the documented one and comes at once, and no process, listener or incomplete file is left.
 
 use std::{
     fs,
@@ -21,14 +21,14 @@ use crate::support::{
 };
 
 const SIGNALS: [(Signal, i32); 3] = [(Signal::INT, 130), (Signal::HUP, 129), (Signal::TERM, 143)];
-/// A busy machine takes its time to run anything at all.
+/// Time limit for an end. A busy computer takes its time to run anything at all.
 const AT_ONCE: Duration = Duration::from_secs(2);
 
 fn send(pid: u32, signal: Signal) {
     kill_process(Pid::from_raw(i32::try_from(pid).unwrap()).unwrap(), signal).unwrap();
 }
 
-/// Ends it by the signal; what it says then.
+/// Ends a process by the signal. Returns its output.
 #[track_caller]
 fn ended(what: &str, mut child: Child, signal: Signal, code: i32) {
     send(child.id(), signal);
@@ -57,7 +57,7 @@ fn nothing_half_written(world: &World) {
     }
 }
 
-/// Processes of ours in this world, beside the platform's.
+/// Returns our processes in this world, except the platform's.
 fn ours(world: &World) -> Vec<String> {
     let line = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
     let all = world.processes("").into_iter().map(line);
@@ -67,7 +67,7 @@ fn ours(world: &World) -> Vec<String> {
     .collect()
 }
 
-/// A command that has come so far that its log has these words.
+/// Starts a command, and waits until its log contains these words.
 #[track_caller]
 fn come_to(world: &World, words: &str, command: &mut Command, name: &str) -> Child {
     let log = world.path(name);
@@ -108,7 +108,7 @@ fn whoever_waits_for_a_machine_can_be_ended() {
         for (i, arguments) in commands.iter().enumerate() {
             let name = format!("{i}.{code}.log");
             let mut command = world.command(&["--local"]);
-            // Options of ours do not stand behind a host that ssh is to have.
+            // Before the arguments, because everything after a host belongs to ssh.
             command.env("PATH", &path).args(["-vv", "--log-file"]).arg(world.path(&name)).args(*arguments);
             let said = fs::File::create(world.path(&format!("{name}.said"))).unwrap();
             let child = command.stdout(said.try_clone().unwrap()).stderr(said).spawn().unwrap();
@@ -125,7 +125,7 @@ fn whoever_waits_for_a_machine_can_be_ended() {
     assert!(!world.path(".kube/config").exists());
     assert!(!world.root().join("kube").join(format!("{id}.yaml")).exists());
     nothing_half_written(&world);
-    // What they wanted goes on without them.
+    // The wake goes on after its clients have ended.
     assert_ne!(world.json(&["list", "--json"])[0]["state"], "STOPPED");
 }
 
@@ -146,7 +146,7 @@ fn a_signal_that_is_ignored_from_the_start_stays_so() {
     send(child.id(), Signal::HUP);
     send(child.id(), Signal::TERM);
     within(AT_ONCE, "another signal ends it", &mut || child.try_wait().unwrap().is_some());
-    // How a proxy ends is nobody's business but this test's: HUP would have been first.
+    // Any end is fine except by HUP, which came first.
     let status = child.wait().unwrap();
     assert!(status.code() != Some(129) && status.signal() != Some(1), "{status}");
 }
@@ -161,7 +161,7 @@ fn whoever_shows_or_serves_can_be_ended() {
             let child = come_to(&world, "200 OK for the list", watch.args(options), &name);
             ended("list --watch", child, signal, code);
         }
-        // A platform that is asked to end has ended well.
+        // For the platform, a request to end is a success.
         let own = World::empty();
         let child = come_to(&own, "serving ", &mut own.command(&["local", "serve"]), "serve.log");
         let playground = own.local(&["start", "shell"]);
@@ -198,7 +198,7 @@ fn a_demonstration_leaves_nothing_behind_whenever_it_is_ended() {
     let world = World::empty();
     let temporary = world.path("tmp");
     fs::create_dir(&temporary).unwrap();
-    // As soon as there is something to clean up, and in the middle of a session. There Ctrl-C is for the session.
+    // During the setup, and in the middle of a session, where Ctrl-C is for the session.
     for (signal, code) in SIGNALS {
         for words in ["Starting an embedded platform", "in the session"] {
             let mut demo = world.command(&["demo", "--", "echo in the session; sleep 300"]);
@@ -220,7 +220,7 @@ fn a_demonstration_leaves_nothing_behind_whenever_it_is_ended() {
                 send(child.id(), Signal::TERM);
                 assert_eq!(child.wait().unwrap().code(), Some(143));
             } else {
-                // It has a platform to end.
+                // It has to end its platform first.
                 send(child.id(), signal);
                 assert_eq!(child.wait().unwrap().code(), Some(code), "{words}");
             }
@@ -230,7 +230,7 @@ fn a_demonstration_leaves_nothing_behind_whenever_it_is_ended() {
     }
 }
 
-/// Its beginning is many steps; none of them starts what its end does not know of.
+/// The setup takes many steps. None of them starts anything that the end does not clean up.
 #[test]
 fn a_demonstration_that_is_ended_at_any_moment_leaves_nothing_behind() {
     let world = World::empty();
@@ -248,7 +248,7 @@ fn a_demonstration_that_is_ended_at_any_moment_leaves_nothing_behind() {
     eventually("no process is left", || world.processes("").is_empty());
 }
 
-/// A network that swallows everything: the platform's process does not run, and all its connections stay.
+/// A network that swallows everything: the platform's process is stopped (SIGSTOP), and its connections stay open.
 struct Vanished(u32);
 
 impl Vanished {
@@ -266,7 +266,7 @@ impl Drop for Vanished {
     }
 }
 
-/// An echo server; gives its port.
+/// Starts an echo server. Returns its port.
 fn echo() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -317,7 +317,7 @@ fn a_network_that_vanishes_ends_what_is_dead_and_nothing_else() {
     let watch = Ending(come_to(&world, "200 OK for the list", &mut watch, "watch.log"));
 
     let vanished = Vanished::of(&world);
-    // A program that only listens is told that nobody speaks any more, too.
+    // A program that only reads is also told that the connection is gone.
     for stream in &mut idle {
         stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
         let began = Instant::now();
@@ -331,7 +331,7 @@ fn a_network_that_vanishes_ends_what_is_dead_and_nothing_else() {
             TcpStream::connect(address).is_ok_and(|mut stream| echoes(&mut stream))
         });
     }
-    // And in the middle of it each can be ended.
+    // During the outage, each command can be ended.
     let vanished = Vanished::of(&world);
     for ((mut child, _), (signal, code)) in running.into_iter().chain([(watch, String::new())]).zip(SIGNALS) {
         send(child.0.id(), signal);

@@ -1,4 +1,4 @@
-//! Everything that can be wrong, and what is said about it: one line, a hint where one helps, and an exit code.
+//! Every possible error and its report: one line, a hint if one helps, and an exit code.
 
 use std::{
     fs,
@@ -16,7 +16,7 @@ use crate::support::{
     transcript::masked,
 };
 
-/// What went wrong, each under what was done: what is said of it on standard error, and in the protocol.
+/// A transcript of errors: for each action, the text on standard error and in the protocol.
 struct Errors<'a> {
     world: &'a World,
     text: String,
@@ -30,12 +30,12 @@ impl<'a> Errors<'a> {
     fn note(&mut self, what: &str, said: &Said) {
         let err = masked(self.world, &said.err);
         assert!(!err.contains("panicked") && !err.contains("token-of") && !err.contains('\x1b'), "{what}: {err}");
-        // What the client is told inside the protocol, or nothing.
+        // The message to the client inside the protocol, if there is one.
         let told = said.out.strip_prefix("SSH-2.0-labctl-ssh-proxy\r\n");
         let sentence = said.err.lines().next().unwrap_or_default().trim_start_matches("labctl-ssh-proxy: ");
         assert!(told.map_or(said.out.is_empty(), |told| told.contains(sentence)), "{what}: {said:?}");
         assert!(!said.status.success(), "{what}: {said:?}");
-        // A sentence, and a hint at the most.
+        // One sentence, and at most one hint.
         assert!(err.lines().count() <= 2 && err.starts_with("labctl-ssh-proxy: "), "{what}: {err}");
         assert!(err.lines().skip(1).all(|line| line.starts_with("hint: ")), "{what}: {err}");
         self.text += &format!("# {what}: {}\n{err}\n", said.code());
@@ -87,7 +87,7 @@ fn names_that_lead_nowhere() {
         transcript.run(what, &[&["--local"], &args[..]].concat());
     }
     transcript.text = of(transcript.text);
-    // Which of the two is listed first is chance, and who runs the test is not our affair.
+    // The order of the two is random, and the user's name depends on the computer.
     transcript.text = transcript
         .text
         .replace("playground-OTHER (twin), playground-ONE (twin)", "playground-ONE (twin), playground-OTHER (twin)")
@@ -133,7 +133,7 @@ fn a_platform_that_says_no_or_nothing_or_nonsense() {
     labs.truth();
     labs.instead("GET /welcome", 200, "no cookie, but one of the way here");
     labs.instead("GET /login", 200, "no cookie at all");
-    // It is attempted for a minute, or for as long as the settings allow.
+    // It is attempted for a minute, or up to the limit in the settings.
     world.settings("wake_limit: 1\n");
     transcript.run("a login without a token", &["connect", &format!("playground-{ID}")]);
     world.settings("");
@@ -157,7 +157,7 @@ fn a_platform_that_says_no_or_nothing_or_nonsense() {
     transcript.is(expect_file!["../golden/errors/platform"]);
 }
 
-/// Every file below a folder and what is in it, but for logs and locks.
+/// Returns every file below a folder with its contents, except logs and locks.
 fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut all = Vec::new();
     let mut folders = vec![folder.to_owned()];
@@ -177,7 +177,7 @@ fn snapshot(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     all
 }
 
-/// A state file that is damaged is said, and left as it is: nobody knows what was in it.
+/// A damaged state file is reported and not overwritten, because its contents are unknown.
 #[test]
 fn damaged_files() {
     let mut world = World::with_platform(&[]);
@@ -204,7 +204,7 @@ fn damaged_files() {
         fs::write(file, damage).unwrap();
         for args in commands {
             if args.contains(&"--frobnicate") {
-                // Lines that ssh cannot read it skips, and so do we; ours is added below them.
+                // ssh skips lines that it cannot read, and so do we. Ours are added below them.
                 assert_eq!(world.ssh(&[&host, "echo in"]).ok(), "in\n");
                 assert!(fs::read(file).unwrap().starts_with(damage));
                 continue;
@@ -218,12 +218,12 @@ fn damaged_files() {
         }
         fs::write(file, good).unwrap();
     }
-    // A command that only refreshes the entries succeeds, with a warning.
+    // A command that only updates the entries succeeds, with a warning.
     fs::write(root.join("hosts.json"), "{").unwrap();
     let said = world.local(&["list"]);
     assert!(said.err.contains("hosts.json"), "{said:?}");
     let _ = said.ok();
-    // The platform does not start over a damaged record, and says which.
+    // The platform does not start with a damaged record, and names it.
     world.stop_platform();
     fs::write(root.join(format!("local/plays/{play}/play.json")), "{").unwrap();
     let mut one = Errors::new(&world);
@@ -232,14 +232,14 @@ fn damaged_files() {
     expect_file!["../golden/errors/damaged"].assert_eq(&transcript);
 }
 
-/// No file may grow: writes fail as on a full disk.
+/// The file size limit is 0, so that writes fail as on a full disk.
 #[test]
 fn a_full_disk() {
     let mut world = World::with_platform(&[]);
     let play = world.playground("shell");
     let host = format!("playground-{play}");
     fs::write(world.ssh_config(), fs::read_to_string(world.ssh_config()).unwrap() + "Host mine\n").unwrap();
-    // As after a first contact: what would be written is not there yet.
+    // As before the first contact: files that a connection would write do not exist yet.
     fs::write(world.root().join("known_hosts.local"), "").unwrap();
     let mut transcript = Errors::new(&world);
     let before = snapshot(world.home());
@@ -252,7 +252,7 @@ fn a_full_disk() {
         transcript.note(&args.join(" ").replace(&play, "ID"), &said);
     }
     transcript.text = transcript.text.replace(&play, "ID");
-    // A connection needs the host key on record.
+    // A connection fails if it cannot record the host key.
     let ssh = format!("trap '' XFSZ; ulimit -f 0; exec ssh -F {} {host} true", world.ssh_config().display());
     let said = world.output(world.program("sh").args(["-c", &ssh]));
     assert!(said.err.contains("labctl-ssh-proxy: cannot write "), "{said:?}");
@@ -289,7 +289,7 @@ fn folders_that_cannot_be_used() {
     transcript.is(expect_file!["../golden/errors/folders"]);
 }
 
-/// The README's table of exit codes and the program's are the same.
+/// The exit codes in the README's table and in the program are the same.
 #[test]
 fn exit_codes_are_documented() {
     let readme = include_str!("../../README.md");

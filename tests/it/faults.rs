@@ -1,5 +1,5 @@
-//! What goes wrong between the program and the platform, in each phase of a connection: one row a fault, with the exit
-//! code, the words, and a bound on time and memory. And whatever goes wrong, no credential is seen anywhere.
+//! Faults between the program and the platform, in each phase of a connection. One row for each fault, with the exit
+//! code, the words, and bounds on time and memory. No fault may reveal a credential.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures for who runs it with --nocapture")]
 
@@ -35,9 +35,10 @@ const NOT_LOGGED_IN: i32 = 3;
 const NOT_FOUND: i32 = 4;
 const REFUSED: i32 = 6;
 
-/// The program itself takes about 20 MiB, unoptimised; an answer may have 16 MiB, and is there twice for a moment.
+/// Memory limit. The program itself takes about 20 MiB, unoptimised. An answer of up to 16 MiB exists twice for a
+/// moment.
 const MEMORY_KIB: u64 = 96 * 1024;
-/// How long a connection waits for a machine in these tests.
+/// Time limit in seconds for a connection that waits for a machine in these tests.
 const WAKE_LIMIT: u64 = 12;
 
 struct Row {
@@ -50,7 +51,7 @@ struct Row {
     how: How,
 }
 
-/// How the platform is reached.
+/// The route to the platform.
 #[derive(Clone)]
 enum How {
     Plain,
@@ -58,9 +59,9 @@ enum How {
     Tls(Tls),
     /// The API over TLS with a good certificate; logins and tunnels at another host, over TLS with this one.
     TunnelTls(Tls),
-    /// Another server at the login's and the tunnel's address: nobody.
+    /// No process listens at the address of logins and tunnels.
     NobodyAtTunnels,
-    /// The API's port answers TLS's first words with these bytes.
+    /// The API's port answers the TLS handshake with these bytes.
     InsteadOfTls(&'static [u8]),
 }
 
@@ -76,13 +77,13 @@ fn rows(authority: &Authority) -> Vec<Row> {
     let in_two =
         (std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3).to_string();
 
-    // Health, for comparison: the machine's one line comes through.
+    // Health, for comparison: the machine's line arrives.
     add("health", Find, Fault::Nothing, 0, "", 5, How::Plain);
 
-    // The transport. Every request is attempted as often as the official client does, a few seconds in all; once the
-    // playground is found, for longer.
+    // The transport. Every request is attempted as often as in the official client, for a few seconds in all, and for
+    // longer once the playground is found.
     add("refused", Find, Fault::Refused, NETWORK, "onnection refused", 12, How::Plain);
-    // One that came just before the end is reset.
+    // A connection that arrives just before the listener closes is reset.
     add("refused", Session, Fault::Refused, NETWORK, "cannot reach 127.0.0.1", 20, How::Plain);
     add("refused", Login, Fault::Refused, NETWORK, "onnection refused", 20, How::NobodyAtTunnels);
     for (phase, seconds) in [(Find, 12), (Session, 20), (Login, 20), (Upgrade, 20)] {
@@ -123,8 +124,8 @@ fn rows(authority: &Authority) -> Vec<Row> {
     let http = How::InsteadOfTls(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     add("HTTP instead of TLS", Find, Fault::Nothing, NETWORK, "cannot reach localhost", 12, http);
 
-    // Statuses. Only "not yet" is tried again, and a 502 while the machine is waited for; an upgrade is tried once more,
-    // with a new session, and a tunnel's login whatever it says.
+    // Statuses. Only "not yet" is retried, and a 502 during the wait for the machine. An upgrade is retried once with a
+    // new session, and a tunnel's login after any status.
     for (phase, seconds) in [(Find, 5), (Session, 5), (Login, 20), (Upgrade, 10)] {
         let unauthorized = if matches!(phase, Find | Session) {
             (NOT_LOGGED_IN, "does not accept your login")
@@ -232,7 +233,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         How::Plain,
     );
 
-    // Answers that are none.
+    // Answers that are invalid.
     for phase in [Find, Session] {
         add("1 GB", phase, Fault::Huge(1 << 30), ANSWER, "more than 16 MiB", 30, How::Plain);
         add("without end", phase, Fault::Endless, ANSWER, "more than 16 MiB", 30, How::Plain);
@@ -314,7 +315,8 @@ fn rows(authority: &Authority) -> Vec<Row> {
     add("no WebSocket", Upgrade, Fault::WrongAccept, ANSWER, "not a WebSocket server", 10, How::Plain);
     add("200 instead of an upgrade", Upgrade, text(200, "hello"), ANSWER, "200", 10, How::Plain);
 
-    // The WebSocket, before the machine has answered: it may not be up yet, unless the words cannot be a tunnel's.
+    // The WebSocket, before the machine's first line. The machine may not be up yet, unless the bytes cannot be a
+    // tunnel's.
     let greeting = frame(0x82, b"SSH-2.0-fake\r\n");
     let words = |bytes: Vec<u8>, after| Fault::Frames(bytes, after);
     let greeted = |bytes: Vec<u8>, after| Fault::Frames([greeting.clone(), bytes].concat(), after);
@@ -467,7 +469,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
     rows
 }
 
-/// How one run ended.
+/// The end of one run.
 struct Ended {
     code: i32,
     out: Vec<u8>,
@@ -505,10 +507,10 @@ fn run(world: &World, pem: &Path) -> Ended {
         }
         let pid = child.id();
         let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        // Before its exec it has this process' memory.
+        // Skip the time between fork and exec, when the child has this process' memory.
         if String::from_utf8_lossy(&arguments).contains("-vvv\0connect") {
             peak_kib = peak_kib.max(peak(pid));
-            // At its very start it has the limits of this process.
+            // Skip the first moments, when the child has the limits of this process.
             dumps &= fs::read_to_string(format!("/proc/{pid}/limits"))
                 .map_or(true, |limits| !limits.lines().any(|line| line.starts_with("Max core file size        0 ")));
         }
@@ -516,7 +518,7 @@ fn run(world: &World, pem: &Path) -> Ended {
         if start.elapsed() > Duration::from_secs(100) {
             child.kill().unwrap();
         }
-        // A client leaves when it has been told of its error.
+        // A client leaves once it has received its error.
         if out.is_finished() {
             stdin = None;
         }
@@ -547,7 +549,7 @@ fn assert_hidden(what: &str, bytes: &[u8]) {
     }
 }
 
-/// No file of ours but the account's has a secret in it, and nobody else can read any.
+/// Checks that no file of ours contains a secret, except the account's, and that no other user can read any of them.
 fn assert_files_hidden(world: &World) {
     use std::os::unix::fs::PermissionsExt;
     let mut folders = vec![world.home().to_owned()];
@@ -562,7 +564,7 @@ fn assert_files_hidden(world: &World) {
                 folders.push(path);
             } else if metadata.is_file()
                 && !path.ends_with("labctl/config.yaml")
-                // A tunnel's token is kept for the next connection, here and nowhere else.
+                // A tunnel's token is stored here, for the next connection, and nowhere else.
                 && !path.starts_with(world.root().join("tunnels"))
             {
                 assert_hidden(&path.display().to_string(), &fs::read(&path).unwrap());
@@ -571,7 +573,7 @@ fn assert_files_hidden(world: &World) {
     }
 }
 
-/// Credentials go to the API, the token to the tunnel, and neither anywhere else.
+/// Checks that credentials go only to the API, and the token only to the tunnel.
 fn assert_well_sent(seen: &[Seen], to_api: bool) {
     for request in seen {
         let api = request.path.starts_with("/api/");
@@ -689,7 +691,7 @@ fn every_fault_in_every_phase() {
     );
 }
 
-/// A login that is redirected to another host takes neither the credentials nor the token there.
+/// A login that is redirected to another host sends neither the credentials nor the token there.
 #[test]
 fn no_credentials_follow_a_redirect() {
     let there = Fake::start(Phase::Find, Fault::Nothing);

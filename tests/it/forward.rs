@@ -1,4 +1,4 @@
-//! `port-forward` with real servers behind it, over the embedded platform.
+//! `port-forward` with real servers, on the embedded platform.
 
 use std::{
     fs,
@@ -15,11 +15,11 @@ use serde_json::Value;
 
 use crate::support::{Ending, World, eventually, needs, noise, schema, within};
 
-/// A `port-forward` that runs, and what it says.
+/// A running `port-forward` and its output.
 struct Forward {
     child: Child,
     said: mpsc::Receiver<String>,
-    /// The `listening` events, in their order.
+    /// The `listening` events, in order.
     listening: Vec<Value>,
 }
 
@@ -76,14 +76,15 @@ impl Drop for Forward {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // What no test has asked for is held to the schema, too. One that was killed may have left half a line.
+        // Events that the test has not read must also match the schema. A killed process may have left an incomplete
+        // line.
         if !thread::panicking() {
             self.said.iter().filter(|line| line.ends_with('}')).for_each(|line| drop(said(&line)));
         }
     }
 }
 
-/// What a line says, which is as the schema has it.
+/// Parses a line and checks it against the schema.
 #[track_caller]
 fn said(line: &str) -> Value {
     let event = serde_json::from_str(line).unwrap();
@@ -91,7 +92,7 @@ fn said(line: &str) -> Value {
     event
 }
 
-/// What it says, read whether the test asks for it or not.
+/// Reads the lines of the output, so that the pipe never fills up.
 fn lines(stdout: ChildStdout) -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel();
     thread::spawn(move || {
@@ -109,7 +110,7 @@ fn world() -> (World, String) {
     (world, id)
 }
 
-/// How many relays of this world's machines run.
+/// Returns the number of running relays on this world's machines.
 fn relays(world: &World, containing: &str) -> usize {
     let home = format!("HOME={}", world.home().display());
     let read = |entry: &fs::DirEntry, name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
@@ -121,7 +122,7 @@ fn relays(world: &World, containing: &str) -> usize {
     all.count()
 }
 
-/// Serves each connection in a thread of its own; gives the port.
+/// Starts a server with a thread for each connection. Returns its port.
 fn serve(each: impl Fn(TcpStream) + Clone + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -134,7 +135,7 @@ fn serve(each: impl Fn(TcpStream) + Clone + Send + 'static) -> u16 {
     port
 }
 
-/// An HTTP server: `/N` answers with N bytes, on connections that stay open.
+/// An HTTP server that answers `/N` with N bytes, on persistent connections.
 fn http(stream: TcpStream) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
@@ -172,7 +173,7 @@ fn get(stream: &mut (impl Read + Write), size: usize) {
 fn it_ends_with_whoever_reads_its_json() {
     let world = World::with_platform(&[]);
     let id = world.json(&["start", "shell", "--json"])["id"].as_str().unwrap().to_owned();
-    // Node gives its children sockets where others give them pipes.
+    // Node passes sockets to its children instead of pipes.
     let (socket, theirs) = UnixStream::pair().unwrap();
     let (pipe, other) = std::io::pipe().unwrap();
     let ends: [(Box<dyn Read>, Stdio); 2] =
@@ -267,7 +268,7 @@ fn redis_answers_its_own_clients() {
     let (world, id) = world();
     let (server, cli, benchmark) = (needs("redis-server"), needs("redis-cli"), needs("redis-benchmark"));
     let socket = world.home().join("redis");
-    // A port that nobody has now.
+    // A port that is free now.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let mut redis = world
         .program(server)
@@ -277,7 +278,7 @@ fn redis_answers_its_own_clients() {
         .spawn()
         .unwrap();
     eventually("redis listens", || UnixStream::connect(&socket).is_ok());
-    // The port, and the machine's Unix socket, which goes by SSH.
+    // The port, and the machine's Unix socket, which is reached over SSH.
     let to = [format!("0:127.0.0.1:{port}"), format!("0:{}", socket.display())];
     let forward = Forward::start(&world, &[&id, "-L", &to[0], "-L", &to[1]]);
     for i in 0..2 {
@@ -290,7 +291,7 @@ fn redis_answers_its_own_clients() {
             .output(world.program(&benchmark).args(["-p", &here, "-c", clients, "-n", "2000", "-t", "get,set", "-q"]));
         assert!(said.ok().contains("requests per second"));
     }
-    // Clients that have gone are gone at the server, too.
+    // Clients that are gone must be gone at the server as well.
     eventually("the server is rid of them", || {
         let list = world.output(world.program(&cli).arg("-s").arg(&socket).args(["client", "list"])).ok();
         list.lines().filter(|line| !line.is_empty()).count() == 1
@@ -303,7 +304,7 @@ fn redis_answers_its_own_clients() {
 #[test]
 fn a_client_that_has_finished_sending_gets_its_answer() {
     let (world, id) = world();
-    // Answers a second after the first line, and then ends.
+    // Answers one second after the first line, then ends.
     let early = serve(|mut stream| {
         let mut line = String::new();
         BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
@@ -352,7 +353,7 @@ fn a_client_that_has_gone_ends_its_connection_at_the_server() {
     assert!(all == data, "all that it had sent has arrived: {} of {}", all.len(), data.len());
 }
 
-/// Also where the server never reads what the client had sent.
+/// The same with a server that never reads the client's data.
 #[test]
 fn a_client_that_has_gone_leaves_nothing_at_a_server_that_does_not_read() {
     let (world, id) = world();
@@ -365,7 +366,7 @@ fn a_client_that_has_gone_leaves_nothing_at_a_server_that_does_not_read() {
     while client.write(&[0; 1 << 16]).is_ok() {}
     drop(client);
     forward.end("KILL");
-    // The platform's end of the connection to the server: closed, or in a state in which nobody holds it.
+    // The platform's end of the connection to the server: closed, or in a state without an owning process.
     let peer = server.peer_addr().unwrap();
     let held = || {
         let end = format!(":{:04X} 0100007F:{port:04X} 01 ", peer.port());
@@ -375,7 +376,7 @@ fn a_client_that_has_gone_leaves_nothing_at_a_server_that_does_not_read() {
     eventually("the platform has closed it", || !held());
 }
 
-/// The machine says something without end where the relay should answer: neither memory nor patience goes with it.
+/// The machine sends endless data instead of the relay's answer. Memory and time stay bounded.
 #[test]
 fn a_machine_that_babbles_is_not_listened_to_for_ever() {
     let (world, id) = world();
@@ -442,7 +443,7 @@ fn remote_forwards_lead_here() {
             scope.spawn(move || get(&mut TcpStream::connect(address).unwrap(), i * 100));
         }
     });
-    // What cannot be bound is said at once.
+    // A port that cannot be bound is reported at once.
     let said = world.local(&["port-forward", &id, "-R", &format!("{free}:127.0.0.1:{port}")]).failed(6);
     assert!(said.contains("cannot listen on"), "{said}");
     assert_eq!(forward.end("HUP"), 129);
@@ -550,8 +551,8 @@ fn a_forward_survives_a_restart_and_does_not_undo_a_stop() {
     assert!(code == 8 || code == 4, "{code}");
 }
 
-/// A name server for one question: the address of `a.b.c.d.test` is a.b.c.d. Answers after a while, in threads, so that
-/// the answers come in another order than the questions.
+/// Starts a name server for one kind of question: the address of `a.b.c.d.test` is a.b.c.d. It answers in threads,
+/// after a delay, so that the answers come in another order than the questions.
 fn name_server() -> u16 {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = socket.local_addr().unwrap().port();
@@ -587,15 +588,15 @@ fn a_thousand_dig_queries_get_their_own_answers() {
     let port = name_server();
     let forward = Forward::start(&world, &[&id, "-L", &format!("0:127.0.0.1:{port}/udp")]);
     let here = forward.address(0).port();
-    // 50 digs at once, 20 questions each.
+    // 50 digs at the same time, with 20 questions each.
     thread::scope(|scope| {
         for worker in 0..50 {
             let (world, dig) = (&world, &dig);
             scope.spawn(move || {
                 let names: Vec<String> = (0..20).map(|i| format!("10.{worker}.{i}.{}.test", i * 7 % 256)).collect();
                 let mut command = world.program(dig);
-                // Without the forward, too, digs that run at once choose the same port now and then, and take each
-                // other's answers: an address of its own tells each apart.
+                // Concurrent digs sometimes choose the same port and receive each other's answers, even without the
+                // forward. An address of its own for each dig prevents that.
                 let own = format!("127.1.0.{}", worker + 1);
                 command.args(["-b", &own, "@127.0.0.1", "-p", &here.to_string(), "+short", "+tries=1", "+time=10"]);
                 let said = world.output(command.args(&names)).ok();
@@ -622,7 +623,7 @@ fn datagrams_keep_their_boundaries_and_peers_are_forgotten() {
     }
     let mut buffer = vec![0; 70_000];
     let mut peers = Vec::new();
-    // 60 KiB, and as much as UDP over IPv4 can carry.
+    // 60 KiB, and the maximum of UDP over IPv4.
     for (i, size) in [(0, 0), (1, 1), (2, 1472), (0, 60 * 1024), (1, 65_507)] {
         let data = noise(size);
         clients[i].send_to(&data, here).unwrap();
@@ -634,9 +635,9 @@ fn datagrams_keep_their_boundaries_and_peers_are_forgotten() {
         peers.push((i, from));
     }
     assert_eq!((peers[0].1, peers[1].1), (peers[3].1, peers[4].1), "a peer keeps its socket");
-    // Larger ones are refused where they are sent, as without the forward.
+    // Larger ones are refused at the sender, as without the forward.
     assert!(clients[0].send_to(&noise(65_508), here).is_err());
-    // One that the server remembers is answered long after, and out of turn.
+    // The server still remembers a peer, and answers it late and out of order.
     server.send_to(b"late", peers[2].1).unwrap();
     let n = clients[2].recv(&mut buffer).unwrap();
     assert_eq!(&buffer[..n], b"late");

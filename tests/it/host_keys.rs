@@ -37,13 +37,13 @@ struct World {
     user: String,
 }
 
-/// The kinds of host key of [`World`]'s machine, and what ssh asks for to get each.
+/// The host key types of [`World`]'s machine, each with the option that makes ssh negotiate it.
 const TYPES: [(&str, &str); 3] =
     [("ed25519", "ssh-ed25519"), ("ecdsa", "ecdsa-sha2-nistp256"), ("rsa", "rsa-sha2-512,rsa-sha2-256")];
 
 impl World {
     fn new() -> World {
-        // As root sshd wants its folder, which the system's own makes when it starts; as anybody else it does without.
+        // As root sshd needs its folder, which the system's own sshd makes when it starts.
         let _ = fs::create_dir("/run/sshd");
         let folder = tempfile::tempdir().unwrap();
         let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
@@ -65,7 +65,7 @@ impl World {
         }
     }
 
-    /// The type and base64 of a host key, as its `.pub` file has it.
+    /// Returns the type and base64 of a host key, from its `.pub` file.
     fn host_key(&self, name: &str) -> String {
         let public = fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap();
         public.split(' ').take(2).collect::<Vec<_>>().join(" ")
@@ -84,7 +84,7 @@ impl World {
         sshd
     }
 
-    /// `ssh HOST true` through `relay`.
+    /// Prepares `ssh HOST true` through `relay`.
     fn ssh(&self, relay: &Relay, options: &[String]) -> Command {
         let mut ssh = Command::new("ssh");
         ssh.args(["-F", "/dev/null", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes"])
@@ -106,7 +106,7 @@ fn keygen(arguments: &[&str], path: &Path) {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
-/// Accepts ssh's ProxyCommands on a socket and joins each to an sshd of its own.
+/// A listener that connects each of ssh's ProxyCommands to an sshd of its own.
 struct Relay {
     socket: PathBuf,
     known: KnownHosts,
@@ -114,7 +114,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// `at_host_key` is called when the key's line has been written, before the key is passed on.
+    /// Starts the relay. It calls `at_host_key` after it has written the key's line, before it passes the key on.
     fn start(
         world: &Arc<World>,
         name: &str,
@@ -127,7 +127,7 @@ impl Relay {
         let listener = UnixListener::bind(&socket).unwrap();
         let (ends, ended) = mpsc::channel();
         let (world, watched, options) = (world.clone(), known.clone(), options.to_vec());
-        // Ends with the test's process.
+        // This thread ends with the test process.
         thread::spawn(move || {
             for client in listener.incoming() {
                 let mut sshd = world.sshd(&options);
@@ -136,7 +136,7 @@ impl Relay {
                 let watch = Watch { known: watched.clone(), handshake: Handshake::new(), seen: None, accepted: false };
                 let (ends, at_host_key) = (ends.clone(), at_host_key.clone());
                 thread::spawn(move || {
-                    // A test that does not ask for the end has gone.
+                    // An error means that the test has ended without waiting.
                     let _ = ends.send(relay(client.unwrap(), sshd, watch, &*at_host_key));
                 });
             }
@@ -154,7 +154,7 @@ impl Relay {
     }
 }
 
-/// Passes bytes both ways until the server has no more, or shows a key that is refused.
+/// Passes bytes both ways until the server ends, or shows a key that is refused.
 fn relay(client: UnixStream, mut sshd: Child, watch: Watch, at_host_key: &dyn Fn()) -> Result<()> {
     let watch = Mutex::new(watch);
     let (mut stdin, mut stdout) = (sshd.stdin.take().unwrap(), sshd.stdout.take().unwrap());
@@ -170,7 +170,7 @@ fn relay(client: UnixStream, mut sshd: Child, watch: Watch, at_host_key: &dyn Fn
             drop(stdin);
         });
         let ended: Result<()> = (|| {
-            // Small enough to cut the larger replies, large enough for the smaller.
+            // Small enough to split the larger replies, and large enough for the smaller ones.
             let mut buffer = [0; 1024];
             while let Ok(count @ 1..) = stdout.read(&mut buffer) {
                 if watch.lock().unwrap().server(&buffer[..count])? {
@@ -188,7 +188,7 @@ fn relay(client: UnixStream, mut sshd: Child, watch: Watch, at_host_key: &dyn Fn
             let _ = sshd.kill();
         }
         let _ = client.shutdown(Shutdown::Write);
-        // ssh reads what was said to it and leaves, or has left.
+        // ssh reads the message and ends, or has ended already.
         let _ = io::copy(&mut stdout, &mut io::sink());
         ended
     });
@@ -196,7 +196,7 @@ fn relay(client: UnixStream, mut sshd: Child, watch: Watch, at_host_key: &dyn Fn
     ended
 }
 
-/// What `connect` does with a handshake and known_hosts.
+/// The part of `connect` that handles a handshake and known_hosts.
 struct Watch {
     known: KnownHosts,
     handshake: Handshake,
@@ -216,7 +216,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Whether these bytes complete the host key.
+    /// Reads the server's bytes. Returns true if they complete the host key.
     fn server(&mut self, bytes: &[u8]) -> Result<bool> {
         self.handshake.server(bytes);
         let (Some(key), None) = (self.handshake.host_key(), &self.seen) else { return Ok(false) };
@@ -306,7 +306,7 @@ fn a_changed_key_is_refused_and_changes_nothing() {
     assert!(said(&out).contains("shows another ssh-ed25519 host key"), "{}", said(&out));
     assert_eq!(relay.end().unwrap_err().kind(), Kind::HostKey);
     assert_eq!(relay.lines(), before);
-    // Under an alias of which ssh has no line it is our comparison alone that refuses.
+    // ssh has no line for this alias, so only our own comparison refuses the key.
     let other_alias = fs::read_to_string(relay.known.path()).unwrap().replace(WHOSE.alias, "playground-other");
     fs::write(relay.known.path(), &other_alias).unwrap();
     assert!(!world.ssh(&relay, &[]).output().unwrap().status.success());
@@ -351,7 +351,7 @@ fn the_key_in_a_host_certificate_is_what_counts() {
     assert_eq!(relay.lines(), format!("{} {} {PLAY}/docker-01\n", WHOSE.alias, world.host_key("ed25519")));
 }
 
-/// Another client and server, for the methods that this machine's OpenSSH may be too old for.
+/// Another client and server, for methods that this computer's OpenSSH may not know yet.
 #[tokio::test]
 async fn the_key_exchanges_of_russh() {
     struct Peer(Arc<Mutex<Option<HostKeyBlob>>>);

@@ -1,6 +1,6 @@
-//! The hosted platform's ways that the embedded one does not have by itself: a stand-in on the network answers as its
-//! official clients show, in milliseconds, with nulls and empty bodies, rate limits, lost answers and machines without SSH.
-//! Each test is a place where this program was once wrong together with its own platform.
+//! Behaviour of the hosted platform that the embedded one lacks. A stand-in on the network answers as the official
+//! clients show: in milliseconds, with nulls and empty bodies, rate limits, lost answers and machines without SSH. Each
+//! test covers a former error of this program that its own platform did not reveal.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -28,7 +28,7 @@ fn host() -> String {
     format!("playground-{ID}")
 }
 
-/// Gives the play a second machine, in this state.
+/// Adds a second machine to the play, in this state.
 fn second_machine(labs: &Labs, name: &str, ready: bool) {
     labs.edit(ID, |play| {
         play["machines"].as_array_mut().unwrap().push(json!({ "name": name, "users": null, "resources": null }));
@@ -54,7 +54,7 @@ fn an_extension_adds_to_the_whole_time_and_needs_no_clock() {
     let said = world.run(&["extend", ID, "60"]).ok();
     assert_eq!(asked()["maxPlayTimeMinutes"], 540, "8 hours and one");
     assert!(said.contains("3h00m"), "{said}");
-    // A platform that does not tell it: the time that has passed and the time left are as good, by the platform's clock.
+    // Without a lifetime in the answer, compute it from the elapsed and the remaining time by the platform's clock.
     for odd in [Value::Null, json!("a while"), json!("0s"), json!(28_800_000)] {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let hour_ago = jiff::Timestamp::from_second(i64::try_from(now).unwrap() - 3600).unwrap().to_string();
@@ -68,7 +68,7 @@ fn an_extension_adds_to_the_whole_time_and_needs_no_clock() {
         let minutes = asked()["maxPlayTimeMinutes"].as_u64().unwrap();
         assert!((180..=181).contains(&minutes), "{odd}: {minutes}");
     }
-    // A platform that grants less is quoted, and that is no success.
+    // If the platform grants less, the command reports the granted time and fails.
     labs.edit(ID, |play| play["maxPlayTime"] = json!("8h0m0s"));
     labs.instead(&line("POST", "/actions"), 200, "{}");
     assert!(world.run(&["extend", ID, "60"]).failed(6).contains("no more"));
@@ -134,12 +134,12 @@ fn a_machine_without_ssh_fails_nothing_and_has_no_entry() {
 fn tunnels_are_asked_for_sparingly() {
     let (world, labs) = hosted();
     let _ = world.run(&["config-ssh", "--yes"]).ok();
-    // The first dials lead nowhere, though the tunnel is there.
+    // The first dials fail, although the tunnel exists.
     labs.refuse_dials(3);
     assert_eq!(world.ssh(&[&host(), "echo in"]).ok(), "in\n");
     assert_eq!(labs.count(&line("POST", "/tunnels")), 1);
     assert_eq!(labs.count("GET /tunnels/"), 4);
-    // A start of five machines asks for one, and shakes hands a few times, one after the other.
+    // Starting five machines takes one tunnel session and a few handshakes, one after the other.
     for n in 2..=5 {
         second_machine(&labs, &format!("docker-0{n}"), true);
     }
@@ -221,14 +221,14 @@ fn saved_forwards_are_opened_as_far_as_they_can_be() {
         let fits = events.iter().filter(|event| event["event"] == kind);
         fits.map(|event| event[field].as_str().unwrap().to_owned()).collect()
     };
-    // The stand-in's tunnels listen nowhere: that one is left out, too.
+    // The stand-in cannot listen, so this forward is left out as well.
     assert_eq!(all("listening", "to"), ["localhost:80"]);
     let problems = all("problem", "message");
     for part in ["gone-01", "cannot listen on 127.0.0.1:", "saved forward 4", "saved forward 5", "8084:localhost:84"] {
         assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
     }
     assert!(problems.iter().all(|problem| problem.contains("is left out")), "{problems:?}");
-    // The official client sends no key for mere forwards.
+    // The official client sends no key for mere port forwards.
     let request = labs.seen().into_iter().rfind(|seen| seen.line == line("POST", "/tunnels")).unwrap().body;
     assert_eq!((&request["sshUser"], &request["sshPubKey"]), (&json!(""), &json!("")));
 }
@@ -261,7 +261,7 @@ fn a_control_plane_that_fails_for_a_moment_fails_no_command() {
 #[test]
 fn nothing_is_started_twice_when_an_answer_is_lost() {
     let (world, labs) = hosted();
-    // By a hop in front; or with an answer that says nothing.
+    // The answer is lost: an error of a gateway, or an empty answer.
     for status in [504, 502, 200] {
         labs.truth();
         labs.forget_seen();
@@ -278,7 +278,7 @@ fn nothing_is_started_twice_when_an_answer_is_lost() {
     assert_eq!(world.ssh(&["playground-docker", "echo in"]).ok(), "in\n");
     assert_eq!(labs.count("POST /api/plays "), 0);
     assert_eq!(labs.seen().iter().filter(|seen| seen.line == "POST /api/plays").count(), 1);
-    // One that was not carried out is not repeated behind the user's back, either.
+    // A request that was not carried out is not silently repeated either.
     labs.forget_seen();
     labs.answer(Instead::of("POST /api/plays", 504, "").once());
     let said = world.run(&["start", "by-mallory", "--consent", "--no-wait"]).failed(9);
@@ -351,13 +351,13 @@ fn a_start_waits_for_the_tasks_that_prepare_it() {
     labs.edit(ID, |play| play["tasks"] = tasks(40));
     eventually("the start ends", || out.0.try_wait().unwrap().is_some());
     assert!(out.0.wait().unwrap().success());
-    // One that fails is said and blocks nothing; for scripts it is a failure.
+    // A failed task is reported and blocks nothing. For scripts it is a failure.
     labs.edit(ID, |play| play["tasks"] = tasks(35));
     let said = world.run(&["start", ID]);
     assert!(said.err.contains("labctl-ssh-proxy: task cluster of Ada's box failed: "), "{said:?}");
     assert!(said.ok().contains("is running"));
     assert!(world.run(&["wait", ID, "--init"]).failed(14).contains("cluster of Ada's box failed"));
-    // A bare connection never waits.
+    // A plain connection never waits for tasks.
     labs.edit(ID, |play| play["tasks"] = tasks(30));
     let _ = world.run(&["config-ssh", "--yes"]).ok();
     assert_eq!(world.ssh(&[&host(), "echo in"]).ok(), "in\n");

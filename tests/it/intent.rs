@@ -1,4 +1,4 @@
-//! A stop that sticks: which connections wake a playground, and how the others are turned away.
+//! A stop that lasts: the connections that wake a playground, and the refusal of all others.
 
 use std::{
     io::{BufRead, BufReader},
@@ -11,10 +11,10 @@ use serde_json::json;
 
 use crate::support::{PROGRAM, Said, World, eventually, needs, within};
 
-/// What the setting `reconnect_pause` is by default.
+/// The default of the setting `reconnect_pause`.
 const PAUSE: Duration = Duration::from_secs(120);
 
-/// A try as an editor makes it: without a terminal, with nobody to ask.
+/// Connects like an editor: without a terminal to ask on.
 fn unattended(world: &World, host: &str) -> Said {
     let mut command = world.program("setsid");
     command.args(["-w", "ssh", "-F"]).arg(world.ssh_config()).args([host, "true"]);
@@ -63,7 +63,7 @@ fn what_was_stopped_on_purpose_stays_stopped() {
     let wake = format!("ProxyCommand={PROGRAM} --local connect --wake never {host}");
     world.ssh(&["-o", &wake, &host, "true"]).ok();
 
-    // It still counts as stopped on purpose; `start` is what clears that.
+    // It still counts as stopped on purpose, until `start` clears that.
     world.stop_elsewhere(&id);
     let _ = unattended(&world, &host).failed(255);
     world.local(&["start", &id]).ok();
@@ -91,7 +91,7 @@ fn each_playground_may_have_its_own_policy() {
     world.elsewhere(&id, "destroy");
     world.until(&id, "DESTROYED");
     unattended(&world, "playground-shell").ok();
-    // A damaged settings file is said to the client too.
+    // The client is also told about a damaged settings file.
     world.settings("wake: perhaps\n");
     let said = unattended(&world, &host).failed(255);
     assert!(said.contains("Received disconnect from") && said.contains("settings.yaml"), "{said}");
@@ -118,7 +118,7 @@ fn a_person_in_a_terminal_is_asked() {
     let asks = |answer: &str, then: &str| {
         tmux(&["send-keys", "clear", "Enter"]);
         eventually("the screen is clear", || !screen().contains("status="));
-        // A yes that was typed before the question is no answer to it.
+        // A `y` typed before the question does not count as the answer.
         tmux(&["send-keys", "-l", &format!("{ssh}\ny\n")]);
         eventually("it asks", || screen().contains("Start it again? [y/N]"));
         assert!(screen().contains("was stopped on purpose"));
@@ -136,7 +136,7 @@ fn a_person_in_a_terminal_is_asked() {
     tmux(&["kill-server"]);
 }
 
-/// Attempts closer together than the pause wake nothing, for however long; the first after a pause does.
+/// Checks that attempts with shorter pauses never wake the playground, and that the first one after a full pause does.
 fn only_a_pause_helps(world: &World, label: &str, host: &str, is_down: impl Fn() -> bool) {
     for _ in 0..3 {
         let said = unattended(world, host).failed(255);
@@ -160,12 +160,12 @@ fn what_expired_under_a_session_is_left_to_a_person() {
     world.elsewhere(&id, "set_max_play_time");
     assert!(!session.wait_with_output().unwrap().status.success());
     world.until(&id, "STOPPED");
-    // It would expire at once again.
+    // Extend its time, or it would expire again at once.
     let minutes = json!({"action": "set_max_play_time", "maxPlayTimeMinutes": 60});
     world.call("POST", &format!("/plays/{id}/actions"), &minutes);
     only_a_pause_helps(&world, &id, &host, || world.state(&id) == "STOPPED");
     assert_eq!(world.restarts(&id), 1);
-    // Without a session it is woken at once.
+    // Without an open session, it is woken at once.
     world.stop_elsewhere(&id);
     unattended(&world, &host).ok();
 }
@@ -212,7 +212,7 @@ fn destroyed_under_a_session(destroy: fn(&World, &str)) {
     assert_eq!(world.plays(), 1);
 }
 
-/// A restart of somebody else's, whose answer takes its time, does not undo a stop.
+/// A stop waits for another client's restart whose answer is slow, so that the restart does not undo the stop.
 #[test]
 fn a_stop_waits_for_a_wake_that_is_on_its_way() {
     let mut world = World::with_platform(&[]);
@@ -242,10 +242,10 @@ fn a_client_that_polls_wakes_only_after_a_deliberate_act() {
         let mut stdin = child.stdin.take().unwrap();
         sleep(late);
         std::io::Write::write_all(&mut stdin, b"SSH-2.0-SSHJ_0.38.0\r\n").unwrap();
-        // It stays until it is told to go.
+        // The client stays until it is told to end.
         child.wait_with_output().unwrap()
     };
-    // The start was one.
+    // The start counted as a deliberate act.
     world.stop_elsewhere(&id);
     let mut command = world.command(&["--local", "connect", &host]);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -256,7 +256,7 @@ fn a_client_that_polls_wakes_only_after_a_deliberate_act() {
     within(Duration::from_secs(2), "it leaves", &mut || child.try_wait().unwrap().is_some());
     world.stop_elsewhere(&id);
     world.let_pass(&id, Duration::from_secs(11 * 60));
-    // A JVM under load is late.
+    // A JVM on a busy computer polls late.
     for late in [0, 0, 1000] {
         let output = poll(Duration::from_millis(late));
         assert_eq!(output.status.code(), Some(7));

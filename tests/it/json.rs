@@ -1,10 +1,10 @@
-//! What `--json` prints, against the schema: each command's result, and each kind of failure.
+//! The output of `--json`, checked against the schema: each command's result, and each kind of failure.
 
 use serde_json::Value;
 
 use crate::support::{Said, World, schema};
 
-/// The failure that a command printed: the last line of its standard output.
+/// Returns the failure that a command printed, which is the last line of its standard output.
 #[track_caller]
 fn failure(said: &Said) -> Value {
     assert!(!said.status.success(), "{said:?}");
@@ -107,10 +107,10 @@ fn a_failure_is_a_line_of_json_with_the_name_of_its_kind() {
         assert_eq!(error["kind"], kind, "{}: {error}", label(args));
         let message = error["message"].as_str().unwrap();
         assert!(!message.contains('\n') && !message.starts_with("error"), "{}: {message}", label(args));
-        // People read the same on standard error.
+        // The same message for people is on standard error.
         assert!(said.err.starts_with("labctl-ssh-proxy: ") || said.err.starts_with("error: "), "{said:?}");
     }
-    // Standard output of these belongs to others.
+    // The standard output of these commands belongs to another program or format.
     for args in [&["connect", "--json"][..], &["ssh", "--json"], &["completions", "--json"], &["man", "--json"]] {
         let said = world.run(args);
         assert!(said.code() == 2 && said.out.is_empty(), "{args:?}: {said:?}");

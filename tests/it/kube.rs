@@ -1,4 +1,4 @@
-//! `kube` with the real kubectl, against an HTTPS server with a private certificate whose name is not the forward's.
+//! `kube` with the real kubectl, and an HTTPS server with a private certificate for a name other than the forward's.
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use crate::support::{PROGRAM, World, eventually, needs, schema};
 
 const TOKEN: &str = "the-token-of-the-playground";
 
-/// Answers what `kubectl get pods` asks, to those who have the token.
+/// Answers the requests of `kubectl get pods`, if they have the token.
 fn answer(request: &str) -> (u16, Value) {
     if !request.contains(&format!("Authorization: Bearer {TOKEN}\r\n")) {
         return (
@@ -72,12 +72,12 @@ fn serve(tcp: TcpStream, config: Arc<ServerConfig>) {
     }
 }
 
-/// A world with a playground whose machine has a kubeconfig; gives the playground's id and the kubeconfig.
+/// Creates a world with a playground whose machine has a kubeconfig. Returns the playground's id and the kubeconfig.
 fn cluster() -> (World, String, String) {
     let world = World::with_platform(&[]);
     let play = world.json(&["start", "shell", "--json"]);
     let id = play["id"].as_str().unwrap().to_owned();
-    // A certificate for the machine's own name, by an authority that nobody else knows.
+    // A certificate for the machine's own name, by a private authority.
     let folder = world.home().join("pki");
     fs::create_dir(&folder).unwrap();
     let openssl = |args: &[&str]| {
@@ -163,11 +163,11 @@ fn cluster() -> (World, String, String) {
     (world, id, kubeconfig)
 }
 
-/// A `kube` that runs until it is told to end.
+/// A running `kube`.
 struct Running {
     child: Child,
     ready: Value,
-    /// Reads the rest.
+    /// The thread that reads the rest of the output.
     rest: Option<thread::JoinHandle<Vec<Value>>>,
 }
 
@@ -186,7 +186,7 @@ impl Running {
         self.ready["kubeconfig"].as_str().unwrap().into()
     }
 
-    /// Ends one that was used.
+    /// Ends it with a signal, after it was used.
     fn end(self, signal: &str) -> Option<i32> {
         let (code, rest) = self.stop(signal);
         assert!(code.is_none() || rest.iter().any(|event| event["event"] == "open"), "{rest:?}");
@@ -200,9 +200,9 @@ impl Running {
     }
 }
 
-/// The lines that it says, each as the schema has it.
+/// Parses the lines of the output, each checked against the schema.
 fn said(stdout: ChildStdout) -> impl Iterator<Item = Value> {
-    // One that was killed may have left half a line.
+    // A killed process may have left an incomplete line.
     let lines = BufReader::new(stdout).lines().map(Result::unwrap).filter(|line| line.ends_with('}'));
     lines.map(|line| {
         let event = serde_json::from_str(&line).unwrap();
@@ -280,11 +280,11 @@ fn only_server_and_name_differ_and_the_certificate_is_checked() {
     assert_eq!(own, expected);
     let get = |path: &str| world.output(kubectl(&world, &["get", "pods", "-o", "name"]).env("KUBECONFIG", path));
     assert_eq!(get(path.to_str().unwrap()).ok(), "pod/web-0\n");
-    // A second one beside it has a file of its own.
+    // A second one at the same time has its own file.
     let second = Running::start(&world, &[&id]);
     assert_ne!(second.path(), path);
     assert_eq!(get(second.path().to_str().unwrap()).ok(), "pod/web-0\n");
-    // Without the name the certificate does not fit, with another authority neither.
+    // Without the name the certificate does not match, and with another authority it is not trusted.
     let wrong = world.home().join("wrong");
     fs::write(&wrong, own.replace("    tls-server-name: \"shell-01\"\n", "")).unwrap();
     assert!(get(wrong.to_str().unwrap()).failed(1).contains("x509"));
@@ -335,7 +335,7 @@ fn a_merged_context_comes_and_goes() {
     let contexts = world.output(&mut kubectl(&world, &["config", "get-contexts", "-o", "name"])).ok();
     assert_eq!(contexts, "home\n");
 
-    // Where there was no file, there is none afterwards.
+    // If there was no file before, there is none afterwards.
     let named = world.home().join("new/config");
     let mut command = world.command(&["--local", "kube", &id, "--merge", "--", "sh", "-c", "cat new/config"]);
     let said = world.output(command.env("KUBECONFIG", format!("{}:other", named.display())));
@@ -371,7 +371,7 @@ fn what_is_missing_is_said() {
     });
 }
 
-/// The playground's root is a stranger, and what is in its kubeconfig is obeyed here.
+/// The root of a playground is a stranger, and programs here obey its kubeconfig.
 #[test]
 fn a_playgrounds_kubeconfig_runs_and_reads_nothing_here() {
     let (world, id, kubeconfig) = cluster();
@@ -402,7 +402,7 @@ fn kill(child: &Child, signal: &str) {
     assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
 }
 
-/// The kubeconfigs of ours that are there.
+/// Returns our copies of kubeconfigs.
 fn copies(world: &World) -> Vec<PathBuf> {
     let paths = fs::read_dir(world.root().join("kube")).unwrap().map(|entry| entry.unwrap().path());
     paths.filter(|path| path.extension().is_some_and(|extension| extension == "yaml")).collect()
@@ -414,7 +414,7 @@ fn a_lock_of_ours_whose_maker_was_killed_is_taken_over_and_no_other() {
     let config = world.home().join(".kube/config");
     let lock = config.with_extension("lock");
     fs::create_dir(config.parent().unwrap()).unwrap();
-    // A run that has put its context in and is killed before it lets go of the lock.
+    // A run that has added its context and is killed before it releases the lock.
     let mut traced = world.program(needs("strace"));
     traced.args(["-f", "-qq", "-o", "/dev/null", "-P", lock.to_str().unwrap(), "-e", "trace=unlink,unlinkat"]);
     traced.args(["-e", "inject=unlink,unlinkat:signal=KILL:when=1", "--", PROGRAM]);
@@ -424,7 +424,7 @@ fn a_lock_of_ours_whose_maker_was_killed_is_taken_over_and_no_other() {
     assert!(fs::read_to_string(&lock).unwrap().starts_with("labctl-ssh-proxy "));
     world.local(&["kube", &id, "--merge", "--", "true"]).ok();
     assert!(!lock.exists() && !config.exists());
-    // kubectl's is waited for, and a Ctrl-C is heard meanwhile.
+    // It waits for kubectl's lock, and reacts to Ctrl-C meanwhile.
     fs::write(&lock, "").unwrap();
     for args in [&["kube", &id, "--merge", "--", "true"][..], &["kube", &id, "--merge"]] {
         let mut child = world.command(&["--local"]).args(args).spawn().unwrap();

@@ -1,5 +1,5 @@
-//! The platform's own client, labctl, judges by its output: every command of its that concerns playgrounds runs on the
-//! embedded platform, and prints what ours prints for the same playground.
+//! The platform's own client, labctl, as the judge: each of its commands about playgrounds runs on the embedded
+//! platform, and prints the same values as ours for the same playground.
 
 use std::{
     fs,
@@ -58,7 +58,7 @@ impl Labctl {
             world.path(".ssh/iximiuz_labs_user").display()
         );
         fs::write(home.join("config.yaml"), config).unwrap();
-        // It makes the key that labctl sends, as a login of labctl's would.
+        // Creates the key that labctl sends, as labctl's own login would.
         let _ = world.output(world.command(&["config-ssh", "--yes"]).env("SSL_CERT_FILE", &certificate)).ok();
         Labctl { world, program: needs("labctl"), certificate, runtime: Some(runtime) }
     }
@@ -77,7 +77,7 @@ impl Labctl {
         self.said(arguments).ok()
     }
 
-    /// The command is refused, in these words.
+    /// Checks that the command is refused, with these words.
     #[track_caller]
     fn refused(&self, arguments: &[&str], words: &str) {
         let said = self.said(arguments);
@@ -88,7 +88,7 @@ impl Labctl {
         serde_json::from_str(&self.run(arguments)).unwrap()
     }
 
-    /// Waits until less than the whole 8 hours is left: labctl rounds to the second, and ours cuts.
+    /// Waits until less than the full 8 hours is left, because labctl rounds to the second and we truncate.
     fn is_no_longer_whole(&self) {
         eventually("a part of the time is over", || {
             self.world.json(&["list", "--json"])[0]["expiresIn"].as_i64().is_some_and(|left| left < 8 * 3600 - 1)
@@ -137,7 +137,7 @@ fn labctl_shows_times_and_ends() {
     let _ = labctl.run(&["playground", "lifetime", &id, "3h"]);
     assert!(labctl.run(&["playground", "lifetime", &id]).starts_with("3h0m0s (expires in "));
     let _ = labctl.run(&["playground", "stop", &id]);
-    // It looks for a title among the plays that are kept.
+    // labctl looks for a title among the persistent plays.
     let title = format!("shell-{}", &id[..4]);
     let _ = labctl.run(&["playground", "restart", &title]);
     let _ = labctl.run(&["playground", "destroy", &id]);
@@ -194,7 +194,7 @@ fn labctl_exposes_and_scans() {
     }
 }
 
-/// The seconds of a Go duration of hours, minutes and seconds: `7h59m58s`.
+/// Parses a Go duration of hours, minutes and seconds (`7h59m58s`) into seconds.
 fn seconds(text: &str) -> i64 {
     let mut rest = text;
     let mut total = 0;
@@ -217,7 +217,7 @@ fn labctl_prints_what_ours_prints() {
     let ours = || world.json(&["list", "--all", "--json"])[0].clone();
     let theirs = || labctl.json(&["playground", "list", "--all", "--output", "json"])[0].clone();
 
-    // Time left, to the second, in three ways of theirs; and the lifetime.
+    // The remaining time, to the second, in labctl's three forms; and the lifetime.
     labctl.is_no_longer_whole();
     let left = ours()["expiresIn"].as_i64().unwrap();
     let is_left =
@@ -233,7 +233,7 @@ fn labctl_prints_what_ours_prints() {
     let table = labctl.run(&["playground", "list"]);
     assert!(table.contains(&format!("RUNNING (expires in {hours} hours from now)")), "{table}");
     assert!(world.local(&["list"]).ok().contains(&format!("{hours}h")));
-    // An extension of ours is one of theirs.
+    // labctl shows our extension.
     let _ = world.local(&["extend", &id, "60"]).ok();
     assert!(labctl.run(&["playground", "lifetime", &id]).starts_with("9h0m0s (expires in 8h59m"));
     let _ = labctl.run(&["playground", "lifetime", &id, "3h"]);
@@ -260,11 +260,11 @@ fn labctl_prints_what_ours_prints() {
     let status = labctl.run(&["playground", "status", &id, "--output", "yaml"]);
     assert!(status.contains("RUNNING") && status.contains("node-02"), "{status}");
 
-    // Both wait for the same task.
+    // Both clients wait for the same task.
     refused_in_time(&labctl, &["playground", "wait", "--init-only", "--timeout", "1s", &id]);
     let _ = world.local(&["wait", &id, "--init", "--timeout", "1s"]).failed(9);
 
-    // States, whichever of the two has brought them about.
+    // States, no matter which of the two clients caused them.
     for (by, action, state) in [
         ("labctl", "stop", "STOPPED"),
         ("ours", "start", "RUNNING"),
@@ -346,7 +346,8 @@ fn labctl_reaches_machines_and_forwards_ports() {
         });
     }
 
-    // One port, by each form that both take: labctl saves what it forwards, and ours reads it as it was meant.
+    // One port, in each form that both clients accept: labctl saves its forward, and ours reads it with the same
+    // meaning.
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let to = server.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -355,7 +356,7 @@ fn labctl_reaches_machines_and_forwards_ports() {
         }
     });
     let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    // Not to its end: labctl keeps a connection open whose other side has ended.
+    // Do not read to the end, because labctl keeps a connection open after the other side has ended.
     let reached = |port: u16| {
         let mut said = [0; 7];
         TcpStream::connect(("127.0.0.1", port)).is_ok_and(|mut stream| {
@@ -393,7 +394,7 @@ fn labctl_reaches_machines_and_forwards_ports() {
         assert!(theirs.contains(&port.to_string()), "{port}: {theirs}");
         assert!(ours.lines().any(|line| line.contains(side) && line.contains(&port.to_string())), "{port}: {ours}");
     }
-    // `cp` has left records to port 22 behind, which are no forwards of the user's.
+    // `cp` has left records for port 22, which are not forwards of the user's.
     assert!(ours.contains(":22"), "{ours}");
     let mut restore = world.command(&["--local", "port-forward", &id, "--restore", "--json"]);
     let events = world.path("events");

@@ -1,6 +1,6 @@
 //! A machine as OpenSSH's own programs see it, with both of its endpoints.
 //!
-//! A machine has no port: each test listens on a Unix socket, and the clients reach it by `ProxyCommand socat`.
+//! A machine has no port. Each test listens on a Unix socket, which the clients reach by `ProxyCommand socat`.
 
 use std::{
     fs,
@@ -25,16 +25,16 @@ use crate::support::{fault::closed_port, needs, not_run};
 
 const BOTH: [Endpoint; 2] = [Endpoint::Builtin, Endpoint::Sshd];
 
-/// Longer than anything takes here on a busy machine.
+/// Time limit for every wait. Nothing takes that long, even on a busy computer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A machine that is being served, and the files of its client.
+/// A machine that is being served, and its client's files.
 struct World {
     folder: TempDir,
     endpoint: Endpoint,
     machine: Arc<Machine>,
     user: String,
-    /// Dropped: no more connections.
+    /// Dropping it ends the listener.
     _listening: oneshot::Sender<()>,
     runtime: runtime::Handle,
 }
@@ -71,7 +71,7 @@ impl World {
         self.machine.home().join(name)
     }
 
-    /// `program` with our configuration, under a time limit.
+    /// Prepares `program` with our configuration, under a time limit.
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new("timeout");
         command.arg(PATIENCE.as_secs().to_string()).arg(program).arg("-F").arg(self.path("config"));
@@ -87,7 +87,7 @@ impl World {
         run(self.command("ssh").args(arguments), input)
     }
 
-    /// What a command prints, which must succeed.
+    /// Runs a command that must succeed. Returns its output.
     fn text(&self, command: &str) -> String {
         let output = self.ssh(&["m", command]);
         assert!(output.status.success(), "{command}: {output:?}");
@@ -107,7 +107,7 @@ impl Drop for World {
     }
 }
 
-/// Serves what connects to `socket`, from a thread of its own, until the sender is dropped.
+/// Serves connections to `socket` on a separate thread, until the sender is dropped.
 fn listen(machine: &Arc<Machine>, socket: &Path) -> (oneshot::Sender<()>, runtime::Handle) {
     let (listening, until) = oneshot::channel::<()>();
     let (ready, is_ready) = mpsc::channel();
@@ -128,7 +128,7 @@ fn listen(machine: &Arc<Machine>, socket: &Path) -> (oneshot::Sender<()>, runtim
                 _ = until => {}
             }
         });
-        // A blocking read of a file may be parked.
+        // Does not wait for a thread in a blocking read.
         runtime.shutdown_background();
     });
     (listening, is_ready.recv().unwrap())
@@ -145,7 +145,7 @@ fn run(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     thread::scope(|scope| {
-        // A program that does not read all of it is fine.
+        // The program need not read all of it.
         scope.spawn(move || stdin.write_all(input));
         child.wait_with_output().unwrap()
     })
@@ -157,7 +157,7 @@ fn succeed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Waits for something that happens soon, without being told.
+/// Waits for a condition that becomes true soon, by polling.
 fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let since = Instant::now();
     while !happened() {
@@ -166,13 +166,13 @@ fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a process runs: a zombie, which init may take its time to reap, does not.
+/// Returns true if a process runs. A zombie that init has not reaped yet does not count.
 fn is_alive(pid: &str) -> bool {
     let state = run(Command::new("ps").args(["-o", "stat=", "-p", pid]), b"").stdout;
     state.first().is_some_and(|letter| *letter != b'Z')
 }
 
-/// Bytes that do not compress and are easy to make.
+/// Returns incompressible bytes that are cheap to compute.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -200,7 +200,7 @@ fn commands_and_how_they_end() {
             (Some(7), &b"in"[..], &b"err\n"[..])
         );
         assert_eq!(world.ssh(&["m", "true"]).status.code(), Some(0));
-        // OpenSSH's own words for an exit-signal are only in its log.
+        // OpenSSH reports an exit-signal only in its log.
         let output = world.ssh(&["-v", "m", "kill -TERM $$"]);
         assert_eq!(output.status.code(), Some(255));
         let log = String::from_utf8_lossy(&output.stderr);
@@ -240,7 +240,7 @@ fn every_byte_arrives_both_ways() {
         assert_eq!(String::from_utf8(up.stdout).unwrap(), sum);
         fs::write(world.home("big"), &data).unwrap();
         assert!(world.ssh(&["m", "cat big"]).stdout == data);
-        // Both at once: neither direction may wait for the other.
+        // Both directions at once: neither may wait for the other.
         assert!(world.ssh_with(&["m", "cat"], &data).stdout == data);
     }
 }
@@ -265,7 +265,7 @@ fn a_reader_that_stalls_holds_nobody_else_up() {
         stdout.read_exact(&mut [0; 6]).unwrap();
         thread::scope(|scope| {
             scope.spawn(move || stdin.write_all(&data).unwrap());
-            // With more waiting than any window holds, other sessions of the connection work, both ways.
+            // While more data waits than any window holds, other sessions of the connection work both ways.
             for _ in 0..5 {
                 let output = world.ssh_with(&["-o", &control, "m", "cat"], b"still here");
                 assert_eq!(output.stdout, b"still here");
@@ -298,7 +298,7 @@ impl OnTerminal {
         let reader = Arc::clone(&terminal);
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // The end of a terminal is an error.
+            // The end of a terminal is reported as an error.
             while let Ok(n @ 1..) = (&*reader).read(&mut buffer) {
                 if sender.send(buffer[..n].to_vec()).is_err() {
                     return;
@@ -312,7 +312,7 @@ impl OnTerminal {
         (&*self.terminal).write_all(text.as_bytes()).unwrap();
     }
 
-    /// Waits until `text` has been shown, and forgets what came before.
+    /// Waits until `text` was shown, and discards the output up to it.
     fn expect(&mut self, text: &str) {
         while !self.seen.contains(text) {
             match self.output.recv_timeout(PATIENCE) {
@@ -324,7 +324,7 @@ impl OnTerminal {
     }
 }
 
-/// Unless it is root's, sshd insists on terminals of group tty, which containers often do not make so.
+/// Returns true if sshd can open terminals. Without root, it needs terminals of group tty, which containers often lack.
 fn sshd_can_have_terminals() -> bool {
     let (_terminal, inner) = pty_process::blocking::open().unwrap();
     let group = rustix::fs::fstat(&inner).unwrap().st_gid;
@@ -347,7 +347,7 @@ fn terminals_have_a_size_that_changes_and_keys_that_interrupt() {
         shell.type_in("trap 'stty size; echo resized' WINCH; echo waiting\n");
         shell.expect("waiting");
         shell.terminal.resize(pty_process::Size::new(40, 120)).unwrap();
-        // The shell runs its trap when it gets the foreground back at the latest.
+        // The shell runs its trap at the latest when it is in the foreground again.
         eventually("the terminal's new size", || {
             shell.type_in("stty size | sed s/^/size=/\n");
             shell.expect("size=");
@@ -389,7 +389,7 @@ fn files_by_sftp() {
         assert_eq!(time(&world.home("d/b")), time(&world.path("up")));
         assert_eq!(fs::read_link(world.home("d/link")).unwrap(), Path::new("b"));
         assert!(!world.home("gone").exists() && !world.home("e").exists());
-        // Errors have their names, and end nothing.
+        // Errors have the right names, and do not end the session.
         fs::write(world.path("batch"), "-get none\n-mkdir d\n-rmdir d\nget d/b again\n").unwrap();
         let output = run(world.command("sftp").args(["-b", "batch", "m"]), b"");
         assert!(output.status.success() && String::from_utf8_lossy(&output.stderr).contains("not found"), "{output:?}");
@@ -443,7 +443,7 @@ fn copies_by_scp_rsync_and_git() {
     }
 }
 
-/// Answers each connection with what it sent, after its end.
+/// Starts a server that returns everything it receives after the end of the input. Returns its port.
 fn echo_server() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -460,12 +460,12 @@ fn echo_server() -> u16 {
     port
 }
 
-/// A port that is free now. Only for what cannot choose one itself.
+/// Returns a port that is free now, for programs that cannot choose one themselves.
 fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// A master connection that forwards, ended with the test.
+/// A master connection that forwards. It ends with the test.
 struct Forwarding<'a> {
     world: &'a World,
     child: std::process::Child,
@@ -478,7 +478,7 @@ impl<'a> Forwarding<'a> {
         command.args(["-N", "-o", &control, "-o", "ControlMaster=yes", "-o", "ExitOnForwardFailure=yes"]);
         let child = command.args(arguments).arg("m").stdin(Stdio::null()).spawn().unwrap();
         let forwarding = Forwarding { world, child };
-        // A master takes orders when its forwardings are up.
+        // A master accepts control commands once its forwardings are open.
         eventually("a master", || forwarding.control(&["-O", "check"]).status.success());
         forwarding
     }
@@ -519,7 +519,7 @@ fn tcp_is_forwarded_both_ways() {
         let forward = format!("{local}:127.0.0.1:{echo}");
         let forwarding = Forwarding::start(&world, &["-L", &forward, "-D", &socks.to_string()]);
         assert!(echoes_tcp(local, &data));
-        // A port on the machine that the machine chooses.
+        // A port on the machine, chosen by the machine.
         let answer = forwarding.control(&["-O", "forward", "-R", &format!("0:127.0.0.1:{echo}")]);
         let remote: u16 = String::from_utf8_lossy(&answer.stdout).trim().parse().expect("a port");
         assert!(echoes_tcp(remote, &data));
@@ -528,12 +528,12 @@ fn tcp_is_forwarded_both_ways() {
                 scope.spawn(|| assert!(echoes_tcp(remote, b"one of many")));
             }
         });
-        // One that it is told, and told to give up.
+        // A given port, opened and closed again.
         let chosen = free_port();
         let forward = format!("{chosen}:127.0.0.1:{echo}");
         assert!(forwarding.control(&["-O", "forward", "-R", &forward]).status.success());
         assert!(echoes_tcp(chosen, b"a chosen port"));
-        // OpenSSH is content with one of the two loopback addresses, so both are taken.
+        // OpenSSH accepts one of the two loopback addresses, so occupy both.
         let _taken = std::net::TcpListener::bind(("::1", echo));
         let taken = ["-R", &format!("{echo}:127.0.0.1:9"), "-o", "ExitOnForwardFailure=yes", "m", "true"];
         assert_eq!(world.ssh(&taken).status.code(), Some(255));
@@ -549,7 +549,7 @@ fn tcp_is_forwarded_both_ways() {
         let mut back = Vec::new();
         stream.read_to_end(&mut back).unwrap();
         assert_eq!(back, b"through socks");
-        // Nobody there: refused, and the connection goes on.
+        // Without a listener the connection is refused, and the SSH connection goes on.
         let nobody = world.ssh(&["-W", &format!("127.0.0.1:{}", closed_port()), "m"]);
         assert!(!nobody.status.success());
         assert!(echoes_tcp(local, b"still"));
@@ -560,7 +560,7 @@ fn tcp_is_forwarded_both_ways() {
 fn unix_sockets_are_forwarded_both_ways() {
     for world in BOTH.map(World::new) {
         let echo = echo_server();
-        // On the client `l` leads to the machine's `far`, which leads back to the echo server.
+        // On the client, `l` leads to the machine's `far`, which leads back to the echo server.
         let remote = format!("{}:127.0.0.1:{echo}", world.home("far").display());
         let local = format!("{}:{}", world.path("l").display(), world.home("far").display());
         let forwarding = Forwarding::start(&world, &["-R", &remote, "-L", &local]);
@@ -640,7 +640,7 @@ fn only_the_keys_on_the_list_get_in() {
 fn a_stop_ends_everything_and_the_host_key_stays() {
     for endpoint in BOTH {
         let world = World::new(endpoint);
-        // In the background, in sessions of their own, deaf to SIGHUP: as daemons do it.
+        // Background processes in their own sessions that ignore SIGHUP, like daemons.
         world.text("echo $$ >pids; (setsid nohup sleep 1000 >/dev/null 2>&1 & echo $! >>pids); nohup sleep 1000 >/dev/null 2>&1 & echo $! >>pids");
         let mut running =
             world.command("ssh").args(["m", "echo $$ >>pids; exec sleep 1000"]).stdin(Stdio::null()).spawn().unwrap();
@@ -665,7 +665,7 @@ fn a_stop_ends_everything_and_the_host_key_stays() {
         let again = Arc::new(Machine::open("m", &world.path("machine"), endpoint).unwrap());
         fs::remove_file(world.path("s")).unwrap();
         let (_listening, _) = listen(&again, &world.path("s"));
-        // The key that was authorised before still gets in, and the host key is still the known one.
+        // The earlier authorized key still works, and the host key is still the known one.
         let output = world.ssh(&["-o", "StrictHostKeyChecking=yes", "m", "echo back"]);
         assert_eq!(String::from_utf8_lossy(&output.stdout), "back\n", "{output:?}");
         assert_eq!(fs::read(world.path("known_hosts")).unwrap(), known);
@@ -675,9 +675,9 @@ fn a_stop_ends_everything_and_the_host_key_stays() {
 #[test]
 fn a_client_that_vanishes_takes_its_session_along() {
     let world = World::new(Endpoint::Builtin);
-    // Lines, in which no byte means anything to a terminal.
+    // Plain lines, without bytes that are special to a terminal.
     fs::write(world.path("much"), "much\n".repeat(1 << 20)).unwrap();
-    // Also one that has sent what nobody reads.
+    // Including a client whose data was never read.
     for (input, options) in [("/dev/null", "-T"), ("much", "-T"), ("much", "-tt")] {
         let mut client = Command::new("ssh")
             .arg("-F")
@@ -696,7 +696,7 @@ fn a_client_that_vanishes_takes_its_session_along() {
     }
 }
 
-/// Also one that reads its input late: it gets all of it, though its client has closed the connection meanwhile.
+/// The same for a program that reads its input late: it gets all of it, although the client has closed the connection.
 #[test]
 fn what_a_client_has_sent_before_it_left_arrives() {
     let world = World::new(Endpoint::Builtin);
@@ -710,7 +710,7 @@ fn what_a_client_has_sent_before_it_left_arrives() {
         move || std::net::TcpStream::connect(("127.0.0.1", port)).unwrap().write_all(&data).unwrap()
     });
     let (mut stream, _) = listener.accept().unwrap();
-    // As slow as a busy server: its client has sent all, most of it into buffers on the way, and has left.
+    // Like a slow server: the client has sent everything, most of it into buffers, and has left.
     eventually("the client has left", || sender.is_finished());
     let mut all = Vec::new();
     stream.read_to_end(&mut all).unwrap();
@@ -728,7 +728,7 @@ fn commands_run_without_a_client() {
         let home = world.machine.home().display();
         assert_eq!((outcome.code, outcome.stdout, outcome.stderr), (3, format!("{home}\n{home}\n"), "\n".to_owned()));
         assert_eq!(run("kill -KILL $$").unwrap().code, 128 + 9);
-        // The machine's end is the command's.
+        // The end of the machine ends the command.
         let (machine, begun) = (Arc::clone(&world.machine), world.home("begun"));
         let running = world.runtime.spawn(async move { machine.run("echo >begun; exec sleep 1000").await });
         while !begun.exists() {

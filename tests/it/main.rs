@@ -1,7 +1,7 @@
-//! All integration tests, in one binary: the library is linked once, and what tests share is compiled once.
+//! All integration tests, in one binary, so that the library is linked and the shared code compiled only once.
 //!
-//! They run beside one another in one process, so a test changes nothing that the process has only once: environment
-//! variables, the current folder, the umask, limits, signal handlers. A child process gets those instead.
+//! They run at the same time in one process. A test therefore must not change the state of the process: environment
+//! variables, the current folder, the umask, limits, signal handlers. It sets them for a child process instead.
 
 #![cfg(unix)]
 

@@ -1,5 +1,5 @@
-//! The way to the real platform: over the network, with an account, through TLS and proxies, to a tunnel server of
-//! wsmux's kind and a real sshd behind it. The platform is a stand-in (`support/labs.rs`, `support/wsmux.rs`).
+//! The route to the real platform: over the network, with an account, through TLS and proxies, to a tunnel server like
+//! wsmux and a real sshd behind it. The platform is a stand-in (`support/labs.rs`, `support/wsmux.rs`).
 
 use std::process::Command;
 
@@ -42,7 +42,7 @@ fn a_whole_session_through_a_server_that_never_closes() {
     assert!(world.feed(world.ssh_program("ssh").args([host, "cat"]), both).stdout == both);
     eventually("no proxy is left", || world.processes("connect").is_empty());
 
-    // Who was told what.
+    // The data that each host received.
     let seen = labs.seen();
     assert!(seen.iter().any(|seen| !seen.api && seen.line.starts_with("GET /login")));
     assert!(seen.iter().any(|seen| !seen.api && seen.line.starts_with("GET /tunnels/")));
@@ -52,7 +52,7 @@ fn a_whole_session_through_a_server_that_never_closes() {
         assert!(!(seen.api && seen.cookie.is_some()), "{seen:?}");
         if seen.line.ends_with("/tunnels") {
             assert_eq!((&seen.body["port"], &seen.body["access"]), (&0.into(), &"private".into()));
-            // An empty machine is the first one: what is asked ahead does not know its name yet.
+            // An empty machine means the first one. A request sent early does not know its name yet.
             assert!(["", "docker-01"].contains(&seen.body["machine"].as_str().unwrap()), "{seen:?}");
             assert_eq!(seen.body["generateLoginUrl"], true);
         }
@@ -83,7 +83,7 @@ fn through_tls_by_the_systems_trust() {
 
 #[test]
 fn through_an_http_proxy_where_one_is_set() {
-    // By the setting: names that only the proxy can resolve, for the API, the login and the tunnel.
+    // Proxy from the settings. Only the proxy can resolve the names of the API, the login and the tunnel.
     let world = World::empty();
     let labs = Labs::start(&world, BEHIND_PROXY);
     let proxy = Proxy::start();
@@ -99,7 +99,7 @@ fn through_an_http_proxy_where_one_is_set() {
     assert!(heads.contains("\r\nproxy-authorization: basic ywrhonnly3jlda==\r\n"), "{heads}");
     assert!(!heads.contains("\r\nauthorization"), "{heads}");
 
-    // By the environment.
+    // Proxy from the environment.
     let world = World::empty();
     let labs = Labs::start(&world, BEHIND_PROXY);
     let proxy = Proxy::start();
@@ -107,14 +107,14 @@ fn through_an_http_proxy_where_one_is_set() {
     let mut list = world.command(&["list", "--json"]);
     let _ = world.output(trusting(&labs, &mut list).env("HTTPS_PROXY", &address)).ok();
     assert!(!proxy.heads().is_empty());
-    // Not for these hosts: they are looked for in vain without it.
+    // NO_PROXY excludes these hosts, which cannot be resolved without the proxy.
     let before = proxy.heads().len();
     let mut list = world.command(&["list"]);
     trusting(&labs, &mut list).env("HTTPS_PROXY", &address).env("NO_PROXY", "labs.test");
     let said = world.output(&mut list).failed(10);
     assert!(said.contains("cannot reach api.labs.test"), "{said}");
     assert_eq!(proxy.heads().len(), before);
-    // A proxy that is not there.
+    // A proxy that does not exist.
     let mut list = world.command(&["list"]);
     trusting(&labs, &mut list).env("HTTPS_PROXY", "http://127.0.0.1:1");
     let said = world.output(&mut list).failed(10);

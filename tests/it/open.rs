@@ -1,4 +1,4 @@
-//! `open` with editors that record how they were called.
+//! `open` with fake editors that record their arguments.
 
 use std::{
     fs,
@@ -19,13 +19,13 @@ impl Editors {
         let bin = world.home().join("bin");
         fs::create_dir(&bin).unwrap();
         for name in names {
-            // One argument a line; it is in place in one step.
+            // Writes one argument on each line, and puts the file in place atomically.
             script(
                 &bin.join(name),
                 &format!("printf '%s\\n' \"$0\" \"$@\" > {0}/.called && mv {0}/.called {0}/called", bin.display()),
             );
         }
-        // ssh reads the file of whoever runs the tests, and so it is told ours.
+        // ssh must not read the configuration of the user who runs the tests.
         script(&bin.join("ssh"), "exec /usr/bin/ssh -F none \"$@\"");
         Editors { world, bin }
     }
@@ -35,7 +35,7 @@ impl Editors {
         self.world.output(self.world.command(&["--local"]).args(args).env("PATH", path))
     }
 
-    /// How the editor was called, since the last time.
+    /// Returns the editor's arguments since the last time.
     fn called(&self) -> Vec<String> {
         let path = self.bin.join("called");
         let mut text = String::new();
@@ -58,7 +58,7 @@ fn script(path: &Path, body: &str) {
     write_program(path, &format!("#!/bin/sh\n{body}\n"));
 }
 
-/// Where the machine's home is: the embedded platform's machines are folders here.
+/// Returns the machine's home, because the embedded platform's machines are folders on this computer.
 fn home_of(editors: &Editors, id: &str) -> String {
     let host = format!("playground-{id}");
     editors.run(&["ssh", &host, "pwd"]).ok().trim().to_owned()
@@ -70,7 +70,7 @@ fn each_editor_is_called_as_it_wants_to_be() {
     let editors = Editors::new(&[], &names);
     let id = editors.start("duo");
     let host = format!("playground-{id}");
-    // The entries are written first, since the editors look there.
+    // The entries are written first, because the editors read them.
     let said = editors.run(&["open", "code", &host, "/srv/a b", "--yes"]);
     assert!(said.out.contains("VS Code opens"), "{said:?}");
     said.ok();
@@ -109,7 +109,7 @@ fn what_is_missing_is_said_before_anything_is_woken() {
     let said = editors.run(&["open", "goland", &id, "--yes"]).failed(14);
     assert!(said.contains("JetBrains Gateway is not installed"), "{said}");
     assert!(editors.run(&["open", "emacs", &id]).failed(2).contains("rustrover"));
-    // Nobody can be asked.
+    // There is no terminal to ask on.
     script(&editors.bin.join("code"), "exit 0");
     assert!(editors.run(&["open", "code", &id]).failed(2).contains("--yes"));
     assert_eq!(editors.world.json(&["list", "--json"])[0]["state"], "STOPPED");
@@ -129,7 +129,7 @@ fn print_prints_and_wakes_nothing() {
         let said = editors.run(&[&["open", "--print"], args].concat()).failed(7);
         assert!(said.contains("is not known") && said.contains("absolute"), "{said}");
     }
-    // One that is still to be started.
+    // A playground that does not exist yet.
     let said = editors.run(&["open", "cursor", "playground-duo", "--print"]).ok();
     assert_eq!(said, "cursor --new-window --remote ssh-remote+playground-duo\n");
     let said = editors.run(&["open", "zed", "root@playground-duo.node-02", "/", "--print"]).ok();
@@ -155,11 +155,11 @@ fn print_prints_what_open_would_do() {
         editors.run(&[&["open"], args].concat()).ok();
         let called = editors.called();
         assert!(printed.starts_with(&format!("{} ", called[0])), "by the name that it has here: {printed}");
-        // As a shell reads it.
+        // As parsed by a shell.
         let said = editors.world.output(editors.world.program("sh").args(["-c", &format!("printf '%s\\n' {printed}")]));
         assert_eq!(said.ok().lines().collect::<Vec<_>>(), called);
     }
-    // One that lies outside of PATH.
+    // An editor outside PATH.
     let place = editors.world.home().join(".local/bin/zed");
     fs::create_dir_all(place.parent().unwrap()).unwrap();
     script(&place, "exit 0");
@@ -173,7 +173,7 @@ fn it_is_woken_before_the_editor_starts_and_a_failing_editor_is_quoted() {
     let editors = Editors::new(&["--boot-delay", "1s"], &["code"]);
     let id = editors.start("shell");
     editors.world.local(&["stop", &id]).ok();
-    // An editor that looks at the state when it starts.
+    // An editor that checks the state when it starts.
     let look = format!("HOME={} {} --local list --json >&2; exit 3", editors.world.home().display(), PROGRAM);
     script(&editors.bin.join("cursor"), &look);
     let said = editors.run(&["open", "cursor", &id, "--yes"]).failed(14);
@@ -181,7 +181,7 @@ fn it_is_woken_before_the_editor_starts_and_a_failing_editor_is_quoted() {
         said.contains("Cursor did not start") && said.contains("RUNNING") && said.contains("\"ready\": true"),
         "{said}"
     );
-    // One that stays is left alone.
+    // An editor that does not end is left running.
     script(&editors.bin.join("windsurf"), "sleep 30");
     editors.run(&["open", "windsurf", &id]).ok();
     assert_eq!(editors.world.processes("sleep 30").len(), 1);
@@ -192,7 +192,7 @@ fn it_is_woken_before_the_editor_starts_and_a_failing_editor_is_quoted() {
     assert_eq!(editors.called()[1], "--new-window");
 }
 
-/// git's own server, over a folder of bare repositories.
+/// git's own server for a folder of bare repositories.
 struct Git {
     daemon: Child,
     base: String,
@@ -214,7 +214,7 @@ impl Git {
             run(&["-C", at, "commit", "-qm", "one"]);
             run(&["clone", "-q", "--bare", at, folder.join(format!("{name}.git")).to_str().unwrap()]);
         }
-        // It cannot choose a port by itself.
+        // The server cannot choose a port by itself.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let daemon = world
             .program("git")
@@ -246,13 +246,13 @@ fn repositories_are_cloned_first() {
     editors.run(&["open", "code", &host, "--yes", "--repo", &one]).ok();
     assert_eq!(editors.called()[2], format!("vscode-remote://ssh-remote+{host}{home}/one"));
     assert_eq!(fs::read_to_string(format!("{home}/one/name")).unwrap(), "one");
-    // Once more: what is there stays as it is.
+    // Existing clones are not changed.
     fs::write(format!("{home}/one/name"), "changed").unwrap();
     editors.run(&["open", "code", &host, "--repo", &one, "--repo", &two]).ok();
     assert_eq!(editors.called()[1], "--new-window");
     assert_eq!(fs::read_to_string(format!("{home}/one/name")).unwrap(), "changed");
     assert_eq!(fs::read_to_string(format!("{home}/src/it's two/name")).unwrap(), "two");
-    // One that fails is named, and no editor starts.
+    // A failed clone is reported, and the editor does not start.
     let none = format!("{}/none.git", git.base);
     let said = editors.run(&["open", "code", &host, "--repo", &none, "--repo", &one]).failed(14);
     assert!(said.contains(&format!("cannot clone {none}")), "{said}");
@@ -263,7 +263,7 @@ fn repositories_are_cloned_first() {
 fn the_agent_is_forwarded_only_when_asked_for() {
     let editors = Editors::new(&[], &["code"]);
     let id = editors.start("shell");
-    // A git that tells whether it has an agent.
+    // A fake git that records whether it has an agent.
     let home = home_of(&editors, &id);
     let told = editors.world.home().join("told");
     script(&editors.bin.join("ssh"), &format!("echo \"$@\" >> {}; exec /usr/bin/ssh -F none \"$@\"", told.display()));

@@ -1,8 +1,8 @@
-//! What the pages quote is what the program says.
+//! The quotations in the documentation match the program's texts.
 
 use std::{fs, path::Path};
 
-/// All of the program's source, where each hole in a text is `...`, as on the pages.
+/// Collects all of the program's source, with `...` for each placeholder, as in the documentation.
 fn said(folder: &Path, text: &mut String) {
     for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
         if path.is_dir() {
@@ -31,7 +31,7 @@ fn quoted_texts_are_what_the_program_says() {
     said(&root.join("src"), &mut source);
     for (page, least) in [("jetbrains-config/troubleshooting.md", 5), ("docs/clients/jetbrains-gateway.md", 1)] {
         let text = fs::read_to_string(root.join(page)).unwrap().replace("**", "").replace('\n', " ");
-        // On these pages all that is in italics was said by the program.
+        // On these pages, all text in italics quotes the program.
         let quotes: Vec<&str> = text.split('*').skip(1).step_by(2).collect();
         assert!(quotes.len() >= least, "{page}: {quotes:?}");
         for quote in quotes {

@@ -1,9 +1,9 @@
-//! What `config-ssh --inline` writes, read by every reader of ssh configurations that can be had here: they must agree,
-//! or the command must have refused to write it.
+//! The output of `config-ssh --inline`, read by all available readers of ssh configurations. They must agree, or the
+//! command must have refused to write it.
 //!
-//! The readers: OpenSSH itself (`ssh -G`), paramiko, asyncssh, npm's ssh-config 3, 4.1, 4.4 and 5, which editors bundle,
-//! JSch, which JetBrains' IDEs used before they asked `ssh -G`, the ssh2-config crate, and Zed's picker. sshj reads no
-//! configuration: its programs give it what `ssh -G` says.
+//! The readers are OpenSSH itself (`ssh -G`), paramiko, asyncssh, npm's ssh-config 3, 4.1, 4.4 and 5, which editors
+//! bundle, JSch, which JetBrains' IDEs used before they called `ssh -G`, the ssh2-config crate, and Zed's picker. sshj
+//! reads no configuration: its programs pass it the output of `ssh -G`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -16,10 +16,10 @@ use ssh2_config::{ParseRule, SshConfig};
 
 use crate::support::{PROGRAM, World, peer, peers};
 
-/// An option's name in small letters, and what a reader takes for its value.
+/// The options of a host, as one reader sees them: lower-case names and their values.
 type Options = BTreeMap<String, String>;
 
-/// What every reader says of `host`.
+/// Returns all readers' options for `host`.
 fn readings(world: &World, file: &Path, host: &str) -> BTreeMap<String, Options> {
     let mut all = BTreeMap::new();
     let said = world.ssh(&["-G", host]).ok();
@@ -28,7 +28,7 @@ fn readings(world: &World, file: &Path, host: &str) -> BTreeMap<String, Options>
     for (name, value) in pairs {
         options.entry(name.to_owned()).or_insert_with(|| value.to_owned());
     }
-    // Its word for 0.
+    // ssh prints 0 as `none`.
     options.entry("connecttimeout".into()).and_modify(|value| *value = value.replace("none", "0"));
     all.insert("openssh".to_owned(), options);
 
@@ -53,7 +53,7 @@ fn readings(world: &World, file: &Path, host: &str) -> BTreeMap<String, Options>
     all
 }
 
-/// A reader's answer: lists are words, or the first of several files.
+/// Converts a reader's answer. A list becomes words, except that of a list of files only the first is kept.
 fn options_of(found: &Value) -> Options {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -87,13 +87,13 @@ fn of_crate(file: &Path, host: &str) -> Options {
     options
 }
 
-/// The names that Zed's picker would offer: those behind `Host ` in the file itself that are no patterns.
+/// Returns the names that Zed's picker would offer: those after `Host ` in the file itself, except patterns.
 fn picked(text: &str) -> Vec<&str> {
     let patterns = text.lines().filter_map(|line| line.trim_start().strip_prefix("Host "));
     patterns.flat_map(str::split_whitespace).filter(|name| !name.contains(['*', '?', '!'])).collect()
 }
 
-/// What becomes of a world whose program, or whose identity and files, lie in a folder of this name.
+/// The expected result for a world whose program, or whose identity and files, are in a folder of this name.
 enum Expected {
     Written,
     Refused(&'static str),
@@ -171,7 +171,7 @@ fn every_reader_makes_the_same_of_an_inline_block_or_it_is_refused() {
     }
 }
 
-/// With many entries the wildcard says what they share; what its command is given is the name.
+/// With many entries, the wildcard entry holds the shared options. Its command gets the host name.
 #[test]
 fn every_reader_makes_the_same_of_many_entries() {
     let world = World::empty();
@@ -190,7 +190,7 @@ fn every_reader_makes_the_same_of_many_entries() {
         literal_user: false,
         wildcard: true,
     };
-    // asyncssh reads it, too.
+    // asyncssh reads the key as well.
     let _ = world.output(world.program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", "key"])).ok();
     fs::create_dir(world.path(".ssh")).unwrap();
     fs::write(world.ssh_config(), render(&entries, &rendering).unwrap()).unwrap();
@@ -213,7 +213,7 @@ fn check(world: &World, host: &str, expected: &[(&str, String)]) {
     let user = &expected[0].1;
     for (reader, options) in readings(world, &file, host) {
         for (name, value) in expected {
-            // What tests/peers/java/Parsers.java does not ask for.
+            // Options that tests/peers/java/Parsers.java does not query.
             let unknown = reader == "jsch" && ["connecttimeout", "serveraliveinterval"].contains(name);
             let found = options.get(*name).map(|found| found.replace("%r", user).replace("%h", host));
             assert!(
@@ -224,12 +224,12 @@ fn check(world: &World, host: &str, expected: &[(&str, String)]) {
     }
 }
 
-/// What stands below the block is for all hosts, and nothing of the block is.
+/// Checks that lines below the block apply to all hosts, and that no option of the block does.
 fn check_others(world: &World) {
     for (reader, options) in readings(world, &world.ssh_config(), "other.example") {
         let value = |name| options.get(name).map_or("none", String::as_str);
         assert_eq!(value("proxycommand"), "none", "{reader}");
-        // ssh says who it would log in as.
+        // ssh always reports a user.
         assert!(reader == "openssh" || value("user") == "none", "{reader}: {options:?}");
         assert!(reader.starts_with("ssh-config") <= (value("compression") == "yes"), "{reader}: {options:?}");
     }

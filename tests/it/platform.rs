@@ -90,7 +90,7 @@ async fn a_play_lives_through_every_action() {
     let error = labs.act(&id, &Action::StopMachine { machine: "node-03".into() }).await.unwrap_err();
     assert_eq!(error.kind(), Kind::NotFound);
 
-    // The whole.
+    // The whole playground.
     assert!(platform.refused(&id, Action::Restart).await.contains("RUNNING"));
     let play = labs.act_and_look(&id, &Action::Stop).await.unwrap();
     assert_eq!(play.state(), Some(&State::Stopping));
@@ -145,7 +145,7 @@ async fn live_messages_tell_each_change_up_to_the_end() {
     platform.end().await;
 }
 
-/// Sends what comes back.
+/// Starts a server that returns everything it receives. Returns its port.
 async fn echo_server() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -217,7 +217,7 @@ async fn the_tail_of_an_answer_comes_through_and_then_the_end() {
             }
             tcp.write_all(&said).await.unwrap();
         }
-        // The client closes: the connection ends, too.
+        // When the client closes, the connection ends as well.
         let (mut tcp, _) = listener.accept().await.unwrap();
         tcp.read_to_end(&mut Vec::new()).await
     });
@@ -230,7 +230,7 @@ async fn the_tail_of_an_answer_comes_through_and_then_the_end() {
     tunnel.finish().await;
     assert_eq!(server.await.unwrap().unwrap(), 0);
 
-    // Nobody listens: the tunnel closes right after the upgrade.
+    // No process listens: the tunnel closes right after the upgrade.
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let mut tunnel = platform.labs.dial(&session, &format!(":{closed}")).await.unwrap();
     assert!(rest(&mut tunnel).await.is_empty());
@@ -298,7 +298,7 @@ async fn a_machine_listens_for_a_client() {
     let again = platform.labs.dial(&session, &target).await.err().unwrap();
     assert_eq!(again.kind(), Kind::NotFound, "a connection is taken up once: {again}");
 
-    // The control channel's end is the listener's end; what was taken up goes on.
+    // The end of the control channel ends the listener. Accepted connections go on.
     drop(control);
     while TcpStream::connect(("127.0.0.1", port)).await.is_ok() {
         tokio::task::yield_now().await;
@@ -336,7 +336,7 @@ async fn a_slow_machine_runs_before_it_is_ready() {
     assert!(started.elapsed() > delay);
     platform.tunnel(&id, "shell-01").await.unwrap();
 
-    // A request that is held hears of a stop at once.
+    // A request on hold is answered at once when the playground stops.
     platform.labs.act(&id, &Action::Stop).await.unwrap();
     platform.state(&id, State::Stopped).await;
     platform.end().await;
@@ -381,7 +381,7 @@ async fn playgrounds_outlive_the_platform() {
     let key = fs::read(machine.join("ssh_host_ed25519_key")).unwrap();
     platform.end().await;
 
-    // As after SIGKILL: the record still says that it runs, and a socket is left.
+    // As after SIGKILL: the record still says RUNNING, and the socket file exists.
     let record = platform.folders.local().join("plays").join(&id).join("play.json");
     let text = fs::read_to_string(&record).unwrap();
     assert!(text.contains("STOPPED"));
@@ -504,7 +504,7 @@ async fn bad_requests_are_refused_in_words() {
     platform.end().await;
 }
 
-/// Sends raw bytes to a port; the status and the whole answer.
+/// Sends raw bytes to a port. Returns the status and the whole answer.
 async fn raw(port: u16, head: &str, body: &str) -> (u16, String) {
     let mut tcp = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let length = body.len();
@@ -544,7 +544,7 @@ async fn on_a_port_it_takes_credentials_and_the_right_name() {
         assert_eq!(raw(port, &head, "").await.0, status, "{head}");
     }
 
-    // A login, confirmed by somebody who has the platform's own credentials.
+    // A login, confirmed by a client with the platform's own credentials.
     let (status, answer) = raw(port, "POST /api/sessions HTTP/1.1\r\nHost: localhost", "").await;
     assert_eq!(status, 200);
     let session: serde_json::Value = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
@@ -565,7 +565,7 @@ async fn on_a_port_it_takes_credentials_and_the_right_name() {
     assert_eq!(raw(port, &out, "").await.0, 204);
     assert_eq!(raw(port, &look, "").await.0, 401);
 
-    // A tunnel, as labctl opens it: no credentials but the login URL and the cookie.
+    // A tunnel as labctl opens it: with the login URL and the cookie instead of credentials.
     let (_, answer) =
         raw(port, &format!("POST /api/plays HTTP/1.1\r\nHost: localhost\r\n{auth}"), r#"{"playground":"shell"}"#).await;
     let play: Play = serde_json::from_str(answer.split("\r\n\r\n").nth(1).unwrap()).unwrap();
@@ -632,7 +632,7 @@ async fn many_at_once_find_the_same_world() {
         ended.unwrap();
     }
     assert_eq!(DONE.load(Ordering::Relaxed), 100);
-    // A stray connection that says nothing is no reason to wait at the end.
+    // A stray silent connection does not delay the end.
     let _silent = UnixStream::connect(platform.folders.socket()).await.unwrap();
     platform.end().await;
 }
@@ -646,14 +646,14 @@ async fn eight_processes_at_once_start_one_platform() {
         command.args(args).env_clear().env("HOME", home.path()).env("LABCTL_SSH_PROXY_HOME", &folders.root);
         async move { command.output().await.unwrap() }
     };
-    // Its output ends although the platform that it may have started goes on.
+    // The output ends, although the platform that the command may have started goes on.
     let all = futures_util::future::join_all((0..8).map(|_| run(&["--local", "list", "--json"]))).await;
     for output in all {
         assert!(output.status.success(), "{output:?}");
     }
     let status = start::status(&folders).await.unwrap().unwrap();
     assert_ne!(status.pid, std::process::id());
-    // Killed, it leaves a socket that nobody answers; the next command starts another.
+    // A killed platform leaves a dead socket. The next command starts a new platform.
     let killed = tokio::process::Command::new("kill").args(["-KILL", &status.pid.to_string()]).status().await.unwrap();
     assert!(killed.success());
     while start::status(&folders).await.ok().flatten().is_some() {
@@ -666,7 +666,7 @@ async fn eight_processes_at_once_start_one_platform() {
     assert!(run(&["local", "stop"]).await.status.success());
     assert_eq!(start::status(&folders).await.unwrap(), None);
 
-    // What is wrong with its state is said by whoever wanted it.
+    // The command that needs the platform reports its damaged state.
     let record = folders.local().join("plays/0123456789abcdef01234567/play.json");
     fs::create_dir_all(record.parent().unwrap()).unwrap();
     fs::write(&record, "{").unwrap();

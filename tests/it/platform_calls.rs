@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::support::platform::{Platform, folders, quick};
 
-/// Far longer than anything takes here.
+/// Time limit for every wait, much longer than anything takes.
 const SOON: Duration = Duration::from_secs(10);
 
 fn ids(plays: &[Play]) -> Vec<&str> {
@@ -43,10 +43,10 @@ async fn a_play_whose_time_is_up_is_erased_unless_it_is_kept() {
         stop(&platform, &id).await;
         id
     });
-    // Stopped long after its time: nothing more happens to it.
+    // Stopped long after its end: nothing else happens to it.
     platform.labs.act(&old, &Action::SetMaxPlayTime { minutes: 0 }).await.unwrap();
     platform.end().await;
-    // As the version before wrote it.
+    // A record in the form of the previous version.
     let record = folders.local().join("plays").join(&old).join("play.json");
     let mut json: Value = serde_json::from_slice(&fs::read(&record).unwrap()).unwrap();
     assert_eq!(json.as_object_mut().unwrap().remove("erasedAtEnd"), Some(true.into()));
@@ -127,7 +127,7 @@ async fn a_machine_without_ssh_runs_and_refuses_tunnels_for_it() {
         let reply = platform.send("POST", &tunnels, &wish).await;
         assert_eq!((reply.status.as_u16(), reply.body.trim_ascii()), (400, &b"Machine does not allow SSH access"[..]));
     }
-    // For ports alone there is a tunnel, in which nothing answers on port 22.
+    // A tunnel for ports alone. No server answers on its port 22.
     let session = platform.tunnel(&id, "verifier").await.unwrap();
     let mut nothing = Vec::new();
     platform.labs.dial(&session, ":22").await.unwrap().read_to_end(&mut nothing).await.unwrap();
@@ -179,7 +179,7 @@ async fn there_are_no_web_terminals() {
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scan_finds_what_the_machines_programs_listen_on() {
-    // One server of HTTP and one that says nothing, on ports of their own, until the machine ends.
+    // One HTTP server and one silent server, on ports of their own, until the machine ends.
     let serve = r#"serve=exec python3 -c '
 import http.server, socket, threading
 web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
@@ -195,7 +195,7 @@ web.serve_forever()'"#;
     while !ports.exists() {
         tokio::task::yield_now().await;
     }
-    // A socket of this computer that is none of the machine's.
+    // A socket of this computer that does not belong to the machine.
     let _stranger = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let ports: Vec<u16> = fs::read_to_string(ports).unwrap().split(' ').map(|port| port.parse().unwrap()).collect();
     let mut expected = vec![(ports[0], "HTTP"), (ports[1], "TCP")];

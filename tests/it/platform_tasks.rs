@@ -1,4 +1,4 @@
-//! Init tasks of the embedded platform: commands that really run, once, and that clients can wait for.
+//! Init tasks of the embedded platform: real commands that run once, and that clients can wait for.
 
 use std::{fs, path::PathBuf, time::Duration};
 
@@ -16,7 +16,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::support::platform::{Platform, folders, messages, quick};
 
-/// A task that counts its runs, and goes on until it is allowed to end.
+/// A task that counts its runs, and runs until the test permits it to end.
 const HELD: &str =
     "held=echo run >>runs; until [ -e go ]; do sleep 0.02; done; echo out; echo err >&2; test ! -e wrong";
 
@@ -77,7 +77,7 @@ async fn a_task_runs_once_on_its_machine_while_ssh_works() {
     assert_eq!((inspected.machine.as_str(), inspected.needs), ("node-02", vec!["inspect_01".to_owned()]));
     assert!(inspected.stdout.contains("node-02/home"), "it runs in its machine's home: {}", inspected.stdout);
 
-    // Of one machine, of several, of one that is not there.
+    // Of one machine, of several, of one that does not exist.
     let of = async |query: &str| {
         let answer = platform.json("GET", &format!("/api/plays/{id}/tasks?{query}"), "").await;
         answer.as_array().unwrap().iter().map(|task| task["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
@@ -86,7 +86,7 @@ async fn a_task_runs_once_on_its_machine_while_ssh_works() {
     assert_eq!(of("machine=node-02&machine=node-01").await.len(), 3);
     assert_eq!(platform.status_of("GET", &format!("/api/plays/{id}/tasks?machine=node-03"), "").await, 404);
 
-    // Neither a reboot nor a restart of the whole runs them again.
+    // Neither a reboot nor a restart of the playground runs them again.
     platform.labs.act(&id, &Action::RebootMachine { machine: "node-01".into() }).await.unwrap();
     platform.ready(&id).await;
     platform.labs.act(&id, &Action::Stop).await.unwrap();
@@ -138,7 +138,7 @@ async fn an_interrupted_task_runs_again_at_the_next_boot() {
     platform.labs.act(&id, &Action::RebootMachine { machine: "shell-01".into() }).await.unwrap();
     has_begun(&platform, &id, "shell-01", 3).await;
 
-    // The platform's own end is one, too, and a task belongs to its play whatever the next platform is told.
+    // The end of the platform ends them as well. A task belongs to its play, whatever options the next platform gets.
     platform.end().await;
     let mut platform = Platform::start_in(&folders, quick()).await;
     let play = platform.labs.play(&id).await.unwrap();
@@ -206,11 +206,11 @@ async fn the_end_of_a_long_output_is_kept_and_a_daemon_holds_nothing_up() {
     let noisy = detail(&platform, &id, "noisy").await;
     assert_eq!(noisy.stdout.len(), 64 * 1024);
     assert!(noisy.stdout.ends_with("the end\nleft\n"));
-    // The daemon is the machine's, and ends with it.
+    // The daemon belongs to the machine, and ends with it.
     platform.end().await;
 }
 
-/// A run of the program in a world of its own.
+/// Runs the program in a world of its own.
 async fn local(home: &tempfile::TempDir, arguments: &[&str]) -> (i32, String) {
     let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_labctl-ssh-proxy"));
     command.arg("local").args(arguments).env_clear().env("HOME", home.path());

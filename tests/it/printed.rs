@@ -1,4 +1,4 @@
-//! What commands print, word for word: their help, their tables, their progress where there is no terminal.
+//! The output of commands, word for word: help texts, tables, and progress without a terminal.
 
 use std::{
     collections::BTreeSet,
@@ -73,7 +73,7 @@ fn a_start() {
 fn a_doctor_who_is_content_and_one_who_is_not() {
     let mut world = World::with_platform(&[]);
     world.playground("shell");
-    // A PATH without editors, whatever this computer has.
+    // A PATH without editors, regardless of the editors on this computer.
     let bin = world.path("bin");
     fs::create_dir(&bin).unwrap();
     for name in ["ssh", "ssh-keygen", "sh"] {
@@ -93,14 +93,14 @@ fn a_doctor_who_is_content_and_one_who_is_not() {
     transcript.is(expect_file!["../golden/printed/doctor"]);
 }
 
-/// The commands that a help lists.
+/// Returns the commands that a help text lists.
 fn commands(help: &str) -> Vec<&str> {
     let listed = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
-    // What describes them goes on further right.
+    // Longer descriptions continue further to the right.
     listed.filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).filter(|name| !name.is_empty()).collect()
 }
 
-/// Every command has its file, and every file its command.
+/// Every command has a golden file, and every golden file a command.
 #[test]
 fn the_help_of_every_command() {
     let world = World::empty();

@@ -1,5 +1,5 @@
-//! Against the real peers, which `scripts/test` installs where it can: the platform's own client, labctl, speaks to our
-//! embedded platform behind TLS; and our client reaches a real sshd through the real wsmux.
+//! Tests with the real peers, which `scripts/test` installs where it can. The platform's own client, labctl, uses our
+//! embedded platform behind TLS, and our client reaches a real sshd through the real wsmux.
 
 use std::{
     io::{Read, Write},
@@ -13,7 +13,7 @@ use crate::support::{
     needs, noise,
 };
 
-/// A port that is free now, for a program that cannot choose one itself.
+/// Returns a port that is free now, for a program that cannot choose one itself.
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
@@ -43,7 +43,7 @@ fn labctl_works_with_the_embedded_platform() {
         world.path(".ssh/iximiuz_labs_user").display(),
     );
     std::fs::write(labctl_home.join("config.yaml"), config).unwrap();
-    // It makes the key that labctl sends, as a login of labctl's would.
+    // Creates the key that labctl sends, as labctl's own login would.
     let _ = world.output(world.command(&["config-ssh", "--yes"]).env("SSL_CERT_FILE", &certificate)).ok();
 
     let labctl = needs("labctl");
@@ -63,11 +63,11 @@ fn labctl_works_with_the_embedded_platform() {
     let _forwarding = Ending(command(&["port-forward", &id, "-L", &forward]).stdout(Stdio::null()).spawn().unwrap());
     eventually("the port is forwarded", || TcpStream::connect(("127.0.0.1", forwarded)).is_ok());
     assert!(echoes(TcpStream::connect(("127.0.0.1", forwarded)).unwrap()));
-    // What one of the two saves, the other knows.
+    // Each client lists the forwards that the other has saved.
     let saved = world.json(&["port-forward", &id, "--list", "--json"]);
     assert_eq!(saved[0]["remotePort"], echo.port(), "{saved}");
 
-    // The machine is this computer, so what it listens on is here.
+    // The machine is this computer, so its listeners are here.
     let remote = free_address().port();
     let reverse = format!("127.0.0.1:{remote}:127.0.0.1:{}", echo.port());
     let _reversing = Ending(command(&["port-forward", &id, "-R", &reverse]).stdout(Stdio::null()).spawn().unwrap());
@@ -113,7 +113,7 @@ fn a_whole_session_through_the_real_wsmux() {
     eventually("no proxy is left", || world.processes("connect").is_empty());
 }
 
-/// The machine is this computer, so what is copied there is found here.
+/// Copies in every manner. The machine is this computer, so the copies are here.
 fn copies_of_every_kind(world: &World, host: &str, data: &[u8]) {
     let there = world.path("there");
     std::fs::create_dir(&there).unwrap();
@@ -172,7 +172,7 @@ fn echoes(mut stream: TcpStream) -> bool {
     stream.write_all(b"hello").is_ok() && stream.read_exact(&mut word).is_ok() && &word == b"hello"
 }
 
-/// Answers five bytes with the same.
+/// Starts a server that returns each five bytes it receives.
 fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -181,7 +181,7 @@ fn echo() -> SocketAddr {
             let mut stream = stream.unwrap();
             std::thread::spawn(move || {
                 let mut word = [0; 5];
-                // The connections that only tried have nothing to say.
+                // Some connections only check the port and send nothing.
                 if stream.read_exact(&mut word).is_ok() {
                     stream.write_all(&word).unwrap();
                 }

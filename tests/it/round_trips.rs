@@ -1,4 +1,4 @@
-//! How many round trips a connection costs, and when the session of an earlier one is used.
+//! The number of round trips that a connection takes, and the reuse of an earlier connection's tunnel session.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures for who runs it with --nocapture")]
 
@@ -24,10 +24,10 @@ use tokio_rustls::{
 
 use crate::support::{FIRST_WORDS, PROGRAM, Said, World};
 
-/// Long, since these programs are not optimised and the machine that tests them may be busy.
+/// The simulated round trip. It is long because the programs are not optimised and the computer may be busy.
 const ROUND_TRIP: Duration = Duration::from_millis(400);
 
-/// A platform far away, behind TLS, and an account on it.
+/// A distant platform behind TLS, and an account on it.
 struct Far {
     world: World,
     id: String,
@@ -38,7 +38,7 @@ impl Far {
     fn new(options: &[&str]) -> Far {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
-        // The tunnels are on another host than the API, as far as a client can tell.
+        // For a client, the tunnels are on another host than the API.
         let (api, tunnels, tls) = (bind(), bind(), bind());
         let base_of = |listener: &TcpListener| format!("https://localhost:{}", listener.local_addr().unwrap().port());
         let (base, tunnels_base) = (base_of(&api), base_of(&tunnels));
@@ -86,7 +86,7 @@ impl Far {
         Far { world, id, _runtime: runtime }
     }
 
-    /// A proxy, and the time until the server's first byte came out of it.
+    /// Starts a proxy. Returns it with the time until the server's first byte.
     fn connect(&self, user: &[&str]) -> (Proxy, Duration) {
         let start = Instant::now();
         let host = format!("playground-{}", self.id);
@@ -98,7 +98,7 @@ impl Far {
         (Proxy(child), start.elapsed())
     }
 
-    /// A command by ssh, with the key that the machine knows.
+    /// Runs a command by ssh, with the key that the machine knows.
     fn ssh(&self, command: &str) -> Said {
         let host = format!("playground-{}", self.id);
         let proxy = format!("ProxyCommand={} connect {host}", PROGRAM);
@@ -114,20 +114,20 @@ impl Far {
         self.world.output(&mut ssh)
     }
 
-    /// The program under test, which trusts the relay.
+    /// Prepares the program under test so that it trusts the relay.
     fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = self.world.command(args);
         command.env("SSL_CERT_FILE", self.world.home().join("ca.pem"));
         command
     }
 
-    /// A command on another computer of the same account.
+    /// Runs a command on another computer of the same account.
     fn elsewhere(&self, args: &[&str]) {
         let other = self.world.home().join("elsewhere");
         self.world.output(self.command(args).env("LABCTL_SSH_PROXY_HOME", other)).ok();
     }
 
-    /// The files with a session.
+    /// Returns the files that store a session.
     fn kept(&self) -> Vec<PathBuf> {
         let Ok(entries) = fs::read_dir(self.world.root().join("tunnels")) else { return Vec::new() };
         entries
@@ -136,7 +136,7 @@ impl Far {
             .collect()
     }
 
-    /// The file of authorized keys in the machine.
+    /// Returns the machine's authorized_keys file.
     fn authorized_keys(&self) -> PathBuf {
         let mut folders = vec![self.world.root().join("local/plays")];
         while let Some(folder) = folders.pop() {
@@ -159,7 +159,7 @@ impl Drop for Proxy {
     }
 }
 
-/// Passes bytes on as a network does whose round trip is [`ROUND_TRIP`]; connecting takes one, too.
+/// Passes bytes on with the delay of [`ROUND_TRIP`]. Connecting takes one as well.
 async fn delay(client: TcpStream, server: TcpStream) {
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
@@ -204,9 +204,9 @@ fn round_trips(time: Duration) -> u32 {
 fn a_cold_connection_takes_7_round_trips_and_a_warm_one_3() {
     let far = Far::new(&[]);
     let me = far.world.output(far.world.program("id").arg("-un")).ok();
-    // As ssh asks: it always names the user.
+    // Like ssh, which always passes the user.
     let (_, cold) = far.connect(&["--user", me.trim()]);
-    // Without a user's name, only the play's answer tells whom to ask a tunnel for.
+    // Without a user, the tunnel request has to wait for the play's answer.
     let (_, nameless) = far.connect(&[]);
     assert!(far.kept().is_empty());
     assert_eq!(far.ssh("echo there").ok(), "there\n");
@@ -225,7 +225,7 @@ fn a_session_is_kept_as_long_as_it_is_good() {
     far.ssh("true").ok();
     assert_eq!(far.kept().len(), 1, "a short session that got in is no reason to forget it");
 
-    // The machine does not know the key any more, as after a reset; the tunnel works as before.
+    // The machine no longer knows the key, as after a reset. The tunnel still works.
     let authorized = far.authorized_keys();
     let keys = fs::read(&authorized).unwrap();
     fs::write(&authorized, "").unwrap();
@@ -234,7 +234,7 @@ fn a_session_is_kept_as_long_as_it_is_good() {
     fs::write(&authorized, keys).unwrap();
     far.ssh("true").ok();
 
-    // Refused, since the machine is another one after a restart.
+    // Refused, because the machine is a new one after a restart.
     assert_eq!(far.kept().len(), 1);
     far.elsewhere(&["restart", &far.id]);
     assert_eq!(far.ssh("echo there").ok(), "there\n");

@@ -1,4 +1,4 @@
-//! Each test that SECURITY.md names is there.
+//! Every test that SECURITY.md names exists.
 
 use std::{fs, path::Path};
 
@@ -19,7 +19,7 @@ fn each_named_test_exists() {
     sources(&root.join("src"), &mut code);
     sources(&root.join("tests"), &mut code);
     let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
-    // The names of tests are the only words between backticks with two underscores.
+    // Names of tests are the only words in backticks with two underscores.
     let named: Vec<&str> = page
         .split('`')
         .skip(1)

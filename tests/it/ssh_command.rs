@@ -1,4 +1,4 @@
-//! `ssh`: wakes, then becomes the system's ssh.
+//! `ssh`: wakes the machine, then becomes the system's ssh.
 
 use std::{fs, process::Stdio};
 
@@ -8,7 +8,7 @@ fn id_of(world: &World, name: &str) -> String {
     world.json(&["start", name, "--json"])["id"].as_str().unwrap().to_owned()
 }
 
-/// `ssh` of ours: the system's ssh must not read the configuration of whoever runs the tests.
+/// Runs our `ssh`. The system's ssh must not read the configuration of the user who runs the tests.
 fn ssh(world: &World, host: &str, rest: &[&str]) -> Said {
     world.local(&[&["ssh", host, "-F", "none"], rest].concat())
 }
@@ -19,7 +19,7 @@ fn it_works_without_config_ssh_and_passes_on_what_ssh_says() {
     let id = id_of(&world, "duo");
     let host = format!("playground-{id}");
     assert_eq!(ssh(&world, &host, &["--", "echo", "there"]).ok(), "there\n");
-    // As ssh takes it, without `--`; and a command that begins with a hyphen only with it.
+    // Without `--`, as in ssh. A command that begins with a hyphen needs it.
     assert_eq!(ssh(&world, &host, &["echo", "there"]).ok(), "there\n");
     assert!(!ssh(&world, &host, &["--", "-x"]).status.success());
     let said = ssh(&world, &host, &["--", "echo out; echo err >&2; exit 7"]);
@@ -42,7 +42,7 @@ fn options_of_sshs_own_reach_it() {
     let world = World::with_platform(&[]);
     let host = format!("playground-{}", id_of(&world, "shell"));
     let socket = world.home().join("forward");
-    // A forward from here to the machine's own end, and a remote command that says when it is up.
+    // A forward back to the machine itself, and a remote command that reports when it is open.
     let forward = format!("{}:{}", socket.display(), world.home().join("target").display());
     let mut child = world
         .command(&["--local", "ssh", &host, "-F", "none", "-L", &forward, "-N"])
@@ -52,7 +52,7 @@ fn options_of_sshs_own_reach_it() {
     eventually("the forward is there", || socket.exists());
     child.kill().unwrap();
     child.wait().unwrap();
-    // -G connects to nothing, and shows what is in force.
+    // -G connects to nothing, and prints the options in force.
     let shown = ssh(&world, &host, &["-G"]).ok();
     let value =
         |name: &str| shown.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim().to_owned();
@@ -75,7 +75,7 @@ fn a_stopped_playground_is_woken_even_if_it_was_stopped_on_purpose() {
     let said = ssh(&world, &host, &["echo", "awake"]);
     assert!(said.err.contains("waiting for machine shell-01"), "{said:?}");
     assert_eq!(said.ok(), "awake\n");
-    // A name of the catalogue: the one there is, else a new one.
+    // A name of the catalogue: the existing play, or else a new one.
     assert_eq!(ssh(&world, "playground-shell", &["echo", "same"]).ok(), "same\n");
     assert_eq!(ssh(&world, "playground-duo", &["echo", "new"]).ok(), "new\n");
     assert_eq!(world.json(&["list", "--json"]).as_array().unwrap().len(), 2);
@@ -118,7 +118,7 @@ fn a_missing_ssh_is_named_before_anything_is_woken() {
 #[test]
 fn start_can_end_in_ssh() {
     let world = World::with_platform(&[]);
-    // An ssh that says how it was called.
+    // A fake ssh that prints its arguments.
     let bin = world.home().join("bin");
     fs::create_dir(&bin).unwrap();
     let script = bin.join("ssh");

@@ -1,4 +1,4 @@
-//! `config_ssh` with real files and the real `ssh -G`: the edge cases of editing somebody else's configuration.
+//! `ssh_config` with real files and the real `ssh -G`: the edge cases of editing the user's configuration.
 
 use std::{
     collections::BTreeMap,
@@ -24,13 +24,13 @@ use crate::support::{needs, not_run, write_program};
 
 const ID: &str = "0123456789abcdef01234567";
 
-/// A home folder of its own, with a program to be called in it.
+/// A home folder for one test, with a program for the entries to call.
 struct World {
     temporary: tempfile::TempDir,
     folders: Folders,
 }
 
-/// A file at one moment.
+/// A file at one point in time.
 #[derive(Debug, PartialEq)]
 struct Seen {
     contents: Option<Vec<u8>>,
@@ -68,17 +68,17 @@ impl World {
         World::at("home")
     }
 
-    /// With this for the name of the home folder.
+    /// Creates a world whose home folder has this name.
     fn at(name: &str) -> World {
         let temporary = tempfile::tempdir().unwrap();
-        // Others' processes work in it, too.
+        // Processes of other users work in it as well.
         fs::set_permissions(temporary.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let home = temporary.path().join(name);
         fs::create_dir(&home).unwrap();
         World { folders: folders(&home), temporary }
     }
 
-    /// With `text` for the user's configuration.
+    /// Creates a world with `text` as the user's configuration.
     fn with(text: impl AsRef<[u8]>) -> World {
         let world = World::new();
         world.write(text);
@@ -113,7 +113,7 @@ impl World {
         remove(&self.folders, None).await
     }
 
-    /// Every file below the home. The locks, which are empty and stay, are left out.
+    /// Returns every file below the home, except locks, which are empty and permanent.
     fn snapshot(&self) -> BTreeMap<PathBuf, Seen> {
         let mut found = BTreeMap::new();
         let mut folders = vec![self.folders.home.clone()];
@@ -165,7 +165,7 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
-/// What `ssh -G` says under a file, without what depends on the folder it lies in.
+/// Returns the output of `ssh -G` under a file, without the parts that depend on its folder.
 fn in_force(config: &Path, host: &str) -> String {
     let output = Command::new("ssh").args(["-G", "-T", "-F"]).arg(config).arg(host).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -178,7 +178,7 @@ fn option(config: &Path, host: &str, name: &str) -> String {
     value.unwrap_or_else(|| panic!("{name} in {options}")).to_owned()
 }
 
-/// Users' files as they are found.
+/// Typical files of users.
 const TEXTS: &[&str] = &[
     "",
     " \n\t\n",
@@ -243,7 +243,7 @@ async fn without_a_file_one_is_made_and_taken_away() {
     world.remove().await.unwrap();
     assert!(!world.config().exists());
 
-    // A file that was empty before stays, and one that the user has written to keeps that.
+    // A file that was empty before is kept, and so are the user's own lines.
     world.write("");
     world.apply(|_| ()).await.unwrap();
     world.remove().await.unwrap();
@@ -282,7 +282,7 @@ async fn a_plan_shows_all_and_writes_nothing() {
     }
 }
 
-/// The user may take an hour to say yes.
+/// The user may take an hour to agree.
 #[tokio::test]
 async fn what_was_written_after_the_plan_is_not_lost() {
     let world = World::with("Host mine\n");
@@ -310,7 +310,7 @@ async fn what_was_written_after_the_plan_is_not_lost() {
     assert_eq!(world.text(), "Host mine\nHost new\nHost newer\n");
     assert!(!folders.root.join("hosts.json").exists());
 
-    // A plan that is refused when it is made anew changes nothing.
+    // If the plan cannot be made again, nothing changes.
     let late = plan().await;
     world.write("Host mine\n# --- BEGIN labctl-ssh-proxy ---\n");
     let before = world.snapshot();
@@ -473,7 +473,7 @@ async fn from_one_form_to_the_other_and_from_anywhere_to_the_top() {
 #[tokio::test]
 async fn homes_and_files_of_any_name() {
     for name in ["a b", "é", "Ada L (é)", "a&b;c"] {
-        // Readers that follow no Include cannot take quotes either.
+        // Readers that do not follow Include cannot parse quotes either.
         let needs_quotes = !name.chars().all(char::is_alphanumeric);
         for inline in [false, true] {
             let world = World::at(name);
@@ -498,7 +498,7 @@ async fn homes_and_files_of_any_name() {
         assert!(error.message().contains("cannot be named") && error.hint().is_some(), "{error}");
         assert_eq!(world.snapshot(), before, "{name:?}");
 
-        // Only what is written into the file has to be well-named. The file itself may lie anywhere.
+        // Only names inside the file are restricted. The file itself may be anywhere.
         let other = World::new();
         let file = world.config();
         other.apply(|request| request.file = Some(file.clone())).await.unwrap_or_else(|e| panic!("{name:?}: {e}"));
@@ -514,7 +514,7 @@ async fn homes_and_files_of_any_name() {
     assert!(!world.config().exists());
 }
 
-/// Of many entries each says only what is its own; what is in force for it is the same.
+/// Many entries contain only what is specific to each, with the same options in force.
 #[tokio::test]
 async fn many_entries_are_short_and_mean_the_same() {
     let world = World::new();
@@ -542,7 +542,7 @@ async fn many_entries_are_short_and_mean_the_same() {
     assert_eq!(written.matches("ProxyCommand").count(), 2, "the wildcard's, and that of the one that is local");
 }
 
-/// The same where there is no wildcard entry, since all are the embedded platform's.
+/// The same without a wildcard entry, because all entries are the embedded platform's.
 #[tokio::test]
 async fn many_local_entries_mean_the_same() {
     let world = World::new();
@@ -557,7 +557,7 @@ async fn many_local_entries_mean_the_same() {
     assert!(!in_force(&world.config(), "playground-other").contains("proxycommand"));
 }
 
-/// ssh runs what the entries say, with the words as they are meant, whatever the user's shell and the path.
+/// ssh runs the command in the entries with the right arguments, whatever the user's shell and the path.
 #[tokio::test]
 async fn ssh_calls_the_program_that_is_written() {
     let mut shells = vec![PathBuf::from("/bin/sh")];
@@ -621,7 +621,7 @@ async fn refresh_follows_the_platform_and_nothing_else() {
     }
     assert!(option(&world.config(), "playground-near", "userknownhostsfile").ends_with("known_hosts.local"));
 
-    // An entry that must not be written changes nothing, and our file heals.
+    // An invalid entry changes nothing, and our own file is repaired.
     let settled = world.snapshot();
     let hostile = vec![entry("playground-x\nHost *", Platform::Labs)];
     ssh_config::refresh(folders, Platform::Labs, hostile).await.unwrap_err();
@@ -630,13 +630,13 @@ async fn refresh_follows_the_platform_and_nothing_else() {
     ssh_config::refresh(folders, Platform::Labs, vec![entry("playground-new", Platform::Labs)]).await.unwrap();
     assert!(folders.ssh_config().exists());
 
-    // A block that has fallen behind is brought up to date, though nothing is new.
+    // An outdated block is updated, even if there are no new entries.
     let current = fs::read_to_string(&inline).unwrap();
     fs::write(&inline, current.replace("Host playground-near", "Host playground-gone")).unwrap();
     ssh_config::refresh(folders, Platform::Labs, vec![entry("playground-new", Platform::Labs)]).await.unwrap();
     assert_eq!(fs::read_to_string(&inline).unwrap(), current);
 
-    // What the user took out by hand stays out.
+    // Text that the user has removed is not added again.
     fs::write(&inline, "Host mine\n").unwrap();
     ssh_config::refresh(folders, Platform::Labs, entries()).await.unwrap();
     assert_eq!(fs::read_to_string(&inline).unwrap(), "Host mine\n");
@@ -703,7 +703,7 @@ async fn writers_at_once_lose_nothing() {
         writers.push(child("include", &format!("file-{n}")));
         writers.push(child("local", "shared"));
     }
-    // In this process, too: a lock must not depend on who asks.
+    // Also within this process, because a lock must not depend on the caller.
     let (one, two) = tokio::join!(
         apply(&world.folders, &request, Platform::Labs, entries()),
         apply(&world.folders, &request, Platform::Local, vec![entry("playground-child", Platform::Local)]),
@@ -725,7 +725,7 @@ async fn writers_at_once_lose_nothing() {
     world.assert_no_temporaries();
 }
 
-/// Two homes of this program (a trial and the real one) that write to one file.
+/// Two homes of this program (a trial and the real one) write to the same file.
 #[tokio::test]
 async fn writers_with_different_homes_keep_each_others_text_whole() {
     let (one, two) = (World::new(), World::new());
@@ -746,7 +746,7 @@ async fn writers_with_different_homes_keep_each_others_text_whole() {
     );
 }
 
-/// An editor that saves while ssh is asked: here ssh itself is made to run it.
+/// An editor saves the file while ssh runs. Here, ssh itself runs the editor.
 #[tokio::test]
 async fn what_others_write_meanwhile_is_not_lost() {
     for inline in [false, true] {
@@ -771,7 +771,7 @@ async fn killed_at_any_moment_it_leaves_the_old_or_the_new() {
     world.remove().await.unwrap();
     for round in 0..24 {
         let mut child = Child::new(&world.folders.home, "to and fro").start();
-        // Any moment will do; the first ones fall before it has begun.
+        // Any moment will do. The first ones come before the child has started.
         std::thread::sleep(Duration::from_millis(10 + 7 * round));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -845,7 +845,7 @@ fn as_a_user_who_is_not_root() {
         ] {
             let (said, unchanged, world) = try_with(prepare, action);
             assert!(said.contains("CHILD ERROR") && said.contains(why) && said.contains("hint: "), "{why}: {said}");
-            // Our own folder may have come with its lock; nothing else.
+            // Our own folder with its lock may be new, but nothing else.
             assert!(unchanged, "{why}: {:?}", world.snapshot().keys());
             assert!(!world.folders.ssh_config().exists());
         }
@@ -872,7 +872,7 @@ fn a_file_of_another_user_is_refused() {
 fn a_full_disk_leaves_all_as_it_was() {
     let world = World::with("Host mine\n");
     let before = world.snapshot();
-    // No file may grow: writes fail as on a full disk.
+    // The file size limit is 0, so that writes fail as on a full disk.
     let said = Child::new(&world.folders.home, "include")
         .under(&["sh", "-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"])
         .run();
@@ -900,14 +900,14 @@ fn without_ssh_or_with_an_old_one() {
     assert!(config.contains(&format!("connect --user laborant playground-{ID}\n")), "{config}");
     assert!(!config.contains("%r") && !config.contains("playground-*"), "{config}");
 
-    // Removal needs no ssh.
+    // Removal does not need ssh.
     let nothing = world.temporary.path().join("nothing");
     let said = Child::new(&world.folders.home, "remove").env("PATH", nothing).run();
     assert!(said.contains("CHILD OK"), "{said}");
     assert_eq!(world.text(), "Host mine\n");
 }
 
-/// Lines that ssh takes, in any order.
+/// Generates valid lines of ssh's configuration, in any order.
 fn valid_lines() -> impl Strategy<Value = String> {
     let line = prop::sample::select(vec![
         "Host *",
@@ -957,7 +957,7 @@ proptest! {
     }
 }
 
-/// This test program as another process, which does one thing and says how it went.
+/// A child process of this test program that performs one operation and reports the result.
 struct Child {
     command: Command,
     program: PathBuf,
@@ -989,13 +989,14 @@ impl Child {
         self
     }
 
-    /// As a user whom modes bind: `nobody`, who gets the world for it, if this is root; else as who we are.
+    /// Runs the child as a user without special permissions: `nobody`, who becomes the owner of the world, if this is
+    /// root.
     fn unprivileged(mut self, world: &World) -> Child {
         const NOBODY: u32 = 65534;
         if !rustix::process::geteuid().is_root() {
             return self;
         }
-        // The folder of test programs may be closed to others.
+        // Other users may have no access to the folder of test programs.
         let copy = world.temporary.path().join("program");
         let status = Command::new("cp").arg(&self.program).arg(&copy).status().unwrap();
         assert!(status.success());
@@ -1016,7 +1017,7 @@ impl Child {
 
     fn prepare(&mut self) -> &mut Command {
         let mut words = self.prefix.iter().map(std::ffi::OsString::from).chain([self.program.clone().into()]);
-        // By its path, since the child's PATH is not ours.
+        // By its absolute path, because the child's PATH is different.
         self.command = Command::new(which::which(words.next().unwrap()).unwrap());
         self.command.args(words).args(["--exact", "ssh_config::child", "--ignored", "--nocapture"]).current_dir("/");
         self.command.env("CHILD_HOME", &self.home).env("CHILD_ACTION", &self.action).envs(self.environment.clone());
@@ -1029,7 +1030,7 @@ fn finish(child: std::process::Child) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// What [`Child`] runs.
+/// The operation of a [`Child`].
 #[tokio::test]
 #[ignore = "other tests start it"]
 #[expect(clippy::print_stdout, reason = "this is how it speaks to the test that started it")]

@@ -1,5 +1,5 @@
-//! What this program is made of: where it comes from, under which licences, how often, and how much of ours is `unsafe`.
-//! The lists are deny.toml's.
+//! The origin, licences and number of our dependencies, and the use of `unsafe` in our own code. The lists are in
+//! deny.toml.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ fn packages() -> Vec<Value> {
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .unwrap();
-    // Without the sources of crates for other systems, cargo wants the network.
+    // Without the sources of crates for other systems, cargo needs the network.
     let output = if output.status.success() {
         output
     } else {
@@ -39,7 +39,7 @@ fn list(name: &str) -> BTreeSet<String> {
     lines.take_while(|line| *line != "]").filter_map(|line| line.split('"').nth(1).map(str::to_owned)).collect()
 }
 
-/// Whether every part of the expression has an alternative that is allowed.
+/// Returns true if every part of the expression has a permitted alternative.
 fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
     let expression = expression.replace(['(', ')'], " ").replace('/', " OR ");
     expression.split(" AND ").all(|part| part.split(" OR ").any(|licence| allowed.contains(licence.trim())))
@@ -58,7 +58,7 @@ fn licences_sources_and_duplicates() {
         assert!(is_allowed(licence, &allowed), "{name} is under {licence}");
         match package["source"].as_str() {
             None => assert_eq!(name, env!("CARGO_PKG_NAME")),
-            // One registry for all.
+            // All dependencies come from one registry.
             Some(source) => {
                 assert!(source.starts_with("registry+https://"), "{name}: {source}");
                 assert_eq!(source, *registry.get_or_insert(source), "{name}");
@@ -75,7 +75,7 @@ fn licences_sources_and_duplicates() {
     }
 }
 
-/// `unsafe` is denied; each use says why it is there and why it is sound.
+/// `unsafe` is denied. Each use explains why it is needed and why it is sound.
 #[test]
 fn each_unsafe_block_is_explained() {
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
@@ -98,7 +98,7 @@ fn each_unsafe_block_is_explained() {
     assert!(uses.len() <= 4, "{uses:?}");
 }
 
-/// The lock file is under version control, and builds go by it.
+/// The lock file is under version control, and builds use it.
 #[test]
 fn builds_go_by_the_lock_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

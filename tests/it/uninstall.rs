@@ -1,4 +1,4 @@
-//! `uninstall`: what this program wrote goes, everything else stays byte for byte.
+//! `uninstall`: removes everything that this program wrote, and keeps everything else byte for byte.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +12,7 @@ use crate::support::{
     needs,
 };
 
-/// Every file below a folder, but for sockets.
+/// Returns every file below a folder, except sockets.
 fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
@@ -27,7 +27,7 @@ fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
-/// A home as somebody has it before this program comes.
+/// Creates a user's home as before the first use of this program.
 fn home(world: &World) {
     fs::create_dir_all(world.home().join(".ssh")).unwrap();
     fs::write(world.ssh_config(), "Host other\n\tUser me\n").unwrap();
@@ -66,14 +66,14 @@ fn a_home_is_as_it_was_but_for_the_key() {
         assert!(list.contains(what), "{what} not in {list}");
     }
     assert!(world.root().join("hosts.json").exists());
-    // Nobody can be asked.
+    // There is no terminal to ask on.
     assert!(world.local(&["uninstall"]).failed(2).contains("--yes"));
 
     world.local(&["uninstall", "--yes"]).ok();
     assert_eq!(fs::read_to_string(world.ssh_config()).unwrap(), "Host other\n\tUser me\n");
     let left: Vec<_> = fs::read_dir(world.root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| name.to_string_lossy().starts_with("local")), "{left:?}");
-    // The playground is still there, and runs.
+    // The playground still exists, and is running.
     assert_eq!(world.json(&["list", "--json"])[0]["state"], "RUNNING");
 
     let said = world.local(&["uninstall", "--yes", "--local-playgrounds"]).ok();

@@ -1,5 +1,5 @@
-//! A wake is shared by all who want it, outlives them, and is asked for once. What is seen of it: status files, standard
-//! error, the reasons for an end.
+//! Wakes: all connections share one, it outlives them, and the platform is asked only once. Also its visible signs:
+//! status files, standard error, the reasons for an end.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ use serde_json::json;
 
 use crate::support::{World, eventually, noise, within};
 
-/// The proxies to a host; not the shells that are about to become one.
+/// Returns the proxies to a host, without the shells that are about to exec one.
 fn proxies(world: &World, host: &str) -> Vec<u32> {
     let mut found = world.processes(host);
     found.retain(|pid| is_proxy(*pid));
@@ -40,11 +40,11 @@ fn is_proxy(pid: u32) -> bool {
 }
 
 fn kill(pid: u32, signal: &str) {
-    // One that is gone already is as good as killed.
+    // A process that is gone already counts as killed.
     let _ = Command::new("kill").args([signal, &pid.to_string()]).stderr(Stdio::null()).status().unwrap();
 }
 
-/// ssh without a terminal, whose standard error is kept.
+/// Starts ssh without a terminal, and captures its standard error.
 fn ssh(world: &World, args: &[&str]) -> Child {
     let mut command = world.program("setsid");
     command.args(["-w", "ssh", "-F"]).arg(world.ssh_config()).args(args);
@@ -53,12 +53,12 @@ fn ssh(world: &World, args: &[&str]) -> Child {
 
 #[test]
 fn fifty_proxies_half_of_them_killed_ask_for_one_restart() {
-    // A busy computer takes longer to kill them all.
+    // A busy computer takes longer to kill them all, so attempt it with two delays.
     let in_time = ["12s", "60s"].into_iter().any(half_of_fifty_are_killed_while_it_boots);
     assert!(in_time, "the machine was ready before all were killed that should be");
 }
 
-/// Returns false when the machine was ready before they were killed.
+/// Returns false if the machine was ready before half of the proxies were killed.
 fn half_of_fifty_are_killed_while_it_boots(boot_delay: &str) -> bool {
     let mut world = World::with_platform(&["--boot-delay", boot_delay]);
     let id = world.json(&["start", "shell", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
@@ -69,7 +69,7 @@ fn half_of_fifty_are_killed_while_it_boots(boot_delay: &str) -> bool {
     let all: Vec<Child> = (0..50).map(|_| ssh(&world, &[&host, "echo in"])).collect();
     let mut killed = Vec::new();
     while killed.len() < 25 && !is_ready(&world, &id) {
-        // Newest first at one time and oldest first at another, at any point of their way.
+        // Choose any proxy, new or old, so that they die in all phases.
         let mut proxies = proxies(&world, &host);
         proxies.retain(|pid| !killed.contains(pid));
         if let Some(pid) = proxies.get(noise(64)[killed.len()] as usize % proxies.len().max(1)) {
@@ -97,7 +97,8 @@ fn half_of_fifty_are_killed_while_it_boots(boot_delay: &str) -> bool {
     true
 }
 
-/// Whether the first machine runs again. While the restart is only on its way it may still be as it was.
+/// Returns true if the first machine runs again. Shortly after the restart request, the old state may still be
+/// reported.
 fn is_ready(world: &World, id: &str) -> bool {
     let play = world.play(id);
     let conditions = play["status"]["machines"][0]["conditions"].as_array().cloned().unwrap_or_default();
@@ -167,7 +168,7 @@ impl Progress for Silent {
     fn waiting(&self, _what: &str) {}
 }
 
-/// A platform whose list never shows the play that it makes, or only after a while.
+/// Starts a platform whose list shows a new play only after a while, or never.
 fn forgetful(listed_after: Option<Duration>) -> (tempfile::TempDir, Folders, Arc<AtomicUsize>) {
     let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
     let folders = Folders { home: home.path().into(), root: home.path().into(), settings: home.path().join("s") };
@@ -202,7 +203,7 @@ fn answer(stream: UnixStream, made: &AtomicUsize, listed_from: Option<Instant>) 
         }
         input.read_exact(&mut vec![0; length]).unwrap();
         let body = if request.starts_with("POST /api/plays ") {
-            // Long enough for the others to be in the middle of it.
+            // Long enough for the others to be in the middle of their own requests.
             sleep(Duration::from_millis(200));
             made.fetch_add(1, Ordering::SeqCst);
             play.to_string()
@@ -276,7 +277,7 @@ fn an_orphan_is_gone_in_a_second_in_each_phase() {
             statuses.any(|text| text.contains(&format!("\"phase\":\"{phase}\"")))
         };
         within(Duration::from_secs(20), phase, &mut seen);
-        // What a client's death leaves: the ends of two pipes.
+        // The death of a client leaves only the ends of two pipes.
         drop((stdin, child.stdout.take()));
         within(Duration::from_secs(1), "it is gone", &mut || child.try_wait().unwrap().is_some());
         assert!(!seen(), "its status file is gone too");
@@ -286,7 +287,7 @@ fn an_orphan_is_gone_in_a_second_in_each_phase() {
     eventually("the machine is ready", || {
         world.play(&id)["status"]["machines"][0]["conditions"][0]["status"] == "True"
     });
-    // This client says no more than its first line, so the exchange of keys does not end.
+    // This client sends only its first line, so the key exchange never ends.
     orphan(&["--local"], "opening");
     world.configure();
     let mut session = ssh(&world, &[&host, "sleep 100"]);
@@ -305,10 +306,10 @@ fn standard_error_may_be_closed_or_full() {
     let id = world.playground("shell");
     let host = format!("playground-{id}");
     for redirection in ["2>&-", "2>&9"] {
-        // A proxy ends a moment after its ssh, and until then its playground would end under an open session.
+        // A proxy ends a moment after its ssh. Stopping the playground earlier would interrupt an open session.
         eventually("no session is left", || world.processes(" connect ").is_empty());
         world.stop_elsewhere(&id);
-        // Descriptor 9 is a pipe that is full and that nobody reads.
+        // File descriptor 9 is a full pipe without a reader.
         let script = format!(
             "mkfifo full; exec 8<>full 9>full; dd if=/dev/zero of=full bs=4096 count=99 oflag=nonblock 2>/dev/null; \
              exec setsid -w ssh -q -F {} {host} echo in {redirection}; rm full",
@@ -347,7 +348,7 @@ fn the_status_shows_a_wait_and_a_restart_is_told() {
 
 #[test]
 fn what_ended_a_session_is_said() {
-    // Not the built-in server, which says it itself, so that ssh ends the proxy before it can.
+    // With the built-in server, ssh would end the proxy before its own report.
     let mut world = World::with_platform(&["--endpoint", "sshd"]);
     let id = world.playground("shell");
     let host = format!("playground-{id}");

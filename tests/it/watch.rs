@@ -1,4 +1,4 @@
-//! `list --watch`, and every --json output against its schema.
+//! `list --watch`, and all --json output checked against its schema.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::support::{PROGRAM, World, eventually, needs, schema};
 
-/// A watch, and its lines as they come.
+/// A running watch and its lines.
 struct Watch {
     child: Child,
     lines: Receiver<Value>,
@@ -46,7 +46,7 @@ impl Watch {
         Watch { child, lines }
     }
 
-    /// The next line that fits; what comes before it is held to the schema, too.
+    /// Returns the next matching line. Skipped lines must match the schema as well.
     #[track_caller]
     fn until(&self, what: &str, limit: Duration, fits: impl Fn(&Value) -> bool) -> Value {
         let deadline = Instant::now() + limit;
@@ -109,7 +109,7 @@ fn own_acts_are_told_at_once_and_the_rest_is_asked_for_rarely() {
     world.local(&["destroy", &id, "--yes"]).ok();
     watch.until("the end", SOON, |line| line["playgrounds"] == serde_json::json!([]));
 
-    // Each of its two calls, at most one a second after something was done here, and else one each ten.
+    // Two different calls, each at most once a second after an action here, and otherwise once in ten seconds.
     let asked = fs::read_to_string(world.home().join("platform.log")).unwrap();
     let asked = asked.lines().filter(|line| line.contains("GET /api/plays: 200")).count();
     assert!(asked > 0);
@@ -125,7 +125,7 @@ fn a_change_elsewhere_comes_by_live_message_or_within_ten_seconds() {
     let id = world.playground("shell");
     let watch = Watch::start(&world, &["--local"]);
     watch.until("it", SOON, |line| first(line)["state"] == "RUNNING");
-    // Not by this program.
+    // An action by another client.
     let act = |action: &str| {
         let status = world
             .program(needs("curl"))
@@ -144,7 +144,7 @@ fn a_change_elsewhere_comes_by_live_message_or_within_ten_seconds() {
     act(r#"{"action":"set_title","title":"elsewhere"}"#);
     watch.until("the title", Duration::from_secs(12), |line| first(line)["title"] == "elsewhere");
 
-    // Gone and back.
+    // The platform is gone, then back.
     world.stop_platform();
     let line = watch.until("that it does not answer", Duration::from_secs(12), |line| line["type"] == "error");
     assert_eq!(line["kind"], "network");
@@ -167,7 +167,7 @@ fn it_ends_with_its_reader_and_needs_no_input() {
     assert!(child.wait().unwrap().success());
     assert!(gone.elapsed() < Duration::from_secs(1), "{:?}", gone.elapsed());
 
-    // Standard input closed, not only empty.
+    // Standard input is closed, not only empty.
     let program = PROGRAM;
     let script = format!("{program} --local list --watch --json <&- | head -n 1");
     let said = world.output(world.program("sh").args(["-c", &script])).ok();
@@ -182,7 +182,7 @@ fn without_a_login_it_says_so_and_notices_one() {
     let line = watch.until("the error", SOON, |_| true);
     assert_eq!((&line["type"], &line["kind"]), (&"error".into(), &"not-logged-in".into()));
     assert!(line["hint"].as_str().unwrap().contains("login"));
-    // Nobody listens there.
+    // No process listens there.
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let folder = world.home().join(".iximiuz/labctl");
     fs::create_dir_all(&folder).unwrap();
@@ -208,7 +208,7 @@ fn every_json_output_is_as_its_schema_says() {
     let list = world.json(&["list", "--json"]);
     assert_eq!(list[0]["stoppedOnPurpose"], true);
     schema::check("list", &list);
-    // The platform's machine was switched off: nobody wanted that.
+    // The platform's computer was switched off, which the user did not ask for.
     world.local(&["start", id, "--no-wait"]).ok();
     world.stop_platform();
     world.serve(&[]);
@@ -235,7 +235,7 @@ fn traffic_is_told_to_those_who_ask_for_figures() {
     let connected = |line: &Value| first(line)["connections"][0]["phase"] == "connected";
     watch.until("the connection", SOON, connected);
     let begun = received(&figures.until("the connection", SOON, connected));
-    // A proxy brings its figures up to date every five seconds.
+    // A proxy updates its figures every five seconds.
     figures.until("traffic", SOON * 3, |line| received(line) > begun);
     assert!(watch.lines.try_recv().is_err(), "traffic alone is no change for others");
     ssh.kill().unwrap();

@@ -196,7 +196,7 @@ impl Way {
     /// Repeats `work` until it succeeds, for everything that must come back after the machine was unavailable.
     ///
     /// # Errors
-    /// When the playground is gone for good.
+    /// When the playground no longer exists.
     pub async fn insist<T, F: Future<Output = Result<T>>>(&self, what: &str, work: impl Fn() -> F) -> Result<T> {
         let mut pauses = Pauses::default();
         loop {

@@ -1,4 +1,4 @@
-//! What happens elsewhere: the platform's API, without the program under test.
+//! Direct access to the platform's API, without the program under test: events that happen elsewhere.
 
 use std::{
     fs,
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{World, eventually};
 
 impl World {
-    /// A call of the embedded platform's API.
+    /// Makes a call of the embedded platform's API.
     pub fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let mut socket = UnixStream::connect(self.root().join("local/socket")).unwrap();
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -33,7 +33,7 @@ impl World {
         self.call("GET", &format!("/plays/{id}"), &Value::Null)
     }
 
-    /// The number of plays; the platform tells of destroyed ones for a while, too.
+    /// Returns the number of plays, without the destroyed ones that the platform still lists for a while.
     pub fn plays(&self) -> usize {
         let all = self.call("GET", "/plays", &Value::Null);
         let is_there = |play: &&Value| {
@@ -43,7 +43,7 @@ impl World {
         all.as_array().unwrap().iter().filter(is_there).count()
     }
 
-    /// Something done to a playground by somebody else.
+    /// Performs an action on a playground on behalf of another client.
     pub fn elsewhere(&self, id: &str, action: &str) {
         self.call("POST", &format!("/plays/{id}/actions"), &json!({"action": action, "maxPlayTimeMinutes": 0}));
     }
@@ -54,7 +54,7 @@ impl World {
         last["state"].as_str().unwrap().to_owned()
     }
 
-    /// Somebody else stops it, and it is stopped.
+    /// Stops the playground on behalf of another client, and waits until it is stopped.
     pub fn stop_elsewhere(&self, id: &str) {
         self.elsewhere(id, "stop");
         self.until(id, "STOPPED");
@@ -64,21 +64,21 @@ impl World {
         eventually(&format!("playground {id} is {state}"), || self.state(id) == state);
     }
 
-    /// How often the playground has been restarted since it was made.
+    /// Returns the number of restarts of the playground since it was created.
     pub fn restarts(&self, id: &str) -> usize {
         let play = self.play(id);
         let events = play["status"]["stateEvents"].as_array().unwrap();
         events.iter().filter(|event| event["state"] == "WARMING_UP").count() - 1
     }
 
-    /// How many lines of all connections' logs contain this.
+    /// Returns the number of lines that contain `what` in the logs of all connections.
     pub fn logged(&self, what: &str) -> usize {
         let Ok(logs) = fs::read_dir(self.root().join("logs")) else { return 0 };
         let texts = logs.map(|log| fs::read_to_string(log.unwrap().path()).unwrap());
         texts.map(|text| text.lines().filter(|line| line.contains(what)).count()).sum()
     }
 
-    /// Moves what is remembered of a playground, by id or catalogue name, into the past: as if that much time had gone by.
+    /// Moves the record of a playground, by id or catalogue name, into the past, as if that much time had gone by.
     pub fn let_pass(&self, label: &str, time: Duration) {
         let earlier = |moment: &mut Value| {
             if let Some(at) = moment.as_u64() {
@@ -95,7 +95,7 @@ impl World {
         fs::write(self.root().join(format!("memory.local/{label}.json")), record.to_string()).unwrap();
     }
 
-    /// What is remembered of a playground.
+    /// Returns the record of a playground.
     pub fn remembered(&self, label: &str) -> Value {
         let text = fs::read_to_string(self.root().join(format!("memory.local/{label}.json")));
         text.map(|text| serde_json::from_str(&text).unwrap()).unwrap_or_default()

@@ -1,4 +1,4 @@
-//! A platform that goes wrong: healthy in every phase of a connection but one. It shares no code with the program.
+//! A faulty platform: healthy in every phase of a connection except one. It shares no code with the program.
 
 use std::{
     io::{self, Read, Write},
@@ -16,13 +16,13 @@ use socket2::{Domain, Socket, Type};
 use tokio_rustls::rustls::{self, pki_types::PrivateKeyDer};
 
 pub const PLAY: &str = "0123456789abcdef01234567";
-/// What must never be seen anywhere.
+/// Secrets that must never appear anywhere.
 pub const SESSION: &str = "planted-session-id";
 pub const ACCESS: &str = "planted-access-token";
 pub const LOGIN: &str = "planted-login-address";
 pub const TOKEN: &str = "planted-tunnel-token";
 
-/// The phases of a connection, by what is asked for in them.
+/// The phases of a connection, each with its request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// `GET /plays/{id}`
@@ -33,15 +33,15 @@ pub enum Phase {
     Login,
     /// The WebSocket's upgrade
     Upgrade,
-    /// What comes through the WebSocket
+    /// The data in the WebSocket
     Data,
 }
 
-/// What goes wrong.
+/// The fault of a platform.
 #[derive(Clone, Debug)]
 pub enum Fault {
     Nothing,
-    /// Nobody listens.
+    /// No process listens.
     Refused,
     /// The connection is reset.
     Reset,
@@ -49,42 +49,42 @@ pub enum Fault {
     Closed,
     /// No answer ever comes.
     BlackHole,
-    /// A healthy answer, a byte each second.
+    /// A healthy answer, one byte each second.
     Drip,
     /// Half of a healthy answer, then the end of the stream.
     HalfClosed,
-    /// This status, these headers, this body.
+    /// An answer with this status, these headers and this body.
     Answer(u16, Vec<(&'static str, String)>, String),
-    /// The same for so many requests or so long, then health.
+    /// An answer with this status and these headers for that long, then health.
     Storm(u16, Vec<(&'static str, String)>, Duration),
-    /// An answer of that many bytes, announced.
+    /// An answer whose announced length is that many bytes.
     Huge(u64),
-    /// An answer without end.
+    /// An endless answer.
     Endless,
-    /// Headers without end.
+    /// Endless headers.
     EndlessHeaders,
-    /// 100 Continue without end.
+    /// Endless 100 Continue.
     EndlessContinue,
     /// These bytes instead of HTTP.
     Bytes(Vec<u8>),
-    /// The upgrade's answer proves nothing.
+    /// An upgrade whose accept key is wrong.
     WrongAccept,
-    /// After the upgrade: these bytes, and then what `After` says.
+    /// After the upgrade: these bytes, then the end that `After` describes.
     Frames(Vec<u8>, After),
 }
 
-/// What a server does when it has said its words.
+/// The behaviour of a server after its last bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum After {
-    /// Reads on, and is silent.
+    /// Goes on reading, and sends nothing.
     Silence,
     /// Ends the TCP connection.
     End,
-    /// Resets it.
+    /// Resets the connection.
     Reset,
-    /// Says its last words for ever, and reads nothing.
+    /// Repeats its last bytes forever, and reads nothing.
     Repeat,
-    /// Says its words a byte each second, and ends.
+    /// Sends its bytes one each second, and ends.
     Drip,
 }
 
@@ -101,7 +101,7 @@ impl Seen {
     }
 }
 
-/// How a server shows who it is.
+/// The TLS configuration of a server, if it uses TLS.
 pub type Tls = Option<Arc<rustls::ServerConfig>>;
 
 pub struct Fake {
@@ -127,7 +127,8 @@ impl Fake {
         Fake::with(phase, fault, None, None, "127.0.0.1")
     }
 
-    /// `tunnels` is where logins and tunnels lead, if not here; `name` is what this platform calls itself.
+    /// Starts a platform. `tunnels` is the base address of logins and tunnels, if it is another one. `name` is the
+    /// platform's own host name.
     pub fn with(phase: Phase, fault: Fault, tls: Tls, tunnels: Option<String>, name: &str) -> Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
@@ -145,7 +146,7 @@ impl Fake {
             hits: AtomicUsize::new(0),
         });
         thread::spawn(move || {
-            // The listener goes with this thread: then connections are refused.
+            // The listener is dropped with this thread. From then on, connections are refused.
             while !server.stop.load(Ordering::Relaxed) {
                 match listener.accept() {
                     Ok((tcp, _)) => {
@@ -222,7 +223,7 @@ impl Server {
         Ok(())
     }
 
-    /// A healthy answer; `None` is an upgrade.
+    /// Returns a healthy answer, or `None` for an upgrade.
     fn healthy(&self, request: &Seen) -> Option<Vec<u8>> {
         let (base, here) = (&self.tunnel_base, &self.base);
         let body = match phase_of(request) {
@@ -273,7 +274,7 @@ impl Server {
                 hold(wire)
             }
             After::Reset => {
-                // A reset overtakes what has not been read.
+                // Wait until the client has read everything, because a reset discards unread data.
                 thread::sleep(Duration::from_millis(300));
                 reset(raw)
             }
@@ -284,7 +285,7 @@ impl Server {
         }
     }
 
-    /// Fails in its way.
+    /// Performs the fault on a request.
     fn fail(&self, wire: &mut dyn Wire, raw: &TcpStream, request: &Seen) -> io::Result<Failed> {
         match &self.fault {
             Fault::Nothing | Fault::Refused | Fault::WrongAccept | Fault::Frames(..) => return Ok(Failed::No),
@@ -347,11 +348,11 @@ impl Server {
 
 /// The fate of a request.
 enum Failed {
-    /// It is to be answered as if nothing were wrong.
+    /// The request must be answered as if nothing were wrong.
     No,
-    /// It has its answer, and the connection goes on.
+    /// The request has its answer, and the connection goes on.
     Answered,
-    /// So has the connection.
+    /// The connection has ended.
     Ended,
 }
 
@@ -359,12 +360,12 @@ fn repeat(wire: &mut dyn Wire, bytes: &[u8]) -> io::Result<()> {
     let many = bytes.repeat(100);
     loop {
         wire.write_all(&many)?;
-        // The tests that run beside this one need a processor, too.
+        // Leave some processor time to the tests that run at the same time.
         thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// Reads until the other side ends, and says nothing.
+/// Reads until the other side ends, and sends nothing.
 fn hold(wire: &mut dyn Wire) -> io::Result<()> {
     let mut rest = [0; 4096];
     while wire.read(&mut rest)? > 0 {}
@@ -372,7 +373,7 @@ fn hold(wire: &mut dyn Wire) -> io::Result<()> {
 }
 
 fn reset(raw: &TcpStream) -> io::Result<()> {
-    // A close without lingering is a reset. Both of our handles on the socket are about to go.
+    // Closing without lingering sends a reset. Both of our handles of the socket are dropped soon.
     socket2::SockRef::from(raw).set_linger(Some(Duration::ZERO))
 }
 
@@ -395,7 +396,7 @@ pub fn answer(status: u16, headers: &[(&'static str, String)], body: &str) -> Ve
     (text + "\r\n" + body).into_bytes()
 }
 
-/// A server's frame: no mask.
+/// Builds a server's frame, which has no mask.
 pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = frame_head(first, payload.len() as u64);
     bytes.extend_from_slice(payload);
@@ -441,7 +442,7 @@ fn read_request(wire: &mut dyn Wire) -> io::Result<Option<Seen>> {
     Ok(Some(seen))
 }
 
-/// Certificates of an authority of our own.
+/// A certificate authority of our own.
 pub struct Authority {
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
     pub pem: String,
@@ -457,7 +458,7 @@ impl Authority {
         Authority { issuer: rcgen::Issuer::new(params, key), pem }
     }
 
-    /// A server's configuration with a certificate for `name`, valid until the first of January of `year`.
+    /// Returns a server configuration with a certificate for `name`, valid until 1 January of `year`.
     pub fn server(&self, name: &str, year: i32) -> Tls {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();

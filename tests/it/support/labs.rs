@@ -1,5 +1,5 @@
 //! A stand-in for the real platform, on the network: its API on one host, the login and the tunnels on another, and a
-//! real sshd behind them. It remembers every request.
+//! real sshd behind them. It records every request.
 
 use std::{
     convert::Infallible,
@@ -28,12 +28,12 @@ pub const SESSION: &str = "session-of-ada";
 pub const TOKEN: &str = "token-of-ada";
 const TUNNEL_TOKEN: &str = "bearer+of/tunnels==";
 
-/// A request that came.
+/// A request that arrived.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// To the API's host, not to the one of logins and tunnels.
+    /// True for a request to the API's host, false for one to the host of logins and tunnels.
     pub api: bool,
-    /// Method and path, with the query.
+    /// The method and the path with its query.
     pub line: String,
     pub authorization: Option<String>,
     pub cookie: Option<String>,
@@ -41,18 +41,18 @@ pub struct Seen {
     pub body: Value,
 }
 
-/// An answer in place of the true one, to requests whose method and path begin so.
+/// An answer that replaces the true one, for requests whose method and path begin with `line`.
 #[derive(Clone)]
 pub struct Instead {
     pub line: String,
     pub status: u16,
     pub headers: Vec<(&'static str, String)>,
     pub body: String,
-    /// A part of the request's body, which it must have.
+    /// A text that the request's body must contain.
     pub body_has: &'static str,
-    /// For so many requests; the next ones get the truth.
+    /// The number of requests to answer. Later ones get the true answer.
     pub times: u32,
-    /// The request is carried out all the same, and only its answer is lost.
+    /// True to carry out the request nevertheless, so that only its answer is lost.
     pub is_done: bool,
 }
 
@@ -82,7 +82,7 @@ struct State {
     sshd: SocketAddr,
     refused_dials: Mutex<u32>,
     forwards: Mutex<Vec<Value>>,
-    /// The path of a tunnel's url.
+    /// The path of a tunnel's URL.
     tunnel_path: Mutex<String>,
     wsmux: Mutex<Option<SocketAddr>>,
 }
@@ -93,7 +93,7 @@ pub struct Labs {
     pub certificate: PathBuf,
 }
 
-/// How it is reached.
+/// The route to the stand-in: with or without TLS, and the host names.
 #[derive(Clone, Copy)]
 pub struct Reach {
     pub tls: bool,
@@ -103,11 +103,11 @@ pub struct Reach {
 
 pub const PLAIN: Reach = Reach { tls: false, api: "127.0.0.1", other: "localhost" };
 pub const TLS: Reach = Reach { tls: true, ..PLAIN };
-/// Names that only a proxy can resolve.
+/// Host names that only a proxy can resolve.
 pub const BEHIND_PROXY: Reach = Reach { tls: true, api: "api.labs.test", other: "tunnels.labs.test" };
 
 impl Labs {
-    /// Starts it, and logs the world's user in.
+    /// Starts the stand-in, and logs the world's user in.
     pub fn start(world: &World, reach: Reach) -> Labs {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -141,7 +141,7 @@ impl Labs {
         labs
     }
 
-    /// Writes the account file, with these lines for the credentials.
+    /// Writes the account file with `credentials`, the lines for the credentials.
     pub fn log_in(&self, world: &World, credentials: &str) {
         let account = world.path(".iximiuz/labctl/config.yaml");
         fs::create_dir_all(account.parent().unwrap()).unwrap();
@@ -161,7 +161,7 @@ impl Labs {
         self.state.instead.lock().unwrap().insert(0, instead);
     }
 
-    /// The number of requests whose method and path begin so.
+    /// Returns the number of requests whose method and path begin with `line`.
     pub fn count(&self, line: &str) -> usize {
         self.seen().iter().filter(|seen| seen.line.starts_with(line)).count()
     }
@@ -199,18 +199,18 @@ impl Labs {
         self.state.plays.lock().unwrap().push(play);
     }
 
-    /// Has tunnels served by a real wsmux that listens there.
+    /// Serves tunnels by a real wsmux that listens at that address.
     pub fn tunnels_by(&self, wsmux: SocketAddr) {
         *self.state.wsmux.lock().unwrap() = Some(wsmux);
     }
 
-    /// Lets this many dials inside the machine fail.
+    /// Makes the next `times` dials inside the machine fail.
     pub fn refuse_dials(&self, times: u32) {
         *self.state.refused_dials.lock().unwrap() = times;
     }
 }
 
-/// TLS for these names, with a certificate of its own in that file.
+/// Creates a TLS acceptor for these names, and writes its new certificate to that file.
 pub fn acceptor(names: &[&str], certificate: &std::path::Path) -> TlsAcceptor {
     let made = rcgen::generate_simple_self_signed(names.iter().map(ToString::to_string).collect::<Vec<_>>()).unwrap();
     fs::write(certificate, made.cert.pem()).unwrap();
@@ -224,7 +224,7 @@ pub fn acceptor(names: &[&str], certificate: &std::path::Path) -> TlsAcceptor {
     TlsAcceptor::from(Arc::new(config))
 }
 
-/// Takes TLS off what comes and passes it on.
+/// Terminates TLS for incoming connections and passes the plain data on.
 pub async fn take_tls_off(listener: TcpListener, acceptor: TlsAcceptor, to: String) {
     while let Ok((client, _)) = listener.accept().await {
         let (acceptor, to) = (acceptor.clone(), to.clone());
@@ -259,7 +259,7 @@ pub fn play(id: &str, title: &str, name: &str, state: &str) -> Value {
     })
 }
 
-/// Who the tests run as: sshd knows no others.
+/// Returns the user who runs the tests. sshd knows no other.
 pub fn user() -> String {
     let id = std::process::Command::new("id").arg("-un").output().unwrap();
     String::from_utf8(id.stdout).unwrap().trim().to_owned()
@@ -267,7 +267,7 @@ pub fn user() -> String {
 
 fn sshd_config(world: &World) -> PathBuf {
     if rustix::process::geteuid().is_root() {
-        // Where packages have sshd's empty folder made at boot only.
+        // Some packages create sshd's empty folder only at boot.
         fs::create_dir_all("/run/sshd").unwrap();
     }
     let key = world.path("host_key");
@@ -449,7 +449,7 @@ fn api(state: &State, seen: &Seen) -> Answer {
     }
 }
 
-/// A play and its machines enter a state.
+/// Changes the state of a play and its machines.
 pub fn enter(play: &mut Value, state: &str) {
     let event = json!({ "state": state, "at": "2026-11-22T13:00:00Z" });
     play["status"]["stateEvents"].as_array_mut().unwrap().push(event);
@@ -464,7 +464,7 @@ fn entry(name: &str, owner: &str) -> Value {
         "userAccess": { "canStart": true } })
 }
 
-/// The login sends its visitor on to another host, and only the last answer counts.
+/// Answers a login. It redirects to another host, and only the last answer counts.
 fn login(state: &State, seen: &Seen) -> Answer {
     let cookie = |mut answer: Answer, value: &str| {
         let value = format!(".ixcondsess={value}; Path=/; HttpOnly; Secure");
@@ -501,7 +501,7 @@ fn tunnel(state: &State, request: &mut Request<Incoming>, seen: &Seen) -> Answer
     let mut left = state.refused_dials.lock().unwrap();
     let target = if *left > 0 {
         *left -= 1;
-        // Nobody listens there.
+        // No process listens there.
         SocketAddr::from(([127, 0, 0, 1], 1))
     } else {
         state.sshd
@@ -526,8 +526,8 @@ fn tunnel(state: &State, request: &mut Request<Incoming>, seen: &Seen) -> Answer
     answer
 }
 
-/// Passes a connection whose upgrade was answered on to a real wsmux, by the same upgrade. What is port 22 in a machine
-/// is `target` here.
+/// Passes a connection whose upgrade was answered on to a real wsmux, with the same upgrade. `target` replaces port 22
+/// of the machine.
 async fn relay(mut client: impl AsyncRead + AsyncWrite + Unpin, wsmux: SocketAddr, key: &str, target: SocketAddr) {
     let mut server = TcpStream::connect(wsmux).await.unwrap();
     let path = BASE64_STANDARD.encode(target.to_string());
@@ -544,7 +544,7 @@ async fn relay(mut client: impl AsyncRead + AsyncWrite + Unpin, wsmux: SocketAdd
     let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
 }
 
-/// An HTTP proxy that knows `CONNECT` only, and where every name leads: to this machine.
+/// An HTTP proxy that supports only `CONNECT`, and resolves every name to this computer.
 pub struct Proxy {
     pub address: SocketAddr,
     heads: Arc<Mutex<Vec<String>>>,
@@ -580,7 +580,7 @@ impl Proxy {
         Proxy { address, heads, _runtime: runtime }
     }
 
-    /// The requests that came so far.
+    /// Returns the requests that have arrived so far.
     pub fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
     }

@@ -1,4 +1,4 @@
-//! A world of its own for a test: a home, an embedded platform, an ssh configuration. Nothing of it is the user's.
+//! A world for one test: its own home, embedded platform and ssh configuration, apart from the user's.
 
 pub mod api;
 pub mod fault;
@@ -22,7 +22,7 @@ use serde_json::Value;
 /// The built binary.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_labctl-ssh-proxy");
 
-/// What a command said.
+/// The output and the exit status of a command.
 #[derive(Debug)]
 #[must_use]
 pub struct Said {
@@ -44,13 +44,13 @@ impl Said {
         self.status.code().unwrap_or(-1)
     }
 
-    /// The command succeeded; gives what it printed.
+    /// Checks that the command succeeded. Returns its standard output.
     pub fn ok(self) -> String {
         assert!(self.status.success(), "{self:?}");
         self.out
     }
 
-    /// The command failed with this exit code; gives what it said.
+    /// Checks that the command failed with this exit code. Returns its standard error.
     pub fn failed(self, code: i32) -> String {
         assert_eq!(self.code(), code, "{self:?}");
         self.err
@@ -64,14 +64,14 @@ pub struct World {
 }
 
 impl World {
-    /// A home without anything in it.
+    /// Creates a world with an empty home.
     pub fn empty() -> World {
-        // Short, since the path of a socket may not be long.
+        // A short path, because the path of a socket has a small limit.
         let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
         World { home, platform: None, ready: false }
     }
 
-    /// A home and an embedded platform that was given these options.
+    /// Creates a world with an embedded platform that runs with these options.
     pub fn with_platform(options: &[&str]) -> World {
         let mut world = World::empty();
         world.serve(options);
@@ -86,7 +86,7 @@ impl World {
         self.home().join(name)
     }
 
-    /// The home folder on a machine of the embedded platform.
+    /// Returns the home folder on a machine of the embedded platform.
     pub fn machine_home(&self, play: &str, machine: &str) -> PathBuf {
         self.root().join("local/plays").join(play).join(machine).join("home")
     }
@@ -105,7 +105,7 @@ impl World {
         fs::write(path, text).unwrap();
     }
 
-    /// Any program in this world.
+    /// Prepares a program to run in this world.
     pub fn program(&self, name: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(name);
         command
@@ -118,7 +118,7 @@ impl World {
         command
     }
 
-    /// The program under test.
+    /// Prepares the program under test.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = self.program(PROGRAM);
         command.args(args);
@@ -129,7 +129,7 @@ impl World {
         self.output(&mut self.command(args))
     }
 
-    /// The program under test, speaking to the embedded platform.
+    /// Runs the program under test on the embedded platform.
     pub fn local(&self, args: &[&str]) -> Said {
         self.output(self.command(&["--local"]).args(args))
     }
@@ -153,7 +153,7 @@ impl World {
         eventually("the platform listens", || std::os::unix::net::UnixStream::connect(&socket).is_ok());
     }
 
-    /// What the embedded platform's API answers on its socket.
+    /// Returns the answer of the embedded platform's API on its socket.
     pub fn api(&self, path: &str) -> Value {
         use std::io::Read;
         let mut socket = std::os::unix::net::UnixStream::connect(self.root().join("local/socket")).unwrap();
@@ -165,7 +165,7 @@ impl World {
         serde_json::from_str(body).unwrap()
     }
 
-    /// The platform vanishes, without a word to anybody.
+    /// Kills the platform with SIGKILL.
     pub fn kill_platform(&mut self) {
         if let Some(mut child) = self.platform.take() {
             let _ = child.kill();
@@ -181,7 +181,7 @@ impl World {
         }
     }
 
-    /// Starts a playground and writes the entries; gives its id.
+    /// Starts a playground and writes the entries. Returns its id.
     pub fn playground(&mut self, name: &str) -> String {
         let play = self.json(&["start", name, "--json"]);
         self.configure();
@@ -193,12 +193,12 @@ impl World {
         self.ready = true;
     }
 
-    /// The entries that were written.
+    /// Returns the text of the entries.
     pub fn entries(&self) -> String {
         fs::read_to_string(self.root().join("ssh_config")).unwrap()
     }
 
-    /// One of ssh's programs with the configuration of this world.
+    /// Prepares one of ssh's programs with the configuration of this world.
     pub fn ssh_program(&self, name: &str) -> Command {
         let mut command = self.program(name);
         command.arg("-F").arg(self.ssh_config());
@@ -215,29 +215,30 @@ impl World {
         Said::of(finish(child, command))
     }
 
-    /// A command whose input stays open until it ends: a ProxyCommand whose client has said its first words and waits.
+    /// Runs a command whose input stays open until it ends, like a ProxyCommand whose client has sent its first bytes
+    /// and waits.
     pub fn held(&self, command: &mut Command) -> Said {
         let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let mut input = child.stdin.take().unwrap();
-        // Whoever does not want them is gone already.
+        // An error means that the command has ended already.
         let _ = input.write_all(FIRST_WORDS);
         Said::of(finish(child, command))
     }
 
-    /// A command that is given `input`.
+    /// Runs a command with `input` as its standard input.
     pub fn feed(&self, command: &mut Command, input: &[u8]) -> Output {
         let mut child = spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
         let mut stdin = child.stdin.take().unwrap();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                // A command that does not want all of it is its own affair.
+                // The command need not read all of it.
                 let _ = stdin.write_all(input);
             });
             finish(child, command)
         })
     }
 
-    /// Processes of this world that are still there: those with its home in their environment.
+    /// Returns the running processes of this world, which are those with its home in their environment.
     pub fn processes(&self, containing: &str) -> Vec<u32> {
         let home = format!("HOME={}", self.home().display());
         let mut found = Vec::new();
@@ -259,15 +260,15 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         self.stop_platform();
-        // One that a command started on demand.
+        // A platform that a command has started on demand.
         let _ = self.run(&["local", "stop"]);
     }
 }
 
-/// What an SSH client says at once: who it is, and the beginning of its first packet.
+/// The first bytes of an SSH client: its identification line, and the beginning of its first packet.
 pub const FIRST_WORDS: &[u8] = b"SSH-2.0-OpenSSH_9.2\r\n\0\0\0\x0c\x0a";
 
-/// Longer than anything takes here on a busy machine.
+/// Time limit for every wait. Nothing takes that long, even on a busy computer.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Starts a program, or fails with its name.
@@ -297,10 +298,10 @@ fn finish(child: Child, command: &Command) -> Output {
     output
 }
 
-/// The names of the endpoints that a local machine can have.
+/// The kinds of SSH endpoint of a local machine.
 pub const ENDPOINTS: [&str; 2] = ["builtin", "sshd"];
 
-/// Does the same on machines of both kinds, at once: in each a world with a running playground `shell`.
+/// Runs a test on machines of both kinds at the same time. Each has its own world with a running playground `shell`.
 pub fn on_both_endpoints(test: impl Fn(&World, &str, &str) + Sync) {
     std::thread::scope(|scope| {
         for endpoint in ENDPOINTS {
@@ -319,7 +320,7 @@ pub fn checksum(bytes: &[u8]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Ends a process with the test.
+/// A process that is killed at the end of the test.
 pub struct Ending(pub Child);
 
 impl Drop for Ending {
@@ -329,7 +330,7 @@ impl Drop for Ending {
     }
 }
 
-/// Waits for something that must come to be, and fails with its name when it does not.
+/// Waits until a condition becomes true. Fails with its name if it does not.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     within(Duration::from_secs(20), what, &mut is_so);
@@ -344,20 +345,20 @@ pub fn within(limit: Duration, what: &str, is_so: &mut dyn FnMut() -> bool) {
     }
 }
 
-/// Writes a program, by another process: while this one has it open for writing, a test that forks just then keeps it so,
-/// and Linux refuses to run it.
+/// Writes a program, with a child process. If this process opened the file for writing, a test that forks at that
+/// moment would inherit the descriptor, and Linux would refuse to run the program.
 pub fn write_program(path: &Path, text: &str) {
     let script = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
     let status = Command::new("sh").args(["-c", script, "sh"]).arg(path).arg(text).status().unwrap();
     assert!(status.success());
 }
 
-/// Copies the built binary, by another process for the same reason.
+/// Copies the built binary, with a child process for the same reason as [`write_program`].
 pub fn copy_program(to: &Path) {
     assert!(Command::new("cp").arg(PROGRAM).arg(to).status().unwrap().success());
 }
 
-/// Pseudo-random bytes, the same each time.
+/// Returns pseudo-random bytes, the same ones each time.
 pub fn noise(len: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(len + 8);
@@ -371,7 +372,7 @@ pub fn noise(len: usize) -> Vec<u8> {
     bytes
 }
 
-/// A program that the tests need, or a failure that names it.
+/// Returns the path of a program that the tests need. Fails with its name if it is missing.
 pub fn needs(program: &str) -> PathBuf {
     which::which(program)
         .or_else(|_| which::which_in(program, Some("/usr/sbin:/sbin"), "/"))
@@ -394,7 +395,7 @@ pub fn peers(below: &str) -> PathBuf {
     path
 }
 
-/// A program of the tests that uses one of them.
+/// Returns a program of the tests that uses one of these libraries.
 pub fn peer(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
 }

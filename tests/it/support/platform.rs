@@ -22,7 +22,7 @@ use serde_json::Value;
 use tokio::{sync::oneshot, task::JoinHandle};
 use tokio_websockets::WebSocketStream;
 
-/// An embedded platform, served in this process in a folder of its own.
+/// An embedded platform, served in this process in its own folder.
 pub struct Platform {
     pub folders: Folders,
     pub labs: Labs,
@@ -32,7 +32,7 @@ pub struct Platform {
 }
 
 pub fn folders() -> (tempfile::TempDir, Folders) {
-    // Short, as a socket's path must be.
+    // A short path, because the path of a socket has a small limit.
     let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
     let root = home.path().join("r");
     let folders = Folders { home: home.path().into(), settings: root.join("settings.yaml"), root };
@@ -59,8 +59,8 @@ impl Platform {
         let (mut stop, mut task) = begin(folders, &options);
         while start::status(folders).await.ok().flatten().is_none() {
             if task.is_finished() {
-                // The lock of the platform before lasts as long as a copy of its descriptor, and another test's thread
-                // may be about to start a process.
+                // The old platform's lock lasts as long as any copy of its file descriptor. Another test's thread that
+                // is starting a process may have one.
                 match task.await.unwrap() {
                     Err(e) if e.kind() == Kind::Refused => (stop, task) = begin(folders, &options),
                     ended => panic!("{ended:?}"),
@@ -83,7 +83,7 @@ impl Platform {
         self.labs.create_play(&wish).await.unwrap()
     }
 
-    /// Waits, by live messages, until a play is as it should be.
+    /// Waits, with live messages, until a condition on a play is true.
     pub async fn until(&self, id: &str, is: impl Fn(&Play) -> bool) -> Play {
         let mut live = messages(self.labs.live(id).await.unwrap());
         loop {
@@ -131,7 +131,7 @@ impl Platform {
         serde_json::from_slice(&reply.body).unwrap()
     }
 
-    /// A stream whose address a call answers with.
+    /// Opens the stream whose address is in the answer of a call.
     pub async fn stream(&self, path: &str, body: &str) -> WebSocketStream<Stream> {
         let url = self.json("POST", path, body).await["url"].as_str().unwrap().replacen("ws", "http", 1);
         let http = Http::new(Dialer::socket(self.folders.socket()));
@@ -139,7 +139,7 @@ impl Platform {
         tokio_websockets::ClientBuilder::new().take_over(socket)
     }
 
-    /// A WebSocket of a tunnel, to a target in base64.
+    /// Opens a WebSocket of a tunnel, with the target in base64.
     pub async fn websocket(&self, session: &TunnelSession, target: &str) -> WebSocketStream<Stream> {
         let cookie = format!(".ixcondsess={}", session.token).parse().unwrap();
         let http = Http::new(Dialer::socket(self.folders.socket()));

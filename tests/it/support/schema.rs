@@ -1,5 +1,5 @@
-//! Holds JSON to docs/schema/output.json: as much of JSON Schema as that file uses. Anything else in it is an error, and
-//! so is a member that it does not describe.
+//! Checks JSON against docs/schema/output.json, with the part of JSON Schema that this file uses. Other keywords in it
+//! are errors, and so are members that it does not describe.
 
 use serde_json::Value;
 
@@ -44,7 +44,7 @@ fn fits(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), Str
                 }
             }
             "pattern" => {
-                // The two that there are.
+                // The schema uses only these two.
                 let text = value.as_str().unwrap();
                 let id = match wanted.as_str().unwrap() {
                     "^[0-9a-f]{24}$" => text,

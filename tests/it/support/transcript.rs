@@ -1,10 +1,10 @@
-//! What commands print, as one text without what differs from run to run: for the files under tests/golden.
+//! The output of commands as one text, with all variable parts masked, for the files under tests/golden.
 
 use expect_test::ExpectFile;
 
 use super::{PROGRAM, Said, World, labs::user};
 
-/// Commands, each with its standard output, its standard error and its exit status.
+/// A sequence of commands, each with its standard output, standard error and exit status.
 pub struct Transcript<'a> {
     world: &'a World,
     text: String,
@@ -15,7 +15,7 @@ impl<'a> Transcript<'a> {
         Transcript { world, text: String::new() }
     }
 
-    /// Runs the program in this world, and notes what it prints.
+    /// Runs the program in this world, and records its output.
     pub fn run(&mut self, args: &[&str]) {
         self.note(args, &self.world.run(args));
     }
@@ -35,8 +35,8 @@ impl<'a> Transcript<'a> {
     }
 }
 
-/// `text` with placeholders for what differs between machines and from run to run: paths, addresses, versions, keys,
-/// times, speeds, the user.
+/// Replaces everything in `text` that differs between computers or runs with placeholders: paths, addresses, versions,
+/// keys, times, speeds, the user.
 pub fn masked(world: &World, text: &str) -> String {
     let mut text = text.replace(&world.home().display().to_string(), "HOME").replace(PROGRAM, "PROGRAM");
     text = text.replace(&format!("\"name\": \"{}\"", user()), "\"name\": \"USER\"");
@@ -46,7 +46,7 @@ pub fn masked(world: &World, text: &str) -> String {
     let key = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '/');
     for (start, rest, placeholder) in [
         ("127.0.0.1:", &digit as &dyn Fn(char) -> bool, "ADDRESS"),
-        // The C library's words, which depend on whether there is a network.
+        // The C library's text depends on whether there is a network.
         ("dns error: ", &line, "dns error: WHY"),
         ("/tmp/.labctl-ssh-proxy-", &letter, "/tmp/.labctl-ssh-proxy-XXXXXX"),
         ("OpenSSH_", &line, "OpenSSH_VERSION"),
@@ -72,8 +72,8 @@ pub fn masked(world: &World, text: &str) -> String {
     text.replace(concat!(env!("CARGO_PKG_VERSION"), ", PROGRAM"), "VERSION, PROGRAM")
 }
 
-/// `text` with the ids of playgrounds, and the titles that are made of them, numbered as they come. All keep their length,
-/// so that tables keep their columns.
+/// Numbers the ids of playgrounds in `text`, and the titles derived from them, in order of appearance. All keep their
+/// length, so that the columns of tables do not move.
 fn numbered(text: &str) -> String {
     let mut numbered = text.to_owned();
     let mut ids: Vec<&str> = Vec::new();

@@ -1,7 +1,10 @@
-//! A stand-in for wsmux, the server at the other end of a tunnel, as it was measured in April 2026: `/tunnels/` and the
-//! target in base64; binary messages of at most 1024 bytes; writes to TCP inside the loop that reads the WebSocket, so
-//! that its pongs stall with a slow target; pings every 30 s; a dial that fails ends the TCP connection without a word;
-//! and when the TCP side ends first, nothing is said and the WebSocket stays open.
+//! A stand-in for wsmux, the server at the other end of a tunnel, as measured in April 2026:
+//!
+//! - The path is `/tunnels/` and the target in base64. Messages are binary and have at most 1024 bytes.
+//! - It writes to TCP inside the loop that reads the WebSocket, so its pongs stall with a slow target.
+//! - It pings every 30 s.
+//! - After a failed dial, it ends the TCP connection without a message.
+//! - When the TCP side ends first, it sends nothing, and the WebSocket stays open.
 
 use std::{net::SocketAddr, process::Stdio, time::Duration};
 
@@ -16,7 +19,7 @@ use tokio_websockets::{Message, ServerBuilder};
 const MESSAGE: usize = 1024;
 const PING_EVERY: Duration = Duration::from_secs(30);
 
-/// Serves one upgraded connection until its client has left.
+/// Serves one upgraded connection until its client is gone.
 pub async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, target: SocketAddr) {
     let Ok(tcp) = TcpStream::connect(target).await else { return };
     let (mut to_client, mut from_client) = ServerBuilder::new().serve(socket).split();
@@ -54,7 +57,7 @@ pub async fn serve(socket: impl AsyncRead + AsyncWrite + Unpin, target: SocketAd
     }
 }
 
-/// A real sshd for each connection, as inetd would start it.
+/// Runs a real sshd for each connection, as inetd would.
 pub async fn sshd(listener: TcpListener, config: std::path::PathBuf) {
     while let Ok((stream, _)) = listener.accept().await {
         let socket = stream.into_std().unwrap();
