@@ -89,6 +89,27 @@ fn starts_by_name_and_what_is_in_the_catalogue() {
     assert_eq!(world.ssh(&["playground-duo", "whoami"]).ok().trim(), user());
 }
 
+/// A plan is checked with ssh when it is made, and not again when it is written.
+#[test]
+fn config_ssh_asks_ssh_once() {
+    let mut world = World::with_platform(&[]);
+    world.playground("shell");
+    let (folder, calls) = (world.path("bin"), world.path("calls"));
+    fs::create_dir(&folder).unwrap();
+    let ssh = format!("#!/bin/sh\necho >> {}\nexec /usr/bin/ssh \"$@\"\n", calls.display());
+    write_program(&folder.join("ssh"), &ssh);
+    let asked = |args: &[&str]| {
+        let _ = fs::remove_file(&calls);
+        let mut command = world.command(&["--local", "config-ssh"]);
+        command.args(args).env("PATH", format!("{}:/usr/bin:/bin", folder.display()));
+        world.output(&mut command).ok();
+        fs::read_to_string(&calls).unwrap_or_default().lines().count()
+    };
+    let shown = asked(&["--inline", "--dry-run"]);
+    assert_eq!((shown, asked(&["--inline", "--yes"])), (7, 7));
+    assert_eq!((asked(&["--remove", "--dry-run"]), asked(&["--remove", "--yes"])), (2, 2));
+}
+
 #[test]
 fn the_embedded_platform_itself() {
     let mut world = World::empty();
