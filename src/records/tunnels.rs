@@ -14,7 +14,7 @@
 //! Each of these needs what the one before it said. It is one more where ssh does not say who it logs in as, or the
 //! playground was stopped on purpose, a session to it has just ended, or it must never be woken: then the play's answer
 //! is waited for before the tunnel is asked for. TLS is set up, which means reading the trust store, while TCP connects.
-//! The count is kept by `tests/round_trips.rs`.
+//! The count is kept by `tests/it/round_trips.rs`.
 //!
 //! # When a session is not used, or thrown away
 //!

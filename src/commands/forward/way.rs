@@ -226,7 +226,7 @@ impl Pauses {
         sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
     }
 
-    /// Pauses before the restart of something that ended, unless it has lasted for [`LASTING`] since `since`.
+    /// Pauses before the restart of something that ended, unless it has lasted for `LASTING` since `since`.
     pub async fn after(&mut self, since: Instant) {
         if since.elapsed() < LASTING {
             self.next().await;
