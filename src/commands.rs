@@ -18,4 +18,3 @@ pub mod playgrounds;
 pub mod ssh;
 pub mod uninstall;
 pub mod visit;
-pub mod watch;

@@ -195,10 +195,7 @@ impl Error {
 
     /// A local file that could not be dealt with: `doing` completes "cannot ... PATH".
     pub fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
-        // An error about a temporary file names that one, too; what the user knows is `path`.
-        let words = error.to_string();
-        let why = words.split(" at path \"").next().unwrap_or_default();
-        let failed = Error::new(Kind::File, format!("cannot {doing} {}: {why}", path.display()));
+        let failed = Error::new(Kind::File, format!("cannot {doing} {}: {error}", path.display()));
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 failed.with_hint("make room on that disk; nothing was changed")

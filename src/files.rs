@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::{NamedTempFile, PersistError};
 
 use crate::{
     error::{Error, Result},
@@ -139,16 +139,63 @@ pub const TEMPORARY_PREFIX: &str = ".labctl-ssh-proxy-";
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+pub fn temporary(folder: &Path) -> io::Result<Temporary> {
     loop {
-        let file = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempfile_in(folder)?;
+        let file = Temporary(tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(folder, new_file)?);
         match file.as_file().try_lock() {
             // A sweep may have taken it for a leftover before it was locked.
-            Ok(()) if file.path().try_exists()? => return Ok(file),
+            Ok(()) if file.0.path().try_exists()? => return Ok(file),
             Ok(()) | Err(fs::TryLockError::WouldBlock) => {}
             Err(fs::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => return Ok(file),
             Err(fs::TryLockError::Error(e)) => return Err(e),
         }
+    }
+}
+
+/// Makes a file that was not there, 0600.
+fn new_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.create_new(true).read(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, PRIVATE);
+    options.open(path)
+}
+
+/// A file that is deleted when this is dropped, unless it gets its final name. Its errors are the system's own: those of
+/// [`NamedTempFile`] also name the temporary's path, which says nothing to the user.
+#[derive(Debug)]
+pub struct Temporary(NamedTempFile);
+
+impl Temporary {
+    /// The open file.
+    pub fn as_file(&self) -> &File {
+        self.0.as_file()
+    }
+
+    /// Gives the file its final name, in the place of another if there is one.
+    ///
+    /// # Errors
+    /// When it cannot be renamed.
+    pub fn persist(self, path: &Path) -> Result<File, PersistError> {
+        self.0.persist(path)
+    }
+
+    /// Gives the file its final name if no other file has it.
+    ///
+    /// # Errors
+    /// When another file has the name, or it cannot be renamed.
+    pub fn persist_noclobber(self, path: &Path) -> Result<File, PersistError> {
+        self.0.persist_noclobber(path)
+    }
+}
+
+impl Write for Temporary {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.as_file_mut().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.as_file_mut().flush()
     }
 }
 
@@ -187,8 +234,8 @@ fn open_folder(path: &Path) -> io::Result<File> {
 /// A folder that is deleted when this is dropped, or in the next [`sweep`] after its maker was killed.
 #[derive(Debug)]
 pub struct TemporaryFolder {
-    folder: TempDir,
-    _lock: File,
+    path: PathBuf,
+    lock: File,
 }
 
 impl TemporaryFolder {
@@ -199,23 +246,41 @@ impl TemporaryFolder {
     pub fn make(place: &Path) -> io::Result<TemporaryFolder> {
         sweep(place);
         loop {
-            let folder = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).tempdir_in(place)?;
+            let folder = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(place, new_folder)?;
+            let ((), path) = folder.keep().map_err(|e| e.error)?;
             // Another process may have swept it as a leftover before it was locked.
-            let lock = match open_folder(folder.path()) {
+            let lock = match open_folder(&path) {
                 Ok(lock) => lock,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(e),
             };
+            let folder = TemporaryFolder { path, lock };
             // On systems that cannot lock folders, such as Windows, it goes without a lock.
-            if !matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)) && folder.path().try_exists()? {
-                return Ok(TemporaryFolder { folder, _lock: lock });
+            let is_ours = !matches!(folder.lock.try_lock(), Err(fs::TryLockError::WouldBlock));
+            if is_ours && folder.path.try_exists()? {
+                return Ok(folder);
             }
         }
     }
 
     /// The path of the folder.
     pub fn path(&self) -> &Path {
-        self.folder.path()
+        &self.path
+    }
+}
+
+/// Makes a folder that was not there, 0700.
+fn new_folder(path: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+impl Drop for TemporaryFolder {
+    fn drop(&mut self) {
+        // The next sweep takes what is left now.
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
@@ -249,7 +314,7 @@ mod tests {
         write_private(&folder.path().join("other"), b"x").unwrap();
         assert!(!left.exists());
         alive.write_all(b"whole").unwrap();
-        alive.persist(folder.path().join("file")).unwrap();
+        alive.persist(&folder.path().join("file")).unwrap();
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 

@@ -1,4 +1,4 @@
-//! What must not be shown: credentials and tokens that this process has learnt. Every error and every line of a log
+//! Secrets that must not be shown: credentials and tokens that this process has learnt. Every error and every line of a log
 //! passes through [`hidden`], so that not even a platform that repeats a token in its own words gets it shown.
 
 use std::{
@@ -6,16 +6,14 @@ use std::{
     sync::{PoisonError, RwLock},
 };
 
-use crate::platform::is_id;
-
 /// Shorter ones are words that occur by chance, such as the embedded platform's `local`.
 const MIN: usize = 8;
-/// What is shown instead.
+/// The word that is shown instead.
 const MASK: &str = "[hidden]";
 
 static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
-/// From now on `secret` is not shown.
+/// Keeps `secret` from being shown from now on.
 pub fn keep(secret: &str) {
     if secret.len() < MIN {
         return;
@@ -25,19 +23,6 @@ pub fn keep(secret: &str) {
         known.push(secret.to_owned());
         // One may be part of another, such as a token in a login page's address.
         known.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-    }
-}
-
-/// From now on neither this address is shown nor the parts of its path and query that may be secret: long, and no
-/// playground's id.
-pub fn keep_address(address: &str) {
-    const LONG: usize = 12;
-    keep(address);
-    let path = address.split_once("://").map_or(address, |(_, rest)| rest);
-    for part in path.split(['/', '?', '&', '=', '#']).skip(1) {
-        if part.len() >= LONG && !is_id(part) {
-            keep(part);
-        }
     }
 }
 
@@ -54,7 +39,7 @@ pub fn hidden(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{hidden, keep, keep_address};
+    use super::{hidden, keep};
 
     #[test]
     fn what_is_known_is_hidden_and_words_are_not() {
@@ -64,12 +49,5 @@ mod tests {
         assert_eq!(hidden("see https://a.example/login/planted-token"), "see [hidden]");
         assert_eq!(hidden("planted-token, planted-token"), "[hidden], [hidden]");
         assert_eq!(hidden("a local thing"), "a local thing");
-    }
-
-    #[test]
-    fn neither_is_what_is_secret_in_an_address() {
-        keep_address("https://login.example/0123456789abcdef01234567/playgrounds/once-abcdefgh?key=once-12345678");
-        let said = "login.example: playgrounds 0123456789abcdef01234567, once-abcdefgh, once-12345678";
-        assert_eq!(hidden(said), "login.example: playgrounds 0123456789abcdef01234567, [hidden], [hidden]");
     }
 }

@@ -17,3 +17,4 @@ pub mod start;
 pub mod stop;
 pub mod tasks;
 pub mod wait;
+pub mod watch;

@@ -3,15 +3,15 @@
 
 use std::cell::RefCell;
 
-use tokio::{sync::mpsc, time::Instant};
+use tokio::time::Instant;
 
 use crate::{
     app::App,
-    commands::watch::{News, follow},
     error::{Error, Kind, Result, printable},
     labs::{
         Labs, catalog,
         find::{self, Found},
+        messages::Messages,
         tunnel,
         wire::{Machine, Play, State},
     },
@@ -232,24 +232,18 @@ impl WakeProgress {
         }
     }
 
-    /// Shows what the playground's live messages tell. Never returns: it is one arm of a `select!`.
+    /// Shows the news that the playground's live messages bring. Never returns, because it is one arm of a `select!`.
     async fn follow(&self, labs: &Labs, id: &str) -> std::convert::Infallible {
-        let (tell, mut told) = mpsc::channel(16);
+        let mut messages = Messages::of(labs, id);
         let news = async {
             // Without messages the wake itself says what it waits for.
-            tokio::join!(follow(labs.clone(), id.to_owned(), tell), async {
-                while let Some(news) = told.recv().await {
-                    if let Some((play, _)) = &mut *self.play.borrow_mut() {
-                        match news {
-                            News::Status(_, status) => play.status = Some(status),
-                            News::Task(_, task) => play.note(task),
-                            News::Over(_) => {}
-                        }
-                    }
-                    self.show();
+            loop {
+                let news = messages.news().await;
+                if let Some((play, _)) = &mut *self.play.borrow_mut() {
+                    news.apply(play);
                 }
-            });
-            std::future::pending().await
+                self.show();
+            }
         };
         tokio::select! {
             never = news => never,

@@ -4,21 +4,22 @@ use std::cell::RefCell;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::{Connection, Destination, early, upkeep::expiry};
+use super::{Connection, Destination, early};
 use crate::{
     connect::client::ClientKind,
     error::{Kind, Result},
     labs::{
         TunnelSession, catalog,
         find::{self, Found},
+        retry::Pauses,
         wire::Play,
     },
-    moment::{ago, now},
+    moment::{Moment, ago, now},
     records::live::Phase,
     settings::{Settings, WakePolicy},
     target::{self, Playground},
     ui::notice::Progress,
-    wake::{self, Retry, Visitor, Wake},
+    wake::{self, Visitor, Wake},
 };
 
 /// The answer to a request for a tunnel that was sent before its playground was found.
@@ -75,12 +76,12 @@ pub(super) async fn find_and_ask(connection: &Connection<'_>, caller: ClientKind
 /// Finds the target. While the platform itself says "not yet", as under a rate limit, it is asked again.
 async fn find(connection: &Connection<'_>) -> Result<Found> {
     let deadline = connection.deadline();
-    let mut retry = Retry::new();
+    let mut pauses = Pauses::new();
     loop {
         match find::by_target(connection.labs, connection.target).await {
             Err(e) if e.kind() == Kind::NotYet && Instant::now() < deadline => {
                 connection.waiting(&format!("waiting for the platform: {}", e.message()));
-                sleep_until((Instant::now() + retry.next(&e)).min(deadline)).await;
+                sleep_until((Instant::now() + pauses.after(&e)).min(deadline)).await;
             }
             found => return found,
         }
@@ -169,4 +170,10 @@ pub(super) fn note_restart(connection: &Connection<'_>, play: &Play, machine: &s
 fn up_since(play: &Play, machine: &str) -> Option<String> {
     let ready = play.machine_status(machine)?.conditions.iter().find(|condition| condition.name == "Ready")?;
     (ready.status == "True" && !ready.last_transition_at.is_empty()).then(|| ready.last_transition_at.clone())
+}
+
+/// A play's end.
+pub(super) fn expiry(play: &Play) -> Option<Moment> {
+    let left = u64::try_from(play.expires_in.as_millis()).ok().filter(|left| *left > 0)?;
+    Some(now().saturating_add(left))
 }

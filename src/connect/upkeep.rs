@@ -8,7 +8,10 @@ use std::{
 
 use tokio::time::{Instant, interval_at};
 
-use super::{Connection, Destination, arrival::note_restart};
+use super::{
+    Connection, Destination,
+    arrival::{expiry, note_restart},
+};
 use crate::{
     labs::{find, wire::Play},
     moment::{Moment, now},
@@ -89,12 +92,6 @@ async fn warn_of_expiry(connection: &Connection<'_>, play: &Play, left: Duration
     let text = connection.app.platform.commands(&text);
     connection.live.update(|status| status.message.clone_from(&text));
     if io::stderr().is_terminal() { connection.notices.say(&text) } else { log::warn!("{text}") }
-}
-
-/// A play's end.
-pub(super) fn expiry(play: &Play) -> Option<Moment> {
-    let left = u64::try_from(play.expires_in.as_millis()).ok().filter(|left| *left > 0)?;
-    Some(now().saturating_add(left))
 }
 
 /// The time until a moment; none for one that is over.

@@ -6,14 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use similar::TextDiff;
-use tempfile::NamedTempFile;
-
 use crate::{
     error::{Error, Kind, Result},
-    files::{self, make_private_folder, temporary},
+    files::{self, Temporary, make_private_folder, temporary},
     os,
 };
+use similar::TextDiff;
 
 /// A configuration file as it was found.
 pub struct UserFile {
@@ -201,7 +199,7 @@ impl UserFile {
 
 /// New contents, written but not in place. Dropping them leaves nothing behind.
 pub struct Staged {
-    file: NamedTempFile,
+    file: Temporary,
     before: Option<Vec<u8>>,
     target: PathBuf,
     named: PathBuf,

@@ -1,5 +1,5 @@
-//! The account: addresses and credentials, in the file that the official client uses too, so that somebody who is
-//! logged in there is logged in here. Keys of that file which are not ours are kept.
+//! The account: addresses and credentials, in the file that the official client uses too, so that a login there is one
+//! here. Keys of that file which are not ours are kept.
 
 use std::{collections::BTreeMap, env, path::Path, path::PathBuf};
 
@@ -78,7 +78,7 @@ impl Account {
         Account::read(path)?.save(path, session_id, access_token)
     }
 
-    /// Takes the credentials of this session out of the file, in the same way. Those of another one stay.
+    /// Takes the credentials of this session out of the file, in the same way. Those of another session stay.
     ///
     /// # Errors
     /// When the file cannot be read or written.

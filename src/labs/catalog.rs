@@ -1,11 +1,11 @@
-//! What can be started, and whose it is.
+//! The playgrounds that can be started, and their authors.
 
 use crate::{
     error::{Error, Kind, Result},
     labs::{Labs, wire::CatalogEntry},
 };
 
-/// The catalogue entry of that name.
+/// Finds the catalogue entry of that name.
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none.
@@ -19,7 +19,7 @@ pub async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
     })
 }
 
-/// True for an entry that starts only with the user's consent: it is a stranger's, and its author decides what runs in it.
+/// True for an entry that starts only with the user's consent, because a stranger decides what runs in it.
 ///
 /// # Errors
 /// The platform's.
@@ -31,7 +31,7 @@ pub async fn needs_consent(labs: &Labs, entry: &CatalogEntry) -> Result<bool> {
     Ok(entry.owner != me.id && Some(&entry.owner) != me.github_profile_id.as_ref())
 }
 
-/// Checks that a connection may start this entry: nobody can be asked there.
+/// Checks that a connection may start this entry, because a connection cannot ask the user for consent.
 ///
 /// # Errors
 /// [`Kind::Refused`] when the user has to consent first.

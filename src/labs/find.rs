@@ -1,4 +1,4 @@
-//! Which playground is meant: from an id, a catalogue name or a title to a play. Never a guess.
+//! From an id, a catalogue name or a title to the play it means. Never a guess.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::{
     target::{PREFIX, Playground, Target},
 };
 
-/// What a reference leads to.
+/// The target of a reference.
 #[derive(Debug)]
 pub enum Found {
     /// A play that exists.
@@ -21,7 +21,7 @@ pub enum Found {
     Startable(String),
 }
 
-/// Finds what a host name means.
+/// Finds the target of a host name.
 ///
 /// # Errors
 /// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, or the platform's.
@@ -32,7 +32,7 @@ pub async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
     }
 }
 
-/// A play by its id.
+/// Finds a play by its id.
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none of that id, or the platform's.
@@ -44,7 +44,7 @@ pub async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
     })
 }
 
-/// Every play, the stopped ones included, each with whether it is kept at its end.
+/// Lists every play, the stopped ones included. Those that run are marked as kept at their end or not.
 ///
 /// # Errors
 /// The platform's.
@@ -59,25 +59,25 @@ pub async fn all(labs: &Labs) -> Result<Vec<Play>> {
     Ok(plays)
 }
 
-/// Asks if a running play is kept at its end, which the platform tells by listing it among those that are. `None` where
-/// that cannot be learnt.
+/// Asks if a running play is kept at its end: the platform then lists it among the kept ones. `None` if it does not
+/// answer.
 pub async fn is_kept(labs: &Labs, play: &Play) -> Option<bool> {
     let kept = labs.persistent_plays().await.ok()?;
     Some(kept.iter().any(|one| one.id == play.id))
 }
 
-/// Whether a play can be woken by a restart rather than reached as it is.
+/// True for a play that must be restarted before it can be reached.
 pub fn is_play_down(play: &Play) -> bool {
     matches!(play.state(), Some(State::Stopped | State::Stopping))
 }
 
-/// Whether a play is gone for good.
+/// True for a play that is gone for good.
 pub fn is_gone(play: &Play) -> bool {
     matches!(play.state(), Some(State::Destroying | State::Destroyed | State::Failed))
 }
 
 /// The one live play of a catalogue name, else its one stopped play, else a new one. Plays of a tutorial, a challenge or
-/// a course are somebody's homework and no candidates.
+/// a course are homework and no candidates.
 fn by_name(name: &str, plays: Vec<Play>) -> Result<Found> {
     let (down, live): (Vec<_>, Vec<_>) = plays
         .into_iter()
@@ -99,7 +99,7 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
     Ok(candidates.pop())
 }
 
-/// The play that a command's argument names: an id, a host name, a catalogue name or a unique title.
+/// Finds the play that a command's argument names by its id, host name, catalogue name or unique title.
 ///
 /// # Errors
 /// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, or the platform's.
@@ -125,7 +125,7 @@ pub async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
     }
 }
 
-/// The machine of a play that is meant: the named one, else the first that SSH can get into.
+/// The machine of a play: the named one, else the first that SSH can get into.
 ///
 /// # Errors
 /// [`Kind::NotFound`] with the machines there are.
@@ -142,7 +142,7 @@ pub fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Machine> {
     })
 }
 
-/// The user to be on a machine: the named one, else its default one.
+/// The user to log in as: the named one, else the machine's default one.
 ///
 /// # Errors
 /// [`Kind::NotFound`] with the users there are.

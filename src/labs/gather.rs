@@ -1,9 +1,9 @@
-//! A TCP socket that counts what is written to it, and lets much pile up that comes in small pieces.
+//! A TCP socket that counts the bytes written to it, and lets small pieces pile up when many of them come.
 //!
-//! A server that sends 1 KiB at a time wakes a quick client for each, and its `send` pays for that: for the wake-up, and
-//! for an acknowledgement of every second piece. The quicker the client, the slower the server. So while a stream flows
-//! like that, a client that has read all there is looks away for [`REST`]; what comes meanwhile comes in few large
-//! segments. Whatever the client has to say itself ends the rest. Figures are in `bench/RESULTS.md`.
+//! A server that sends 1 KiB at a time wakes a quick client for each piece, and its `send` pays for the wake-up and for an
+//! acknowledgement of every second piece. The quicker the client, the slower the server. So while a stream flows like
+//! that, a client that has read everything rests for [`REST`], and the bytes of that time come in few large segments. A
+//! write of the client ends the rest. Figures are in `bench/RESULTS.md`.
 
 use std::{
     future::Future,
@@ -22,24 +22,24 @@ use tokio::{
 
 use crate::os;
 
-/// Nobody sees it, and half a MiB comes meanwhile.
+/// Too short for a person to notice, and long enough for half a MiB to come.
 const REST: Duration = Duration::from_millis(2);
 /// A stream flows when this many bytes have taken no longer than [`FAST`] and came in pieces smaller than [`SMALL`] on the
 /// average. No shell's or editor's traffic does.
 const JUDGED: usize = 256 * 1024;
 const FAST: Duration = Duration::from_millis(20);
 const SMALL: usize = 16 * 1024;
-/// So many times [`JUDGED`] are taken on trust, since after a rest no piece is small.
+/// So many times [`JUDGED`] are taken on trust, because after a rest no piece is small.
 const TRUSTED: u32 = 64;
 
-/// The socket. It is polled, or it rests.
+/// A TCP socket that is either registered with the reactor (`polled`) or detached from it for a moment (`resting`).
 #[derive(Debug)]
 pub struct Socket {
     polled: Option<TcpStream>,
     resting: Option<Rest>,
     judge: Judge,
     written: u64,
-    /// A write waits for room, and would not hear of it in a rest.
+    /// True while a write waits for room, which a rest would keep from it.
     stuck: bool,
 }
 
@@ -66,7 +66,7 @@ impl Socket {
         }
     }
 
-    /// Bytes that have left for good: written, and acknowledged by the peer's TCP where the system tells.
+    /// The number of bytes that the peer has accepted: written, and acknowledged by its TCP where the system tells.
     pub fn accepted(&self) -> u64 {
         let unacknowledged = match (&self.polled, &self.resting) {
             (Some(tcp), _) => os::unacknowledged(tcp),
@@ -83,7 +83,7 @@ impl Socket {
         }
     }
 
-    /// It is not asked for events, so that none wakes anybody.
+    /// Detaches the socket from the reactor, so that no event wakes a task.
     fn rest(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let Some(tcp) = self.polled.take() else { return Ok(()) };
         let mut until = Box::pin(sleep(REST));
@@ -95,7 +95,7 @@ impl Socket {
     fn awake(&mut self) -> io::Result<Pin<&mut TcpStream>> {
         if let Some(rest) = self.resting.take() {
             self.polled = Some(TcpStream::from_std(rest.socket)?);
-            // Who reads waits for the end of the rest, and this is it.
+            // The reader waits for the end of the rest.
             rest.reader.wake();
         }
         self.polled.as_mut().map(Pin::new).ok_or_else(|| io::ErrorKind::NotConnected.into())
@@ -153,16 +153,16 @@ impl AsyncWrite for Socket {
     }
 }
 
-/// Tells whether a stream flows.
+/// The judge of whether a stream flows.
 #[derive(Debug, Default)]
 struct Judge {
-    /// What has come since then, and how often nothing was left.
+    /// The beginning of this judgement, and since then the bytes that came and the times that none were left.
     since: Option<Instant>,
     bytes: usize,
     waits: usize,
-    /// Whether something was read after the last wait.
+    /// True if something was read after the last wait.
     read: bool,
-    /// For how many judgements more it is taken to flow.
+    /// The number of further judgements for which the stream is taken to flow.
     flows: u32,
 }
 
@@ -184,7 +184,7 @@ impl Judge {
         };
     }
 
-    /// All has been read. Whether what comes next may pile up, which was measured on Linux alone.
+    /// Notes that everything has been read. Returns true if the next bytes may pile up; that was measured on Linux alone.
     fn wants_rest(&mut self) -> bool {
         let first = std::mem::take(&mut self.read);
         self.waits += usize::from(first);
@@ -245,7 +245,7 @@ mod tests {
             read += timeout(LONG, socket.read(&mut buffer)).await.expect("it never flows").unwrap();
         }
         enough.store(true, Ordering::Relaxed);
-        // A sender that nobody reads from would not come to its end.
+        // Without a reader the sender would not come to its end.
         let mut sender = tokio::task::spawn_blocking(|| sender.join().unwrap());
         let (sent, _open) = loop {
             tokio::select! {

@@ -2,6 +2,8 @@
 //! Unix socket. Nothing here knows HTTP but the `CONNECT` of a proxy, which hyper-util speaks.
 
 use std::{
+    error::Error as StdError,
+    fmt,
     future::Future,
     io::{self, IoSlice},
     path::PathBuf,
@@ -31,12 +33,12 @@ use tower_service::Service;
 
 use crate::{labs::gather::Socket, os, settings::Settings};
 
-/// Longer than three lost SYN packets of a live host; a host that is gone is not waited for as long as TCP would.
+/// Longer than three lost SYN packets of a live host, and shorter than TCP's own patience with a host that is gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the handshakes after it, TLS and a proxy's `CONNECT`, which may resolve and connect on its side.
+/// Limit for the handshakes after it: TLS, and a proxy's `CONNECT`, which may resolve and connect on its side.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Something that dials: where the embedded platform listens, or how the network is reached.
+/// A dialler: of the embedded platform's socket, or over the network.
 #[derive(Clone)]
 pub struct Dialer {
     route: Route,
@@ -96,7 +98,7 @@ impl Dialer {
             Route::Network { mut tcp, proxies, tls } => {
                 let secure = uri.scheme_str() == Some("https");
                 if secure {
-                    // The trust store is read on a thread while TCP connects; what went wrong with it shows below.
+                    // The trust store is read on a thread while TCP connects. Its failure shows below.
                     let tls = Arc::clone(&tls);
                     tokio::spawn(async move { drop(tls.get_or_try_init(connector).await) });
                 }
@@ -127,7 +129,7 @@ impl Dialer {
                 let stream = timeout(HANDSHAKE_TIMEOUT, tls.connect(name, socket))
                     .await
                     .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long"))?
-                    .map_err(|e| io::Error::new(e.kind(), format!("TLS: {e}")))?;
+                    .map_err(tls_failed)?;
                 Ok(Conn::Tls(Box::new(stream)))
             }
         }
@@ -152,7 +154,8 @@ fn variable(names: [&str; 2]) -> Option<String> {
     names.into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
-/// TLS against the system's trust store. Made on a thread when the first TLS connection is: reading the store takes time.
+/// TLS against the system's trust store. It is made on a thread, with the first TLS connection, because reading the store
+/// takes time.
 async fn connector() -> io::Result<TlsConnector> {
     tokio::task::spawn_blocking(trusting).await.map_err(io::Error::other)?
 }
@@ -162,15 +165,46 @@ fn trusting() -> io::Result<TlsConnector> {
     let mut config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .and_then(BuilderVerifierExt::with_platform_verifier)
-        .map_err(|e| io::Error::other(format!("the system's trust store: {e}")))?
+        .map_err(|e| io::Error::other(Untrusted(format!("the system's trust store: {e}"))))?
         .with_no_client_auth();
     // A WebSocket needs HTTP/1.1.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
-/// The words of an error and of what caused it, each said once.
-pub fn reason(error: &(dyn std::error::Error + 'static)) -> String {
+/// A server's certificate that is not trusted, or a system that trusts none. Another attempt meets the same.
+#[derive(Debug)]
+struct Untrusted(String);
+
+impl fmt::Display for Untrusted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl StdError for Untrusted {}
+
+/// True for an error that a certificate has caused.
+pub(super) fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
+    std::iter::successors(Some(error), |error: &&(dyn StdError + 'static)| (*error).source()).any(|error| {
+        // The source of an I/O error is that of the error in it, which is skipped.
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.is_some_and(|inner| inner.is::<Untrusted>())
+    })
+}
+
+fn tls_failed(error: io::Error) -> io::Error {
+    let (kind, words) = (error.kind(), format!("TLS: {error}"));
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
+            io::Error::new(kind, Untrusted(words))
+        }
+        Some(_) | None => io::Error::new(kind, words),
+    }
+}
+
+/// The words of an error and of its causes, each only once.
+pub fn reason(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {
@@ -215,7 +249,7 @@ impl From<TcpStream> for Conn {
 }
 
 impl Conn {
-    /// Bytes that the peer has accepted so far, on the wire: what counts as life while it sends nothing.
+    /// The number of bytes that the peer has accepted so far, on the wire: a sign of life while it sends nothing.
     pub fn accepted(&self) -> u64 {
         match self {
             Conn::Tcp(socket) => socket.accepted(),
@@ -225,7 +259,7 @@ impl Conn {
         }
     }
 
-    /// The program at the other end, where it is on this computer.
+    /// The program at the other end, if it runs on this computer.
     pub fn peer(&self) -> os::Peer {
         match self {
             Conn::Tcp(socket) => os::Peer::of_tcp(socket.addresses()),

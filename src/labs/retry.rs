@@ -1,6 +1,8 @@
-//! The official client's retry rule: a request is tried up to 5 times within 10 s while the platform says "not yet"
-//! (503, 504, 429) or the network fails. What must not happen twice is repeated only while it is certain that it has not
-//! happened once; after an unknown outcome its caller looks first.
+//! Repetition: the pauses between attempts, and the official client's retry rule.
+//!
+//! By that rule a request is attempted up to 5 times within 10 s while the platform says "not yet" (503, 504, 429) or the
+//! network fails. A request that must not be carried out twice is repeated only while it is certain that it has not been
+//! carried out; after an unknown outcome its caller looks first.
 
 use std::{future::Future, time::Duration};
 
@@ -12,25 +14,65 @@ use crate::error::{Error, Result};
 const ATTEMPTS: usize = 5;
 /// No attempt begins later than this after the first.
 const WITHIN: Duration = Duration::from_secs(10);
-/// The first pause; each further one is half as long again.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// The pauses between attempts. Each is longer than the one before, up to a limit, and differs by up to a quarter from
+/// its due length, so that many clients do not return at once.
+#[derive(Clone, Debug)]
+pub struct Pauses {
+    due: Duration,
+    growth: f64,
+    longest: Duration,
+}
+
+impl Pauses {
+    /// The first pause.
+    const FIRST: Duration = Duration::from_millis(500);
+
+    /// The official client's pauses: each is half as long again as the one before, up to 5 s.
+    pub fn new() -> Pauses {
+        Pauses { due: Pauses::FIRST, growth: 1.5, longest: Duration::from_secs(5) }
+    }
+
+    /// Pauses that double up to `longest`.
+    pub fn doubling(longest: Duration) -> Pauses {
+        Pauses { due: Pauses::FIRST, growth: 2.0, longest }
+    }
+
+    /// The next pause.
+    pub fn next_pause(&mut self) -> Duration {
+        let due = self.due;
+        self.due = due.mul_f64(self.growth).min(self.longest);
+        due.mul_f64(0.75 + fastrand::f64() / 2.0)
+    }
+
+    /// The next pause, or the one that the platform asked for with `error` if that is longer.
+    pub fn after(&mut self, error: &Error) -> Duration {
+        self.next_pause().max(error.retry_after().unwrap_or_default())
+    }
+}
+
+impl Default for Pauses {
+    fn default() -> Pauses {
+        Pauses::new()
+    }
+}
 
 /// The effect of a second attempt at a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
-    /// It only looks: the last answer is the true one.
+    /// None, and the request itself changes nothing: the last answer is the true one.
     Read,
-    /// Doing it twice comes to the same as doing it once.
+    /// The same as that of the first alone.
     Harmless,
-    /// It must not be done twice.
+    /// Another one, which is not wanted.
     Once,
-    /// The caller has a patience of its own.
+    /// Its caller repeats it by a rule of its own.
     Never,
 }
 
 impl Repeat {
     fn allows_another(self, error: &Error) -> bool {
-        // A 502 is final, unless its caller waits for something.
+        // Only a caller with a rule of its own repeats a request after a 502.
         let passes = error.may_pass() && error.status() != Some(502);
         match self {
             Repeat::Read | Repeat::Harmless => passes,
@@ -40,8 +82,8 @@ impl Repeat {
     }
 }
 
-/// Attempts a request by this rule. `None` means that an earlier attempt has done it though its answer did not arrive: a
-/// later one met 404, 409 or 410.
+/// Attempts a request by the official client's rule. `None` means that an earlier attempt succeeded though its answer was
+/// lost, because a later one met 404, 409 or 410.
 ///
 /// # Errors
 /// The last attempt's.
@@ -50,22 +92,20 @@ where
     F: Future<Output = Result<T>>,
 {
     let began = Instant::now();
-    let (mut pause, mut may_be_done) = (FIRST_PAUSE, false);
+    let (mut pauses, mut may_be_done) = (Pauses::new(), false);
     for left in (0..ATTEMPTS).rev() {
         let error = match request().await {
             Ok(done) => return Ok(Some(done)),
             Err(error) if may_be_done && matches!(error.status(), Some(404 | 409 | 410)) => return Ok(None),
             Err(error) => error,
         };
-        // The platform's word counts; else a jitter keeps many clients from coming back at once.
-        let wait = error.retry_after().unwrap_or_else(|| pause.mul_f64(0.5 + fastrand::f64()));
+        let wait = pauses.after(&error);
         if left == 0 || !repeat.allows_another(&error) || began.elapsed() + wait > WITHIN {
             return Err(error);
         }
         log::info!("another attempt in {} ms: {}", wait.as_millis(), error.message());
         may_be_done |= repeat != Repeat::Read && error.may_have_happened();
         sleep(wait).await;
-        pause = pause * 3 / 2;
     }
     unreachable!("the last attempt returns")
 }
@@ -74,8 +114,23 @@ where
 mod tests {
     use std::{cell::Cell, time::Duration};
 
-    use super::{Repeat, attempt};
+    use super::{Pauses, Repeat, attempt};
     use crate::error::{Error, Kind, Result};
+
+    #[test]
+    fn pauses_grow_up_to_the_longest() {
+        let lengths = |mut pauses: Pauses| [0; 9].map(|_| pauses.next_pause().as_secs_f64());
+        for (pauses, growth, longest) in
+            [(Pauses::new(), 1.5_f64, 5.0), (Pauses::doubling(Duration::from_secs(10)), 2.0, 10.0)]
+        {
+            for (turn, length) in (0..).zip(lengths(pauses)) {
+                let due = (0.5 * growth.powi(turn)).min(longest);
+                assert!((0.75 * due..=1.25 * due).contains(&length), "{turn}: {length} s");
+            }
+        }
+        let busy = refused(429).with_retry_after(Duration::from_secs(7));
+        assert_eq!(Pauses::new().after(&busy), Duration::from_secs(7));
+    }
 
     fn refused(status: u16) -> Error {
         let kind = if matches!(status, 429 | 503 | 504) { Kind::NotYet } else { Kind::Refused };

@@ -9,7 +9,7 @@
 //! gain is in their number: large messages out, all that has come in one read and one write.
 //!
 //! The client's side also keeps watch: it pings, and fails when nothing at all has moved for [`SILENCE`]. A pong, bytes
-//! that came, and bytes that the peer's TCP took all count, since a server that is writing to a slow machine does not
+//! that came, and bytes that the peer's TCP took all count, because a server that is writing to a slow machine does not
 //! read, and so does not answer pings.
 
 use std::{
@@ -45,18 +45,19 @@ pub const SSH: &str = ":22";
 pub const COOKIE: &str = ".ixcondsess";
 /// A tunnel on which nothing has moved for this long is dead: as long as VS Code takes to call a connection lost.
 pub const SILENCE: Duration = Duration::from_secs(20);
-/// How often a server pings, so that nothing between it and a quiet client takes the connection for dead.
+/// Between two pings of a server, so that no hop between it and a quiet client takes the connection for dead.
 const SERVER_PINGS_EVERY: Duration = Duration::from_secs(30);
 /// Several pings fit into [`SILENCE`], so one that is lost or late ends nothing.
 pub const PING_EVERY: Duration = Duration::from_secs(5);
-/// Largest message taken; servers send 1 KiB, and a greater one is bounded memory's enemy.
+/// Largest message accepted. Servers send 1 KiB; the bound keeps a hostile one from filling memory.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// Largest message sent: as much as the pipe reads at once.
 const MAX_SENT: usize = 64 * 1024;
-/// Pings between two of our own looks at the clock. Each is answered, and the answers pile up when nobody reads them.
+/// Most pings between two of our own looks at the clock. Each is answered, and the answers pile up if the peer does not
+/// read them.
 const MAX_PINGS: u32 = 100;
 
-/// The pings on a WebSocket that only listens. Nobody needs that many.
+/// The count of a server's pings on a WebSocket that only listens.
 #[derive(Debug)]
 pub(crate) struct Pings {
     seen: u32,
@@ -68,7 +69,7 @@ impl Pings {
         Pings { seen: 0, since: Instant::now() }
     }
 
-    /// Whether `message` is one ping too many.
+    /// Counts `message` if it is a ping. True if it is one too many.
     pub(crate) fn end_with(&mut self, message: &Message) -> bool {
         if self.since.elapsed() > PING_EVERY {
             *self = Pings::new();
@@ -78,16 +79,16 @@ impl Pings {
     }
 }
 
-/// How long the side that ends the stream waits for the other to read the rest. Closing a TCP socket that has unread
+/// The time for which the side that ends the stream waits until the other has read the rest. Closing a TCP socket that has unread
 /// input resets it, and the reset would overtake the tail of what was sent.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What a tunnel has carried, readable while it runs.
+/// The figures of a tunnel, readable while it runs.
 #[derive(Debug, Default)]
 pub struct Vitals {
     sent: AtomicU64,
     received: AtomicU64,
-    /// How often the client has spoken after the server had.
+    /// The number of times that the client has spoken after the server.
     turns: AtomicU64,
     server_spoke_last: AtomicBool,
     round_trip_us: AtomicU64,
@@ -106,22 +107,22 @@ impl Vitals {
         self.received.load(Ordering::Relaxed)
     }
 
-    /// How long ago anything came, a pong included; by the clock, which goes on while a laptop sleeps.
+    /// The time since anything came, a pong included; by the clock, which goes on while a laptop sleeps.
     pub fn silent_for(&self) -> Duration {
         ago(self.heard_at.load(Ordering::Relaxed))
     }
 
-    /// Whether the machine's side has ended the stream.
+    /// True once the machine's side has ended the stream.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
-    /// How often the client has spoken after the server had.
+    /// The number of times that the client has spoken after the server.
     pub fn turns(&self) -> u64 {
         self.turns.load(Ordering::Relaxed)
     }
 
-    /// Whether the last data came from the server.
+    /// True if the last data came from the server.
     pub fn server_spoke_last(&self) -> bool {
         self.server_spoke_last.load(Ordering::Relaxed)
     }
@@ -135,22 +136,22 @@ impl Vitals {
     }
 }
 
-/// What a tunnel runs over.
+/// A stream that a tunnel can run over.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin {
-    /// Bytes that the peer has accepted so far; never falls.
+    /// The number of bytes that the peer has accepted so far; never falls.
     fn accepted(&self) -> u64 {
         0
     }
 }
 
-/// The stream. See the module's documentation.
+/// A WebSocket that behaves as a socket.
 pub struct Tunnel<S> {
     ws: WebSocketStream<S>,
     /// The rest of the message being read.
     unread: Bytes,
-    /// Where outgoing data is put together. Its room comes back when a message is sent.
+    /// Room in which outgoing messages are put together. It comes back when a message is sent.
     outgoing: BytesMut,
-    /// Whether anything came that the keepalive has not noted.
+    /// True if something came that the keepalive has not noted.
     heard: bool,
     ended: bool,
     closing: bool,
@@ -162,15 +163,15 @@ pub struct Tunnel<S> {
 /// The keepalive over a tunnel's life.
 struct Keepalive {
     tick: Interval,
-    /// How long nothing may move; a server leaves that to its client.
+    /// Longest time in which nothing moves; a server leaves that to its client.
     patience: Option<Duration>,
-    /// When the last tick was seen: a long gap means that nobody looked, as when the laptop slept.
+    /// The time of the last tick that was seen. A long gap means that the program did not run, as while a laptop sleeps.
     looked: Instant,
-    /// When anything last moved.
+    /// The time of the last sign of life.
     alive: Instant,
     accepted: u64,
     pinged: Option<Instant>,
-    /// How often the other side has pinged since then.
+    /// The number of pings of the other side since then.
     pings: u32,
 }
 
@@ -210,7 +211,7 @@ impl<S: Socket> Tunnel<S> {
         }
     }
 
-    /// What it has carried so far.
+    /// The figures of this tunnel.
     pub fn vitals(&self) -> Arc<Vitals> {
         Arc::clone(&self.vitals)
     }
@@ -223,7 +224,7 @@ impl<S: Socket> Tunnel<S> {
             while self.read(&mut rest).await? > 0 {}
             Ok::<_, io::Error>(())
         };
-        // Whether the other side was still there to hear it changes nothing.
+        // The other side may be gone, which changes nothing.
         let _ = timeout(LINGER, drained).await;
     }
 
@@ -256,7 +257,7 @@ impl<S: Socket> Tunnel<S> {
         Ok(())
     }
 
-    /// Notes that something came: once for all that did, since to read a clock takes as long as a small message.
+    /// Notes that something came: once for several messages, because reading a clock takes as long as a small one.
     fn note_life(&mut self) {
         if std::mem::take(&mut self.heard) {
             self.vitals.heard_at.store(now(), Ordering::Relaxed);
@@ -294,7 +295,7 @@ impl<S: Socket> Tunnel<S> {
             }
             if message.is_close() {
                 return Poll::Ready(match message.as_close() {
-                    // What a server says at an ordinary end is nobody's business.
+                    // The words of an ordinary end are of no use to the user.
                     None | Some((CloseCode::NORMAL_CLOSURE | CloseCode::GOING_AWAY, _)) | Some((_, "")) => Ok(None),
                     Some((_, words)) => {
                         let words = format!("the tunnel was closed: {}", printable(words));
@@ -317,7 +318,7 @@ pub fn text(message: &Message) -> Option<Cow<'_, str>> {
 }
 
 fn config() -> Config {
-    // What was not taken by the socket is flushed before more is queued, so at most one message waits.
+    // The rest of a message is flushed before the next is queued, so that at most one waits.
     Config::default().flush_threshold(1).frame_size(MAX_SENT)
 }
 
@@ -351,7 +352,7 @@ impl<S: Socket> AsyncRead for Tunnel<S> {
             buf.put_slice(&this.unread[..n]);
             this.unread.advance(n);
             if this.unread.is_empty() {
-                // Let go of, so that the reader's buffer is its own again and need not be made anew.
+                // Releases the reader's buffer, so that it can be used again.
                 this.unread = Bytes::new();
             }
             if buf.remaining() == 0 || this.ended {

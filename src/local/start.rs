@@ -20,7 +20,8 @@ use crate::{
     error::{Error, Kind, Result},
     files::{self, Lock},
     labs::{
-        http::{self, Http, Reply},
+        answer::Reply,
+        http::{self, Http},
         net::Dialer,
     },
     os,

@@ -1,18 +1,15 @@
 //! From a playground whose machines start to one that can be used: each machine that has an SSH server answers, and the
-//! tasks that prepare it are done. Both are the platform's word; machines are not knocked at.
+//! tasks that prepare it are done. Both are the platform's word; no machine is connected to.
 
 use std::time::Duration;
 
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, sleep_until, timeout, timeout_at},
-};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use crate::{
-    commands::watch::{News, follow},
     error::{Error, Kind, Result, printable},
     labs::{
         Labs, find,
+        messages::Messages,
         wire::{Play, State, Task, TaskStatus},
     },
     platform::Platform,
@@ -27,7 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const DOUBT: Duration = Duration::from_secs(10);
 /// The platform refuses such a machine at once, and holds the request for one that boots.
 const REFUSAL: Duration = Duration::from_secs(3);
-/// Between two such questions, since tunnels come out of a small pool.
+/// Between two such questions, because tunnels come out of a small pool.
 const DOUBT_AGAIN: Duration = Duration::from_secs(60);
 /// After a task has failed, those that wait for it never begin. Others do within this time.
 const BEGINS: Duration = Duration::from_secs(10);
@@ -44,7 +41,7 @@ pub enum Tasks {
 }
 
 impl Tasks {
-    /// The ones of `play` that are meant.
+    /// The tasks of `play` that are meant.
     fn of(self, play: &Play) -> impl Iterator<Item = &Task> {
         play.tasks.values().filter(move |task| match self {
             Tasks::None => false,
@@ -66,7 +63,7 @@ pub struct Preparation<'a, P> {
     pub memory: &'a Memory,
     /// The public key, as a line of authorized_keys.
     pub key: &'a str,
-    /// Told what is being waited for.
+    /// Told about the progress.
     pub progress: &'a P,
     /// The tasks to wait for.
     pub tasks: Tasks,
@@ -75,7 +72,7 @@ pub struct Preparation<'a, P> {
 }
 
 impl<P: Progress> Preparation<'_, P> {
-    /// Waits until the machines are ready and the tasks are at their end, which for some may be a failure. Gives the
+    /// Waits until the machines are ready and the tasks are at their end, which for some may be a failure. Returns the
     /// playground as it is then.
     ///
     /// # Errors
@@ -84,10 +81,8 @@ impl<P: Progress> Preparation<'_, P> {
     pub async fn wait(&self, mut play: Play) -> Result<Play> {
         let id = play.id.clone();
         learn_ssh(self.labs, self.memory, &mut play).await;
-        let (tell, mut told) = mpsc::channel(16);
-        let messages = follow(self.labs.clone(), id.clone(), tell);
-        tokio::pin!(messages);
-        let (mut following, mut doubt, mut quiet_since) = (true, Some(Instant::now() + DOUBT), Instant::now());
+        let mut messages = Messages::of(self.labs, &id);
+        let (mut doubt, mut quiet_since) = (Some(Instant::now() + DOUBT), Instant::now());
         let mut look = Instant::now() + LOOK_EVERY;
         loop {
             check_running(&play)?;
@@ -100,8 +95,7 @@ impl<P: Progress> Preparation<'_, P> {
             let before = play.tasks.clone();
             let next = async {
                 tokio::select! {
-                    () = &mut messages, if following => None,
-                    news = told.recv(), if following => news,
+                    news = messages.news() => Some(news),
                     () = sleep_until(look) => None,
                 }
             };
@@ -110,14 +104,11 @@ impl<P: Progress> Preparation<'_, P> {
                 None => next.await,
             };
             match news {
-                Some(News::Status(_, status)) => play.status = Some(status),
-                Some(News::Task(_, task)) => play.note(task),
-                Some(News::Over(_)) => following = false,
-                None if Instant::now() >= look => {
+                Some(news) => news.apply(&mut play),
+                None => {
                     play = self.look_at(&id, play).await?;
                     look = Instant::now() + LOOK_EVERY;
                 }
-                None => following = false,
             }
             if play.tasks != before {
                 quiet_since = Instant::now();
@@ -130,7 +121,7 @@ impl<P: Progress> Preparation<'_, P> {
         }
     }
 
-    /// The playground as the platform tells it now. A network that fails for a moment ends no wait.
+    /// Asks the platform for the playground. A network that fails for a moment ends no wait.
     async fn look_at(&self, id: &str, known: Play) -> Result<Play> {
         match find::by_id(self.labs, id).await {
             Ok(mut play) => {
@@ -148,7 +139,7 @@ impl<P: Progress> Preparation<'_, P> {
         }
     }
 
-    /// Asks the platform if a machine that runs and is not ready has SSH at all. Gives the pause before the next question.
+    /// Asks the platform if a machine that runs and is not ready has SSH at all. Returns the pause before the next question.
     async fn doubts(&self, play: &mut Play, name: &str) -> Option<Duration> {
         if play.machine_status(name).is_none_or(|status| status.state != State::Running) {
             return Some(DOUBT);
@@ -242,8 +233,8 @@ fn check_running(play: &Play) -> Result<()> {
     }
 }
 
-/// Marks the machines of a playground that the platform allows no SSH access to, as far as that is told by the
-/// playground, remembered, or, for one of several machines, told by its entry in the catalogue: once for each playground.
+/// Marks the machines of a playground that the platform allows no SSH access to. The playground tells, or our records;
+/// for a playground of several machines its entry in the catalogue is asked, once.
 pub async fn learn_ssh(labs: &Labs, memory: &Memory, play: &mut Play) {
     let record = memory.read(&play.id).unwrap_or_default();
     let remembered = |name: &str| record.machines.get(name).and_then(|machine| machine.ssh);

@@ -323,7 +323,7 @@ fn is_known(saved: &SavedForward) -> bool {
 
 #[test]
 fn live_messages() {
-    let read = |value: &Value| labs::message(&tokio_websockets::Message::text(value.to_string()));
+    let read = |value: &Value| labs::messages::message(&tokio_websockets::Message::text(value.to_string()));
     let status = json!({ "kind": "status", "status": play()["status"].clone() });
     for (shape, value) in shapes(&status, &["/kind", "/status/stateEvents/0/state", "/status/machines/0/name"]) {
         let Some(Message::Status { status }) = read(&value) else { panic!("{shape}: {value}") };

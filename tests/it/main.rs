@@ -27,6 +27,7 @@ mod intent;
 mod json;
 mod kube;
 mod labctl;
+mod layers;
 mod machine;
 mod network;
 mod open;

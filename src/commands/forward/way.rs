@@ -17,6 +17,7 @@ use crate::{
     labs::{
         Labs, TunnelSession, find,
         http::Stream,
+        retry,
         tunnel::{self, Tunnel},
         wire::{Machine, Play},
     },
@@ -210,20 +211,18 @@ impl Way {
     }
 }
 
-/// The pauses between attempts. Each is twice as long as the one before, up to [`AWAY`].
-pub struct Pauses(Duration);
+/// The pauses before something is restarted that should last.
+pub struct Pauses(retry::Pauses);
 
 impl Default for Pauses {
     fn default() -> Self {
-        Pauses(Duration::from_millis(500))
+        Pauses(retry::Pauses::doubling(AWAY))
     }
 }
 
 impl Pauses {
     async fn next(&mut self) {
-        let pause = self.0;
-        self.0 = (pause * 2).min(AWAY);
-        sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+        sleep(self.0.next_pause()).await;
     }
 
     /// Pauses before the restart of something that ended, unless it has lasted for `LASTING` since `since`.

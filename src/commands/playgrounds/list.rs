@@ -2,11 +2,9 @@
 
 use crate::{
     app::App,
-    commands::{
-        playgrounds::{
-            entries::refresh_with,
-            listed::{Listed, NONE, in_order, table},
-        },
+    commands::playgrounds::{
+        entries::refresh_with,
+        listed::{Listed, NONE, in_order, table},
         watch,
     },
     error::Result,

@@ -7,7 +7,8 @@ use labctl_ssh_proxy::{
     error::{Kind, Result},
     labs::{
         Labs, TunnelSession,
-        http::{self, Http, Reply, Stream},
+        answer::Reply,
+        http::{self, Http, Stream},
         net::Dialer,
         tunnel::text,
         wire::{Action, CreatePlay, Message, Play, State},

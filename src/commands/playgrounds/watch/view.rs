@@ -1,0 +1,161 @@
+//! The playgrounds as they are shown: lines of JSON, or a table.
+
+use std::io::{self, IsTerminal};
+
+use serde::Serialize;
+
+use super::model::Model;
+use crate::{
+    commands::playgrounds::listed::{self, Listed},
+    error::{Error, Kind, Result, printable},
+    labs::wire::Play,
+    platform::Platform,
+    records::live::Status,
+    ui::out,
+};
+
+/// An end that moves by less than this many seconds has not moved: answers take their time, and count whole seconds.
+const SAME_END: u64 = 15;
+
+/// A line of `list --watch --json`.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+enum Line<'a> {
+    Playgrounds {
+        playgrounds: &'a [Listed],
+    },
+    Error {
+        kind: &'static str,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        hint: Option<&'a str>,
+    },
+}
+
+/// The form in which they are shown, and the last text.
+pub(super) enum View {
+    Json { shown: Shown, figures: bool },
+    Text { terminal: bool, last: String },
+}
+
+/// The last line of JSON.
+#[derive(PartialEq)]
+pub(super) enum Shown {
+    Nothing,
+    /// The playgrounds without the figures that always move, unless these were asked for; and their ends, in seconds since
+    /// 1970.
+    Playgrounds(Vec<Listed>, Vec<i64>),
+    Error(String),
+}
+
+impl View {
+    /// A view that has shown nothing yet. On a terminal it takes the screen.
+    pub(super) fn new(json: bool, figures: bool) -> View {
+        if json {
+            return View::Json { shown: Shown::Nothing, figures };
+        }
+        let terminal = io::stdout().is_terminal();
+        if terminal {
+            // The alternate screen, so that the user's returns as it was; and no cursor.
+            screen("\x1b[?1049h\x1b[?25l");
+        }
+        View::Text { terminal, last: String::new() }
+    }
+
+    /// The text to write now, which is empty if nothing has changed.
+    pub(super) fn show(&mut self, model: &Model, connections: &[Status]) -> Result<String> {
+        if model.is_empty() {
+            return Ok(String::new());
+        }
+        let plays = model.current();
+        match self {
+            View::Json { shown, figures } => {
+                let listed: Vec<Listed> = plays.iter().map(|play| Listed::new(play, connections)).collect();
+                let (line, now) = match model.error() {
+                    Some(error) => {
+                        let (kind, message, hint) = (error.kind().name(), error.message(), error.hint());
+                        (Line::Error { kind, message, hint }, Shown::Error(error.to_string()))
+                    }
+                    None => {
+                        let ends = plays.iter().map(end).collect();
+                        let outline = listed.iter().map(|one| one.outline(*figures)).collect();
+                        (Line::Playgrounds { playgrounds: &listed }, Shown::Playgrounds(outline, ends))
+                    }
+                };
+                if shown.is_still(&now) {
+                    return Ok(String::new());
+                }
+                *shown = now;
+                let line = serde_json::to_string(&line).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+                Ok(line + "\n")
+            }
+            View::Text { terminal, last } => {
+                let lines = lines(model.platform, &plays, connections, model.error());
+                let text = if *terminal { page(lines) } else { lines.join("\n") + "\n\n" };
+                if text == *last {
+                    return Ok(String::new());
+                }
+                last.clone_from(&text);
+                Ok(text)
+            }
+        }
+    }
+}
+
+impl Shown {
+    fn is_still(&self, now: &Shown) -> bool {
+        match (self, now) {
+            (Shown::Playgrounds(then, ends), Shown::Playgrounds(now, new_ends)) => {
+                then == now && ends.iter().zip(new_ends).all(|(a, b)| a.abs_diff(*b) <= SAME_END)
+            }
+            (Shown::Nothing | Shown::Playgrounds(..) | Shown::Error(_), now) => self == now,
+        }
+    }
+}
+
+/// A play's end, in seconds since 1970; 0 when it has none.
+fn end(play: &Play) -> i64 {
+    let left = i64::try_from(play.expires_in.as_secs()).unwrap_or_default();
+    if left > 0 { jiff::Timestamp::now().as_second().saturating_add(left) } else { 0 }
+}
+
+/// The table, and below it the reason why it may be out of date.
+fn lines(platform: Platform, plays: &[Play], connections: &[Status], error: Option<&Error>) -> Vec<String> {
+    let mut lines =
+        if plays.is_empty() { vec![platform.commands(listed::NONE)] } else { listed::table(plays, connections) };
+    for status in connections.iter().filter(|status| !status.message.is_empty()) {
+        lines.push(format!("{}: {}", printable(&status.host), printable(&status.message)));
+    }
+    if let Some(error) = error {
+        lines.push(String::new());
+        lines.extend(error.to_string().lines().map(str::to_owned));
+    }
+    lines
+}
+
+/// The lines on a screen of their own, cut to what fits: a line that wraps or scrolls would spoil the next drawing.
+fn page(mut lines: Vec<String>) -> String {
+    let (rows, columns) = console::Term::stdout().size();
+    let (rows, columns) = (usize::from(rows).max(2), usize::from(columns));
+    if lines.len() > rows {
+        let hidden = lines.len() - (rows - 1);
+        lines.truncate(rows - 1);
+        lines.push(format!("... {hidden} more lines"));
+    }
+    let lines: Vec<String> =
+        lines.iter().map(|line| format!("{}\x1b[K", console::truncate_str(line, columns, "…"))).collect();
+    format!("\x1b[H{}\x1b[J", lines.join("\r\n"))
+}
+
+fn screen(control: &str) {
+    // A terminal that is gone needs no repair.
+    let _ = out::write(control);
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if let View::Text { terminal: true, .. } = self {
+            screen("\x1b[?25h\x1b[?1049l");
+        }
+    }
+}
