@@ -42,12 +42,11 @@ pub struct Cli {
     pub log_file: Option<PathBuf>,
     /// What to do.
     #[command(subcommand)]
-    pub command: Command,
+    command: Command,
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(missing_docs, reason = "the arguments say it")]
-pub enum Command {
+enum Command {
     Connect(connect::Args),
     ConfigSsh(config::ConfigSsh),
     ConfigJetbrains(config::ConfigJetbrains),
@@ -81,10 +80,10 @@ pub enum Command {
     Demo(demo::Args),
 }
 
-impl Command {
+impl Cli {
     /// Returns true for a command that handles signals itself, because it has something to clean up.
     pub fn ends_by_itself(&self) -> bool {
-        match self {
+        match self.command {
             #[cfg(unix)]
             Command::Local(_) | Command::Demo(_) => true,
             Command::PortForward(_) | Command::Kube(_) => true,
@@ -96,7 +95,7 @@ impl Command {
     /// user's programs are excluded, because the user may want core dumps of those.
     pub fn holds_credentials(&self) -> bool {
         matches!(
-            self,
+            self.command,
             Command::Connect(_) | Command::Login(_) | Command::Logout(_) | Command::Whoami(_) | Command::List(_)
         )
     }
@@ -105,10 +104,18 @@ impl Command {
     /// thread.
     pub fn needs_threads(&self) -> bool {
         #[cfg(unix)]
-        let threads = matches!(self, Command::Local(_));
+        let threads = matches!(self.command, Command::Local(_));
         #[cfg(not(unix))]
         let threads = false;
         threads
+    }
+
+    /// The host name that `connect` connects to.
+    pub fn connects_to(&self) -> Option<&str> {
+        match &self.command {
+            Command::Connect(args) => Some(&args.host),
+            _ => None,
+        }
     }
 }
 
@@ -124,9 +131,9 @@ pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
 ///
 /// # Errors
 /// The command's.
-pub async fn run(app: &App, command: Command) -> Result<u8> {
+pub async fn run(app: &App, cli: Cli) -> Result<u8> {
     let success = |(): ()| 0;
-    match command {
+    match cli.command {
         Command::Connect(args) => connect::run(app, args).await.map(success),
         Command::ConfigSsh(args) => config::ssh(app, args).await.map(success),
         Command::ConfigJetbrains(args) => config::jetbrains(app, args).await.map(success),

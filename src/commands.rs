@@ -1,20 +1,20 @@
 //! The commands: one file each, with its arguments and its `run`.
 
-pub mod account;
-pub mod args;
-pub mod candidates;
+pub(crate) mod account;
+pub(crate) mod args;
+pub(crate) mod candidates;
 pub mod completions;
-pub mod config;
+pub(crate) mod config;
 #[cfg(unix)]
-pub mod demo;
-pub mod doctor;
+pub(crate) mod demo;
+pub(crate) mod doctor;
 pub mod forward;
 pub mod kube;
 #[cfg(unix)]
-pub mod local;
-pub mod man;
-pub mod open;
-pub mod playgrounds;
-pub mod ssh;
-pub mod uninstall;
-pub mod visit;
+pub(crate) mod local;
+pub(crate) mod man;
+pub(crate) mod open;
+pub(crate) mod playgrounds;
+pub(crate) mod ssh;
+pub(crate) mod uninstall;
+pub(crate) mod visit;

@@ -25,11 +25,11 @@ mod carry;
 pub mod client;
 pub mod early;
 mod ending;
-pub mod greet;
+pub(crate) mod greet;
 mod opening;
 mod patience;
 mod permission;
-pub mod policy;
+pub(crate) mod policy;
 mod refusal;
 mod upkeep;
 

@@ -1,6 +1,6 @@
 //! Files that must never be seen half-written: locked, written beside and renamed over, private from the start.
 
-pub mod user_file;
+pub(crate) mod user_file;
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The mode of a file that may hold secrets or that only its owner should change.
-pub const PRIVATE: u32 = 0o600;
+pub(crate) const PRIVATE: u32 = 0o600;
 
 /// An exclusive lock on a file beside the one it protects. The kernel releases it when the process ends, even by a
 /// kill. The lock file stays, because removing it would let two holders lock two different files of one name.
@@ -70,7 +70,7 @@ impl Lock {
 }
 
 /// The file of the lock of `path`.
-pub fn lock_path(path: &Path) -> PathBuf {
+pub(crate) fn lock_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     PathBuf::from(name)
@@ -91,7 +91,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// When one of them cannot be made.
-pub fn make_private_folder(folder: &Path) -> io::Result<()> {
+pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]
@@ -103,7 +103,7 @@ pub fn make_private_folder(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// When the file exists and cannot be read, or is not UTF-8.
-pub fn read_text(path: &Path) -> Result<Option<String>> {
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -116,7 +116,7 @@ pub fn read_text(path: &Path) -> Result<Option<String>> {
 ///
 /// # Errors
 /// When the folder or the file cannot be written; the old contents are then still in place.
-pub fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
+pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|old| old == contents) {
         return Ok(());
     }
@@ -132,14 +132,14 @@ pub fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
 }
 
 /// The prefix of the names of our temporaries.
-pub const TEMPORARY_PREFIX: &str = ".labctl-ssh-proxy-";
+pub(crate) const TEMPORARY_PREFIX: &str = ".labctl-ssh-proxy-";
 
 /// A new temporary in `folder`, 0600, to be written and renamed. It is locked as long as its writer lives, so that
 /// [`sweep`] can tell it from one that a killed writer left behind.
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn temporary(folder: &Path) -> io::Result<Temporary> {
+pub(crate) fn temporary(folder: &Path) -> io::Result<Temporary> {
     loop {
         let file = Temporary(tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(folder, new_file)?);
         match file.as_file().try_lock() {
@@ -164,11 +164,11 @@ fn new_file(path: &Path) -> io::Result<File> {
 /// A file that is deleted when this is dropped, unless it gets its final name. Its errors are the system's own: those of
 /// [`NamedTempFile`] also name the temporary's path, which says nothing to the user.
 #[derive(Debug)]
-pub struct Temporary(NamedTempFile);
+pub(crate) struct Temporary(NamedTempFile);
 
 impl Temporary {
     /// The open file.
-    pub fn as_file(&self) -> &File {
+    pub(crate) fn as_file(&self) -> &File {
         self.0.as_file()
     }
 
@@ -176,7 +176,7 @@ impl Temporary {
     ///
     /// # Errors
     /// When it cannot be renamed.
-    pub fn persist(self, path: &Path) -> Result<File, PersistError> {
+    pub(crate) fn persist(self, path: &Path) -> Result<File, PersistError> {
         self.0.persist(path)
     }
 
@@ -184,7 +184,7 @@ impl Temporary {
     ///
     /// # Errors
     /// When another file has the name, or it cannot be renamed.
-    pub fn persist_noclobber(self, path: &Path) -> Result<File, PersistError> {
+    pub(crate) fn persist_noclobber(self, path: &Path) -> Result<File, PersistError> {
         self.0.persist_noclobber(path)
     }
 }
@@ -200,7 +200,7 @@ impl Write for Temporary {
 }
 
 /// Removes the temporaries that killed writers left in `folder`. A temporary that cannot be removed does no harm.
-pub fn sweep(folder: &Path) {
+pub(crate) fn sweep(folder: &Path) {
     let (Ok(entries), Ok(owner)) = (fs::read_dir(folder), fs::metadata(folder)) else { return };
     for entry in entries.flatten() {
         if !entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
@@ -233,7 +233,7 @@ fn open_folder(path: &Path) -> io::Result<File> {
 
 /// A folder that is deleted when this is dropped, or in the next [`sweep`] after its maker was killed.
 #[derive(Debug)]
-pub struct TemporaryFolder {
+pub(crate) struct TemporaryFolder {
     path: PathBuf,
     lock: File,
 }
@@ -243,7 +243,7 @@ impl TemporaryFolder {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn make(place: &Path) -> io::Result<TemporaryFolder> {
+    pub(crate) fn make(place: &Path) -> io::Result<TemporaryFolder> {
         sweep(place);
         loop {
             let folder = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(place, new_folder)?;
@@ -264,7 +264,7 @@ impl TemporaryFolder {
     }
 
     /// The path of the folder.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

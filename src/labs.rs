@@ -2,13 +2,13 @@
 
 pub mod account;
 pub mod answer;
-pub mod catalog;
-pub mod find;
+pub(crate) mod catalog;
+pub(crate) mod find;
 mod gather;
 pub mod http;
 pub mod messages;
 pub mod net;
-pub mod retry;
+pub(crate) mod retry;
 pub mod tunnel;
 pub mod wire;
 

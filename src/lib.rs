@@ -9,7 +9,7 @@ pub mod commands;
 pub mod connect;
 pub mod editors;
 pub mod error;
-pub mod files;
+pub(crate) mod files;
 pub mod labs;
 #[cfg(unix)]
 pub mod local;
@@ -18,7 +18,7 @@ pub mod os;
 pub mod pipe;
 pub mod platform;
 pub mod records;
-pub mod secrets;
+pub(crate) mod secrets;
 pub mod settings;
 pub mod ssh;
 pub mod ssh_config;

@@ -5,7 +5,7 @@ use std::{io::IsTerminal, process::ExitCode};
 use clap::{CommandFactory, Parser};
 use labctl_ssh_proxy::{
     app::App,
-    cli::{self, Cli, Command},
+    cli::{self, Cli},
     commands::completions,
     connect,
     error::{Error, Kind, Result},
@@ -26,10 +26,10 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return unparsed(&e, json),
     };
-    if cli.command.holds_credentials() {
+    if cli.holds_credentials() {
         os::leave_no_core_dump();
     }
-    let runtime = match runtime(&cli.command) {
+    let runtime = match runtime(&cli) {
         Ok(runtime) => runtime,
         Err(e) => return failed(&Error::new(Kind::Internal, format!("cannot start the runtime: {e}")), json),
     };
@@ -89,8 +89,8 @@ fn failed(error: &Error, json: bool) -> ExitCode {
     ExitCode::from(error.kind().exit_code())
 }
 
-fn runtime(command: &Command) -> std::io::Result<tokio::runtime::Runtime> {
-    if command.needs_threads() {
+fn runtime(cli: &Cli) -> std::io::Result<tokio::runtime::Runtime> {
+    if cli.needs_threads() {
         return tokio::runtime::Builder::new_multi_thread().enable_all().build();
     }
     tokio::runtime::Builder::new_current_thread().enable_all().build()
@@ -100,14 +100,14 @@ async fn run(cli: Cli) -> Result<u8> {
     let app = match begin(&cli) {
         Ok(app) => app,
         // For `connect` only, because it may make streams non-blocking that other processes share.
-        Err(error) if matches!(cli.command, Command::Connect(_)) => return Err(connect::turn_away(error).await),
+        Err(error) if cli.connects_to().is_some() => return Err(connect::turn_away(error).await),
         Err(error) => return Err(error),
     };
-    let by_itself = cli.command.ends_by_itself();
+    let by_itself = cli.ends_by_itself();
     tokio::select! {
         // Prefer the result: ssh signals us right after its last words, which must still be passed on.
         biased;
-        done = cli::run(&app, cli.command) => done.map_err(|error| error.on(app.platform)),
+        done = cli::run(&app, cli) => done.map_err(|error| error.on(app.platform)),
         // The usual exit code of shells for a command that a signal ended.
         signal = ended_by_signal(), if !by_itself => Ok(128 + signal),
     }
@@ -116,10 +116,7 @@ async fn run(cli: Cli) -> Result<u8> {
 /// Finds the folders, reads the settings and starts the log.
 fn begin(cli: &Cli) -> Result<App> {
     let app = App::load(if cli.local { Platform::Local } else { Platform::Labs }, cli.home.clone())?;
-    let connection = match &cli.command {
-        Command::Connect(args) => Some(journal::name(&args.host)),
-        _ => None,
-    };
+    let connection = cli.connects_to().map(journal::name);
     let options = journal::Options { verbose: cli.verbose, file: cli.log_file.clone() };
     journal::begin(&app.folders, app.settings.log_level, &options, connection.as_deref())?;
     Ok(app)

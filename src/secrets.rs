@@ -14,7 +14,7 @@ const MASK: &str = "[hidden]";
 static KNOWN: RwLock<Vec<String>> = RwLock::new(Vec::new());
 
 /// Keeps `secret` from being shown from now on.
-pub fn keep(secret: &str) {
+pub(crate) fn keep(secret: &str) {
     if secret.len() < MIN {
         return;
     }
@@ -27,7 +27,7 @@ pub fn keep(secret: &str) {
 }
 
 /// `text` without any secret.
-pub fn hidden(text: &str) -> Cow<'_, str> {
+pub(crate) fn hidden(text: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(text);
     for secret in &*KNOWN.read().unwrap_or_else(PoisonError::into_inner) {
         if text.contains(secret) {

@@ -1,10 +1,10 @@
 //! SSH: the readable part of the handshake, host keys, our identity, and clients.
 
-pub mod client;
+pub(crate) mod client;
 pub mod handshake;
 pub mod host_key;
-pub mod identification;
-pub mod identity;
+pub(crate) mod identification;
+pub(crate) mod identity;
 pub mod known_hosts;
-pub mod learn;
-pub mod options;
+pub(crate) mod learn;
+pub(crate) mod options;

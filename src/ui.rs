@@ -2,5 +2,5 @@
 
 pub mod notice;
 pub mod out;
-pub mod spinner;
-pub mod stdio;
+pub(crate) mod spinner;
+pub(crate) mod stdio;

@@ -9,7 +9,7 @@
 mod live_play;
 mod lock;
 mod patience;
-pub mod preparation;
+pub(crate) mod preparation;
 mod request;
 mod restart;
 mod stage;

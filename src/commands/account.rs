@@ -28,7 +28,7 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(10 * 60);
 
 /// Log in to the platform, in the browser unless the credentials are given otherwise.
 #[derive(Debug, clap::Args)]
-pub struct Login {
+pub(crate) struct Login {
     /// Read the session id and the access token from standard input, a line each.
     #[arg(long, conflicts_with = "from_env")]
     stdin: bool,
@@ -42,7 +42,7 @@ pub struct Login {
 
 /// End the session at the platform.
 #[derive(Debug, clap::Args)]
-pub struct Logout {
+pub(crate) struct Logout {
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -50,7 +50,7 @@ pub struct Logout {
 
 /// Show who is logged in.
 #[derive(Debug, clap::Args)]
-pub struct Whoami {
+pub(crate) struct Whoami {
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -77,7 +77,7 @@ struct LoggedOut {
 /// # Errors
 /// The platform's, and [`Kind::NotLoggedIn`] when the user does not confirm in time or the credentials are not
 /// accepted.
-pub async fn login(app: &App, args: Login) -> Result<()> {
+pub(crate) async fn login(app: &App, args: Login) -> Result<()> {
     if app.platform == Platform::Local {
         return Err(Error::new(Kind::Usage, "the embedded platform needs no login").with_hint("leave out --local"));
     }
@@ -145,7 +145,7 @@ fn from_stdin() -> Result<(String, String)> {
 ///
 /// # Errors
 /// When the credentials cannot be deleted. A session that the platform no longer knows is no error.
-pub async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
+pub(crate) async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
     let path = app.folders.account();
     let account = Account::load(&path)?;
     let Some((id, _)) = account.credentials() else {
@@ -169,7 +169,7 @@ pub async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
 ///
 /// # Errors
 /// The platform's.
-pub async fn whoami(app: &App, Whoami { json }: Whoami) -> Result<()> {
+pub(crate) async fn whoami(app: &App, Whoami { json }: Whoami) -> Result<()> {
     let labs = app.labs().await?;
     let me = labs.me().await?;
     if json {

@@ -8,8 +8,7 @@ use crate::commands::candidates;
 
 // No doc comment: clap would make it the description of the commands that flatten this.
 #[derive(Debug, clap::Args)]
-#[expect(missing_docs, reason = "see above")]
-pub struct One {
+pub(crate) struct One {
     /// Its id, host name, or title.
     #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     pub playground: String,
@@ -22,7 +21,7 @@ pub struct One {
 ///
 /// # Errors
 /// For another unit, or none.
-pub fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(split);
     let number: u64 = number.parse().map_err(|_| "write a number and ms, s, m or h, such as 12s".to_owned())?;

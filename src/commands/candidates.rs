@@ -32,13 +32,13 @@ fn candidate(value: impl Into<String>, help: &str) -> CompletionCandidate {
 }
 
 /// Returns the host names of playgrounds.
-pub fn playgrounds() -> Vec<CompletionCandidate> {
+pub(crate) fn playgrounds() -> Vec<CompletionCandidate> {
     let known = names(What::Plays).plays.unwrap_or_default();
     known.iter().map(|known| candidate(&known.host, &known.title)).collect()
 }
 
 /// Returns all hosts that ssh can reach: playgrounds, their machines, and names of the catalogue.
-pub fn hosts() -> Vec<CompletionCandidate> {
+pub(crate) fn hosts() -> Vec<CompletionCandidate> {
     let names = names(What::Plays);
     let plays = names.plays.unwrap_or_default();
     let catalog = names.catalog.unwrap_or_default();
@@ -47,7 +47,7 @@ pub fn hosts() -> Vec<CompletionCandidate> {
 }
 
 /// Returns the machines of the playground on the command line, or of all playgrounds if it names none yet.
-pub fn machines() -> Vec<CompletionCandidate> {
+pub(crate) fn machines() -> Vec<CompletionCandidate> {
     let plays = names(What::Plays).plays.unwrap_or_default();
     let words: Vec<OsString> = line(env::args_os()).collect();
     let named = |known: &&names::Known| {
@@ -63,7 +63,7 @@ pub fn machines() -> Vec<CompletionCandidate> {
 }
 
 /// Returns everything that can be started: the catalogue, and stopped playgrounds.
-pub fn startable() -> Vec<CompletionCandidate> {
+pub(crate) fn startable() -> Vec<CompletionCandidate> {
     let names = names(What::Catalog);
     let (catalog, plays) = (names.catalog.unwrap_or_default(), names.plays.unwrap_or_default());
     let stopped = plays.iter().filter(|known| known.down).map(|known| candidate(&known.host, &known.title));
@@ -71,7 +71,7 @@ pub fn startable() -> Vec<CompletionCandidate> {
 }
 
 /// Returns the editors that `open` knows.
-pub fn editors() -> Vec<CompletionCandidate> {
+pub(crate) fn editors() -> Vec<CompletionCandidate> {
     ide::ALL.iter().map(|ide| candidate(ide.name, ide.title)).collect()
 }
 

@@ -19,7 +19,7 @@ use crate::{
 
 /// Write the playgrounds into your ssh configuration, or take them out again.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct ConfigSsh {
+pub(crate) struct ConfigSsh {
     /// Your ssh configuration file; ~/.ssh/config when not given.
     #[arg(long, value_name = "FILE")]
     pub ssh_config_file: Option<PathBuf>,
@@ -42,7 +42,7 @@ pub struct ConfigSsh {
 
 /// Add the playgrounds to the ssh configurations of JetBrains' products, or take them out again.
 #[derive(Debug, clap::Args)]
-pub struct ConfigJetbrains {
+pub(crate) struct ConfigJetbrains {
     /// Only this product: Gateway, IntelliJIdea, IntelliJIdea2025.1 and so on; all when not given.
     #[arg(long, value_name = "PRODUCT")]
     product: Option<String>,
@@ -55,15 +55,14 @@ pub struct ConfigJetbrains {
 
 /// Add the playgrounds to Zed's SSH servers, or take them out again.
 #[derive(Debug, clap::Args)]
-pub struct ConfigZed {
+pub(crate) struct ConfigZed {
     #[command(flatten)]
     edit: Edit,
 }
 
 // No doc comment: clap would make it the description of the commands that flatten this.
 #[derive(Clone, Copy, Debug, clap::Args)]
-#[expect(missing_docs, reason = "see above")]
-pub struct Edit {
+pub(crate) struct Edit {
     /// Only show what would change.
     #[arg(long)]
     pub dry_run: bool,
@@ -83,7 +82,7 @@ pub struct Edit {
 /// # Errors
 /// As [`ssh_config::plan()`] and [`ssh_config::Plan::write`]; [`crate::error::Kind::Interrupted`] when the user says no, and
 /// [`crate::error::Kind::Usage`] where there is no terminal to ask on.
-pub async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
+pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
     let mut run = Run::new(args.dry_run, args.yes, args.json);
     let plan = if args.remove {
         ssh_config::plan_removal(&app.folders, args.ssh_config_file.as_deref()).await?
@@ -120,7 +119,7 @@ pub async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
 ///
 /// # Errors
 /// As [`jetbrains::apply`] and [`ssh()`].
-pub async fn jetbrains(app: &App, args: ConfigJetbrains) -> Result<()> {
+pub(crate) async fn jetbrains(app: &App, args: ConfigJetbrains) -> Result<()> {
     if args.list {
         return list(&jetbrains::list(args.product.as_deref())?, args.edit.json);
     }
@@ -149,7 +148,7 @@ fn list(products: &[jetbrains::Listed], json: bool) -> Result<()> {
 ///
 /// # Errors
 /// As [`zed::apply`] and [`ssh()`].
-pub async fn zed(app: &App, args: ConfigZed) -> Result<()> {
+pub(crate) async fn zed(app: &App, args: ConfigZed) -> Result<()> {
     let Edit { remove, dry_run, yes, json } = args.edit;
     let mut run = Run::new(dry_run, yes, json);
     let entries = editor_entries(app, remove, &mut run).await?;
@@ -161,7 +160,7 @@ pub async fn zed(app: &App, args: ConfigZed) -> Result<()> {
 }
 
 /// The sentence about an editor's file that was written.
-pub fn sentence(Written { file, backup }: &Written) -> String {
+pub(crate) fn sentence(Written { file, backup }: &Written) -> String {
     let kept =
         backup.as_ref().map_or_else(String::new, |backup| format!("As it was it is kept as {}.", backup.display()));
     format!("{} is written. {kept}", file.display())

@@ -26,7 +26,7 @@ const AGAIN: Duration = Duration::from_millis(10);
 
 /// See it work: an embedded platform, a playground, and ssh into it. Leaves nothing behind.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Run this in the playground instead of a shell.
     #[arg(last = true)]
     command: Vec<OsString>,
@@ -36,7 +36,7 @@ pub struct Args {
 ///
 /// # Errors
 /// When ssh is missing, or the platform or the playground does not start.
-pub async fn run(Args { command }: Args) -> Result<u8> {
+pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
     let ssh = ssh::program()?;
     // From the beginning, because there is always something to clean up.
     let mut signals = Signals::listen();

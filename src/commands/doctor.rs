@@ -28,7 +28,7 @@ use crate::{
 ///
 /// Exit code 1 when something does not work.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The machine to try; one that runs when none is named. Nothing is woken.
     #[arg(add = ArgValueCandidates::new(candidates::hosts))]
     host: Option<String>,
@@ -46,7 +46,7 @@ pub struct Args {
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// No problem found.
     Ok,
     /// Works, but not always or not well.
@@ -59,7 +59,7 @@ pub enum Verdict {
 
 /// One check and its result.
 #[derive(Clone, Debug, Serialize)]
-pub struct Check {
+pub(crate) struct Check {
     /// The name of the check.
     pub name: String,
     /// The result.
@@ -120,7 +120,7 @@ impl Check {
 ///
 /// # Errors
 /// When the report cannot be written. Failed checks are results instead.
-pub async fn run(app: &App, args: Args) -> Result<u8> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let mut checks = examine(app, &args).await;
     let mut fixed = Vec::new();
     if args.fix {

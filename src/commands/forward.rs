@@ -8,16 +8,16 @@
 //! - `carry`: one forwarded connection, and the decision when it is over.
 //! - `board`: the output. `saved`: the forwards that the platform stores.
 
-pub mod board;
+pub(crate) mod board;
 mod bound;
-pub mod carry;
-pub mod local;
-pub mod remote;
-pub mod saved;
+pub(crate) mod carry;
+pub(crate) mod local;
+pub(crate) mod remote;
+pub(crate) mod saved;
 pub mod spec;
-pub mod udp;
+pub(crate) mod udp;
 mod wanted;
-pub mod way;
+pub(crate) mod way;
 
 use std::{sync::Arc, time::Duration};
 

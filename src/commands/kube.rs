@@ -10,7 +10,7 @@
 
 pub mod config;
 pub mod merge;
-pub mod user;
+pub(crate) mod user;
 
 use std::{
     collections::BTreeMap,

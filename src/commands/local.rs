@@ -22,8 +22,7 @@ use crate::local::{
 
 /// The embedded platform: playgrounds as processes on this machine. It isolates nothing.
 #[derive(Debug, Subcommand)]
-pub enum Local {
-    #[expect(missing_docs, reason = "the arguments say it")]
+pub(crate) enum Local {
     Serve(Serve),
     /// Show whether the embedded platform runs, and what it serves.
     Status {
@@ -41,7 +40,7 @@ pub enum Local {
 
 /// Run the embedded platform in the foreground. Any --local command starts one by itself when there is none.
 #[derive(Debug, clap::Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// How long machines take to boot.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
     boot_delay: Duration,
@@ -78,7 +77,7 @@ pub struct Serve {
 
 /// The SSH server of a local machine.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Server {
+pub(crate) enum Server {
     /// The one inside this program.
     Builtin,
     /// The system's OpenSSH.
@@ -89,7 +88,7 @@ pub enum Server {
 ///
 /// # Errors
 /// When the platform cannot run, or another one runs in the same folder.
-pub async fn run(app: &App, command: Local) -> Result<()> {
+pub(crate) async fn run(app: &App, command: Local) -> Result<()> {
     match command {
         Local::Serve(args) => run_platform(app, args).await,
         Local::Status { json } => status(app, json).await,

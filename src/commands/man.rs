@@ -12,13 +12,13 @@ use crate::{
 
 /// Print the manual page: `labctl-ssh-proxy man | man -l -` shows it.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub(crate) struct Args {}
 
 /// Prints the manual page.
 ///
 /// # Errors
 /// When standard output cannot be written.
-pub fn run(Args {}: Args, program: clap::Command) -> Result<()> {
+pub(crate) fn run(Args {}: Args, program: clap::Command) -> Result<()> {
     let page = page(program).map_err(|e| Error::new(Kind::Internal, format!("cannot make the manual page: {e}")))?;
     out::write(&String::from_utf8_lossy(&page))
 }

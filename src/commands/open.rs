@@ -1,8 +1,8 @@
 //! `open`: opens an editor on a playground. First the editor's settings are prepared and the machine is woken, and only
 //! then the editor starts. It therefore never runs into its timeout, and no process of ours stays behind.
 
-pub mod ide;
-pub mod repo;
+pub(crate) mod ide;
+pub(crate) mod repo;
 
 use std::{
     ffi::OsString,
@@ -47,7 +47,7 @@ const CLONES: usize = 4;
 /// Editors: code, code-insiders, codium, cursor, windsurf, antigravity, zed, gateway, and through Gateway idea,
 /// pycharm, goland, webstorm, clion, rider, phpstorm, rubymine, rustrover.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// The editor.
     #[arg(add = ArgValueCandidates::new(candidates::editors))]
     pub ide: String,
@@ -84,7 +84,7 @@ pub struct Args {
 /// # Errors
 /// [`Kind::Usage`] for an unknown editor; [`Kind::Program`] for an editor that is not installed or does not start, and
 /// for a clone that fails; any error that keeps the machine from becoming ready.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let ide = ide::by_name(&args.ide)?;
     let visit = Visit { host: args.host.clone(), consent: args.consent, wait_init: !args.no_wait_init };
     let labs = app.labs().await?;

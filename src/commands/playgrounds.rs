@@ -3,18 +3,18 @@
 //! Each command waits until its effect is visible at the platform. Commands that add, remove or rename playgrounds also
 //! update the ssh configuration, if `config-ssh` was ever run.
 
-pub mod catalog;
-pub mod destroy;
-pub mod entries;
-pub mod extend;
-pub mod forget;
-pub mod list;
-pub mod listed;
-pub mod persist;
-pub mod rename;
-pub mod restart;
-pub mod start;
-pub mod stop;
-pub mod tasks;
-pub mod wait;
-pub mod watch;
+pub(crate) mod catalog;
+pub(crate) mod destroy;
+pub(crate) mod entries;
+pub(crate) mod extend;
+pub(crate) mod forget;
+pub(crate) mod list;
+pub(crate) mod listed;
+pub(crate) mod persist;
+pub(crate) mod rename;
+pub(crate) mod restart;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod tasks;
+pub(crate) mod wait;
+pub(crate) mod watch;

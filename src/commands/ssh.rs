@@ -26,7 +26,7 @@ use crate::{
 /// Works without config-ssh, too. What follows HOST is for ssh: its options, such as `-L 8080:localhost:80 -N` or
 /// `-A`, and a command. What follows `--` is a command even if it begins with a hyphen.
 #[derive(Clone, Debug, Default, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// You trust the author of a playground that is not the platform's.
     #[arg(long)]
     pub consent: bool,
@@ -45,7 +45,7 @@ pub struct Args {
 ///
 /// # Errors
 /// Any error that keeps the machine from becoming ready, and [`Kind::Program`] when there is no ssh.
-pub async fn run(app: &App, args: Args) -> Result<u8> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let labs = app.labs().await?;
     let visit = Visit { host: args.host, consent: args.consent, wait_init: false };
     // Before the machine is woken, so that a missing ssh is reported at once.
@@ -63,7 +63,7 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
 ///
 /// # Errors
 /// [`Kind::Program`] when it is not installed.
-pub fn program() -> Result<PathBuf> {
+pub(crate) fn program() -> Result<PathBuf> {
     which::which("ssh").map_err(|_| {
         Error::new(Kind::Program, "there is no ssh in PATH").with_hint("install it: the package is openssh-client")
     })
@@ -73,7 +73,7 @@ pub fn program() -> Result<PathBuf> {
 ///
 /// # Errors
 /// When there is no usable identity, or a path cannot be written in ssh's configuration.
-pub fn options(app: &App, place: &Destination, user_is_named: bool) -> Result<Vec<OsString>> {
+pub(crate) fn options(app: &App, place: &Destination, user_is_named: bool) -> Result<Vec<OsString>> {
     let rendering = Rendering {
         program: ssh_config::program_path()?,
         identity: Some(app.identity()?.path),

@@ -29,7 +29,7 @@ use crate::{
 ///
 /// Shows the list first. The embedded platform's playgrounds are asked about on their own.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Only list what would go.
     #[arg(long)]
     dry_run: bool,
@@ -79,7 +79,7 @@ impl Item {
 /// # Errors
 /// As [`out::agreed`], and [`crate::error::Kind::File`] when an item cannot be taken back. The items before it in the list
 /// are then gone, and a second run goes on from there.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let items = items(app)?;
     let disks = app.folders.local();
     let has_disks = disks.exists();

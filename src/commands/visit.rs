@@ -26,7 +26,7 @@ use crate::{
 
 /// Where a visit leads.
 #[derive(Clone, Debug)]
-pub struct Destination {
+pub(crate) struct Destination {
     /// What ssh calls the machine.
     pub host: String,
     /// The playground.
@@ -39,7 +39,7 @@ pub struct Destination {
 
 impl Destination {
     /// Whether the machine's SSH server answers now, as far as the platform knows.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         let ready = self.play.machine_status(&self.machine.name).is_some_and(|status| status.is_ready());
         ready && !find::is_play_down(&self.play)
     }
@@ -47,7 +47,7 @@ impl Destination {
 
 /// What is to be visited.
 #[derive(Clone, Debug, Default)]
-pub struct Visit {
+pub(crate) struct Visit {
     /// `[USER@]HOST`, or an id or a unique title in its place.
     pub host: String,
     /// The user trusts the author of a playground that is not the platform's.
@@ -69,7 +69,7 @@ impl Visit {
 ///
 /// # Errors
 /// When there is no such playground, machine or user, or the platform's.
-pub async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Destination>> {
+pub(crate) async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Destination>> {
     let (user, host) = visit.split()?;
     let target = Target::parse(host);
     let (play, machine) = match &target {
@@ -89,7 +89,7 @@ pub async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Destination
 ///
 /// # Errors
 /// As [`find_place`].
-pub async fn foresee(labs: &Labs, visit: &Visit) -> Result<Destination> {
+pub(crate) async fn foresee(labs: &Labs, visit: &Visit) -> Result<Destination> {
     if let Some(place) = find_place(labs, visit).await? {
         return Ok(place);
     }
@@ -112,7 +112,7 @@ fn place(host: String, play: Play, machine: Option<&str>, user: Option<&str>) ->
 ///
 /// # Errors
 /// When there is no such playground, machine or user; what keeps the machine from becoming ready; the platform's.
-pub async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
+pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
     let memory = app.memory();
     let progress = WakeProgress::new();
     let wake = Wake::wanted(labs, &memory, &progress, app.settings.wake_limit());
@@ -179,7 +179,7 @@ async fn prepared(
 ///
 /// # Errors
 /// [`Kind::Refused`] when the user has not; the platform's.
-pub async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> {
+pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> {
     let entry = catalog::entry(labs, name).await?;
     if !catalog::needs_consent(labs, &entry).await? {
         return Ok(());

@@ -36,7 +36,7 @@ const CHUNK: usize = 32 * 1024;
 
 /// The outcome of a first exchange.
 #[derive(Debug)]
-pub enum Greeted {
+pub(crate) enum Greeted {
     /// The client has accepted the host key (or this is not SSH, and none of our business): the rest is bytes. With the
     /// server's identification line, if it is one to remember.
     Through(Option<String>),
@@ -49,7 +49,7 @@ pub enum Greeted {
 }
 
 /// The check of the host key that passes. It keeps known hosts true even if the exchange does not get through.
-pub struct KeyCheck<'a> {
+pub(crate) struct KeyCheck<'a> {
     known_hosts: &'a KnownHosts,
     whose: Whose<'a>,
     seen: Option<HostKeyBlob>,
@@ -59,7 +59,7 @@ pub struct KeyCheck<'a> {
 
 impl<'a> KeyCheck<'a> {
     /// A check of one machine's key.
-    pub fn new(known_hosts: &'a KnownHosts, whose: Whose<'a>) -> Self {
+    pub(crate) fn new(known_hosts: &'a KnownHosts, whose: Whose<'a>) -> Self {
         KeyCheck { known_hosts, whose, seen: None, learnt: false }
     }
 
@@ -97,7 +97,7 @@ impl Drop for KeyCheck<'_> {
 ///
 /// # Errors
 /// When the host key is not the one on record, or known hosts cannot be written.
-pub async fn greet<S: Socket>(
+pub(crate) async fn greet<S: Socket>(
     client: &mut Client,
     tunnel: &mut Tunnel<S>,
     check: KeyCheck<'_>,

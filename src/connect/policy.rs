@@ -51,7 +51,7 @@ fn decide(policy: WakePolicy, record: &Record, client: ClientKind, pause: Durati
 ///
 /// # Errors
 /// When the memory cannot be read.
-pub fn depends_on_client(memory: &Memory, label: &str, policy: WakePolicy, pause: Duration) -> Result<bool> {
+pub(crate) fn depends_on_client(memory: &Memory, label: &str, policy: WakePolicy, pause: Duration) -> Result<bool> {
     let record = memory.read(label)?;
     let refused = |client| decide(policy, &record, client, pause).is_err();
     Ok(refused(ClientKind::Sshj) && !refused(ClientKind::Other))
@@ -59,7 +59,7 @@ pub fn depends_on_client(memory: &Memory, label: &str, policy: WakePolicy, pause
 
 /// The question that one connection puts to the policy.
 #[derive(Debug)]
-pub struct Question<'a> {
+pub(crate) struct Question<'a> {
     /// The wishes of people for the playground.
     pub memory: &'a Memory,
     /// The playground: its id, or the catalogue name of one that is to be started.
@@ -81,7 +81,7 @@ impl Question<'_> {
     ///
     /// # Errors
     /// [`Kind::NotWoken`] with the command that helps; or when the memory cannot be read.
-    pub async fn answer(&self) -> Result<()> {
+    pub(crate) async fn answer(&self) -> Result<()> {
         let name = self.label;
         let decision = self.memory.change(name, |record| {
             let was_live = |ended: &Moment| self.down_since.is_none_or(|since| since <= *ended);
@@ -139,7 +139,7 @@ mod terminal {
     const PATIENCE: Timespec = Timespec { tv_sec: 15, tv_nsec: 0 };
 
     /// Puts a question to the person at the controlling terminal, if we are in its foreground. No answer is a no.
-    pub async fn says_yes(question: &str) -> bool {
+    pub(super) async fn says_yes(question: &str) -> bool {
         let Some(tty) = foreground_terminal() else { return false };
         let question = question.to_owned();
         // On a thread, because a terminal's open file is shared with ssh and must not be made non-blocking. When our

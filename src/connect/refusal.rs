@@ -18,7 +18,7 @@ const FIRST_PACKET: Duration = Duration::from_secs(3);
 
 /// Says why a client is turned away: on standard error, and inside the protocol as far as that is possible once the
 /// client has had those words of the server. Returns the error as one that was told.
-pub async fn refuse(client: &mut Client, error: Error, passed: Passed) -> Error {
+pub(super) async fn refuse(client: &mut Client, error: Error, passed: Passed) -> Error {
     log::error!("{error}");
     // First, because a client that hears of it ends us at once.
     notice::line(&error.to_string());

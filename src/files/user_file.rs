@@ -14,7 +14,7 @@ use crate::{
 use similar::TextDiff;
 
 /// A configuration file as it was found.
-pub struct UserFile {
+pub(crate) struct UserFile {
     /// The path by which the user calls it.
     pub named: PathBuf,
     /// The place where it really lies: at the end of the links, even if there is no file yet.
@@ -27,7 +27,7 @@ impl UserFile {
     ///
     /// # Errors
     /// [`Kind::File`] for a link that leads nowhere near an end, something other than a file, and an unreadable one.
-    pub fn open(named: &Path) -> Result<UserFile> {
+    pub(crate) fn open(named: &Path) -> Result<UserFile> {
         let target = follow(named)?;
         let failed = |e: io::Error| {
             Error::file("read", named, &e).with_hint("nothing was changed; see who owns it and what its mode is")
@@ -44,12 +44,12 @@ impl UserFile {
     }
 
     /// Reports whether there is such a file.
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         self.contents.is_some()
     }
 
     /// The contents; empty when there is no such file.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.contents.as_ref().map_or(&[], |(bytes, _)| bytes)
     }
 
@@ -57,7 +57,7 @@ impl UserFile {
     ///
     /// # Errors
     /// As [`UserFile::open`].
-    pub fn is_unchanged(&self) -> Result<bool> {
+    pub(crate) fn is_unchanged(&self) -> Result<bool> {
         let now = UserFile::open(&self.named)?;
         let seen = |file: &UserFile| {
             file.contents.as_ref().map(|(bytes, found)| (bytes.clone(), found.permissions(), os::owner(found)))
@@ -71,7 +71,7 @@ impl UserFile {
     /// # Errors
     /// [`Kind::File`] with a remedy.
     #[cfg(unix)]
-    pub fn check_trusted(&self) -> Result<Option<String>> {
+    pub(crate) fn check_trusted(&self) -> Result<Option<String>> {
         use std::os::unix::fs::MetadataExt;
         let Some((_, metadata)) = &self.contents else { return Ok(None) };
         let refuse = |why: &str, hint: &str| {
@@ -96,14 +96,14 @@ impl UserFile {
 
     /// Locks the folder of the file against other writers, even those whose own folder is another one. Best effort:
     /// some file systems have no such locks, and then only writers that share our folder wait for each other.
-    pub fn lock_folder(&self) -> Option<File> {
+    pub(crate) fn lock_folder(&self) -> Option<File> {
         let folder = File::open(self.folder()).ok()?;
         folder.lock().ok()?;
         Some(folder)
     }
 
     /// Removes the temporaries that a killed run left beside the file.
-    pub fn sweep(&self) {
+    pub(crate) fn sweep(&self) {
         files::sweep(self.folder());
     }
 
@@ -111,7 +111,7 @@ impl UserFile {
     ///
     /// # Errors
     /// [`Kind::File`] when the file or its folder is read-only, the disk is full and so on; then nothing is left.
-    pub fn stage(&self, contents: &[u8]) -> Result<Staged> {
+    pub(crate) fn stage(&self, contents: &[u8]) -> Result<Staged> {
         let failed = |e: io::Error| {
             Error::file("write", &self.named, &e)
                 .with_hint("nothing was changed; make the file and its folder writable")
@@ -163,7 +163,7 @@ impl UserFile {
     ///
     /// # Errors
     /// [`Kind::File`] when it cannot be written.
-    pub fn back_up(&self) -> Result<Option<PathBuf>> {
+    pub(crate) fn back_up(&self) -> Result<Option<PathBuf>> {
         let Some((bytes, metadata)) = &self.contents else { return Ok(None) };
         let backup = self.backup_path();
         let folder = backup.parent().unwrap_or(Path::new("."));
@@ -183,7 +183,7 @@ impl UserFile {
     }
 
     /// The path of the backup.
-    pub fn backup_path(&self) -> PathBuf {
+    pub(crate) fn backup_path(&self) -> PathBuf {
         let mut name = self.named.as_os_str().to_owned();
         name.push(".labctl-ssh-proxy.backup");
         PathBuf::from(name)
@@ -198,7 +198,7 @@ impl UserFile {
 }
 
 /// New contents, written but not in place. Dropping them leaves nothing behind.
-pub struct Staged {
+pub(crate) struct Staged {
     file: Temporary,
     before: Option<Vec<u8>>,
     target: PathBuf,
@@ -211,7 +211,7 @@ impl Staged {
     /// # Errors
     /// [`Kind::File`] when that fails, or when a program that knows nothing of our locks, perhaps an editor, has
     /// changed the file since it was read. The earlier contents are then still there.
-    pub fn commit(self) -> Result<()> {
+    pub(crate) fn commit(self) -> Result<()> {
         self.check_unchanged()?;
         self.file.persist(&self.target).map_err(|e| Error::file("replace", &self.named, &e.error))?;
         Ok(())
@@ -221,7 +221,7 @@ impl Staged {
     ///
     /// # Errors
     /// As [`Staged::commit`].
-    pub fn delete(self) -> Result<()> {
+    pub(crate) fn delete(self) -> Result<()> {
         self.check_unchanged()?;
         fs::remove_file(&self.target).map_err(|e| Error::file("delete", &self.named, &e))
     }
@@ -256,7 +256,7 @@ fn follow(path: &Path) -> Result<PathBuf> {
 ///
 /// # Errors
 /// When it cannot be made.
-pub fn make_empty(path: &Path) -> Result<()> {
+pub(crate) fn make_empty(path: &Path) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]
@@ -269,7 +269,7 @@ pub fn make_empty(path: &Path) -> Result<()> {
 }
 
 /// A unified diff for people to read; empty when nothing changes.
-pub fn unified(path: &Path, before: &[u8], after: &[u8]) -> String {
+pub(crate) fn unified(path: &Path, before: &[u8], after: &[u8]) -> String {
     if before == after {
         return String::new();
     }

@@ -9,7 +9,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none.
-pub async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
+pub(crate) async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
     labs.catalog_entry(name).await.map_err(|e| match e.kind() {
         Kind::NotFound => {
             Error::new(Kind::NotFound, format!("there is no playground `{name}`, and none can be started"))
@@ -23,7 +23,7 @@ pub async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
 ///
 /// # Errors
 /// The platform's.
-pub async fn needs_consent(labs: &Labs, entry: &CatalogEntry) -> Result<bool> {
+pub(crate) async fn needs_consent(labs: &Labs, entry: &CatalogEntry) -> Result<bool> {
     if entry.owner.is_empty() {
         return Ok(false);
     }
@@ -35,7 +35,7 @@ pub async fn needs_consent(labs: &Labs, entry: &CatalogEntry) -> Result<bool> {
 ///
 /// # Errors
 /// [`Kind::Refused`] when the user has to consent first.
-pub async fn needs_no_consent(labs: &Labs, name: &str) -> Result<()> {
+pub(crate) async fn needs_no_consent(labs: &Labs, name: &str) -> Result<()> {
     let entry = entry(labs, name).await?;
     if needs_consent(labs, &entry).await? {
         return Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", entry.owner))

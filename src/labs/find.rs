@@ -14,7 +14,7 @@ use crate::{
 
 /// The target of a reference.
 #[derive(Debug)]
-pub enum Found {
+pub(crate) enum Found {
     /// A play that exists.
     Play(Box<Play>),
     /// No play of that catalogue name: a new one can be started.
@@ -25,7 +25,7 @@ pub enum Found {
 ///
 /// # Errors
 /// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, or the platform's.
-pub async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
+pub(crate) async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
     match &target.playground {
         Playground::Id(id) => Ok(Found::Play(Box::new(by_id(labs, id).await?))),
         Playground::Name(name) => by_name(name, all(labs).await?),
@@ -36,7 +36,7 @@ pub async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] when there is none of that id, or the platform's.
-pub async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
+pub(crate) async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
     labs.play(id).await.map_err(|e| match e.kind() {
         Kind::NotFound => Error::new(Kind::NotFound, format!("there is no playground {id} (any more)"))
             .with_hint("`labctl-ssh-proxy list --all` shows those you have; `start NAME` starts another"),
@@ -48,7 +48,7 @@ pub async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
 ///
 /// # Errors
 /// The platform's.
-pub async fn all(labs: &Labs) -> Result<Vec<Play>> {
+pub(crate) async fn all(labs: &Labs) -> Result<Vec<Play>> {
     let (recent, kept) = tokio::try_join!(labs.plays(), labs.persistent_plays())?;
     let kept_ids: HashSet<String> = kept.iter().map(|play| play.id.clone()).collect();
     let mut seen = HashSet::new();
@@ -61,18 +61,18 @@ pub async fn all(labs: &Labs) -> Result<Vec<Play>> {
 
 /// Asks if a running play is kept at its end: the platform then lists it among the kept ones. `None` if it does not
 /// answer.
-pub async fn is_kept(labs: &Labs, play: &Play) -> Option<bool> {
+pub(crate) async fn is_kept(labs: &Labs, play: &Play) -> Option<bool> {
     let kept = labs.persistent_plays().await.ok()?;
     Some(kept.iter().any(|one| one.id == play.id))
 }
 
 /// True for a play that must be restarted before it can be reached.
-pub fn is_play_down(play: &Play) -> bool {
+pub(crate) fn is_play_down(play: &Play) -> bool {
     matches!(play.state(), Some(State::Stopped | State::Stopping))
 }
 
 /// True for a play that is gone for good.
-pub fn is_gone(play: &Play) -> bool {
+pub(crate) fn is_gone(play: &Play) -> bool {
     matches!(play.state(), Some(State::Destroying | State::Destroyed | State::Failed))
 }
 
@@ -103,7 +103,7 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
 ///
 /// # Errors
 /// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, or the platform's.
-pub async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
+pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
     let unknown = || {
         Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
             .with_hint("`labctl-ssh-proxy list --all` shows those you have")
@@ -129,7 +129,7 @@ pub async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] with the machines there are.
-pub fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Machine> {
+pub(crate) fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Machine> {
     let found = match name {
         None => play.machines.iter().find(|one| !play.has_no_ssh(&one.name)).or(play.machines.first()),
         Some(name) => play.machines.iter().find(|machine| machine.name == name),
@@ -146,7 +146,7 @@ pub fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Machine> {
 ///
 /// # Errors
 /// [`Kind::NotFound`] with the users there are.
-pub fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>) -> Result<&'a str> {
+pub(crate) fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>) -> Result<&'a str> {
     match name {
         None => Ok(machine.default_user()),
         // A machine whose users the platform does not list may have any.
@@ -166,7 +166,7 @@ pub fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>) -> Res
 ///
 /// # Errors
 /// [`Kind::Usage`] for the host name of one machine; as [`by_argument`].
-pub async fn whole(labs: &Labs, argument: &str) -> Result<Play> {
+pub(crate) async fn whole(labs: &Labs, argument: &str) -> Result<Play> {
     if let Ok(Target { machine: Some(machine), .. }) = Target::parse(argument) {
         let message = format!("{argument} is one machine, and this acts on the whole playground");
         return Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{machine}`")));

@@ -18,7 +18,7 @@ const WITHIN: Duration = Duration::from_secs(10);
 /// The pauses between attempts. Each is longer than the one before, up to a limit, and differs by up to a quarter from
 /// its due length, so that many clients do not return at once.
 #[derive(Clone, Debug)]
-pub struct Pauses {
+pub(crate) struct Pauses {
     due: Duration,
     growth: f64,
     longest: Duration,
@@ -29,24 +29,24 @@ impl Pauses {
     const FIRST: Duration = Duration::from_millis(500);
 
     /// The official client's pauses: each is half as long again as the one before, up to 5 s.
-    pub fn new() -> Pauses {
+    pub(crate) fn new() -> Pauses {
         Pauses { due: Pauses::FIRST, growth: 1.5, longest: Duration::from_secs(5) }
     }
 
     /// Pauses that double up to `longest`.
-    pub fn doubling(longest: Duration) -> Pauses {
+    pub(crate) fn doubling(longest: Duration) -> Pauses {
         Pauses { due: Pauses::FIRST, growth: 2.0, longest }
     }
 
     /// The next pause.
-    pub fn next_pause(&mut self) -> Duration {
+    pub(crate) fn next_pause(&mut self) -> Duration {
         let due = self.due;
         self.due = due.mul_f64(self.growth).min(self.longest);
         due.mul_f64(0.75 + fastrand::f64() / 2.0)
     }
 
     /// The next pause, or the one that the platform asked for with `error` if that is longer.
-    pub fn after(&mut self, error: &Error) -> Duration {
+    pub(crate) fn after(&mut self, error: &Error) -> Duration {
         self.next_pause().max(error.retry_after().unwrap_or_default())
     }
 }

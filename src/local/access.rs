@@ -28,7 +28,7 @@ use crate::{
 use super::refusal::{Answer, Refusal};
 
 /// The only account.
-pub const USER: &str = "local";
+pub(super) const USER: &str = "local";
 /// The time for which a login may stay unconfirmed: as long as clients wait for it.
 const LOGIN_TIME: Duration = Duration::from_secs(10 * 60);
 /// The largest number of unconfirmed logins; more are refused until the oldest have run out.
@@ -37,7 +37,7 @@ const MAX_PENDING: usize = 32;
 const MAX_SESSIONS: usize = 32;
 
 /// Random bytes, of the given number, in hexadecimal digits.
-pub fn random(bytes: usize) -> String {
+pub(super) fn random(bytes: usize) -> String {
     let mut buffer = vec![0; bytes];
     // getrandom(2) and its like do not fail on any system that can run this, and nothing could be done safely without
     // them.
@@ -46,7 +46,7 @@ pub fn random(bytes: usize) -> String {
 }
 
 /// Reports whether two secrets are the same, in a time that does not depend on how much of them is.
-pub fn same(a: &str, b: &str) -> bool {
+pub(super) fn same(a: &str, b: &str) -> bool {
     let digest = |text: &str| digest::digest(&digest::SHA256, text.as_bytes());
     digest(a).as_ref() == digest(b).as_ref()
 }
@@ -102,7 +102,7 @@ fn save(path: &Path, all: &[Credentials]) -> Result<()> {
 }
 
 /// The logins of one platform.
-pub struct Sessions {
+pub(super) struct Sessions {
     path: PathBuf,
     state: Mutex<State>,
 }
@@ -122,7 +122,7 @@ impl Sessions {
     ///
     /// # Errors
     /// When they cannot be read, understood or written.
-    pub fn open(folder: &Path) -> Result<Sessions> {
+    pub(super) fn open(folder: &Path) -> Result<Sessions> {
         credentials(folder)?;
         let path = path_in(folder);
         let confirmed = load(&path)?;
@@ -136,7 +136,7 @@ impl Sessions {
     }
 
     /// Reports whether a request carries the credentials of a confirmed login.
-    pub fn knows(&self, headers: &HeaderMap) -> bool {
+    pub(super) fn knows(&self, headers: &HeaderMap) -> bool {
         let Some((id, token)) = basic(headers) else { return false };
         self.locked().confirmed.iter().any(|known| known.id == id && same(&known.access_token, &token))
     }
@@ -145,7 +145,7 @@ impl Sessions {
     ///
     /// # Errors
     /// 429 when too many wait to be confirmed.
-    pub fn begin(&self, base: &str) -> Answer<Login> {
+    pub(super) fn begin(&self, base: &str) -> Answer<Login> {
         let mut state = self.locked();
         if state.pending.len() >= MAX_PENDING {
             return Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many logins wait to be confirmed"));
@@ -160,7 +160,7 @@ impl Sessions {
     ///
     /// # Errors
     /// 404 when there is no such login, 507 when it cannot be saved.
-    pub fn confirm(&self, id: &str) -> Answer<()> {
+    pub(super) fn confirm(&self, id: &str) -> Answer<()> {
         let mut state = self.locked();
         let pending = state.pending.get(id).ok_or_else(no_session)?;
         let mut confirmed = state.confirmed.clone();
@@ -179,7 +179,7 @@ impl Sessions {
     ///
     /// # Errors
     /// 404 when there is no such login or it is another's.
-    pub fn look(&self, id: &str, headers: &HeaderMap) -> Answer<Login> {
+    pub(super) fn look(&self, id: &str, headers: &HeaderMap) -> Answer<Login> {
         let (user, token) = basic(headers).ok_or_else(no_session)?;
         let state = self.locked();
         let pending = state.pending.get(id).is_some_and(|own| same(&own.access_token, &token));
@@ -194,7 +194,7 @@ impl Sessions {
     ///
     /// # Errors
     /// As [`Sessions::look`], and 507 when it cannot be saved.
-    pub fn end(&self, id: &str, headers: &HeaderMap) -> Answer<()> {
+    pub(super) fn end(&self, id: &str, headers: &HeaderMap) -> Answer<()> {
         self.look(id, headers)?;
         let mut state = self.locked();
         let mut confirmed = state.confirmed.clone();
@@ -221,7 +221,7 @@ fn basic(headers: &HeaderMap) -> Option<(String, String)> {
 
 /// The names to which a platform on a port answers.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub(super) struct Names {
     hosts: Vec<String>,
     origin: Option<String>,
 }
@@ -231,7 +231,7 @@ impl Names {
     ///
     /// # Errors
     /// When `base` is not an `http` or `https` URL of a host and nothing more.
-    pub fn new(listen: std::net::IpAddr, base: &str) -> Result<Names> {
+    pub(super) fn new(listen: std::net::IpAddr, base: &str) -> Result<Names> {
         let wrong = || {
             Error::new(Kind::Usage, format!("`{base}` is not a public URL"))
                 .with_hint("it looks like https://labs.test:8443")
@@ -249,7 +249,7 @@ impl Names {
     ///
     /// # Errors
     /// 403 when the request is for another host or comes from a page.
-    pub fn check(&self, headers: &HeaderMap) -> Answer<()> {
+    pub(super) fn check(&self, headers: &HeaderMap) -> Answer<()> {
         let text = |name| headers.get(name).map(|value: &header::HeaderValue| value.to_str().unwrap_or("?"));
         let host = text(header::HOST).and_then(|host| host.parse::<hyper::http::uri::Authority>().ok());
         let host = host.map(|host| host.host().to_ascii_lowercase());

@@ -30,7 +30,7 @@ const MAX_RECORDS: usize = 100;
 const FILTERS: [&str; 5] = ["my-custom", "recent", "popular", "community", "base"];
 
 /// The API's server.
-pub struct Api {
+pub(super) struct Api {
     /// The playgrounds.
     pub world: Arc<World>,
     /// The time for which a tunnel request is held while the machine boots.
@@ -46,7 +46,7 @@ pub struct Api {
 }
 
 /// The conditions for requests by the port.
-pub struct Door {
+pub(super) struct Door {
     /// The logins.
     pub sessions: Sessions,
     /// The platform's names.
@@ -55,7 +55,7 @@ pub struct Door {
 
 /// The way by which a request came in.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Entrance {
+pub(super) enum Entrance {
     /// By the Unix socket, from the user whose platform this is.
     Socket,
     /// By the TCP port, from any process.
@@ -64,7 +64,7 @@ pub enum Entrance {
 
 impl Api {
     /// Answers a request. `guard` is held as long as the request or anything that it began, such as a tunnel, goes on.
-    pub async fn answer<G>(&self, entrance: Entrance, request: Request<Incoming>, guard: G) -> Reply
+    pub(super) async fn answer<G>(&self, entrance: Entrance, request: Request<Incoming>, guard: G) -> Reply
     where
         G: Send + 'static,
     {

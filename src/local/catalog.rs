@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::labs::wire::{CatalogEntry, Machine, MachineUser, PlaygroundRef, Task, TaskDetails, TaskStatus, UserAccess};
 
 /// A catalogue entry.
-pub struct Entry {
+pub(super) struct Entry {
     /// The name by which it is started.
     pub name: &'static str,
     title: &'static str,
@@ -18,7 +18,7 @@ pub struct Entry {
 }
 
 /// A machine of a catalogue entry.
-pub struct MachineEntry {
+pub(super) struct MachineEntry {
     /// Its name.
     pub name: &'static str,
     /// The manifest's `noSSH`: the platform allows no SSH access.
@@ -41,7 +41,7 @@ const fn machine_entry(name: &'static str) -> MachineEntry {
 const INSPECT: &str = "uname -sr && cd && pwd && df -P . | tail -n 1";
 
 /// The whole catalogue.
-pub const CATALOG: [Entry; 5] = [
+pub(super) const CATALOG: [Entry; 5] = [
     Entry {
         name: "shell",
         title: "A shell",
@@ -125,12 +125,12 @@ impl FromStr for InitTask {
 }
 
 /// The entry of that name.
-pub fn find(name: &str) -> Option<&'static Entry> {
+pub(super) fn find(name: &str) -> Option<&'static Entry> {
     CATALOG.iter().find(|entry| entry.name == name)
 }
 
 /// The reference of a play to its catalogue entry. An entry that this version no longer has still has its name.
-pub fn reference(name: &str) -> PlaygroundRef {
+pub(super) fn reference(name: &str) -> PlaygroundRef {
     let entry = find(name);
     PlaygroundRef {
         name: name.into(),
@@ -141,7 +141,7 @@ pub fn reference(name: &str) -> PlaygroundRef {
 }
 
 /// A machine as the API shows it.
-pub fn machine(name: &str, users: Vec<MachineUser>, no_ssh: bool) -> Machine {
+pub(super) fn machine(name: &str, users: Vec<MachineUser>, no_ssh: bool) -> Machine {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     Machine { name: name.into(), users, resources: json!({ "cpuCount": processors }), no_ssh }
 }
@@ -153,7 +153,7 @@ impl Entry {
     }
 
     /// The init tasks of a new play: the entry's own, then `more` on the first machine.
-    pub fn new_tasks(&self, more: &[InitTask]) -> Vec<TaskDetails> {
+    pub(super) fn new_tasks(&self, more: &[InitTask]) -> Vec<TaskDetails> {
         let user = super::machine::default_user().name;
         let task = |name: &str, machine: &str, needs: &[&str], run: &str| TaskDetails {
             task: Task { name: name.into(), init: true, helper: false, status: TaskStatus::CREATED, version: 1 },
@@ -169,7 +169,7 @@ impl Entry {
     }
 
     /// The entry as the API shows it; `base` is the platform's address.
-    pub fn shown(&self, base: &str) -> Value {
+    pub(super) fn shown(&self, base: &str) -> Value {
         let entry = CatalogEntry {
             id: self.name.into(),
             name: self.name.into(),

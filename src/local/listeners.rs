@@ -22,7 +22,7 @@ use super::api::Entrance;
 const MAX_SOCKET_PATH: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// The sockets on which a platform listens.
-pub struct Listeners {
+pub(super) struct Listeners {
     /// The Unix socket in the state folder.
     pub unix: UnixListener,
     /// The port, if there is one.
@@ -34,7 +34,7 @@ impl Listeners {
     ///
     /// # Errors
     /// When the system has no room for it.
-    pub async fn accept(&self) -> io::Result<(Conn, Entrance)> {
+    pub(super) async fn accept(&self) -> io::Result<(Conn, Entrance)> {
         tokio::select! {
             accepted = self.unix.accept() => Ok((Conn::Unix(accepted?.0), Entrance::Socket)),
             accepted = accept_tcp(self.tcp.as_ref()) => Ok((Conn::from(accepted?), Entrance::Port)),
@@ -58,7 +58,7 @@ async fn accept_tcp(tcp: Option<&TcpListener>) -> io::Result<tokio::net::TcpStre
 ///
 /// # Errors
 /// [`Kind::Refused`] for such a process.
-pub fn same_user(stream: &UnixStream) -> Result<()> {
+pub(super) fn same_user(stream: &UnixStream) -> Result<()> {
     let own = rustix::process::geteuid().as_raw();
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == own => Ok(()),
@@ -71,7 +71,7 @@ pub fn same_user(stream: &UnixStream) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::Usage`] for another address, [`Kind::Network`] when it is taken.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
+pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     if !address.ip().is_loopback() {
         return Err(Error::new(Kind::Usage, format!("{address} is not a loopback address")).with_hint(
             "machines are shells of yours: put something with TLS in front, and name it with --public-url",
@@ -84,7 +84,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 ///
 /// # Errors
 /// [`Kind::File`] for such a path.
-pub fn check_length(socket: &Path) -> Result<()> {
+pub(super) fn check_length(socket: &Path) -> Result<()> {
     let length = socket.as_os_str().len();
     if length <= MAX_SOCKET_PATH {
         return Ok(());
@@ -98,7 +98,7 @@ pub fn check_length(socket: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::File`] when they can, or when the folder cannot be made.
-pub fn make_folder(folder: &Path) -> Result<()> {
+pub(super) fn make_folder(folder: &Path) -> Result<()> {
     files::make_private_folder(folder).map_err(|e| Error::file("make", folder, &e))?;
     let found = fs::symlink_metadata(folder).map_err(|e| Error::file("look at", folder, &e))?;
     let refuse = |why: &str, remedy: String| {
@@ -119,7 +119,7 @@ pub fn make_folder(folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Kind::File`] when the system refuses.
-pub fn bind(socket: &Path) -> Result<UnixListener> {
+pub(super) fn bind(socket: &Path) -> Result<UnixListener> {
     let failed = |e: io::Error| Error::file("listen on", socket, &e);
     match fs::remove_file(socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),

@@ -76,7 +76,7 @@ impl Client {
 }
 
 /// Sends a play's status and tasks: as they are, then each change, until the play is destroyed.
-pub async fn tell(socket: Stream, live: Live) {
+pub(super) async fn tell(socket: Stream, live: Live) {
     let mut client = Client::of(socket).await;
     // The end of the play and the end of the client both end the stream.
     let _ = tell_all(&mut client, live).await;
@@ -114,7 +114,7 @@ fn is_over(status: &watch::Receiver<Status>) -> bool {
 }
 
 /// Streams a machine's journal until its play ends.
-pub async fn stream(socket: Stream, journal: Journal) {
+pub(super) async fn stream(socket: Stream, journal: Journal) {
     let mut client = Client::of(socket).await;
     let _ = stream_all(&mut client, journal).await;
     client.close().await;

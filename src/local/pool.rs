@@ -21,7 +21,7 @@ const UNUSED: Duration = Duration::from_secs(60);
 const COME_BACK: i64 = 3000;
 
 /// The account's tunnels.
-pub struct Pool {
+pub(super) struct Pool {
     limit: Option<usize>,
     slots: Mutex<BTreeMap<String, Slot>>,
 }
@@ -32,14 +32,14 @@ struct Slot {
 }
 
 /// A slot that is given back unless its tunnel is made.
-pub struct Seat<'a> {
+pub(super) struct Seat<'a> {
     pool: &'a Pool,
     session: Option<String>,
 }
 
 impl Seat<'_> {
     /// Notes that the tunnel is made: its slot is held until its connections end. Returns the name that they go by.
-    pub fn keep(mut self) -> String {
+    pub(super) fn keep(mut self) -> String {
         self.session.take().unwrap_or_default()
     }
 }
@@ -53,7 +53,7 @@ impl Drop for Seat<'_> {
 }
 
 /// A connection through a tunnel. The end of the last one frees the slot.
-pub struct Connected {
+pub(super) struct Connected {
     pool: Arc<Pool>,
     session: String,
 }
@@ -72,7 +72,7 @@ impl Drop for Connected {
 
 impl Pool {
     /// A pool of that many tunnels; of any number without a limit.
-    pub fn new(limit: Option<usize>) -> Pool {
+    pub(super) fn new(limit: Option<usize>) -> Pool {
         Pool { limit, slots: Mutex::default() }
     }
 
@@ -86,7 +86,7 @@ impl Pool {
     ///
     /// # Errors
     /// 429 when all are taken.
-    pub fn take(&self) -> Answer<Seat<'_>> {
+    pub(super) fn take(&self) -> Answer<Seat<'_>> {
         let session = random(8);
         let Some(limit) = self.limit else { return Ok(Seat { pool: self, session: Some(session) }) };
         let mut slots = self.locked();
@@ -102,7 +102,7 @@ impl Pool {
 
     /// Counts a connection through the tunnel of that name. A tunnel can be dialled again after its connections have
     /// ended, and then has a slot again.
-    pub fn connect(self: &Arc<Self>, session: &str) -> Option<Connected> {
+    pub(super) fn connect(self: &Arc<Self>, session: &str) -> Option<Connected> {
         self.limit?;
         let fresh = || Slot { since: Instant::now(), connections: 0 };
         self.locked().entry(session.to_owned()).or_insert_with(fresh).connections += 1;

@@ -26,7 +26,7 @@ struct Chosen {
 }
 
 /// The preferences and their file.
-pub struct Preferences {
+pub(super) struct Preferences {
     path: PathBuf,
     chosen: Mutex<Chosen>,
 }
@@ -36,7 +36,7 @@ impl Preferences {
     ///
     /// # Errors
     /// When the file cannot be read or understood.
-    pub fn open(folder: &Path) -> Result<Preferences> {
+    pub(super) fn open(folder: &Path) -> Result<Preferences> {
         let path = folder.join("preferences.json");
         let chosen = match files::read_text(&path)? {
             None => Chosen::default(),
@@ -49,7 +49,7 @@ impl Preferences {
     }
 
     /// The region for new playgrounds, if the account has chosen one. Here all of them run on this computer.
-    pub fn region(&self) -> Option<String> {
+    pub(super) fn region(&self) -> Option<String> {
         self.chosen.lock().unwrap_or_else(PoisonError::into_inner).region.clone()
     }
 
@@ -57,7 +57,7 @@ impl Preferences {
     ///
     /// # Errors
     /// 400 when there is no such region, 507 when the choice cannot be kept.
-    pub fn choose_region(&self, region: &str) -> Answer<()> {
+    pub(super) fn choose_region(&self, region: &str) -> Answer<()> {
         if !REGIONS.contains(&region) {
             let words = format!("there is no region {region:?}; there are {}", REGIONS.join(", "));
             return Err(Refusal::bad_request(words));

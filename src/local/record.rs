@@ -32,7 +32,7 @@ const ERASED: &str = ".erased-";
 /// A play as it is kept on disk, where it outlives the platform's process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Record {
+pub(super) struct Record {
     /// 24 hexadecimal digits.
     pub id: String,
     /// The catalogue entry it was started from.
@@ -76,7 +76,7 @@ pub struct Record {
 
 /// A machine of a play.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct MachineRecord {
+pub(super) struct MachineRecord {
     /// Its name.
     pub name: String,
     /// The users that can log in.
@@ -89,7 +89,7 @@ pub struct MachineRecord {
 /// A port forward that its owner has saved. The platform does nothing with it.
 #[derive(Clone, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
-pub struct PortForward {
+pub(super) struct PortForward {
     pub kind: Direction,
     pub machine: String,
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -105,7 +105,7 @@ pub struct PortForward {
 /// The side of a port forward that listens.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "lowercase")]
-pub enum Direction {
+pub(super) enum Direction {
     Local,
     Remote,
 }
@@ -113,7 +113,7 @@ pub enum Direction {
 /// An exposed port. It is reached where it listens, because machines share this computer's network.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
-pub struct Port {
+pub(super) struct Port {
     pub id: String,
     pub play_id: String,
     pub machine: String,
@@ -133,20 +133,20 @@ fn is_zero(port: &u16) -> bool {
 }
 
 /// The current time as the API writes it.
-pub fn now() -> String {
+pub(super) fn now() -> String {
     let now = Timestamp::now();
     Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now).to_string()
 }
 
 impl Record {
     /// Its state: the last event's.
-    pub fn state(&self) -> &State {
+    pub(super) fn state(&self) -> &State {
         // Every record is made with an event, and loading refuses one without.
         self.status.state_events.last().map_or(&State::Created, |event| &event.state)
     }
 
     /// Notes that `state` begins now.
-    pub fn enter(&mut self, state: State, error: bool) {
+    pub(super) fn enter(&mut self, state: State, error: bool) {
         self.last_state_at = now();
         self.updated_at = self.last_state_at.clone();
         let error = if error { true.into() } else { serde_json::Value::Null };
@@ -156,7 +156,7 @@ impl Record {
     }
 
     /// Notes the state of a machine, and whether its sshd answers.
-    pub fn enter_machine(&mut self, name: &str, state: State, ready: bool, message: Option<String>) {
+    pub(super) fn enter_machine(&mut self, name: &str, state: State, ready: bool, message: Option<String>) {
         let Some(machine) = self.status.machines.iter_mut().find(|machine| machine.name == name) else { return };
         machine.state = state;
         let status = if ready { "True" } else { "False" };
@@ -172,14 +172,14 @@ impl Record {
     }
 
     /// Notes that all machines are in that state, and none is ready.
-    pub fn enter_machines(&mut self, state: &State) {
+    pub(super) fn enter_machines(&mut self, state: &State) {
         for name in self.machines.iter().map(|machine| machine.name.clone()).collect::<Vec<_>>() {
             self.enter_machine(&name, state.clone(), false, None);
         }
     }
 
     /// The status of a new play's machines.
-    pub fn new_machines(machines: &[MachineRecord]) -> Vec<MachineStatus> {
+    pub(super) fn new_machines(machines: &[MachineRecord]) -> Vec<MachineStatus> {
         let status = |machine: &MachineRecord| MachineStatus {
             name: machine.name.clone(),
             state: State::Created,
@@ -189,13 +189,13 @@ impl Record {
     }
 
     /// The record of a machine.
-    pub fn machine(&self, name: &str) -> Option<&MachineRecord> {
+    pub(super) fn machine(&self, name: &str) -> Option<&MachineRecord> {
         self.machines.iter().find(|machine| machine.name == name)
     }
 
     /// Resets the running tasks of `machine`, or of all machines, to their state before they began, because they had no
     /// result and run again at the next boot. Returns them.
-    pub fn reset_tasks(&mut self, machine: Option<&str>) -> Vec<TaskDetails> {
+    pub(super) fn reset_tasks(&mut self, machine: Option<&str>) -> Vec<TaskDetails> {
         let running = |task: &&mut TaskDetails| {
             task.task.status == TaskStatus::RUNNING && machine.is_none_or(|machine| task.machine == machine)
         };
@@ -208,7 +208,7 @@ impl Record {
     }
 
     /// The time until its end, while it runs.
-    pub fn time_left(&self) -> Duration {
+    pub(super) fn time_left(&self) -> Duration {
         let minutes = i64::try_from(self.max_play_minutes).unwrap_or(i64::MAX);
         let end = self.started_at.saturating_add(minutes.saturating_mul(60)).saturating_mul(1000);
         let left = end.saturating_sub(Timestamp::now().as_millisecond());
@@ -219,7 +219,7 @@ impl Record {
     ///
     /// # Errors
     /// When it cannot be written; the old one is then still in place.
-    pub fn save(&self, plays: &Path) -> Result<()> {
+    pub(super) fn save(&self, plays: &Path) -> Result<()> {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::new(Kind::Internal, format!("cannot write a playground's state: {e}")))?;
         files::write_private(&file_of(plays, &self.id), &text)
@@ -236,7 +236,7 @@ fn file_of(plays: &Path, id: &str) -> PathBuf {
 /// # Errors
 /// When a record cannot be read or is damaged. The platform does not start then, because it could only do harm to a
 /// play that it does not understand.
-pub fn load(plays: &Path) -> Result<Vec<Record>> {
+pub(super) fn load(plays: &Path) -> Result<Vec<Record>> {
     files::make_private_folder(plays).map_err(|e| Error::file("make", plays, &e))?;
     let mut records = Vec::new();
     for entry in fs::read_dir(plays).map_err(|e| Error::file("read", plays, &e))? {
@@ -283,7 +283,7 @@ pub fn load(plays: &Path) -> Result<Vec<Record>> {
 ///
 /// # Errors
 /// When the first step fails.
-pub fn erase(plays: &Path, id: &str) -> Result<()> {
+pub(super) fn erase(plays: &Path, id: &str) -> Result<()> {
     let (folder, erased) = (plays.join(id), plays.join(format!("{ERASED}{id}")));
     match fs::rename(&folder, &erased) {
         Ok(()) => remove(&erased),
@@ -323,7 +323,7 @@ mod tests {
     use super::{Direction, MachineRecord, PortForward, Record, erase, load, now};
     use crate::labs::wire::{State, Status, Task, TaskDetails, TaskStatus};
 
-    pub fn record(id: &str) -> Record {
+    pub(super) fn record(id: &str) -> Record {
         let machines = vec![MachineRecord { name: "shell-01".into(), users: vec![], no_ssh: false }];
         let task = |name: &str, status| TaskDetails {
             task: Task { name: name.into(), init: true, status, version: 3, ..Task::default() },

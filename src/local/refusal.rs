@@ -11,7 +11,7 @@ use super::{catalog, record::Record};
 
 /// A refusal: the HTTP status and the words that go with it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Refusal {
+pub(super) struct Refusal {
     /// The HTTP status.
     pub status: StatusCode,
     /// Free text, for people.
@@ -21,26 +21,26 @@ pub struct Refusal {
 }
 
 /// The result of an API call.
-pub type Answer<T> = Result<T, Refusal>;
+pub(super) type Answer<T> = Result<T, Refusal>;
 
 impl Refusal {
     /// A refusal with that status and those words.
-    pub fn new(status: StatusCode, words: impl Into<String>) -> Refusal {
+    pub(super) fn new(status: StatusCode, words: impl Into<String>) -> Refusal {
         Refusal { status, words: words.into(), reset: None }
     }
 
     /// 400.
-    pub fn bad_request(words: impl Into<String>) -> Refusal {
+    pub(super) fn bad_request(words: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::BAD_REQUEST, words)
     }
 
     /// 404.
-    pub fn not_found(words: impl Into<String>) -> Refusal {
+    pub(super) fn not_found(words: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::NOT_FOUND, words)
     }
 
     /// 501, for a feature that the embedded platform lacks.
-    pub fn not_here(words: impl Into<String>) -> Refusal {
+    pub(super) fn not_here(words: impl Into<String>) -> Refusal {
         Refusal::new(StatusCode::NOT_IMPLEMENTED, words)
     }
 }
@@ -63,30 +63,30 @@ impl From<Error> for Refusal {
 }
 
 /// 404 for a play.
-pub fn no_play(id: &str) -> Refusal {
+pub(super) fn no_play(id: &str) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("no playground {id}"))
 }
 
 /// 404 for a catalogue name.
-pub fn no_entry(name: &str) -> Refusal {
+pub(super) fn no_entry(name: &str) -> Refusal {
     let names: Vec<&str> = catalog::CATALOG.iter().map(|entry| entry.name).collect();
     let words = format!("no playground named {name}; there are {}", names.join(", "));
     Refusal::new(StatusCode::NOT_FOUND, words)
 }
 
 /// 404 for a machine's name.
-pub fn no_machine(record: &Record, name: &str) -> Refusal {
+pub(super) fn no_machine(record: &Record, name: &str) -> Refusal {
     let names: Vec<&str> = record.machines.iter().map(|machine| machine.name.as_str()).collect();
     let words = format!("playground {} has no machine {name}; its machines: {}", record.id, names.join(", "));
     Refusal::new(StatusCode::NOT_FOUND, words)
 }
 
 /// 409 for a play in a state that does not allow it.
-pub fn conflict(record: &Record, why: &str) -> Refusal {
+pub(super) fn conflict(record: &Record, why: &str) -> Refusal {
     Refusal::new(StatusCode::CONFLICT, format!("playground {} is {}: {why}", record.id, record.state()))
 }
 
 /// 409 for a machine in a state that does not allow it.
-pub fn machine_conflict(name: &str, state: &State, why: &str) -> Refusal {
+pub(super) fn machine_conflict(name: &str, state: &State, why: &str) -> Refusal {
     Refusal::new(StatusCode::CONFLICT, format!("machine {name} is {state}: {why}"))
 }

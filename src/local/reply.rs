@@ -11,13 +11,13 @@ use super::refusal::{Answer, Refusal};
 const MAX_BODY: usize = 1024 * 1024;
 
 /// An answer.
-pub type Reply = Response<Full<Bytes>>;
+pub(super) type Reply = Response<Full<Bytes>>;
 
 /// The JSON body of a request.
 ///
 /// # Errors
 /// 400 when it does not fit the call, 413 when it is too long.
-pub async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> {
+pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> {
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|e| {
         if e.is::<http_body_util::LengthLimitError>() {
             Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {MAX_BODY} bytes"))
@@ -29,18 +29,18 @@ pub async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> 
 }
 
 /// 400 for a body that does not fit the call.
-pub fn unreadable(error: &serde_json::Error) -> Refusal {
+pub(super) fn unreadable(error: &serde_json::Error) -> Refusal {
     Refusal::bad_request(format!("the request is not what this call takes: {error}"))
 }
 
 /// The values of a parameter that may stand in a query several times. Names of machines and the like need no escapes.
-pub fn values<'a>(query: &'a str, name: &str) -> Vec<&'a str> {
+pub(super) fn values<'a>(query: &'a str, name: &str) -> Vec<&'a str> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs.filter(|(known, value)| *known == name && !value.is_empty()).map(|(_, value)| value).collect()
 }
 
 /// A JSON answer.
-pub fn ok(value: &impl Serialize) -> Reply {
+pub(super) fn ok(value: &impl Serialize) -> Reply {
     match serde_json::to_vec(value) {
         Ok(json) => {
             let mut reply = Response::new(Full::from(json));
@@ -53,7 +53,7 @@ pub fn ok(value: &impl Serialize) -> Reply {
 }
 
 /// An answer for people.
-pub fn text(status: StatusCode, words: &str) -> Reply {
+pub(super) fn text(status: StatusCode, words: &str) -> Reply {
     let mut reply = Response::new(Full::from(format!("{words}\n")));
     *reply.status_mut() = status;
     let kind = header::HeaderValue::from_static("text/plain; charset=utf-8");
@@ -63,14 +63,14 @@ pub fn text(status: StatusCode, words: &str) -> Reply {
 }
 
 /// An answer without words.
-pub fn nothing(status: StatusCode) -> Reply {
+pub(super) fn nothing(status: StatusCode) -> Reply {
     let mut reply = Response::new(Full::default());
     *reply.status_mut() = status;
     reply
 }
 
 /// A refusal.
-pub fn refused(refusal: &Refusal) -> Reply {
+pub(super) fn refused(refusal: &Refusal) -> Reply {
     let mut reply = text(refusal.status, &refusal.words);
     if refusal.status == StatusCode::UNAUTHORIZED {
         let realm = header::HeaderValue::from_static("Basic realm=\"labctl-ssh-proxy\"");

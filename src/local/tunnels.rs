@@ -72,7 +72,7 @@ const COPY_SIZE: usize = 64 * 1024;
 static CHANNELS: AtomicU64 = AtomicU64::new(0);
 
 /// The way into a machine while it is up: its token, its tunnels, and their end with it.
-pub struct Gate {
+pub(super) struct Gate {
     machine: Arc<Machine>,
     no_ssh: bool,
     token: String,
@@ -104,7 +104,7 @@ struct Parked {
 
 impl Gate {
     /// The way into a machine that has just come up, with or without SSH access.
-    pub fn new(machine: Machine, no_ssh: bool) -> Gate {
+    pub(super) fn new(machine: Machine, no_ssh: bool) -> Gate {
         Gate {
             machine: Arc::new(machine),
             no_ssh,
@@ -116,25 +116,25 @@ impl Gate {
     }
 
     /// The machine.
-    pub fn machine(&self) -> &Machine {
+    pub(super) fn machine(&self) -> &Machine {
         &self.machine
     }
 
     /// The tunnel of a token, if it is one of the machine's.
-    pub fn session_of_token<'a>(&self, token: &'a str) -> Option<&'a str> {
+    pub(super) fn session_of_token<'a>(&self, token: &'a str) -> Option<&'a str> {
         let (own, session) = token.split_once('.')?;
         same(&self.token, own).then_some(session)
     }
 
     /// The token behind a login URL, the value of the cookie, if it is one of the machine's that still work.
-    pub fn token_of_login(&self, secret: &str) -> Option<String> {
+    pub(super) fn token_of_login(&self, secret: &str) -> Option<String> {
         let state = self.locked();
         let login = state.logins.iter().find(|login| same(&login.secret, secret))?;
         Some(format!("{}.{}", self.token, login.session))
     }
 
     /// The secret of a new login URL for the tunnel of that name.
-    pub fn new_login(&self, session: String) -> String {
+    pub(super) fn new_login(&self, session: String) -> String {
         let secret = random(32);
         let mut state = self.locked();
         if state.logins.len() >= MAX_LOGINS {
@@ -145,7 +145,7 @@ impl Gate {
     }
 
     /// Ends all tunnels, connections and processes of the machine.
-    pub async fn end(&self) {
+    pub(super) async fn end(&self) {
         self.ended.send_replace(true);
         self.locked().pending.clear();
         self.machine.stop().await;
@@ -215,7 +215,7 @@ fn listen_address(host: &str, machine: &str) -> String {
 /// # Errors
 /// 400 for a target that cannot be read or a request that is no upgrade, 404 for an unknown connection id, 409 for an
 /// address that cannot be bound, 429 for too many tunnels.
-pub async fn open<G: Send + 'static>(
+pub(super) async fn open<G: Send + 'static>(
     gate: &Arc<Gate>,
     encoded: &str,
     request: &mut Request<Incoming>,
@@ -406,7 +406,7 @@ fn wait_for_client(gate: &Arc<Gate>, parked: Parked) -> Option<String> {
 ///
 /// # Errors
 /// 400 when the request does not ask for a WebSocket.
-pub fn upgrade(
+pub(super) fn upgrade(
     request: &mut Request<Incoming>,
 ) -> Answer<(Response<Full<Bytes>>, impl Future<Output = Option<Stream>> + Send + use<>)> {
     let headers = request.headers();
@@ -438,7 +438,7 @@ pub fn upgrade(
 }
 
 /// The token in a request's cookies.
-pub fn token(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     cookies.flat_map(|value| value.split(';')).find_map(|cookie| cookie.trim().strip_prefix(COOKIE)?.strip_prefix('='))
 }

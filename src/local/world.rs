@@ -11,8 +11,8 @@ mod ports;
 mod tasks;
 mod turns;
 
-pub use console::Journal;
-pub use tasks::{Change, Live};
+pub(super) use console::Journal;
+pub(super) use tasks::{Change, Live};
 
 use std::{
     collections::BTreeMap,
@@ -59,7 +59,7 @@ const BEHIND: usize = 1024;
 /// A play as the API shows it.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Shown {
+pub(super) struct Shown {
     #[serde(flatten)]
     play: wire::Play,
     init_conditions: BTreeMap<String, String>,
@@ -67,7 +67,7 @@ pub struct Shown {
 
 /// The behaviour of playgrounds.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub(super) struct Rules {
     /// The time that machines take from running to ready.
     pub boot_delay: Duration,
     /// The duration of each state that a play or a machine passes through.
@@ -79,7 +79,7 @@ pub struct Rules {
 }
 
 /// The wishes of a client that starts a playground.
-pub struct Wishes {
+pub(super) struct Wishes {
     /// The catalogue entry.
     pub playground: String,
     /// Its choices.
@@ -89,7 +89,7 @@ pub struct Wishes {
 }
 
 /// All playgrounds of one state folder.
-pub struct World {
+pub(super) struct World {
     folder: PathBuf,
     base: String,
     rules: Rules,
@@ -160,14 +160,14 @@ impl World {
     ///
     /// # Errors
     /// When a record cannot be read or is damaged.
-    pub fn open(folder: PathBuf, base: String, rules: Rules) -> Result<Arc<World>> {
+    pub(super) fn open(folder: PathBuf, base: String, rules: Rules) -> Result<Arc<World>> {
         let plays = record::load(&folder)?.into_iter().map(|record| (record.id.clone(), Play::new(record))).collect();
         let (plays, in_the_making) = (Mutex::new(plays), AtomicUsize::new(0));
         Ok(Arc::new(World { folder, base, rules, plays, in_the_making }))
     }
 
     /// The platform's address for clients.
-    pub fn base(&self) -> &str {
+    pub(super) fn base(&self) -> &str {
         &self.base
     }
 
@@ -179,12 +179,12 @@ impl World {
     }
 
     /// All plays, the newest first. Those that were destroyed a short time ago are among them.
-    pub fn recent(&self) -> Vec<Shown> {
+    pub(super) fn recent(&self) -> Vec<Shown> {
         self.list(|_| true)
     }
 
     /// The plays that are kept: those that are persistent, and those that are stopped, which never expire.
-    pub fn kept(&self) -> Vec<Shown> {
+    pub(super) fn kept(&self) -> Vec<Shown> {
         let is_kept = |record: &Record| record.persistent || *record.state() == State::Stopped;
         self.list(|play| play.destroyed.is_none() && is_kept(&play.record))
     }
@@ -200,7 +200,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play.
-    pub fn get(&self, id: &str) -> Answer<Shown> {
+    pub(super) fn get(&self, id: &str) -> Answer<Shown> {
         self.read(id, |record| Ok(self.shown(record)))
     }
 
@@ -208,7 +208,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play, and the errors of `look`.
-    pub fn read<T>(&self, id: &str, look: impl FnOnce(&Record) -> Answer<T>) -> Answer<T> {
+    pub(super) fn read<T>(&self, id: &str, look: impl FnOnce(&Record) -> Answer<T>) -> Answer<T> {
         look(&self.locked().get(id).ok_or_else(|| no_play(id))?.record)
     }
 
@@ -217,7 +217,7 @@ impl World {
     /// # Errors
     /// 404 when there is no such play, 409 when it is destroyed, the errors of `change`, and 507 when it cannot be
     /// saved.
-    pub fn edit<T>(&self, id: &str, change: impl FnOnce(&mut Record) -> Answer<T>) -> Answer<T> {
+    pub(super) fn edit<T>(&self, id: &str, change: impl FnOnce(&mut Record) -> Answer<T>) -> Answer<T> {
         let mut plays = self.locked();
         let play = plays.get_mut(id).ok_or_else(|| no_play(id))?;
         if matches!(play.record.state(), State::Destroying | State::Destroyed) {
@@ -236,7 +236,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play.
-    pub fn watch(&self, id: &str) -> Answer<watch::Receiver<Status>> {
+    pub(super) fn watch(&self, id: &str) -> Answer<watch::Receiver<Status>> {
         Ok(self.locked().get(id).ok_or_else(|| no_play(id))?.status.subscribe())
     }
 
@@ -245,7 +245,7 @@ impl World {
     /// # Errors
     /// 404 when there is no such entry, 400 for a choice that it does not have, 403 when there are too many plays, 507
     /// or 500 when it cannot be made.
-    pub async fn create(self: &Arc<Self>, wishes: Wishes) -> Answer<Shown> {
+    pub(super) async fn create(self: &Arc<Self>, wishes: Wishes) -> Answer<Shown> {
         let playground = wishes.playground;
         let entry = catalog::find(&playground).ok_or_else(|| no_entry(&playground))?;
         if let Some(key) = wishes.init_conditions.keys().next() {
@@ -316,7 +316,7 @@ impl World {
     }
 
     /// The number of plays.
-    pub fn count(&self) -> usize {
+    pub(super) fn count(&self) -> usize {
         self.locked().values().filter(|play| play.destroyed.is_none()).count()
     }
 

@@ -42,7 +42,7 @@ pub struct SshClient {
 }
 
 /// A byte stream through the connection. Shutting its writer down sends the end of file to the other side.
-pub type SshStream = ChannelStream<Msg>;
+pub(crate) type SshStream = ChannelStream<Msg>;
 
 /// The parameters of a login.
 #[derive(Clone, Debug)]

@@ -18,11 +18,11 @@ const MAX_PACKET: usize = 256 * 1024;
 
 /// Message numbers (RFC 4250, 4.1.2).
 mod message {
-    pub const DISCONNECT: u8 = 1;
-    pub const KEXINIT: u8 = 20;
-    pub const NEWKEYS: u8 = 21;
+    pub(super) const DISCONNECT: u8 = 1;
+    pub(super) const KEXINIT: u8 = 20;
+    pub(super) const NEWKEYS: u8 = 21;
     /// The numbers from here to 49 belong to the key exchange method.
-    pub const METHOD: std::ops::RangeInclusive<u8> = 30..=49;
+    pub(super) const METHOD: std::ops::RangeInclusive<u8> = 30..=49;
 }
 
 /// An observer of one connection.

@@ -4,7 +4,7 @@
 //! A server may send lines of text before it. OpenSSH limits their length and number, and so does [`Reader`].
 
 /// The longest identification line by the RFC, CR and LF included, in bytes.
-pub const MAX_LENGTH: usize = 255;
+pub(crate) const MAX_LENGTH: usize = 255;
 /// CR and LF.
 const LINE_END: usize = 2;
 /// The longest line, of text or not, that OpenSSH accepts (its SSH_MAX_BANNER_LEN), in bytes.
@@ -14,7 +14,7 @@ const MAX_TEXT_LINES: usize = 1024;
 
 /// A side of an SSH connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub(crate) enum Side {
     /// The client, whose first line is its identification.
     Client,
     /// The server, which may send lines of text before.
@@ -23,7 +23,7 @@ pub enum Side {
 
 /// Reads one side's first lines, in chunks of any size, up to its identification line.
 #[derive(Debug)]
-pub struct Reader {
+pub(crate) struct Reader {
     side: Side,
     /// The beginning of an incomplete line.
     held: Vec<u8>,
@@ -32,7 +32,7 @@ pub struct Reader {
 
 /// The outcome of reading one chunk.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Read {
+pub(crate) enum Read {
     /// All of the chunk was read, and the identification line is still incomplete.
     Incomplete,
     /// The identification line, without its line end.
@@ -43,13 +43,13 @@ pub enum Read {
 
 impl Reader {
     /// Creates a reader for the first lines of `side`.
-    pub fn of(side: Side) -> Reader {
+    pub(crate) fn of(side: Side) -> Reader {
         Reader { side, held: Vec::new(), text_lines: 0 }
     }
 
     /// Reads from the beginning of `bytes`, up to the end of the identification line or all of them. [`Read::Line`] and
     /// [`Read::NotSsh`] are final.
-    pub fn read(&mut self, bytes: &mut &[u8]) -> Read {
+    pub(crate) fn read(&mut self, bytes: &mut &[u8]) -> Read {
         loop {
             let end = bytes.iter().position(|byte| *byte == b'\n');
             let part = &bytes[..end.unwrap_or(bytes.len())];
@@ -77,7 +77,7 @@ impl Reader {
 
 /// Returns a server's identification line as text if a later connection may send it on the server's behalf: its length
 /// and characters conform to the RFC.
-pub fn to_remember(line: &[u8]) -> Option<String> {
+pub(crate) fn to_remember(line: &[u8]) -> Option<String> {
     let fits = line.starts_with(b"SSH-2.0-")
         && line.len() <= MAX_LENGTH - LINE_END
         && line.iter().all(|byte| (b' '..=b'~').contains(byte));

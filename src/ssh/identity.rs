@@ -51,7 +51,7 @@ impl Identity {
 ///
 /// # Errors
 /// [`Kind::File`] when the key cannot be read or made, or ssh would not use it.
-pub fn load_or_make(path: &Path) -> Result<Identity> {
+pub(crate) fn load_or_make(path: &Path) -> Result<Identity> {
     if let Some(identity) = load(path)? {
         return Ok(identity);
     }
@@ -67,7 +67,7 @@ pub fn load_or_make(path: &Path) -> Result<Identity> {
 ///
 /// # Errors
 /// As [`load_or_make`].
-pub fn load(path: &Path) -> Result<Option<Identity>> {
+pub(crate) fn load(path: &Path) -> Result<Option<Identity>> {
     let beside = public_path(path);
     let Some(text) = read_text(path)? else {
         // As in ssh, a public key alone means that an agent has the private half.
@@ -154,7 +154,7 @@ fn put(folder: &Path, path: &Path, contents: &[u8], for_all: bool) -> io::Result
 }
 
 /// Returns `<path>.pub`, the path where ssh looks for the public half.
-pub fn public_path(path: &Path) -> PathBuf {
+pub(crate) fn public_path(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".pub");
     PathBuf::from(name)

@@ -45,7 +45,7 @@ const TYPES: [&[Algorithm]; 5] = [
 
 /// A machine, and the host names for its lines in known hosts.
 #[derive(Clone, Copy, Debug)]
-pub struct Owner<'a> {
+pub(crate) struct Owner<'a> {
     /// The id of its playground.
     pub play: &'a str,
     /// The machine's name.
@@ -59,7 +59,7 @@ pub struct Owner<'a> {
 ///
 /// # Errors
 /// When a key differs from the recorded one, or cannot be recorded.
-pub async fn record<S, F, Fut>(known_hosts: &KnownHosts, owner: Owner<'_>, dial: F) -> Result<()>
+pub(crate) async fn record<S, F, Fut>(known_hosts: &KnownHosts, owner: Owner<'_>, dial: F) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn() -> Fut,
@@ -91,7 +91,7 @@ where
 ///
 /// # Errors
 /// The first failure, if there is no key yet. After a key, a failure only ends the search.
-pub async fn host_keys<S, F, Fut>(dial: F) -> Result<Vec<HostKeyBlob>>
+pub(crate) async fn host_keys<S, F, Fut>(dial: F) -> Result<Vec<HostKeyBlob>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn() -> Fut,

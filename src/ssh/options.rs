@@ -5,24 +5,24 @@ const WITH_ARGUMENT: &str = "bceilmopwBDEFIJLOPQRSW";
 
 /// An iterator over the options that take an argument, each with it, up to ssh's command.
 #[derive(Debug)]
-pub struct SshOptions<I> {
+pub(crate) struct SshOptions<I> {
     words: I,
     host_seen: bool,
 }
 
 impl<'a, I: Iterator<Item = &'a str>> SshOptions<I> {
     /// Parses the words after the program's name.
-    pub fn new(words: I) -> Self {
+    pub(crate) fn new(words: I) -> Self {
         SshOptions { words, host_seen: false }
     }
 
     /// Parses the words after the host.
-    pub fn after_host(words: I) -> Self {
+    pub(crate) fn after_host(words: I) -> Self {
         SshOptions { words, host_seen: true }
     }
 
     /// Returns the next word, an option or not.
-    pub fn word(&mut self) -> Option<&'a str> {
+    pub(crate) fn word(&mut self) -> Option<&'a str> {
         self.words.next()
     }
 }
@@ -56,7 +56,7 @@ impl<'a, I: Iterator<Item = &'a str>> Iterator for SshOptions<I> {
 }
 
 /// Returns the value of an option in the form of `-o` (ssh_config(5)), if the option has this name.
-pub fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let line = line.trim();
     let end = line.find(|c: char| c.is_whitespace() || c == '=' || c == '"').unwrap_or(line.len());
     if !line[..end].eq_ignore_ascii_case(name) {

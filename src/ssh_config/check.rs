@@ -23,7 +23,7 @@ const OTHER_HOST: &str = "example.invalid";
 const WILDCARD_HOST: &str = "playground-probe";
 
 /// A trial of an edit with `ssh -G`, before it is made.
-pub struct Check<'a> {
+pub(super) struct Check<'a> {
     /// The client to ask.
     pub ssh: &'a Ssh,
     /// The folders of our files.
@@ -40,7 +40,7 @@ impl Check<'_> {
     /// # Errors
     /// [`Kind::File`] when ssh cannot read the file as it is, or would change its options for other hosts;
     /// [`Kind::Program`] when it would not do as our entries say.
-    pub async fn run(&self, user: &UserFile) -> Result<Vec<String>> {
+    pub(super) async fn run(&self, user: &UserFile) -> Result<Vec<String>> {
         let scratch = scratch(self.folders)?;
         let empty = scratch.path().join("empty");
         files::write_private(&empty, b"")?;
@@ -140,7 +140,7 @@ fn in_the_way(options: &str) -> Vec<String> {
 
 /// A warning if the removal that leaves `rest` would change ssh for other hosts, because the user's own lines may stand
 /// in the middle of ours. None when ssh cannot read the file as it is, or is missing: a removal must work then, too.
-pub async fn removal(folders: &Folders, ssh: &Ssh, user: &UserFile, rest: &[u8]) -> Result<Option<String>> {
+pub(super) async fn removal(folders: &Folders, ssh: &Ssh, user: &UserFile, rest: &[u8]) -> Result<Option<String>> {
     let Ok(before) = ssh.options(&user.named, OTHER_HOST).await else { return Ok(None) };
     let scratch = scratch(folders)?;
     let candidate = scratch.path().join("candidate");

@@ -17,13 +17,13 @@ use crate::error::{Error, Kind, Result};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An ssh client.
-pub struct Ssh {
+pub(crate) struct Ssh {
     program: PathBuf,
 }
 
 /// The findings about a client that decide how entries are written for it.
 #[derive(Debug, PartialEq)]
-pub struct Survey {
+pub(crate) struct Survey {
     /// The client's home folder, which it takes from the system's user database and not from `HOME`; unknown before
     /// OpenSSH 8.4.
     pub home: Option<PathBuf>,
@@ -36,7 +36,7 @@ pub struct Survey {
 
 impl Ssh {
     /// The first ssh in PATH.
-    pub fn system() -> Ssh {
+    pub(crate) fn system() -> Ssh {
         Ssh { program: "ssh".into() }
     }
 
@@ -44,7 +44,7 @@ impl Ssh {
     ///
     /// # Errors
     /// [`Kind::Program`] when ssh is missing, or too old to have `-G`.
-    pub async fn survey(&self) -> Result<Survey> {
+    pub(crate) async fn survey(&self) -> Result<Survey> {
         // Harmless even to a client that lets it through, because `-G` runs no ProxyCommand.
         const HOSTILE: &str = "x$(y)";
         let ask = async |user, host| self.run(&["-F", "none", "-l", user, host]).await;
@@ -67,7 +67,7 @@ impl Ssh {
     ///
     /// # Errors
     /// [`Kind::Program`] when ssh is missing or hangs; [`Kind::File`] with ssh's own words when it refuses the file.
-    pub async fn options(&self, file: &Path, host: &str) -> Result<String> {
+    pub(crate) async fn options(&self, file: &Path, host: &str) -> Result<String> {
         let output = self.run(&[OsStr::new("-F"), file.as_os_str(), OsStr::new(host)]).await?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -79,7 +79,7 @@ impl Ssh {
     ///
     /// # Errors
     /// As [`Ssh::options`].
-    pub async fn options_in_force(&self, file: Option<&Path>, host: &str) -> Result<String> {
+    pub(crate) async fn options_in_force(&self, file: Option<&Path>, host: &str) -> Result<String> {
         let Some(file) = file else {
             let output = self.run(&[host]).await?;
             return match output.status.success() {
@@ -94,7 +94,7 @@ impl Ssh {
     ///
     /// # Errors
     /// [`Kind::Program`] when ssh is missing or hangs.
-    pub async fn version(&self) -> Result<String> {
+    pub(crate) async fn version(&self) -> Result<String> {
         let output = self.run(&["-V"]).await?;
         let words = if output.stderr.is_empty() { output.stdout } else { output.stderr };
         Ok(String::from_utf8_lossy(&words).trim().to_owned())
@@ -124,7 +124,7 @@ fn said(output: &Output) -> String {
 }
 
 /// The value of an option in the answer of [`Ssh::options`].
-pub fn value<'a>(options: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn value<'a>(options: &'a str, name: &str) -> Option<&'a str> {
     options.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
 }
 

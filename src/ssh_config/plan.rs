@@ -24,7 +24,7 @@ use crate::{
 ///
 /// # Errors
 /// As [`entries::render`].
-pub fn own_file(folders: &Folders, state: &State) -> Result<Option<String>> {
+pub(super) fn own_file(folders: &Folders, state: &State) -> Result<Option<String>> {
     if state.files.iter().all(|managed| managed.inline) {
         return Ok(None);
     }
@@ -36,7 +36,7 @@ pub fn own_file(folders: &Folders, state: &State) -> Result<Option<String>> {
 ///
 /// # Errors
 /// [`crate::error::Kind::File`] when something cannot be written.
-pub fn write_own(folders: &Folders, state: &State) -> Result<()> {
+pub(super) fn write_own(folders: &Folders, state: &State) -> Result<()> {
     match own_file(folders, state)? {
         Some(text) => files::write_private(&folders.ssh_config(), text.as_bytes())?,
         None => delete(&folders.ssh_config())?,
@@ -93,7 +93,7 @@ pub(super) struct Before {
 
 impl Before {
     /// Reads the user's file, and our record by `load`.
-    pub fn read(folders: &Folders, file: &Path, load: impl FnOnce() -> Result<State>) -> Result<Before> {
+    pub(super) fn read(folders: &Folders, file: &Path, load: impl FnOnce() -> Result<State>) -> Result<Before> {
         let user = UserFile::open(file)?;
         // Before it is loaded, so that a change between the two reads is noticed when the plan is carried out.
         let record = fs::read(State::path(folders)).ok();

@@ -14,7 +14,7 @@ use crate::{
 
 /// The record. It exists from the first `config-ssh` to the last `config-ssh --remove`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct State {
+pub(crate) struct State {
     /// The program that entries name.
     pub program: PathBuf,
     /// The identity that entries name.
@@ -35,7 +35,7 @@ pub struct State {
 
 /// A file of the user's with something of ours in it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Managed {
+pub(crate) struct Managed {
     /// The absolute path by which the user calls it.
     pub file: PathBuf,
     /// True for a file that holds the entries themselves.
@@ -46,7 +46,7 @@ pub struct Managed {
 
 impl State {
     /// The path of the record.
-    pub fn path(folders: &Folders) -> PathBuf {
+    pub(crate) fn path(folders: &Folders) -> PathBuf {
         folders.root.join("hosts.json")
     }
 
@@ -54,7 +54,7 @@ impl State {
     ///
     /// # Errors
     /// [`Kind::File`] when it is damaged.
-    pub fn load(folders: &Folders) -> Result<Option<State>> {
+    pub(crate) fn load(folders: &Folders) -> Result<Option<State>> {
         let path = State::path(folders);
         let Some(text) = files::read_text(&path)? else { return Ok(None) };
         serde_json::from_str(&text).map(Some).map_err(|e| {
@@ -67,14 +67,14 @@ impl State {
     ///
     /// # Errors
     /// [`Kind::File`] when it cannot be written.
-    pub fn save(&self, folders: &Folders) -> Result<()> {
+    pub(crate) fn save(&self, folders: &Folders) -> Result<()> {
         let text = serde_json::to_string_pretty(self)
             .map_err(|e| Error::new(Kind::Internal, format!("cannot record the ssh entries: {e}")))?;
         files::write_private(&State::path(folders), format!("{text}\n").as_bytes())
     }
 
     /// Replaces the entries of one platform. The entries of the real one come first.
-    pub fn set_entries(&mut self, platform: Platform, entries: Vec<Entry>) {
+    pub(crate) fn set_entries(&mut self, platform: Platform, entries: Vec<Entry>) {
         self.entries.retain(|entry| entry.platform != platform);
         self.entries.extend(entries);
         self.entries.sort_by_key(|entry| entry.platform);
@@ -82,7 +82,7 @@ impl State {
     }
 
     /// Adds a file to the record, or replaces its entry.
-    pub fn manage(&mut self, managed: Managed) {
+    pub(crate) fn manage(&mut self, managed: Managed) {
         match self.files.iter_mut().find(|other| other.file == managed.file) {
             Some(other) => *other = managed,
             None => self.files.push(managed),
@@ -90,12 +90,12 @@ impl State {
     }
 
     /// The record of a file.
-    pub fn managed(&self, file: &Path) -> Option<&Managed> {
+    pub(crate) fn managed(&self, file: &Path) -> Option<&Managed> {
         self.files.iter().find(|managed| managed.file == file)
     }
 
     /// The values for rendering the entries.
-    pub fn rendering(&self, folders: &Folders) -> Rendering {
+    pub(crate) fn rendering(&self, folders: &Folders) -> Rendering {
         Rendering {
             program: self.program.clone(),
             identity: self.identity.clone(),

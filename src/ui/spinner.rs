@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// A progress display: a spinner on a terminal, occasional lines elsewhere.
-pub struct Spinner {
+pub(crate) struct Spinner {
     bar: ProgressBar,
     notices: Notices,
 }
@@ -18,7 +18,7 @@ pub struct Spinner {
 impl Spinner {
     /// Creates a display that shows nothing yet.
     #[must_use]
-    pub fn new() -> Spinner {
+    pub(crate) fn new() -> Spinner {
         let bar = if std::io::stderr().is_terminal() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}") {
             bar.set_style(style);
@@ -27,12 +27,12 @@ impl Spinner {
     }
 
     /// Returns true if there is a terminal to show it on.
-    pub fn is_seen(&self) -> bool {
+    pub(crate) fn is_seen(&self) -> bool {
         !self.bar.is_hidden()
     }
 
     /// Without a terminal, repeats the current wait now and then. Runs forever, as one arm of a `select!`.
-    pub async fn repeat(&self) -> std::convert::Infallible {
+    pub(crate) async fn repeat(&self) -> std::convert::Infallible {
         if self.bar.is_hidden() { self.notices.repeat().await } else { std::future::pending().await }
     }
 }

@@ -12,9 +12,9 @@ use std::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// Our input from the client.
-pub type Reader = Box<dyn AsyncRead + Unpin + Send>;
+pub(crate) type Reader = Box<dyn AsyncRead + Unpin + Send>;
 /// Our output to the client.
-pub type Writer = Box<dyn Output>;
+pub(crate) type Writer = Box<dyn Output>;
 
 /// An output that reports when its reader is gone.
 pub trait Output: AsyncWrite + Unpin + Send {
@@ -23,13 +23,13 @@ pub trait Output: AsyncWrite + Unpin + Send {
 }
 
 /// The future returned by [`Output::gone`].
-pub type Gone<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+pub(crate) type Gone<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 
 /// Opens standard input and output.
 ///
 /// # Errors
 /// When one of them is closed.
-pub fn open() -> io::Result<(Reader, Writer)> {
+pub(crate) fn open() -> io::Result<(Reader, Writer)> {
     sys::open()
 }
 
@@ -37,18 +37,18 @@ pub fn open() -> io::Result<(Reader, Writer)> {
 ///
 /// # Errors
 /// When it is closed.
-pub fn output() -> io::Result<Writer> {
+pub(crate) fn output() -> io::Result<Writer> {
     sys::output()
 }
 
 /// Waits until standard output has no reader any more, for a program that rarely writes there. Never ends for a file
 /// and on Windows, where this cannot be detected.
-pub async fn unread() {
+pub(crate) async fn unread() {
     sys::unread().await;
 }
 
 /// An output that cannot report the loss of its reader: a file, a thread's pipe, a test's buffer.
-pub struct Plain<W>(pub W);
+pub(crate) struct Plain<W>(pub W);
 
 impl<W: AsyncWrite + Unpin + Send + Sync> Output for Plain<W> {
     fn gone(&self) -> Gone<'_> {
@@ -114,7 +114,7 @@ mod sys {
         UnixStream::from_std(socket)
     }
 
-    pub fn open() -> io::Result<(Reader, Writer)> {
+    pub(super) fn open() -> io::Result<(Reader, Writer)> {
         // Copies, so that closing ours keeps the numbers 0 and 1 open. Otherwise, a file opened later could become
         // stdout.
         let input = rustix::stdio::stdin().try_clone_to_owned()?;
@@ -126,7 +126,7 @@ mod sys {
         Ok((reader, output()?))
     }
 
-    pub fn output() -> io::Result<Writer> {
+    pub(super) fn output() -> io::Result<Writer> {
         let output = rustix::stdio::stdout().try_clone_to_owned()?;
         Ok(match kind(&output)? {
             Kind::Pipe => Box::new(Sender::from_owned_fd(output)?),
@@ -137,7 +137,7 @@ mod sys {
 
     /// Waits on a thread. tokio would make the descriptor non-blocking, and other writers to it would get errors when
     /// it is full.
-    pub async fn unread() {
+    pub(super) async fn unread() {
         let (told, ended) = tokio::sync::oneshot::channel();
         std::thread::spawn(move || {
             let output = rustix::stdio::stdout();

@@ -31,7 +31,7 @@ const BEGINS: Duration = Duration::from_secs(10);
 
 /// The tasks to wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tasks {
+pub(crate) enum Tasks {
     /// None of them.
     None,
     /// Those that prepare the playground.
@@ -56,7 +56,7 @@ impl Tasks {
 }
 
 /// Waits for a playground. Dropping it ends the wait.
-pub struct Preparation<'a, P> {
+pub(crate) struct Preparation<'a, P> {
     /// The platform.
     pub labs: &'a Labs,
     /// The records in which machines without SSH are remembered.
@@ -78,7 +78,7 @@ impl<P: Progress> Preparation<'_, P> {
     /// # Errors
     /// [`Kind::Ended`] and [`Kind::NotWoken`] when it goes away meanwhile, [`Kind::NotYet`] at the deadline, or the
     /// platform's.
-    pub async fn wait(&self, mut play: Play) -> Result<Play> {
+    pub(crate) async fn wait(&self, mut play: Play) -> Result<Play> {
         let id = play.id.clone();
         learn_ssh(self.labs, self.memory, &mut play).await;
         let mut messages = Messages::of(self.labs, &id);
@@ -177,7 +177,7 @@ impl<P: Progress> Preparation<'_, P> {
 }
 
 /// Names the tasks that have failed. They block nothing.
-pub fn say_failed(play: &Play, tasks: Tasks, platform: Platform, progress: &impl Progress) {
+pub(crate) fn say_failed(play: &Play, tasks: Tasks, platform: Platform, progress: &impl Progress) {
     if let Some(words) = failure(play, tasks) {
         let text = format!("labctl-ssh-proxy: {words}: `labctl-ssh-proxy tasks {}` shows more", play.id);
         progress.above(&platform.commands(&text));
@@ -185,7 +185,7 @@ pub fn say_failed(play: &Play, tasks: Tasks, platform: Platform, progress: &impl
 }
 
 /// The tasks that have failed, as a sentence; `None` without any.
-pub fn failure(play: &Play, tasks: Tasks) -> Option<String> {
+pub(crate) fn failure(play: &Play, tasks: Tasks) -> Option<String> {
     let names = failed(play, tasks);
     let what = if names.len() == 1 { "task" } else { "tasks" };
     (!names.is_empty()).then(|| format!("{what} {} of {} failed", names.join(", "), play.shown()))
@@ -235,7 +235,7 @@ fn check_running(play: &Play) -> Result<()> {
 
 /// Marks the machines of a playground that the platform allows no SSH access to. The playground tells, or our records;
 /// for a playground of several machines its entry in the catalogue is asked, once.
-pub async fn learn_ssh(labs: &Labs, memory: &Memory, play: &mut Play) {
+pub(crate) async fn learn_ssh(labs: &Labs, memory: &Memory, play: &mut Play) {
     let record = memory.read(&play.id).unwrap_or_default();
     let remembered = |name: &str| record.machines.get(name).and_then(|machine| machine.ssh);
     for machine in &mut play.machines {

@@ -3,6 +3,7 @@
 //! They run at the same time in one process. A test therefore must not change the state of the process: environment
 //! variables, the current folder, the umask, limits, signal handlers. It sets them for a child process instead.
 
+#![allow(unreachable_pub, reason = "a test binary has no users")]
 #![cfg(unix)]
 
 mod api_shapes;

@@ -29,7 +29,7 @@ use crate::{
 const LEAVING: Duration = Duration::from_millis(500);
 
 /// Makes all checks of this module.
-pub async fn all(app: &App) -> Vec<Check> {
+pub(super) async fn all(app: &App) -> Vec<Check> {
     let ssh = Ssh::system();
     let mut checks = vec![program(), system_ssh(&ssh).await];
     checks.extend(configuration(app, &ssh).await);
@@ -260,7 +260,7 @@ async fn processes(app: &App) -> Vec<Check> {
 }
 
 /// Ends a process, even one that is stopped (SIGSTOP).
-pub fn end(pid: u32) -> Result<()> {
+pub(super) fn end(pid: u32) -> Result<()> {
     #[cfg(unix)]
     {
         let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);

@@ -19,7 +19,7 @@ const LOGS: usize = 5;
 const LOG_BYTES: usize = 64 * 1024;
 
 /// Writes the report.
-pub async fn text(app: &App, checks: &[Check]) -> String {
+pub(super) async fn text(app: &App, checks: &[Check]) -> String {
     let folders = &app.folders;
     let mut text = String::from("A report by `labctl-ssh-proxy doctor --report`.\n");
     let mut part = |title: &str, body: &str| {

@@ -39,7 +39,7 @@ const ROUNDS: usize = 9;
 
 /// Makes all checks of this module, in the order in which a connection needs them. Stops at the first failure, because
 /// later checks would only repeat it.
-pub async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> Vec<Check> {
+pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> Vec<Check> {
     let mut checks = Vec::new();
     let labs = match app.labs().await {
         Ok(labs) => labs,

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A forward whose listener on this side is open already, so that a port that is taken fails before anything is woken.
-pub enum Bound {
+pub(super) enum Bound {
     Local(Endpoint, Listeners),
     Udp((String, u16), Vec<UdpSocket>),
     Remote(Listen, Endpoint),
@@ -26,7 +26,7 @@ pub enum Bound {
 
 impl Bound {
     /// The kind of session that its way needs.
-    pub fn opens(&self, over_ssh: bool) -> Opens {
+    pub(super) fn opens(&self, over_ssh: bool) -> Opens {
         match self {
             Bound::Local(Endpoint::Port(..), _) if !over_ssh => Opens::Ports,
             Bound::Remote(Listen::Port(_, 1..), _) => Opens::Ports,
@@ -38,7 +38,7 @@ impl Bound {
     ///
     /// # Errors
     /// When it cannot be opened, and for UDP in the other direction.
-    pub async fn new(Forward { side, spec, .. }: &Forward) -> Result<Bound> {
+    pub(super) async fn new(Forward { side, spec, .. }: &Forward) -> Result<Bound> {
         match (side, spec.udp, &spec.listen, &spec.to) {
             (Side::Remote, true, ..) => {
                 Err(Error::new(Kind::Usage, format!("`{spec}`: the machine listens for no UDP"))
@@ -56,7 +56,7 @@ impl Bound {
     ///
     /// # Errors
     /// When the machine does not listen, or cannot relay UDP.
-    pub async fn open(
+    pub(super) async fn open(
         self,
         tasks: &mut JoinSet<Result<()>>,
         way: Arc<Way>,

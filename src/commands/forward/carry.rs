@@ -31,7 +31,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// The far side's ability to end its two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ends {
+pub(crate) enum Ends {
     /// Each direction ends by itself (SSH).
     Separately,
     /// The end of one direction is the end of both (a tunnel).
@@ -39,7 +39,7 @@ pub enum Ends {
 }
 
 /// The near side: a program's socket.
-pub trait Near: AsyncRead + AsyncWrite + Unpin {
+pub(crate) trait Near: AsyncRead + AsyncWrite + Unpin {
     /// Returns the program at the other end, to check whether it still exists.
     fn peer(&self) -> Peer;
 }
@@ -61,7 +61,7 @@ impl Near for tokio::net::UnixStream {
 ///
 /// # Errors
 /// When the connection to the machine broke. A near program that has left is no error.
-pub async fn carry<N, F>(near: N, far: F, ends: Ends, meter: &Connection) -> io::Result<()>
+pub(crate) async fn carry<N, F>(near: N, far: F, ends: Ends, meter: &Connection) -> io::Result<()>
 where
     N: Near,
     F: AsyncRead + AsyncWrite + Unpin,

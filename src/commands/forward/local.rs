@@ -39,7 +39,7 @@ const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
 const TRIES: usize = 16;
 
 /// The listening sockets of one forward.
-pub enum Listeners {
+pub(crate) enum Listeners {
     /// One listener for each address.
     Tcp(Vec<TcpListener>),
     /// A Unix socket.
@@ -59,7 +59,7 @@ impl Listeners {
     ///
     /// # Errors
     /// [`Kind::Network`] when an address is in use or not permitted.
-    pub async fn bind(listen: &Listen) -> Result<Listeners> {
+    pub(crate) async fn bind(listen: &Listen) -> Result<Listeners> {
         match listen {
             Listen::Port(bind, port) => Ok(Listeners::Tcp(bind_port(bind, *port, Type::STREAM, tcp).await?)),
             #[cfg(unix)]
@@ -90,7 +90,7 @@ impl Listeners {
     }
 
     /// Returns the bound port, or 0 for a Unix socket.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         match self {
             Listeners::Tcp(all) => all.first().and_then(|l| l.local_addr().ok()).map_or(0, |address| address.port()),
             #[cfg(unix)]
@@ -99,7 +99,7 @@ impl Listeners {
     }
 
     /// Returns `tcp` or `unix`.
-    pub fn protocol(&self) -> &'static str {
+    pub(crate) fn protocol(&self) -> &'static str {
         match self {
             Listeners::Tcp(_) => "tcp",
             #[cfg(unix)]
@@ -108,7 +108,7 @@ impl Listeners {
     }
 
     /// Returns the first bound address, with the actual port, or the socket's path.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         match self {
             Listeners::Tcp(all) => all.first().and_then(|l| l.local_addr().ok()).map(shown).unwrap_or_default(),
             #[cfg(unix)]
@@ -118,12 +118,12 @@ impl Listeners {
 }
 
 /// Formats an address for the table.
-pub fn shown(address: SocketAddr) -> String {
+pub(crate) fn shown(address: SocketAddr) -> String {
     host_port(&address.ip().to_string(), address.port())
 }
 
 /// Returns the error for an address that cannot be bound, with a hint.
-pub fn not_bound(address: &str, error: &io::Error) -> Error {
+pub(crate) fn not_bound(address: &str, error: &io::Error) -> Error {
     let failed = Error::new(Kind::Network, format!("cannot listen on {address}: {error}"));
     match error.kind() {
         io::ErrorKind::AddrInUse => failed.with_hint("something listens there already; port 0 takes a free one"),
@@ -138,7 +138,7 @@ pub fn not_bound(address: &str, error: &io::Error) -> Error {
 ///
 /// # Errors
 /// As [`Listeners::bind`].
-pub async fn bind_port<L>(
+pub(crate) async fn bind_port<L>(
     bind: &Bind,
     port: u16,
     kind: Type,
@@ -219,7 +219,7 @@ fn tcp(socket: Socket) -> io::Result<(TcpListener, SocketAddr)> {
 
 /// A Unix socket in the file system. Dropping it deletes the file, unless another process has replaced it.
 #[cfg(unix)]
-pub struct SocketFile {
+pub(crate) struct SocketFile {
     path: std::path::PathBuf,
     inode: u64,
 }
@@ -256,7 +256,7 @@ impl Drop for SocketFile {
 
 /// One forward that listens here.
 #[derive(Clone)]
-pub struct Local {
+pub(crate) struct Local {
     /// The connection to the machine.
     pub way: Arc<Way>,
     /// The destination, as the machine sees it.
@@ -274,7 +274,7 @@ impl Local {
     ///
     /// # Errors
     /// When the playground no longer exists.
-    pub async fn serve(self, listeners: Listeners) -> Result<()> {
+    pub(crate) async fn serve(self, listeners: Listeners) -> Result<()> {
         let mut connections = JoinSet::new();
         loop {
             tokio::select! {

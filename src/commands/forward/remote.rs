@@ -40,7 +40,7 @@ const SILENCE: Duration = Duration::from_secs(75);
 const MAX_MESSAGE: usize = 64 * 1024;
 
 /// The listener on the machine.
-pub enum Listener {
+pub(crate) enum Listener {
     /// The tunnel server, with its control channel.
     Tunnel(Box<WebSocketStream<Stream>>),
     /// The SSH server.
@@ -80,7 +80,7 @@ impl Listener {
     ///
     /// # Errors
     /// The errors of [`Way::dial`], and [`Kind::Refused`] when the address cannot be bound.
-    pub async fn open(way: &Way, listen: &Listen) -> Result<(Listener, String)> {
+    pub(crate) async fn open(way: &Way, listen: &Listen) -> Result<(Listener, String)> {
         match listen {
             Listen::Port(bind, 0) => {
                 // Same default as ssh: most servers permit nothing but loopback addresses (GatewayPorts).
@@ -141,7 +141,7 @@ async fn remove_stale(ssh: &SshClient, path: &str) -> bool {
 
 /// One forward that listens on the machine.
 #[derive(Clone)]
-pub struct Remote {
+pub(crate) struct Remote {
     /// The connection to the machine.
     pub way: Arc<Way>,
     /// The listening address on the machine.
@@ -159,7 +159,7 @@ impl Remote {
     ///
     /// # Errors
     /// When the playground no longer exists.
-    pub async fn serve(self, listener: Listener) -> Result<()> {
+    pub(crate) async fn serve(self, listener: Listener) -> Result<()> {
         let (mut listener, mut pauses) = (listener, Pauses::default());
         // Connections by tunnel survive the loss of the control channel.
         let mut connections = JoinSet::new();

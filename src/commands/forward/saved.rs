@@ -21,7 +21,7 @@ const SSH: u16 = 22;
 ///
 /// # Errors
 /// As [`record`].
-pub fn records(forwards: &[Forward], machine: &str) -> Result<Vec<PortForward>> {
+pub(crate) fn records(forwards: &[Forward], machine: &str) -> Result<Vec<PortForward>> {
     forwards.iter().map(|forward| record(forward, machine)).collect()
 }
 
@@ -29,7 +29,7 @@ pub fn records(forwards: &[Forward], machine: &str) -> Result<Vec<PortForward>> 
 ///
 /// # Errors
 /// [`Kind::Usage`] for UDP and Unix sockets, which the platform cannot store.
-pub fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
+pub(crate) fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
     let Forward { side, spec, .. } = forward;
     let (Listen::Port(bind, port), Endpoint::Port(host, to), false) = (&spec.listen, &spec.to, spec.udp) else {
         return Err(Error::new(Kind::Usage, format!("`{spec}` cannot be saved"))
@@ -66,7 +66,7 @@ pub fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
 ///
 /// # Errors
 /// The reason why the record cannot be converted.
-pub fn forward(saved: &SavedForward) -> Result<Forward, String> {
+pub(crate) fn forward(saved: &SavedForward) -> Result<Forward, String> {
     let record = match saved {
         SavedForward::Known(record) => record,
         SavedForward::Odd(value) => return Err(format!("`{value}` cannot be read")),
@@ -94,7 +94,7 @@ pub fn forward(saved: &SavedForward) -> Result<Forward, String> {
 }
 
 /// Returns the saved forwards that `--restore` opens, without duplicates, and a message for each unusable record.
-pub fn restorable(all: &[SavedForward]) -> (Vec<Forward>, Vec<String>) {
+pub(crate) fn restorable(all: &[SavedForward]) -> (Vec<Forward>, Vec<String>) {
     let (mut found, mut odd) = (Vec::new(), Vec::new());
     for (index, saved) in all.iter().enumerate() {
         match forward(saved) {
@@ -118,7 +118,7 @@ fn shown(record: &PortForward) -> String {
 ///
 /// # Errors
 /// The platform's.
-pub async fn list(labs: &Labs, play: &Play, json: bool) -> Result<()> {
+pub(crate) async fn list(labs: &Labs, play: &Play, json: bool) -> Result<()> {
     let all = labs.port_forwards(&play.id).await?;
     if json {
         return out::json(&all);
@@ -137,7 +137,7 @@ pub async fn list(labs: &Labs, play: &Play, json: bool) -> Result<()> {
 ///
 /// # Errors
 /// The platform's.
-pub async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<()> {
+pub(crate) async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<()> {
     let is_in = |record: &PortForward, all: &[SavedForward]| all.contains(&SavedForward::Known(record.clone()));
     let known = labs.port_forwards(&play.id).await?;
     for record in records.iter().filter(|record| !is_in(record, &known)) {
@@ -158,7 +158,7 @@ pub async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<(
 ///
 /// # Errors
 /// [`Kind::NotFound`] when an index does not exist. Then no record is removed.
-pub async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool) -> Result<()> {
+pub(crate) async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool) -> Result<()> {
     let count = labs.port_forwards(&play.id).await?.len();
     let mut indices: Vec<usize> = if which.contains(&Which::All) {
         (0..count).collect()
@@ -192,7 +192,7 @@ pub async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool) -> Re
 
 /// A selection of saved forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+pub(crate) enum Which {
     /// All of them.
     All,
     /// The one with this number in `--list`.

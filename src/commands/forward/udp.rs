@@ -36,9 +36,6 @@ use super::{
     way::{Pauses, Way},
 };
 
-/// Default time after which an idle peer is forgotten. Linux's connection tracking uses the same time for a UDP
-/// exchange that has gone both ways.
-pub const IDLE: Duration = Duration::from_secs(120);
 /// Maximum number of peers. Each is a socket on the machine, where a process may have 1024 files open. A new peer
 /// replaces the one that has been idle for longest.
 const MAX_PEERS: usize = 512;
@@ -64,7 +61,7 @@ const PERL: &str = include_str!("relay.pl");
 ///
 /// # Errors
 /// As [`super::local::Listeners::bind`].
-pub async fn bind(bind: &Bind, port: u16) -> Result<Vec<UdpSocket>> {
+pub(crate) async fn bind(bind: &Bind, port: u16) -> Result<Vec<UdpSocket>> {
     let open = |socket: Socket| -> io::Result<(UdpSocket, SocketAddr)> {
         // If the system does not permit this size, carry on with its own.
         let _ = socket.set_recv_buffer_size(BUFFER);
@@ -77,7 +74,7 @@ pub async fn bind(bind: &Bind, port: u16) -> Result<Vec<UdpSocket>> {
 }
 
 /// The relay on the machine.
-pub struct Relay {
+pub(crate) struct Relay {
     ssh: SshClient,
     channel: Channel<Msg>,
     /// Bytes that arrived after the relay's first frame.
@@ -90,7 +87,7 @@ impl Relay {
     /// # Errors
     /// The errors of [`Way::ssh`], and [`Kind::Program`] when the machine has neither python3 nor perl, or the relay
     /// fails.
-    pub async fn start(way: &Way, host: &str, port: u16) -> Result<Relay> {
+    pub(crate) async fn start(way: &Way, host: &str, port: u16) -> Result<Relay> {
         let ssh = way.ssh().await?;
         let mut channel = ssh.exec(&command(host, port)).await?;
         let failed = |why: String| Err(Error::new(Kind::Program, format!("machine {}: {why}", way.machine())));
@@ -170,7 +167,7 @@ fn next_frame<'a>(bytes: &'a [u8], at: &mut usize) -> Option<(u32, &'a [u8])> {
 }
 
 /// One UDP forward.
-pub struct Udp {
+pub(crate) struct Udp {
     /// The connection to the machine.
     pub way: Arc<Way>,
     /// The destination, as the machine sees it.
@@ -237,7 +234,7 @@ impl Udp {
     ///
     /// # Errors
     /// When the playground no longer exists.
-    pub async fn serve(self, sockets: Vec<UdpSocket>, relay: Relay) -> Result<()> {
+    pub(crate) async fn serve(self, sockets: Vec<UdpSocket>, relay: Relay) -> Result<()> {
         let peers = Mutex::new(Peers::default());
         let (queue, mut queued) = mpsc::channel::<Vec<u8>>(QUEUE);
         let listen = async {

@@ -7,7 +7,7 @@ use crate::{
 };
 
 /// A forward on its way to be open.
-pub struct Wanted {
+pub(super) struct Wanted {
     /// The forward.
     pub forward: Forward,
     /// True for a saved one.
@@ -18,7 +18,7 @@ pub struct Wanted {
 ///
 /// # Errors
 /// The platform's; [`Kind::NotFound`] and [`Kind::Usage`] when there is none.
-pub async fn all(
+pub(super) async fn all(
     labs: &Labs,
     play: &Play,
     machine: &str,
@@ -59,7 +59,7 @@ impl Wanted {
     ///
     /// # Errors
     /// The result's.
-    pub fn or_left_out<T>(&self, board: &Board, result: Result<T>) -> Result<Option<T>> {
+    pub(super) fn or_left_out<T>(&self, board: &Board, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(done) => Ok(Some(done)),
             Err(error)

@@ -212,7 +212,7 @@ impl Way {
 }
 
 /// The pauses before something is restarted that should last.
-pub struct Pauses(retry::Pauses);
+pub(crate) struct Pauses(retry::Pauses);
 
 impl Default for Pauses {
     fn default() -> Self {
@@ -226,7 +226,7 @@ impl Pauses {
     }
 
     /// Pauses before the restart of something that ended, unless it has lasted for `LASTING` since `since`.
-    pub async fn after(&mut self, since: Instant) {
+    pub(crate) async fn after(&mut self, since: Instant) {
         if since.elapsed() < LASTING {
             self.next().await;
         } else {
@@ -236,7 +236,7 @@ impl Pauses {
 }
 
 /// Returns true if no later attempt can succeed, because the playground no longer exists or access was withdrawn.
-pub fn is_final(error: &Error) -> bool {
+pub(crate) fn is_final(error: &Error) -> bool {
     matches!(error.kind(), Kind::Ended | Kind::NotFound | Kind::NotLoggedIn | Kind::HostKey)
 }
 

@@ -31,7 +31,7 @@ const RETRY: Duration = Duration::from_millis(20);
 const OURS: &str = "labctl-ssh-proxy ";
 
 /// The folder of our kubeconfigs, and of the records about the user's.
-pub fn folder(folders: &Folders) -> PathBuf {
+pub(crate) fn folder(folders: &Folders) -> PathBuf {
     folders.root.join("kube")
 }
 
@@ -40,7 +40,7 @@ const MERGED: &str = ".merged.json";
 
 /// Returns the user's kubeconfig: the first file in KUBECONFIG, or else `~/.kube/config`. The path is absolute, because
 /// the context may be removed from another working directory.
-pub fn path(folders: &Folders) -> PathBuf {
+pub(crate) fn path(folders: &Folders) -> PathBuf {
     let named = env::var_os("KUBECONFIG").unwrap_or_default();
     let named = env::split_paths(&named).find(|path| !path.as_os_str().is_empty());
     named.map_or_else(|| folders.home.join(".kube/config"), |path| std::path::absolute(&path).unwrap_or(path))
@@ -154,7 +154,7 @@ fn text(file: &UserFile) -> Result<&str> {
 }
 
 /// Returns the names of our contexts in the user's kubeconfig.
-pub fn merged(folders: &Folders) -> Vec<String> {
+pub(crate) fn merged(folders: &Folders) -> Vec<String> {
     let Ok(entries) = fs::read_dir(folder(folders)) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| Some(name.strip_suffix(MERGED)?.to_owned())).collect()
@@ -164,7 +164,7 @@ pub fn merged(folders: &Folders) -> Vec<String> {
 ///
 /// # Errors
 /// [`Kind::File`] when another `kube` has reserved it.
-pub fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
+pub(crate) fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
     files::Lock::try_acquire(&memory(folders, name))?.ok_or_else(|| {
         Error::new(Kind::File, format!("another `kube` has the context {name}"))
             .with_hint("end it, or leave out --merge")
@@ -175,7 +175,7 @@ pub fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
 ///
 /// # Errors
 /// [`Kind::File`] when the file cannot be read, edited or written. It is then unchanged.
-pub async fn add(folders: &Folders, name: &str, current: &Current) -> Result<PathBuf> {
+pub(crate) async fn add(folders: &Folders, name: &str, current: &Current) -> Result<PathBuf> {
     // Otherwise the leftover of a killed run would be remembered as the user's own content.
     take_away(folders, name).await?;
     let path = path(folders);
@@ -195,7 +195,7 @@ pub async fn add(folders: &Folders, name: &str, current: &Current) -> Result<Pat
 ///
 /// # Errors
 /// As [`add`].
-pub async fn take_away(folders: &Folders, name: &str) -> Result<Option<PathBuf>> {
+pub(crate) async fn take_away(folders: &Folders, name: &str) -> Result<Option<PathBuf>> {
     let place = Place::of(folders, name)?;
     let lock = if place.exists()? { Some(Lock::acquire(folders, &place.path).await?) } else { None };
     place.take_away(name, lock)
@@ -205,7 +205,7 @@ pub async fn take_away(folders: &Folders, name: &str) -> Result<Option<PathBuf>>
 ///
 /// # Errors
 /// As [`add`].
-pub fn remove(folders: &Folders, name: &str) -> Result<Option<PathBuf>> {
+pub(crate) fn remove(folders: &Folders, name: &str) -> Result<Option<PathBuf>> {
     let place = Place::of(folders, name)?;
     let lock = if place.exists()? { Some(Lock::acquire_now(folders, &place.path)?) } else { None };
     place.take_away(name, lock)

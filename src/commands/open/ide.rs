@@ -12,7 +12,7 @@ use crate::{
 
 /// The form of an editor's arguments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub(crate) enum Link {
     /// VS Code and its derivatives.
     Vscode,
     /// Zed.
@@ -23,7 +23,7 @@ pub enum Link {
 
 /// An editor.
 #[derive(Debug)]
-pub struct Ide {
+pub(crate) struct Ide {
     /// The name on the command line.
     pub name: &'static str,
     /// The name for people.
@@ -57,7 +57,7 @@ const fn gateway(name: &'static str, title: &'static str, code: &'static str) ->
 }
 
 /// All editors.
-pub const ALL: &[Ide] = &[
+pub(crate) const ALL: &[Ide] = &[
     Ide {
         name: "code",
         title: "VS Code",
@@ -169,7 +169,7 @@ pub const ALL: &[Ide] = &[
 ///
 /// # Errors
 /// [`Kind::Usage`], with a list of the editors.
-pub fn by_name(name: &str) -> Result<&'static Ide> {
+pub(crate) fn by_name(name: &str) -> Result<&'static Ide> {
     let found = ALL.iter().find(|ide| ide.name == name).or_else(|| ALL.iter().find(|ide| ide.commands.contains(&name)));
     found.ok_or_else(|| {
         let names: Vec<_> = ALL.iter().map(|ide| ide.name).collect();
@@ -183,7 +183,7 @@ impl Ide {
     ///
     /// # Errors
     /// [`Kind::Program`] when it is not installed.
-    pub fn find(&self) -> Result<PathBuf> {
+    pub(crate) fn find(&self) -> Result<PathBuf> {
         let in_path = self.commands.iter().filter_map(|command| which::which(command).ok());
         // Skip the daemon of ZFS, which has the same name as Zed.
         let in_path = in_path.filter(|path| !path.parent().is_some_and(|folder| folder.ends_with("sbin")));
@@ -213,7 +213,7 @@ impl Ide {
 
     /// Returns the command to type in a shell here, or the usual one if the editor is not installed.
     #[must_use]
-    pub fn program(&self) -> String {
+    pub(crate) fn program(&self) -> String {
         let Ok(found) = self.find() else { return self.commands[0].into() };
         let name = found.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         if which::which(&name).is_ok_and(|first| first == found) { name } else { found.display().to_string() }
@@ -221,7 +221,7 @@ impl Ide {
 
     /// Returns the arguments to open `path` on a machine. Without a path, the editor decides.
     #[must_use]
-    pub fn arguments(&self, place: &Destination, path: Option<&str>) -> Vec<String> {
+    pub(crate) fn arguments(&self, place: &Destination, path: Option<&str>) -> Vec<String> {
         let (host, user) = (&place.host, &place.user);
         match (self.link, path) {
             (Link::Vscode, path) => {

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 /// A repository to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repo {
+pub(crate) struct Repo {
     /// The URL to clone from.
     pub url: String,
     /// The destination: absolute, or relative to the home folder.

@@ -10,7 +10,7 @@ use crate::{
 
 /// List what can be started.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -20,7 +20,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The platform's.
-pub async fn run(app: &App, Args { json }: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, Args { json }: Args) -> Result<()> {
     let mut entries: Vec<CatalogEntry> = app.labs().await?.catalog().await?;
     entries.sort_by(|a, b| a.name.cmp(&b.name));
     names::remember_catalog(&app.folders, app.platform, &entries);

@@ -26,7 +26,7 @@ use crate::{
 
 /// Erase a playground. On a terminal you are asked first.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     one: One,
     /// Do not ask.
@@ -46,7 +46,7 @@ struct Erased<'a> {
 ///
 /// # Errors
 /// The platform's, and [`Kind::Interrupted`] when the user does not confirm.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
     let question = format!("Erase {} ({}) and everything in it?", host(&play), printable(&play.title));

@@ -27,7 +27,7 @@ const AT_ONCE: usize = 8;
 ///
 /// # Errors
 /// The platform's.
-pub async fn entries(app: &App, labs: &Labs) -> Result<Vec<Entry>> {
+pub(crate) async fn entries(app: &App, labs: &Labs) -> Result<Vec<Entry>> {
     entries_of(app, labs, find::all(labs).await?).await
 }
 

@@ -18,7 +18,7 @@ use crate::{
 
 /// Let a playground run some minutes longer. At its end it is erased, unless `persist` keeps it.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     one: One,
     /// How many minutes more.
@@ -30,7 +30,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The platform's, and [`Kind::Refused`] when it grants less.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let Args { one, minutes } = args;
     let labs = app.labs().await?;
     let play = find::whole(&labs, &one.playground).await?;

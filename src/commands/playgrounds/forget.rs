@@ -6,7 +6,7 @@ use crate::{app::App, commands::kube, error::Result};
 ///
 /// # Errors
 /// When the known hosts cannot be written.
-pub async fn forget(app: &App, play: &str) -> Result<()> {
+pub(crate) async fn forget(app: &App, play: &str) -> Result<()> {
     app.memory().forget(play);
     app.tunnels().forget(play);
     kube::forget(&app.folders, play).await;

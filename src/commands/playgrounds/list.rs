@@ -16,7 +16,7 @@ use crate::{
 
 /// List your playgrounds.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// Also those that failed or were destroyed.
     #[arg(long)]
     all: bool,
@@ -35,7 +35,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The platform's.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let Args { all, watch, figures, json } = args;
     if watch {
         return watch::watch(app, all, json, figures).await;

@@ -20,7 +20,7 @@ pub(crate) const NONE: &str = "No playgrounds. `labctl-ssh-proxy catalog` shows 
 /// A playground in `list --json`, with the API's names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Listed {
+pub(crate) struct Listed {
     id: String,
     title: String,
     state: String,

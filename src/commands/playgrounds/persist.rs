@@ -12,7 +12,7 @@ use crate::{
 
 /// Keep a playground at its end: it is stopped then, where it would be erased.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     one: One,
 }
@@ -21,7 +21,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The platform's.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
     labs.act(&play.id, &Action::MakePersistent).await?;

@@ -15,7 +15,7 @@ use crate::{
 
 /// Give a playground another title.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     one: One,
     /// The title.
@@ -26,7 +26,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The platform's.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let Args { one, title } = args;
     let labs = app.labs().await?;
     let play = find::whole(&labs, &one.playground).await?;

@@ -18,7 +18,7 @@ use crate::{
 
 /// Stop and start a playground again.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     one: One,
     /// Do not wait for the tasks that prepare it, if any are left.
@@ -31,7 +31,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The platform's, and any error that keeps the machines from becoming ready.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
     let memory = app.memory();

@@ -29,7 +29,7 @@ use crate::{
 /// That is when its machines are ready and the tasks that prepare it are done. A task that fails is named and blocks
 /// nothing. When its time is up, the platform erases a playground, unless `persist` keeps it.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     /// A catalogue name, or the id, host name or title of a stopped playground.
     #[arg(add = ArgValueCandidates::new(candidates::startable))]
     name: String,
@@ -61,7 +61,7 @@ pub struct Args {
 ///
 /// # Errors
 /// As [`start()`], [`ssh::run`] and [`open::run`].
-pub async fn run(app: &App, args: Args) -> Result<u8> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let host = start(app, &args).await?.id;
     match (args.ssh, args.open) {
         (true, _) => ssh::run(app, ssh::Args { host, consent: args.consent, ..ssh::Args::default() }).await,
@@ -187,7 +187,7 @@ pub(super) async fn ready<P: Progress>(
 ///
 /// # Errors
 /// When the record cannot be written.
-pub fn wanted(memory: &Memory, play: &Play) -> Result<()> {
+pub(crate) fn wanted(memory: &Memory, play: &Play) -> Result<()> {
     memory.deliberate(&play.id)?;
     let name = &play.playground.name;
     if is_label(name) { memory.deliberate(name) } else { Ok(()) }

@@ -29,7 +29,7 @@ pub(super) const END_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// Stop a playground. It keeps its disks, and connections do not wake it again.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     one: One,
 }
@@ -38,7 +38,7 @@ pub struct Args {
 ///
 /// # Errors
 /// The platform's.
-pub async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
     let memory = app.memory();

@@ -12,7 +12,7 @@ use crate::{
 
 /// List a playground's tasks, and how far each is.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     one: One,
 }
@@ -40,7 +40,7 @@ struct Listed<'a> {
 ///
 /// # Errors
 /// The platform's.
-pub async fn run(app: &App, Args { one }: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, Args { one }: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &one.playground).await?;
     let mut all = labs.tasks(&play.id).await?;

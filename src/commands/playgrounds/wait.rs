@@ -20,7 +20,7 @@ use crate::{
 ///
 /// Exit code 14 when a task has failed.
 #[derive(Debug, clap::Args)]
-pub struct Args {
+pub(crate) struct Args {
     #[command(flatten)]
     one: One,
     /// Only for the tasks that prepare it.
@@ -36,7 +36,7 @@ pub struct Args {
 /// # Errors
 /// The platform's; [`Kind::Program`] when a task has failed; [`Kind::NotYet`] after `limit`; [`Kind::NotWoken`] when
 /// the playground is stopped.
-pub async fn run(app: &App, Args { one, init, timeout: limit }: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, Args { one, init, timeout: limit }: Args) -> Result<()> {
     let labs = app.labs().await?;
     let deadline = limit.map(|limit| Instant::now() + limit);
     let id = find::whole(&labs, &one.playground).await?.id;

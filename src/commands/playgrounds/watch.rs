@@ -53,7 +53,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// When standard output is closed. A failure to ask the platform is shown, and asking goes on.
-pub async fn watch(app: &App, all: bool, json: bool, figures: bool) -> Result<()> {
+pub(crate) async fn watch(app: &App, all: bool, json: bool, figures: bool) -> Result<()> {
     let closed = |e: io::Error| Error::new(Kind::Usage, format!("standard output is closed: {e}"));
     let mut output = stdio::output().map_err(closed)?;
     let mut watcher = Watcher::new(app, all);

@@ -7,7 +7,7 @@ use std::{
 
 /// A process that keeps us from editing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
+pub(super) struct Process {
     /// Its number.
     pub pid: u32,
     /// The system's name for it.
@@ -15,13 +15,13 @@ pub struct Process {
 }
 
 /// The file in which a running product writes its process number.
-pub fn lock(folder: &Path) -> PathBuf {
+pub(super) fn lock(folder: &Path) -> PathBuf {
     folder.join(".lock")
 }
 
 /// The process of the product with this folder: the one that its lock names, if it lives, else one that was started
 /// with its selector.
-pub fn process(folder: &Path, selector: &str) -> Option<Process> {
+pub(super) fn process(folder: &Path, selector: &str) -> Option<Process> {
     let locked = fs::read_to_string(lock(folder)).ok().and_then(|text| text.trim().parse().ok());
     locked.and_then(|pid| Some(Process { pid, name: system::name(pid)? })).or_else(|| system::started_with(selector))
 }
@@ -33,13 +33,13 @@ mod system {
     use super::Process;
 
     /// The name of a process that lives.
-    pub fn name(pid: u32) -> Option<String> {
+    pub(super) fn name(pid: u32) -> Option<String> {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         Some(name.trim().to_owned())
     }
 
     /// The process whose arguments name the product's folder, which launchers pass to the virtual machine.
-    pub fn started_with(selector: &str) -> Option<Process> {
+    pub(super) fn started_with(selector: &str) -> Option<Process> {
         let argument = format!("-Didea.paths.selector={selector}");
         fs::read_dir("/proc").ok()?.filter_map(Result::ok).find_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;

@@ -4,7 +4,7 @@ use std::{env, fs, process::Command};
 
 /// A line of the passwd database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub(super) struct Account {
     /// The login name.
     pub name: String,
     /// The login shell, an absolute path.
@@ -16,7 +16,7 @@ impl Account {
     /// Services (`id -P`, macOS). The C library's `getpwuid` would need unsafe code, and `$SHELL` is the caller's,
     /// which in an IDE or a container is often wrong. For an unknown user id, as in a container that was started with
     /// an arbitrary one, the environment has to do.
-    pub fn of_this_process() -> Account {
+    pub(super) fn of_this_process() -> Account {
         let uid = rustix::process::getuid().as_raw();
         let ask = |program: &str, args: &[&str]| -> Option<Account> {
             let output = Command::new(program).args(args).output().ok()?;

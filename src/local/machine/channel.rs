@@ -31,7 +31,7 @@ use tokio::{
 use super::locked;
 
 /// The bytes that a client may send ahead on a channel: 100 ms at 20 MiB/s, which is also OpenSSH's window.
-pub const WINDOW: u32 = 2 * 1024 * 1024;
+pub(super) const WINDOW: u32 = 2 * 1024 * 1024;
 
 /// The window while a queue is long. russh gives out new window when less than half of it is left, which for 1 would be
 /// never.
@@ -54,7 +54,7 @@ const READ_SIZE: usize = 64 * 1024;
 const LAST_READ: Duration = Duration::from_secs(10);
 
 /// The client's input on a channel.
-pub enum Input {
+pub(super) enum Input {
     /// Bytes.
     Data(Bytes),
     /// The end of the bytes.
@@ -82,7 +82,7 @@ impl Gauge {
 }
 
 /// The target of requests on a running session.
-pub struct Control {
+pub(super) struct Control {
     /// The process group of the shell or command.
     pub group: Pid,
     /// Its terminal.
@@ -115,23 +115,23 @@ impl Slot {
 
 /// The channels of one connection.
 #[derive(Default)]
-pub struct Channels {
+pub(super) struct Channels {
     slots: Mutex<HashMap<ChannelId, Slot>>,
 }
 
 impl Channels {
     /// Reports whether another channel may be opened.
-    pub fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         locked(&self.slots).len() < MAX_CHANNELS
     }
 
     /// Notes that a channel that we asked for is open. Input is for it from now on, even before its other end is taken.
-    pub fn opened(&self, id: ChannelId) {
+    pub(super) fn opened(&self, id: ChannelId) {
         locked(&self.slots).entry(id).or_insert_with(Slot::new);
     }
 
     /// Takes the inner end of a channel. russh's own queue, which would block, is dropped.
-    pub fn take(self: &Arc<Self>, channel: Channel<Msg>, handle: Handle) -> Wire {
+    pub(super) fn take(self: &Arc<Self>, channel: Channel<Msg>, handle: Handle) -> Wire {
         let id = channel.id();
         let mut slots = locked(&self.slots);
         let slot = slots.entry(id).or_insert_with(Slot::new);
@@ -149,7 +149,7 @@ impl Channels {
     }
 
     /// Queues data from the client. Returns late for a probe whose answer has not changed.
-    pub async fn data(&self, id: ChannelId, data: &[u8]) {
+    pub(super) async fn data(&self, id: ChannelId, data: &[u8]) {
         let gauge = {
             let slots = locked(&self.slots);
             let Some(slot) = slots.get(&id) else { return };
@@ -166,14 +166,14 @@ impl Channels {
     }
 
     /// Notes that the client has no more data.
-    pub fn eof(&self, id: ChannelId) {
+    pub(super) fn eof(&self, id: ChannelId) {
         if let Some(sender) = locked(&self.slots).get(&id).and_then(|slot| slot.sender.as_ref()) {
             let _ = sender.input.send(Input::Eof);
         }
     }
 
     /// Notes that the client has closed the channel.
-    pub fn close(&self, id: ChannelId) {
+    pub(super) fn close(&self, id: ChannelId) {
         let mut slots = locked(&self.slots);
         match slots.get_mut(&id) {
             Some(slot) if slot.receiver.is_some() => slot.sender = None,
@@ -182,25 +182,25 @@ impl Channels {
     }
 
     /// Notes that the connection is over.
-    pub fn close_all(&self) {
+    pub(super) fn close_all(&self) {
         locked(&self.slots).clear();
     }
 
     /// The window to aim for. There is one for the connection, so a long queue holds back its other channels, too, but
     /// only those that send megabytes, because each still has the rest of its window.
-    pub fn window(&self) -> u32 {
+    pub(super) fn window(&self) -> u32 {
         if locked(&self.slots).values().any(|slot| slot.gauge.is_long()) { PROBE } else { WINDOW }
     }
 
     /// Notes that a session has started, which signals and window changes act on from now on.
-    pub fn control(&self, id: ChannelId, control: Control) {
+    pub(super) fn control(&self, id: ChannelId, control: Control) {
         if let Some(slot) = locked(&self.slots).get_mut(&id) {
             slot.control = Some(control);
         }
     }
 
     /// Acts on a running session.
-    pub fn with_control(&self, id: ChannelId, act: impl FnOnce(&Control)) {
+    pub(super) fn with_control(&self, id: ChannelId, act: impl FnOnce(&Control)) {
         if let Some(control) = locked(&self.slots).get(&id).and_then(|slot| slot.control.as_ref()) {
             act(control);
         }
@@ -208,7 +208,7 @@ impl Channels {
 }
 
 /// The inner end of a channel.
-pub struct Wire {
+pub(super) struct Wire {
     id: ChannelId,
     input: InputQueue,
     out: Out,
@@ -223,24 +223,24 @@ impl Drop for Wire {
 
 impl Wire {
     /// Its number.
-    pub fn id(&self) -> ChannelId {
+    pub(super) fn id(&self) -> ChannelId {
         self.id
     }
 
     /// Both directions.
-    pub fn split(&mut self) -> (&mut InputQueue, &Out) {
+    pub(super) fn split(&mut self) -> (&mut InputQueue, &Out) {
         (&mut self.input, &self.out)
     }
 
     /// Sends the end of the data, and closes the channel.
-    pub async fn close(self) {
+    pub(super) async fn close(self) {
         // An error means that the connection is gone, and the channel with it.
         let _ = self.out.handle.eof(self.id).await;
         let _ = self.out.handle.close(self.id).await;
     }
 
     /// Copies both ways between the channel and a socket, each way to its own end.
-    pub async fn pump(mut self, stream: impl AsyncRead + AsyncWrite) {
+    pub(super) async fn pump(mut self, stream: impl AsyncRead + AsyncWrite) {
         let (mut reader, mut writer) = tokio::io::split(stream);
         let (input, out) = self.split();
         let (sent_all, all_sent) = oneshot::channel();
@@ -264,7 +264,7 @@ impl Wire {
 }
 
 /// The queue of the client's input on one channel.
-pub struct InputQueue {
+pub(super) struct InputQueue {
     receiver: mpsc::UnboundedReceiver<Input>,
     closed: watch::Receiver<()>,
     gauge: Arc<Gauge>,
@@ -272,7 +272,7 @@ pub struct InputQueue {
 
 impl InputQueue {
     /// The next input; `None` when the channel is closed.
-    pub async fn next(&mut self) -> Option<Input> {
+    pub(super) async fn next(&mut self) -> Option<Input> {
         let input = self.receiver.recv().await?;
         if let Input::Data(data) = &input {
             self.gauge.take(data.len());
@@ -282,7 +282,7 @@ impl InputQueue {
 
     /// Writes the input to `writer`, until its end or until `writer` takes no more. A program that does not read cannot
     /// hold up a client that has closed the channel.
-    pub async fn write_to(&mut self, writer: &mut (impl AsyncWrite + Unpin)) {
+    pub(super) async fn write_to(&mut self, writer: &mut (impl AsyncWrite + Unpin)) {
         while let Some(Input::Data(data)) = self.next().await {
             let abandoned = async {
                 // Nothing is ever sent, so an error is the end of the channel.
@@ -297,13 +297,13 @@ impl InputQueue {
     }
 
     /// Drops the input until the channel is closed.
-    pub async fn until_closed(&mut self) {
+    pub(super) async fn until_closed(&mut self) {
         while self.next().await.is_some() {}
     }
 }
 
 /// Our output on one channel.
-pub struct Out {
+pub(super) struct Out {
     id: ChannelId,
     half: ChannelWriteHalf<Msg>,
     handle: Handle,
@@ -311,17 +311,17 @@ pub struct Out {
 
 impl Out {
     /// The handle for messages other than data, which keep their order with it.
-    pub fn handle(&self) -> &Handle {
+    pub(super) fn handle(&self) -> &Handle {
         &self.handle
     }
 
     /// Sends data as the client's window allows; `false` when the connection is gone.
-    pub async fn send(&self, data: Bytes) -> bool {
+    pub(super) async fn send(&self, data: Bytes) -> bool {
         self.half.data_bytes(data).await.is_ok()
     }
 
     /// Copies from `reader` to its end. `extended` names another stream than standard output (RFC 4254, 5.2).
-    pub async fn copy_from(&self, reader: &mut (impl AsyncRead + Unpin), extended: Option<u32>) {
+    pub(super) async fn copy_from(&self, reader: &mut (impl AsyncRead + Unpin), extended: Option<u32>) {
         let mut buffer = BytesMut::new();
         loop {
             buffer.reserve(READ_SIZE);

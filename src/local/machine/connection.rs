@@ -45,7 +45,7 @@ const ACCEPTED_ENVIRONMENT: [&str; 2] = ["LANG", "LC_"];
 const MAX_ENVIRONMENT: usize = 64;
 
 /// russh's settings for a machine with these host keys.
-pub fn config(keys: Vec<PrivateKey>) -> server::Config {
+pub(super) fn config(keys: Vec<PrivateKey>) -> server::Config {
     server::Config {
         server_id: SshId::Standard(Cow::Borrowed(SERVER_ID)),
         methods: MethodSet::from(&[MethodKind::PublicKey][..]),
@@ -63,7 +63,7 @@ pub fn config(keys: Vec<PrivateKey>) -> server::Config {
 }
 
 /// Serves one connection until it ends, the machine is stopped, or the client has not logged in within [`LOGIN_GRACE`].
-pub async fn serve<S>(
+pub(super) async fn serve<S>(
     machine: &Arc<Machine>,
     config: Arc<server::Config>,
     stream: S,

@@ -65,7 +65,7 @@ impl Drop for SocketFile {
 
 /// The listeners of a client.
 #[derive(Default)]
-pub struct Forwards {
+pub(super) struct Forwards {
     /// The TCP listeners, by the client's address and port for them.
     tcp: HashMap<(String, u32), Vec<Task>>,
     /// The Unix sockets, by the client's path for them.
@@ -78,7 +78,7 @@ impl Forwards {
     ///
     /// # Errors
     /// When the port cannot be bound.
-    pub async fn listen_tcp(
+    pub(super) async fn listen_tcp(
         &mut self,
         address: &str,
         port: u32,
@@ -119,7 +119,7 @@ impl Forwards {
     }
 
     /// Stops listening; `false` when there was nothing to stop.
-    pub fn cancel_tcp(&mut self, address: &str, port: u32) -> bool {
+    pub(super) fn cancel_tcp(&mut self, address: &str, port: u32) -> bool {
         self.tcp.remove(&(address.to_owned(), port)).is_some()
     }
 
@@ -127,7 +127,13 @@ impl Forwards {
     ///
     /// # Errors
     /// When it cannot be bound; an existing file is not replaced.
-    pub fn listen_unix(&mut self, name: &str, path: &Path, handle: Handle, channels: Arc<Channels>) -> io::Result<()> {
+    pub(super) fn listen_unix(
+        &mut self,
+        name: &str,
+        path: &Path,
+        handle: Handle,
+        channels: Arc<Channels>,
+    ) -> io::Result<()> {
         self.check_room()?;
         let (listener, file) = SocketFile::bind(path)?;
         let for_client = name.to_owned();
@@ -146,7 +152,7 @@ impl Forwards {
     }
 
     /// Stops listening and removes the socket; `false` when there was nothing to stop.
-    pub fn cancel_unix(&mut self, name: &str) -> bool {
+    pub(super) fn cancel_unix(&mut self, name: &str) -> bool {
         self.unix.remove(name).is_some()
     }
 
@@ -160,7 +166,7 @@ impl Forwards {
 }
 
 /// The client's agent, as a socket on the machine.
-pub struct Agent {
+pub(super) struct Agent {
     _task: Task,
     file: SocketFile,
     /// The folder of the socket, which only its owner may look into (0700).
@@ -172,7 +178,7 @@ impl Agent {
     ///
     /// # Errors
     /// When the socket cannot be made.
-    pub fn listen(handle: Handle, channels: Arc<Channels>) -> io::Result<Agent> {
+    pub(super) fn listen(handle: Handle, channels: Arc<Channels>) -> io::Result<Agent> {
         let folder =
             tempfile::Builder::new().prefix("ssh-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
         let (listener, file) = SocketFile::bind(&folder.path().join("agent"))?;
@@ -190,7 +196,7 @@ impl Agent {
     }
 
     /// The value of `SSH_AUTH_SOCK`.
-    pub fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.file.path
     }
 }

@@ -27,13 +27,13 @@ const KILL_ROUNDS: usize = 50;
 ///
 /// # Errors
 /// When it has none, because it has been waited for already.
-pub fn pid_of(child: &tokio::process::Child) -> io::Result<Pid> {
+pub(super) fn pid_of(child: &tokio::process::Child) -> io::Result<Pid> {
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
     pid.ok_or_else(|| io::Error::other("the process has no number"))
 }
 
 /// The processes of one machine.
-pub struct Processes {
+pub(super) struct Processes {
     marker: (&'static str, String),
     state: Mutex<State>,
 }
@@ -46,12 +46,12 @@ struct State {
 
 impl Processes {
     /// The processes of the machine in `folder`.
-    pub fn of(folder: &Path) -> Processes {
+    pub(super) fn of(folder: &Path) -> Processes {
         Processes { marker: (MARKER, folder.to_string_lossy().into_owned()), state: Mutex::default() }
     }
 
     /// The variable that every process must be started with.
-    pub fn marker(&self) -> (&'static str, &str) {
+    pub(super) fn marker(&self) -> (&'static str, &str) {
         (self.marker.0, &self.marker.1)
     }
 
@@ -59,7 +59,7 @@ impl Processes {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(T, Pid)>) -> io::Result<(T, Pid)> {
+    pub(super) fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(T, Pid)>) -> io::Result<(T, Pid)> {
         // Held across the start, so that a process is either here for `stop` to see, or is not started.
         let mut state = locked(&self.state);
         if state.stopped {
@@ -73,14 +73,14 @@ impl Processes {
     /// Notes that the leader of a group has ended. On Linux the rest of the group is found by its environment from now
     /// on. On other systems the group stays on the list while it has members, so that its number cannot be another
     /// group's.
-    pub fn ended(&self, group: Pid) {
+    pub(super) fn ended(&self, group: Pid) {
         if cfg!(target_os = "linux") || test_kill_process_group(group).is_err() {
             locked(&self.state).groups.remove(&group);
         }
     }
 
     /// Ends all processes.
-    pub async fn stop(&self) {
+    pub(super) async fn stop(&self) {
         locked(&self.state).stopped = true;
         self.signal(Signal::HUP);
         let started = tokio::time::Instant::now();
@@ -100,7 +100,7 @@ impl Processes {
     }
 
     /// Ends the processes that an earlier life of the machine left running.
-    pub fn kill_leftovers(&self) {
+    pub(super) fn kill_leftovers(&self) {
         for pid in self.marked() {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -123,7 +123,7 @@ impl Processes {
 
     /// All processes with our variable but this one, which may itself have been started on another machine.
     #[cfg(target_os = "linux")]
-    pub fn marked(&self) -> Vec<Pid> {
+    pub(super) fn marked(&self) -> Vec<Pid> {
         let marker = format!("{}={}", self.marker.0, self.marker.1);
         let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
         let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));

@@ -35,7 +35,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const STDERR: u32 = 1;
 
 /// A terminal as the client has requested it.
-pub struct Terminal {
+pub(super) struct Terminal {
     /// Its type, for `TERM`.
     pub term: String,
     /// Width in characters.
@@ -47,7 +47,7 @@ pub struct Terminal {
 }
 
 /// A shell or a command to start.
-pub struct Start<'a> {
+pub(super) struct Start<'a> {
     /// The command for the shell's `-c`; a login shell without one.
     pub command: Option<&'a [u8]>,
     /// The variables that the client set.
@@ -62,7 +62,7 @@ pub struct Start<'a> {
 ///
 /// # Errors
 /// When it cannot be started.
-pub fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Start<'_>) -> io::Result<()> {
+pub(super) fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Start<'_>) -> io::Result<()> {
     let mut command = command(machine, &machine.account.shell);
     match start.command {
         Some(text) => drop(command.arg("-c").arg(OsStr::from_bytes(text))),
@@ -101,7 +101,7 @@ pub fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Sta
 }
 
 /// A command on the machine: in its home, and with nothing of this process's environment.
-pub fn command(machine: &Machine, program: &str) -> Command {
+pub(super) fn command(machine: &Machine, program: &str) -> Command {
     let (marker, folder) = machine.processes.marker();
     let mut command = Command::new(program);
     command
@@ -251,7 +251,7 @@ const SIGNALS: [(&str, Signal); 13] = [
 ];
 
 /// The signal that a client names; `None` when this system does not have it.
-pub fn signal(name: &Sig) -> Option<Signal> {
+pub(super) fn signal(name: &Sig) -> Option<Signal> {
     let name = match name {
         Sig::ABRT => "ABRT",
         Sig::ALRM => "ALRM",
@@ -271,7 +271,7 @@ pub fn signal(name: &Sig) -> Option<Signal> {
 }
 
 /// Sets the size of a terminal, in characters. The kernel reports it to the programs there.
-pub fn resize(terminal: impl AsFd, columns: u32, rows: u32) {
+pub(super) fn resize(terminal: impl AsFd, columns: u32, rows: u32) {
     let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
     let size = Winsize { ws_row: cells(rows), ws_col: cells(columns), ws_xpixel: 0, ws_ypixel: 0 };
     // It fails when the terminal has just been closed.

@@ -43,7 +43,7 @@ const POSIX_RENAME: &str = "posix-rename@openssh.com";
 const LSETSTAT: &str = "lsetstat@openssh.com";
 
 /// Serves SFTP until the client ends it. Relative paths start at `home`.
-pub async fn serve(mut wire: Wire, home: PathBuf) {
+pub(super) async fn serve(mut wire: Wire, home: PathBuf) {
     let mut server = Server { home, handles: HashMap::new(), last_handle: 0 };
     let mut received = BytesMut::new();
     let id = wire.id();

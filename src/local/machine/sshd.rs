@@ -57,14 +57,14 @@ const LINGER: Duration = Duration::from_secs(2);
 const BUFFER: usize = 64 * 1024;
 
 /// An sshd that is ready to be started.
-pub struct Sshd {
+pub(super) struct Sshd {
     program: PathBuf,
     config: PathBuf,
     log: PathBuf,
 }
 
 /// The values in its configuration.
-pub struct Setup<'a> {
+pub(super) struct Setup<'a> {
     /// The path of the configuration.
     pub folder: &'a Path,
     /// The machine's home.
@@ -92,7 +92,7 @@ impl Sshd {
     /// # Errors
     /// `Kind::Program` when a program is missing, `Kind::File` when a file cannot be written, `Kind::Usage` when a path
     /// cannot be written in a configuration file.
-    pub fn set_up(setup: &Setup<'_>) -> Result<Sshd> {
+    pub(super) fn set_up(setup: &Setup<'_>) -> Result<Sshd> {
         let folders: OsString = env::var_os("PATH").map_or_else(
             || FOLDERS.into(),
             |mut path| {
@@ -120,7 +120,7 @@ impl Sshd {
     }
 
     /// Serves one connection until it ends or the machine is stopped.
-    pub async fn serve(
+    pub(super) async fn serve(
         &self,
         processes: &Processes,
         stream: impl AsyncRead + AsyncWrite,

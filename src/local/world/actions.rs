@@ -24,7 +24,7 @@ impl World {
     /// # Errors
     /// 404 when there is no such play or machine, 409 when its state does not allow it, 400 when a value is out of
     /// range.
-    pub fn act(self: &Arc<Self>, id: &str, action: Action) -> Answer<Shown> {
+    pub(crate) fn act(self: &Arc<Self>, id: &str, action: Action) -> Answer<Shown> {
         match action {
             Action::MakePersistent => self.edit(id, |record| {
                 record.persistent = true;

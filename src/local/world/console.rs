@@ -75,7 +75,7 @@ impl Console {
 }
 
 /// A machine's journal as it is being read.
-pub struct Journal {
+pub(crate) struct Journal {
     /// The lines so far.
     pub past: String,
     /// The lines from now on.
@@ -103,7 +103,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play or machine.
-    pub fn consoles(&self, id: &str, machine: &str) -> Answer<Consoles> {
+    pub(crate) fn consoles(&self, id: &str, machine: &str) -> Answer<Consoles> {
         self.look_at_console(id, machine, |_, console| {
             Ok(Consoles { consoles: console.boots.iter().map(|boot| boot.name.clone()).collect() })
         })
@@ -113,7 +113,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play, machine or console.
-    pub fn console(&self, id: &str, machine: &str, name: &str) -> Answer<String> {
+    pub(crate) fn console(&self, id: &str, machine: &str, name: &str) -> Answer<String> {
         self.look_at_console(id, machine, |_, console| {
             let boot = console.boots.iter().find(|boot| boot.name == name);
             let words = format!("machine {machine} has no console {name}");
@@ -126,7 +126,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play or machine.
-    pub fn journal(&self, id: &str, machine: &str, lines: u64) -> Answer<Journal> {
+    pub(crate) fn journal(&self, id: &str, machine: &str, lines: u64) -> Answer<Journal> {
         let lines = if lines == 0 { PAST_LINES } else { lines };
         self.look_at_console(id, machine, |play, console| {
             Ok(Journal {

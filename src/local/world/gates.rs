@@ -21,7 +21,7 @@ impl World {
     /// # Errors
     /// 404 when there is no such play or machine, 409 when it will not become ready by itself, 503 when it is not ready
     /// within `hold`.
-    pub async fn gate(&self, id: &str, machine: &str, hold: Duration) -> Answer<Arc<Gate>> {
+    pub(crate) async fn gate(&self, id: &str, machine: &str, hold: Duration) -> Answer<Arc<Gate>> {
         let mut changed = self.watch(id)?;
         let wait = async {
             loop {
@@ -65,12 +65,12 @@ impl World {
 
     /// The machine whose tunnels a token opens, if it is still in the life for which the token was made, and the tunnel
     /// that the token belongs to.
-    pub fn gate_of_token<'a>(&self, token: &'a str) -> Option<(Arc<Gate>, &'a str)> {
+    pub(crate) fn gate_of_token<'a>(&self, token: &'a str) -> Option<(Arc<Gate>, &'a str)> {
         self.find_gate(|gate| Some((Arc::clone(gate), gate.session_of_token(token)?)))
     }
 
     /// The token behind a login URL.
-    pub fn token_of_login(&self, login: &str) -> Option<String> {
+    pub(crate) fn token_of_login(&self, login: &str) -> Option<String> {
         self.find_gate(|gate| gate.token_of_login(login))
     }
 

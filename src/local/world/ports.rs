@@ -23,7 +23,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play or machine, 409 when it does not run, 501 on systems that do not tell.
-    pub async fn scan(&self, id: &str, machine: Option<&str>) -> Answer<Vec<ScannedPort>> {
+    pub(crate) async fn scan(&self, id: &str, machine: Option<&str>) -> Answer<Vec<ScannedPort>> {
         let gates = self.gates_to_scan(id, machine)?;
         let look = move || gates.iter().map(|gate| listening(gate)).collect::<Option<Vec<_>>>();
         let found = tokio::task::spawn_blocking(look).await.ok().flatten();

@@ -18,10 +18,10 @@ use super::{
 };
 
 /// A task that has moved on, and the machine that it runs on.
-pub type Change = (String, Task);
+pub(crate) type Change = (String, Task);
 
 /// A play's live messages: the present state, and the changes from now on.
-pub struct Live {
+pub(crate) struct Live {
     /// The play's status.
     pub status: watch::Receiver<Status>,
     /// The tasks as they are.
@@ -87,7 +87,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play.
-    pub fn live(&self, id: &str) -> Answer<Live> {
+    pub(crate) fn live(&self, id: &str) -> Answer<Live> {
         let plays = self.locked();
         let play = plays.get(id).ok_or_else(|| no_play(id))?;
         Ok(Live {
@@ -101,7 +101,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play or machine.
-    pub fn tasks(&self, id: &str, machines: &[&str]) -> Answer<Vec<TaskDetails>> {
+    pub(crate) fn tasks(&self, id: &str, machines: &[&str]) -> Answer<Vec<TaskDetails>> {
         let plays = self.locked();
         let play = plays.get(id).ok_or_else(|| no_play(id))?;
         for name in machines {

@@ -329,7 +329,7 @@ impl World {
     }
 
     /// Stops every play, and returns when all are stopped or have had time enough.
-    pub async fn stop_all(self: &Arc<Self>) {
+    pub(crate) async fn stop_all(self: &Arc<Self>) {
         /// The limit, because a machine that does not end its processes must not keep the platform from ending.
         const ENOUGH: Duration = Duration::from_secs(5);
         let mut changes = Vec::new();
