@@ -105,7 +105,7 @@ pub fn raise_open_files() {
 ///
 /// # Errors
 /// When the system refuses.
-#[cfg_attr(not(unix), expect(unused_variables, clippy::unnecessary_wraps, reason = "only Unix has the limit"))]
+#[cfg_attr(not(unix), expect(unused_variables, reason = "only Unix has the limit"))]
 pub fn raise_open_files_to(wanted: u64) -> io::Result<()> {
     #[cfg(unix)]
     {

@@ -1,6 +1,7 @@
 //! The signals that ask a process to end.
 
 /// SIGHUP.
+#[cfg(unix)]
 const HANGUP: u8 = 1;
 /// SIGINT.
 pub const INTERRUPT: u8 = 2;
