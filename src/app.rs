@@ -82,11 +82,10 @@ impl App {
                 Ok(())
             }
             #[cfg(not(unix))]
-            Platform::Local => Err(crate::error::Error::new(
-                crate::error::Kind::Usage,
-                "the embedded platform is made of a Unix system's processes and does not run here",
-            )
-            .with_hint("leave --local out, or use it inside WSL")),
+            Platform::Local => {
+                Err(crate::error::Error::new(crate::error::Kind::Usage, "the embedded platform runs only on Unix")
+                    .with_hint("leave out --local, or use it inside WSL"))
+            }
         }
     }
 

@@ -30,14 +30,14 @@ pub struct Cli {
     #[arg(long, global = true, env = LOCAL_VARIABLE, value_parser = FalseyValueParser::new(), hide_env_values = true)]
     #[arg(display_order = LAST)]
     pub local: bool,
-    /// The folder of everything this program writes. Entries of the ssh configuration carry it when it was moved, since
-    /// editors pass no environment.
+    /// The folder for everything this program writes. If it was moved, the entries of the ssh configuration pass it,
+    /// because editors pass no environment.
     #[arg(long, global = true, value_name = "DIR", hide = true)]
     pub home: Option<PathBuf>,
-    /// Say more: -v what happens, -vv everything. The log never holds secrets.
+    /// Log more: -v for details, -vv for everything. The log never contains secrets.
     #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = LAST + 1)]
     pub verbose: u8,
-    /// Log to this file.
+    /// Write the log to this file.
     #[arg(long, global = true, value_name = "FILE", display_order = LAST + 2)]
     pub log_file: Option<PathBuf>,
     /// What to do.

@@ -39,14 +39,14 @@ use refusal::refuse;
 /// later.
 const NAMED_AT_ONCE: Duration = Duration::from_millis(50);
 
-/// Connect standard input and output to a playground's SSH endpoint: ssh's ProxyCommand.
+/// Connect standard input and output to a playground's SSH server, as ssh's ProxyCommand.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The user that ssh logs in as; ssh fills in %r.
+    /// The user that ssh logs in as: ssh's %r.
     // Whatever ssh fills in is a user name, and refused as one when it looks like an option.
     #[arg(long, value_name = "USER", allow_hyphen_values = true)]
     pub user: Option<String>,
-    /// When to wake a stopped playground, for this connection.
+    /// When this connection may wake a stopped playground.
     #[arg(long, value_name = "POLICY")]
     pub wake: Option<WakePolicy>,
     /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>`.

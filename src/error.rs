@@ -198,14 +198,12 @@ impl Error {
         let failed = Error::new(Kind::File, format!("cannot {doing} {}: {error}", path.display()));
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                failed.with_hint("make room on that disk; nothing was changed")
+                failed.with_hint("free some space on that disk; nothing was changed")
             }
-            io::ErrorKind::PermissionDenied => {
-                failed.with_hint("see who owns it and what its mode is: `ls -ld` shows both")
-            }
-            io::ErrorKind::ReadOnlyFilesystem => failed.with_hint("that disk cannot be written to"),
+            io::ErrorKind::PermissionDenied => failed.with_hint("check its owner and mode with `ls -ld`"),
+            io::ErrorKind::ReadOnlyFilesystem => failed.with_hint("use a disk that can be written to"),
             io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
-                failed.with_hint("something else stands in its place: move that away")
+                failed.with_hint("move away what is in its place")
             }
             // The system's own words say it all.
             _ => failed,

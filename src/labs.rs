@@ -333,7 +333,7 @@ impl Labs {
         let below = parts.path_and_query.as_ref().map_or("", |path| path.path().trim_end_matches('/'));
         let path = format!("{below}/tunnels/{target}");
         parts.path_and_query = Some(path.parse().map_err(|_| Error::new(Kind::Internal, "no such tunnel path"))?);
-        let uri = Uri::from_parts(parts).map_err(|_| Error::new(Kind::Answer, "the tunnel's address is not one"))?;
+        let uri = Uri::from_parts(parts).map_err(|_| Error::new(Kind::Answer, "the tunnel's address is not valid"))?;
         let cookie = http::secret(&format!("{}={}", tunnel::COOKIE, session.token))?;
         self.http.websocket(uri, &[(header::COOKIE, cookie)], UPGRADE).await
     }
@@ -384,7 +384,7 @@ impl Labs {
         let uri = address(&conn.url)?;
         let host = address(&self.base)?.authority().map(ToString::to_string).unwrap_or_default();
         let origin = HeaderValue::from_str(&format!("https://cli.{host}"))
-            .map_err(|_| Error::new(Kind::Usage, "base_url is not an address"))?;
+            .map_err(|_| Error::new(Kind::Usage, "base_url is not a valid address"))?;
         self.http.websocket(uri, &[(header::ORIGIN, origin)], UPGRADE).await
     }
 
@@ -418,7 +418,7 @@ impl Labs {
         let new = self.begin.as_ref().filter(|b| request.method() == Method::GET && b.is_new.load(Ordering::Relaxed));
         let reply = match (self.http.send(request.clone(), *limit).await, new) {
             (Err(error), Some(begin)) if error.kind() == Kind::Network => {
-                log::info!("the platform has ended just now: {}", error.message());
+                log::info!("the embedded platform has just exited: {}", error.message());
                 (begin.start)().await?;
                 // Requests that were sent at the same time may come here, too, but each of them only once.
                 let again = self.http.send(request, *limit).await;
@@ -483,7 +483,7 @@ fn address(text: &str) -> Result<Uri> {
     // The text is not shown: a login URL is a secret.
     let uri: Option<Uri> = http.parse().ok();
     uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
-        .ok_or_else(|| Error::new(Kind::Answer, "the platform (or base_url) gave an address that is none"))
+        .ok_or_else(|| Error::new(Kind::Answer, "the platform (or base_url) gave an invalid address"))
 }
 
 #[cfg(test)]

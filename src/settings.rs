@@ -65,12 +65,12 @@ pub struct PlaygroundSettings {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum WakePolicy {
-    /// Unless somebody stopped it on purpose.
+    /// Unless it was stopped on purpose.
     #[default]
     UnlessStopped,
     /// Always.
     Always,
-    /// Never: only what somebody does on purpose wakes it, such as `start`, `ssh` and `open`, or a yes at the terminal.
+    /// Never. Only a deliberate action wakes it, such as `start`, `ssh` or `open`, or a yes at the terminal.
     Never,
 }
 
@@ -111,8 +111,8 @@ impl Settings {
             return Ok(Settings::default());
         }
         let wrong = |why: &str| {
-            Error::new(Kind::Usage, format!("{} is not right: {why}", path.display()))
-                .with_hint("README lists the settings")
+            Error::new(Kind::Usage, format!("{} is not valid: {why}", path.display()))
+                .with_hint("see the settings in the README")
         };
         let settings: Settings =
             serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string().lines().next().unwrap_or("")))?;
@@ -150,7 +150,7 @@ impl Folders {
     /// When the user has no home folder.
     pub fn find() -> Result<Folders> {
         let home = dirs::home_dir().ok_or_else(|| {
-            Error::new(Kind::File, "cannot tell where your home folder is").with_hint("set HOME to its absolute path")
+            Error::new(Kind::File, "cannot find your home folder").with_hint("set HOME to its absolute path")
         })?;
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = variable(HOME_VARIABLE).unwrap_or_else(|| home.join(ROOT));

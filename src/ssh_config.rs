@@ -67,17 +67,20 @@ pub async fn plan(folders: &Folders, request: Request, platform: Platform, entri
     new.manage(Managed { file: file.clone(), inline: request.inline, created });
 
     if survey.home.as_ref().is_some_and(|home| *home != folders.home) && request.file.is_none() {
-        warnings.push(format!("ssh does not go by HOME and reads another file: use `ssh -F {}`", file.display()));
+        warnings.push(format!("ssh ignores HOME and reads another file; use `ssh -F {}`", file.display()));
     }
     if new.labs && !new.safe_wildcard {
         warnings.push(
-            "this ssh hands host names to a shell (CVE-2023-51385), so only existing playgrounds get entries: update it"
-                .into(),
+            "this ssh passes host names to a shell (CVE-2023-51385), so only existing playgrounds get entries; update \
+             ssh"
+            .into(),
         );
     }
     let text = new.edit(folders, user, request.inline)?;
     for (line, pattern) in edit::own_entries(&edit::remove(user.bytes(), &spellings(folders))?) {
-        warnings.push(format!("line {line} of your own has `Host {pattern}`: the entries written here win over it"));
+        warnings.push(format!(
+            "line {line} of your own configuration has `Host {pattern}`; the entries written here win over it"
+        ));
     }
     let check = Check { ssh: &ssh, folders, state: &new, inline: request.inline };
     warnings.extend(check.run(user).await?);
@@ -108,7 +111,10 @@ pub async fn plan_removal<'a>(folders: &'a Folders, file: Option<&Path>) -> Resu
     let mut new = old.clone();
     new.files.retain(|managed| managed.file != file);
     for other in &new.files {
-        warnings.push(format!("{} still has entries: name it with --ssh-config-file", other.file.display()));
+        warnings.push(format!(
+            "{} still has entries; to remove them, name it with --ssh-config-file",
+            other.file.display()
+        ));
     }
     let changes = rest != user.bytes();
     if changes {
@@ -199,7 +205,7 @@ fn up_to_date(folders: &Folders, state: &State) -> Result<bool> {
 /// [`Kind::File`] when the system does not know either.
 pub fn program_path() -> Result<PathBuf> {
     let system =
-        env::current_exe().map_err(|e| Error::new(Kind::File, format!("cannot tell where this program is: {e}")))?;
+        env::current_exe().map_err(|e| Error::new(Kind::File, format!("cannot find the path of this program: {e}")))?;
     let called = env::args_os().next().map(PathBuf::from).and_then(|name| called_path(&name));
     // The caller chooses the name, so check that it leads here.
     let same = |path: &PathBuf| matches!((fs::canonicalize(path), fs::canonicalize(&system)), (Ok(a), Ok(b)) if a == b);
@@ -251,7 +257,7 @@ fn named_file(folders: &Folders, file: Option<&Path>) -> Result<PathBuf> {
     let file = std::path::absolute(&file).map_err(|e| Error::file("find", &file, &e))?;
     if file.to_str().is_none() {
         return Err(Error::new(Kind::Usage, format!("the path {} is not UTF-8", file.display()))
-            .with_hint("name the ssh configuration by a path that is"));
+            .with_hint("use a path that is UTF-8 for the ssh configuration"));
     }
     Ok(file)
 }

@@ -65,7 +65,7 @@ pub fn waiting_for(play: &str, machine: &str, doing: &str) -> String {
 fn reason(error: &Error, delay: Duration) -> String {
     match error.kind() {
         _ if error.is_rate_limit() => {
-            format!("the platform limits tunnels, the next attempt is in {} s", delay.as_secs_f64().ceil())
+            format!("the platform limits tunnels; the next attempt is in {} s", delay.as_secs_f64().ceil())
         }
         Kind::NotYet => "booting".to_owned(),
         _ => error.message().to_owned(),
@@ -236,8 +236,10 @@ impl<'a, P: Progress> Wake<'a, P> {
     }
 
     fn too_late(&self, live: &LivePlay<'_>, machine: &str) -> Error {
-        Error::new(Kind::NotYet, format!("machine {machine} of playground {} is not ready in time", live.id))
-            .with_hint("connect again: the wake goes on; `wake_limit` in the settings sets how long a connection waits")
+        Error::new(Kind::NotYet, format!("machine {machine} of playground {} was not ready in time", live.id))
+            .with_hint(
+                "connect again, because it is still being woken; to wait longer, raise `wake_limit` in the settings",
+            )
     }
 
     fn say(&self, live: &LivePlay<'_>, machine: &str, doing: &str) {

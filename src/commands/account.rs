@@ -26,13 +26,13 @@ const POLL: Duration = Duration::from_secs(2);
 /// Lifetime of a login page at the platform.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10 * 60);
 
-/// Log in to the platform, in the browser unless the credentials are given otherwise.
+/// Log in to the platform, in the browser or with the credentials that you pass.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Login {
-    /// Read the session id and the access token from standard input, a line each.
+    /// Read the session id and the access token from standard input, one per line.
     #[arg(long, conflicts_with = "from_env")]
     stdin: bool,
-    /// Take them from IXIMIUZ_SESSION_ID and IXIMIUZ_ACCESS_TOKEN.
+    /// Read them from IXIMIUZ_SESSION_ID and IXIMIUZ_ACCESS_TOKEN.
     #[arg(long)]
     from_env: bool,
     /// Print JSON.
@@ -40,7 +40,7 @@ pub(crate) struct Login {
     json: bool,
 }
 
-/// End the session at the platform.
+/// Log out of the platform.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Logout {
     /// Print JSON.
@@ -108,11 +108,11 @@ async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(Str
     // Only a web address is passed to the system's opener.
     let is_web = url.starts_with("https://") || url.starts_with("http://");
     if !is_web || !url.chars().all(|c| c.is_ascii_graphic()) {
-        return Err(Error::new(Kind::Answer, "the platform's login page has no web address"));
+        return Err(Error::new(Kind::Answer, "the address of the platform's login page is not a web address"));
     }
     notice::line(&format!("Confirm this login in your browser:\n\n    {url}\n"));
     if let Err(error) = webbrowser::open(url) {
-        log::info!("no browser: {error}");
+        log::info!("cannot open a browser: {error}");
     }
     let limit = Instant::now() + CONFIRM_WITHIN;
     while Instant::now() < limit {
@@ -129,14 +129,14 @@ async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(Str
 
 fn from_stdin() -> Result<(String, String)> {
     if stdin().is_terminal() {
-        notice::line("Session id and access token, a line each:");
+        notice::line("Enter the session id and the access token, one per line:");
     }
     let mut lines = stdin().lock().lines();
     let mut next = || {
         let line = lines.next().and_then(Result::ok).unwrap_or_default().trim().to_owned();
-        (!line.is_empty())
-            .then_some(line)
-            .ok_or_else(|| Error::new(Kind::Usage, "standard input has no session id and access token, a line each"))
+        (!line.is_empty()).then_some(line).ok_or_else(|| {
+            Error::new(Kind::Usage, "standard input does not have a session id and an access token, one per line")
+        })
     };
     Ok((next()?, next()?))
 }
@@ -159,7 +159,7 @@ pub(crate) async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
         Ok(()) => {}
         Err(e) if matches!(e.kind(), Kind::NotLoggedIn | Kind::NotFound) => {}
         Err(e) => {
-            return Err(e.context("the credentials are forgotten here, but the platform was not told"));
+            return Err(e.context("the credentials were deleted here, but the session at the platform was not ended"));
         }
     }
     if json { out::json(&LoggedOut { logged_out: true }) } else { out::line("Logged out.") }

@@ -20,10 +20,10 @@ pub fn answer(program: fn() -> clap::Command) -> clap::error::Result<bool> {
     CompleteEnv::with_factory(program).var(VARIABLE).try_complete(env::args_os(), None)
 }
 
-/// Print what your shell needs to complete this program's command line.
+/// Print a completion script for your shell.
 ///
-/// bash, in ~/.bashrc: source <(labctl-ssh-proxy completions bash). zsh likewise, in ~/.zshrc after compinit. fish:
-/// labctl-ssh-proxy completions fish > ~/.config/fish/completions/labctl-ssh-proxy.fish
+/// bash: put `source <(labctl-ssh-proxy completions bash)` into ~/.bashrc. zsh: the same with `zsh`, in ~/.zshrc after
+/// compinit. fish: run `labctl-ssh-proxy completions fish > ~/.config/fish/completions/labctl-ssh-proxy.fish`
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// bash, elvish, fish, powershell or zsh.
@@ -39,8 +39,8 @@ pub fn run(Args { shell }: Args) -> Result<()> {
     let shells = Shells::builtins();
     let Some(completer) = shells.completer(&shell) else {
         let names: Vec<_> = shells.names().collect();
-        return Err(Error::new(Kind::Usage, format!("`{shell}` is not a shell that can complete"))
-            .with_hint(format!("it can be {}", names.join(", "))));
+        return Err(Error::new(Kind::Usage, format!("`{shell}` is not a supported shell"))
+            .with_hint(format!("use one of: {}", names.join(", "))));
     };
     let program = program_path()?;
     let name = env!("CARGO_PKG_NAME");

@@ -17,19 +17,19 @@ use crate::{
     ui::{notice, out},
 };
 
-/// Write the playgrounds into your ssh configuration, or take them out again.
+/// Add your playgrounds to your ssh configuration, or remove them.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct ConfigSsh {
-    /// Your ssh configuration file; ~/.ssh/config when not given.
+    /// The ssh configuration file to edit; ~/.ssh/config by default.
     #[arg(long, value_name = "FILE")]
     pub ssh_config_file: Option<PathBuf>,
-    /// Write the entries into that file itself, for programs that follow no Include.
+    /// Write the entries into that file itself, for programs that do not support Include.
     #[arg(long)]
     pub inline: bool,
     /// Only show what would change.
     #[arg(long)]
     pub dry_run: bool,
-    /// Take everything back.
+    /// Remove everything this command wrote.
     #[arg(long, conflicts_with = "inline")]
     pub remove: bool,
     /// Do not ask.
@@ -40,20 +40,20 @@ pub(crate) struct ConfigSsh {
     pub json: bool,
 }
 
-/// Add the playgrounds to the ssh configurations of JetBrains' products, or take them out again.
+/// Add your playgrounds to the ssh configurations of JetBrains products, or remove them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConfigJetbrains {
-    /// Only this product: Gateway, IntelliJIdea, IntelliJIdea2025.1 and so on; all when not given.
+    /// Only this product, such as Gateway, IntelliJIdea or IntelliJIdea2025.1; all of them by default.
     #[arg(long, value_name = "PRODUCT")]
     product: Option<String>,
-    /// List the products and what is in their files.
+    /// List the products and what their files contain.
     #[arg(long, conflicts_with_all = ["remove", "dry_run", "yes"])]
     list: bool,
     #[command(flatten)]
     edit: Edit,
 }
 
-/// Add the playgrounds to Zed's SSH servers, or take them out again.
+/// Add your playgrounds to Zed's SSH servers, or remove them.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConfigZed {
     #[command(flatten)]
@@ -66,7 +66,7 @@ pub(crate) struct Edit {
     /// Only show what would change.
     #[arg(long)]
     pub dry_run: bool,
-    /// Take everything back.
+    /// Remove everything this command wrote.
     #[arg(long)]
     pub remove: bool,
     /// Do not ask.
@@ -105,11 +105,11 @@ pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
     let backup = plan.write().await?;
     if !args.json {
         out::line(&match args.remove {
-            true => format!("{} is as it was without labctl-ssh-proxy.", file.display()),
-            false => format!("{} leads to your playgrounds now: ssh playground-<id>", file.display()),
+            true => format!("{} no longer has anything from labctl-ssh-proxy.", file.display()),
+            false => format!("{} now has your playgrounds: ssh playground-<id>", file.display()),
         })?;
         if let Some(backup) = &backup {
-            out::line(&format!("The file as it was is kept as {}.", backup.display()))?;
+            out::line(&format!("The original file is kept as {}.", backup.display()))?;
         }
     }
     run.done(&[Written { file, backup }])
@@ -141,7 +141,7 @@ fn list(products: &[jetbrains::Listed], json: bool) -> Result<()> {
         let process = listed.process.map_or_else(String::new, |pid| format!("process {pid}"));
         vec![listed.product.clone(), hosts, process, listed.file.display().to_string()]
     };
-    out::table(&["PRODUCT", "PLAYGROUNDS", "RUNS", "FILE"], products.iter().map(row).collect())
+    out::table(&["PRODUCT", "PLAYGROUNDS", "RUNNING", "FILE"], products.iter().map(row).collect())
 }
 
 /// Writes the playgrounds into Zed's settings, or takes them out.
@@ -161,9 +161,10 @@ pub(crate) async fn zed(app: &App, args: ConfigZed) -> Result<()> {
 
 /// The sentence about an editor's file that was written.
 pub(crate) fn sentence(Written { file, backup }: &Written) -> String {
-    let kept =
-        backup.as_ref().map_or_else(String::new, |backup| format!("As it was it is kept as {}.", backup.display()));
-    format!("{} is written. {kept}", file.display())
+    let kept = backup
+        .as_ref()
+        .map_or_else(String::new, |backup| format!(" The original file is kept as {}.", backup.display()));
+    format!("{} is written.{kept}", file.display())
 }
 
 /// A change to a file, as it is shown before it is made.
@@ -261,7 +262,7 @@ async fn editor_entries(app: &App, remove: bool, run: &mut Run) -> Result<Vec<En
         return Ok(Vec::new());
     }
     if !ssh_config::is_managed(&app.folders) {
-        run.warn("run `labctl-ssh-proxy config-ssh`, too: these entries rely on those that it writes");
+        run.warn("run `labctl-ssh-proxy config-ssh` too, because these entries need those that it writes");
     }
     playgrounds::entries::entries(app, &app.labs().await?).await
 }

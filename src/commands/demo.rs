@@ -24,10 +24,10 @@ use crate::{
 /// The interval of attempts to connect, because no event reports that a socket begins to answer.
 const AGAIN: Duration = Duration::from_millis(10);
 
-/// See it work: an embedded platform, a playground, and ssh into it. Leaves nothing behind.
+/// Start an embedded platform and a playground, and ssh into it, as a demonstration. Leaves nothing behind.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Run this in the playground instead of a shell.
+    /// The command to run in the playground instead of a shell.
     #[arg(last = true)]
     command: Vec<OsString>,
 }
@@ -81,7 +81,7 @@ pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
         os::pass_on(TERMINATE, &platform);
         let _ = platform.wait().await;
     }
-    notice::line("The playground and its platform are gone again.");
+    notice::line("The playground and its platform are removed.");
     code
 }
 
@@ -103,7 +103,7 @@ async fn answers(app: &App, platform: &mut Child) -> Result<()> {
                 Kind::Program,
                 format!("the embedded platform did not start: it ended with {status}"),
             )
-            .with_hint("`labctl-ssh-proxy local serve` says why"));
+            .with_hint("run `labctl-ssh-proxy local serve` to see why"));
         }
         sleep(AGAIN).await;
     }

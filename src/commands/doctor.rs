@@ -24,18 +24,18 @@ use crate::{
     ui::{notice::Progress, out, spinner::Spinner},
 };
 
-/// Look at every link of the chain from ssh to a machine, and say what is wrong and what helps.
+/// Check every link of the chain from ssh to a machine, and say what to do.
 ///
-/// Exit code 1 when something does not work.
+/// Exits with code 1 if something does not work.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The machine to try; one that runs when none is named. Nothing is woken.
+    /// The machine to check; by default one that is running. Nothing is woken.
     #[arg(add = ArgValueCandidates::new(candidates::hosts))]
     host: Option<String>,
-    /// Mend what is ours: entries, modes of our files, damaged records, processes that are left over.
+    /// Repair this program's own entries, file modes and damaged records, and end leftover processes.
     #[arg(long)]
     fix: bool,
-    /// Also write all of it into this file, for others to look at. It holds no secrets.
+    /// Also write a full report to this file, without secrets, for others to read.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
     /// Print JSON.
@@ -163,9 +163,9 @@ async fn examine(app: &App, args: &Args) -> Vec<Check> {
             progress.waiting(what);
         }
     };
-    say("looking at this machine");
+    say("checking this machine");
     let mut checks = here::all(app).await;
-    say("asking the platform");
+    say("checking the platform");
     checks.extend(there::all(app, args.host.as_deref(), &say).await);
     checks
 }
@@ -185,14 +185,17 @@ fn tell(checks: &[Check], fixed: &[String], args: &Args) -> Result<()> {
         vec![check.name.clone(), verdict.to_owned(), found]
     };
     for done in fixed {
-        out::line(&format!("mended: {done}"))?;
+        out::line(&format!("fixed: {done}"))?;
     }
-    out::table(&["LINK", "VERDICT", "WHAT WAS FOUND"], checks.iter().map(row).collect())?;
+    out::table(&["LINK", "VERDICT", "FOUND"], checks.iter().map(row).collect())?;
     if !args.fix && checks.iter().any(|check| check.fix.is_some()) {
-        out::line("`labctl-ssh-proxy doctor --fix` mends what is ours.")?;
+        out::line("`labctl-ssh-proxy doctor --fix` repairs this program's own files, entries and processes.")?;
     }
     match &args.report {
-        Some(path) => out::line(&format!("The report is in {}. It holds no secrets; look it over.", path.display())),
+        Some(path) => out::line(&format!(
+            "The report is in {}. It contains no secrets, but read it before you share it.",
+            path.display()
+        )),
         None => Ok(()),
     }
 }
@@ -213,14 +216,14 @@ async fn mend(app: &App, fix: &Fix) -> Result<String> {
                 };
                 ssh_config::plan(&app.folders, request, app.platform, entries.clone()).await?.write().await?;
             }
-            Ok("the entries are written anew".into())
+            Ok("the entries are rewritten".into())
         }
-        Fix::Mode(path, mode) => set_mode(path, *mode).map(|()| format!("{} is {mode:o} now", path.display())),
+        Fix::Mode(path, mode) => set_mode(path, *mode).map(|()| format!("{} now has mode {mode:o}", path.display())),
         Fix::Remove(path) => {
             std::fs::remove_file(path).map_err(|e| Error::file("delete", path, &e))?;
             Ok(format!("{} is deleted", path.display()))
         }
-        Fix::End(pid) => here::end(*pid).map(|()| format!("process {pid} was told to end")),
+        Fix::End(pid) => here::end(*pid).map(|()| format!("process {pid} was asked to end")),
     }
 }
 

@@ -41,50 +41,52 @@ use spec::{Forward, Side, Spec};
 use wanted::Wanted;
 use way::{Opens, Way};
 
-/// Forward ports of a playground here, and of this computer there, until Ctrl-C (exit code 130).
+/// Forward ports between this computer and a playground until Ctrl-C (exit code 130).
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "SPEC is what ssh takes: [BIND:]PORT:HOST:HOSTPORT, where BIND:PORT and HOST:HOSTPORT may each be \
-    the path of a Unix socket. Port 0 takes a free one and says which. Without HOST the other side itself is meant: \
-    -L 8080:80, -R 8080:80. -L 80 and -L HOST:80 take a free port here. Several stand with commas between them.\n\n\
+    after_help = "SPEC has ssh's syntax: [BIND:]PORT:HOST:HOSTPORT, where BIND:PORT and HOST:HOSTPORT can each be the \
+    path of a Unix socket. Port 0 stands for a free port, which is then shown. Without HOST, the other side itself is \
+    meant: -L 8080:80, -R 8080:80. -L 80 and -L HOST:80 listen on a free port of this computer. Separate several with \
+    commas.\n\n\
     Without BIND, -L listens on the loopback interface and -R on all of the machine's addresses, so that an exposed \
-    port reaches it; * means all, too. With -L, /udp after HOSTPORT forwards datagrams, for which the machine needs \
-    python3 or perl."
+    port reaches it; * means all addresses. With -L, /udp after HOSTPORT forwards datagrams, for which the machine \
+    needs python3 or perl."
 )]
 pub struct Args {
-    /// Its id, host name, or title. It is woken if it sleeps.
+    /// The playground's id, host name or title. It is woken if it is stopped.
     #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     playground: String,
-    /// The machine; the first one when nothing is said.
+    /// The machine; the first one by default.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
-    /// Listen here and connect there.
+    /// Listen on this computer and connect from the machine.
     // The short name `local` is taken by the global option --local.
     #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Local, text))]
     local: Vec<Vec<Spec>>,
-    /// Listen there and connect here.
+    /// Listen on the machine and connect from this computer.
     #[arg(short = 'R', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Remote, text))]
     remote: Vec<Vec<Spec>>,
-    /// Carry TCP over SSH instead of a tunnel each: slower, but one side may finish sending before the other.
+    /// Carry TCP connections over SSH instead of a tunnel each: slower, but one side can finish sending before the
+    /// other.
     #[arg(long)]
     over_ssh: bool,
     /// Forget a UDP peer after this long without a datagram.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
     udp_idle: Duration,
-    /// Save these forwards with the playground.
+    /// Save these port forwards with the playground.
     #[arg(long)]
     save: bool,
-    /// Also open the forwards that are saved with the playground. One that fails is named, and the others go on; those to
-    /// port 22, which labctl leaves behind, are ssh's.
+    /// Also open the port forwards that are saved with the playground. One that cannot be opened is reported and
+    /// skipped. Those to port 22 are skipped, because labctl saves one for each of its own connections.
     #[arg(long)]
     restore: bool,
-    /// Only list the saved forwards.
+    /// Only list the saved port forwards.
     #[arg(long, conflicts_with_all = ["from_here", "remote", "save", "restore", "remove"])]
     list: bool,
-    /// Only remove a saved forward: an index that --list shows, or all.
+    /// Only remove a saved port forward: an index that --list shows, or all.
     #[arg(long, value_name = "INDEX", conflicts_with_all = ["from_here", "remote", "save", "restore"])]
     remove: Vec<Which>,
-    /// Print JSON: a line for each event.
+    /// Print JSON, one line per event.
     #[arg(long)]
     json: bool,
 }
@@ -161,7 +163,7 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     board.ready();
     // A forward ends by itself only when the playground no longer exists.
     while let Some(ended) = tasks.join_next().await {
-        ended.map_err(|e| Error::new(Kind::Internal, format!("a forward broke: {e}")))??;
+        ended.map_err(|e| Error::new(Kind::Internal, format!("a port forward failed unexpectedly: {e}")))??;
     }
     Ok(())
 }
@@ -224,8 +226,9 @@ async fn open(
         }
     }
     if tasks.is_empty() {
-        let message = format!("no saved forward of playground {} could be opened", play.id);
-        return Err(Error::new(Kind::Refused, message).with_hint("the lines above say why; --list shows them"));
+        let message = format!("no saved port forward of playground {} could be opened", play.id);
+        return Err(Error::new(Kind::Refused, message)
+            .with_hint("see the messages above for the reasons; --list shows the saved port forwards"));
     }
     Ok(tasks)
 }

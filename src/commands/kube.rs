@@ -52,25 +52,25 @@ const CONTROL_PLANE: &str = "cplane-01";
 /// Largest kubeconfig accepted. Usual ones have a few KiB.
 const MAX_KUBECONFIG: usize = 4 * 1024 * 1024;
 
-/// Reach a playground's Kubernetes API with the kubectl of this computer.
+/// Use this computer's kubectl with a playground's Kubernetes API.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Its id, host name, or title. It is woken if it sleeps.
+    /// The playground's id, host name or title. It is woken if it is stopped.
     #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     playground: String,
-    /// The machine with the kubeconfig; cplane-01, else the first one.
+    /// The machine with the kubeconfig; cplane-01 by default, or the first machine if there is none.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
-    /// Add a context named after the playground to your kubeconfig, and take it away at the end.
+    /// Add a context named after the playground to your kubeconfig, and remove it at the end.
     #[arg(long)]
     merge: bool,
-    /// Only take that context away.
+    /// Only remove that context.
     #[arg(long, conflicts_with_all = ["merge", "command"])]
     remove: bool,
-    /// Print JSON: a line for each event.
+    /// Print JSON, one line per event.
     #[arg(long, conflicts_with = "command")]
     json: bool,
-    /// Run this with KUBECONFIG set and end with it, by its exit code; without it, run until Ctrl-C (exit code 130).
+    /// The command to run with KUBECONFIG set; its exit code is returned. Without it, run until Ctrl-C (exit code 130).
     #[arg(last = true)]
     command: Vec<OsString>,
 }
@@ -115,7 +115,7 @@ async fn remove(app: &App, args: &Args) -> Result<()> {
     }
     out::line(&match file {
         Some(path) => format!("The context {name} is no longer in {}.", path.display()),
-        None => format!("There is no context {name} to take away."),
+        None => format!("There is no context {name} to remove."),
     })
 }
 
@@ -137,7 +137,8 @@ async fn serve(app: &App, args: &Args, board: &Arc<Board>) -> Result<u8> {
     let mut command = tokio::process::Command::new(program);
     command.args(arguments).env("KUBECONFIG", &ready.own.path).kill_on_drop(true);
     let mut child = command.spawn().map_err(|e| {
-        Error::new(Kind::Program, format!("cannot start {shown}: {e}")).with_hint("is it installed, and in PATH?")
+        Error::new(Kind::Program, format!("cannot start {shown}: {e}"))
+            .with_hint("check that it is installed and in PATH")
     })?;
     loop {
         tokio::select! {
@@ -207,7 +208,7 @@ impl Ready<'_> {
             match ended {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => return error,
-                Err(e) => return Error::new(Kind::Internal, format!("a forward broke: {e}")),
+                Err(e) => return Error::new(Kind::Internal, format!("a port forward failed unexpectedly: {e}")),
             }
         }
         std::future::pending().await
@@ -218,7 +219,7 @@ impl Ready<'_> {
 pub async fn forget(folders: &Folders, play: &str) {
     let name = Target::of_play(play, None).to_string();
     if let Err(error) = user::forget(folders, &name).await {
-        notice::line(&format!("labctl-ssh-proxy: the context {name} is still there: {}", error.message()));
+        notice::line(&format!("labctl-ssh-proxy: the context {name} was not removed: {}", error.message()));
     }
     Own::sweep(&user::folder(folders), Some(play));
 }
@@ -252,10 +253,11 @@ async fn prepare(
         && let Some((done, all)) = now.init_progress().filter(|(done, all)| done < all)
     {
         return Err(Error::new(Kind::NotYet, format!("{message} yet: {done} of {all} init tasks are done"))
-            .with_hint(format!("`labctl-ssh-proxy wait {} --init` waits for them", play.id)));
+            .with_hint(format!("wait for them with `labctl-ssh-proxy wait {} --init`", play.id)));
     }
-    Err(Error::new(Kind::NotFound, message)
-        .with_hint("is it a Kubernetes playground, and is its cluster ready? -m names another machine"))
+    Err(Error::new(Kind::NotFound, message).with_hint(
+        "check that it is a Kubernetes playground and its cluster is ready, or name another machine with -m",
+    ))
 }
 
 /// Reads the kubeconfig of the user of `way`. Returns `None` if there is none.
@@ -264,7 +266,7 @@ async fn read(way: &Way) -> Result<Option<String>> {
     let output = ssh.output("cat ~/.kube/config", MAX_KUBECONFIG).await?;
     ssh.close().await;
     if output.status != Some(0) {
-        log::info!("no kubeconfig: {}", output.complaint());
+        log::info!("cannot read a kubeconfig: {}", output.complaint());
         return Ok(None);
     }
     let text = String::from_utf8(output.stdout)
@@ -371,7 +373,7 @@ impl<'a> Merged<'a> {
 impl Drop for Merged<'_> {
     fn drop(&mut self) {
         if let Err(error) = user::remove(self.folders, &self.name) {
-            notice::line(&format!("labctl-ssh-proxy: the context {} is still there: {}", self.name, error.message()));
+            notice::line(&format!("labctl-ssh-proxy: the context {} was not removed: {}", self.name, error.message()));
         }
     }
 }

@@ -20,11 +20,11 @@ use crate::local::{
     start,
 };
 
-/// The embedded platform: playgrounds as processes on this machine. It isolates nothing.
+/// Manage the embedded platform: playgrounds as processes on this machine, without isolation.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
     Serve(Serve),
-    /// Show whether the embedded platform runs, and what it serves.
+    /// Show whether the embedded platform is running, and what it serves.
     Status {
         /// Print JSON.
         #[arg(long)]
@@ -38,36 +38,36 @@ pub(crate) enum Local {
     },
 }
 
-/// Run the embedded platform in the foreground. Any --local command starts one by itself when there is none.
+/// Run the embedded platform in the foreground. Any --local command starts one if none is running.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
-    /// How long machines take to boot.
+    /// Time that a machine takes to boot.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "0s")]
     boot_delay: Duration,
-    /// Duration of each state that a playground or a machine passes through, such as STARTING and STOPPING.
+    /// Time that each passing state of a playground or a machine takes, such as STARTING and STOPPING.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "20ms")]
     state_delay: Duration,
-    /// The SSH server of its machines.
+    /// The SSH server of the machines.
     #[arg(long, value_enum, default_value_t = Server::Builtin)]
     endpoint: Server,
     /// Also listen on this loopback address, with credentials.
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
-    /// What clients of that address call it, where TLS stands in front of it.
+    /// The URL of that address for clients, if a TLS proxy is in front of it.
     #[arg(long, value_name = "URL", requires = "listen")]
     public_url: Option<String>,
-    /// How long to hold a tunnel request while a machine boots.
+    /// Time to hold a tunnel request while a machine boots.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "55s")]
     hold: Duration,
-    /// End after this long without a connection.
+    /// Exit after this long without a connection.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10m")]
     idle: Duration,
-    /// Let the account have at most this many tunnels open at once, as the real platform does. Requests for more are
-    /// answered with 429 (rate limited) until the connections of one have ended; 0 refuses all.
+    /// Allow the account at most this many open tunnels at once, as the real platform does. Requests for more get 429
+    /// (rate limited) until the connections of one tunnel have ended; 0 refuses all.
     #[arg(long, value_name = "N")]
     tunnel_limit: Option<usize>,
-    /// Give every new playground another init task on its first machine, which runs COMMAND by `sh -c` once, after
-    /// the first boot. May be repeated.
+    /// Add an init task to every new playground: on its first machine, run COMMAND with `sh -c` once, after the first
+    /// boot. Can be given several times.
     #[arg(long, value_name = "NAME=COMMAND")]
     init_task: Vec<InitTask>,
     /// Print JSON.
@@ -78,7 +78,7 @@ pub(crate) struct Serve {
 /// The SSH server of a local machine.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum Server {
-    /// The one inside this program.
+    /// The one built into this program.
     Builtin,
     /// The system's OpenSSH.
     Sshd,
@@ -126,12 +126,12 @@ async fn run_platform(app: &App, args: Serve) -> Result<()> {
             let _ = out::line(&line.to_string());
             return;
         }
-        notice::line(&format!("The embedded platform is at {}.", socket.display()));
+        notice::line(&format!("The embedded platform listens on {}.", socket.display()));
         if let Some(address) = listening {
             let path = credentials_file.display();
-            notice::line(&format!("It listens on {address} too; the credentials for it are in {path}."));
+            notice::line(&format!("It also listens on {address}; the credentials for that are in {path}."));
         }
-        notice::line("Its playgrounds are processes of yours: they isolate nothing. Ctrl-C stops it.");
+        notice::line("Its playgrounds are your own processes and isolate nothing. Press Ctrl-C to stop it.");
     };
     let mut signals = Signals::listen();
     let shutdown = async move {
@@ -146,9 +146,10 @@ async fn status(app: &App, json: bool) -> Result<()> {
         return out::json(&status);
     }
     match status {
-        None => out::line("The embedded platform does not run; any --local command starts it."),
+        None => out::line("The embedded platform is not running; any --local command starts it."),
         Some(status) => out::line(&format!(
-            "The embedded platform runs (process {}, version {}). Playgrounds: {}. Connections: {}, this one included.",
+            "The embedded platform is running (process {}, version {}). Playgrounds: {}. Connections: {}, this one \
+             included.",
             status.pid, status.version, status.plays, status.connections
         )),
     }
@@ -170,6 +171,6 @@ fn check_names(tasks: &[InitTask]) -> Result<()> {
     let twice = |(index, task): &(usize, &InitTask)| tasks[..*index].iter().any(|other| other.name == task.name);
     match tasks.iter().enumerate().find(twice) {
         None => Ok(()),
-        Some((_, task)) => Err(Error::new(Kind::Usage, format!("two init tasks are called {}", task.name))),
+        Some((_, task)) => Err(Error::new(Kind::Usage, format!("two init tasks have the name {}", task.name))),
     }
 }

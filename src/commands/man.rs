@@ -10,7 +10,7 @@ use crate::{
     ui::out,
 };
 
-/// Print the manual page: `labctl-ssh-proxy man | man -l -` shows it.
+/// Print the manual page. To read it: `labctl-ssh-proxy man | man -l -`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -40,20 +40,20 @@ pub(crate) fn page(mut command: clap::Command) -> std::io::Result<Vec<u8>> {
     for (name, what) in [
         ("~/.iximiuz/labctl-ssh-proxy", "everything that this program writes"),
         ("~/.iximiuz/labctl/config.yaml", "the login, shared with labctl"),
-        ("~/.ssh/config", "gets one line, by config-ssh"),
+        ("~/.ssh/config", "config-ssh adds one line, an Include"),
     ] {
         writeln!(page, ".TP\n\\fI{}\\fR\n{what}", roff(name))?;
     }
     writeln!(page, ".SH ENVIRONMENT")?;
     for (name, what) in [
-        (HOME_VARIABLE, "the folder of everything this program writes"),
+        (HOME_VARIABLE, "the folder for everything that this program writes"),
         (SETTINGS_VARIABLE, "the settings file"),
         (LOCAL_VARIABLE, "use the embedded platform, as --local does"),
-        ("HTTPS_PROXY, NO_PROXY", "as everywhere; the setting `proxy` beats them"),
+        ("HTTPS_PROXY, NO_PROXY", "the usual proxy variables; the setting `proxy` takes precedence"),
     ] {
         writeln!(page, ".TP\n\\fB{name}\\fR\n{what}")?;
     }
-    writeln!(page, ".SH EXIT STATUS\n0 on success; ssh's own where this program becomes ssh; otherwise:")?;
+    writeln!(page, ".SH EXIT STATUS\n0 on success; ssh's own exit code for a command that becomes ssh; otherwise:")?;
     for kind in Kind::ALL {
         writeln!(page, ".TP\n\\fB{}\\fR\n{}", kind.exit_code(), roff(kind.name()))?;
     }

@@ -42,9 +42,9 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Number of clones at a time. More would only share the same bandwidth.
 const CLONES: usize = 4;
 
-/// Open a playground in an editor. It is woken first, with progress, so that no editor loses its patience.
+/// Open a playground in an editor. It is woken first, with progress, so that the editor does not time out.
 ///
-/// Editors: code, code-insiders, codium, cursor, windsurf, antigravity, zed, gateway, and through Gateway idea,
+/// Editors: code, code-insiders, codium, cursor, windsurf, antigravity, zed, gateway, and, through Gateway, idea,
 /// pycharm, goland, webstorm, clion, rider, phpstorm, rubymine, rustrover.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Args {
@@ -54,24 +54,24 @@ pub(crate) struct Args {
     /// [USER@]HOST, or the id or title of a playground.
     #[arg(add = ArgValueCandidates::new(candidates::hosts))]
     pub host: String,
-    /// The folder there, absolute or below the home folder. Without it the editor decides.
+    /// The folder to open, absolute or below the home folder. By default the editor decides.
     pub path: Option<String>,
-    /// Clone this there first, into DIR or a folder of its name. Can be given several times.
+    /// Clone this repository there first, into DIR or a folder of its name. Can be given several times.
     #[arg(long = "repo", value_name = "URL[:DIR]", conflicts_with = "print")]
     pub repos: Vec<Repo>,
-    /// Let the clones use the keys in your ssh agent.
+    /// Let git use the keys in your ssh agent for cloning.
     #[arg(long)]
     pub forward_agent: bool,
-    /// Only print the command. Nothing is woken.
+    /// Only print the command, and wake nothing.
     #[arg(long)]
     pub print: bool,
-    /// Do not wait for the tasks that prepare the playground.
+    /// Do not wait for the playground's init tasks.
     #[arg(long)]
     pub no_wait_init: bool,
-    /// Write the entries into the ssh configuration without asking, where there are none yet.
+    /// Do not ask before adding your playgrounds to the ssh configuration, if config-ssh has not been run yet.
     #[arg(long)]
     pub yes: bool,
-    /// You trust the author of a playground that is not the platform's.
+    /// Consent to starting a playground by another author.
     #[arg(long)]
     pub consent: bool,
     /// Print JSON.
@@ -130,16 +130,17 @@ async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> R
     }
     if !place.is_ready() {
         // Only --print comes here without waking the machine.
-        let message = format!("the home folder of {} is not known while its machine does not run", place.host);
-        return Err(Error::new(Kind::NotWoken, message).with_hint("name an absolute PATH, or start it first"));
+        let message = format!("the home folder of {} is not known, because its machine is not running", place.host);
+        return Err(Error::new(Kind::NotWoken, message).with_hint("use an absolute PATH, or start it first"));
     }
     let home = timeout(ANSWER, there(app, place, &[], "cd && pwd\n")).await.unwrap_or_else(|_| {
-        let message = format!("{} does not tell its home folder within {} s", place.host, ANSWER.as_secs());
-        Err(Error::new(Kind::Answer, message).with_hint("see that its shell's start files end and print nothing"))
+        let message = format!("{} did not report its home folder within {} s", place.host, ANSWER.as_secs());
+        Err(Error::new(Kind::Answer, message)
+            .with_hint("check that its shell's startup files finish and print nothing"))
     })?;
     let home = home.trim_end().trim_end_matches('/');
     if !home.is_empty() && !home.starts_with('/') {
-        return Err(Error::new(Kind::Answer, format!("{} does not tell its home folder", place.host)));
+        return Err(Error::new(Kind::Answer, format!("{} did not report its home folder", place.host)));
     }
     let below = path.strip_prefix("~").unwrap_or(&path).trim_matches('/');
     Ok(Some(if below.is_empty() { format!("{home}/") } else { format!("{home}/{below}") }))
@@ -231,7 +232,7 @@ async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -
 async fn launch(ide: &Ide, program: &std::path::Path, arguments: Vec<String>) -> Result<()> {
     let failed = |why: String| {
         Error::new(Kind::Program, format!("{} did not start: {why}", ide.title))
-            .with_hint(format!("it was started as {}", program.display()))
+            .with_hint(format!("try to start it by hand: {}", program.display()))
     };
     // A file rather than a pipe, because the editor may go on writing after we have ended.
     let mut said = tempfile::tempfile().map_err(|e| failed(e.to_string()))?;

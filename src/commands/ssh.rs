@@ -21,13 +21,13 @@ use crate::{
     },
 };
 
-/// ssh into a playground. It is woken, with progress; then this becomes the system's ssh.
+/// ssh into a playground. It is woken first, with progress; then the system's ssh takes over.
 ///
-/// Works without config-ssh, too. What follows HOST is for ssh: its options, such as `-L 8080:localhost:80 -N` or
-/// `-A`, and a command. What follows `--` is a command even if it begins with a hyphen.
+/// Works without config-ssh. Everything after HOST is passed to ssh: options, such as `-L 8080:localhost:80 -N` or
+/// `-A`, and a command. Everything after `--` is a command, even if it begins with a hyphen.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Args {
-    /// You trust the author of a playground that is not the platform's.
+    /// Consent to starting a playground by another author.
     #[arg(long)]
     pub consent: bool,
     /// [USER@]HOST, or the id or title of a playground.
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// Options for ssh, or a command.
     #[arg(allow_hyphen_values = true)]
     pub arguments: Vec<OsString>,
-    /// The command to run there.
+    /// The command to run in the playground.
     #[arg(last = true)]
     pub command: Vec<OsString>,
 }
@@ -65,7 +65,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
 /// [`Kind::Program`] when it is not installed.
 pub(crate) fn program() -> Result<PathBuf> {
     which::which("ssh").map_err(|_| {
-        Error::new(Kind::Program, "there is no ssh in PATH").with_hint("install it: the package is openssh-client")
+        Error::new(Kind::Program, "there is no ssh in PATH")
+            .with_hint("install it; the package is called openssh-client")
     })
 }
 

@@ -25,18 +25,18 @@ use crate::{
     ui::{notice, out},
 };
 
-/// Take back everything that this program has written. Your playgrounds, login and keys stay.
+/// Remove everything that this program has written. Your playgrounds, login and keys are kept.
 ///
-/// Shows the list first. The embedded platform's playgrounds are asked about on their own.
+/// Shows the list first, and asks. There is a separate question about the embedded platform's playgrounds.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Only list what would go.
+    /// Only list what would be removed.
     #[arg(long)]
     dry_run: bool,
-    /// Do not ask. The embedded platform's playgrounds stay.
+    /// Do not ask. The embedded platform's playgrounds are kept.
     #[arg(long)]
     yes: bool,
-    /// Erase those too, without asking.
+    /// Also erase the embedded platform's playgrounds, without asking.
     #[arg(long)]
     local_playgrounds: bool,
     /// Print JSON.
@@ -64,10 +64,12 @@ enum Item {
 impl Item {
     fn describe(&self) -> String {
         match self {
-            Item::SshConfig(file) => format!("our lines in {}", file.display()),
-            Item::Backup { backup, of } => format!("{}, if {} is as it was before", backup.display(), of.display()),
-            Item::Jetbrains(file) => format!("our hosts in {}", file.display()),
-            Item::Zed => "our hosts in Zed's settings".into(),
+            Item::SshConfig(file) => format!("this program's lines in {}", file.display()),
+            Item::Backup { backup, of } => {
+                format!("{}, if {} is then the same as this backup", backup.display(), of.display())
+            }
+            Item::Jetbrains(file) => format!("this program's hosts in {}", file.display()),
+            Item::Zed => "this program's hosts in Zed's settings".into(),
             Item::KubeContext(name) => format!("the context {name} in your kubeconfig"),
             Item::Own(path) => path.display().to_string(),
         }
@@ -85,29 +87,30 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let has_disks = disks.exists();
     let mut report = Report { json: args.json, ..Report::default() };
     if items.is_empty() && !has_disks {
-        report.say("There is nothing to take back.")?;
+        report.say("There is nothing to remove.")?;
         return report.done(true);
     }
-    report.heading("This goes:")?;
+    report.heading("This will be removed:")?;
     for item in &items {
         report.item(item.describe())?;
     }
     if has_disks {
-        let what = if args.local_playgrounds { "" } else { " (you are asked about them on their own)" };
+        let what = if args.local_playgrounds { "" } else { " (after a separate question)" };
         report.item(format!("the embedded platform's playgrounds and their files in {}{what}", disks.display()))?;
     }
-    report
-        .say("This stays: your playgrounds on the platform, the login shared with labctl, your keys, your settings.")?;
+    report.say(
+        "This is kept: your playgrounds on the platform, the login shared with labctl, your keys, your settings.",
+    )?;
     let open = live::all(&app.folders).len();
     if open > 0 {
-        report.warn(&format!("{open} connections are open; they stay until they end by themselves"));
+        report.warn(&format!("{open} connections are open; they stay open until they end by themselves"));
     }
     if args.dry_run {
         return report.done(false);
     }
     match (args.yes, args.json) {
         (true, _) => {}
-        (false, false) => out::agreed("Take all of this back?", "nothing was taken back").await?,
+        (false, false) => out::agreed("Remove all of this?", "nothing was removed").await?,
         (false, true) => return Err(out::unasked()),
     }
     for item in items {
@@ -125,7 +128,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     }
     // This fails, as it should, while anything is left in the folder: a playground that stays, for example.
     let _ = fs::remove_dir(&app.folders.root);
-    report.say("Done. Delete the program itself the way you installed it, and its completions where you put them.")?;
+    report.say(
+        "Done. Uninstall the program itself the way you installed it, and delete its completions where you put them.",
+    )?;
     if disks.exists() {
         report.say(&format!("The embedded platform's playgrounds are still in {}.", disks.display()))?;
     }
@@ -173,7 +178,7 @@ impl Report {
 }
 
 async fn may_erase(disks: &Path) -> bool {
-    let question = format!("Erase the embedded platform's playgrounds and their files in {}, too?", disks.display());
+    let question = format!("Also erase the embedded platform's playgrounds and their files in {}?", disks.display());
     out::confirm(&question).await == Some(true)
 }
 
@@ -252,7 +257,9 @@ async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
         // The backup is the user's last resort if the file was changed by another program since.
         Item::Backup { backup, of } => match (fs::read(backup), fs::read(of)) {
             (Ok(before), Ok(now)) if before == now => delete(backup),
-            (Ok(_), _) => report.say(&format!("{} stays: {} has changed since", backup.display(), of.display())),
+            (Ok(_), _) => {
+                report.say(&format!("{} is kept, because {} has changed since", backup.display(), of.display()))
+            }
             (Err(_), _) => Ok(()),
         },
         // The first item has removed them all.

@@ -184,7 +184,8 @@ pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> 
     if !catalog::needs_consent(labs, &entry).await? {
         return Ok(());
     }
-    let question = format!("playground {name} is by {}, who decides what runs in it. Do you trust them?", entry.owner);
+    let question =
+        format!("playground {name} is by {}, who decides what runs in it. Do you trust this author?", entry.owner);
     if given || out::confirm(&question).await == Some(true) {
         return Ok(());
     }

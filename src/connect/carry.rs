@@ -39,7 +39,7 @@ pub(super) async fn carry(
         end = pipe::run(input, output, rx, tx, gone) => end,
         never = upkeep::look_after(connection, destination) => match never {},
     };
-    log::info!("the connection is over: {end:?}");
+    log::info!("the connection has ended: {end:?}");
     if matches!(end, End::Input | End::Output) && !ending.tunnel_has_ended() {
         return Ok(());
     }

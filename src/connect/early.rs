@@ -102,7 +102,7 @@ impl Early {
             return;
         }
         let Some(line) = self.plan.borrow().as_ref().map(|plan| format!("{}\r\n", plan.line)) else { return };
-        log::info!("the client's time is nearly up: sending the machine's identification line of last time");
+        log::info!("the client's time is nearly up: sending the machine's last known identification line");
         self.passed.set(Passed::Line);
         let output = client.output();
         // A client that has left is noticed by the caller's next wait.
@@ -129,7 +129,7 @@ pub(super) fn plan(connection: &Connection<'_>, play: &str, machine: &str) -> Re
         && let Some(limit) = os::ssh_arguments().as_deref().and_then(connect_timeout)
     {
         let age = os::process_age();
-        log::debug!("the client waits {} s, {} ms of it are over", limit.as_secs(), age.as_millis());
+        log::debug!("the client waits {} s, of which {} ms have passed", limit.as_secs(), age.as_millis());
         let now = Instant::now();
         early.plan(line, limit, now.checked_sub(age).unwrap_or(now));
     }

@@ -38,7 +38,7 @@ pub(super) async fn reason(connection: &Connection<'_>, destination: &Destinatio
         _ => match play.machine_status(machine).map(|status| &status.state) {
             Some(State::Stopping | State::Stopped) => format!("machine {machine} of playground {id} was stopped"),
             Some(State::Rebooting) => {
-                log::info!("machine {machine} reboots");
+                log::info!("machine {machine} is rebooting");
                 return None;
             }
             _ => return None,
@@ -53,8 +53,9 @@ fn destroyed(connection: &Connection<'_>, id: &str) -> Error {
     if had_time {
         return Error::new(Kind::Ended, format!("playground {id} was destroyed"));
     }
-    Error::new(Kind::Ended, format!("playground {id} was erased, because its time was up"))
-        .with_hint("`labctl-ssh-proxy persist` keeps the next one at its end, `extend` gives it longer")
+    Error::new(Kind::Ended, format!("playground {id} was erased because its time was up")).with_hint(
+        "keep the next one with `labctl-ssh-proxy persist`, or give it more time with `labctl-ssh-proxy extend`",
+    )
 }
 
 /// The error for a tunnel that was lost, for no reason that the platform knows.

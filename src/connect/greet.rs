@@ -134,9 +134,9 @@ pub(crate) async fn greet<S: Socket>(
                 }
             }
             Event::Server(Ok(0)) if exchange.is_answered() => return Ok(Greeted::Over(End::Remote)),
-            Event::Server(Ok(0)) => return Ok(unanswered("the tunnel was closed at once")),
+            Event::Server(Ok(0)) => return Ok(unanswered("the tunnel was closed immediately")),
             Event::Server(Err(lost)) => return Ok(broken(exchange.is_answered(), lost)),
-            Event::Silence => return Ok(unanswered("nobody answers in the tunnel")),
+            Event::Silence => return Ok(unanswered("there is no answer through the tunnel")),
             Event::ClientLeft => return Ok(Greeted::Over(End::Output)),
             Event::EarlyLineDue => exchange.send_the_early_line().await,
         }

@@ -100,7 +100,7 @@ pub(super) async fn open_at_once(
     match opened {
         Ok(tunnel) => Ok(Some((slot, tunnel, destination))),
         Err(NotOpened::NoUse(problem)) => {
-            log::info!("the session of an earlier connection is of no use: {}", problem.message());
+            log::info!("cannot use the tunnel session of an earlier connection: {}", problem.message());
             // Where there is no network the session may be as good as ever.
             if problem.kind() != Kind::Network {
                 slot.forget();
@@ -134,7 +134,7 @@ async fn dial_if_meant(connection: &Connection<'_>, destination: &Destination) -
     let (dialled, is_meant) = tokio::join!(dial, is_still_meant(connection, &destination.play));
     let tunnel = dialled?;
     if !is_meant {
-        return Err(Error::new(Kind::NotFound, "the name does not mean that playground alone any more"));
+        return Err(Error::new(Kind::NotFound, "the name no longer stands for that playground alone"));
     }
     Ok(tunnel)
 }
@@ -167,7 +167,7 @@ async fn silence(connection: &Connection<'_>, destination: &Destination) -> Erro
     if connection.early.passed() == Passed::Bytes {
         return std::future::pending().await;
     }
-    Error::new(Kind::NotYet, if down { "the machine is not up" } else { "nobody answers in the tunnel" })
+    Error::new(Kind::NotYet, if down { "the machine is not up" } else { "there is no answer through the tunnel" })
 }
 
 /// Opens the tunnel and passes the first exchange on, again and again until the machine's SSH server answers.

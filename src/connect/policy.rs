@@ -110,7 +110,7 @@ impl Question<'_> {
             Refusal::Stopped => format!("playground {name} was stopped on purpose"),
             Refusal::CutOff => format!("playground {name} has ended while a session was open"),
             Refusal::Polling => {
-                format!("playground {name} is not running, and this client asks again and again by itself")
+                format!("playground {name} is not running, and this client keeps connecting by itself")
             }
             Refusal::Never => format!("playground {name} is not running, and the wake policy is `never`"),
         };

@@ -82,12 +82,12 @@ async fn look_at_expiry(connection: &Connection<'_>, destination: &Destination, 
 /// Warns that the playground has so much time left. At its end the platform erases one that is not persistent.
 async fn warn_of_expiry(connection: &Connection<'_>, play: &Play, left: Duration) {
     let (title, id, seconds) = (play.shown(), &play.id, left.as_secs());
-    let extend = format!("`labctl-ssh-proxy extend {id} MINUTES` gives it longer");
+    let extend = format!("extend it with `labctl-ssh-proxy extend {id} MINUTES`");
     let text = match find::is_kept(connection.labs, play).await {
-        Some(true) => format!("{title} is stopped in {seconds} s, and kept; {extend}"),
-        Some(false) | None => format!(
-            "{title} is erased in {seconds} s unless it is kept: `labctl-ssh-proxy persist {id}` keeps it, {extend}"
-        ),
+        Some(true) => format!("{title} will be stopped in {seconds} s, and kept; {extend}"),
+        Some(false) | None => {
+            format!("{title} will be erased in {seconds} s; keep it with `labctl-ssh-proxy persist {id}`, or {extend}")
+        }
     };
     let text = connection.app.platform.commands(&text);
     connection.live.update(|status| status.message.clone_from(&text));

@@ -87,7 +87,7 @@ impl Product {
         let Some(Process { pid, name }) = running::process(&self.folder, &self.selector()) else { return Ok(()) };
         Err(Error::new(Kind::Refused, format!("{} is running: process {pid}, {name}", self.selector())).with_hint(
             format!(
-                "close it, or choose another one with --product; if that process is none of it, delete {}",
+                "close it, or choose another one with --product; if that process does not belong to it, delete {}",
                 running::lock(&self.folder).display()
             ),
         ))
@@ -119,19 +119,23 @@ pub fn products(base: &Path) -> Result<Vec<Product>> {
 
 /// The products by that name, or all of them.
 fn chosen(name: Option<&str>) -> Result<Vec<Product>> {
-    let base = base().ok_or_else(|| Error::new(Kind::File, "cannot tell where your configuration folder is"))?;
+    let base = base().ok_or_else(|| Error::new(Kind::File, "cannot find your configuration folder"))?;
     let all = products(&base)?;
     let Some(name) = name else {
         if all.is_empty() {
             return Err(Error::new(Kind::NotFound, format!("there is no JetBrains product in {}", base.display()))
-                .with_hint("start the product once, so that it makes its folder, and close it"));
+                .with_hint("start the product once, so that it creates its folder, and close it"));
         }
         return Ok(all);
     };
     let names: Vec<String> = all.iter().map(Product::selector).collect();
     let chosen: Vec<Product> = all.into_iter().filter(|product| product.is_called(name)).collect();
     if chosen.is_empty() {
-        let there = if names.is_empty() { "there is none".into() } else { format!("there are {}", names.join(", ")) };
+        let there = if names.is_empty() {
+            "start a product once, so that it creates its folder, and close it".into()
+        } else {
+            format!("use one of: {}", names.join(", "))
+        };
         return Err(
             Error::new(Kind::NotFound, format!("no JetBrains product {name} in {}", base.display())).with_hint(there)
         );

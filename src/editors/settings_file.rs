@@ -138,6 +138,6 @@ pub struct Written {
 fn text(file: &UserFile) -> Result<&str> {
     std::str::from_utf8(file.bytes()).map_err(|e| {
         Error::new(Kind::File, format!("{} is not UTF-8: {e}", file.named.display()))
-            .with_hint("nothing was changed; see what wrote it")
+            .with_hint("nothing was changed; check which program wrote it")
     })
 }

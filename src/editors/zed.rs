@@ -79,7 +79,7 @@ impl Record {
         let Some(text) = files::read_text(&path)? else { return Ok(Record::default()) };
         serde_json::from_str(&text).map_err(|e| {
             Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
-                .with_hint("delete it; entries for playgrounds in Zed's settings then count as your own")
+                .with_hint("delete it; the entries for playgrounds in Zed's settings then count as your own")
         })
     }
 
@@ -208,7 +208,7 @@ fn parse(text: &str) -> Result<CstRootNode> {
     };
     let root = CstRootNode::parse(text, &options).map_err(|e| damaged(&e.to_string()))?;
     match root.value() {
-        Some(value) if value.as_object().is_none() => Err(damaged("it is no object")),
+        Some(value) if value.as_object().is_none() => Err(damaged("it is not an object")),
         Some(_) | None => Ok(root),
     }
 }
@@ -216,7 +216,7 @@ fn parse(text: &str) -> Result<CstRootNode> {
 /// The list, where there is one.
 fn array(root: &CstRootNode) -> Result<Option<CstArray>> {
     let Some(setting) = root.object_value().and_then(|object| object.get(CONNECTIONS)) else { return Ok(None) };
-    setting.array_value().map(Some).ok_or_else(|| damaged(&format!("`{CONNECTIONS}` is no list")))
+    setting.array_value().map(Some).ok_or_else(|| damaged(&format!("`{CONNECTIONS}` is not a list")))
 }
 
 fn append(root: &CstRootNode, host: &str, user: &str) -> Result<()> {

@@ -29,9 +29,8 @@ impl UserFile {
     /// [`Kind::File`] for a link that leads nowhere near an end, something other than a file, and an unreadable one.
     pub(crate) fn open(named: &Path) -> Result<UserFile> {
         let target = follow(named)?;
-        let failed = |e: io::Error| {
-            Error::file("read", named, &e).with_hint("nothing was changed; see who owns it and what its mode is")
-        };
+        let failed =
+            |e: io::Error| Error::file("read", named, &e).with_hint("nothing was changed; check its owner and mode");
         let contents = match fs::metadata(&target) {
             Ok(metadata) if !metadata.is_file() => {
                 return Err(Error::new(Kind::File, format!("{} is not a regular file", named.display())));
@@ -79,13 +78,13 @@ impl UserFile {
         };
         let user = rustix::process::geteuid();
         if !user.is_root() && metadata.uid() != 0 && metadata.uid() != user.as_raw() {
-            return refuse("another user owns it", "make it your own with chown");
+            return refuse("another user owns it", "make yourself its owner with chown");
         }
         if metadata.mode() & 0o002 != 0 {
-            return refuse("everybody can write it", &format!("chmod go-w {}", self.named.display()));
+            return refuse("every user can write to it", &format!("run `chmod go-w {}`", self.named.display()));
         }
         let group = metadata.mode() & 0o020 != 0;
-        Ok(group.then(|| format!("a group can write {}: many builds of ssh refuse it then", self.named.display())))
+        Ok(group.then(|| format!("a group can write to {}, which many builds of ssh refuse", self.named.display())))
     }
 
     /// Checks nothing, because ssh for Windows does not go by modes and owners here.
@@ -249,7 +248,7 @@ fn follow(path: &Path) -> Result<PathBuf> {
         target = target.parent().unwrap_or(Path::new("/")).join(next);
     }
     Err(Error::new(Kind::File, format!("{} is a link that leads back to itself", path.display()))
-        .with_hint("make it a file or a link to one"))
+        .with_hint("replace it with a file or a link to one"))
 }
 
 /// Makes an empty private file if there is none.

@@ -48,8 +48,8 @@ impl Account {
         }
         // The parser's own message quotes the line it stumbles over, and that line may hold a token.
         serde_saphyr::from_str(&text).map_err(|_| {
-            Error::new(Kind::File, format!("{} is not a YAML file of the kind labctl writes", path.display()))
-                .with_hint("mend it, or move it away and log in again")
+            Error::new(Kind::File, format!("{} is not a valid labctl configuration file (YAML)", path.display()))
+                .with_hint("repair it, or move it away and log in again")
         })
     }
 

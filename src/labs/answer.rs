@@ -16,7 +16,7 @@ use crate::{
     platform::is_id,
 };
 
-const SERVER: &str = "try again; if it stays so, see the platform's status page";
+const SERVER: &str = "try again; if that does not help, see the platform's status page";
 const LATER: &str = "try again in a moment";
 /// The hint for a caller without a login.
 pub(super) const LOGIN: &str = "log in with `labctl-ssh-proxy login`";
@@ -50,12 +50,12 @@ pub(super) fn ahead(headers: &HeaderMap, now: Moment) -> Option<i64> {
 pub(super) fn decode<T: DeserializeOwned>(reply: &Reply, about: &str) -> Result<T> {
     let wrong = |why: &str| Error::new(Kind::Answer, format!("the platform's answer about {about} {why}"));
     if is_swollen(&reply.body) {
-        return Err(wrong("has more parts than any of its answers"));
+        return Err(wrong("has too many elements"));
     }
     // Neither the answer nor the parser's words are shown: either may quote a secret that is in it.
     let mut value: serde_json::Value = serde_json::from_slice(&reply.body).map_err(|e| {
         let why = match e.classify() {
-            serde_json::error::Category::Eof => "breaks off",
+            serde_json::error::Category::Eof => "is incomplete",
             _ if reply.body.trim_ascii_start().starts_with(b"<") => "is a web page",
             _ => "is not JSON",
         };
@@ -63,8 +63,8 @@ pub(super) fn decode<T: DeserializeOwned>(reply: &Reply, about: &str) -> Result<
     })?;
     drop_nulls(&mut value);
     serde_json::from_value(value).map_err(|_| {
-        wrong("is not what it was: a part of it is missing or of another kind")
-            .with_hint("a newer version of this program may understand it")
+        wrong("has an unexpected form: a field is missing or has another type")
+            .with_hint("try a newer version of this program")
     })
 }
 
@@ -87,7 +87,7 @@ pub(super) fn one(play: Play, id: Option<&str>) -> Result<Play> {
     if is_id(&play.id) && id.is_none_or(|id| id == play.id) {
         return Ok(play);
     }
-    Err(Error::new(Kind::Answer, "the platform answered with another playground than the one asked for"))
+    Err(Error::new(Kind::Answer, "the platform answered with another playground than the requested one"))
 }
 
 /// Takes out every null below `value`. A list that is the whole answer keeps its own, because places in it may be indices.

@@ -11,10 +11,13 @@ use crate::{
 /// [`Kind::NotFound`] when there is none.
 pub(crate) async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
     labs.catalog_entry(name).await.map_err(|e| match e.kind() {
-        Kind::NotFound => {
-            Error::new(Kind::NotFound, format!("there is no playground `{name}`, and none can be started"))
-                .with_hint("`labctl-ssh-proxy catalog` shows what can be started, `list` what there is")
-        }
+        Kind::NotFound => Error::new(
+            Kind::NotFound,
+            format!("there is no playground `{name}`, and the catalogue has none of that name"),
+        )
+        .with_hint(
+            "run `labctl-ssh-proxy catalog` to see what you can start, or `labctl-ssh-proxy list` to see what you have",
+        ),
         _ => e,
     })
 }

@@ -38,8 +38,9 @@ pub(crate) async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
 /// [`Kind::NotFound`] when there is none of that id, or the platform's.
 pub(crate) async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
     labs.play(id).await.map_err(|e| match e.kind() {
-        Kind::NotFound => Error::new(Kind::NotFound, format!("there is no playground {id} (any more)"))
-            .with_hint("`labctl-ssh-proxy list --all` shows those you have; `start NAME` starts another"),
+        Kind::NotFound => Error::new(Kind::NotFound, format!("playground {id} does not exist (any more)")).with_hint(
+            "run `labctl-ssh-proxy list --all` to see yours, or `labctl-ssh-proxy start NAME` to start another",
+        ),
         _ => e,
     })
 }
@@ -93,8 +94,8 @@ fn by_name(name: &str, plays: Vec<Play>) -> Result<Found> {
 fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
     if candidates.len() > 1 {
         let list: Vec<_> = candidates.iter().map(|play| format!("{PREFIX}{} ({})", play.id, play.title)).collect();
-        return Err(Error::new(Kind::Ambiguous, format!("{} playgrounds fit `{name}`", candidates.len()))
-            .with_hint(format!("take one of: {}", list.join(", "))));
+        return Err(Error::new(Kind::Ambiguous, format!("{} playgrounds match `{name}`", candidates.len()))
+            .with_hint(format!("use one of: {}", list.join(", "))));
     }
     Ok(candidates.pop())
 }
@@ -106,7 +107,7 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
 pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
     let unknown = || {
         Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
-            .with_hint("`labctl-ssh-proxy list --all` shows those you have")
+            .with_hint("run `labctl-ssh-proxy list --all` to see yours")
     };
     let name = match Target::parse(argument) {
         Ok(Target { playground: Playground::Id(id), .. }) => return by_id(labs, &id).await,
@@ -138,7 +139,7 @@ pub(crate) fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Mach
         let names: Vec<_> = play.machines.iter().map(|machine| machine.name.as_str()).collect();
         let wanted = name.unwrap_or("(default)");
         Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.id))
-            .with_hint(format!("its machines: {}", names.join(", ")))
+            .with_hint(format!("use one of its machines: {}", names.join(", ")))
     })
 }
 
@@ -157,7 +158,7 @@ pub(crate) fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>)
                 names.push("root");
             }
             let message = format!("machine {} of playground {} has no user {name}", machine.name, play.id);
-            Err(Error::new(Kind::NotFound, message).with_hint(format!("its users: {}", names.join(", "))))
+            Err(Error::new(Kind::NotFound, message).with_hint(format!("use one of its users: {}", names.join(", "))))
         }
     }
 }
@@ -168,7 +169,7 @@ pub(crate) fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>)
 /// [`Kind::Usage`] for the host name of one machine; as [`by_argument`].
 pub(crate) async fn whole(labs: &Labs, argument: &str) -> Result<Play> {
     if let Ok(Target { machine: Some(machine), .. }) = Target::parse(argument) {
-        let message = format!("{argument} is one machine, and this acts on the whole playground");
+        let message = format!("{argument} is one machine, but this command acts on the whole playground");
         return Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{machine}`")));
     }
     by_argument(labs, argument).await
@@ -235,7 +236,7 @@ mod tests {
         let m = machine(&play, None).unwrap();
         assert_eq!(user(&play, m, None).unwrap(), "laborant");
         assert_eq!(user(&play, m, Some("root")).unwrap(), "root");
-        assert_eq!(user(&play, m, Some("eve")).unwrap_err().hint(), Some("its users: laborant, root"));
-        assert_eq!(machine(&play, Some("n")).unwrap_err().hint(), Some("its machines: m"));
+        assert_eq!(user(&play, m, Some("eve")).unwrap_err().hint(), Some("use one of its users: laborant, root"));
+        assert_eq!(machine(&play, Some("n")).unwrap_err().hint(), Some("use one of its machines: m"));
     }
 }

@@ -70,7 +70,7 @@ impl Http {
                 if e.is::<http_body_util::LengthLimitError>() {
                     Error::new(Kind::Answer, format!("{host} answered with more than {} MiB", MAX_ANSWER >> 20))
                 } else {
-                    Error::new(Kind::Network, format!("the answer of {host} broke off: {e}")).with_hint(AGAIN)
+                    Error::new(Kind::Network, format!("the answer from {host} was cut off: {e}")).with_hint(AGAIN)
                 }
             })?;
             Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
@@ -92,7 +92,7 @@ impl Http {
             if is_untrusted(&e) {
                 error
                     .lasting()
-                    .with_hint("if a proxy inspects TLS here, its certificate belongs in the system's trust store")
+                    .with_hint("if a proxy inspects TLS here, add its certificate to the system's trust store")
             } else {
                 error.with_hint("check the network, and the proxy setting if there is one")
             }
@@ -179,7 +179,7 @@ impl Http {
             }
             hyper::upgrade::on(response)
                 .await
-                .map_err(|e| Error::new(Kind::Network, format!("the connection to {host} broke: {}", reason(&e))))
+                .map_err(|e| Error::new(Kind::Network, format!("the connection to {host} was lost: {}", reason(&e))))
         };
         let upgraded = timeout(limit, upgraded).await.unwrap_or_else(|_| {
             Err(Error::new(Kind::Network, format!("{host} did not open a tunnel within {} s", limit.as_secs()))
@@ -216,8 +216,9 @@ pub fn accept_key(key: &[u8]) -> String {
 /// # Errors
 /// When `value` cannot be in a header.
 pub fn secret(value: &str) -> Result<HeaderValue> {
-    let mut header = HeaderValue::from_str(value)
-        .map_err(|_| Error::new(Kind::NotLoggedIn, "the credentials have characters that no header can carry"))?;
+    let mut header = HeaderValue::from_str(value).map_err(|_| {
+        Error::new(Kind::NotLoggedIn, "the credentials have characters that are not allowed in an HTTP header")
+    })?;
     header.set_sensitive(true);
     Ok(header)
 }
@@ -240,11 +241,11 @@ fn internal(error: impl std::fmt::Display) -> Error {
 
 /// The target of a redirect, which must not lead from TLS to plain text.
 fn redirected(from: &Uri, location: &HeaderValue) -> Result<Uri> {
-    let bad = || Error::new(Kind::Answer, "the tunnel's login is redirected to something that is no address");
+    let bad = || Error::new(Kind::Answer, "the tunnel's login is redirected to an invalid address");
     let target: Uri = location.to_str().map_err(|_| bad())?.parse().map_err(|_| bad())?;
     if target.scheme().is_some() && target.authority().is_some() {
         if from.scheme_str() == Some("https") && target.scheme_str() != Some("https") {
-            return Err(Error::new(Kind::Answer, "the tunnel's login is redirected out of TLS"));
+            return Err(Error::new(Kind::Answer, "the tunnel's login is redirected to an address without TLS"));
         }
         return Ok(target);
     }

@@ -47,7 +47,7 @@ pub struct Dialer {
 #[derive(Clone)]
 enum Route {
     /// Every address leads to this socket.
-    #[cfg_attr(not(unix), expect(dead_code, reason = "the embedded platform is for Unix"))]
+    #[cfg_attr(not(unix), expect(dead_code, reason = "the embedded platform runs only on Unix"))]
     Socket(PathBuf),
     Network {
         tcp: HttpConnector,
@@ -128,7 +128,7 @@ impl Dialer {
                 let tls = tls.get_or_try_init(connector).await?;
                 let stream = timeout(HANDSHAKE_TIMEOUT, tls.connect(name, socket))
                     .await
-                    .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake takes too long"))?
+                    .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake timed out"))?
                     .map_err(tls_failed)?;
                 Ok(Conn::Tls(Box::new(stream)))
             }

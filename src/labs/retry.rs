@@ -103,7 +103,7 @@ where
         if left == 0 || !repeat.allows_another(&error) || began.elapsed() + wait > WITHIN {
             return Err(error);
         }
-        log::info!("another attempt in {} ms: {}", wait.as_millis(), error.message());
+        log::info!("retrying in {} ms: {}", wait.as_millis(), error.message());
         may_be_done |= repeat != Repeat::Read && error.may_have_happened();
         sleep(wait).await;
     }

@@ -280,7 +280,7 @@ impl<S: Socket> Tunnel<S> {
             if let Some(keepalive) = &mut self.keepalive {
                 keepalive.pings += u32::from(message.is_ping());
                 if keepalive.pings > MAX_PINGS {
-                    return Poll::Ready(Err(broken("pings without end")));
+                    return Poll::Ready(Err(broken("too many pings")));
                 }
                 if let Some(sent) = message.is_pong().then(|| keepalive.pinged.take()).flatten() {
                     let us = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
@@ -304,7 +304,7 @@ impl<S: Socket> Tunnel<S> {
                 });
             }
             if let Some(words) = text(&message) {
-                let words = format!("the tunnel says: {}", printable(&words));
+                let words = format!("the tunnel reports: {}", printable(&words));
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, words)));
             }
         }
@@ -335,7 +335,7 @@ fn as_io(error: WsError) -> io::Error {
 }
 
 fn broken(how: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the tunnel breaks its protocol: {how}"))
+    io::Error::new(io::ErrorKind::InvalidData, format!("the tunnel violates its protocol: {how}"))
 }
 
 impl<S: Socket> AsyncRead for Tunnel<S> {
@@ -509,7 +509,7 @@ mod tests {
         // Text, not final: `x` and the first byte of four. Continuation, final: nothing.
         b.write_all(b"\x01\x02x\xf4\x80\x00").await.unwrap();
         let error = client.read_u8().await.unwrap_err();
-        assert_eq!(error.to_string(), "the tunnel says: x\u{fffd}");
+        assert_eq!(error.to_string(), "the tunnel reports: x\u{fffd}");
     }
 
     #[tokio::test]
@@ -520,6 +520,6 @@ mod tests {
         let mut server = tokio_websockets::ServerBuilder::new().serve(b);
         server.send(tokio_websockets::Message::text("quota\x07 exceeded")).await.unwrap();
         let error = client.read_u8().await.unwrap_err();
-        assert_eq!(error.to_string(), "the tunnel says: quota exceeded");
+        assert_eq!(error.to_string(), "the tunnel reports: quota exceeded");
     }
 }

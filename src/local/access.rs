@@ -91,7 +91,7 @@ fn load(path: &Path) -> Result<Vec<Credentials>> {
     let Some(text) = files::read_text(path)? else { return Ok(Vec::new()) };
     serde_json::from_str(&text).map_err(|e| {
         Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
-            .with_hint("remove it to have new ones made")
+            .with_hint("delete it; new ones are then created")
     })
 }
 
@@ -234,7 +234,7 @@ impl Names {
     pub(super) fn new(listen: std::net::IpAddr, base: &str) -> Result<Names> {
         let wrong = || {
             Error::new(Kind::Usage, format!("`{base}` is not a public URL"))
-                .with_hint("it looks like https://labs.test:8443")
+                .with_hint("write it like https://labs.test:8443")
         };
         let uri: Uri = base.parse().map_err(|_| wrong())?;
         let whole = matches!(uri.scheme_str(), Some("http" | "https")) && uri.path() == "/" && uri.query().is_none();
@@ -254,7 +254,7 @@ impl Names {
         let host = text(header::HOST).and_then(|host| host.parse::<hyper::http::uri::Authority>().ok());
         let host = host.map(|host| host.host().to_ascii_lowercase());
         if !host.as_ref().is_some_and(|host| self.hosts.contains(host)) {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "this platform has another name"));
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "this platform does not have that host name"));
         }
         match text(header::ORIGIN).map(str::to_ascii_lowercase) {
             origin if origin.is_none() || origin == self.origin => Ok(()),

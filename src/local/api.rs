@@ -89,7 +89,10 @@ impl Api {
         if let Some(target) = path.strip_prefix("/tunnels/") {
             let token = tunnels::token(&headers).unwrap_or_default();
             let (gate, session) = self.world.gate_of_token(token).ok_or_else(|| {
-                Refusal::new(StatusCode::UNAUTHORIZED, "the tunnel's token is wrong, or its machine was stopped since")
+                Refusal::new(
+                    StatusCode::UNAUTHORIZED,
+                    "the tunnel's token is wrong, or its machine has been stopped since",
+                )
             })?;
             let hold = (guard, self.pool.connect(session));
             return tunnels::open(&gate, target, &mut request, hold).await;
@@ -196,7 +199,7 @@ impl Api {
                 Ok(nothing(StatusCode::NO_CONTENT))
             }
             ("GET", ["confirm", id]) => self.confirm(id, &headers),
-            (method, _) => Err(Refusal::not_found(format!("nothing answers {method} {path} here"))),
+            (method, _) => Err(Refusal::not_found(format!("this platform does not have {method} {path}"))),
         }
     }
 
@@ -237,7 +240,7 @@ impl Api {
 
     fn log_in(&self, login: &str) -> Answer<Reply> {
         let token = self.world.token_of_login(login);
-        let token = token.ok_or_else(|| not_found("this login has run out, or its machine was stopped since"))?;
+        let token = token.ok_or_else(|| not_found("this login has expired, or its machine has been stopped since"))?;
         let mut reply = text(StatusCode::OK, "Logged in.");
         let secure = if self.world.base().starts_with("https:") { "; Secure" } else { "" };
         let cookie = format!("{}={token}; Path=/; HttpOnly; SameSite=Strict{secure}", tunnel::COOKIE);
@@ -254,7 +257,7 @@ impl Api {
             "" => None,
             line => Some(
                 PublicKey::from_openssh(line)
-                    .map_err(|e| Refusal::bad_request(format!("sshPubKey is no public key: {e}")))?,
+                    .map_err(|e| Refusal::bad_request(format!("sshPubKey is not a public key: {e}")))?,
             ),
         };
         let seat = self.pool.take()?;
@@ -318,7 +321,7 @@ fn playgrounds(filter: &[&str], base: &str) -> Answer<Vec<Value>> {
         [] => Ok(catalog::CATALOG.iter().map(|entry| entry.shown(base)).collect()),
         [kind] if FILTERS.contains(kind) => Ok(Vec::new()),
         kinds => Err(Refusal::bad_request(format!(
-            "no filter is called {}; there are {}",
+            "there is no filter {}; there are {}",
             kinds.join(" or "),
             FILTERS.join(", ")
         ))),
@@ -350,7 +353,9 @@ fn check_journal(wish: &ReadJournal) -> Answer<()> {
     match given.iter().find(|(_, value)| !value.is_empty()) {
         None => Ok(()),
         Some((name, _)) => {
-            let words = format!("the journal of a machine here cannot be read by {name}: its machines have no systemd");
+            let words = format!(
+                "this platform cannot read a machine's journal by {name}, because its machines have no systemd"
+            );
             Err(Refusal::not_here(words))
         }
     }
@@ -368,7 +373,8 @@ async fn new_play(request: Request<Incoming>) -> Answer<Wishes> {
             None => false,
         };
         if given {
-            let words = format!("this platform starts playgrounds as they are in its catalogue, without other {key}");
+            let words =
+                format!("this platform starts playgrounds only as they are in its catalogue, without other {key}");
             return Err(Refusal::bad_request(words));
         }
     }

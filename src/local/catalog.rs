@@ -52,7 +52,7 @@ pub(super) const CATALOG: [Entry; 5] = [
     Entry {
         name: "duo",
         title: "Two machines",
-        description: "Two machines on this computer, for everything that needs another one.",
+        description: "Two machines on this computer, for everything that needs more than one.",
         machines: &[machine_entry("node-01"), machine_entry("node-02")],
         tasks: &[
             TaskEntry { name: "inspect_01", machine: "node-01", needs: &[], run: INSPECT },
@@ -62,16 +62,16 @@ pub(super) const CATALOG: [Entry; 5] = [
     Entry {
         name: "alpine",
         title: "Alpine, in name only",
-        description: "Where `labctl expose local` looks for Alpine Linux: a shell on this computer, with this computer's \
-                      system.",
+        description: "A shell on this computer, with this computer's system, under the name that `labctl expose local` \
+                      looks for.",
         machines: &[machine_entry("alpine-01")],
         tasks: &[TaskEntry { name: "inspect", machine: "alpine-01", needs: &[], run: INSPECT }],
     },
     Entry {
         name: "broken",
-        title: "Preparations that fail",
-        description: "One machine on this computer. Of its init tasks one completes, one fails, and one waits for that \
-                      one, so that it is never initialised.",
+        title: "Init tasks that fail",
+        description: "One machine on this computer. Of its init tasks, one completes, one fails, and one waits for the \
+                      failed one, so that it is never initialised.",
         machines: &[machine_entry("broken-01")],
         tasks: &[
             TaskEntry { name: "inspect", machine: "broken-01", needs: &[], run: INSPECT },
@@ -87,7 +87,7 @@ pub(super) const CATALOG: [Entry; 5] = [
     Entry {
         name: "verified",
         title: "A machine and its verifier",
-        description: "A machine on this computer to work on, and a hidden helper that nobody can ssh into.",
+        description: "A machine on this computer to work on, and a hidden helper machine without SSH access.",
         machines: &[machine_entry("work-01"), MachineEntry { name: "verifier", no_ssh: true }],
         tasks: &[
             TaskEntry { name: "inspect", machine: "work-01", needs: &[], run: INSPECT },
@@ -112,10 +112,10 @@ impl FromStr for InitTask {
         let (name, run) = text.split_once('=').ok_or("write NAME=COMMAND, such as wait='sleep 10'")?;
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if name.is_empty() || !name.chars().all(fits) {
-            return Err(format!("a task's name has letters, digits, - and _ only, unlike {name:?}"));
+            return Err(format!("a task's name can have only letters, digits, - and _, unlike {name:?}"));
         }
         if CATALOG.iter().flat_map(|entry| entry.tasks).any(|task| task.name == name) {
-            return Err(format!("a task of the catalogue is called {name} already"));
+            return Err(format!("the catalogue already has a task called {name}"));
         }
         if run.trim().is_empty() {
             return Err(format!("task {name} has no command"));

@@ -62,8 +62,8 @@ pub(super) fn same_user(stream: &UnixStream) -> Result<()> {
     let own = rustix::process::geteuid().as_raw();
     match stream.peer_cred() {
         Ok(peer) if peer.uid() == own => Ok(()),
-        Ok(peer) => Err(Error::new(Kind::Refused, format!("a process of user {} is refused", peer.uid()))),
-        Err(e) => Err(Error::new(Kind::Refused, format!("a process that cannot be identified is refused: {e}"))),
+        Ok(peer) => Err(Error::new(Kind::Refused, format!("refused a process of user {}", peer.uid()))),
+        Err(e) => Err(Error::new(Kind::Refused, format!("refused a process that cannot be identified: {e}"))),
     }
 }
 
@@ -74,7 +74,7 @@ pub(super) fn same_user(stream: &UnixStream) -> Result<()> {
 pub(super) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     if !address.ip().is_loopback() {
         return Err(Error::new(Kind::Usage, format!("{address} is not a loopback address")).with_hint(
-            "machines are shells of yours: put something with TLS in front, and name it with --public-url",
+            "put a TLS proxy in front, and name it with --public-url; machines are shells on your account",
         ));
     }
     TcpListener::bind(address).await.map_err(|e| Error::new(Kind::Network, format!("cannot listen on {address}: {e}")))
@@ -89,9 +89,8 @@ pub(super) fn check_length(socket: &Path) -> Result<()> {
     if length <= MAX_SOCKET_PATH {
         return Ok(());
     }
-    let words =
-        format!("{} is too long for a socket: {length} bytes, {MAX_SOCKET_PATH} are possible", socket.display());
-    Err(Error::new(Kind::File, words).with_hint(format!("set {HOME_VARIABLE} to a shorter folder")))
+    let words = format!("{} is too long for a socket: {length} bytes, of at most {MAX_SOCKET_PATH}", socket.display());
+    Err(Error::new(Kind::File, words).with_hint(format!("set {HOME_VARIABLE} to a folder with a shorter path")))
 }
 
 /// Makes the state folder, or checks that other users cannot get into it.
@@ -106,10 +105,13 @@ pub(super) fn make_folder(folder: &Path) -> Result<()> {
             .with_hint(remedy))
     };
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
-        return refuse("is not a folder of yours", format!("remove it, or set {HOME_VARIABLE} to another folder"));
+        return refuse(
+            "is not a folder that belongs to you",
+            format!("delete it, or set {HOME_VARIABLE} to another folder"),
+        );
     }
     if found.permissions().mode() & 0o077 != 0 {
-        return refuse("is open to others", format!("chmod 700 {}", folder.display()));
+        return refuse("is open to others", format!("run `chmod 700 {}`", folder.display()));
     }
     Ok(())
 }

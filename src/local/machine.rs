@@ -175,7 +175,7 @@ impl Machine {
         if !users.iter().any(|known| known.name == user) {
             let names: Vec<&str> = users.iter().map(|known| known.name.as_str()).collect();
             return Err(Error::new(Kind::NotFound, format!("machine {} has no user {user}", self.name))
-                .with_hint(format!("its users: {}", names.join(", "))));
+                .with_hint(format!("use one of its users: {}", names.join(", "))));
         }
         let mut authorized = locked(&self.authorized);
         let keys = authorized.entry(user.to_owned()).or_default();

@@ -42,7 +42,7 @@ impl Preferences {
             None => Chosen::default(),
             Some(text) => serde_json::from_str(&text).map_err(|e| {
                 Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
-                    .with_hint("remove it to begin without preferences")
+                    .with_hint("delete it to start without preferences")
             })?,
         };
         Ok(Preferences { path, chosen: Mutex::new(chosen) })

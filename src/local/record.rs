@@ -254,7 +254,7 @@ pub(super) fn load(plays: &Path) -> Result<Vec<Record>> {
             };
             let damaged = |why: &str| {
                 Error::new(Kind::File, format!("{} is damaged: {why}", path.display()))
-                    .with_hint("repair it, or move its folder away to give that playground up")
+                    .with_hint("repair it, or move its folder away to give up that playground")
             };
             let mut record: Record = serde_json::from_str(&text).map_err(|e| damaged(&e.to_string()))?;
             if record.id != name || record.status.state_events.is_empty() || record.machines.is_empty() {

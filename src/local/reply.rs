@@ -20,9 +20,9 @@ pub(super) type Reply = Response<Full<Bytes>>;
 pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> {
     let body = Limited::new(request.into_body(), MAX_BODY).collect().await.map_err(|e| {
         if e.is::<http_body_util::LengthLimitError>() {
-            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request has at most {MAX_BODY} bytes"))
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a request can have at most {MAX_BODY} bytes"))
         } else {
-            Refusal::bad_request(format!("the request broke off: {e}"))
+            Refusal::bad_request(format!("the request was cut off: {e}"))
         }
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|e| unreadable(&e))
@@ -30,7 +30,7 @@ pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Ans
 
 /// 400 for a body that does not fit the call.
 pub(super) fn unreadable(error: &serde_json::Error) -> Refusal {
-    Refusal::bad_request(format!("the request is not what this call takes: {error}"))
+    Refusal::bad_request(format!("the request does not fit this call: {error}"))
 }
 
 /// The values of a parameter that may stand in a query several times. Names of machines and the like need no escapes.

@@ -156,7 +156,7 @@ pub async fn serve_and_tell(
 fn claim(folder: &Path) -> Result<Lock> {
     let Some(lock) = Lock::try_acquire(folder)? else {
         return Err(Error::new(Kind::Refused, format!("an embedded platform already serves {}", folder.display()))
-            .with_hint("`labctl-ssh-proxy local status` shows it, `local stop` ends it"));
+            .with_hint("see it with `labctl-ssh-proxy local status`, or stop it with `labctl-ssh-proxy local stop`"));
     };
     files::sweep(folder);
     Ok(lock)
@@ -178,7 +178,7 @@ async fn run(
             () = &mut shutdown => return connections,
             () = platform.stop.notified() => return connections,
             () = idle(platform.connections.subscribe(), idle_limit) => {
-                log::info!("nobody has been here for {} s", idle_limit.as_secs());
+                log::info!("no connections for {} s: exiting", idle_limit.as_secs());
                 return connections;
             }
         };
@@ -217,7 +217,7 @@ impl Connections {
             return;
         }
         if *self.platform.connections.borrow() >= MAX_CONNECTIONS {
-            log::warn!("more than {MAX_CONNECTIONS} connections: one is refused");
+            log::warn!("more than {MAX_CONNECTIONS} connections: refusing one");
             return;
         }
         let seat = match entrance {
@@ -225,7 +225,7 @@ impl Connections {
             Entrance::Port => match Arc::clone(&self.by_port).try_acquire_owned() {
                 Ok(seat) => Some(seat),
                 Err(_) => {
-                    log::warn!("more than {MAX_BY_PORT} connections by the port: one is refused");
+                    log::warn!("more than {MAX_BY_PORT} connections through the port: refusing one");
                     return;
                 }
             },
@@ -287,7 +287,7 @@ impl Running {
         };
         // With fewer descriptors fewer connections are served.
         if let Err(error) = os::raise_open_files_to(DESCRIPTORS) {
-            log::warn!("no more descriptors: {error}");
+            log::warn!("cannot raise the limit of open files: {error}");
         }
         let rules = Rules {
             boot_delay: options.boot_delay,

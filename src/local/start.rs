@@ -49,7 +49,7 @@ const MAX_LOG: u64 = 256 * 1024;
 pub async fn status(folders: &Folders) -> Result<Option<Status>> {
     let Some(reply) = ask(folders, Method::GET, STATUS_PATH).await? else { return Ok(None) };
     let status = serde_json::from_slice(&reply.body).map_err(|e| {
-        let words = format!("what answers on {} is not this platform: {e}", folders.socket().display());
+        let words = format!("the program that answers on {} is not this platform: {e}", folders.socket().display());
         Error::new(Kind::Answer, words)
     })?;
     Ok(Some(status))
@@ -69,8 +69,8 @@ pub async fn stop(folders: &Folders) -> Result<bool> {
         if Instant::now() > deadline {
             let log = log_path(&folders.local());
             let process = running.map_or_else(String::new, |status| format!("; it is process {}", status.pid));
-            return Err(Error::new(Kind::NotYet, "the embedded platform does not end")
-                .with_hint(format!("{} may say why{process}", log.display())));
+            return Err(Error::new(Kind::NotYet, "the embedded platform has not exited")
+                .with_hint(format!("see {} for the reason{process}", log.display())));
         }
         sleep(AGAIN).await;
     }
@@ -196,7 +196,7 @@ impl Log {
         let error = Error::new(kind, format!("the embedded platform did not start: {said}"));
         match hints.last() {
             Some(hint) => error.with_hint(hint.trim_start_matches("hint: ")),
-            None => error.with_hint(format!("{} may say more", self.path.display())),
+            None => error.with_hint(format!("see {} for more", self.path.display())),
         }
     }
 }

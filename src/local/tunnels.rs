@@ -250,7 +250,7 @@ pub(super) async fn open<G: Send + 'static>(
             });
         }
         Target::Connect { cid } => {
-            let unknown = || Refusal::new(StatusCode::NOT_FOUND, "no connection with that id waits");
+            let unknown = || Refusal::new(StatusCode::NOT_FOUND, "no connection with that id is waiting");
             let Parked { tcp, .. } = gate.locked().pending.remove(&cid).ok_or_else(unknown)?;
             let mut ended = gate.ended.subscribe();
             tokio::spawn(async move {

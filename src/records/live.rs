@@ -107,7 +107,7 @@ impl Live {
         let file = match create(&path) {
             Ok((file, lock)) => Some((RefCell::new(file), path, lock)),
             Err(error) => {
-                log::warn!("no status file: {}", error.message());
+                log::warn!("cannot keep a status file: {}", error.message());
                 None
             }
         };

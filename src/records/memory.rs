@@ -112,7 +112,7 @@ impl Memory {
             None => Ok(Record::default()),
             Some(text) => serde_json::from_str(&text).map_err(|_| {
                 Error::new(Kind::File, format!("{} is damaged", path.display()))
-                    .with_hint("delete it: it only remembers whether the playground was stopped on purpose")
+                    .with_hint("delete it; it only records whether the playground was stopped on purpose")
             }),
         }
     }

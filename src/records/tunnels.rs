@@ -169,7 +169,7 @@ impl Slot {
             file.persist(&self.path).map_err(|e| e.error)
         });
         if let Err(error) = kept {
-            log::warn!("the tunnel's session is not kept: {error}");
+            log::warn!("cannot keep the tunnel's session: {error}");
         }
         TunnelCache { folder: folder.to_owned() }.sweep(|_| false);
     }
@@ -219,7 +219,7 @@ impl Drop for Trial {
     fn drop(&mut self) {
         if self.has_failed() {
             log::info!(
-                "the session was so short that the key may not be authorised: the tunnel's session is forgotten"
+                "the connection was so short that the machine may have refused the key: forgetting the tunnel's session"
             );
             self.slot.forget();
         }

@@ -112,7 +112,7 @@ impl SshClient {
                 match channel.wait().await {
                     Some(ChannelMsg::Success) => return Ok(channel),
                     Some(ChannelMsg::Failure) | None => {
-                        let why = format!("machine {} does not run commands", self.machine);
+                        let why = format!("machine {} refuses to run commands", self.machine);
                         return Err(Error::new(Kind::Refused, why).with_hint(see_doctor(&self.alias)));
                     }
                     Some(_) => {}
@@ -186,7 +186,9 @@ impl SshClient {
         let asked = async { Ok(self.handle.tcpip_forward(address, port.into()).await) };
         match self.answered(asked).await? {
             Ok(0) => Ok(port),
-            Ok(chosen) => u16::try_from(chosen).map_err(|_| Error::new(Kind::Answer, "the machine chose no port")),
+            Ok(chosen) => {
+                u16::try_from(chosen).map_err(|_| Error::new(Kind::Answer, "the machine chose an invalid port"))
+            }
             Err(error) => Err(self.not_listening(error, &format!("{address}:{port}"))),
         }
     }
@@ -204,7 +206,7 @@ impl SshClient {
         match error {
             russh::Error::RequestDenied => {
                 Error::new(Kind::Refused, format!("machine {} cannot listen on {address}", self.machine))
-                    .with_hint("something may be there already")
+                    .with_hint("something may be in its place already")
             }
             error => error.into(),
         }
@@ -239,7 +241,7 @@ fn silent(machine: &str, alias: &str) -> Error {
 }
 
 fn see_doctor(alias: &str) -> String {
-    format!("`labctl-ssh-proxy doctor {alias}` looks at the whole way there")
+    format!("run `labctl-ssh-proxy doctor {alias}` to check the whole connection")
 }
 
 struct Handler {
@@ -322,7 +324,7 @@ async fn authenticate(handle: &mut Handle<Handler>, login: &Login) -> Result<()>
         AuthResult::Success => Ok(()),
         AuthResult::Failure { .. } => {
             let Login { machine, user, alias, .. } = login;
-            let message = format!("machine {machine} does not let {user} in with the key {}", path.display());
+            let message = format!("machine {machine} does not let {user} log in with the key {}", path.display());
             Err(Error::new(Kind::Refused, message).with_hint(see_doctor(alias)))
         }
     }

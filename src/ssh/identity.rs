@@ -56,11 +56,13 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Identity> {
         return Ok(identity);
     }
     if path.extension().is_some_and(|extension| extension == "pub") {
-        return Err(Error::new(Kind::File, format!("there is no public key {}", path.display()))
-            .with_hint("the configuration names it as ssh_identity_file; name a key that exists, or one to be made"));
+        return Err(Error::new(Kind::File, format!("there is no public key {}", path.display())).with_hint(
+            "labctl's configuration names it as ssh_identity_file; name a key that exists, or one to create",
+        ));
     }
     make(path)?;
-    load(path)?.ok_or_else(|| Error::new(Kind::File, format!("{} went away as soon as it was made", path.display())))
+    load(path)?
+        .ok_or_else(|| Error::new(Kind::File, format!("{} disappeared as soon as it was created", path.display())))
 }
 
 /// Loads the identity at `path`. Returns `None` if there is none.
@@ -78,8 +80,8 @@ pub(crate) fn load(path: &Path) -> Result<Option<Identity>> {
         return Ok(Some(Identity { path: path.into(), public: read_public(path, &text)? }));
     }
     if is_open_to_others(path).map_err(|e| Error::file("read", path, &e))? {
-        return Err(unusable(path, "ssh refuses a private key that others may read")
-            .with_hint(format!("chmod 600 \"{}\"", path.display())));
+        return Err(unusable(path, "ssh refuses a private key that other users can read")
+            .with_hint(format!("run `chmod 600 \"{}\"`", path.display())));
     }
     // OpenSSH's own format contains the public half unencrypted, which shows a .pub file of another key.
     let own = PrivateKey::from_openssh(&text).ok().map(|key| key.public_key().clone());
@@ -121,8 +123,8 @@ fn read_public(path: &Path, text: &str) -> Result<PublicKey> {
 /// process that succeeds adds the public one. The result is therefore one pair, even if several processes race or one
 /// is killed.
 fn make(path: &Path) -> Result<()> {
-    let failed = |e: io::Error| Error::file("make a key", path, &e);
-    let internal = |e: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("cannot make a key: {e}"));
+    let failed = |e: io::Error| Error::file("create a key", path, &e);
+    let internal = |e: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("cannot create a key: {e}"));
     let seed = ring::rand::generate(&ring::rand::SystemRandom::new()).map_err(|e| internal(&e))?.expose();
     let pair = KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed));
     let private = PrivateKey::new(pair, COMMENT).map_err(|e| internal(&e))?;
@@ -295,7 +297,7 @@ mod tests {
         keygen(&["-q", "-t", "ed25519", "-N", ""], &path);
         fs::set_permissions(&path, Permissions::from_mode(0o644)).unwrap();
         let error = load_or_make(&path).unwrap_err();
-        assert!(error.hint().unwrap().starts_with("chmod 600"), "{error}");
+        assert!(error.hint().unwrap().starts_with("run `chmod 600"), "{error}");
         fs::set_permissions(&path, Permissions::from_mode(0o400)).unwrap();
         load_or_make(&path).unwrap();
 

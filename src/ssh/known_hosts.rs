@@ -217,15 +217,15 @@ fn changed<'a>(
     Error::new(
         Kind::HostKey,
         format!(
-            "machine {machine} of playground {play} shows another {} host key, {}, than the one on record, {} in {path}",
+            "machine {machine} of playground {play} presents the {} host key {}, but the key on record is {} in {path}",
             new.algorithm(),
             new.fingerprint(),
             old.fingerprint(),
         ),
     )
     .with_hint(format!(
-        "somebody may be in between, or the machine was given new keys; if you know that it was, forget the old ones \
-         with `{}`, else `destroy` the playground and start another",
+        "an attacker may be intercepting the connection, or the machine has new keys; if you know that it has, remove \
+         the old ones with `{}`; otherwise `destroy` the playground and start another",
         commands.join("; ")
     ))
 }
@@ -308,7 +308,7 @@ fn write_lines(lines: &[Line<'_>]) -> Vec<u8> {
 fn check_names(whose: Whose<'_>) -> Result<()> {
     match [whose.alias, whose.play, whose.machine].into_iter().find(|name| !is_name(name)) {
         None => Ok(()),
-        Some(name) => Err(Error::new(Kind::Answer, format!("`{name}` cannot stand in known_hosts"))),
+        Some(name) => Err(Error::new(Kind::Answer, format!("`{name}` is not allowed in known_hosts"))),
     }
 }
 

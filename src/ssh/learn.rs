@@ -117,7 +117,7 @@ where
             Ok(Learnt::Only(all)) => offered = Some(all),
             Err(error) if keys.is_empty() => return Err(error.context("cannot learn the machine's host keys")),
             Err(error) => {
-                log::info!("not every host key is learnt: {}", error.message());
+                log::info!("not all host keys were learnt: {}", error.message());
                 break;
             }
         }
@@ -155,7 +155,7 @@ where
         return Ok(Learnt::Key(key));
     }
     match ended {
-        Ok(Ok(())) => Err(Error::new(Kind::Network, "the machine showed no host key")),
+        Ok(Ok(())) => Err(Error::new(Kind::Network, "the machine presented no host key")),
         Ok(Err(Failure::NoSuchType(offered))) => Ok(Learnt::Only(offered)),
         Ok(Err(Failure::Other(error))) => Err(error),
         Err(_elapsed) => {

@@ -72,7 +72,7 @@ impl Check<'_> {
             let file = user.named.display();
             return Err(Error::new(Kind::File, format!("editing {file} would change ssh for other hosts: {changed}"))
                 .with_hint(
-                    "nothing was changed; put the lines of labctl-ssh-proxy at its top by hand, or take them out",
+                    "nothing was changed; move the lines of labctl-ssh-proxy to its top by hand, or remove them",
                 ));
         }
 
@@ -92,13 +92,15 @@ impl Check<'_> {
                 // The wildcard's command, which is also that of many entries, has `%h` in place of the name.
                 let found = client::value(&options, name).unwrap_or("nothing").replace("%h", host);
                 if found != wanted {
-                    let what = format!("ssh would take `{found}` and not `{wanted}` for the {name} of {host}");
+                    let what = format!("ssh would use `{found}` and not `{wanted}` as the {name} of {host}");
                     return Err(Error::new(Kind::Program, what).with_hint("nothing was changed; please report this"));
                 }
             }
             if let Some(other) = client::value(&options, "hostname").filter(|name| *name != host) {
-                warnings
-                    .push(format!("options of yours make ssh call {host} `{other}`: its host key will not be found"));
+                warnings.push(format!(
+                    "your own options make ssh use the host name `{other}` for {host}, so its host key \
+                     will not be found"
+                ));
             }
             warnings.extend(in_the_way(&options));
         }
@@ -115,7 +117,7 @@ fn in_the_way(options: &str) -> Vec<String> {
         (set("proxyusefdpass", &["no"]), "ProxyUseFdpass", "connections to playgrounds will fail"),
         (set("hostkeyalias", &[]), "HostKeyAlias", "host keys of playgrounds will not be found"),
         (set("port", &["22"]), "Port", "host keys of playgrounds will not be found"),
-        (set("knownhostscommand", &["none"]), "KnownHostsCommand", "it decides on host keys of playgrounds, too"),
+        (set("knownhostscommand", &["none"]), "KnownHostsCommand", "it also decides on the host keys of playgrounds"),
         (set("remotecommand", &["none"]), "RemoteCommand", "editors cannot connect"),
         (
             set("controlmaster", &["false", "no"]),
@@ -131,7 +133,7 @@ fn in_the_way(options: &str) -> Vec<String> {
     .into_iter()
     .filter_map(|(value, name, harm)| {
         Some(format!(
-            "your `{name} {}` holds for playgrounds, too: {harm}; put it below `Host * !playground-*`",
+            "your `{name} {}` also applies to playgrounds: {harm}; put it below `Host * !playground-*`",
             value?
         ))
     })
@@ -148,7 +150,7 @@ pub(super) async fn removal(folders: &Folders, ssh: &Ssh, user: &UserFile, rest:
     let after = match ssh.options(&candidate, OTHER_HOST).await {
         Ok(after) => after,
         Err(e) => {
-            return Ok(Some(format!("ssh does not read what is left in {}: {}", user.named.display(), e.message())));
+            return Ok(Some(format!("ssh cannot read what remains of {}: {}", user.named.display(), e.message())));
         }
     };
     Ok(difference(&before, &after).map(|changed| format!("this changes what ssh does for other hosts: {changed}")))
@@ -161,12 +163,12 @@ fn difference(before: &str, after: &str) -> Option<String> {
 }
 
 fn misread(error: Error) -> Error {
-    error.context("ssh would not read the result, so nothing was changed")
+    error.context("ssh could not read the result, so nothing was changed")
 }
 
-/// A folder for trials, outside of ours unless its path cannot be written in an ssh configuration.
+/// A temporary folder, outside of ours unless its path cannot be written in an ssh configuration.
 fn scratch(folders: &Folders) -> Result<files::TemporaryFolder> {
-    let place = Some(env::temp_dir()).filter(|place| entries::spell(place, None, "folder for trials").is_ok());
+    let place = Some(env::temp_dir()).filter(|place| entries::spell(place, None, "temporary folder").is_ok());
     let place = place.unwrap_or_else(|| folders.root.clone());
-    files::TemporaryFolder::make(&place).map_err(|e| Error::file("make a folder for trials in", &place, &e))
+    files::TemporaryFolder::make(&place).map_err(|e| Error::file("make a temporary folder in", &place, &e))
 }

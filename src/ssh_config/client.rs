@@ -105,14 +105,14 @@ impl Ssh {
         // Without -T, even `-G` complains that it has no terminal.
         command.args(["-G", "-T"]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         let failed = |why: String| {
-            Error::new(Kind::Program, why).with_hint("install openssh-client, and see that `ssh -V` works")
+            Error::new(Kind::Program, why).with_hint("install openssh-client, and check that `ssh -V` works")
         };
         match timeout(PATIENCE, command.output()).await {
             Ok(Ok(output)) => Ok(output),
-            Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => Err(failed("there is no `ssh` here".into())),
+            Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => Err(failed("`ssh` was not found".into())),
             Ok(Err(e)) => Err(failed(format!("cannot run `ssh -G`: {e}"))),
             Err(_) => Err(Error::new(Kind::Program, format!("`ssh -G` took more than {} s", PATIENCE.as_secs()))
-                .with_hint("see what the `Match exec` lines of your ssh configuration do")),
+                .with_hint("check what the `Match exec` lines of your ssh configuration do")),
         }
     }
 }

@@ -51,7 +51,7 @@ fn insert(text: &[u8], block: &str, ours: &[String]) -> Result<Vec<u8>> {
 pub fn remove(text: &[u8], ours: &[String]) -> Result<Vec<u8>> {
     let refuse = |number: usize, why: &str| {
         Err(Error::new(Kind::File, format!("line {}: {why}", number + 1)).with_hint(format!(
-            "take out the lines of labctl-ssh-proxy by hand, from `{BEGIN}` to `{END}`, and try again"
+            "remove the lines of labctl-ssh-proxy by hand, from `{BEGIN}` to `{END}`, and try again"
         )))
     };
     let mut rest = Vec::with_capacity(text.len());
@@ -66,14 +66,14 @@ pub fn remove(text: &[u8], ours: &[String]) -> Result<Vec<u8>> {
             }
         } else if words == END.as_bytes() {
             if begun.take().is_none() {
-                return refuse(number, "a block of labctl-ssh-proxy ends that did not begin");
+                return refuse(number, "a block of labctl-ssh-proxy ends but does not begin");
             }
         } else if begun.is_none() && !announced && !is_our_include(words, was_announced, ours) {
             rest.extend_from_slice(line);
         }
     }
     match begun {
-        Some(number) => refuse(number, "a block of labctl-ssh-proxy begins and does not end"),
+        Some(number) => refuse(number, "a block of labctl-ssh-proxy begins but does not end"),
         None => Ok(rest),
     }
 }
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn markers_that_do_not_pair_up_are_refused() {
         for (text, line) in [
-            (format!("Host a\n{BEGIN}\n"), "line 2: a block of labctl-ssh-proxy begins and does not end"),
-            (format!("{END}\nHost a\n"), "line 1: a block of labctl-ssh-proxy ends that"),
+            (format!("Host a\n{BEGIN}\n"), "line 2: a block of labctl-ssh-proxy begins but does not end"),
+            (format!("{END}\nHost a\n"), "line 1: a block of labctl-ssh-proxy ends but"),
             (format!("{END}\n{BEGIN}\n"), "line 1"),
             (format!("{BEGIN}\n{BEGIN}\n{END}\n{END}\n"), "line 2: a block of labctl-ssh-proxy begins inside"),
             (format!("{BEGIN}\n{END}\n{BEGIN}"), "line 3"),

@@ -71,7 +71,7 @@ const MANY: usize = 200;
 
 /// The first line of our text, for people who come across it.
 const HEADER: &str =
-    "# Written by labctl-ssh-proxy: changes are lost. `labctl-ssh-proxy config-ssh --remove` takes it back.\n";
+    "# Written by labctl-ssh-proxy, which overwrites changes. `labctl-ssh-proxy config-ssh --remove` removes it.\n";
 
 /// The entries as text: first the concrete ones, because the first value wins in every reader, then the wildcard.
 ///
@@ -133,7 +133,7 @@ fn own(user: &str, platform: Platform, host: &str, rendering: &Rendering) -> Res
         Platform::Labs => &rendering.known_hosts,
         Platform::Local => &rendering.known_hosts_local,
     };
-    let known_hosts = spell(known_hosts, rendering.home.as_deref(), "file of host keys")?;
+    let known_hosts = spell(known_hosts, rendering.home.as_deref(), "known_hosts file")?;
     let command = proxy_command(user, platform, host, rendering)?;
     Ok((format!("  User {user}\n  UserKnownHostsFile {known_hosts}\n"), format!("  ProxyCommand {command}\n")))
 }
@@ -182,11 +182,11 @@ pub fn check_inline(entries: &str) -> Result<()> {
     let quoted = |line: &&str| !line.starts_with('#') && line.contains('"');
     let Some(line) = entries.lines().find(quoted) else { return Ok(()) };
     let why = format!(
-        "`{}` cannot be written with --inline: the path has a space, and older readers lose the quotes",
+        "`{}` cannot be written with --inline: the path has a space, and older programs misread the quotes",
         line.trim()
     );
     Err(Error::new(Kind::Usage, why)
-        .with_hint("leave --inline out, or move what the line names to a path of plain letters"))
+        .with_hint("leave out --inline, or move what the line names to a path of plain letters"))
 }
 
 /// `path` as all readers of ssh's configuration understand it: as it is, else below `~`, else in double quotes.
@@ -203,8 +203,8 @@ pub fn spell(path: &Path, home: Option<&Path>, what: &str) -> Result<String> {
             "program" => {
                 "install it below a path of plain letters, for example /usr/local/bin, and run that one".into()
             }
-            "identity" => "move it to a path of plain letters and name that in the settings".into(),
-            _ => format!("set {HOME_VARIABLE} to a folder with plain letters in its path"),
+            "identity" => "move it to a path of plain letters, and set that path in the settings".into(),
+            _ => format!("set {HOME_VARIABLE} to a folder whose path has only plain letters"),
         }))
     };
     let Some(text) = path.to_str() else { return refuse("is not UTF-8") };
@@ -221,7 +221,7 @@ pub fn spell(path: &Path, home: Option<&Path>, what: &str) -> Result<String> {
     }
     match text.chars().find(|&c| !is_plain(c) && !is_quotable(c)) {
         None => Ok(format!("\"{text}\"")),
-        Some(c) => refuse(&format!("has the character {c:?}, which not every reader takes")),
+        Some(c) => refuse(&format!("has the character {c:?}, which not every program accepts")),
     }
 }
 

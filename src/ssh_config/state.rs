@@ -58,8 +58,9 @@ impl State {
         let path = State::path(folders);
         let Some(text) = files::read_text(&path)? else { return Ok(None) };
         serde_json::from_str(&text).map(Some).map_err(|e| {
-            Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
-                .with_hint("delete it and run `config-ssh` again; your own ssh configuration is not touched by that")
+            Error::new(Kind::File, format!("{} is damaged: {e}", path.display())).with_hint(
+                "delete it and run `config-ssh` again; deleting it does not change your own ssh configuration",
+            )
         })
     }
 

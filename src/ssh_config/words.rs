@@ -16,9 +16,10 @@ pub fn agreed(command: &str) -> Result<Vec<String>> {
     if shell(command).as_ref() == Some(&words) && open_remote_ssh(command) == words {
         return Ok(words);
     }
-    Err(Error::new(Kind::Usage, format!("not every program would read the command `{command}` alike")).with_hint(
-        "install labctl-ssh-proxy below a path of plain letters, for example /usr/local/bin, and run that one",
-    ))
+    Err(Error::new(Kind::Usage, format!("not every program would read the command `{command}` in the same way"))
+        .with_hint(
+            "install labctl-ssh-proxy below a path of plain letters, for example /usr/local/bin, and run that one",
+        ))
 }
 
 /// The words of CreateProcess, with the rules by which a C program finds its arguments: the program's name ends at a

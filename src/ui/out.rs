@@ -171,16 +171,14 @@ pub async fn agreed(question: &str, refused: &str) -> Result<()> {
     match confirm(question).await {
         Some(true) => Ok(()),
         Some(false) => Err(Error::new(Kind::Interrupted, refused)),
-        None => {
-            Err(Error::new(Kind::Usage, "there is no terminal to ask on")
-                .with_hint("add --yes, or --dry-run to only look"))
-        }
+        None => Err(Error::new(Kind::Usage, "cannot ask, because there is no terminal")
+            .with_hint("add --yes, or --dry-run to see what would change")),
     }
 }
 
 /// The failure of a question that `--json` leaves no room for.
 pub fn unasked() -> Error {
-    Error::new(Kind::Usage, "with --json nothing is asked").with_hint("add --yes, or --dry-run to only look")
+    Error::new(Kind::Usage, "cannot ask with --json").with_hint("add --yes, or --dry-run to see what would change")
 }
 
 #[cfg(test)]

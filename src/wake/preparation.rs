@@ -171,15 +171,16 @@ impl<P: Progress> Preparation<'_, P> {
 
     fn too_late(&self, play: &Play) -> Error {
         let waited = self.line(play, unready(play));
-        Error::new(Kind::NotYet, format!("playground {} is not prepared in time: {waited}", play.shown()))
-            .with_hint(format!("`labctl-ssh-proxy wait {0}` goes on waiting, `tasks {0}` shows how far it is", play.id))
+        Error::new(Kind::NotYet, format!("playground {} was not ready in time: {waited}", play.shown())).with_hint(
+            format!("keep waiting with `labctl-ssh-proxy wait {0}`, or see `labctl-ssh-proxy tasks {0}`", play.id),
+        )
     }
 }
 
 /// Names the tasks that have failed. They block nothing.
 pub(crate) fn say_failed(play: &Play, tasks: Tasks, platform: Platform, progress: &impl Progress) {
     if let Some(words) = failure(play, tasks) {
-        let text = format!("labctl-ssh-proxy: {words}: `labctl-ssh-proxy tasks {}` shows more", play.id);
+        let text = format!("labctl-ssh-proxy: {words}; see `labctl-ssh-proxy tasks {}`", play.id);
         progress.above(&platform.commands(&text));
     }
 }

@@ -58,7 +58,7 @@ pub async fn request_tunnel(
         if error.is_lasting() || next > until {
             return Err(error.lasting());
         }
-        say(&format!("logging into its tunnel: {}", error.message()));
+        say(&format!("logging in to its tunnel: {}", error.message()));
         sleep_until(next).await;
     }
 }

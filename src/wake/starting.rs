@@ -142,7 +142,7 @@ impl<P: Progress> Starting<'_, P> {
             Err(error) if error.may_have_happened() || error.kind() == Kind::Answer => error,
             done => return done,
         };
-        log::warn!("{}: looking whether it was started", error.message());
+        log::warn!("{}: checking whether it was started", error.message());
         let until = Instant::now() + OUTCOME_SHOWS;
         while Instant::now() < until {
             sleep(LOOK_EVERY).await;
@@ -153,7 +153,7 @@ impl<P: Progress> Starting<'_, P> {
             }
         }
         let error = error.context(format!("it is not known whether playground {name} was started"));
-        Err(error.lasting().with_hint("`labctl-ssh-proxy list` shows whether it was; start it again if not"))
+        Err(error.lasting().with_hint("check `labctl-ssh-proxy list`, and start it again if it is not there"))
     }
 
     fn say_starting(&self) {

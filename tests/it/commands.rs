@@ -113,7 +113,7 @@ fn config_ssh_asks_ssh_once() {
 #[test]
 fn the_embedded_platform_itself() {
     let mut world = World::empty();
-    assert!(world.run(&["local", "status"]).ok().contains("does not run"));
+    assert!(world.run(&["local", "status"]).ok().contains("is not running"));
     assert_eq!(world.run(&["local", "status", "--json"]).ok(), "null\n");
     assert!(world.run(&["local", "stop"]).ok().contains("was not running"));
     world.serve(&[]);
@@ -127,7 +127,7 @@ fn the_embedded_platform_itself() {
     world.serve(&["--listen", "127.0.0.1:0"]);
     let address = world.json(&["local", "status", "--json"])["listen"].as_str().unwrap().to_owned();
     eventually("it tells where it listens", || {
-        fs::read_to_string(world.path("platform.log")).unwrap().contains(&format!("It listens on {address} too"))
+        fs::read_to_string(world.path("platform.log")).unwrap().contains(&format!("It also listens on {address}"))
     });
     world.stop_platform();
     // A relative folder means the same to a platform that runs in another working directory.

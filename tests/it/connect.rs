@@ -292,5 +292,5 @@ fn a_name_that_has_come_to_mean_two_playgrounds_is_refused() {
     }
     world.playground("shell");
     let said = world.ssh(&[host, "true"]).failed(255);
-    assert!(said.contains("2 playgrounds fit `shell`"), "{said}");
+    assert!(said.contains("2 playgrounds match `shell`"), "{said}");
 }

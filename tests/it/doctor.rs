@@ -85,7 +85,7 @@ fn what_is_wrong_with_the_configuration_is_said_and_mended() {
     assert_eq!(said.code(), 1);
     let config = check(&value, "ssh configuration");
     assert_eq!(config["verdict"], "failed");
-    assert!(config["found"].as_str().unwrap().contains("does not read our entry"), "{config}");
+    assert!(config["found"].as_str().unwrap().contains("does not use this program's entry"), "{config}");
     assert!(config["remedy"].as_str().unwrap().contains("config-ssh"));
     assert!(check(&value, "permissions")["remedy"].as_str().unwrap().contains("chmod 700"));
     let (value, said) = doctor(&world, &["--fix"]);

@@ -31,7 +31,7 @@ fn ssh(world: &World, args: &[&str]) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
-const EARLY: &str = "sending the machine's identification line";
+const EARLY: &str = "sending the machine's last known identification line";
 
 #[test]
 fn a_short_limit_on_the_command_line_is_met() {

@@ -56,7 +56,7 @@ fn sshj_polls_wake_nothing_and_a_deliberate_act_lets_all_connections_in() {
     remember(&world, &id, &serde_json::json!({ "deliberate": ms_ago(11) }));
     let told = sshj(&world, &host, 2, limit, &[]);
     for line in &told {
-        assert!(line.contains("asks again and again by itself") && line.contains("start"), "{told:?}");
+        assert!(line.contains("keeps connecting by itself") && line.contains("start"), "{told:?}");
     }
     assert_eq!(state(&world, &id), "STOPPED");
     remember(&world, &id, &serde_json::json!({ "deliberate": ms_ago(1) }));

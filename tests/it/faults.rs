@@ -99,9 +99,9 @@ fn rows(authority: &Authority) -> Vec<Row> {
         add("black hole", phase, Fault::BlackHole, code, words, seconds, How::Plain);
         add("a byte a second", phase, Fault::Drip, code, words, seconds, How::Plain);
     }
-    add("half closed", Find, Fault::HalfClosed, NETWORK, "broke off", 12, How::Plain);
-    add("half closed", Session, Fault::HalfClosed, NETWORK, "broke off", 20, How::Plain);
-    add("half closed", Login, Fault::HalfClosed, NETWORK, "broke off", 20, How::Plain);
+    add("half closed", Find, Fault::HalfClosed, NETWORK, "was cut off", 12, How::Plain);
+    add("half closed", Session, Fault::HalfClosed, NETWORK, "was cut off", 20, How::Plain);
+    add("half closed", Login, Fault::HalfClosed, NETWORK, "was cut off", 20, How::Plain);
     add("half closed", Upgrade, Fault::HalfClosed, NETWORK, "cannot reach", 20, How::Plain);
 
     // TLS, at the API and at the tunnels' host.
@@ -238,23 +238,23 @@ fn rows(authority: &Authority) -> Vec<Row> {
         add("1 GB", phase, Fault::Huge(1 << 30), ANSWER, "more than 16 MiB", 30, How::Plain);
         add("without end", phase, Fault::Endless, ANSWER, "more than 16 MiB", 30, How::Plain);
         add("HTML", phase, text(200, html), ANSWER, "is a web page", 5, How::Plain);
-        add("half a JSON", phase, text(200, r#"{"id":"#), ANSWER, "breaks off", 5, How::Plain);
+        add("half a JSON", phase, text(200, r#"{"id":"#), ANSWER, "is incomplete", 5, How::Plain);
         add(
             "a secret in half a JSON",
             phase,
             text(200, &format!(r#"{{"loginUrl":"{TOKEN}" "#)),
             ANSWER,
-            "breaks off",
+            "is incomplete",
             5,
             How::Plain,
         );
-        add("another JSON", phase, text(200, "[1]"), ANSWER, "not what it was", 5, How::Plain);
+        add("another JSON", phase, text(200, "[1]"), ANSWER, "an unexpected form", 5, How::Plain);
         add(
             "a secret of the wrong kind",
             phase,
             text(200, &format!(r#"{{"url":["{TOKEN}"],"machines":"{TOKEN}"}}"#)),
             ANSWER,
-            "not what it was",
+            "an unexpected form",
             5,
             How::Plain,
         );
@@ -264,11 +264,11 @@ fn rows(authority: &Authority) -> Vec<Row> {
             phase,
             text(200, &format!("[{}{{}}]", "{},".repeat(5_000_000))),
             ANSWER,
-            "more parts",
+            "too many elements",
             20,
             How::Plain,
         );
-        add("empty", phase, text(200, ""), ANSWER, "breaks off", 5, How::Plain);
+        add("empty", phase, text(200, ""), ANSWER, "is incomplete", 5, How::Plain);
     }
     add(
         "another playground",
@@ -293,7 +293,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Session,
         text(200, r#"{"url":"file:///etc/passwd","loginUrl":"javascript:1"}"#),
         ANSWER,
-        "address that is none",
+        "an invalid address",
         20,
         How::Plain,
     );
@@ -322,16 +322,16 @@ fn rows(authority: &Authority) -> Vec<Row> {
     let greeted = |bytes: Vec<u8>, after| Fault::Frames([greeting.clone(), bytes].concat(), after);
     let big = frame_head(0x82, 64 << 20);
     let reason = [&1011_u16.to_be_bytes()[..], b"quota\x07 exceeded"].concat();
-    add("silent", Data, words(vec![], After::Silence), NOT_YET, "nobody answers in the tunnel", 35, How::Plain);
-    add("a byte a second", Data, words(greeting.clone(), After::Drip), NOT_YET, "nobody answers", 35, How::Plain);
-    add("ends at once", Data, words(vec![], After::End), NOT_YET, "closed at once", 25, How::Plain);
+    add("silent", Data, words(vec![], After::Silence), NOT_YET, "no answer through the tunnel", 35, How::Plain);
+    add("a byte a second", Data, words(greeting.clone(), After::Drip), NOT_YET, "no answer", 35, How::Plain);
+    add("ends at once", Data, words(vec![], After::End), NOT_YET, "closed immediately", 25, How::Plain);
     add("reset at once", Data, words(vec![], After::Reset), NOT_YET, "", 25, How::Plain);
     add(
         "text at once",
         Data,
         words(frame(0x81, b"no\x1b[2J such port"), After::Silence),
         ANSWER,
-        "the tunnel says: no[2J such port",
+        "the tunnel reports: no[2J such port",
         10,
         How::Plain,
     );
@@ -344,13 +344,21 @@ fn rows(authority: &Authority) -> Vec<Row> {
         25,
         How::Plain,
     );
-    add("64 MiB frame at once", Data, words(big.clone(), After::Repeat), ANSWER, "breaks its protocol", 15, How::Plain);
+    add(
+        "64 MiB frame at once",
+        Data,
+        words(big.clone(), After::Repeat),
+        ANSWER,
+        "violates its protocol",
+        15,
+        How::Plain,
+    );
     add(
         "no WebSocket frames",
         Data,
         words(b"HTTP/1.1 400 Bad\r\n\r\n".to_vec(), After::Silence),
         ANSWER,
-        "breaks its protocol",
+        "violates its protocol",
         10,
         How::Plain,
     );
@@ -359,7 +367,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Data,
         words(b"\x82\x81abcd1".to_vec(), After::Silence),
         ANSWER,
-        "breaks its protocol",
+        "violates its protocol",
         10,
         How::Plain,
     );
@@ -368,7 +376,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Data,
         words(frame(0x00, &[0; 60000]), After::Repeat),
         ANSWER,
-        "breaks its protocol",
+        "violates its protocol",
         15,
         How::Plain,
     );
@@ -377,19 +385,11 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Data,
         words([frame(0x02, &[0; 60000]), frame(0x00, &[0; 60000]).repeat(600)].concat(), After::Silence),
         ANSWER,
-        "breaks its protocol",
+        "violates its protocol",
         15,
         How::Plain,
     );
-    add(
-        "pings without end",
-        Data,
-        words(frame(0x89, &[0; 125]), After::Repeat),
-        ANSWER,
-        "pings without end",
-        15,
-        How::Plain,
-    );
+    add("too many pings", Data, words(frame(0x89, &[0; 125]), After::Repeat), ANSWER, "too many pings", 15, How::Plain);
     // After the machine's first line.
     add(
         "silent after the first line",
@@ -416,7 +416,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Data,
         greeted(frame(0x81, b"bye"), After::Silence),
         NETWORK,
-        "the tunnel says: bye",
+        "the tunnel reports: bye",
         5,
         How::Plain,
     );
@@ -429,7 +429,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         5,
         How::Plain,
     );
-    add("64 MiB frame", Data, greeted(big, After::Silence), NETWORK, "breaks its protocol", 5, How::Plain);
+    add("64 MiB frame", Data, greeted(big, After::Silence), NETWORK, "violates its protocol", 5, How::Plain);
     add(
         "16 MiB frame",
         Data,
@@ -440,11 +440,11 @@ fn rows(authority: &Authority) -> Vec<Row> {
         How::Plain,
     );
     add(
-        "pings without end later",
+        "too many pings later",
         Data,
         greeted(frame(0x89, &[0; 125]).repeat(100_000), After::Silence),
         NETWORK,
-        "pings without end",
+        "too many pings",
         15,
         How::Plain,
     );
@@ -453,7 +453,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Data,
         greeted(frame(0x81, TOKEN.as_bytes()), After::Silence),
         NETWORK,
-        "the tunnel says: [hidden]",
+        "the tunnel reports: [hidden]",
         5,
         How::Plain,
     );

@@ -481,7 +481,7 @@ fn what_cannot_be_set_up_is_said_at_once_and_wakes_nothing() {
     let said = world.local(&["port-forward", &id, "-R", "5353:x:53/udp"]).failed(2);
     assert!(said.contains("UDP"), "{said}");
     assert!(world.local(&["port-forward", &id]).failed(2).contains("nothing to forward"));
-    assert!(world.local(&["port-forward", &id, "-R", "80"]).failed(2).contains("leads to is missing"));
+    assert!(world.local(&["port-forward", &id, "-R", "80"]).failed(2).contains("destination port is missing"));
     assert!(world.local(&["port-forward", &id, "-m", "x", "-L", "0:x:1"]).failed(4).contains("no machine x"));
     assert_eq!(world.json(&["list", "--json"])[0]["state"], "STOPPED");
 }
@@ -672,13 +672,13 @@ fn forwards_are_saved_listed_restored_and_removed() {
     drop(forward);
     let said = world.local(&["port-forward", &id, "-L", "0:1.1.1.1:53/udp", "--save"]).failed(2);
     assert!(said.contains("cannot be saved"), "{said}");
-    assert!(world.local(&["port-forward", &id, "--remove", "2"]).failed(4).contains("no saved forward 2"));
+    assert!(world.local(&["port-forward", &id, "--remove", "2"]).failed(4).contains("no saved port forward 2"));
     let removed = world.json(&["port-forward", &id, "--remove", "0", "--json"]);
     schema::check("removedForwards", &removed);
     assert_eq!(removed["removed"], serde_json::json!([0]));
     assert_eq!(world.json(&["port-forward", &id, "--list", "--json"])[0]["kind"], "remote");
     world.local(&["port-forward", &id, "--remove", "all"]).ok();
-    assert!(world.local(&["port-forward", &id, "--restore"]).failed(4).contains("no saved forwards"));
+    assert!(world.local(&["port-forward", &id, "--restore"]).failed(4).contains("no saved port forwards"));
 }
 
 #[test]

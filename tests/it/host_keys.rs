@@ -303,7 +303,7 @@ fn a_changed_key_is_refused_and_changes_nothing() {
     world.new_host_keys();
     let out = world.ssh(&relay, &[]).output().unwrap();
     assert_eq!(out.status.code(), Some(255));
-    assert!(said(&out).contains("shows another ssh-ed25519 host key"), "{}", said(&out));
+    assert!(said(&out).contains("presents the ssh-ed25519 host key"), "{}", said(&out));
     assert_eq!(relay.end().unwrap_err().kind(), Kind::HostKey);
     assert_eq!(relay.lines(), before);
     // ssh has no line for this alias, so only our own comparison refuses the key.

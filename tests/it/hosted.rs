@@ -71,7 +71,7 @@ fn an_extension_adds_to_the_whole_time_and_needs_no_clock() {
     // If the platform grants less, the command reports the granted time and fails.
     labs.edit(ID, |play| play["maxPlayTime"] = json!("8h0m0s"));
     labs.instead(&line("POST", "/actions"), 200, "{}");
-    assert!(world.run(&["extend", ID, "60"]).failed(6).contains("no more"));
+    assert!(world.run(&["extend", ID, "60"]).failed(6).contains("run only"));
 }
 
 #[test]
@@ -93,8 +93,8 @@ fn an_end_erases_what_nobody_keeps_and_the_warning_says_so() {
             !message.is_empty()
         });
         assert!(message.starts_with("Ada's box"), "{message}");
-        assert_eq!(message.contains("is erased in"), !kept, "{message}");
-        assert_eq!(message.contains(&format!("`labctl-ssh-proxy persist {ID}` keeps it")), !kept, "{message}");
+        assert_eq!(message.contains("will be erased in"), !kept, "{message}");
+        assert_eq!(message.contains(&format!("keep it with `labctl-ssh-proxy persist {ID}`")), !kept, "{message}");
         assert!(message.contains("extend"), "{message}");
     }
 }
@@ -166,7 +166,7 @@ fn a_rate_limit_is_called_one() {
     });
     let said = world.ssh(&[&host(), "echo in"]);
     assert_eq!(said.out, "in\n", "{said:?}");
-    assert!(said.err.contains("the platform limits tunnels, the next attempt is in"), "{said:?}");
+    assert!(said.err.contains("the platform limits tunnels; the next attempt is in"), "{said:?}");
     assert!(!said.err.contains("booting"), "{said:?}");
     let asked = labs.count(&line("POST", "/tunnels"));
     assert!(asked <= 3, "{asked} requests");
@@ -179,7 +179,7 @@ fn a_login_that_fails_is_named_and_attempted_again() {
     labs.answer(Instead { times: 2, ..Instead::of("GET /login", 502, "bad gateway") });
     let said = world.ssh(&[&host(), "echo in"]);
     assert_eq!(said.out, "in\n", "{said:?}");
-    assert!(said.err.contains("logging into its tunnel: the tunnel's login: the platform answered 502"), "{said:?}");
+    assert!(said.err.contains("logging in to its tunnel: the tunnel's login: the platform answered 502"), "{said:?}");
     assert_eq!(labs.count(&line("POST", "/tunnels")), 1);
 }
 
@@ -224,10 +224,12 @@ fn saved_forwards_are_opened_as_far_as_they_can_be() {
     // The stand-in cannot listen, so this forward is left out as well.
     assert_eq!(all("listening", "to"), ["localhost:80"]);
     let problems = all("problem", "message");
-    for part in ["gone-01", "cannot listen on 127.0.0.1:", "saved forward 4", "saved forward 5", "8084:localhost:84"] {
+    for part in
+        ["gone-01", "cannot listen on 127.0.0.1:", "saved port forward 4", "saved port forward 5", "8084:localhost:84"]
+    {
         assert!(problems.iter().any(|problem| problem.contains(part)), "{part}: {problems:?}");
     }
-    assert!(problems.iter().all(|problem| problem.contains("is left out")), "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.contains("is skipped")), "{problems:?}");
     // The official client sends no key for mere port forwards.
     let request = labs.seen().into_iter().rfind(|seen| seen.line == line("POST", "/tunnels")).unwrap().body;
     assert_eq!((&request["sshUser"], &request["sshPubKey"]), (&json!(""), &json!("")));
@@ -354,7 +356,7 @@ fn a_start_waits_for_the_tasks_that_prepare_it() {
     // A failed task is reported and blocks nothing. For scripts it is a failure.
     labs.edit(ID, |play| play["tasks"] = tasks(35));
     let said = world.run(&["start", ID]);
-    assert!(said.err.contains("labctl-ssh-proxy: task cluster of Ada's box failed: "), "{said:?}");
+    assert!(said.err.contains("labctl-ssh-proxy: task cluster of Ada's box failed; "), "{said:?}");
     assert!(said.ok().contains("is running"));
     assert!(world.run(&["wait", ID, "--init"]).failed(14).contains("cluster of Ada's box failed"));
     // A plain connection never waits for tasks.
@@ -392,7 +394,7 @@ fn what_is_gone_is_gone_whichever_way_the_platform_says_it() {
         labs.truth();
         labs.instead(&line("GET", ""), status, "gone");
         let said = world.run(&["stop", ID]).failed(4);
-        assert!(said.contains("there is no playground"), "{said}");
+        assert!(said.contains("does not exist"), "{said}");
     }
 }
 

@@ -223,7 +223,7 @@ fn a_stop_waits_for_a_wake_that_is_on_its_way() {
     lock.lock().unwrap();
     let mut stop = world.command(&["--local", "stop", &id]).stderr(Stdio::piped()).spawn().unwrap();
     let said = BufReader::new(stop.stderr.take().unwrap()).lines().next().unwrap().unwrap();
-    assert!(said.contains("waiting for a wake of playground"), "{said}");
+    assert!(said.contains("waiting for another connection that is waking playground"), "{said}");
     assert_eq!(world.state(&id), "RUNNING", "what becomes of the wake is not known yet");
     drop(lock);
     assert!(stop.wait().unwrap().success());
@@ -261,7 +261,7 @@ fn a_client_that_polls_wakes_only_after_a_deliberate_act() {
         let output = poll(Duration::from_millis(late));
         assert_eq!(output.status.code(), Some(7));
         assert!(output.stdout.starts_with(b"SSH-2.0-"));
-        assert!(String::from_utf8_lossy(&output.stdout).contains("asks again and again"));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("keeps connecting by itself"));
     }
     assert_eq!(world.state(&id), "STOPPED");
 }

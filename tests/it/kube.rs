@@ -391,7 +391,7 @@ fn a_playgrounds_kubeconfig_runs_and_reads_nothing_here() {
         fs::write(&kube, kubeconfig.replace(&format!("token: {TOKEN}"), &part)).unwrap();
         for args in [&["kube", &id, "--", kubectl.to_str().unwrap(), "get", "pods"][..], &["kube", &id, "--merge"]] {
             let said = world.local(args).failed(6);
-            assert!(said.contains(what) && said.contains("hint: it may hold keys"), "{said}");
+            assert!(said.contains(what) && said.contains("hint: look at ~/.kube/config"), "{said}");
         }
     }
     assert!(!trace.exists());
@@ -441,7 +441,7 @@ fn a_context_belongs_to_one_run() {
     let context = format!("playground-{id}");
     let running = Running::start(&world, &[&id, "--merge"]);
     let said = world.local(&["kube", &id, "--merge", "--", "true"]).failed(13);
-    assert!(said.contains("another `kube` has the context") && said.contains("leave out --merge"), "{said}");
+    assert!(said.contains("another `kube` is using the context") && said.contains("leave out --merge"), "{said}");
     let pods = world.output(&mut kubectl(&world, &["--context", &context, "get", "pods", "-o", "name"]));
     assert_eq!(pods.ok(), "pod/web-0\n");
     assert_eq!(running.end("INT"), Some(130));

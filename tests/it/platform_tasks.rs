@@ -224,7 +224,7 @@ async fn the_command_line_gives_tasks_limits_and_delays() {
     for (tasks, words) in [
         (&["--init-task", "nonsense"][..], "NAME=COMMAND"),
         (&["--init-task", "inspect=true"], "called inspect already"),
-        (&["--init-task", "a=true", "--init-task", "a=false"], "two init tasks are called a"),
+        (&["--init-task", "a=true", "--init-task", "a=false"], "two init tasks have the name a"),
     ] {
         let (code, said) = local(&home, &[&["serve"], tasks].concat()).await;
         assert!(code == 2 && said.contains(words), "{code}: {said}");

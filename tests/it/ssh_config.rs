@@ -405,9 +405,9 @@ async fn what_cannot_be_edited_safely_is_refused_and_left_alone() {
         ("NoSuchOption yes\n".to_owned(), "ssh cannot read"),
         ("Host a\n  ProxyCommand x %!\nHost b\n  Port none\n".to_owned(), "ssh cannot read"),
         ("\u{feff}Host a\n".to_owned(), "byte order mark"),
-        (format!("Host a\n{begin}Host b\n"), "begins and does not end"),
-        (format!("{end}Host a\n"), "ends that did not begin"),
-        (format!("{end}{begin}"), "ends that did not begin"),
+        (format!("Host a\n{begin}Host b\n"), "begins but does not end"),
+        (format!("{end}Host a\n"), "ends but does not begin"),
+        (format!("{end}{begin}"), "ends but does not begin"),
         (format!("{begin}{begin}{end}{end}"), "begins inside another"),
     ] {
         for inline in [false, true] {
@@ -841,7 +841,7 @@ fn as_a_user_who_is_not_root() {
             (&(|world: &World| chmod(world.config(), 0o400)) as &dyn Fn(&World), "read-only"),
             (&|world: &World| chmod(world.folders.home.join(".ssh"), 0o500), "Permission denied"),
             (&|world: &World| chmod(world.config(), 0o000), "Permission denied"),
-            (&|world: &World| chmod(world.config(), 0o606), "everybody can write it"),
+            (&|world: &World| chmod(world.config(), 0o606), "every user can write to it"),
         ] {
             let (said, unchanged, world) = try_with(prepare, action);
             assert!(said.contains("CHILD ERROR") && said.contains(why) && said.contains("hint: "), "{why}: {said}");

@@ -62,7 +62,9 @@ fn a_home_is_as_it_was_but_for_the_key() {
     let id = world.playground("shell");
     world.ssh(&[&format!("playground-{id}"), "true"]).ok();
     let list = world.local(&["uninstall", "--dry-run"]).ok();
-    for what in ["our lines in", "known_hosts.local", "hosts.json", "playgrounds and their files", "This stays"] {
+    for what in
+        ["this program's lines in", "known_hosts.local", "hosts.json", "playgrounds and their files", "This is kept"]
+    {
         assert!(list.contains(what), "{what} not in {list}");
     }
     assert!(world.root().join("hosts.json").exists());
@@ -86,7 +88,7 @@ fn a_home_is_as_it_was_but_for_the_key() {
     }
     assert_eq!(after.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
     assert_eq!(after, before);
-    assert!(world.run(&["uninstall", "--yes"]).ok().contains("nothing to take back"));
+    assert!(world.run(&["uninstall", "--yes"]).ok().contains("nothing to remove"));
 }
 
 #[test]
@@ -183,13 +185,13 @@ fn on_a_terminal_the_playgrounds_are_asked_about_on_their_own() {
     let command = format!("trap : INT; {0} uninstall; echo left $?; {0} uninstall; echo ended $?; cat", PROGRAM);
     tmux(&["new-session", "-d", "-s", "x", "-x", "160", "-y", "40", &command]);
     let screen = || tmux(&["capture-pane", "-p", "-t", "x"]);
-    eventually("it asks", || screen().contains("Take all of this back? [y/N]"));
+    eventually("it asks", || screen().contains("Remove all of this? [y/N]"));
     tmux(&["send-keys", "-t", "x", "C-c"]);
     eventually("a question can be left", || screen().contains("left 130"));
-    eventually("it asks", || screen().matches("Take all of this back? [y/N]").count() == 2);
+    eventually("it asks", || screen().matches("Remove all of this? [y/N]").count() == 2);
     assert!(world.root().join("hosts.json").exists());
     tmux(&["send-keys", "-t", "x", "y", "Enter"]);
-    eventually("it asks again", || screen().contains("Erase the embedded platform's playgrounds"));
+    eventually("it asks again", || screen().contains("Also erase the embedded platform's playgrounds"));
     tmux(&["send-keys", "-t", "x", "n", "Enter"]);
     eventually("it is done", || screen().contains("ended 0"));
     tmux(&["kill-server"]);

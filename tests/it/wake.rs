@@ -382,10 +382,10 @@ fn an_end_that_is_near_is_told() {
     eventually("the status warns", || {
         let message = world.json(&["list", "--json"])[0]["connections"][0]["message"].clone();
         let says = |word: &str| message.as_str().is_some_and(|message| message.contains(word));
-        says("is erased in") && says("extend") && says(&format!("labctl-ssh-proxy --local persist {id}"))
+        says("will be erased in") && says("extend") && says(&format!("labctl-ssh-proxy --local persist {id}"))
     });
-    assert_eq!(world.logged("is erased in"), 1);
+    assert_eq!(world.logged("will be erased in"), 1);
     world.elsewhere(&id, "stop");
     let said = session.wait_with_output().unwrap();
-    assert!(!String::from_utf8_lossy(&said.stderr).contains("is erased in"), "there is no terminal to say it on");
+    assert!(!String::from_utf8_lossy(&said.stderr).contains("will be erased in"), "there is no terminal to say it on");
 }

@@ -58,8 +58,8 @@ async fn system_ssh(ssh: &Ssh) -> Check {
     match ssh.survey().await {
         Err(error) => Check::failed("ssh", &error),
         Ok(survey) if !survey.refuses_hosts || !survey.refuses_users => {
-            Check::new("ssh", Verdict::Warning, format!("{version}, which hands host and user names to a shell"))
-                .remedy("update it (CVE-2023-51385); until then the entries do without a wildcard")
+            Check::new("ssh", Verdict::Warning, format!("{version}, which passes host and user names to a shell"))
+                .remedy("update ssh (CVE-2023-51385); until then the entries have no wildcard")
         }
         Ok(_) => Check::ok("ssh", version),
     }
@@ -73,21 +73,22 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
     let state = match State::load(&app.folders) {
         Ok(Some(state)) => state,
         Ok(None) => {
-            let found = "config-ssh was not run, so `ssh playground-...` and editors do not know the playgrounds";
-            return vec![Check::new(NAME, Verdict::Warning, found).remedy("labctl-ssh-proxy config-ssh")];
+            let found = "config-ssh has not been run, so ssh and editors do not know the host names of playgrounds";
+            return vec![Check::new(NAME, Verdict::Warning, found).remedy("run `labctl-ssh-proxy config-ssh`")];
         }
         Err(error) => return vec![Check::failed(NAME, &error)],
     };
     let mut checks = Vec::new();
     let same = |a: &Path, b: &Path| matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b);
     if !state.program.exists() {
-        let found = format!("the entries name {}, which is not there any more", state.program.display());
-        let check = Check::new("program in entries", Verdict::Failed, found).remedy("labctl-ssh-proxy config-ssh");
+        let found = format!("the entries name {}, which no longer exists", state.program.display());
+        let check =
+            Check::new("program in entries", Verdict::Failed, found).remedy("run `labctl-ssh-proxy config-ssh`");
         checks.push(check.fix(Fix::Configuration));
     } else if ssh_config::program_path().is_ok_and(|own| !same(&own, &state.program)) {
-        let found = format!("the entries name another one: {}", state.program.display());
+        let found = format!("the entries name another program: {}", state.program.display());
         let check = Check::new("program in entries", Verdict::Warning, found);
-        checks.push(check.remedy("labctl-ssh-proxy config-ssh, to use this one").fix(Fix::Configuration));
+        checks.push(check.remedy("run `labctl-ssh-proxy config-ssh` to use this one").fix(Fix::Configuration));
     } else {
         checks.push(Check::ok("program in entries", state.program.display().to_string()));
     }
@@ -107,7 +108,8 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
             Ok(options) => options,
             Err(error) => {
                 let check = Check::failed(NAME, &error);
-                checks.push(check.remedy("repair what ssh names; it can then read its configuration again"));
+                checks
+                    .push(check.remedy("repair what ssh complains about, so that it can read its configuration again"));
                 continue;
             }
         };
@@ -126,10 +128,10 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
         Err(error) => return Check::failed(name, &error),
     };
     let wrong = |found: String| {
-        Check::new(name, Verdict::Failed, found).remedy("labctl-ssh-proxy config-ssh").fix(Fix::Configuration)
+        Check::new(name, Verdict::Failed, found).remedy("run `labctl-ssh-proxy config-ssh`").fix(Fix::Configuration)
     };
     match client::value(options, "proxycommand") {
-        None | Some("none") => return wrong(format!("{file}: ssh does not read our entry for {host}")),
+        None | Some("none") => return wrong(format!("{file}: ssh does not use this program's entry for {host}")),
         Some(command) if command != expected => {
             return wrong(format!("{file}: for {host} ssh would run `{}` instead of `{expected}`", printable(command)));
         }
@@ -151,11 +153,13 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
         }
     }
     if overridden.is_empty() {
-        return Check::ok(name, format!("{file}: for {host} our options are in force"));
+        return Check::ok(name, format!("{file}: this program's options for {host} are in force"));
     }
-    let found = format!("{file}: for {host} your own configuration says {}", overridden.join(", "));
-    Check::new(name, Verdict::Warning, found)
-        .remedy("our Include belongs on the first line: config-ssh puts it there; options before it win over ours")
+    let found = format!("{file}: for {host} your own options win: {}", overridden.join(", "));
+    Check::new(name, Verdict::Warning, found).remedy(
+        "run `labctl-ssh-proxy config-ssh`: it puts this program's Include on the first line, because options before it \
+         win",
+    )
 }
 
 /// Checks the modes of files that must not be readable or writable by others.
@@ -173,21 +177,26 @@ fn modes(app: &App) -> Vec<Check> {
         let Ok(found) = fs::metadata(path) else { continue };
         let mode = found.mode() & 0o777;
         if found.uid() != rustix::process::getuid().as_raw() && found.uid() != 0 {
-            let found = format!("{} belongs to somebody else", path.display());
+            let found = format!("{} belongs to another user", path.display());
             wrong.push(
-                Check::new("permissions", Verdict::Failed, found).remedy(format!("chown it: {}", path.display())),
+                Check::new("permissions", Verdict::Failed, found)
+                    .remedy(format!("change its owner with chown: {}", path.display())),
             );
         } else if mode & bits != 0 {
             let right = mode & !bits;
             let verdict = if ours { Verdict::Warning } else { Verdict::Failed };
-            let found =
-                format!("{} is {mode:o}: others may {}", path.display(), if ours { "read it" } else { "write it" });
-            let check = Check::new("permissions", verdict, found).remedy(format!("chmod {right:o} {}", path.display()));
+            let found = format!(
+                "{} has mode {mode:o}: other users can {}",
+                path.display(),
+                if ours { "read it" } else { "write to it" }
+            );
+            let check =
+                Check::new("permissions", verdict, found).remedy(format!("run `chmod {right:o} {}`", path.display()));
             wrong.push(if ours { check.fix(Fix::Mode(path.clone(), right)) } else { check });
         }
     }
     if wrong.is_empty() {
-        vec![Check::ok("permissions", "nobody else can write or read what is private")]
+        vec![Check::ok("permissions", "other users cannot read or write private files")]
     } else {
         wrong
     }
@@ -206,7 +215,7 @@ fn key(app: &App) -> Check {
     };
     match identity::load(&path) {
         Ok(Some(identity)) => Check::ok(NAME, format!("{} {}", identity.path.display(), identity.fingerprint())),
-        Ok(None) => Check::ok(NAME, format!("{} does not exist yet; the first connection makes it", path.display())),
+        Ok(None) => Check::ok(NAME, format!("{} does not exist yet; the first connection creates it", path.display())),
         Err(error) => Check::failed(NAME, &error),
     }
 }
@@ -249,11 +258,11 @@ async fn processes(app: &App) -> Vec<Check> {
         left.retain(|pid| still.contains(pid));
     }
     if left.is_empty() {
-        return vec![Check::ok(NAME, format!("{} connections; none is left over", live::all(&app.folders).len()))];
+        return vec![Check::ok(NAME, format!("{} connections; no leftover processes", live::all(&app.folders).len()))];
     }
     let check = |pid: u32| {
-        Check::new(NAME, Verdict::Warning, format!("the ssh of connection {pid} has gone"))
-            .remedy(format!("kill {pid}"))
+        Check::new(NAME, Verdict::Warning, format!("connection {pid} is left over: its ssh has exited"))
+            .remedy(format!("run `kill {pid}`"))
             .fix(Fix::End(pid))
     };
     left.into_iter().map(check).collect()
@@ -294,7 +303,8 @@ fn editors(app: &App) -> Vec<Check> {
                     let seconds = timeout.unwrap_or(15);
                     Check::new(ide.title, Verdict::Warning, format!("{at}; waits only {seconds} s for a machine"))
                         .remedy(format!(
-                            "`labctl-ssh-proxy open {} HOST` wakes it first; or set \"remote.SSH.connectTimeout\": 1800",
+                            "use `labctl-ssh-proxy open {} HOST`, which wakes it first, or set \
+                             \"remote.SSH.connectTimeout\": 1800",
                             ide.name
                         ))
                 }
@@ -309,7 +319,7 @@ fn editors(app: &App) -> Vec<Check> {
         checks.push(check);
     }
     if checks.is_empty() {
-        checks.push(Check::skipped("editors", "none is installed that `open` knows"));
+        checks.push(Check::skipped("editors", "no editor that `open` supports is installed"));
     }
     checks
 }

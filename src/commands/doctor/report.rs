@@ -30,7 +30,7 @@ pub(super) async fn text(app: &App, checks: &[Check]) -> String {
     part("examination", &serde_json::to_string_pretty(checks).unwrap_or_default());
     part("ssh", &Ssh::system().version().await.unwrap_or_else(|e| e.to_string()));
     part("settings", &read(&folders.settings));
-    part("our ssh configuration", &read(&folders.ssh_config()));
+    part("ssh configuration of labctl-ssh-proxy", &read(&folders.ssh_config()));
     part("record of entries", &read(&State::path(folders)));
     if let Ok(Some(state)) = State::load(folders)
         && let (Some(entry), Some(managed)) = (state.entries.first(), state.files.first())

@@ -47,7 +47,9 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
     };
     let began = Instant::now();
     match labs.me().await {
-        Ok(_) if app.platform == Platform::Local => checks.push(Check::ok("login", "the embedded platform needs none")),
+        Ok(_) if app.platform == Platform::Local => {
+            checks.push(Check::ok("login", "the embedded platform needs no login"))
+        }
         Ok(me) => {
             checks.push(Check::ok("login", format!("{} at {}", me.github_profile_id.unwrap_or(me.id), labs.base())))
         }
@@ -60,8 +62,8 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
     let place = match a_machine(&labs, host).await {
         Ok(Some(place)) => place,
         Ok(None) => {
-            let check = Check::skipped("tunnel", "no machine runs that could be tried; nothing is woken for this");
-            checks.push(check.remedy("start a playground and run doctor again, or name one: doctor HOST"));
+            let check = Check::skipped("tunnel", "there is no running machine to check; doctor wakes none");
+            checks.push(check.remedy("start a playground and run doctor again, or name a running one: doctor HOST"));
             return checks;
         }
         Err(error) => {
@@ -69,7 +71,7 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
             return checks;
         }
     };
-    say(&format!("reaching {}", place.host));
+    say(&format!("connecting to {}", place.host));
     match tunnel(app, &labs, &place).await {
         Ok(more) => checks.extend(more),
         Err(check) => {
@@ -77,7 +79,7 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
             return checks;
         }
     }
-    say(&format!("trying ssh {}", place.host));
+    say(&format!("running ssh {}", place.host));
     checks.extend(by_ssh(app, &place).await);
     checks
 }
@@ -212,7 +214,7 @@ async fn sample(app: &App, place: &Destination) -> Result<Duration> {
     loop {
         match output.read(&mut buffer).await.map_err(failed)? {
             0 if received == SAMPLE => return Ok(began.elapsed().max(Duration::from_micros(1))),
-            0 => return Err(Error::new(Kind::Program, format!("only {received} of {SAMPLE} bytes came"))),
+            0 => return Err(Error::new(Kind::Program, format!("only {received} of {SAMPLE} bytes arrived"))),
             n => received += n,
         }
     }

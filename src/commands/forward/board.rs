@@ -45,7 +45,7 @@ const TRAFFIC: Duration = Duration::from_secs(1);
 const SAID: Duration = Duration::from_secs(10);
 
 /// The line below the table that explains how to stop the command.
-const ENDS: &str = "Ctrl-C ends it.";
+const ENDS: &str = "Press Ctrl-C to stop.";
 
 /// The form of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,8 +322,8 @@ fn sentence(what: &What) -> String {
     let What { kind, protocol, machine, address, to } = what;
     let udp = if *protocol == "udp" { " (UDP)" } else { "" };
     match *kind {
-        "local" => format!("{address} here leads to {to} on machine {machine}{udp}"),
-        _ => format!("{address} on machine {machine} leads to {to} here{udp}"),
+        "local" => format!("{address} on this computer forwards to {to} on machine {machine}{udp}"),
+        _ => format!("{address} on machine {machine} forwards to {to} on this computer{udp}"),
     }
 }
 
@@ -342,7 +342,7 @@ fn table(rows: &[Arc<Row>], counters: &[[u64; 5]], width: usize) -> Vec<String> 
         let ends = [format!("{listens} {address}{udp}"), format!("{leads} {to}")];
         ends.into_iter().chain([open.to_string(), total.to_string(), sent, bytes(*received)]).collect()
     };
-    let head = ["LISTENS", "LEADS TO", "OPEN", "TOTAL", "SENT", "RECEIVED"];
+    let head = ["LISTENS", "FORWARDS TO", "OPEN", "TOTAL", "SENT", "RECEIVED"];
     let expendable = ["TOTAL", "RECEIVED", "SENT", "OPEN"];
     out::fitted(&head, rows.iter().zip(counters).map(row).collect(), &expendable, Some(width))
 }

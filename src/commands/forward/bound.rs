@@ -41,8 +41,8 @@ impl Bound {
     pub(super) async fn new(Forward { side, spec, .. }: &Forward) -> Result<Bound> {
         match (side, spec.udp, &spec.listen, &spec.to) {
             (Side::Remote, true, ..) => {
-                Err(Error::new(Kind::Usage, format!("`{spec}`: the machine listens for no UDP"))
-                    .with_hint("UDP is forwarded by -L only"))
+                Err(Error::new(Kind::Usage, format!("`{spec}`: a machine cannot listen for UDP"))
+                    .with_hint("use -L to forward UDP"))
             }
             (Side::Remote, false, listen, to) => Ok(Bound::Remote(listen.clone(), to.clone())),
             (Side::Local, true, Listen::Port(bind, port), Endpoint::Port(host, to)) => {

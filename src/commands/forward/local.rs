@@ -126,9 +126,11 @@ pub(crate) fn shown(address: SocketAddr) -> String {
 pub(crate) fn not_bound(address: &str, error: &io::Error) -> Error {
     let failed = Error::new(Kind::Network, format!("cannot listen on {address}: {error}"));
     match error.kind() {
-        io::ErrorKind::AddrInUse => failed.with_hint("something listens there already; port 0 takes a free one"),
+        io::ErrorKind::AddrInUse => {
+            failed.with_hint("another program listens there already; choose another port, or 0 for a free one")
+        }
         io::ErrorKind::PermissionDenied => {
-            failed.with_hint("ports below 1024 are the administrator's; take a higher one")
+            failed.with_hint("ports below 1024 are reserved for the administrator; choose a higher one")
         }
         _ => failed,
     }
@@ -290,7 +292,7 @@ impl Local {
                         });
                     }
                     Err(e) => {
-                        self.board.problem(&format!("cannot take a connection up: {e}"));
+                        self.board.problem(&format!("cannot accept a connection: {e}"));
                         sleep(OUT_OF_DESCRIPTORS).await;
                     }
                 },
@@ -342,7 +344,7 @@ impl Local {
                     return Err(error);
                 }
                 let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-                self.board.problem(&format!("a connection to {} was refused: {}{hint}", self.to, error.message()));
+                self.board.problem(&format!("a connection to {} failed: {}{hint}", self.to, error.message()));
                 Ok(())
             }
         }

@@ -107,7 +107,7 @@ impl Listener {
                             error.message()
                         ),
                     )
-                    .with_hint("something may listen there already; port 0 takes a free one"),
+                    .with_hint("another program may listen there already; choose another port, or 0 for a free one"),
                     _ => error,
                 })?;
                 let limits = Limits::default().max_payload_len(Some(MAX_MESSAGE));
@@ -170,7 +170,7 @@ impl Remote {
                 Listener::Ssh(ssh) => self.by_ssh(*ssh).await,
             }
             let what = format!("machine {} no longer listens on {}", self.way.machine(), self.listen);
-            self.board.problem(&format!("{what}: it is asked again"));
+            self.board.problem(&format!("{what}; asking it again"));
             let again = async {
                 pauses.after(since).await;
                 self.way.insist(&what, || Listener::open(&self.way, &self.listen)).await
@@ -278,7 +278,7 @@ impl Remote {
     }
 
     fn not_reached(&self, connection: &mut Connection, error: &io::Error) {
-        let why = format!("cannot connect to {} here: {error}", self.to);
+        let why = format!("cannot connect to {} on this computer: {error}", self.to);
         connection.failed(&why);
         self.board.problem(&why);
     }

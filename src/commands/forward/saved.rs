@@ -33,7 +33,7 @@ pub(crate) fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
     let Forward { side, spec, .. } = forward;
     let (Listen::Port(bind, port), Endpoint::Port(host, to), false) = (&spec.listen, &spec.to, spec.udp) else {
         return Err(Error::new(Kind::Usage, format!("`{spec}` cannot be saved"))
-            .with_hint("the platform keeps TCP forwards from a port to a port; leave out --save"));
+            .with_hint("leave out --save: the platform saves only TCP forwards from a port to a port"));
     };
     let bind = match (bind, side) {
         (Bind::Loopback, _) | (Bind::Unnamed, Side::Local) => "127.0.0.1".to_owned(),
@@ -69,7 +69,7 @@ pub(crate) fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
 pub(crate) fn forward(saved: &SavedForward) -> Result<Forward, String> {
     let record = match saved {
         SavedForward::Known(record) => record,
-        SavedForward::Odd(value) => return Err(format!("`{value}` cannot be read")),
+        SavedForward::Odd(value) => return Err(format!("`{value}` is not a port forward that can be read")),
     };
     let here = (&record.local_host, record.local_port);
     let there = (&record.remote_host, record.remote_port);
@@ -84,7 +84,7 @@ pub(crate) fn forward(saved: &SavedForward) -> Result<Forward, String> {
         (host, _) => Bind::Host(host.to_owned()),
     };
     if to.1 == 0 {
-        return Err(format!("`{}` leads to no port", shown(record)));
+        return Err(format!("`{}` has no destination port", shown(record)));
     }
     let host = if to.0.is_empty() { "localhost" } else { to.0 };
     let spec = Spec { listen: Listen::Port(bind, listen.1), to: Endpoint::Port(host.to_owned(), to.1), udp: false };
@@ -99,11 +99,11 @@ pub(crate) fn restorable(all: &[SavedForward]) -> (Vec<Forward>, Vec<String>) {
     for (index, saved) in all.iter().enumerate() {
         match forward(saved) {
             Ok(Forward { side: Side::Local, spec: Spec { to: Endpoint::Port(_, SSH), .. }, .. }) => {
-                log::info!("saved forward {index} leads to port {SSH}");
+                log::info!("skipping saved port forward {index}, which leads to port {SSH}");
             }
             Ok(forward) if found.contains(&forward) => {}
             Ok(forward) => found.push(forward),
-            Err(why) => odd.push(format!("saved forward {index} is left out: {why}")),
+            Err(why) => odd.push(format!("saved port forward {index} is skipped: {why}")),
         }
     }
     (found, odd)
@@ -166,8 +166,8 @@ pub(crate) async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool
         which.iter().filter_map(|which| if let Which::Index(i) = which { Some(*i) } else { None }).collect()
     };
     if let Some(index) = indices.iter().find(|index| **index >= count) {
-        let message = format!("playground {} has no saved forward {index}", play.id);
-        return Err(Error::new(Kind::NotFound, message).with_hint("--list shows those it has"));
+        let message = format!("playground {} has no saved port forward {index}", play.id);
+        return Err(Error::new(Kind::NotFound, message).with_hint("use --list to see those it has"));
     }
     // From the last to the first, because records after a removed one move up.
     indices.sort_unstable_by(|a, b| b.cmp(a));
@@ -187,7 +187,7 @@ pub(crate) async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool
         indices.reverse();
         return out::json(&serde_json::json!({ "removed": indices }));
     }
-    out::line(&format!("{} of {count} saved forwards are removed.", indices.len()))
+    out::line(&format!("Removed {} of {count} saved port forwards.", indices.len()))
 }
 
 /// A selection of saved forwards.
@@ -260,7 +260,7 @@ mod tests {
                 "-L 0:localhost:2222 None"
             ]
         );
-        let indices: Vec<&str> = odd.iter().map(|line| line.split(' ').nth(2).unwrap()).collect();
+        let indices: Vec<&str> = odd.iter().map(|line| line.split(' ').nth(3).unwrap()).collect();
         assert_eq!(indices, ["5", "6", "7", "8"], "{odd:?}");
     }
 }

@@ -93,7 +93,7 @@ impl Spec {
     /// [`Kind::Usage`] with the reason.
     pub fn parse(side: Side, text: &str) -> Result<Spec> {
         let refuse = |why: &str| {
-            Error::new(Kind::Usage, format!("`{text}` is not a forward: {why}")).with_hint(
+            Error::new(Kind::Usage, format!("`{text}` is not a port forward: {why}")).with_hint(
                 "write [BIND:]PORT:HOST:HOSTPORT; either side may be the path of a Unix socket, /udp may follow HOSTPORT",
             )
         };
@@ -102,7 +102,7 @@ impl Spec {
         let port = |field: &Field| field.port().ok_or_else(|| refuse(&format!("`{}` is not a port", field.text)));
         let target = |host: &Field, number: &Field| match (host.text.as_str(), port(number)?) {
             ("", _) => Err(refuse("the host to connect to is missing")),
-            (_, 0) => Err(refuse("there is no port 0 to connect to")),
+            (_, 0) => Err(refuse("it is not possible to connect to port 0")),
             (host, _) if !is_host(host) => Err(refuse(&format!("`{host}` is not a host"))),
             (host, number) => Ok(Endpoint::Port(host.to_owned(), number)),
         };
@@ -127,11 +127,11 @@ impl Spec {
             [on, from, host, number] if !fields.iter().any(|field| field.is_path) => {
                 (Listen::Port(bind(on)?, port(from)?), target(host, number)?)
             }
-            [_] | [_, _] => return Err(refuse("the port that it leads to is missing")),
+            [_] | [_, _] => return Err(refuse("the destination port is missing")),
             [..] => return Err(refuse("it has too many parts; write an IPv6 address in brackets")),
         };
         if udp && !matches!((&listen, &to), (Listen::Port(..), Endpoint::Port(..))) {
-            return Err(refuse("datagrams go from a port to a port"));
+            return Err(refuse("UDP can be forwarded only from a port to a port"));
         }
         Ok(Spec { listen, to, udp })
     }
@@ -384,7 +384,7 @@ mod tests {
             assert_eq!(remote(text).unwrap(), Spec { listen, to, udp: false }, "{text}");
         }
         for text in ["8080", "web:80"] {
-            assert!(remote(text).unwrap_err().message().contains("the port that it leads to"), "{text}");
+            assert!(remote(text).unwrap_err().message().contains("the destination port"), "{text}");
         }
     }
 
@@ -413,10 +413,10 @@ mod tests {
         for (text, why) in [
             ("", "missing"),
             ("x", "missing"),
-            ("0", "no port 0"),
+            ("0", "connect to port 0"),
             ("8080:web", "`web` is not a port"),
             ("8080::80", "host to connect to"),
-            ("8080:web:0", "no port 0"),
+            ("8080:web:0", "connect to port 0"),
             ("8080:web:x", "`x` is not a port"),
             ("x:web:80", "`x` is not a port"),
             ("65536:web:80", "`65536` is not a port"),

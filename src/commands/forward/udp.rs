@@ -114,18 +114,20 @@ impl Relay {
                 early.drain(..HEADER);
                 Ok(Relay { ssh, channel, early })
             }
-            Ok(true) => failed("something else than the UDP relay answers; does its shell print something?".into()),
+            Ok(true) => failed(
+                "something other than the UDP relay answers; check that its shell prints nothing on startup".into(),
+            ),
             Ok(false) if status == Some(MISSING) => {
                 let error = Error::new(
                     Kind::Program,
-                    format!("UDP forwards need python3 or perl on machine {}, and it has neither", way.machine()),
+                    format!("UDP forwards need python3 or perl, and machine {} has neither", way.machine()),
                 );
-                Err(error.with_hint("install one of them there"))
+                Err(error.with_hint("install one of them on the machine"))
             }
             Ok(false) => failed(format!("the UDP relay ended: {}", printable(&String::from_utf8_lossy(&complaint)))),
             Err(_elapsed) => {
                 failed(format!("the UDP relay did not start within {} s", START.as_secs())).map_err(|error| {
-                    error.with_hint("see that its shell's start files end, ask nothing and print nothing")
+                    error.with_hint("check that its shell's startup files finish, ask nothing and print nothing")
                 })
             }
         }
@@ -249,7 +251,7 @@ impl Udp {
                 *peers.lock().unwrap_or_else(PoisonError::into_inner) = Peers::default();
                 let (host, port) = &self.to;
                 let what = format!("the UDP relay on machine {} has ended", self.way.machine());
-                self.board.problem(&format!("{what}: it is started again"));
+                self.board.problem(&format!("{what}; starting it again"));
                 pauses.after(since).await;
                 relay = self.way.insist(&what, || Relay::start(&self.way, host, *port)).await?;
                 // Datagrams that arrived meanwhile are too old to be useful.
@@ -260,7 +262,7 @@ impl Udp {
         };
         tokio::select! {
             ended = pass => ended,
-            () = listen => Err(Error::new(Kind::Internal, "a UDP forward broke")),
+            () = listen => Err(Error::new(Kind::Internal, "a UDP forward failed unexpectedly")),
         }
     }
 
@@ -336,7 +338,7 @@ impl Udp {
                 match message {
                     ChannelMsg::Data { data } => left.extend_from_slice(&data),
                     ChannelMsg::ExtendedData { data, .. } => {
-                        log::warn!("the UDP relay says: {}", printable(&String::from_utf8_lossy(&data)));
+                        log::warn!("the UDP relay reports: {}", printable(&String::from_utf8_lossy(&data)));
                     }
                     _ => {}
                 }

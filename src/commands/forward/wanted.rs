@@ -39,9 +39,9 @@ pub(super) async fn all(
     }
     if wanted.is_empty() {
         return Err(match restore {
-            true => Error::new(Kind::NotFound, format!("playground {} has no saved forwards to open", play.id))
-                .with_hint("--save with -L or -R saves some; those to port 22 are left to ssh"),
-            false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("say -L, -R or --restore"),
+            true => Error::new(Kind::NotFound, format!("playground {} has no saved port forwards to open", play.id))
+                .with_hint("save some with --save and -L or -R; those to port 22 are skipped"),
+            false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("add -L, -R or --restore"),
         });
     }
     Ok(wanted)
@@ -66,7 +66,11 @@ impl Wanted {
                 if self.restored && !matches!(error.kind(), Kind::Ended | Kind::NotLoggedIn | Kind::NotWoken) =>
             {
                 let Forward { side, spec, .. } = &self.forward;
-                board.problem(&format!("saved forward `{} {spec}` is left out: {}", side.option(), error.message()));
+                board.problem(&format!(
+                    "saved port forward `{} {spec}` is skipped: {}",
+                    side.option(),
+                    error.message()
+                ));
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -152,7 +152,7 @@ impl Way {
                     // This refusal is about the tunnel's token, so it must not be reported as a missing login.
                     Kind::NotLoggedIn | Kind::NotFound => {
                         Error::new(Kind::Network, format!("machine {} refuses the tunnel", self.machine())).with_hint(
-                            format!("`labctl-ssh-proxy doctor {}` looks at the whole way there", self.login.alias),
+                            format!("run `labctl-ssh-proxy doctor {}` to check the whole connection", self.login.alias),
                         )
                     }
                     _ => error,

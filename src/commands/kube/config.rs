@@ -68,7 +68,7 @@ fn parse(text: &str) -> Result<Vec<NamedCluster>> {
 /// Returns the URL of a cluster's server, and the host and port in it.
 fn server(cluster: &NamedCluster) -> Result<(Uri, Server)> {
     let url = &cluster.cluster.server.value;
-    let refuse = || damaged(format!("`{url}`, the server of cluster {}, is no address", cluster.name));
+    let refuse = || damaged(format!("`{url}`, the server of cluster {}, is not an address", cluster.name));
     let uri: Uri = url.parse().map_err(|_| refuse())?;
     let default = match uri.scheme_str() {
         Some("https") => 443,
@@ -110,8 +110,8 @@ fn effect(key: &str) -> &'static str {
     match key.to_ascii_lowercase().as_str() {
         "exec" | "auth-provider" => "runs a program on this computer",
         "certificate-authority" | "client-certificate" | "client-key" | "tokenfile" => "reads a file of this computer",
-        "proxy-url" => "leads through a proxy",
-        _ => "has a part that is not known to be harmless here",
+        "proxy-url" => "connects through a proxy",
+        _ => "has a field that is not known to be safe here",
     }
 }
 
@@ -128,20 +128,20 @@ pub fn check(text: &str, play: &str) -> Result<()> {
     let only = |of: &str, value: &Value, allowed: &[&str]| {
         let members = match value {
             Value::Null => return Ok(()),
-            value => value.as_object().ok_or_else(|| damaged("one of its parts is not what it should be"))?,
+            value => value.as_object().ok_or_else(|| damaged("one of its fields has the wrong type"))?,
         };
         let Some(key) = members.keys().find(|key| !allowed.contains(&key.as_str())) else { return Ok(()) };
         let what = effect(key);
         Err(Error::new(Kind::Refused, format!("the kubeconfig of playground {play} {what} (`{key}`{of})")).with_hint(
-            "it may hold keys and tokens only (`*-data`, `token`): look at ~/.kube/config in the playground; \
-             `kubectl config view --raw --flatten` there puts the contents of files in their place",
+            "look at ~/.kube/config in the playground: only keys and tokens (`*-data`, `token`) are allowed; there, \
+             `kubectl config view --raw --flatten` replaces paths with the contents of the files",
         ))
     };
     only("", &config, &CONFIG)?;
     for (list, body, allowed) in [("clusters", "cluster", &CLUSTER[..]), ("users", "user", &USER[..])] {
         let items = match &config[list] {
             Value::Null => continue,
-            items => items.as_array().ok_or_else(|| damaged(format!("its {list} are no list")))?,
+            items => items.as_array().ok_or_else(|| damaged(format!("its {list} are not a list")))?,
         };
         for item in items {
             let of = format!(" of {body} {}", item["name"].as_str().unwrap_or_default());
@@ -186,7 +186,7 @@ pub fn redirect(text: &str, port: impl Fn(&Server) -> u16) -> Result<String> {
             Some(from..from + usize::try_from(len).ok()?)
         });
         let range = range.filter(|range| text.is_char_boundary(range.start) && text.is_char_boundary(range.end));
-        let range = range.ok_or_else(|| damaged("it cannot be told where its parts stand"))?;
+        let range = range.ok_or_else(|| damaged("the positions of its fields are not known"))?;
         edits.push((range, url, name.then_some(server.host)));
     }
     // From the last to the first, so that earlier positions stay valid.
@@ -203,7 +203,7 @@ pub fn redirect(text: &str, port: impl Fn(&Server) -> u16) -> Result<String> {
     }
     match value(&edited) {
         Ok(after) if after == expected => Ok(edited),
-        Ok(_) | Err(_) => Err(damaged("it is written in a way that cannot be edited")),
+        Ok(_) | Err(_) => Err(damaged("its format cannot be edited")),
     }
 }
 
@@ -369,10 +369,10 @@ users:
             (format!("{user}    client-key: /a\n"), "reads a file"),
             (format!("{user}    client-certificate: /a\n"), "reads a file"),
             ("clusters: [{name: c, cluster: {certificate-authority: /a}}]".into(), "reads a file"),
-            ("clusters: [{name: c, cluster: {proxy-url: http://a}}]".into(), "leads through a proxy"),
-            (format!("{user}    ſomething: 1\n"), "not known to be harmless"),
-            (format!("{user}    token: a\n  User: {{exec: {{}}}}\n"), "not known to be harmless"),
-            (format!("{user}    token: a\nUsers: []\n"), "not known to be harmless"),
+            ("clusters: [{name: c, cluster: {proxy-url: http://a}}]".into(), "connects through a proxy"),
+            (format!("{user}    ſomething: 1\n"), "not known to be safe"),
+            (format!("{user}    token: a\n  User: {{exec: {{}}}}\n"), "not known to be safe"),
+            (format!("{user}    token: a\nUsers: []\n"), "not known to be safe"),
         ] {
             let error = check(&format!("{text}\n"), "x").unwrap_err();
             assert!(error.kind() == Kind::Refused && error.message().contains(what), "{text}: {error}");

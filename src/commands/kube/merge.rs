@@ -15,7 +15,7 @@ const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context
 
 fn refuse(why: &str) -> Error {
     Error::new(Kind::File, format!("your kubeconfig cannot be edited: {why}"))
-        .with_hint("leave out --merge, and use the file that `kube` names")
+        .with_hint("leave out --merge, and use the file that `kube` prints")
 }
 
 /// Adds a context, a cluster and a user called `name`. Replaces existing ones of that name.
@@ -63,7 +63,7 @@ fn cut(text: &str, name: &str, current: bool) -> Result<String> {
     }
     let mut expected = value(text).map_err(|why| refuse(&why))?;
     if !expected.is_object() {
-        return Err(refuse("it is none"));
+        return Err(refuse("it is not a kubeconfig"));
     }
     let mut edited = text.to_owned();
     for (list, _) in LISTS {
@@ -95,7 +95,7 @@ fn same(text: &str, expected: &Value) -> Result<()> {
     };
     match value(text) {
         Ok(after) if plain(&after) == plain(expected) => Ok(()),
-        Ok(_) | Err(_) => Err(refuse("it is written in an uncommon way")),
+        Ok(_) | Err(_) => Err(refuse("its format is unusual")),
     }
 }
 

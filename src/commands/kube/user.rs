@@ -114,7 +114,8 @@ fn lock_path(path: &Path) -> PathBuf {
 }
 
 fn in_use(path: &Path) -> Error {
-    let hint = format!("if no kubectl is running, delete {}, which one left behind", lock_path(path).display());
+    let hint =
+        format!("if no kubectl is running, delete {}, which an earlier one left behind", lock_path(path).display());
     Error::new(Kind::File, format!("{} is in use", path.display())).with_hint(hint)
 }
 
@@ -166,8 +167,8 @@ pub(crate) fn merged(folders: &Folders) -> Vec<String> {
 /// [`Kind::File`] when another `kube` has reserved it.
 pub(crate) fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
     files::Lock::try_acquire(&memory(folders, name))?.ok_or_else(|| {
-        Error::new(Kind::File, format!("another `kube` has the context {name}"))
-            .with_hint("end it, or leave out --merge")
+        Error::new(Kind::File, format!("another `kube` is using the context {name}"))
+            .with_hint("stop it, or leave out --merge")
     })
 }
 

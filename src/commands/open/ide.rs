@@ -173,8 +173,8 @@ pub(crate) fn by_name(name: &str) -> Result<&'static Ide> {
     let found = ALL.iter().find(|ide| ide.name == name).or_else(|| ALL.iter().find(|ide| ide.commands.contains(&name)));
     found.ok_or_else(|| {
         let names: Vec<_> = ALL.iter().map(|ide| ide.name).collect();
-        Error::new(Kind::Usage, format!("`{name}` is not an editor that open knows"))
-            .with_hint(format!("it knows {}", names.join(", ")))
+        Error::new(Kind::Usage, format!("`{name}` is not an editor that `open` supports"))
+            .with_hint(format!("use one of: {}", names.join(", ")))
     })
 }
 
@@ -192,11 +192,11 @@ impl Ide {
             let error = Error::new(Kind::Program, format!("{} is not installed", self.needs()));
             error.with_hint(match self.link {
                 Link::Vscode => format!(
-                    "there is no `{}` in PATH; in {} itself: Command Palette, \"Shell Command: Install '{}' command in \
-                     PATH\"",
+                    "put `{}` in PATH: in {}, open the Command Palette and run \"Shell Command: Install '{}' command \
+                     in PATH\"",
                     self.name, self.title, self.name
                 ),
-                Link::Zed => "there is no `zed` in PATH; in Zed itself: \"Install CLI\"".into(),
+                Link::Zed => "put `zed` in PATH: in Zed, run \"Install CLI\"".into(),
                 Link::Gateway(_) => {
                     "install JetBrains Gateway, or Toolbox with its shell scripts, and put `gateway` in PATH".into()
                 }

@@ -20,7 +20,7 @@ impl FromStr for Repo {
         let path = match text.split_once("://") {
             Some((scheme, rest)) => match rest.find('/') {
                 Some(slash) => scheme.len() + 3 + slash,
-                None => return Err(format!("`{text}` names no repository")),
+                None => return Err(format!("`{text}` does not name a repository")),
             },
             None => match (text.find(':'), text.find('/')) {
                 (Some(colon), slash) if slash.is_none_or(|slash| colon < slash) => colon + 1,
@@ -35,10 +35,10 @@ impl FromStr for Repo {
         let name = name.strip_suffix(".git").unwrap_or(name);
         let folder = if folder.is_empty() { name } else { folder };
         if url.is_empty() || folder.is_empty() || url.starts_with('-') {
-            return Err(format!("`{text}` names no repository"));
+            return Err(format!("`{text}` does not name a repository"));
         }
         if text.chars().any(char::is_control) {
-            return Err("a repository's address has no control characters".into());
+            return Err("a repository's address cannot have control characters".into());
         }
         Ok(Repo { url: url.into(), folder: folder.into() })
     }

@@ -8,7 +8,7 @@ use crate::{
     ui::out,
 };
 
-/// List what can be started.
+/// List the playgrounds that you can start.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Print JSON.

@@ -24,7 +24,7 @@ use crate::{
     ui::{notice::Progress, out, spinner::Spinner},
 };
 
-/// Erase a playground. On a terminal you are asked first.
+/// Erase a playground. Asks first if there is a terminal.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -65,7 +65,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
             Err(e) if e.kind() == Kind::NotFound => break,
             Err(e) if e.kind() != Kind::NotYet => return Err(e),
             Ok(_) | Err(_) if Instant::now() > limit => {
-                return Err(Error::new(Kind::NotYet, format!("playground {} is not gone yet", play.id))
+                return Err(Error::new(Kind::NotYet, format!("playground {} has not been erased yet", play.id))
                     .with_hint("see `labctl-ssh-proxy list --all`"));
             }
             Ok(_) | Err(_) => sleep(LOOK_EVERY).await,

@@ -16,12 +16,12 @@ use crate::{
     moment::{Moment, ago},
 };
 
-/// Let a playground run some minutes longer. At its end it is erased, unless `persist` keeps it.
+/// Let a playground run some minutes longer. When its time is up, it is erased unless `persist` keeps it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     one: One,
-    /// How many minutes more.
+    /// The number of minutes to add.
     #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000))]
     minutes: u64,
 }
@@ -42,8 +42,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let play = labs.act_and_look(&play.id, &Action::SetMaxPlayTime { minutes: total }).await?;
     app.memory().note_acted();
     if play.expires_in < left + Duration::from_secs(minutes * 60 / 2) {
-        let message = format!("the platform leaves playground {} {} and no more", play.id, time_left(&play));
-        return Err(Error::new(Kind::Refused, message).with_hint("your plan may limit how long a playground runs"));
+        let message = format!("the platform lets playground {} run only {} more", play.id, time_left(&play));
+        return Err(
+            Error::new(Kind::Refused, message).with_hint("check your plan, which may limit how long a playground runs")
+        );
     }
     let sentence = format!("{} runs for {} more{}", host(&play), time_left(&play), then(app, &labs, &play).await);
     report(app, &play, one.json, &sentence)
@@ -53,7 +55,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
 async fn then(app: &App, labs: &Labs, play: &Play) -> String {
     let text = match find::is_kept(labs, play).await {
         Some(true) => ", then it is stopped and kept".into(),
-        Some(false) => format!(", then it is erased: `labctl-ssh-proxy persist {}` keeps it", play.id),
+        Some(false) => format!(", then it is erased; keep it with `labctl-ssh-proxy persist {}`", play.id),
         None => format!(", then it is erased unless it is persistent (`labctl-ssh-proxy persist {}`)", play.id),
     };
     app.platform.commands(&text)

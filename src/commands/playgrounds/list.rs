@@ -17,13 +17,13 @@ use crate::{
 /// List your playgrounds.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Also those that failed or were destroyed.
+    /// Also list those that have failed or were destroyed.
     #[arg(long)]
     all: bool,
-    /// Go on showing them as they change: a table that is drawn anew, or with --json a line for each change.
+    /// Keep showing them as they change: redraw the table, or with --json print a line for each change.
     #[arg(long)]
     watch: bool,
-    /// With --watch --json: also when only the figures of connections have moved.
+    /// With --watch --json: also print a line when only the figures of connections have changed.
     #[arg(long, requires = "watch", requires = "json")]
     figures: bool,
     /// Print JSON.

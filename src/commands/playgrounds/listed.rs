@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The line that replaces an empty list.
-pub(crate) const NONE: &str = "No playgrounds. `labctl-ssh-proxy catalog` shows what can be started.";
+pub(crate) const NONE: &str = "No playgrounds. Run `labctl-ssh-proxy catalog` to see those that you can start.";
 
 /// A playground in `list --json`, with the API's names.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -10,7 +10,7 @@ use crate::{
     labs::{find, wire::Action},
 };
 
-/// Keep a playground at its end: it is stopped then, where it would be erased.
+/// Keep a playground when its time is up: it is stopped instead of erased.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -26,7 +26,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let play = find::whole(&labs, &args.one.playground).await?;
     labs.act(&play.id, &Action::MakePersistent).await?;
     app.memory().note_acted();
-    let sentence = format!("{} is kept: at its end it is stopped, not erased", host(&play));
+    let sentence = format!("{} is kept: when its time is up, it is stopped and not erased", host(&play));
     let play = if args.one.json { labs.play(&play.id).await? } else { play };
     report(app, &play, args.one.json, &sentence)
 }

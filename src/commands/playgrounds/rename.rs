@@ -13,12 +13,12 @@ use crate::{
     labs::{find, wire::Action},
 };
 
-/// Give a playground another title.
+/// Change a playground's title.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     one: One,
-    /// The title.
+    /// The new title.
     title: String,
 }
 
@@ -33,5 +33,5 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let play = labs.act_and_look(&play.id, &Action::SetTitle { title }).await?;
     app.memory().note_acted();
     refresh_entries(app, &labs).await;
-    report(app, &play, one.json, &format!("{} is called {}", host(&play), printable(&play.title)))
+    report(app, &play, one.json, &format!("{} is now called {}", host(&play), printable(&play.title)))
 }

@@ -16,12 +16,12 @@ use crate::{
     wake::Wake,
 };
 
-/// Stop and start a playground again.
+/// Stop a playground and start it again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     one: One,
-    /// Do not wait for the tasks that prepare it, if any are left.
+    /// Do not wait for its init tasks, if any are left.
     #[arg(long)]
     no_wait_init: bool,
 }

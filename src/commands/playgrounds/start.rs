@@ -24,28 +24,28 @@ use crate::{
     },
 };
 
-/// Start a playground from the catalogue, or a stopped one again, and wait until it can be used.
+/// Start a new playground from the catalogue, or a stopped one, and wait until it is ready.
 ///
-/// That is when its machines are ready and the tasks that prepare it are done. A task that fails is named and blocks
-/// nothing. When its time is up, the platform erases a playground, unless `persist` keeps it.
+/// A playground is ready when its machines are ready and its init tasks are done. If an init task fails, the command
+/// reports it and carries on. The platform erases a playground when its time is up, unless `persist` keeps it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A catalogue name, or the id, host name or title of a stopped playground.
     #[arg(add = ArgValueCandidates::new(candidates::startable))]
     name: String,
-    /// What to call it.
+    /// The playground's title.
     #[arg(long)]
     title: Option<String>,
     /// Do not wait until it is ready.
     #[arg(long)]
     no_wait: bool,
-    /// Wait until its machines are ready, and not for the tasks that prepare it.
+    /// Wait for its machines, but not for its init tasks.
     #[arg(long)]
     no_wait_init: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// You trust the author of a playground that is not the platform's.
+    /// Consent to starting a playground by another author.
     #[arg(long)]
     consent: bool,
     /// Then ssh into it.
@@ -169,7 +169,11 @@ pub(super) async fn ready<P: Progress>(
             }
             // The playground runs nevertheless. A later connection reports why it is refused.
             Err(error) if error.status() == Some(400) => {
-                let text = format!("labctl-ssh-proxy: {} runs without ssh: {}", play.shown(), error.message());
+                let text = format!(
+                    "labctl-ssh-proxy: {} is running, but without SSH access: {}",
+                    play.shown(),
+                    error.message()
+                );
                 wake.progress.above(&text);
             }
             Err(error) => return Err(error),

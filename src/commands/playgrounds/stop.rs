@@ -27,7 +27,7 @@ const WAKE_IS_SENT: Duration = Duration::from_secs(40);
 /// Time limit for a stop or an erasure. Same as the official client's, because large disks are uploaded.
 pub(super) const END_LIMIT: Duration = Duration::from_secs(5 * 60);
 
-/// Stop a playground. It keeps its disks, and connections do not wake it again.
+/// Stop a playground. It keeps its disks, and stays stopped until you start it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -67,10 +67,10 @@ async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) ->
     let limit = Instant::now() + WAKE_IS_SENT;
     while memory.try_wake_lock(label)?.is_none() {
         if Instant::now() > limit {
-            return Err(Error::new(Kind::NotYet, format!("another connection is just waking playground {label}"))
-                .with_hint("stop it again; a connection that was halted with Ctrl-Z has to go on, or be ended"));
+            return Err(Error::new(Kind::NotYet, format!("another connection is waking playground {label}"))
+                .with_hint("stop it again; first resume or end any connection that you suspended with Ctrl-Z"));
         }
-        progress.waiting(&format!("waiting for a wake of playground {label} that is on its way"));
+        progress.waiting(&format!("waiting for another connection that is waking playground {label}"));
         sleep(LOCK_RETRY).await;
     }
     Ok(())
@@ -89,10 +89,10 @@ pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) 
         match play.state() {
             Some(State::Stopped) => return Ok(play),
             Some(state) if find::is_gone(&play) => {
-                return Err(Error::new(Kind::Ended, format!("playground {} did not stop but is {state}", play.id)));
+                return Err(Error::new(Kind::Ended, format!("playground {} did not stop: it is {state}", play.id)));
             }
             _ if Instant::now() > limit => {
-                return Err(Error::new(Kind::NotYet, format!("playground {} does not stop", play.id))
+                return Err(Error::new(Kind::NotYet, format!("playground {} has not stopped yet", play.id))
                     .with_hint("see `labctl-ssh-proxy list`"));
             }
             _ => sleep(LOOK_EVERY).await,

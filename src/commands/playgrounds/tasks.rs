@@ -10,7 +10,7 @@ use crate::{
     ui::out,
 };
 
-/// List a playground's tasks, and how far each is.
+/// List a playground's tasks and their status.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -65,5 +65,5 @@ pub(crate) async fn run(app: &App, Args { one }: Args) -> Result<()> {
         let word = one.task.status.word().to_owned();
         vec![printable(&one.task.name), printable(&one.machine), kind.to_owned(), word, printable(last)]
     });
-    out::table(&["TASK", "MACHINE", "KIND", "STATUS", "LAST WORDS"], rows.collect())
+    out::table(&["TASK", "MACHINE", "KIND", "STATUS", "LAST ERROR LINE"], rows.collect())
 }

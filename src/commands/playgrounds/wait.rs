@@ -18,12 +18,12 @@ use crate::{
 
 /// Wait until a playground's machines are ready and its tasks are done.
 ///
-/// Exit code 14 when a task has failed.
+/// Exits with code 14 if a task has failed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     one: One,
-    /// Only for the tasks that prepare it.
+    /// Of its tasks, wait only for the init tasks.
     #[arg(long)]
     init: bool,
     /// Give up after this long (exit code 9).
@@ -50,7 +50,7 @@ pub(crate) async fn run(app: &App, Args { one, init, timeout: limit }: Args) -> 
     match failure(&play, tasks) {
         None => report(app, &play, one.json, &format!("{} is ready", play.shown())),
         Some(words) => {
-            Err(Error::new(Kind::Program, words).with_hint(format!("`labctl-ssh-proxy tasks {}` shows more", play.id)))
+            Err(Error::new(Kind::Program, words).with_hint(format!("see `labctl-ssh-proxy tasks {}`", play.id)))
         }
     }
 }

@@ -172,21 +172,21 @@ impl Scan {
                     done |= open.is_empty();
                 }
                 Event::End(_) => {
-                    let Some(last) = open.pop() else { return Err(damaged(start, "an end without a start")) };
+                    let Some(last) = open.pop() else { return Err(damaged(start, "an end tag without a start tag")) };
                     scan.entries.extend(last.found.map(|found| Found { span: last.start..end, ..found }));
                     scan.finish(&open, end);
                     done |= open.is_empty();
                 }
                 Event::Text(_) if open.is_empty() && !text[start..end].trim_matches(is_margin).is_empty() => {
-                    return Err(damaged(start, "text outside of all elements"));
+                    return Err(damaged(start, "text outside the root element"));
                 }
                 Event::CData(_) | Event::GeneralRef(_) if open.is_empty() => {
-                    return Err(damaged(start, "text outside of all elements"));
+                    return Err(damaged(start, "text outside the root element"));
                 }
                 Event::Text(_) | Event::CData(_) | Event::GeneralRef(_) => {}
                 Event::Comment(_) | Event::Decl(_) | Event::PI(_) | Event::DocType(_) => {}
                 Event::Eof if open.is_empty() && done => return Ok(scan),
-                Event::Eof => return Err(damaged(end, "it ends too early")),
+                Event::Eof => return Err(damaged(end, "it ends unexpectedly")),
             }
         }
     }
@@ -216,10 +216,10 @@ impl Scan {
         let parent = open.last().map_or(0, |parent| parent.level);
         if open.is_empty() {
             if done {
-                return Err(damaged(span.start, "a second outermost element"));
+                return Err(damaged(span.start, "a second root element"));
             }
             if tag.name().as_ref() != PATH[0] {
-                return Err(damaged(span.start, &format!("the outermost element is not `{}`", PATH[0])));
+                return Err(damaged(span.start, &format!("the root element is not `{}`", PATH[0])));
             }
         } else if parent == 0 {
             return Ok((0, None));
@@ -301,7 +301,7 @@ fn position(reader: &Reader<&[u8]>) -> usize {
 
 fn damaged(at: usize, why: &str) -> Error {
     Error::new(Kind::File, format!("the XML is damaged at byte {at}: {why}"))
-        .with_hint("nothing was changed; repair or delete the file, the product then writes a new one")
+        .with_hint("nothing was changed; repair the file, or delete it, and the product writes a new one")
 }
 
 #[cfg(test)]

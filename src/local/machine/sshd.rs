@@ -103,11 +103,11 @@ impl Sshd {
         );
         // Absolute, because sshd starts itself again.
         let program = which::which_in("sshd", Some(folders), "/").map_err(|_| {
-            Error::new(Kind::Program, "no sshd was found for a machine that is to use OpenSSH")
+            Error::new(Kind::Program, "no sshd was found, which machines with OpenSSH need")
                 .with_hint("install openssh-server (Debian, Red Hat, Alpine) or openssh (Arch, Homebrew)")
         })?;
         let sftp_server = SFTP_SERVERS.iter().map(Path::new).find(|path| path.exists()).ok_or_else(|| {
-            Error::new(Kind::Program, "no sftp-server was found for a machine that is to use OpenSSH")
+            Error::new(Kind::Program, "no sftp-server was found, which machines with OpenSSH need")
                 .with_hint("install openssh-sftp-server (Debian, Alpine) or openssh-server")
         })?;
         if rustix::process::geteuid().is_root() && cfg!(target_os = "linux") {

@@ -33,7 +33,7 @@ impl World {
             Action::SetTitle { title } => self.set_title(id, title.trim())?,
             Action::SetMaxPlayTime { minutes } => {
                 if minutes > MAX_PLAY_MINUTES {
-                    let words = format!("a playground runs for at most {MAX_PLAY_MINUTES} minutes");
+                    let words = format!("a playground can run for at most {MAX_PLAY_MINUTES} minutes");
                     return Err(Refusal::bad_request(words));
                 }
                 self.edit(id, |record| {

@@ -27,7 +27,8 @@ impl World {
         let gates = self.gates_to_scan(id, machine)?;
         let look = move || gates.iter().map(|gate| listening(gate)).collect::<Option<Vec<_>>>();
         let found = tokio::task::spawn_blocking(look).await.ok().flatten();
-        let found = found.ok_or_else(|| Refusal::not_here("this system does not tell which program listens where"))?;
+        let found =
+            found.ok_or_else(|| Refusal::not_here("this system does not report which program listens on a port"))?;
         let ports = found.into_iter().flatten().take(MAX_PORTS).map(|(machine, address)| async move {
             ScannedPort { machine, number: address.port(), protocol: protocol(address).await.into() }
         });

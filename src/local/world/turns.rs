@@ -354,7 +354,7 @@ impl World {
             }
         };
         if timeout(ENOUGH, all).await.is_err() {
-            log::warn!("not every playground has stopped in time");
+            log::warn!("some playgrounds did not stop in time");
         }
     }
 }

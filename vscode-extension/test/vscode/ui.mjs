@@ -114,7 +114,7 @@ try {
   console.log('- start from the catalogue, found by its description');
   await page.getByRole('button', { name: 'Start a Playground', exact: true }).first().click();
   const input = page.locator('.quick-input-widget input[type=text]').first();
-  await input.fill('needs another');
+  await input.fill('needs more than one');
   await sees(page, 'one entry', async () => (await page.locator('.quick-input-list .monaco-list-row').count()) === 1);
   await input.fill('');
   await sees(page, 'all entries', async () => (await page.locator('.quick-input-list .monaco-list-row').count()) === 5);
