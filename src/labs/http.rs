@@ -310,7 +310,7 @@ impl AsyncRead for Stream {
             let mut ahead = ReadBuf::new(&mut this.ahead);
             ready!(Pin::new(&mut this.conn).poll_read(cx, &mut ahead))?;
             this.held = 0..ahead.filled().len();
-            // Where little comes, the next read goes straight to its place again.
+            // While little comes, the next read goes straight to its place again.
             this.much = this.held.len() > room;
         }
         let n = this.held.len().min(buf.remaining());

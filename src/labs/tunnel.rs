@@ -378,7 +378,7 @@ impl<S: Socket> AsyncRead for Tunnel<S> {
             if buf.filled().len() == before {
                 return Poll::Ready(Err(error));
             }
-            // What came before it goes first.
+            // The data before the failure goes first.
             this.failure = Some(error);
         }
         Poll::Ready(Ok(()))
