@@ -201,7 +201,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         Login,
         Fault::Answer(302, vec![("Location", "::::".into())], String::new()),
         ANSWER,
-        "no address",
+        "an invalid address",
         20,
         How::Plain,
     );

@@ -223,7 +223,7 @@ async fn the_command_line_gives_tasks_limits_and_delays() {
     let (home, folders) = folders();
     for (tasks, words) in [
         (&["--init-task", "nonsense"][..], "NAME=COMMAND"),
-        (&["--init-task", "inspect=true"], "called inspect already"),
+        (&["--init-task", "inspect=true"], "already has a task called inspect"),
         (&["--init-task", "a=true", "--init-task", "a=false"], "two init tasks have the name a"),
     ] {
         let (code, said) = local(&home, &[&["serve"], tasks].concat()).await;
