@@ -33,7 +33,7 @@ impl App {
     /// Finds the folders and reads the settings. `root` replaces the default folder of our files.
     ///
     /// # Errors
-    /// When there is no home folder, or the settings are invalid.
+    /// Fails when there is no home folder, or the settings are invalid.
     pub fn load(platform: Platform, root: Option<PathBuf>) -> Result<App> {
         let mut folders = Folders::find()?;
         if let Some(root) = root {
@@ -60,7 +60,7 @@ impl App {
     /// Returns a client of the platform. Starts the embedded platform if it is not running.
     ///
     /// # Errors
-    /// When the account's file is damaged, or the embedded platform does not start.
+    /// Fails when the account's file is damaged, or the embedded platform does not start.
     pub async fn labs(&self) -> Result<Labs> {
         let labs = self.client()?;
         self.platform_up(&labs).await?;
@@ -70,7 +70,7 @@ impl App {
     /// Starts the embedded platform if this client needs it and it is not running.
     ///
     /// # Errors
-    /// When the platform does not start.
+    /// Fails when the platform does not start.
     #[cfg_attr(not(unix), expect(unused_variables, reason = "the embedded platform is Unix's only"))]
     pub async fn platform_up(&self, labs: &Labs) -> Result<()> {
         match self.platform {
@@ -92,7 +92,7 @@ impl App {
     /// Returns a client of the platform, even if the platform is not running. Sends no request yet.
     ///
     /// # Errors
-    /// When the account's file is damaged.
+    /// Fails when the account's file is damaged.
     pub fn client(&self) -> Result<Labs> {
         match self.platform {
             Platform::Labs => Labs::new(Dialer::network(&self.settings), &Account::load(&self.folders.account())?),
@@ -120,7 +120,7 @@ impl App {
     /// it.
     ///
     /// # Errors
-    /// When the key cannot be used.
+    /// Fails when the key cannot be used.
     pub fn tunnel_slot(&self, labs: &Labs, host: &str, user: &str) -> Result<Option<Slot>> {
         let Some(identity) = identity::load(&self.identity_path()?)? else { return Ok(None) };
         Ok(Some(self.tunnels().slot([labs.account(), labs.api(), &identity.fingerprint(), host, user])))
@@ -129,7 +129,7 @@ impl App {
     /// Returns the key pair for machines. Makes one if there is none.
     ///
     /// # Errors
-    /// When the key cannot be read or made.
+    /// Fails when the key cannot be read or made.
     pub fn identity(&self) -> Result<Identity> {
         identity::load_or_make(&self.identity_path()?)
     }
@@ -137,7 +137,7 @@ impl App {
     /// Returns the path of that key, which need not exist yet.
     ///
     /// # Errors
-    /// When the account's file is damaged.
+    /// Fails when the account's file is damaged.
     pub fn identity_path(&self) -> Result<PathBuf> {
         Ok(match &self.settings.identity {
             Some(path) => match path.strip_prefix("~") {

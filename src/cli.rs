@@ -40,7 +40,7 @@ pub struct Cli {
     /// Write the log to this file.
     #[arg(long, global = true, value_name = "FILE", display_order = LAST + 2)]
     pub log_file: Option<PathBuf>,
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     command: Command,
 }

@@ -46,7 +46,7 @@ pub struct Args {
     // Whatever ssh fills in is a user name, and refused as one when it looks like an option.
     #[arg(long, value_name = "USER", allow_hyphen_values = true)]
     pub user: Option<String>,
-    /// When this connection may wake a stopped playground.
+    /// The wake policy for this connection.
     #[arg(long, value_name = "POLICY")]
     pub wake: Option<WakePolicy>,
     /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>`.

@@ -1,7 +1,7 @@
-//! What can go wrong: a kind, a sentence and a hint, and the one place where a kind becomes an exit code.
+//! Errors: a kind, a sentence and a hint, and the one place where a kind becomes an exit code.
 //!
-//! An error is one line that says what happened and to which playground, and at most one more that says what to do
-//! now. Exit codes are part of the interface: README has the table, and a test compares the two.
+//! An error is one line that says what happened and to which playground, and at most one more line that says what to do
+//! now. Exit codes are part of the interface: README has the table, and a test compares it with this file.
 
 use std::{fmt, io, path::Path, time::Duration};
 
@@ -21,27 +21,27 @@ pub enum Kind {
     NotLoggedIn,
     /// No such playground, machine or user.
     NotFound,
-    /// Several playgrounds fit, and guessing is not for us.
+    /// Several playgrounds match, and the program does not guess.
     Ambiguous,
-    /// The platform understood and said no (quota, consent, plan, conflict).
+    /// The platform understood the request and refused it (quota, consent, plan, conflict).
     Refused,
-    /// The playground is stopped and the wake policy says to leave it so.
+    /// The playground is stopped, and the wake policy keeps it stopped.
     NotWoken,
-    /// The playground has failed or was destroyed: no wait brings it back.
+    /// The playground has failed or was destroyed. Waiting does not bring it back.
     Ended,
-    /// The machine is not ready yet: worth another try.
+    /// The machine is not ready yet. Another attempt may succeed.
     NotYet,
     /// The network, the name service, a proxy or TLS failed.
     Network,
-    /// The platform answered something that is not its API.
+    /// The answer does not follow the platform's API.
     Answer,
-    /// A machine's host key is not the one on record.
+    /// A machine's host key differs from the one on record.
     HostKey,
     /// A local file could not be read, understood or written.
     File,
-    /// A program that is needed is missing or failed, or a task of a playground has.
+    /// A required program is missing or failed, or a playground's task failed.
     Program,
-    /// A signal or a key ended the work.
+    /// A signal or a key press ended the command.
     Interrupted,
 }
 
@@ -86,7 +86,7 @@ impl Kind {
         }
     }
 
-    /// The process exit code: 2 is what the argument parser uses too, 130 is what a shell reports for SIGINT.
+    /// The process's exit code. 2 is also the argument parser's, and 130 is what a shell reports for SIGINT.
     pub fn exit_code(self) -> u8 {
         match self {
             Kind::Internal => 1,
@@ -124,8 +124,8 @@ pub struct Error {
 }
 
 impl Error {
-    /// A failure of `kind`; `message` is one sentence without a final full stop. Control characters, which may come
-    /// from the platform's own words, are taken out.
+    /// Makes an error of `kind`. `message` is one sentence without a final full stop. Control characters are removed,
+    /// because the message may quote the platform.
     pub fn new(kind: Kind, message: impl AsRef<str>) -> Self {
         Error {
             kind,
@@ -139,14 +139,14 @@ impl Error {
         }
     }
 
-    /// Adds what the user can do about it.
+    /// Adds the next step for the user.
     #[must_use]
     pub fn with_hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hint = Some(printable(hint.as_ref()));
         self
     }
 
-    /// Adds how long the platform asked us to wait before another try.
+    /// Adds the time that the platform asked for before another attempt.
     #[must_use]
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
@@ -167,33 +167,33 @@ impl Error {
         self
     }
 
-    /// Marks a failure of the network that another attempt meets again, as a certificate that is not trusted.
+    /// Marks a network failure that another attempt would meet again, such as an untrusted certificate.
     #[must_use]
     pub fn lasting(mut self) -> Self {
         self.lasting = true;
         self
     }
 
-    /// The same, where the hint's commands are for `platform`.
+    /// Rewrites the commands in the hint for `platform`.
     #[must_use]
     pub fn on(mut self, platform: Platform) -> Self {
         self.hint = self.hint.map(|hint| platform.commands(&hint));
         self
     }
 
-    /// Marks a failure that the user has been told of already.
+    /// Marks a failure that was already reported to the user.
     #[must_use]
     pub fn told(mut self) -> Self {
         self.told = true;
         self
     }
 
-    /// Whether the user has been told of it already.
+    /// True for a failure that was already reported to the user.
     pub fn is_told(&self) -> bool {
         self.told
     }
 
-    /// A local file that could not be dealt with: `doing` completes "cannot ... PATH".
+    /// Makes an error about a local file. `doing` completes "cannot ... PATH".
     pub fn file(doing: &str, path: &Path, error: &io::Error) -> Self {
         let failed = Error::new(Kind::File, format!("cannot {doing} {}: {error}", path.display()));
         match error.kind() {
@@ -205,19 +205,19 @@ impl Error {
             io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
                 failed.with_hint("move away what is in its place")
             }
-            // The system's own words say it all.
+            // The system's own message is enough.
             _ => failed,
         }
     }
 
-    /// The same failure with `context` in front of its sentence.
+    /// Puts `context` in front of the sentence.
     #[must_use]
     pub fn context(mut self, context: impl fmt::Display) -> Self {
         self.message = printable(&format!("{context}: {}", self.message));
         self
     }
 
-    /// The same failure with the words of what led to it behind its sentence.
+    /// Puts the sentence of `cause` behind this one.
     #[must_use]
     pub fn because(mut self, cause: &Error) -> Self {
         self.message = printable(&format!("{}: {}", self.message, cause.message));
@@ -234,7 +234,7 @@ impl Error {
         &self.message
     }
 
-    /// What to do now, where that is known.
+    /// The next step for the user, where one is known.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -249,19 +249,19 @@ impl Error {
         self.status == Some(429)
     }
 
-    /// True for a failure that another attempt meets again.
+    /// True for a failure that another attempt would meet again.
     pub fn is_lasting(&self) -> bool {
         self.lasting
     }
 
-    /// True for a failure that may pass: the platform says "not yet", or the way to it fails. A 502 comes from a hop on that
-    /// way.
+    /// True for a failure that may pass: the platform says "not yet", or the route to it fails. A 502 comes from a hop
+    /// on that route.
     pub fn may_pass(&self) -> bool {
         let passes = matches!(self.kind, Kind::NotYet | Kind::Network) || self.status == Some(502);
         passes && !self.lasting
     }
 
-    /// True for a request that may have been carried out: its answer was lost on the way.
+    /// True for a request that the platform may have carried out, because its answer was lost.
     pub fn may_have_happened(&self) -> bool {
         match self.status {
             Some(status) => status >= 500 && status != 503,
@@ -269,7 +269,7 @@ impl Error {
         }
     }
 
-    /// How long the platform asked us to wait before another try.
+    /// The time that the platform asked for before another attempt.
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
@@ -288,17 +288,17 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// russh's handlers want their error type to hold russh's own.
+/// russh's handlers need an error type that can hold russh's own.
 impl From<russh::Error> for Error {
     fn from(error: russh::Error) -> Self {
         Error::new(Kind::Network, format!("the SSH connection failed: {error}"))
     }
 }
 
-/// `text` on one line, without secrets and control characters and of a bounded length: the platform's words go to
-/// terminals and into SSH packets, where an escape sequence or a page of HTML would do harm.
+/// Returns `text` on one line, without secrets and control characters, and of a bounded length. The platform's text
+/// goes to terminals and into SSH packets, where an escape sequence or a page of HTML would do harm.
 pub fn printable(text: &str) -> String {
-    /// Longer than any sentence of ours; a page of HTML is cut.
+    /// More than any sentence of ours has. A page of HTML is cut.
     const MAX_CHARS: usize = 1000;
     let text = secrets::hidden(text);
     let mut out = String::with_capacity(text.len().min(MAX_CHARS));

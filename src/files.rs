@@ -30,7 +30,7 @@ impl Lock {
     /// Waits for the lock of `path`, `<path>.lock`. Writers hold it for milliseconds.
     ///
     /// # Errors
-    /// When the folder cannot be made or the lock file cannot be opened.
+    /// Fails when the folder cannot be made or the lock file cannot be opened.
     pub fn acquire(path: &Path) -> Result<Lock> {
         let lock = lock_path(path);
         let file = open_lock(&lock).map_err(|e| Error::file("open", &lock, &e))?;
@@ -90,7 +90,7 @@ fn open_lock(path: &Path) -> io::Result<File> {
 /// Makes `folder` and its missing parents, 0700.
 ///
 /// # Errors
-/// When one of them cannot be made.
+/// Fails when one of them cannot be made.
 pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
@@ -102,7 +102,7 @@ pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
 /// The contents of `path`, or `None` when there is no such file. An unreadable file is an error, never an empty one.
 ///
 /// # Errors
-/// When the file exists and cannot be read, or is not UTF-8.
+/// Fails when the file exists and cannot be read, or is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
@@ -115,7 +115,7 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
 /// them. The file is 0600 from the moment it exists. Nothing is written when the contents are already there.
 ///
 /// # Errors
-/// When the folder or the file cannot be written; the old contents are then still in place.
+/// Fails when the folder or the file cannot be written; the old contents are then still in place.
 pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|old| old == contents) {
         return Ok(());
@@ -138,7 +138,7 @@ pub(crate) const TEMPORARY_PREFIX: &str = ".labctl-ssh-proxy-";
 /// [`sweep`] can tell it from one that a killed writer left behind.
 ///
 /// # Errors
-/// When it cannot be made.
+/// Fails when it cannot be made.
 pub(crate) fn temporary(folder: &Path) -> io::Result<Temporary> {
     loop {
         let file = Temporary(tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(folder, new_file)?);
@@ -161,8 +161,8 @@ fn new_file(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// A file that is deleted when this is dropped, unless it gets its final name. Its errors are the system's own: those of
-/// [`NamedTempFile`] also name the temporary's path, which says nothing to the user.
+/// A file that is deleted when this is dropped, unless it gets its final name. Its errors are the system's own: those
+/// of [`NamedTempFile`] also name the temporary's path, which says nothing to the user.
 #[derive(Debug)]
 pub(crate) struct Temporary(NamedTempFile);
 
@@ -175,7 +175,7 @@ impl Temporary {
     /// Gives the file its final name, in the place of another if there is one.
     ///
     /// # Errors
-    /// When it cannot be renamed.
+    /// Fails when it cannot be renamed.
     pub(crate) fn persist(self, path: &Path) -> Result<File, PersistError> {
         self.0.persist(path)
     }
@@ -183,7 +183,7 @@ impl Temporary {
     /// Gives the file its final name if no other file has it.
     ///
     /// # Errors
-    /// When another file has the name, or it cannot be renamed.
+    /// Fails when another file has the name, or it cannot be renamed.
     pub(crate) fn persist_noclobber(self, path: &Path) -> Result<File, PersistError> {
         self.0.persist_noclobber(path)
     }
@@ -242,7 +242,7 @@ impl TemporaryFolder {
     /// Makes a folder in `place`, 0700.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// Fails when it cannot be made.
     pub(crate) fn make(place: &Path) -> io::Result<TemporaryFolder> {
         sweep(place);
         loop {

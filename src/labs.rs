@@ -91,7 +91,7 @@ impl Labs {
     /// The real platform, by the account's addresses and credentials.
     ///
     /// # Errors
-    /// When the credentials cannot be in a header.
+    /// Fails when the credentials cannot be in a header.
     pub fn new(dialer: Dialer, account: &Account) -> Result<Labs> {
         let authorization = match account.credentials() {
             Some((id, token)) => {
@@ -139,7 +139,8 @@ impl Labs {
         Labs { repeats: false, ..self }
     }
 
-    /// Notes that the platform was seen running, so that it is started once more if it does not answer the first request.
+    /// Notes that the platform was seen running, so that it is started once more if it does not answer the first
+    /// request.
     pub fn expect_running(&self) {
         if let Some(begin) = &self.begin {
             begin.is_new.store(true, Ordering::Relaxed);
@@ -321,8 +322,8 @@ impl Labs {
         Ok(Tunnel::client(self.open(session, target).await?))
     }
 
-    /// Opens a WebSocket to any kind of target. Beside `HOST:PORT`, `listen:HOST:PORT` makes the machine listen, and the
-    /// WebSocket reports each connection by a text message; `connect:CID` accepts one.
+    /// Opens a WebSocket to any kind of target. Beside `HOST:PORT`, `listen:HOST:PORT` makes the machine listen, and
+    /// the WebSocket reports each connection by a text message; `connect:CID` accepts one.
     ///
     /// # Errors
     /// As [`Labs::dial`]; [`Kind::Refused`] when an address cannot be bound.

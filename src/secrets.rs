@@ -1,5 +1,5 @@
-//! Secrets that must not be shown: credentials and tokens that this process has learnt. Every error and every line of a log
-//! passes through [`hidden`], so that not even a platform that repeats a token in its own words gets it shown.
+//! Secrets that must not be shown: credentials and tokens that this process has learnt. Every error and every line of a
+//! log passes through [`hidden`], so that not even a platform that repeats a token in its own words gets it shown.
 
 use std::{
     borrow::Cow,

@@ -104,7 +104,7 @@ impl Settings {
     /// Reads the settings file; a missing one means the defaults.
     ///
     /// # Errors
-    /// When it cannot be read, or is not well-formed.
+    /// Fails when it cannot be read, or is not well-formed.
     pub fn load(path: &Path) -> Result<Settings> {
         let Some(text) = files::read_text(path)? else { return Ok(Settings::default()) };
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
@@ -147,7 +147,7 @@ impl Folders {
     /// macOS those have a space in their name, which several readers of ssh's configuration cannot take.
     ///
     /// # Errors
-    /// When the user has no home folder.
+    /// Fails when the user has no home folder.
     pub fn find() -> Result<Folders> {
         let home = dirs::home_dir().ok_or_else(|| {
             Error::new(Kind::File, "cannot find your home folder").with_hint("set HOME to its absolute path")

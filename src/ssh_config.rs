@@ -1,9 +1,9 @@
 //! `config-ssh`: our entries in the user's ssh configuration, and out of it again.
 //!
-//! The record of what is managed is `hosts.json`; [`crate::ssh_config::entries`] turns it into text and edits the user's
-//! text. This module finds the files, locks them, checks the result with `ssh -G` and replaces them: a [`Plan`] works
-//! all of it out, and [`Plan::write`] makes it. The order makes a kill at any moment harmless: the file to be included is
-//! in place before the line that includes it, and the user's file changes in one step, last.
+//! The record of what is managed is `hosts.json`; [`crate::ssh_config::entries`] turns it into text and edits the
+//! user's text. This module finds the files, locks them, checks the result with `ssh -G` and replaces them: a [`Plan`]
+//! works all of it out, and [`Plan::write`] makes it. The order makes a kill at any moment harmless: the file to be
+//! included is in place before the line that includes it, and the user's file changes in one step, last.
 
 use std::{
     env,

@@ -1,10 +1,10 @@
 //! From any state of a play and its machine to a tunnel session, or to a final error that names the state and the way
 //! out.
 //!
-//! Only "not yet" is retried. A restart is requested once for all who wait for it, in whatever process: under a lock the
-//! state is read again, the intent is recorded, the request is sent, and the answer is recorded ([`restart`]). A process
-//! that comes later finds the record and waits. The wake goes on at the platform when no process waits any more, so that
-//! a later attempt joins it.
+//! Only "not yet" is retried. A restart is requested once for all who wait for it, in whatever process: under a lock
+//! the state is read again, the intent is recorded, the request is sent, and the answer is recorded ([`restart`]). A
+//! process that comes later finds the record and waits. The wake goes on at the platform when no process waits any
+//! more, so that a later attempt joins it.
 
 mod live_play;
 mod lock;
@@ -148,8 +148,8 @@ impl<'a, P: Progress> Wake<'a, P> {
         Ok(live.play)
     }
 
-    /// Starts a playground from the catalogue, once for all who want one of that name. The caller has obtained the user's
-    /// consent.
+    /// Starts a playground from the catalogue, once for all who want one of that name. The caller has obtained the
+    /// user's consent.
     ///
     /// # Errors
     /// The platform's refusal, and that of [`find::by_target`](crate::labs::find::by_target) when several fit by now.

@@ -144,7 +144,7 @@ fn from_stdin() -> Result<(String, String)> {
 /// Ends the session at the platform and deletes the credentials.
 ///
 /// # Errors
-/// When the credentials cannot be deleted. A session that the platform no longer knows is no error.
+/// Fails when the credentials cannot be deleted. A session that the platform no longer knows is no error.
 pub(crate) async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
     let path = app.folders.account();
     let account = Account::load(&path)?;

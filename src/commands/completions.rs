@@ -15,7 +15,7 @@ const VARIABLE: &str = "LABCTL_SSH_PROXY_COMPLETE";
 /// Answers the request of a shell's script. Returns false if this process was started for another purpose.
 ///
 /// # Errors
-/// When standard output cannot be written, or the shell is unknown.
+/// Fails when standard output cannot be written, or the shell is unknown.
 pub fn answer(program: fn() -> clap::Command) -> clap::error::Result<bool> {
     CompleteEnv::with_factory(program).var(VARIABLE).try_complete(env::args_os(), None)
 }

@@ -80,8 +80,8 @@ pub(crate) struct Edit {
 /// Writes the host entries, or takes them out.
 ///
 /// # Errors
-/// As [`ssh_config::plan()`] and [`ssh_config::Plan::write`]; [`crate::error::Kind::Interrupted`] when the user says no, and
-/// [`crate::error::Kind::Usage`] where there is no terminal to ask on.
+/// As [`ssh_config::plan()`] and [`ssh_config::Plan::write`]; [`crate::error::Kind::Interrupted`] when the user says
+/// no, and [`crate::error::Kind::Usage`] where there is no terminal to ask on.
 pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
     let mut run = Run::new(args.dry_run, args.yes, args.json);
     let plan = if args.remove {
@@ -256,7 +256,7 @@ impl Run {
     }
 }
 
-/// What to write into editors' settings. Nothing is asked of the platform to take it out.
+/// The entries for editors' settings. A removal needs no request to the platform.
 async fn editor_entries(app: &App, remove: bool, run: &mut Run) -> Result<Vec<Entry>> {
     if remove {
         return Ok(Vec::new());

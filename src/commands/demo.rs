@@ -35,7 +35,7 @@ pub(crate) struct Args {
 /// Runs the demonstration: a shell in the playground, or `command`. Returns the exit code of ssh.
 ///
 /// # Errors
-/// When ssh is missing, or the platform or the playground does not start.
+/// Fails when ssh is missing, or the platform or the playground does not start.
 pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
     let ssh = ssh::program()?;
     // From the beginning, because there is always something to clean up.
@@ -135,7 +135,8 @@ async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Resu
         .map_err(|e| Error::new(Kind::Program, format!("cannot start ssh: {e}")))
 }
 
-/// Waits for ssh and returns its exit code. An interrupt from the keyboard is for ssh alone; the other signals end it, too.
+/// Waits for ssh and returns its exit code. An interrupt from the keyboard is for ssh alone; the other signals end it,
+/// too.
 async fn wait(child: &mut Child, signals: &mut Signals) -> Result<u8> {
     let failed = |e: std::io::Error| Error::new(Kind::Internal, format!("cannot wait for ssh: {e}"));
     loop {

@@ -119,7 +119,7 @@ impl Check {
 /// Makes all checks. Returns exit code 1 if one of them failed.
 ///
 /// # Errors
-/// When the report cannot be written. Failed checks are results instead.
+/// Fails when the report cannot be written. Failed checks are results instead.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let mut checks = examine(app, &args).await;
     let mut fixed = Vec::new();

@@ -3,7 +3,8 @@
 //! # Layout
 //!
 //! - `spec`: forwards in ssh's notation (pure). `wanted`: those of the command line, and the saved ones.
-//! - `bound`: a forward whose local listener is open. `way`: the connection to a machine for as long as the command runs.
+//! - `bound`: a forward whose local listener is open. `way`: the connection to a machine for as long as the command
+//!   runs.
 //! - `local`, `remote`, `udp`: one kind of forward each. `relay.py` and `relay.pl` are the machine's end of UDP.
 //! - `carry`: one forwarded connection, and the decision when it is over.
 //! - `board`: the output. `saved`: the forwards that the platform stores.
@@ -106,7 +107,7 @@ pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Re
 /// signal.
 ///
 /// # Errors
-/// When a forward cannot be set up, or the playground no longer exists.
+/// Fails when a forward cannot be set up, or the playground no longer exists.
 pub async fn run(app: &App, args: Args) -> Result<u8> {
     if args.list || !args.remove.is_empty() {
         return tokio::select! {

@@ -79,7 +79,7 @@ pub struct Args {
 /// number.
 ///
 /// # Errors
-/// When there is no usable kubeconfig, or the playground no longer exists.
+/// Fails when there is no usable kubeconfig, or the playground no longer exists.
 pub async fn run(app: &App, args: Args) -> Result<u8> {
     if args.remove {
         return tokio::select! {

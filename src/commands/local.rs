@@ -87,7 +87,7 @@ pub(crate) enum Server {
 /// Runs one of the three.
 ///
 /// # Errors
-/// When the platform cannot run, or another one runs in the same folder.
+/// Fails when the platform cannot run, or another one runs in the same folder.
 pub(crate) async fn run(app: &App, command: Local) -> Result<()> {
     match command {
         Local::Serve(args) => run_platform(app, args).await,

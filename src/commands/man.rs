@@ -17,7 +17,7 @@ pub(crate) struct Args {}
 /// Prints the manual page.
 ///
 /// # Errors
-/// When standard output cannot be written.
+/// Fails when standard output cannot be written.
 pub(crate) fn run(Args {}: Args, program: clap::Command) -> Result<()> {
     let page = page(program).map_err(|e| Error::new(Kind::Internal, format!("cannot make the manual page: {e}")))?;
     out::write(&String::from_utf8_lossy(&page))

@@ -73,7 +73,7 @@ pub(crate) fn program() -> Result<PathBuf> {
 /// Returns the ssh arguments for a destination: the same options that `config-ssh` would write.
 ///
 /// # Errors
-/// When there is no usable identity, or a path cannot be written in ssh's configuration.
+/// Fails when there is no usable identity, or a path cannot be written in ssh's configuration.
 pub(crate) fn options(app: &App, place: &Destination, user_is_named: bool) -> Result<Vec<OsString>> {
     let rendering = Rendering {
         program: ssh_config::program_path()?,

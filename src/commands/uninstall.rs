@@ -1,5 +1,5 @@
-//! `uninstall`: everything that this program has written goes, and everything else stays: playgrounds, the login that is
-//! shared with labctl, keys, settings.
+//! `uninstall`: everything that this program has written goes, and everything else stays: playgrounds, the login that
+//! is shared with labctl, keys, settings.
 //!
 //! First the list, then the question. The embedded platform's playgrounds hold people's files, so they are asked about
 //! on their own.
@@ -79,8 +79,8 @@ impl Item {
 /// Shows the list, asks, and takes everything back.
 ///
 /// # Errors
-/// As [`out::agreed`], and [`crate::error::Kind::File`] when an item cannot be taken back. The items before it in the list
-/// are then gone, and a second run goes on from there.
+/// As [`out::agreed`], and [`crate::error::Kind::File`] when an item cannot be taken back. The items before it in the
+/// list are then gone, and a second run goes on from there.
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let items = items(app)?;
     let disks = app.folders.local();

@@ -1,5 +1,5 @@
-//! A deliberate visit: somebody wants to be on a machine now. It is found, started or woken, with all that is known of
-//! its progress on the terminal, and its host keys are learnt.
+//! A deliberate visit to a machine: it is found, started or woken, with its progress on the terminal, and its host keys
+//! are learnt.
 
 use std::cell::RefCell;
 
@@ -24,35 +24,35 @@ use crate::{
     },
 };
 
-/// Where a visit leads.
+/// The machine that a visit leads to.
 #[derive(Clone, Debug)]
 pub(crate) struct Destination {
-    /// What ssh calls the machine.
+    /// The host name that ssh uses.
     pub host: String,
     /// The playground.
     pub play: Play,
     /// The machine.
     pub machine: Machine,
-    /// Who to be there.
+    /// The user to log in as.
     pub user: String,
 }
 
 impl Destination {
-    /// Whether the machine's SSH server answers now, as far as the platform knows.
+    /// Returns true if the platform reports that the machine's SSH server answers.
     pub(crate) fn is_ready(&self) -> bool {
         let ready = self.play.machine_status(&self.machine.name).is_some_and(|status| status.is_ready());
         ready && !find::is_play_down(&self.play)
     }
 }
 
-/// What is to be visited.
+/// A request to visit a machine.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Visit {
-    /// `[USER@]HOST`, or an id or a unique title in its place.
+    /// `[USER@]HOST`, or the id or unique title of a playground.
     pub host: String,
-    /// The user trusts the author of a playground that is not the platform's.
+    /// Consent to starting a playground by another author.
     pub consent: bool,
-    /// Wait for the tasks that prepare the playground, too.
+    /// Also wait for the playground's init tasks.
     pub wait_init: bool,
 }
 
@@ -65,10 +65,10 @@ impl Visit {
     }
 }
 
-/// Where a visit would lead, without waking anything. `None` for a catalogue name of which there is no playground yet.
+/// Finds the machine without waking anything. Returns `None` for a catalogue name without a playground yet.
 ///
 /// # Errors
-/// When there is no such playground, machine or user, or the platform's.
+/// Fails when there is no such playground, machine or user, and with the platform's errors.
 pub(crate) async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Destination>> {
     let (user, host) = visit.split()?;
     let target = Target::parse(host);
@@ -79,13 +79,13 @@ pub(crate) async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Dest
         },
         Err(_) => (find::by_argument(labs, host).await?, None),
     };
-    // As it was asked for: a name of the catalogue stays one.
+    // A catalogue name stays a catalogue name, so that host keys are recorded under the name that the user typed.
     let host = target.as_ref().map_or_else(|_| Target::of_play(&play.id, None).to_string(), ToString::to_string);
     place(host, play, machine, user).map(Some)
 }
 
-/// Where a visit would lead, even if its playground is still to be started: then it has the name of the catalogue's entry
-/// for its id, and no state.
+/// Finds the machine even if its playground has not been started yet. Such a playground has the name of its catalogue
+/// entry as its id, and no state.
 ///
 /// # Errors
 /// As [`find_place`].
@@ -107,11 +107,12 @@ fn place(host: String, play: Play, machine: Option<&str>, user: Option<&str>) ->
     Ok(Destination { host, play, machine, user })
 }
 
-/// Goes there: what is stopped is woken, what is not there yet is started. Nothing is waited for when the machine is
-/// ready already.
+/// Makes the machine ready: wakes a stopped playground, or starts one by its catalogue name. Returns at once when the
+/// machine is ready already.
 ///
 /// # Errors
-/// When there is no such playground, machine or user; what keeps the machine from becoming ready; the platform's.
+/// Fails when there is no such playground, machine or user, or when the machine does not become ready, and with the
+/// platform's errors.
 pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
     let memory = app.memory();
     let progress = WakeProgress::new();
@@ -146,14 +147,14 @@ pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Dest
     let whose = learn::Owner { play: &place.play.id, machine: &place.machine.name, aliases: &aliases };
     learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
     place.play = match labs.play(&place.play.id).await {
-        // The machine is there, and that is what counts.
+        // The machine is ready, so a failed refresh of the play does no harm.
         Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => place.play,
         play => play?,
     };
     prepared(app, labs, visit, place, &key, &progress).await
 }
 
-/// The same place, once its playground's tasks are at their end, where that is wanted.
+/// Waits for the init tasks if the visit asks for it, and returns the destination with the current play.
 async fn prepared(
     app: &App,
     labs: &Labs,
@@ -165,7 +166,7 @@ async fn prepared(
     if !visit.wait_init {
         return Ok(place);
     }
-    // A list may tell less of it.
+    // A play from a list may lack its tasks.
     let play = labs.play(&place.play.id).await?;
     let deadline = Some(Instant::now() + app.settings.wake_limit());
     let (memory, tasks) = (app.memory(), Tasks::Init);
@@ -175,10 +176,10 @@ async fn prepared(
     Ok(place)
 }
 
-/// Sees that the user consents to what is about to be started: a stranger's playground takes a yes.
+/// Obtains the user's consent to starting a playground by another author than the platform.
 ///
 /// # Errors
-/// [`Kind::Refused`] when the user has not; the platform's.
+/// [`Kind::Refused`] without consent, and the platform's errors.
 pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> {
     let entry = catalog::entry(labs, name).await?;
     if !catalog::needs_consent(labs, &entry).await? {
@@ -193,7 +194,7 @@ pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> 
         .with_hint("if you trust its author, add --consent"))
 }
 
-/// What is known of a wake: what is being waited for, the states, and the tasks that prepare the playground.
+/// The progress of a wake: the current wait, the states, and the init tasks.
 struct WakeProgress {
     spinner: Spinner,
     what: RefCell<String>,
@@ -237,7 +238,7 @@ impl WakeProgress {
     async fn follow(&self, labs: &Labs, id: &str) -> std::convert::Infallible {
         let mut messages = Messages::of(labs, id);
         let news = async {
-            // Without messages the wake itself says what it waits for.
+            // Without messages, the wake itself reports its waits.
             loop {
                 let news = messages.news().await;
                 if let Some((play, _)) = &mut *self.play.borrow_mut() {
@@ -253,12 +254,12 @@ impl WakeProgress {
     }
 }
 
-/// The states and the tasks, as far as the platform tells them.
+/// The states and the tasks, as far as the platform reports them.
 fn known(play: &Play, machine: &str) -> String {
     let mut parts = Vec::new();
     parts.extend(play.state().map(word));
     parts.extend(play.machine_status(machine).map(|status| match status.state {
-        // Its system runs, its SSH server does not yet.
+        // The system is up, and its SSH server is not yet.
         State::Running if !status.is_ready() => format!("{machine} booting"),
         _ => format!("{machine} {}", word(&status.state)),
     }));

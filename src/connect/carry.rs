@@ -31,7 +31,7 @@ pub(super) async fn carry(
     connection.live.update(|status| status.client = client.line().unwrap_or_default());
     connection.live.connected(vitals.clone());
     log::info!("connected to machine {machine} of playground {play} as {user}");
-    // When it is dropped, by a signal too, it records the end.
+    // It records the end when it is dropped, which a signal does, too.
     let ending = Ending::of(connection, destination, vitals);
     let (input, output, gone) = client.streams();
     let (rx, tx) = tokio::io::split(tunnel);

@@ -59,7 +59,7 @@ impl Client {
     /// The client on standard input and output.
     ///
     /// # Errors
-    /// When one of them is closed.
+    /// Fails when one of them is closed.
     pub fn on_stdio() -> io::Result<Client> {
         let (input, output) = stdio::open()?;
         Ok(Client::new(input, output, stdio::output()?))

@@ -176,7 +176,7 @@ pub fn connect_timeout(arguments: &[String]) -> Option<Duration> {
     let mut options = SshOptions::new(arguments.iter().skip(1).map(String::as_str));
     while let Some((flag, value)) = options.next() {
         let Some(value) = options::value(value, "ConnectTimeout").filter(|_| flag == 'o') else { continue };
-        // Where the arguments were joined with spaces, as ps shows them.
+        // Arguments joined with spaces, as ps shows them.
         let value = if value.is_empty() { options.word()? } else { value };
         if value == "none" {
             continue;

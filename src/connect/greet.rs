@@ -96,7 +96,7 @@ impl Drop for KeyCheck<'_> {
 /// of the server are passed on.
 ///
 /// # Errors
-/// When the host key is not the one on record, or known hosts cannot be written.
+/// Fails when the host key is not the one on record, or known hosts cannot be written.
 pub(crate) async fn greet<S: Socket>(
     client: &mut Client,
     tunnel: &mut Tunnel<S>,

@@ -101,7 +101,7 @@ pub(super) async fn open_at_once(
         Ok(tunnel) => Ok(Some((slot, tunnel, destination))),
         Err(NotOpened::NoUse(problem)) => {
             log::info!("cannot use the tunnel session of an earlier connection: {}", problem.message());
-            // Where there is no network the session may be as good as ever.
+            // Without a network, the session may still be valid.
             if problem.kind() != Kind::Network {
                 slot.forget();
             }

@@ -60,8 +60,8 @@ impl Patience {
     /// have been needed.
     ///
     /// # Errors
-    /// The answer where it is final. At the deadline the `problem` of the last attempt: there was a session, so the answer
-    /// is not the obstacle.
+    /// The answer where it is final. At the deadline the `problem` of the last attempt: there was a session, so the
+    /// answer is not the obstacle.
     pub(super) fn go_on_after(&mut self, answer: Error, problem: Error, now: Instant) -> Result<()> {
         match answer.kind() {
             Kind::NotYet if now >= self.deadline => Err(problem),

@@ -50,7 +50,7 @@ fn decide(policy: WakePolicy, record: &Record, client: ClientKind, pause: Durati
 /// for: JetBrains' may be late.
 ///
 /// # Errors
-/// When the memory cannot be read.
+/// Fails when the memory cannot be read.
 pub(crate) fn depends_on_client(memory: &Memory, label: &str, policy: WakePolicy, pause: Duration) -> Result<bool> {
     let record = memory.read(label)?;
     let refused = |client| decide(policy, &record, client, pause).is_err();
@@ -153,7 +153,7 @@ mod terminal {
     }
 
     fn ask(mut tty: File, question: &str) -> std::io::Result<bool> {
-        // What was typed before is no answer.
+        // Input typed before the question is no answer.
         tcflush(&tty, QueueSelector::IFlush)?;
         tty.write_all(question.as_bytes())?;
         let answered = poll(&mut [PollFd::new(&tty, PollFlags::IN)], Some(&PATIENCE))? > 0;

@@ -185,13 +185,13 @@ impl Listed {
 /// Lists the products.
 ///
 /// # Errors
-/// When there are none, or a folder cannot be read.
+/// Fails when there are none, or a folder cannot be read.
 pub fn list(product: Option<&str>) -> Result<Vec<Listed>> {
     Ok(chosen(product)?.iter().map(Listed::new).collect())
 }
 
-/// Changes the files of the products that `request` names, if `agree` returns true for the plans. All products are checked
-/// before the first is changed. Returns the files that were written.
+/// Changes the files of the products that `request` names, if `agree` returns true for the plans. All products are
+/// checked before the first is changed. Returns the files that were written.
 ///
 /// # Errors
 /// [`Kind::Refused`] when a product runs, [`Kind::File`] when a file is damaged or cannot be written; as `agree`.

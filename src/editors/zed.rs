@@ -1,8 +1,8 @@
 //! `config-zed`: playgrounds in Zed's list of SSH servers, and out of it again.
 //!
-//! The list is `ssh_connections` in Zed's settings, which are JSON with comments and belong to the user. Zed itself adds
-//! projects to entries, so an entry of ours is known by its host, which is on record in a file of our own, and stays as
-//! it is. Zed may run: it reads its settings again when they change.
+//! The list is `ssh_connections` in Zed's settings, which are JSON with comments and belong to the user. Zed itself
+//! adds projects to entries, so an entry of ours is known by its host, which is on record in a file of our own, and
+//! stays as it is. Zed may run: it reads its settings again when they change.
 
 use std::{
     env, fs, io,
@@ -129,8 +129,8 @@ pub async fn apply(
     if !request.remove {
         let before = files::read_text(&path)?.unwrap_or_default();
         after.hosts = format.ours_among(&before, entries)?;
-        // The record names both the old and the new hosts until the settings are written, so that a run that is killed in
-        // between leaves no entry of ours that passes for the user's.
+        // The record names both the old and the new hosts until the settings are written, so that a run that is killed
+        // in between leaves no entry of ours that passes for the user's.
         let mut both = record;
         both.hosts.extend(after.hosts.iter().filter(|host| !format.ours.contains(host)).cloned());
         both.save(folders)?;

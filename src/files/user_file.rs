@@ -254,7 +254,7 @@ fn follow(path: &Path) -> Result<PathBuf> {
 /// Makes an empty private file if there is none.
 ///
 /// # Errors
-/// When it cannot be made.
+/// Fails when it cannot be made.
 pub(crate) fn make_empty(path: &Path) -> Result<()> {
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);

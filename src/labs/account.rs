@@ -40,7 +40,7 @@ impl Account {
     /// Reads the file as it is; a missing one is an account without credentials.
     ///
     /// # Errors
-    /// When it cannot be read or is not YAML.
+    /// Fails when it cannot be read or is not YAML.
     fn read(path: &Path) -> Result<Account> {
         let text = files::read_text(path)?.unwrap_or_default();
         if text.trim().is_empty() {
@@ -56,7 +56,7 @@ impl Account {
     /// Reads the file, and lets `IXIMIUZ_SESSION_ID` and `IXIMIUZ_ACCESS_TOKEN` override it, each by itself.
     ///
     /// # Errors
-    /// When it cannot be read or is not YAML.
+    /// Fails when it cannot be read or is not YAML.
     pub fn load(path: &Path) -> Result<Account> {
         let mut account = Account::read(path)?;
         account.session_id = variable(SESSION_ID).unwrap_or(account.session_id);
@@ -72,7 +72,7 @@ impl Account {
     /// Writes the credentials into the file, under its lock, 0600, and keeps everything else in it.
     ///
     /// # Errors
-    /// When the file cannot be read or written.
+    /// Fails when the file cannot be read or written.
     pub fn save_credentials(path: &Path, session_id: &str, access_token: &str) -> Result<()> {
         let _lock = files::Lock::acquire(path)?;
         Account::read(path)?.save(path, session_id, access_token)
@@ -81,7 +81,7 @@ impl Account {
     /// Takes the credentials of this session out of the file, in the same way. Those of another session stay.
     ///
     /// # Errors
-    /// When the file cannot be read or written.
+    /// Fails when the file cannot be read or written.
     pub fn forget_credentials(path: &Path, session_id: &str) -> Result<()> {
         let _lock = files::Lock::acquire(path)?;
         let account = Account::read(path)?;

@@ -37,8 +37,8 @@ pub(super) fn answered(reply: Option<Reply>, about: &str) -> Result<Reply> {
     reply.ok_or_else(|| Error::new(Kind::NotYet, format!("{about}: the answer was lost")).with_hint(LATER))
 }
 
-/// The lead of `now` over the date in an answer, in ms; 0 for less than what the answer's way and the date's whole seconds
-/// explain.
+/// The lead of `now` over the date in an answer, in ms; 0 for less than what the answer's way and the date's whole
+/// seconds explain.
 pub(super) fn ahead(headers: &HeaderMap, now: Moment) -> Option<i64> {
     const TOLD: i64 = 3000;
     let date = jiff::fmt::rfc2822::parse(headers.get(header::DATE)?.to_str().ok()?).ok()?;
@@ -90,7 +90,8 @@ pub(super) fn one(play: Play, id: Option<&str>) -> Result<Play> {
     Err(Error::new(Kind::Answer, "the platform answered with another playground than the requested one"))
 }
 
-/// Takes out every null below `value`. A list that is the whole answer keeps its own, because places in it may be indices.
+/// Takes out every null below `value`. A list that is the whole answer keeps its own, because places in it may be
+/// indices.
 pub(super) fn drop_nulls(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Object(members) => {
@@ -161,8 +162,8 @@ fn words(reply: &Reply) -> String {
     }
 }
 
-/// The length of a rate limit. `X-Ratelimit-Reset` is seconds from now, or a Unix time: in seconds when it is at least a
-/// billion, in milliseconds when it is at least a hundred billion, as values seen in the field must be. Clamped to
+/// The length of a rate limit. `X-Ratelimit-Reset` is seconds from now, or a Unix time: in seconds when it is at least
+/// a billion, in milliseconds when it is at least a hundred billion, as values seen in the field must be. Clamped to
 /// 0..300 s.
 fn rate_limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     /// 2001-09-09 in seconds; smaller values are durations.

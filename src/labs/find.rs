@@ -77,8 +77,8 @@ pub(crate) fn is_gone(play: &Play) -> bool {
     matches!(play.state(), Some(State::Destroying | State::Destroyed | State::Failed))
 }
 
-/// The one live play of a catalogue name, else its one stopped play, else a new one. Plays of a tutorial, a challenge or
-/// a course are homework and no candidates.
+/// The one live play of a catalogue name, else its one stopped play, else a new one. Plays of a tutorial, a challenge
+/// or a course are homework and no candidates.
 fn by_name(name: &str, plays: Vec<Play>) -> Result<Found> {
     let (down, live): (Vec<_>, Vec<_>) = plays
         .into_iter()

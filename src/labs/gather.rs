@@ -1,9 +1,9 @@
 //! A TCP socket that counts the bytes written to it, and lets small pieces pile up when many of them come.
 //!
-//! A server that sends 1 KiB at a time wakes a quick client for each piece, and its `send` pays for the wake-up and for an
-//! acknowledgement of every second piece. The quicker the client, the slower the server. So while a stream flows like
-//! that, a client that has read everything rests for [`REST`], and the bytes of that time come in few large segments. A
-//! write of the client ends the rest. Figures are in `bench/RESULTS.md`.
+//! A server that sends 1 KiB at a time wakes a quick client for each piece, and its `send` pays for the wake-up and for
+//! an acknowledgement of every second piece. The quicker the client, the slower the server. So while a stream flows
+//! like that, a client that has read everything rests for [`REST`], and the bytes of that time come in few large
+//! segments. A write of the client ends the rest. Figures are in `bench/RESULTS.md`.
 
 use std::{
     future::Future,
@@ -24,8 +24,8 @@ use crate::os;
 
 /// Too short for a person to notice, and long enough for half a MiB to come.
 const REST: Duration = Duration::from_millis(2);
-/// A stream flows when this many bytes have taken no longer than [`FAST`] and came in pieces smaller than [`SMALL`] on the
-/// average. No shell's or editor's traffic does.
+/// A stream flows when this many bytes have taken no longer than [`FAST`] and came in pieces smaller than [`SMALL`] on
+/// the average. No shell's or editor's traffic does.
 const JUDGED: usize = 256 * 1024;
 const FAST: Duration = Duration::from_millis(20);
 const SMALL: usize = 16 * 1024;
@@ -184,7 +184,8 @@ impl Judge {
         };
     }
 
-    /// Notes that everything has been read. Returns true if the next bytes may pile up; that was measured on Linux alone.
+    /// Notes that everything has been read. Returns true if the next bytes may pile up; that was measured on Linux
+    /// alone.
     fn wants_rest(&mut self) -> bool {
         let first = std::mem::take(&mut self.read);
         self.waits += usize::from(first);
@@ -214,8 +215,8 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
-    /// A socket, and a server that sends it small pieces until it is enough, then `the last`. It gives what it has sent,
-    /// and its end.
+    /// A socket, and a server that sends it small pieces until it is enough, then `the last`. It gives what it has
+    /// sent, and its end.
     async fn flowing(enough: &Arc<AtomicBool>) -> (Socket, thread::JoinHandle<(usize, std::net::TcpStream)>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let dialled = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

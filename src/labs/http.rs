@@ -214,7 +214,7 @@ pub fn accept_key(key: &[u8]) -> String {
 /// Makes a header value that no log shows.
 ///
 /// # Errors
-/// When `value` cannot be in a header.
+/// Fails when `value` cannot be in a header.
 pub fn secret(value: &str) -> Result<HeaderValue> {
     let mut header = HeaderValue::from_str(value).map_err(|_| {
         Error::new(Kind::NotLoggedIn, "the credentials have characters that are not allowed in an HTTP header")
@@ -255,9 +255,10 @@ fn redirected(from: &Uri, location: &HeaderValue) -> Result<Uri> {
     Uri::from_parts(parts).map_err(|_| bad())
 }
 
-/// Size of a read while much comes. A WebSocket's reader takes 8 KiB at a time. With a server's 1 KiB messages over plain
-/// TCP, on loopback, this size needs 28 receive calls for a MiB instead of 159, and makes 456 MiB/s of 287 (medians of
-/// three). It changes nothing over TLS, which has a buffer of its own, or for the large messages of the embedded platform.
+/// Size of a read while much comes. A WebSocket's reader takes 8 KiB at a time. With a server's 1 KiB messages over
+/// plain TCP, on loopback, this size needs 28 receive calls for a MiB instead of 159, and makes 456 MiB/s of 287
+/// (medians of three). It changes nothing over TLS, which has a buffer of its own, or for the large messages of the
+/// embedded platform.
 const READ_AHEAD: usize = 64 * 1024;
 
 /// An upgraded connection, and the bytes that followed the upgrade's answer.
@@ -346,8 +347,8 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// Keeps this address from being shown, and those parts of its path and query that may be secret: the long ones that are
-/// no playground's id.
+/// Keeps this address from being shown, and those parts of its path and query that may be secret: the long ones that
+/// are no playground's id.
 pub(super) fn keep_address(address: &str) {
     const LONG: usize = 12;
     secrets::keep(address);

@@ -154,8 +154,8 @@ fn variable(names: [&str; 2]) -> Option<String> {
     names.into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
 }
 
-/// TLS against the system's trust store. It is made on a thread, with the first TLS connection, because reading the store
-/// takes time.
+/// TLS against the system's trust store. It is made on a thread, with the first TLS connection, because reading the
+/// store takes time.
 async fn connector() -> io::Result<TlsConnector> {
     tokio::task::spawn_blocking(trusting).await.map_err(io::Error::other)?
 }

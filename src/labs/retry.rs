@@ -1,8 +1,8 @@
 //! Repetition: the pauses between attempts, and the official client's retry rule.
 //!
-//! By that rule a request is attempted up to 5 times within 10 s while the platform says "not yet" (503, 504, 429) or the
-//! network fails. A request that must not be carried out twice is repeated only while it is certain that it has not been
-//! carried out; after an unknown outcome its caller looks first.
+//! By that rule a request is attempted up to 5 times within 10 s while the platform says "not yet" (503, 504, 429) or
+//! the network fails. A request that must not be carried out twice is repeated only while it is certain that it has not
+//! been carried out; after an unknown outcome its caller looks first.
 
 use std::{future::Future, time::Duration};
 
@@ -82,8 +82,8 @@ impl Repeat {
     }
 }
 
-/// Attempts a request by the official client's rule. `None` means that an earlier attempt succeeded though its answer was
-/// lost, because a later one met 404, 409 or 410.
+/// Attempts a request by the official client's rule. `None` means that an earlier attempt succeeded though its answer
+/// was lost, because a later one met 404, 409 or 410.
 ///
 /// # Errors
 /// The last attempt's.
@@ -168,7 +168,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_happens_twice_that_must_not() {
-        let unsent = Error::new(Kind::Network, "nobody listens").not_sent();
+        let unsent = Error::new(Kind::Network, "connection refused").not_sent();
         let broken = Error::new(Kind::Network, "it broke");
         for (failure, attempts) in [(refused(503), 2), (refused(429), 2), (unsent, 2), (refused(504), 1), (broken, 1)] {
             assert_eq!(tried(Repeat::Once, std::slice::from_ref(&failure)).await.1, attempts, "{failure}");

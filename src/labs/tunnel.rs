@@ -4,9 +4,9 @@
 //! Close message, and an end of the TCP stream without one, are both end of file, because servers do either.
 //!
 //! The framing is tokio-websockets', chosen by measurement (CPU seconds per GiB, in memory, figures in
-//! `bench/RESULTS.md`): it takes 0.08 for a server's 1 KiB messages, where tokio-tungstenite takes 0.17 and fastwebsockets
-//! 0.10; for 64 KiB 0.03 in and 0.04 out. The system calls of one connection take ten times as much, so what is left to
-//! gain is in their number: large messages out, all that has come in one read and one write.
+//! `bench/RESULTS.md`): it takes 0.08 for a server's 1 KiB messages, where tokio-tungstenite takes 0.17 and
+//! fastwebsockets 0.10; for 64 KiB 0.03 in and 0.04 out. The system calls of one connection take ten times as much, so
+//! what is left to gain is in their number: large messages out, all that has come in one read and one write.
 //!
 //! The client's side also keeps watch: it pings, and fails when nothing at all has moved for [`SILENCE`]. A pong, bytes
 //! that came, and bytes that the peer's TCP took all count, because a server that is writing to a slow machine does not
@@ -79,8 +79,8 @@ impl Pings {
     }
 }
 
-/// The time for which the side that ends the stream waits until the other has read the rest. Closing a TCP socket that has unread
-/// input resets it, and the reset would overtake the tail of what was sent.
+/// The time for which the side that ends the stream waits until the other has read the rest. Closing a TCP socket that
+/// has unread input resets it, and the reset would overtake the tail of what was sent.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// The figures of a tunnel, readable while it runs.
@@ -165,7 +165,8 @@ struct Keepalive {
     tick: Interval,
     /// Longest time in which nothing moves; a server leaves that to its client.
     patience: Option<Duration>,
-    /// The time of the last tick that was seen. A long gap means that the program did not run, as while a laptop sleeps.
+    /// The time of the last tick that was seen. A long gap means that the program did not run, as while a laptop
+    /// sleeps.
     looked: Instant,
     /// The time of the last sign of life.
     alive: Instant,
@@ -311,8 +312,9 @@ impl<S: Socket> Tunnel<S> {
     }
 }
 
-/// The text of a text message. Not by `Message::as_text`: tokio-websockets 0.13.3 takes a text whose last frame is empty
-/// for UTF-8 without having looked at its end, so that a server's bytes could break what Rust relies on in a `str`.
+/// The text of a text message. Not by `Message::as_text`: tokio-websockets 0.13.3 takes a text whose last frame is
+/// empty for UTF-8 without having looked at its end, so that a server's bytes could break what Rust relies on in a
+/// `str`.
 pub fn text(message: &Message) -> Option<Cow<'_, str>> {
     message.is_text().then(|| String::from_utf8_lossy(message.as_payload()))
 }
@@ -499,8 +501,8 @@ mod tests {
         answering.abort();
     }
 
-    /// Found by fuzzing: `Message::as_text` takes the bytes of a text whose last frame is empty for UTF-8, whatever they
-    /// are, and so did those who read them.
+    /// Found by fuzzing: `Message::as_text` takes the bytes of a text whose last frame is empty for UTF-8, whatever
+    /// they are, and so did those who read them.
     #[tokio::test]
     async fn a_text_that_is_none_does_no_harm() {
         use tokio::io::AsyncWriteExt;

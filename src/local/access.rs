@@ -71,7 +71,7 @@ impl Credentials {
 /// are none.
 ///
 /// # Errors
-/// When the file cannot be read, understood or written.
+/// Fails when the file cannot be read, understood or written.
 pub fn credentials(folder: &Path) -> Result<Credentials> {
     let path = path_in(folder);
     let mut all = load(&path)?;
@@ -121,7 +121,7 @@ impl Sessions {
     /// Reads the logins kept in `folder`; the first one is made if there are none.
     ///
     /// # Errors
-    /// When they cannot be read, understood or written.
+    /// Fails when they cannot be read, understood or written.
     pub(super) fn open(folder: &Path) -> Result<Sessions> {
         credentials(folder)?;
         let path = path_in(folder);
@@ -230,7 +230,7 @@ impl Names {
     /// The names for a platform that listens on `listen` and is known as `base`.
     ///
     /// # Errors
-    /// When `base` is not an `http` or `https` URL of a host and nothing more.
+    /// Fails when `base` is not an `http` or `https` URL of a host and nothing more.
     pub(super) fn new(listen: std::net::IpAddr, base: &str) -> Result<Names> {
         let wrong = || {
             Error::new(Kind::Usage, format!("`{base}` is not a public URL"))

@@ -33,7 +33,7 @@ impl Listeners {
     /// Accepts the next connection.
     ///
     /// # Errors
-    /// When the system has no room for it.
+    /// Fails when the system has no room for it.
     pub(super) async fn accept(&self) -> io::Result<(Conn, Entrance)> {
         tokio::select! {
             accepted = self.unix.accept() => Ok((Conn::Unix(accepted?.0), Entrance::Socket)),
@@ -116,8 +116,8 @@ pub(super) fn make_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Listens on the socket, in place of one that a killed platform has left behind. The caller holds the folder's lock, so
-/// the old socket is not in use.
+/// Listens on the socket, in place of one that a killed platform has left behind. The caller holds the folder's lock,
+/// so the old socket is not in use.
 ///
 /// # Errors
 /// [`Kind::File`] when the system refuses.

@@ -102,7 +102,7 @@ impl Machine {
     /// running are ended, so one machine at a time may have the folder.
     ///
     /// # Errors
-    /// When a file cannot be made or read, or (`Kind::Program`) when there is no `sshd` for [`Endpoint::Sshd`].
+    /// Fails when a file cannot be made or read, or (`Kind::Program`) when there is no `sshd` for [`Endpoint::Sshd`].
     pub fn open(name: &str, folder: &Path, endpoint: Endpoint) -> Result<Machine> {
         files::make_private_folder(folder).map_err(|e| Error::file("make", folder, &e))?;
         // An absolute path, because processes get it and have other current folders.

@@ -35,7 +35,7 @@ impl Preferences {
     /// Reads the preferences in `folder`.
     ///
     /// # Errors
-    /// When the file cannot be read or understood.
+    /// Fails when the file cannot be read or understood.
     pub(super) fn open(folder: &Path) -> Result<Preferences> {
         let path = folder.join("preferences.json");
         let chosen = match files::read_text(&path)? {

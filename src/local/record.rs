@@ -218,7 +218,7 @@ impl Record {
     /// Writes the record into its folder below `plays`.
     ///
     /// # Errors
-    /// When it cannot be written; the old one is then still in place.
+    /// Fails when it cannot be written; the old one is then still in place.
     pub(super) fn save(&self, plays: &Path) -> Result<()> {
         let text = serde_json::to_vec_pretty(self)
             .map_err(|e| Error::new(Kind::Internal, format!("cannot write a playground's state: {e}")))?;
@@ -234,7 +234,7 @@ fn file_of(plays: &Path, id: &str) -> PathBuf {
 /// being erased is gone.
 ///
 /// # Errors
-/// When a record cannot be read or is damaged. The platform does not start then, because it could only do harm to a
+/// Fails when a record cannot be read or is damaged. The platform does not start then, because it could only harm a
 /// play that it does not understand.
 pub(super) fn load(plays: &Path) -> Result<Vec<Record>> {
     files::make_private_folder(plays).map_err(|e| Error::file("make", plays, &e))?;
@@ -282,7 +282,7 @@ pub(super) fn load(plays: &Path) -> Result<Vec<Record>> {
 /// Erases a play's folder in two steps. After the first there is no such play, even if the second fails.
 ///
 /// # Errors
-/// When the first step fails.
+/// Fails when the first step fails.
 pub(super) fn erase(plays: &Path, id: &str) -> Result<()> {
     let (folder, erased) = (plays.join(id), plays.join(format!("{ERASED}{id}")));
     match fs::rename(&folder, &erased) {

@@ -34,8 +34,8 @@ use super::{
 
 /// The largest number of connections at a time. A session has two of them, one to the API and its tunnel.
 const MAX_CONNECTIONS: usize = 1000;
-/// The share of them that may come by the port, which every process of this computer can reach, so that strangers cannot
-/// keep the user out.
+/// The share of them that may come by the port, which every process of this computer can reach, so that strangers
+/// cannot keep the user out.
 const MAX_BY_PORT: usize = 500;
 /// The descriptors that so many connections, and the commands that run in them, may need; the default limit is 1,024.
 const DESCRIPTORS: u64 = 8 * MAX_CONNECTIONS as u64;
@@ -162,8 +162,8 @@ fn claim(folder: &Path) -> Result<Lock> {
     Ok(lock)
 }
 
-/// Accepts connections until `shutdown`, a request to end, or an idle time of `idle_limit`. Returns the connections that
-/// are still open.
+/// Accepts connections until `shutdown`, a request to end, or an idle time of `idle_limit`. Returns the connections
+/// that are still open.
 async fn run(
     platform: &Arc<Running>,
     listeners: &Listeners,

@@ -45,7 +45,7 @@ const MAX_LOG: u64 = 256 * 1024;
 /// The running platform's report about itself; `None` when there is none.
 ///
 /// # Errors
-/// When something answers on the socket, but not as a platform.
+/// Fails when something answers on the socket, but not as a platform.
 pub async fn status(folders: &Folders) -> Result<Option<Status>> {
     let Some(reply) = ask(folders, Method::GET, STATUS_PATH).await? else { return Ok(None) };
     let status = serde_json::from_slice(&reply.body).map_err(|e| {
@@ -58,7 +58,7 @@ pub async fn status(folders: &Folders) -> Result<Option<Status>> {
 /// Asks the running platform to end, and waits until it has; false when there is none.
 ///
 /// # Errors
-/// When it does not end.
+/// Fails when it does not end.
 pub async fn stop(folders: &Folders) -> Result<bool> {
     let running = status(folders).await.ok().flatten();
     if ask(folders, Method::POST, STOP_PATH).await?.is_none() {
@@ -95,7 +95,7 @@ async fn ask(folders: &Folders, method: Method, path: &'static str) -> Result<Op
 /// others wait for that.
 ///
 /// # Errors
-/// When it cannot be started, with its own words.
+/// Fails when it cannot be started, with its own words.
 pub async fn ensure(folders: &Folders) -> Result<()> {
     let program = std::env::current_exe()
         .map_err(|e| Error::new(Kind::Program, format!("cannot find this program's own file: {e}")))?;

@@ -159,7 +159,7 @@ impl World {
     /// Opens the plays below `folder`. `base` is the platform's address for clients.
     ///
     /// # Errors
-    /// When a record cannot be read or is damaged.
+    /// Fails when a record cannot be read or is damaged.
     pub(super) fn open(folder: PathBuf, base: String, rules: Rules) -> Result<Arc<World>> {
         let plays = record::load(&folder)?.into_iter().map(|record| (record.id.clone(), Play::new(record))).collect();
         let (plays, in_the_making) = (Mutex::new(plays), AtomicUsize::new(0));

@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// The command line of the ssh that runs this process: its parent, or an ancestor a little further up when a shell stands
-/// in between. The first argument is the program. `None` when the ssh cannot be found.
+/// The command line of the ssh that runs this process: its parent, or an ancestor a little further up when a shell
+/// stands in between. The first argument is the program. `None` when the ssh cannot be found.
 pub fn ssh_arguments() -> Option<Vec<String>> {
     /// ssh runs `$SHELL -c "exec ..."`, and a wrapper or two may be in between.
     const NEAR: usize = 3;
@@ -100,11 +100,11 @@ pub fn raise_open_files() {
     let _ = raise_open_files_to(u64::MAX);
 }
 
-/// Raises the limit of open files and connections to `wanted`, or as far towards it as the system allows. A limit that is
-/// higher already stays. Children inherit the limit.
+/// Raises the limit of open files and connections to `wanted`, or as far towards it as the system allows. A limit that
+/// is higher already stays. Children inherit the limit.
 ///
 /// # Errors
-/// When the system refuses.
+/// Fails when the system refuses.
 #[cfg_attr(not(unix), expect(unused_variables, reason = "only Unix has the limit"))]
 pub fn raise_open_files_to(wanted: u64) -> io::Result<()> {
     #[cfg(unix)]
@@ -119,8 +119,8 @@ pub fn raise_open_files_to(wanted: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Forbids core dumps of this process, because they would hold the credentials. Children inherit the limit, so a process
-/// that runs programs of the user's must not call this.
+/// Forbids core dumps of this process, because they would hold the credentials. Children inherit the limit, so a
+/// process that runs programs of the user's must not call this.
 pub fn leave_no_core_dump() {
     #[cfg(unix)]
     {
@@ -131,9 +131,9 @@ pub fn leave_no_core_dump() {
     }
 }
 
-/// Gives the memory of code back to the system, because an idle connection needs little code. Pages that are needed again
-/// are mapped from the system's cache. Linux maps 64 KiB around each page that a start touches; bench/RESULTS.md has the
-/// savings.
+/// Gives the memory of code back to the system, because an idle connection needs little code. Pages that are needed
+/// again are mapped from the system's cache. Linux maps 64 KiB around each page that a start touches; bench/RESULTS.md
+/// has the savings.
 pub fn forget_code() {
     #[cfg(target_os = "linux")]
     {
@@ -184,8 +184,8 @@ pub fn exit_code(status: std::process::ExitStatus) -> u8 {
     status.code().or(signal).and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
 }
 
-/// The first 64 KiB of a child's output, more than any message has. The output is read to its end, so that the child does
-/// not wait for us, and the rest is dropped, because a program may write without end.
+/// The first 64 KiB of a child's output, more than any message has. The output is read to its end, so that the child
+/// does not wait for us, and the rest is dropped, because a program may write without end.
 pub async fn beginning(output: Option<impl AsyncRead + Unpin>) -> String {
     let (mut kept, mut block) = (Vec::new(), [0; 4096]);
     if let Some(mut output) = output {

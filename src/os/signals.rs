@@ -8,8 +8,8 @@ pub const INTERRUPT: u8 = 2;
 /// SIGTERM.
 pub const TERMINATE: u8 = 15;
 
-/// The signals that ask this process to end. From the moment of listening on, none is lost between two calls of `next`. A
-/// signal that this process was started to ignore stays ignored, because `nohup ssh ...` is to outlive its terminal.
+/// The signals that ask this process to end. From the moment of listening on, none is lost between two calls of `next`.
+/// A signal that this process was started to ignore stays ignored, because `nohup ssh ...` is to outlive its terminal.
 pub struct Signals {
     /// Hangup, interrupt and terminate. A signal without a handler ends the process, which is as good.
     #[cfg(unix)]

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-/// The number of bytes written to a socket that the peer has not acknowledged yet; 0 on systems that do not tell, so that
-/// every accepted write counts as acknowledged.
+/// The number of bytes written to a socket that the peer has not acknowledged yet; 0 on systems that do not tell, so
+/// that every accepted write counts as acknowledged.
 #[cfg(target_os = "linux")]
 pub fn unacknowledged(socket: &impl std::os::fd::AsRawFd) -> u64 {
     let mut bytes: libc::c_int = 0;
@@ -63,8 +63,8 @@ impl Peer {
     }
 }
 
-/// Reports whether the socket of `peer` that is connected to `own` is held by no process: the system's table has an inode
-/// for each socket that is held.
+/// Reports whether the socket of `peer` that is connected to `own` is held by no process: the system's table has an
+/// inode for each socket that is held.
 #[cfg(target_os = "linux")]
 fn has_gone(peer: SocketAddr, own: SocketAddr) -> Option<bool> {
     use std::net::IpAddr;

@@ -57,7 +57,7 @@ impl From<LogLevel> for LevelFilter {
 /// Begins the log of this process. `connection` is the name of the connection that it is for, if any.
 ///
 /// # Errors
-/// When the file that the user named cannot be opened. A failure with a file of our own costs only the log.
+/// Fails when the file that the user named cannot be opened. A failure with a file of our own costs only the log.
 pub fn begin(folders: &Folders, level: LogLevel, options: &Options, connection: Option<&str>) -> Result<()> {
     let level = match options.verbose {
         0 => level.into(),

@@ -105,7 +105,7 @@ impl Memory {
     /// The record of a playground, by id or catalogue name.
     ///
     /// # Errors
-    /// When it cannot be read or is damaged.
+    /// Fails when it cannot be read or is damaged.
     pub fn read(&self, label: &str) -> Result<Record> {
         let path = self.path(label);
         match files::read_text(&path)? {
@@ -120,7 +120,7 @@ impl Memory {
     /// Changes the record of a playground.
     ///
     /// # Errors
-    /// When it cannot be read or written, or is damaged.
+    /// Fails when it cannot be read or written, or is damaged.
     pub fn change<T>(&self, label: &str, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
         let path = self.path(label);
         let _lock = Lock::acquire(&path)?;
@@ -138,7 +138,7 @@ impl Memory {
     /// while the platform answers. `None` while another process holds it.
     ///
     /// # Errors
-    /// When the lock file cannot be opened.
+    /// Fails when the lock file cannot be opened.
     pub fn try_wake_lock(&self, label: &str) -> Result<Option<Lock>> {
         Lock::try_acquire(&self.folder.join(format!("{}.wake", file_name(label))))
     }

@@ -1,4 +1,5 @@
-//! Tunnel sessions of earlier connections, so that the next one dials at once and asks nobody first.
+//! Tunnel sessions of earlier connections, so that the next connection dials at once, without a request to the
+//! platform.
 //!
 //! # Round trips from the start of the process to the server's first byte
 //!
@@ -11,18 +12,18 @@
 //! | WebSocket upgrade, on the same one; the server's first line comes right behind the answer | 1 | 1 |
 //! | **together** | **3** | **7, or 5** |
 //!
-//! Each of these needs what the one before it said. It is one more where ssh does not say who it logs in as, or the
-//! playground was stopped on purpose, a session to it has just ended, or it must never be woken: then the play's answer
-//! is waited for before the tunnel is asked for. TLS is set up, which means reading the trust store, while TCP connects.
-//! The count is kept by `tests/it/round_trips.rs`.
+//! Each round trip needs the answer of the one before. There is one more if ssh does not pass the user name, or if the
+//! playground was stopped on purpose, a session to it has just ended, or it must never be woken. Then the request for
+//! the tunnel waits for the play. TLS is set up, which includes reading the trust store, while TCP connects. The count
+//! is kept by `tests/it/round_trips.rs`.
 //!
 //! # When a session is not used, or thrown away
 //!
-//! It is one file, `<root>/tunnels/<hash>.json`, 0600, named by who asks (account, API address, key) and for what (host
-//! name, user). It goes when the tunnel refuses it, leads nowhere, or stays silent while the platform says that the
-//! playground is not up; when this tool stops, starts, restarts or destroys the playground, or logs out; when the
-//! playground ended under a connection; after a [`Trial`] that failed; and when a name does not mean that playground, and
-//! it alone, any more: where a name was given, the platform's list is asked for while the tunnel is dialled.
+//! A session is one file, `<root>/tunnels/<hash>.json`, 0600. The hash covers the account, API address, key, host name
+//! and user. The session is deleted when the tunnel refuses it, leads nowhere, or stays silent while the platform
+//! reports that the playground is not up; when this program stops, starts, restarts or destroys the playground, or logs
+//! out; when the playground ended under a connection; after a failed [`Trial`]; and when a name no longer means that
+//! playground alone. For a name, the platform's list is requested while the tunnel is dialled.
 
 use std::{
     fs,
@@ -41,33 +42,33 @@ use crate::{
     secrets,
 };
 
-/// Nothing is known of how long tokens last; a day is what a browser's session commonly does.
+/// Age after which a session is not used. The lifetime of tokens is unknown; a day is common for a browser's session.
 const LASTS: Duration = Duration::from_secs(24 * 60 * 60);
-/// All that a server says to a client whose keys it refuses, a long banner included, is less.
+/// More bytes than a server sends to a client whose keys it refuses, a long banner included.
 const LITTLE: u64 = 8 * 1024;
-/// After the key exchange a client is answered at most this often before it learns that three keys are refused:
-/// service, method `none`, a query for each key. One that gets in says more: signature, channel, command.
+/// Maximum number of answers after the key exchange to a client of which three keys are refused: service, method
+/// `none`, and a query for each key. A client that logs in sends more: signature, channel, command.
 const REFUSED_TURNS: u64 = 5;
 
-/// A session, and where it leads.
+/// A session, and the machine it leads to.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Known {
     /// The id of the play.
     pub play: String,
     /// The machine.
     pub machine: String,
-    /// The user on it.
+    /// The user on the machine.
     pub user: String,
-    /// The catalogue name by which it was asked for, if it was by name.
+    /// The catalogue name in the host name, if there was one.
     pub name: Option<String>,
-    /// When the platform gave it.
+    /// The time when the platform granted it.
     pub since: Moment,
     url: String,
     token: String,
 }
 
 impl Known {
-    /// A session that the platform has just given.
+    /// A session that the platform has just granted.
     pub fn new(play: &str, machine: &str, user: &str, name: Option<&str>, session: &TunnelSession) -> Known {
         Known {
             play: play.into(),
@@ -80,7 +81,7 @@ impl Known {
         }
     }
 
-    /// What to dial with.
+    /// The session, as `labs` dials with it.
     pub fn session(&self) -> TunnelSession {
         TunnelSession { url: self.url.clone(), token: self.token.clone() }
     }
@@ -134,7 +135,7 @@ impl TunnelCache {
         self.sweep(|_| true);
     }
 
-    /// Removes what `gone` says, what is too old, and what cannot be read.
+    /// Deletes the sessions for which `gone` returns true, and those that are too old or unreadable.
     fn sweep(&self, gone: impl Fn(&Known) -> bool) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
         for slot in entries.filter_map(|entry| Some(Slot { path: entry.ok()?.path() })) {
@@ -152,12 +153,12 @@ impl Slot {
         serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
     }
 
-    /// The session, if there is one that may still be good. A damaged file is as good as none.
+    /// The session, if there is one that may still be valid. A damaged file counts as none.
     pub fn known(&self) -> Option<Known> {
         self.read().filter(Known::is_fresh).inspect(|known| secrets::keep(&known.token))
     }
 
-    /// Keeps a session. One that cannot be kept costs the next connection some time, and this one nothing.
+    /// Keeps a session. A failure is logged only, because it costs nothing but the next connection's time.
     pub fn keep(&self, known: &Known) {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let kept = make_private_folder(folder).and_then(|()| {
@@ -176,7 +177,7 @@ impl Slot {
 
     /// Forgets the session.
     pub fn forget(&self) {
-        // That it is gone already is what is wanted.
+        // The file may be gone already.
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -184,8 +185,8 @@ impl Slot {
 /// The trial of a kept session, from the client's NEWKEYS to the end of the connection.
 ///
 /// The machine may no longer accept the key, and says so inside the encryption. So when little was said, and either the
-/// server had the last word or the client had no occasion to log in, the session is forgotten, and the next connection has
-/// the platform authorise the key again.
+/// server had the last word or the client had no occasion to log in, the session is forgotten, and the next connection
+/// has the platform authorise the key again.
 ///
 /// It ends with [`Trial::end`]. It ends when it is dropped, too, because most connections end by a signal, which drops
 /// their future.

@@ -103,7 +103,7 @@ impl SshClient {
     /// Runs `command` in the user's shell on the machine. The channel's data are its standard input and output.
     ///
     /// # Errors
-    /// When the machine refuses.
+    /// Fails when the machine refuses.
     pub async fn exec(&self, command: &str) -> Result<Channel<Msg>> {
         let opened = async {
             let mut channel = self.handle.channel_open_session().await?;
@@ -151,7 +151,7 @@ impl SshClient {
     /// Connects to the Unix socket `path` on the machine.
     ///
     /// # Errors
-    /// When the machine refuses, for example because no process listens there.
+    /// Fails when the machine refuses, for example because no process listens there.
     pub async fn connect_unix(&self, path: &str) -> Result<SshStream> {
         let opened = async { Ok(self.handle.channel_open_direct_streamlocal(path).await) };
         self.opened(self.answered(opened).await?, path)

@@ -629,7 +629,7 @@ mod tests {
         fn chunks_change_nothing(
             exchange: bool,
             lengths in lengths(),
-            // Where a byte is damaged, and how.
+            // The position of the damaged byte, and its new value.
             damage in prop::option::of((any::<prop::sample::Index>(), any::<prop::sample::Index>(), any::<u8>())),
         ) {
             let mut said =
@@ -641,7 +641,7 @@ mod tests {
             let mut whole = Handshake::new();
             let mut cut = Handshake::new();
             let mut lengths = lengths.iter().cycle();
-            // What one side says in a row may come in one read.
+            // Consecutive messages of one side may come in one read.
             for turn in said.chunk_by(|(a, _), (b, _)| a == b) {
                 let bytes = turn.iter().flat_map(|(_, bytes)| bytes).copied().collect::<Vec<u8>>();
                 feed(&mut whole, turn[0].0, &bytes);

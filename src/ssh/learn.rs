@@ -58,7 +58,7 @@ pub(crate) struct Owner<'a> {
 /// the first connection learns them.
 ///
 /// # Errors
-/// When a key differs from the recorded one, or cannot be recorded.
+/// Fails when a key differs from the recorded one, or cannot be recorded.
 pub(crate) async fn record<S, F, Fut>(known_hosts: &KnownHosts, owner: Owner<'_>, dial: F) -> Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -19,7 +19,7 @@ pub const END: &str = "# --- END labctl-ssh-proxy ---";
 /// forms in which the user may have written it, without quotes.
 ///
 /// # Errors
-/// When our markers in `text` do not pair up, or it begins with a byte order mark.
+/// Fails when our markers in `text` do not pair up, or it begins with a byte order mark.
 pub fn insert_include(text: &[u8], argument: &str, ours: &[String]) -> Result<Vec<u8>> {
     insert(text, &format!("{INCLUDE}\nInclude {argument}\n"), ours)
 }
@@ -47,7 +47,7 @@ fn insert(text: &[u8], block: &str, ours: &[String]) -> Result<Vec<u8>> {
 /// `text` without anything of ours.
 ///
 /// # Errors
-/// When our markers do not pair up, so that our lines cannot be told from the user's.
+/// Fails when our markers do not pair up, so that our lines cannot be told from the user's.
 pub fn remove(text: &[u8], ours: &[String]) -> Result<Vec<u8>> {
     let refuse = |number: usize, why: &str| {
         Err(Error::new(Kind::File, format!("line {}: {why}", number + 1)).with_hint(format!(

@@ -1,4 +1,4 @@
-//! What commands print: the one place that writes to standard output. `connect` never comes here.
+//! The output of commands. Only this module writes to standard output, and `connect` does not use it.
 
 use std::io::{self, IsTerminal, Write};
 
@@ -7,15 +7,15 @@ use serde::Serialize;
 
 use crate::error::{Error, Kind, Result};
 
-/// Prints one line. A reader that has gone is no failure: `list | head` is a success.
+/// Prints one line. A closed pipe is no failure, so that `list | head` succeeds.
 ///
 /// # Errors
-/// When standard output cannot be written, a full disk for example.
+/// Fails when standard output cannot be written, for example to a full disk.
 pub fn line(text: &str) -> Result<()> {
     write(&format!("{text}\n"))
 }
 
-/// Prints text as it is.
+/// Prints text without adding a line end.
 ///
 /// # Errors
 /// As [`line()`].
@@ -38,7 +38,7 @@ pub fn json(value: &impl Serialize) -> Result<()> {
     line(&text)
 }
 
-/// Prints a failure as a line of JSON, `{"error": {"kind", "message", "hint"}}`: docs/json.md.
+/// Prints a failure as one line of JSON, `{"error": {"kind", "message", "hint"}}`. docs/json.md describes it.
 pub fn failure(error: &Error) {
     #[derive(Serialize)]
     struct Failure<'a> {
@@ -52,14 +52,14 @@ pub fn failure(error: &Error) {
         hint: Option<&'a str>,
     }
     let details = Details { kind: error.kind().name(), message: error.message(), hint: error.hint() };
-    // The exit code reports the failure where this cannot.
+    // If this cannot be written, the exit code still reports the failure.
     let _ = serde_json::to_string(&Failure { error: details }).map(|text| line(&text));
 }
 
 /// Prints a table that fits the terminal.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
     lines(table_lines(head, rows, &[]))
 }
@@ -67,20 +67,20 @@ pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
 /// Prints some lines.
 ///
 /// # Errors
-/// As [`line`].
+/// As [`line()`].
 pub fn lines(lines: Vec<String>) -> Result<()> {
     write(&lines.into_iter().map(|line| line + "\n").collect::<String>())
 }
 
-/// The lines of a table that fits the terminal. The first column is for copying and is not broken; where there is not
-/// even room for whole words in the others, the `expendable` ones are left out, one after the other.
+/// The lines of a table that fits the terminal. The first column is never broken, because users copy it. If the other
+/// columns have no room for whole words, the `expendable` ones are dropped one by one.
 #[must_use]
 pub fn table_lines(head: &[&str], rows: Vec<Vec<String>>, expendable: &[&str]) -> Vec<String> {
     let width = if io::stdout().is_terminal() { Some(usize::from(console::Term::stdout().size().1)) } else { None };
     fitted(head, rows, expendable, width)
 }
 
-/// Between columns.
+/// Number of spaces between columns.
 const GAP: u16 = 2;
 
 /// As [`table_lines`], for a terminal of this width.
@@ -106,7 +106,7 @@ pub(crate) fn fitted(
             }
         }
     }
-    // Where not even this fits, everything is broken somewhere.
+    // If not even this fits, every column may be broken.
     let bounded = width.is_none_or(|width| fits(&narrowest, width));
     let mut table = Table::new();
     table.load_style(TableStyle::new()).set_header(head).add_rows(rows);
@@ -123,9 +123,9 @@ pub(crate) fn fitted(
     table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// How narrow each column can be: the first one as wide as it is, the others as their longest word, if that is a word.
+/// The smallest width of each column: the full width of the first, and the longest word of each other.
 fn narrowest_widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
-    /// No word is longer than this, but addresses are.
+    /// Longest text that counts as a word. Addresses are longer, and may be broken.
     const WORD: usize = 16;
     let width = console::measure_text_width;
     let widest = |i: usize, head: &&str| {
@@ -139,7 +139,7 @@ fn narrowest_widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     head.iter().enumerate().map(|(i, head)| widest(i, head)).collect()
 }
 
-/// Asks a yes-or-no question on the terminal; `None` where there is none. Who waits for the answer can be interrupted.
+/// Asks a yes-or-no question on the terminal, or returns `None` without one. A signal ends the wait.
 pub async fn confirm(question: &str) -> Option<bool> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return None;
@@ -163,10 +163,10 @@ pub async fn agreed_to_write() -> Result<()> {
     agreed("Write this?", "nothing was written").await
 }
 
-/// Asks for a yes to `question`, without which nothing is done.
+/// Asks `question`, and fails unless the answer is yes.
 ///
 /// # Errors
-/// [`Kind::Interrupted`] with the words of `refused` for a no, [`Kind::Usage`] where there is no terminal.
+/// [`Kind::Interrupted`] with the message `refused` for a no, and [`Kind::Usage`] without a terminal.
 pub async fn agreed(question: &str, refused: &str) -> Result<()> {
     match confirm(question).await {
         Some(true) => Ok(()),
@@ -176,7 +176,7 @@ pub async fn agreed(question: &str, refused: &str) -> Result<()> {
     }
 }
 
-/// The failure of a question that `--json` leaves no room for.
+/// The error for a question that `--json` does not allow.
 pub fn unasked() -> Error {
     Error::new(Kind::Usage, "cannot ask with --json").with_hint("add --yes, or --dry-run to see what would change")
 }

@@ -28,7 +28,7 @@ pub(crate) type Gone<'a> = Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
 /// Opens standard input and output.
 ///
 /// # Errors
-/// When one of them is closed.
+/// Fails when one of them is closed.
 pub(crate) fn open() -> io::Result<(Reader, Writer)> {
     sys::open()
 }
@@ -36,7 +36,7 @@ pub(crate) fn open() -> io::Result<(Reader, Writer)> {
 /// Opens standard output alone.
 ///
 /// # Errors
-/// When it is closed.
+/// Fails when it is closed.
 pub(crate) fn output() -> io::Result<Writer> {
     sys::output()
 }

@@ -139,7 +139,8 @@ impl<P: Progress> Preparation<'_, P> {
         }
     }
 
-    /// Asks the platform if a machine that runs and is not ready has SSH at all. Returns the pause before the next question.
+    /// Asks the platform if a machine that runs and is not ready has SSH at all. Returns the pause before the next
+    /// question.
     async fn doubts(&self, play: &mut Play, name: &str) -> Option<Duration> {
         if play.machine_status(name).is_none_or(|status| status.state != State::Running) {
             return Some(DOUBT);

@@ -27,8 +27,8 @@ pub struct Visitor<'a> {
     pub key: &'a str,
 }
 
-/// Requests a tunnel, and logs into it: with one request to the platform, because tunnels come out of a small pool. `say`
-/// is told what is being waited for.
+/// Requests a tunnel, and logs into it: with one request to the platform, because tunnels come out of a small pool.
+/// `say` is told what is being waited for.
 ///
 /// # Errors
 /// As [`Labs::start_tunnel`]; the login's, marked as lasting, once its patience is over or `deadline` has come.

@@ -37,7 +37,7 @@ impl Bound {
     /// Opens the listener on this side.
     ///
     /// # Errors
-    /// When it cannot be opened, and for UDP in the other direction.
+    /// Fails when it cannot be opened, and for UDP in the other direction.
     pub(super) async fn new(Forward { side, spec, .. }: &Forward) -> Result<Bound> {
         match (side, spec.udp, &spec.listen, &spec.to) {
             (Side::Remote, true, ..) => {
@@ -55,7 +55,7 @@ impl Bound {
     /// Opens the other side, and begins to carry.
     ///
     /// # Errors
-    /// When the machine does not listen, or cannot relay UDP.
+    /// Fails when the machine does not listen, or cannot relay UDP.
     pub(super) async fn open(
         self,
         tasks: &mut JoinSet<Result<()>>,

@@ -60,7 +60,7 @@ impl Near for tokio::net::UnixStream {
 /// Carries bytes between `near` and `far` until both have ended.
 ///
 /// # Errors
-/// When the connection to the machine broke. A near program that has left is no error.
+/// Fails when the connection to the machine broke. A near program that has left is no error.
 pub(crate) async fn carry<N, F>(near: N, far: F, ends: Ends, meter: &Connection) -> io::Result<()>
 where
     N: Near,

@@ -275,7 +275,7 @@ impl Local {
     /// Accepts connections until the playground no longer exists. Dropping the future ends them all.
     ///
     /// # Errors
-    /// When the playground no longer exists.
+    /// Fails when the playground no longer exists.
     pub(crate) async fn serve(self, listeners: Listeners) -> Result<()> {
         let mut connections = JoinSet::new();
         loop {
@@ -309,7 +309,7 @@ impl Local {
     /// Carries one connection until it ends.
     ///
     /// # Errors
-    /// When the playground no longer exists. Every other failure affects this connection only and is reported.
+    /// Fails when the playground no longer exists. Every other failure affects this connection only and is reported.
     async fn connect<N: Near>(&self, near: N, peer: &str) -> Result<()> {
         let mut connection = self.board.open(&self.row, peer);
         let carried: Result<io::Result<()>> = async {

@@ -158,7 +158,7 @@ impl Remote {
     /// Accepts connections until the playground no longer exists. Listens again after the machine was unavailable.
     ///
     /// # Errors
-    /// When the playground no longer exists.
+    /// Fails when the playground no longer exists.
     pub(crate) async fn serve(self, listener: Listener) -> Result<()> {
         let (mut listener, mut pauses) = (listener, Pauses::default());
         // Connections by tunnel survive the loss of the control channel.

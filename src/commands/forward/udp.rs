@@ -235,7 +235,7 @@ impl Udp {
     /// Forwards datagrams until the playground no longer exists. Starts a new relay after the machine was unavailable.
     ///
     /// # Errors
-    /// When the playground no longer exists.
+    /// Fails when the playground no longer exists.
     pub(crate) async fn serve(self, sockets: Vec<UdpSocket>, relay: Relay) -> Result<()> {
         let peers = Mutex::new(Peers::default());
         let (queue, mut queued) = mpsc::channel::<Vec<u8>>(QUEUE);

@@ -54,8 +54,8 @@ fn is_same(one: &Forward, other: &Forward, machine: &str) -> bool {
 }
 
 impl Wanted {
-    /// The result, or `None` for a saved forward that failed: the board names it, and the others go on. A forward of the
-    /// command line ends the command, and so does the end of the playground.
+    /// The result, or `None` for a saved forward that failed: the board names it, and the others go on. A forward of
+    /// the command line ends the command, and so does the end of the playground.
     ///
     /// # Errors
     /// The result's.

@@ -75,7 +75,7 @@ impl Way {
     /// Creates the connection to `machine` of `play` as the user `user`. Sends no request yet.
     ///
     /// # Errors
-    /// When there is no usable identity.
+    /// Fails when there is no usable identity.
     pub fn new(app: &App, labs: &Labs, play: &Play, machine: &Machine, user: &str, board: &Arc<Board>) -> Result<Way> {
         let identity = app.identity()?;
         Ok(Way {
@@ -197,7 +197,7 @@ impl Way {
     /// Repeats `work` until it succeeds, for everything that must come back after the machine was unavailable.
     ///
     /// # Errors
-    /// When the playground no longer exists.
+    /// Fails when the playground no longer exists.
     pub async fn insist<T, F: Future<Output = Result<T>>>(&self, what: &str, work: impl Fn() -> F) -> Result<T> {
         let mut pauses = Pauses::default();
         loop {

@@ -5,7 +5,7 @@ use crate::{app::App, commands::kube, error::Result};
 /// Deletes everything that we know about a playground that no longer exists.
 ///
 /// # Errors
-/// When the known hosts cannot be written.
+/// Fails when the known hosts cannot be written.
 pub(crate) async fn forget(app: &App, play: &str) -> Result<()> {
     app.memory().forget(play);
     app.tunnels().forget(play);

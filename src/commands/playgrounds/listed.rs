@@ -130,7 +130,7 @@ impl Listed {
 /// Prints the result of a command: the sentence, or the playground's new state as JSON.
 ///
 /// # Errors
-/// When standard output cannot be written.
+/// Fails when standard output cannot be written.
 pub(super) fn report(app: &App, play: &Play, json: bool, sentence: &str) -> Result<()> {
     if json { out::json(&Listed::new(play, &live::all(&app.folders))) } else { out::line(sentence) }
 }

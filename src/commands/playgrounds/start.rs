@@ -190,7 +190,7 @@ pub(super) async fn ready<P: Progress>(
 /// Records that the user wants this playground to run, under its id and under its catalogue name.
 ///
 /// # Errors
-/// When the record cannot be written.
+/// Fails when the record cannot be written.
 pub(crate) fn wanted(memory: &Memory, play: &Play) -> Result<()> {
     memory.deliberate(&play.id)?;
     let name = &play.playground.name;

@@ -1,10 +1,10 @@
 //! `list --watch`: the playgrounds as they change.
 //!
-//! Three sources tell of changes. The platform's live messages tell of the states of the playgrounds that are up. The work
-//! of other processes of this program shows in the time of a folder and in the status files of connections, which are
-//! looked at twice a second: that costs two system calls and a small folder's listing, needs nothing of the operating
-//! system, and works in network homes, too, where change notifications do not. The rest, changes on the site and the time
-//! that is left, is asked for every ten seconds.
+//! Three sources tell of changes. The platform's live messages tell of the states of the playgrounds that are up. The
+//! work of other processes of this program shows in the time of a folder and in the status files of connections, which
+//! are looked at twice a second: that costs two system calls and a small folder's listing, needs nothing of the
+//! operating system, and works in network homes, too, where change notifications do not. The rest, changes on the site
+//! and the time that is left, is asked for every ten seconds.
 
 mod model;
 mod view;
@@ -48,11 +48,11 @@ const ASK_WITHOUT_LOGIN: Duration = Duration::from_secs(60);
 /// Between two looks at this program's own traces.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Shows the playgrounds until the reader leaves: a line of JSON at each change, or on a terminal a table. With `figures`
-/// the bytes and round trips of connections are changes, too.
+/// Shows the playgrounds until the reader leaves: a line of JSON at each change, or on a terminal a table. With
+/// `figures` the bytes and round trips of connections are changes, too.
 ///
 /// # Errors
-/// When standard output is closed. A failure to ask the platform is shown, and asking goes on.
+/// Fails when standard output is closed. A failure to ask the platform is shown, and asking goes on.
 pub(crate) async fn watch(app: &App, all: bool, json: bool, figures: bool) -> Result<()> {
     let closed = |e: io::Error| Error::new(Kind::Usage, format!("standard output is closed: {e}"));
     let mut output = stdio::output().map_err(closed)?;

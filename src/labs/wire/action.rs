@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct CreatePlay {
     /// The catalogue name.
     pub playground: String,
-    /// True for official playgrounds, for one's own, and after the user has consented to a stranger's: a connection that
-    /// cannot ask starts no others.
+    /// True for official playgrounds, for one's own, and after the user has consented to a stranger's: a connection
+    /// that cannot ask starts no others.
     pub safety_disclaimer_consent: bool,
 }
 

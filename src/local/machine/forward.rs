@@ -77,7 +77,7 @@ impl Forwards {
     /// that was asked for: that is OpenSSH's GatewayPorts no, and here the machine's loopback is the user's own.
     ///
     /// # Errors
-    /// When the port cannot be bound.
+    /// Fails when the port cannot be bound.
     pub(super) async fn listen_tcp(
         &mut self,
         address: &str,
@@ -126,7 +126,7 @@ impl Forwards {
     /// Listens on the socket `path`, which the client calls `name`.
     ///
     /// # Errors
-    /// When it cannot be bound; an existing file is not replaced.
+    /// Fails when it cannot be bound; an existing file is not replaced.
     pub(super) fn listen_unix(
         &mut self,
         name: &str,
@@ -177,7 +177,7 @@ impl Agent {
     /// Makes the socket. Each connection to it becomes a channel to the client's agent.
     ///
     /// # Errors
-    /// When the socket cannot be made.
+    /// Fails when the socket cannot be made.
     pub(super) fn listen(handle: Handle, channels: Arc<Channels>) -> io::Result<Agent> {
         let folder =
             tempfile::Builder::new().prefix("ssh-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;

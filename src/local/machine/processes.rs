@@ -26,7 +26,7 @@ const KILL_ROUNDS: usize = 50;
 /// The number of a process that has just been started.
 ///
 /// # Errors
-/// When it has none, because it has been waited for already.
+/// Fails when it has none, because it has been waited for already.
 pub(super) fn pid_of(child: &tokio::process::Child) -> io::Result<Pid> {
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
     pid.ok_or_else(|| io::Error::other("the process has no number"))
@@ -58,7 +58,7 @@ impl Processes {
     /// Starts a process that leads a group of its own, unless the machine is being stopped.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// Fails when it cannot be started.
     pub(super) fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(T, Pid)>) -> io::Result<(T, Pid)> {
         // Held across the start, so that a process is either here for `stop` to see, or is not started.
         let mut state = locked(&self.state);

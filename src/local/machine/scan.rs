@@ -1,5 +1,5 @@
-//! The ports that a machine's programs listen on, and the protocols that answer there. Machines share this computer's network,
-//! so a socket is a machine's when one of its processes holds it.
+//! The ports that a machine's programs listen on, and the protocols that answer there. Machines share this computer's
+//! network, so a socket is a machine's when one of its processes holds it.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

@@ -40,7 +40,7 @@ impl Machine {
     /// that it leaves running go on.
     ///
     /// # Errors
-    /// When it cannot be started, as on a machine that is being stopped.
+    /// Fails when it cannot be started, as on a machine that is being stopped.
     pub async fn run(&self, command: &str) -> io::Result<Outcome> {
         let mut shell = session::command(self, "/bin/sh");
         shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

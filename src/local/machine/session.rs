@@ -61,7 +61,7 @@ pub(super) struct Start<'a> {
 /// Starts a shell or a command and, in a task of its own, connects it with its channel until both are done.
 ///
 /// # Errors
-/// When it cannot be started.
+/// Fails when it cannot be started.
 pub(super) fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Start<'_>) -> io::Result<()> {
     let mut command = command(machine, &machine.account.shell);
     match start.command {

@@ -285,7 +285,8 @@ impl World {
         let ready = self.on_machine_turn(id, name, turn, |play| match opened {
             Ok(machine) => {
                 let no_ssh = play.record.machine(name).is_some_and(|machine| machine.no_ssh);
-                // The official client's `start` waits for `Ready` of every machine, so one without SSH must have it, too.
+                // The official client's `start` waits for `Ready` of every machine, so one without SSH must have it,
+                // too.
                 play.say(name, if no_ssh { "ready, without SSH access" } else { "ready: its SSH server answers" });
                 play.record.enter_machine(name, State::Running, true, None);
                 if let Some(slot) = play.slot(name) {

@@ -42,8 +42,8 @@ pub(super) enum View {
 #[derive(PartialEq)]
 pub(super) enum Shown {
     Nothing,
-    /// The playgrounds without the figures that always move, unless these were asked for; and their ends, in seconds since
-    /// 1970.
+    /// The playgrounds without the figures that always move, unless these were asked for; and their ends, in seconds
+    /// since 1970.
     Playgrounds(Vec<Listed>, Vec<i64>),
     Error(String),
 }
