@@ -1,5 +1,5 @@
 //! The ssh configuration that this program writes: one entry for each machine. Pure; [`crate::ssh_config`] does the
-//! work with files and with `ssh`, and [`edit`] changes the user's own text.
+//! work with files and with `ssh`, and [`edit`](crate::ssh_config::edit) changes the user's own text.
 //!
 //! Many programs read these entries, each in its own way: OpenSSH through the user's shell, JetBrains, Zed, paramiko,
 //! the ssh-config libraries of Node. So only those options and characters are used that all of them read alike. A path

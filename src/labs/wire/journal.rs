@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The answer to [`Action::ListConsoles`].
+/// The answer to [`Action::ListConsoles`](crate::labs::wire::Action::ListConsoles).
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default)]
 pub struct Consoles {
@@ -10,7 +10,7 @@ pub struct Consoles {
     pub consoles: Vec<String>,
 }
 
-/// The answer to [`Action::ReadConsole`].
+/// The answer to [`Action::ReadConsole`](crate::labs::wire::Action::ReadConsole).
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default)]
 pub struct Console {
@@ -18,7 +18,7 @@ pub struct Console {
     pub content: String,
 }
 
-/// `POST /plays/{id}/journals`; the answer is a [`Conn`].
+/// `POST /plays/{id}/journals`; the answer is a [`Conn`](crate::labs::wire::Conn).
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default)]
 pub struct ReadJournal {
