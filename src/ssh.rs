@@ -3,7 +3,7 @@
 pub(crate) mod client;
 pub mod handshake;
 pub mod host_key;
-pub(crate) mod identification;
+pub mod identification;
 pub(crate) mod identity;
 pub mod known_hosts;
 pub(crate) mod learn;

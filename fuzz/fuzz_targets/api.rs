@@ -27,9 +27,9 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(serde_json::from_slice::<Vec<wire::Play>>(&text).unwrap(), plays);
     }
     let _ = serde_json::from_slice::<Vec<wire::CatalogEntry>>(bytes);
-    let _ = serde_json::from_slice::<wire::Tunnel>(bytes);
+    let _ = serde_json::from_slice::<wire::TunnelOffer>(bytes);
     let _ = serde_json::from_slice::<wire::Message>(bytes);
-    let _ = serde_json::from_slice::<wire::Session>(bytes);
+    let _ = serde_json::from_slice::<wire::Login>(bytes);
     let _ = serde_json::from_slice::<wire::Action>(bytes);
     let _ = serde_json::from_slice::<memory::Record>(bytes);
     let _ = serde_json::from_slice::<tunnels::Known>(bytes);

@@ -14,7 +14,7 @@ mod bound;
 pub(crate) mod carry;
 pub(crate) mod local;
 pub(crate) mod remote;
-pub(crate) mod saved;
+pub mod saved;
 pub mod spec;
 pub(crate) mod udp;
 mod wanted;

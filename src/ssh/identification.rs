@@ -77,7 +77,7 @@ impl Reader {
 
 /// Returns a server's identification line as text if a later connection may send it on the server's behalf: its length
 /// and characters conform to the RFC.
-pub(crate) fn to_remember(line: &[u8]) -> Option<String> {
+pub fn to_remember(line: &[u8]) -> Option<String> {
     let fits = line.starts_with(b"SSH-2.0-")
         && line.len() <= MAX_LENGTH - LINE_END
         && line.iter().all(|byte| (b' '..=b'~').contains(byte));

@@ -29,7 +29,7 @@ pub(crate) fn records(forwards: &[Forward], machine: &str) -> Result<Vec<PortFor
 ///
 /// # Errors
 /// [`Kind::Usage`] for UDP and Unix sockets, which the platform cannot store.
-pub(crate) fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
+pub fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
     let Forward { side, spec, .. } = forward;
     let (Listen::Port(bind, port), Endpoint::Port(host, to), false) = (&spec.listen, &spec.to, spec.udp) else {
         return Err(Error::new(Kind::Usage, format!("`{spec}` cannot be saved"))
@@ -66,7 +66,7 @@ pub(crate) fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
 ///
 /// # Errors
 /// The reason why the record cannot be converted.
-pub(crate) fn forward(saved: &SavedForward) -> Result<Forward, String> {
+pub fn forward(saved: &SavedForward) -> Result<Forward, String> {
     let record = match saved {
         SavedForward::Known(record) => record,
         SavedForward::Odd(value) => return Err(format!("`{value}` is not a port forward that can be read")),
