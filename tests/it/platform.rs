@@ -217,7 +217,7 @@ async fn the_tail_of_an_answer_comes_through_and_then_the_end() {
             }
             tcp.write_all(&said).await.unwrap();
         }
-        // When the client closes, the connection ends as well.
+        // The end of the client ends the connection as well.
         let (mut tcp, _) = listener.accept().await.unwrap();
         tcp.read_to_end(&mut Vec::new()).await
     });

@@ -173,7 +173,7 @@ impl Drop for Fake {
     }
 }
 
-/// A port where nobody listens. It stays bound, so that no other test is given it.
+/// A port without a listener. It stays bound, so that no other test is given it.
 pub fn closed_port() -> u16 {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
