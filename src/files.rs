@@ -16,6 +16,7 @@ use crate::{
 };
 
 /// The mode of a file that may hold secrets or that only its owner should change.
+#[cfg(unix)]
 pub(crate) const PRIVATE: u32 = 0o600;
 
 /// An exclusive lock on a file beside the one it protects. The kernel releases it when the process ends, even by a
@@ -271,6 +272,7 @@ impl TemporaryFolder {
 
 /// Makes a folder that was not there, 0700.
 fn new_folder(path: &Path) -> io::Result<()> {
+    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -173,7 +173,7 @@ mod terminal {
 mod terminal {
     /// Returns false, because there is no controlling terminal to ask on: the console belongs to the program that
     /// started ssh.
-    pub async fn says_yes(_question: &str) -> bool {
+    pub(super) async fn says_yes(_question: &str) -> bool {
         false
     }
 }

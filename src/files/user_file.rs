@@ -89,7 +89,7 @@ impl UserFile {
 
     /// Checks nothing, because ssh for Windows does not go by modes and owners here.
     #[cfg(not(unix))]
-    pub fn check_trusted(&self) -> Result<Option<String>> {
+    pub(crate) fn check_trusted(&self) -> Result<Option<String>> {
         Ok(None)
     }
 

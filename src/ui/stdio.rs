@@ -174,15 +174,15 @@ mod sys {
 
     use super::{Plain, Reader, Writer};
 
-    pub fn open() -> io::Result<(Reader, Writer)> {
+    pub(super) fn open() -> io::Result<(Reader, Writer)> {
         Ok((Box::new(tokio::io::stdin()), output()?))
     }
 
-    pub fn output() -> io::Result<Writer> {
+    pub(super) fn output() -> io::Result<Writer> {
         Ok(Box::new(Plain(tokio::io::stdout())))
     }
 
-    pub async fn unread() {
+    pub(super) async fn unread() {
         std::future::pending().await
     }
 }

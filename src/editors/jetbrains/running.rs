@@ -57,7 +57,7 @@ mod system {
     use super::Process;
 
     /// The name of a process that lives, according to the system's own program.
-    pub fn name(pid: u32) -> Option<String> {
+    pub(super) fn name(pid: u32) -> Option<String> {
         if cfg!(windows) {
             super::task_name(&run("tasklist", &["/FI", &format!("PID eq {pid}"), "/FO", "CSV", "/NH"])?)
         } else {
@@ -67,7 +67,7 @@ mod system {
     }
 
     /// None: on these systems only the lock is read.
-    pub fn started_with(_selector: &str) -> Option<Process> {
+    pub(super) fn started_with(_selector: &str) -> Option<Process> {
         None
     }
 

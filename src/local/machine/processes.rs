@@ -137,7 +137,7 @@ impl Processes {
     }
 
     #[cfg(not(target_os = "linux"))]
-    pub fn marked(&self) -> Vec<Pid> {
+    pub(super) fn marked(&self) -> Vec<Pid> {
         Vec::new()
     }
 }
