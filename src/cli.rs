@@ -123,8 +123,11 @@ impl Cli {
 /// is invalid. Words after `--` are skipped because they belong to another program, like those after the host of `ssh`.
 pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
     const WITHOUT: [&str; 5] = ["connect", "ssh", "demo", "completions", "man"];
-    let words: Vec<OsString> = arguments.skip(1).take_while(|word| word != "--").collect();
-    words.iter().any(|word| word == "--json") && !words.iter().any(|word| WITHOUT.iter().any(|name| word == *name))
+    let words: Vec<String> = arguments.skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
+    let ours: Vec<&str> = words.iter().map(String::as_str).take_while(|word| *word != "--").collect();
+    let is_value = |i: usize| i > 0 && matches!(ours[i - 1], "--home" | "--log-file");
+    let command = (0..ours.len()).find(|i| !ours[*i].starts_with('-') && !is_value(*i)).map(|i| ours[i]);
+    ours.contains(&"--json") && !command.is_some_and(|command| WITHOUT.contains(&command))
 }
 
 /// Runs a command. Returns the exit code: 0, or that of a program it ran.
@@ -213,7 +216,10 @@ mod tests {
     #[test]
     fn json_is_asked_for_by_a_word_of_our_own() {
         let wanted = |line: &str| wants_json(line.split(' ').map(Into::into));
-        assert!(wanted("labctl-ssh-proxy --local list --json") && wanted("labctl-ssh-proxy stop --json --wrong"));
+        for yes in ["--local list --json", "stop --json --wrong", "--home ssh start demo --json", "rename x ssh --json"]
+        {
+            assert!(wanted(&format!("labctl-ssh-proxy {yes}")), "{yes}");
+        }
         for no in ["labctl-ssh-proxy list", "labctl-ssh-proxy ssh x jq --json", "labctl-ssh-proxy kube x -- get --json"]
         {
             assert!(!wanted(no), "{no}");
