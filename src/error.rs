@@ -41,13 +41,15 @@ pub enum Kind {
     File,
     /// A required program is missing or failed, or a playground's task failed.
     Program,
+    /// The user answered no to a question. Nothing was changed.
+    Declined,
     /// A signal or a key press ended the command.
     Interrupted,
 }
 
 impl Kind {
     /// Every kind, for the table in the README and the test that compares it.
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 16] = [
         Kind::Internal,
         Kind::Usage,
         Kind::NotLoggedIn,
@@ -62,6 +64,7 @@ impl Kind {
         Kind::HostKey,
         Kind::File,
         Kind::Program,
+        Kind::Declined,
         Kind::Interrupted,
     ];
 
@@ -82,6 +85,7 @@ impl Kind {
             Kind::HostKey => "host-key",
             Kind::File => "file",
             Kind::Program => "program",
+            Kind::Declined => "declined",
             Kind::Interrupted => "interrupted",
         }
     }
@@ -103,6 +107,7 @@ impl Kind {
             Kind::HostKey => 12,
             Kind::File => 13,
             Kind::Program => 14,
+            Kind::Declined => 15,
             Kind::Interrupted => 130,
         }
     }
@@ -276,8 +281,11 @@ impl Error {
 }
 
 impl fmt::Display for Error {
-    /// One line, or two when there is a hint.
+    /// One line, or two when there is a hint. A no of the user's is no failure, and is only repeated.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind == Kind::Declined {
+            return write!(f, "{}", self.message);
+        }
         write!(f, "labctl-ssh-proxy: {}", self.message)?;
         match &self.hint {
             Some(hint) => write!(f, "\nhint: {hint}"),

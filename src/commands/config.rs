@@ -80,8 +80,7 @@ pub(crate) struct Edit {
 /// Writes the host entries, or takes them out.
 ///
 /// # Errors
-/// As [`ssh_config::plan()`] and [`ssh_config::Plan::write`]; [`crate::error::Kind::Interrupted`] when the user says
-/// no, and [`crate::error::Kind::Usage`] where there is no terminal to ask on.
+/// As [`ssh_config::plan()`], [`ssh_config::Plan::write`] and [`out::agreed`].
 pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
     let mut run = Run::new(args.dry_run, args.yes, args.json);
     let plan = if args.remove {
@@ -223,10 +222,8 @@ impl Run {
         if !is_change || self.dry_run {
             return Ok(false);
         }
-        match (self.yes, self.json) {
-            (true, _) => {}
-            (false, false) => out::agreed_to_write().await?,
-            (false, true) => return Err(out::unasked()),
+        if !self.yes {
+            out::agreed("Write this?", self.json, "Nothing was written.", out::ADD_YES_OR_DRY_RUN).await?;
         }
         Ok(true)
     }

@@ -90,7 +90,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         report.say("There is nothing to remove.")?;
         return report.done(true);
     }
-    report.heading("This will be removed:")?;
+    report.heading("Will be removed:")?;
     for item in &items {
         report.item(item.describe())?;
     }
@@ -99,7 +99,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         report.item(format!("the embedded platform's playgrounds and their files in {}{what}", disks.display()))?;
     }
     report.say(
-        "This is kept: your playgrounds on the platform, the login shared with labctl, your keys, your settings.",
+        "Will be kept: your playgrounds on the platform, the login shared with labctl, your keys, your settings.",
     )?;
     let open = live::all(&app.folders).len();
     if open > 0 {
@@ -108,10 +108,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     if args.dry_run {
         return report.done(false);
     }
-    match (args.yes, args.json) {
-        (true, _) => {}
-        (false, false) => out::agreed("Remove all of this?", "nothing was removed").await?,
-        (false, true) => return Err(out::unasked()),
+    if !args.yes {
+        out::agreed("Remove all of this?", args.json, "Nothing was removed.", out::ADD_YES_OR_DRY_RUN).await?;
     }
     for item in items {
         take_back(app, &item, &mut report).await?;

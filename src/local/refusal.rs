@@ -54,9 +54,13 @@ impl From<Error> for Refusal {
             Kind::NotLoggedIn => StatusCode::UNAUTHORIZED,
             Kind::Refused | Kind::Ambiguous | Kind::NotWoken | Kind::Ended => StatusCode::CONFLICT,
             Kind::NotYet => StatusCode::SERVICE_UNAVAILABLE,
-            Kind::Internal | Kind::Network | Kind::Answer | Kind::HostKey | Kind::Program | Kind::Interrupted => {
-                StatusCode::INTERNAL_SERVER_ERROR
-            }
+            Kind::Internal
+            | Kind::Network
+            | Kind::Answer
+            | Kind::HostKey
+            | Kind::Program
+            | Kind::Declined
+            | Kind::Interrupted => StatusCode::INTERNAL_SERVER_ERROR,
         };
         Refusal::new(status, error.message())
     }

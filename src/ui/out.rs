@@ -5,7 +5,10 @@ use std::io::{self, IsTerminal, Write};
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, TableStyle, Width};
 use serde::Serialize;
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    ui::notice,
+};
 
 /// Prints one line. A closed pipe is no failure, so that `list | head` succeeds.
 ///
@@ -151,34 +154,56 @@ pub async fn confirm(question: &str) -> Option<bool> {
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).map(|_| answer)
     };
+    let mut line = OpenLine(true);
     let answer = tokio::task::spawn_blocking(read).await.ok()?.ok()?;
+    // The end of the input leaves the cursor behind the question, and an answer does not.
+    line.0 = answer.is_empty();
     Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
-/// Asks whether to write the changes that were shown.
-///
-/// # Errors
-/// As [`agreed`].
-pub async fn agreed_to_write() -> Result<()> {
-    agreed("Write this?", "nothing was written").await
-}
+/// The line of a question. Ends it when the question is given up, so that the next words begin a line of their own.
+struct OpenLine(bool);
 
-/// Asks `question`, and fails unless the answer is yes.
-///
-/// # Errors
-/// [`Kind::Interrupted`] with the message `refused` for a no, and [`Kind::Usage`] without a terminal.
-pub async fn agreed(question: &str, refused: &str) -> Result<()> {
-    match confirm(question).await {
-        Some(true) => Ok(()),
-        Some(false) => Err(Error::new(Kind::Interrupted, refused)),
-        None => Err(Error::new(Kind::Usage, "cannot ask, because there is no terminal")
-            .with_hint("add --yes, or --dry-run to see what would change")),
+impl Drop for OpenLine {
+    fn drop(&mut self) {
+        if self.0 {
+            notice::line("");
+        }
     }
 }
 
-/// The error for a question that `--json` does not allow.
-pub fn unasked() -> Error {
-    Error::new(Kind::Usage, "cannot ask with --json").with_hint("add --yes, or --dry-run to see what would change")
+/// The hint for a question that cannot be asked.
+pub const ADD_YES: &str = "add --yes";
+/// As [`ADD_YES`], for a command that can also only show its changes.
+pub const ADD_YES_OR_DRY_RUN: &str = "add --yes, or --dry-run to see what would change";
+
+/// Asks `question`, and fails unless the answer is yes. Every command that needs a yes asks here, so that none goes on
+/// without one.
+///
+/// # Errors
+/// [`Kind::Declined`] with the sentence `otherwise` for a no; [`Kind::Usage`] with `hint` with `json` or without a
+/// terminal.
+pub async fn agreed(question: &str, json: bool, otherwise: &str, hint: &str) -> Result<()> {
+    if json {
+        return Err(Error::new(Kind::Usage, "cannot ask with --json").with_hint(hint));
+    }
+    let mut unanswered = Unanswered(Some(otherwise));
+    let answer = confirm(question).await;
+    unanswered.0 = None;
+    match answer {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::new(Kind::Declined, otherwise)),
+        None => Err(Error::new(Kind::Usage, "cannot ask, because there is no terminal").with_hint(hint)),
+    }
+}
+
+/// A question without an answer yet. A signal drops it, and then says what that means.
+struct Unanswered<'a>(Option<&'a str>);
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        self.0.into_iter().for_each(notice::line);
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     os::unix::fs::PermissionsExt,
     process::Stdio,
 };
@@ -11,7 +11,7 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    PROGRAM, World, eventually,
+    PROGRAM, Said, World, eventually,
     labs::{ID, Labs, PLAIN, SESSION, TOKEN, user},
     schema, write_program,
 };
@@ -232,22 +232,74 @@ fn a_strangers_playground_takes_consent() {
 fn a_terminal_is_asked_and_a_no_is_a_no() {
     let mut world = World::with_platform(&[]);
     let id = world.playground("shell");
-    let ask = |answer: &str| {
-        let command = format!("{} --local destroy {id}", PROGRAM);
+    let ask = |command: &str, answer: &str| {
+        let command = format!("{PROGRAM} --local {command}");
         let mut script = world.program("script");
         script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = script.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        writeln!(stdin, "{answer}").unwrap();
-        let out = child.wait_with_output().unwrap();
-        drop(stdin);
-        (out.status.code(), String::from_utf8_lossy(&out.stdout).into_owned())
+        let mut said = String::new();
+        let mut out = child.stdout.take().unwrap();
+        // Only then, because a key that is pressed before belongs to no question.
+        while !said.contains("[y/N]") {
+            let mut byte = [0];
+            out.read_exact(&mut byte).unwrap();
+            said.push(byte[0].into());
+        }
+        stdin.write_all(answer.as_bytes()).unwrap();
+        out.read_to_string(&mut said).unwrap();
+        (child.wait().unwrap().code(), said.replace('\r', ""))
     };
-    let (code, said) = ask("n");
-    assert!(code == Some(130) && said.contains("[y/N]") && said.contains("nothing was erased"), "{said}");
+    let destroy = format!("destroy {id}");
+    // A no is no failure, so that no error is printed. Nor is a Ctrl-C, which ends the question's line.
+    let (code, said) = ask(&destroy, "n\n");
+    assert!(code == Some(15) && said.ends_with("\nNothing was erased.\n"), "{said}");
+    let (code, said) = ask(&destroy, "\x03");
+    assert!(code == Some(130) && said.ends_with("[y/N] ^C\nNothing was erased.\n"), "{said:?}");
+    let (code, said) = ask(&destroy, "\x04");
+    assert!(code == Some(15) && said.contains("\nNothing was erased.\n"), "{said:?}");
+    let (code, said) = ask("config-ssh --remove", "no\n");
+    assert!(code == Some(15) && said.ends_with("\nNothing was written.\n"), "{said}");
+    let (code, said) = ask("uninstall", "\n");
+    assert!(code == Some(15) && said.ends_with("\nNothing was removed.\n"), "{said}");
     assert_eq!(of(&world.json(&["list", "--json"]), &id)["state"], "RUNNING");
-    let (code, said) = ask("y");
+    let (code, said) = ask(&destroy, "y\n");
     assert!(code == Some(0) && said.contains("is erased"), "{said}");
+}
+
+#[test]
+fn nothing_is_erased_or_written_without_a_yes() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let commands: [&[&str]; 4] = [&["destroy", &id], &["config-ssh", "--remove"], &["config-zed"], &["uninstall"]];
+    for command in commands {
+        // Words on standard input are no answer, because they may be another program's.
+        for input in ["", "n\n", "y\n"] {
+            let said = Said::of(world.feed(world.command(&["--local"]).args(command), input.as_bytes()));
+            assert!(said.failed(2).contains("hint: add --yes"), "{command:?}");
+        }
+        let json = world.local(&[command, &["--json"]].concat());
+        assert!(json.failed(2).contains("hint: add --yes"), "{command:?}");
+    }
+    assert_eq!(of(&world.json(&["list", "--json"]), &id)["state"], "RUNNING");
+    assert!(world.ssh(&[&format!("playground-{id}"), "true"]).status.success());
+}
+
+#[test]
+fn the_time_of_a_stopped_playground_is_not_changed() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    world.local(&["rename", &id, "Fresh"]).ok();
+    let minutes = || of(&world.json(&["list", "--json"]), &id)["expiresIn"].as_u64().unwrap() / 60;
+    let before = minutes();
+    world.local(&["stop", &id]).ok();
+    let refused = world.local(&["extend", "Fresh", "60"]).failed(7);
+    assert!(refused.contains("playground Fresh is stopped, so its time does not run"), "{refused}");
+    assert!(refused.contains(&format!("`labctl-ssh-proxy --local start {id}`, then run")), "{refused}");
+    world.local(&["start", &id]).ok();
+    assert!(minutes().abs_diff(before) <= 1, "{before} {}", minutes());
+    let said = world.local(&["extend", "Fresh", "60"]).ok();
+    assert!(minutes().abs_diff(before + 60) <= 1, "{said}");
 }
 
 /// Starts a fake embedded platform that answers only the check whether it is there. At the next request it is gone: it

@@ -21,7 +21,7 @@ use russh::keys::{Algorithm, PrivateKey, key::safe_rng, ssh_key::LineEnding};
 use tempfile::TempDir;
 use tokio::{net::UnixListener, runtime, sync::oneshot};
 
-use crate::support::{fault::closed_port, needs, not_run};
+use crate::support::{fault::closed_port, leave_terminal, needs, not_run};
 
 const BOTH: [Endpoint; 2] = [Endpoint::Builtin, Endpoint::Sshd];
 
@@ -41,6 +41,7 @@ struct World {
 
 impl World {
     fn new(endpoint: Endpoint) -> World {
+        leave_terminal();
         for program in ["socat", "ssh", "timeout"] {
             needs(program);
         }

@@ -1,7 +1,8 @@
 //! All integration tests, in one binary, so that the library is linked and the shared code compiled only once.
 //!
 //! They run at the same time in one process. A test therefore must not change the state of the process: environment
-//! variables, the current folder, the umask, limits, signal handlers. It sets them for a child process instead.
+//! variables, the current folder, the umask, limits, signal handlers. It sets them for a child process instead. The one
+//! exception is [`support::leave_terminal`].
 
 #![allow(unreachable_pub, reason = "a test binary has no users")]
 #![cfg(unix)]

@@ -24,7 +24,7 @@ use crate::{
     ui::{notice::Progress, out, spinner::Spinner},
 };
 
-/// Erase a playground. Asks first if there is a terminal.
+/// Erase a playground, with everything in it. Asks first.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -45,13 +45,13 @@ struct Erased<'a> {
 /// Erases a playground, and everything that we know about it.
 ///
 /// # Errors
-/// The platform's, and [`Kind::Interrupted`] when the user does not confirm.
+/// The platform's, and those of [`out::agreed`].
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
-    let question = format!("Erase {} ({}) and everything in it?", host(&play), printable(&play.title));
-    if !args.yes && out::confirm(&question).await == Some(false) {
-        return Err(Error::new(Kind::Interrupted, "nothing was erased"));
+    if !args.yes {
+        let question = format!("Erase {} ({}) and everything in it?", host(&play), printable(&play.title));
+        out::agreed(&question, args.one.json, "Nothing was erased.", out::ADD_YES).await?;
     }
     let progress = Spinner::new();
     progress.waiting(&format!("erasing playground {}", play.id));

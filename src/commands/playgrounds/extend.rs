@@ -29,11 +29,19 @@ pub(crate) struct Args {
 /// Adds minutes to a playground's time, and never reduces it.
 ///
 /// # Errors
-/// The platform's, and [`Kind::Refused`] when it grants less.
+/// The platform's, [`Kind::Refused`] when it grants less, and [`Kind::NotWoken`] for a stopped playground.
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let Args { one, minutes } = args;
     let labs = app.labs().await?;
     let play = find::whole(&labs, &one.playground).await?;
+    if find::is_play_down(&play) {
+        // The platform would count the minutes from the next start, and so shorten the time.
+        let message = format!("playground {} is stopped, so its time does not run; nothing was changed", play.shown());
+        return Err(Error::new(Kind::NotWoken, message).with_hint(format!(
+            "start it with `labctl-ssh-proxy start {0}`, then run `labctl-ssh-proxy extend {0} {minutes}`",
+            play.id
+        )));
+    }
     let left = play.expires_in;
     // The platform counts the total time from the play's start, in minutes. If the total is shorter than the remaining
     // time, it is not such a time, and we compute it.
@@ -42,7 +50,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let play = labs.act_and_look(&play.id, &Action::SetMaxPlayTime { minutes: total }).await?;
     app.memory().note_acted();
     if play.expires_in < left + Duration::from_secs(minutes * 60 / 2) {
-        let message = format!("the platform lets playground {} run only {} more", play.id, time_left(&play));
+        let message = format!("the platform lets playground {} run only {} more", play.shown(), time_left(&play));
         return Err(
             Error::new(Kind::Refused, message).with_hint("check your plan, which may limit how long a playground runs")
         );

@@ -66,6 +66,7 @@ pub struct World {
 impl World {
     /// Creates a world with an empty home.
     pub fn empty() -> World {
+        leave_terminal();
         // A short path, because the path of a socket has a small limit.
         let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
         World { home, platform: None, ready: false }
@@ -328,6 +329,30 @@ impl Drop for Ending {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Parts the tests from the terminal of the person who runs them, because the program asks questions there. A test that
+/// needs a terminal makes one. The first caller acts for the whole process.
+pub fn leave_terminal() {
+    static LEFT: std::sync::Once = std::sync::Once::new();
+    LEFT.call_once(|| {
+        let parent = rustix::process::getppid();
+        // The leader of a process group cannot begin a session, so it joins its parent's group. `cargo test` leads a
+        // group for us.
+        if rustix::process::getpgrp() == rustix::process::getpid() {
+            let group = rustix::process::getpgid(parent).ok();
+            let _ = rustix::process::setpgid(None, group);
+        }
+        // In a session of its own, the terminal's Ctrl-C ends only the parent.
+        if rustix::process::setsid().is_ok() {
+            std::thread::spawn(move || {
+                while rustix::process::getppid() == parent {
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                std::process::exit(130);
+            });
+        }
+    });
 }
 
 /// Waits until a condition becomes true. Fails with its name if it does not.
