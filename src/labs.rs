@@ -1,6 +1,7 @@
 //! The platform's API: one method a call, and the one place where an HTTP status becomes an error.
 
 pub mod account;
+pub(crate) mod address;
 pub mod answer;
 pub(crate) mod catalog;
 pub(crate) mod find;
@@ -33,6 +34,7 @@ use crate::{
     error::{Error, Kind, Result},
     labs::{
         account::Account,
+        address::{configured, given, is_base, peer},
         answer::{LOGIN, Reply, ahead, answered, decode, genuine, one, refusal},
         http::{Http, Stream, keep_address},
         net::Dialer,
@@ -310,7 +312,7 @@ impl Labs {
     /// As every call.
     pub async fn log_into_tunnel(&self, offer: &TunnelOffer) -> Result<TunnelSession> {
         keep_address(&offer.login_url);
-        let token = self.http.cookie(address(&offer.login_url)?, tunnel::COOKIE, UPGRADE).await?;
+        let token = self.http.cookie(given(&offer.login_url)?, tunnel::COOKIE, UPGRADE).await?;
         Ok(TunnelSession { url: offer.url.clone(), token })
     }
 
@@ -328,7 +330,7 @@ impl Labs {
     /// # Errors
     /// As [`Labs::dial`]; [`Kind::Refused`] when an address cannot be bound.
     pub async fn open(&self, session: &TunnelSession, target: &str) -> Result<Stream> {
-        let mut parts = address(&session.url)?.into_parts();
+        let mut parts = given(&session.url)?.into_parts();
         // `/` is in base64's alphabet and would begin another segment of the path.
         let target = BASE64_STANDARD.encode(target).replace('/', "%2F");
         let below = parts.path_and_query.as_ref().map_or("", |path| path.path().trim_end_matches('/'));
@@ -382,9 +384,8 @@ impl Labs {
     pub async fn live(&self, play: &str) -> Result<Stream> {
         let about = format!("the messages of playground {play}");
         let conn: Conn = self.call(Call::new(Method::POST, format!("/plays/{play}/conns"), about)).await?;
-        let uri = address(&conn.url)?;
-        let host = address(&self.base)?.authority().map(ToString::to_string).unwrap_or_default();
-        let origin = HeaderValue::from_str(&format!("https://cli.{host}"))
+        let uri = given(&conn.url)?;
+        let origin = HeaderValue::from_str(&format!("https://cli.{}", peer(&configured(&self.base)?)))
             .map_err(|_| Error::new(Kind::Usage, "base_url is not a valid address"))?;
         self.http.websocket(uri, &[(header::ORIGIN, origin)], UPGRADE).await
     }
@@ -411,7 +412,8 @@ impl Labs {
 
     async fn send_once(&self, Call { method, path, body, about, limit, .. }: &Call) -> Result<Reply> {
         log::debug!("{method} for {about}");
-        let mut request = http::request(method.clone(), address(&format!("{}{path}", self.api))?, body.clone());
+        is_base(&self.api)?;
+        let mut request = http::request(method.clone(), configured(&format!("{}{path}", self.api))?, body.clone());
         if let Some(authorization) = &self.authorization {
             request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
         }
@@ -471,30 +473,5 @@ impl Call {
     /// Marks a call that must not be carried out twice.
     fn once(self) -> Call {
         Call { repeat: Repeat::Once, ..self }
-    }
-}
-
-/// Parses an address for hyper, for which WebSocket schemes are HTTP's under another name.
-fn address(text: &str) -> Result<Uri> {
-    let http = match text.split_once("://") {
-        Some(("ws", rest)) => format!("http://{rest}"),
-        Some(("wss", rest)) => format!("https://{rest}"),
-        _ => text.to_owned(),
-    };
-    // The text is not shown: a login URL is a secret.
-    let uri: Option<Uri> = http.parse().ok();
-    uri.filter(|uri| matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some())
-        .ok_or_else(|| Error::new(Kind::Answer, "the platform (or base_url) gave an invalid address"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::address;
-
-    #[test]
-    fn an_address_is_http_or_websocket() {
-        assert_eq!(address("wss://a.example/x").unwrap().to_string(), "https://a.example/x");
-        assert!(address("file:///etc/passwd").is_err());
-        assert!(address("nonsense").is_err());
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     labs::{
         Labs,
         account::Account,
+        address::is_page,
         net::Dialer,
         wire::{Me, PremiumAccess},
     },
@@ -105,9 +106,7 @@ async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(Str
     let labs = Labs::new(dialer.clone(), &account.with_credentials(&session.id, &session.access_token))?;
     // Printed unredacted even if it contains the session's id: it works only with the id, and the user must open it.
     let url = session.auth_url.as_str();
-    // Only a web address is passed to the system's opener.
-    let is_web = url.starts_with("https://") || url.starts_with("http://");
-    if !is_web || !url.chars().all(|c| c.is_ascii_graphic()) {
+    if !is_page(url) {
         return Err(Error::new(Kind::Answer, "the address of the platform's login page is not a web address"));
     }
     notice::line(&format!("Confirm this login in your browser:\n\n    {url}\n"));

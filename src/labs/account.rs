@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Kind, Result},
     files,
+    labs::address::without_user,
 };
 
 const BASE_URL: &str = "https://labs.iximiuz.com";
@@ -115,14 +116,14 @@ impl Account {
             ("", api) => api.strip_suffix("/api").unwrap_or(api),
             (base, _) => base,
         };
-        base.to_owned()
+        without_user(base)
     }
 
     /// The API's address, without a final slash.
     pub fn api_base_url(&self) -> String {
         match self.api_base_url.trim_end_matches('/') {
             "" => format!("{}/api", self.base_url()),
-            api => api.to_owned(),
+            api => without_user(api),
         }
     }
 

@@ -54,6 +54,10 @@ pub(super) fn decode<T: DeserializeOwned>(reply: &Reply, about: &str) -> Result<
     }
     // Neither the answer nor the parser's words are shown: either may quote a secret that is in it.
     let mut value: serde_json::Value = serde_json::from_slice(&reply.body).map_err(|e| {
+        if let Some(encoding) = encoding(reply) {
+            return wrong(&format!("is compressed ({encoding}), which this program did not ask for"))
+                .with_hint("something between here and the platform compresses answers; see the proxy setting");
+        }
         let why = match e.classify() {
             serde_json::error::Category::Eof => "is incomplete",
             _ if reply.body.trim_ascii_start().starts_with(b"<") => "is a web page",
@@ -66,6 +70,12 @@ pub(super) fn decode<T: DeserializeOwned>(reply: &Reply, about: &str) -> Result<
         wrong("has an unexpected form: a field is missing or has another type")
             .with_hint("try a newer version of this program")
     })
+}
+
+/// The encoding of an answer that is not plain. None is asked for.
+fn encoding(reply: &Reply) -> Option<&str> {
+    let named = reply.headers.get(header::CONTENT_ENCODING)?.to_str().unwrap_or("unknown").trim();
+    (!named.is_empty() && !named.eq_ignore_ascii_case("identity")).then_some(named)
 }
 
 /// True for a text that would take far more memory decoded, because a few bytes of it can make an object of ours.
@@ -150,7 +160,7 @@ fn error_of(reply: &Reply, about: &str) -> Error {
 fn words(reply: &Reply) -> String {
     let text = String::from_utf8_lossy(&reply.body[..reply.body.len().min(4096)]);
     let text = text.trim();
-    if text.starts_with('<') {
+    if text.starts_with('<') || encoding(reply).is_some() {
         return String::new();
     }
     match serde_json::from_str::<serde_json::Value>(text) {
@@ -254,6 +264,18 @@ mod tests {
         assert_eq!(wait("18446744073709551615"), Some(300));
         assert_eq!(wait("99999"), Some(300));
         assert_eq!(wait("soon"), None);
+    }
+
+    #[test]
+    fn an_answer_that_was_compressed_unasked_is_named() {
+        let mut packed = reply(200, "\u{1f}\u{8}packed");
+        packed.headers.insert("content-encoding", "gzip".parse().unwrap());
+        let said = decode::<Play>(&packed, "x").unwrap_err();
+        assert!(said.message().contains("is compressed (gzip)"), "{said}");
+        packed.status = StatusCode::BAD_REQUEST;
+        assert!(!refusal(&packed, "x").message().contains("packed"));
+        packed.headers.insert("content-encoding", "identity".parse().unwrap());
+        assert!(decode::<Play>(&packed, "x").unwrap_err().message().contains("is not JSON"));
     }
 
     #[test]

@@ -29,8 +29,9 @@ use tokio::{
 use crate::{
     error::{Error, Kind, Result},
     labs::{
+        address::{peer, redirected},
         answer::{Reply, refusal},
-        net::{Conn, Dialer, is_untrusted, reason},
+        net::{Conn, Dialer, Used, is_untrusted, reason},
         tunnel::Socket,
     },
     os::Peer,
@@ -62,7 +63,7 @@ impl Http {
     /// # Errors
     /// [`Kind::Network`] when no answer comes, [`Kind::Answer`] when it is too large.
     pub async fn send(&self, request: Request<Full<Bytes>>, limit: Duration) -> Result<Reply> {
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
+        let host = peer(request.uri());
         let answer = async {
             let response = self.request(request).await?;
             let (parts, body) = response.into_parts();
@@ -82,9 +83,17 @@ impl Http {
     }
 
     async fn request(&self, mut request: Request<Full<Bytes>>) -> Result<hyper::Response<Incoming>> {
-        let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
-        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        self.client.request(request).await.map_err(|e| {
+        let host = peer(request.uri());
+        let headers = request.headers_mut();
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let Some((name, _)) = host.split_once('%') {
+            // A zone is this computer's word, and no part of the name (RFC 6874, 4).
+            let port = request.uri().port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+            let name = HeaderValue::from_str(&format!("{name}]{port}")).map_err(internal)?;
+            request.headers_mut().insert(header::HOST, name);
+        }
+        self.sent(request).await.map_err(|e| {
             // hyper's own words in front say only that it was connecting.
             let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), reason);
             let error = Error::new(Kind::Network, format!("cannot reach {host}: {cause}"));
@@ -99,13 +108,33 @@ impl Http {
         })
     }
 
+    /// Sends a request, and a GET once more for each kept connection that ended under it: a server closes one that has
+    /// been idle whenever it likes, also when the request is on its way.
+    async fn sent(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Result<hyper::Response<Incoming>, hyper_util::client::legacy::Error> {
+        loop {
+            let sent = self.client.request(request.clone()).await;
+            match &sent {
+                Ok(response) => Used::of(response.extensions()).note(),
+                Err(e) if request.method() == Method::GET && was_kept(e) => {
+                    log::info!("a kept connection has ended: {}", reason(e));
+                    continue;
+                }
+                Err(_) => {}
+            }
+            return sent;
+        }
+    }
+
     /// Follows `uri` and its redirects without credentials, and returns the last value of the cookie `name`. Values and
     /// addresses on the way are secrets.
     ///
     /// # Errors
     /// As [`Http::send`]; also when the final answer is no success, or set no such cookie.
     pub async fn cookie(&self, uri: Uri, name: &str, limit: Duration) -> Result<String> {
-        let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let host = peer(&uri);
         timeout(limit, self.follow(uri, name, limit)).await.unwrap_or_else(|_| {
             Err(Error::new(Kind::Network, format!("{host} did not answer within {} s", limit.as_secs()))
                 .with_hint(AGAIN))
@@ -135,7 +164,7 @@ impl Http {
             }
             match reply.headers.get(header::LOCATION).filter(|_| reply.status.is_redirection()) {
                 Some(location) => {
-                    uri = redirected(&uri, location)?;
+                    uri = redirected(&uri, location.to_str().unwrap_or_default())?;
                     keep_address(&uri.to_string());
                 }
                 None if reply.status.is_success() => {
@@ -155,7 +184,7 @@ impl Http {
     /// # Errors
     /// [`Kind::Network`] when the host cannot be reached, else what the answer's status means.
     pub async fn websocket(&self, uri: Uri, headers: &[(HeaderName, HeaderValue)], limit: Duration) -> Result<Stream> {
-        let host = uri.authority().map(ToString::to_string).unwrap_or_default();
+        let host = peer(&uri);
         let key = BASE64_STANDARD.encode(fastrand::u128(..).to_le_bytes());
         let mut request = Request::new(Full::default());
         *request.uri_mut() = uri;
@@ -190,6 +219,13 @@ impl Http {
             .map_err(|_| Error::new(Kind::Internal, "the upgraded connection is not the dialled one"))?;
         Ok(Stream::new(parts.read_buf, parts.io.into_inner()))
     }
+}
+
+/// True for an error on a connection that has brought an answer before.
+fn was_kept(error: &hyper_util::client::legacy::Error) -> bool {
+    let mut extras = hyper::http::Extensions::new();
+    error.connect_info().inspect(|info| info.get_extras(&mut extras));
+    Used::of(&extras).is_so()
 }
 
 /// A refusal by a tunnel's server. It knows nothing of the account, so that another login would not help.
@@ -237,22 +273,6 @@ pub fn request(method: Method, uri: Uri, body: Option<Bytes>) -> Request<Full<By
 
 fn internal(error: impl std::fmt::Display) -> Error {
     Error::new(Kind::Internal, error.to_string())
-}
-
-/// The target of a redirect, which must not lead from TLS to plain text.
-fn redirected(from: &Uri, location: &HeaderValue) -> Result<Uri> {
-    let bad = || Error::new(Kind::Answer, "the tunnel's login is redirected to an invalid address");
-    let target: Uri = location.to_str().map_err(|_| bad())?.parse().map_err(|_| bad())?;
-    if target.scheme().is_some() && target.authority().is_some() {
-        if from.scheme_str() == Some("https") && target.scheme_str() != Some("https") {
-            return Err(Error::new(Kind::Answer, "the tunnel's login is redirected to an address without TLS"));
-        }
-        return Ok(target);
-    }
-    let mut parts = from.clone().into_parts();
-    let path = target.path_and_query().cloned().filter(|p| p.as_str().starts_with('/')).ok_or_else(bad)?;
-    parts.path_and_query = Some(path);
-    Uri::from_parts(parts).map_err(|_| bad())
 }
 
 /// Size of a read while much comes. A WebSocket's reader takes 8 KiB at a time. With a server's 1 KiB messages over
@@ -362,9 +382,7 @@ pub(super) fn keep_address(address: &str) {
 
 #[cfg(test)]
 mod tests {
-    use hyper::{Uri, header::HeaderValue};
-
-    use super::{accept_key, keep_address, redirected};
+    use super::{accept_key, keep_address};
     use crate::secrets::hidden;
 
     #[test]
@@ -377,15 +395,5 @@ mod tests {
     #[test]
     fn answers_the_key_of_the_specification() {
         assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
-
-    #[test]
-    fn redirects_lead_where_they_may() {
-        let from = Uri::from_static("https://a.example/login?x=1");
-        let to = |location: &'static str| redirected(&from, &HeaderValue::from_static(location)).map(|u| u.to_string());
-        assert_eq!(to("/next").unwrap(), "https://a.example/next");
-        assert_eq!(to("https://b.example/next").unwrap(), "https://b.example/next");
-        assert!(to("http://a.example/next").is_err());
-        assert!(to("::").is_err());
     }
 }

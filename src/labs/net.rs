@@ -8,12 +8,15 @@ use std::{
     io::{self, IoSlice},
     path::PathBuf,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
-use hyper::{Uri, rt};
+use hyper::{Uri, http::Extensions, rt};
 use hyper_util::{
     client::{
         legacy::connect::{Connected, Connection, HttpConnector, proxy},
@@ -315,7 +318,26 @@ impl AsyncWrite for Conn {
 
 impl Connection for Conn {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(Used::default())
+    }
+}
+
+/// A note on a connection that it has brought an answer.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Used(Arc<AtomicBool>);
+
+impl Used {
+    /// The note that a connection has left with an answer or an error.
+    pub(super) fn of(extensions: &Extensions) -> Used {
+        extensions.get().cloned().unwrap_or_default()
+    }
+
+    pub(super) fn note(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_so(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -7,6 +7,7 @@
 #![allow(unreachable_pub, reason = "a test binary has no users")]
 #![cfg(unix)]
 
+mod addresses;
 mod api_shapes;
 mod attack;
 mod clients;

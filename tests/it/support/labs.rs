@@ -187,6 +187,16 @@ impl Labs {
         self.state.forwards.lock().unwrap().clone()
     }
 
+    /// The addresses that a tunnel's offer names: the tunnel's and its login's.
+    pub fn tunnel_addresses(&self) -> [String; 2] {
+        [self.state.other_url.clone(), format!("{}/login?once=1", self.state.other_url)]
+    }
+
+    /// Redirects requests whose method and path begin with `line`.
+    pub fn redirect(&self, line: &str, to: &str) {
+        self.answer(Instead { headers: vec![("location", to.to_owned())], ..Instead::of(line, 302, "") });
+    }
+
     pub fn tunnels_below(&self, path: &str) {
         *self.state.tunnel_path.lock().unwrap() = path.to_owned();
     }
