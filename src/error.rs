@@ -5,7 +5,7 @@
 
 use std::{fmt, io, path::Path, time::Duration};
 
-use crate::{platform::Platform, secrets};
+use crate::{os, platform::Platform, secrets};
 
 /// Shorthand for this crate's results.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -205,9 +205,14 @@ impl Error {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
                 failed.with_hint("free some space on that disk; nothing was changed")
             }
-            io::ErrorKind::PermissionDenied => failed.with_hint("check its owner and mode with `ls -ld`"),
+            io::ErrorKind::PermissionDenied => match os::left_by_root(path) {
+                Some(give_back) => failed.with_hint(format!(
+                    "root made it in a run with your HOME: run `{give_back}`; `labctl-ssh-proxy doctor` finds the rest"
+                )),
+                None => failed.with_hint("check its owner and mode with `ls -ld`"),
+            },
             io::ErrorKind::ReadOnlyFilesystem => failed.with_hint("use a disk that can be written to"),
-            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory => {
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => {
                 failed.with_hint("move away what is in its place")
             }
             // The system's own message is enough.

@@ -16,7 +16,6 @@ use crate::{
 };
 
 /// The mode of a file that may hold secrets or that only its owner should change.
-#[cfg(unix)]
 pub(crate) const PRIVATE: u32 = 0o600;
 
 /// An exclusive lock on a file beside the one it protects. The kernel releases it when the process ends, even by a
@@ -81,35 +80,74 @@ fn open_lock(path: &Path) -> io::Result<File> {
     if let Some(folder) = path.parent() {
         make_private_folder(folder)?;
     }
-    let mut options = OpenOptions::new();
-    options.create(true).truncate(false).read(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, PRIVATE);
-    options.open(path)
+    open_or_make(path, OpenOptions::new().read(true).write(true))
 }
 
-/// Makes `folder` and its missing parents, 0700.
+/// Opens a file with `options`, or makes it, 0600.
+///
+/// # Errors
+/// Fails when it can be neither opened nor made.
+pub(crate) fn open_or_make(path: &Path, options: &OpenOptions) -> io::Result<File> {
+    loop {
+        match options.open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            opened => return opened,
+        }
+        match new_file(path) {
+            // Another process may have made it, and its file may be gone again when we come to it.
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_symlink() => {
+                return options.clone().create(true).open(path);
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// Makes `folder` and its missing parents, 0700 whatever the umask.
 ///
 /// # Errors
 /// Fails when one of them cannot be made.
 pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(folder)
+    if folder.is_dir() || folder == Path::new("") {
+        return Ok(());
+    }
+    if let Some(parent) = folder.parent() {
+        make_private_folder(parent)?;
+    }
+    match new_folder(folder) {
+        // Another process was faster.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        made => made,
+    }
 }
 
-/// The contents of `path`, or `None` when there is no such file. An unreadable file is an error, never an empty one.
+/// The contents of `path`, or `None` when there is no such file. Anything but a file is an error, because reading a
+/// pipe would wait for its writer, and a device may have no end. Only the null device counts as an empty file.
 ///
 /// # Errors
-/// Fails when the file exists and cannot be read, or is not UTF-8.
-pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
-    match fs::read_to_string(path) {
-        Ok(text) => Ok(Some(text)),
+/// Fails when the file exists and cannot be read.
+pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let read = || match fs::metadata(path)? {
+        found if found.is_file() || found.is_dir() => fs::read(path),
+        found if os::is_null_device(&found) => Ok(Vec::new()),
+        _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+    };
+    match read() {
+        Ok(bytes) => Ok(Some(bytes)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(Error::file("read", path, &e)),
+        Err(e) => Err(e),
     }
+}
+
+/// The text in `path`, or `None` when there is no such file. An unreadable file is an error, never an empty one.
+///
+/// # Errors
+/// As [`read`], and when the file is not UTF-8.
+pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
+    let text = |bytes| String::from_utf8(bytes).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e.utf8_error()));
+    read(path).and_then(|bytes| bytes.map(text).transpose()).map_err(|e| Error::file("read", path, &e))
 }
 
 /// Replaces a file of ours in one step, so that a reader sees the old or the new contents and a crash leaves one of
@@ -118,11 +156,11 @@ pub(crate) fn read_text(path: &Path) -> Result<Option<String>> {
 /// # Errors
 /// Fails when the folder or the file cannot be written; the old contents are then still in place.
 pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
-    if fs::read(path).is_ok_and(|old| old == contents) {
+    if read(path).is_ok_and(|old| old.as_deref() == Some(contents)) {
         return Ok(());
     }
     let failed = |e: io::Error| Error::file("write", path, &e);
-    let folder = path.parent().unwrap_or(Path::new("."));
+    let folder = folder_of(path);
     make_private_folder(folder).map_err(failed)?;
     sweep(folder);
     let mut file = temporary(folder).map_err(failed)?;
@@ -153,13 +191,23 @@ pub(crate) fn temporary(folder: &Path) -> io::Result<Temporary> {
     }
 }
 
-/// Makes a file that was not there, 0600.
-fn new_file(path: &Path) -> io::Result<File> {
+/// Makes a file that was not there, 0600 whatever the umask. What root makes in another user's folder is that user's.
+///
+/// # Errors
+/// Fails when it is there, or cannot be made.
+pub(crate) fn new_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.create_new(true).read(true).write(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, PRIVATE);
-    options.open(path)
+    let file = options.open(path)?;
+    os::settle(&file, folder_of(path), PRIVATE)?;
+    Ok(file)
+}
+
+/// The folder that a path is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."))
 }
 
 /// A file that is deleted when this is dropped, unless it gets its final name. Its errors are the system's own: those
@@ -270,13 +318,16 @@ impl TemporaryFolder {
     }
 }
 
-/// Makes a folder that was not there, 0700.
+/// Makes a folder that was not there, 0700 whatever the umask. What root makes in another user's folder is that user's.
 fn new_folder(path: &Path) -> io::Result<()> {
     #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
     let mut builder = fs::DirBuilder::new();
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)
+    builder.create(path)?;
+    #[cfg(unix)]
+    os::settle(&os::open_new_folder(path)?, folder_of(path), 0o700)?;
+    Ok(())
 }
 
 impl Drop for TemporaryFolder {

@@ -189,13 +189,15 @@ pub fn managed_files(folders: &Folders) -> Result<Vec<(PathBuf, bool)>> {
 /// Reports whether the files hold all that is on record. A block that is gone was taken out by the user, and is not
 /// missed.
 fn up_to_date(folders: &Folders, state: &State) -> Result<bool> {
+    let wanted = own_file(folders, state)?;
     for managed in state.files.iter().filter(|managed| managed.inline) {
         let user = UserFile::open(&managed.file)?;
         if edit::has_block(user.bytes()) && state.edit(folders, &user, true)? != user.bytes() {
             return Ok(false);
         }
     }
-    Ok(own_file(folders, state)? == files::read_text(&folders.ssh_config())?)
+    // One that cannot be read is written anew.
+    Ok(files::read_text(&folders.ssh_config()).is_ok_and(|own| own == wanted))
 }
 
 /// The path of this program as it was called: through its link, because a package manager points that to the next

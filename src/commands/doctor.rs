@@ -8,6 +8,8 @@
 //! - `report`: all results in a file for others, without secrets.
 
 mod here;
+#[cfg(unix)]
+mod permissions;
 mod report;
 mod there;
 

@@ -11,7 +11,10 @@ use std::{
 
 use crate::{
     error::{Error, Kind, Result},
-    files::user_file::{UserFile, unified},
+    files::{
+        self,
+        user_file::{UserFile, unified},
+    },
     ssh_config::entries::Entry,
 };
 
@@ -65,7 +68,7 @@ impl Plan {
             let text = file.exists().then_some(rest);
             return Ok(Plan { file, text, restored: false });
         }
-        let backup = fs::read_to_string(file.backup_path()).ok();
+        let backup = files::read_text(&file.backup_path()).ok().flatten();
         let before = backup.as_deref().unwrap_or_default();
         let restored = format.repeat(before, current).is_ok_and(|again| again == current);
         let text = match (restored, backup) {

@@ -256,11 +256,7 @@ fn follow(path: &Path) -> Result<PathBuf> {
 /// # Errors
 /// Fails when it cannot be made.
 pub(crate) fn make_empty(path: &Path) -> Result<()> {
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, crate::files::PRIVATE);
-    match options.open(path) {
+    match files::new_file(path) {
         Ok(_) => Ok(()),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         Err(e) => Err(Error::file("make", path, &e)),

@@ -3,7 +3,6 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
@@ -178,8 +177,7 @@ impl Log {
         if fs::metadata(&path).is_ok_and(|found| found.len() > MAX_LOG) {
             fs::rename(&path, folder.join("log.old")).map_err(failed)?;
         }
-        let mut file =
-            OpenOptions::new().create(true).append(true).read(true).mode(files::PRIVATE).open(&path).map_err(failed)?;
+        let mut file = files::open_or_make(&path, OpenOptions::new().append(true).read(true)).map_err(failed)?;
         let from = file.seek(SeekFrom::End(0)).map_err(failed)?;
         Ok(Log { file, path, from })
     }

@@ -12,7 +12,7 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 use crate::{
     error::{Error, Result},
-    files, secrets,
+    files, os, secrets,
     settings::{Folders, LogLevel},
     ui::notice,
 };
@@ -94,11 +94,8 @@ fn open(path: &Path) -> std::io::Result<File> {
     if let Some(folder) = path.parent() {
         files::make_private_folder(folder)?;
     }
-    let mut options = OpenOptions::new();
-    options.create(true).append(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, files::PRIVATE);
-    options.open(path)
+    // A pipe that the user named must not hold up the connection, neither here nor while its reader rests.
+    files::open_or_make(path, os::without_waiting(OpenOptions::new().append(true)))
 }
 
 /// Makes room for one more log.

@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, Seek, Write},
     path::{Path, PathBuf},
     sync::Arc,
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Result,
-    files::{Lock, lock_path},
+    files::{self, Lock, lock_path},
     labs::tunnel::Vitals,
     moment::{Moment, now},
     settings::Folders,
@@ -176,11 +176,7 @@ fn create(path: &Path) -> Result<(File, Lock)> {
             break lock;
         }
     };
-    let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, crate::files::PRIVATE);
-    let file = options.open(path).map_err(|e| crate::error::Error::file("create", path, &e))?;
+    let file = files::new_file(path).map_err(|e| crate::error::Error::file("create", path, &e))?;
     Ok((file, lock))
 }
 

@@ -9,13 +9,13 @@
 //! would accept either. Other lines are kept byte for byte.
 
 use std::{
-    fmt, fs, io,
+    fmt,
     path::{Path, PathBuf},
 };
 
 use crate::{
     error::{Error, Kind, Result},
-    files::{Lock, write_private},
+    files::{self, Lock, write_private},
     ssh::host_key::HostKeyBlob,
 };
 
@@ -196,11 +196,7 @@ impl KnownHosts {
     /// Reads the file, or returns nothing if it does not exist. It need not be UTF-8, because the user may have edited
     /// it.
     fn read(&self) -> Result<Vec<u8>> {
-        match fs::read(&self.path) {
-            Ok(contents) => Ok(contents),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(e) => Err(Error::file("read", &self.path, &e)),
-        }
+        files::read(&self.path).map(Option::unwrap_or_default).map_err(|e| Error::file("read", &self.path, &e))
     }
 }
 

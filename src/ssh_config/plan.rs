@@ -122,7 +122,9 @@ impl<'a> Plan<'a> {
             Goal::Nothing => String::new(),
             Goal::Entries(..) | Goal::Removal => {
                 let own = folders.ssh_config();
-                let own_before = files::read_text(&own)?.unwrap_or_default();
+                // It is replaced or deleted, so it need not be readable.
+                let own_before = files::read_text(&own)
+                    .map_or_else(|e| format!("({})\n", e.message()), |text| text.unwrap_or_default());
                 let own_after = own_file(folders, &new)?.unwrap_or_default();
                 unified(&before.user.named, before.user.bytes(), &text)
                     + &unified(&own, own_before.as_bytes(), own_after.as_bytes())

@@ -22,6 +22,7 @@ mod editors;
 mod endings;
 mod errors;
 mod faults;
+mod files;
 mod forward;
 mod host_keys;
 mod hosted;

@@ -33,7 +33,8 @@ pub(super) async fn all(app: &App) -> Vec<Check> {
     let ssh = Ssh::system();
     let mut checks = vec![program(), system_ssh(&ssh).await];
     checks.extend(configuration(app, &ssh).await);
-    checks.extend(modes(app));
+    #[cfg(unix)]
+    checks.extend(super::permissions::all(app));
     checks.push(key(app));
     checks.push(known_hosts(app));
     checks.extend(memory(app));
@@ -162,51 +163,6 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
     )
 }
 
-/// Checks the modes of files that must not be readable or writable by others.
-#[cfg(unix)]
-fn modes(app: &App) -> Vec<Check> {
-    use std::os::unix::fs::MetadataExt;
-    let folders = &app.folders;
-    // `closed` are ours or private. `users` belong to the user, and must only not be writable by others.
-    let closed = [folders.root.clone(), folders.account(), folders.ssh_config(), State::path(folders)];
-    let users = [folders.home.join(".ssh"), folders.home.join(".ssh/config")];
-    let mut wrong = Vec::new();
-    for (path, bits, ours) in
-        closed.iter().map(|path| (path, 0o077, true)).chain(users.iter().map(|path| (path, 0o022, false)))
-    {
-        let Ok(found) = fs::metadata(path) else { continue };
-        let mode = found.mode() & 0o777;
-        if found.uid() != rustix::process::getuid().as_raw() && found.uid() != 0 {
-            let found = format!("{} belongs to another user", path.display());
-            wrong.push(
-                Check::new("permissions", Verdict::Failed, found)
-                    .remedy(format!("change its owner with chown: {}", path.display())),
-            );
-        } else if mode & bits != 0 {
-            let right = mode & !bits;
-            let verdict = if ours { Verdict::Warning } else { Verdict::Failed };
-            let found = format!(
-                "{} has mode {mode:o}: other users can {}",
-                path.display(),
-                if ours { "read it" } else { "write to it" }
-            );
-            let check =
-                Check::new("permissions", verdict, found).remedy(format!("run `chmod {right:o} {}`", path.display()));
-            wrong.push(if ours { check.fix(Fix::Mode(path.clone(), right)) } else { check });
-        }
-    }
-    if wrong.is_empty() {
-        vec![Check::ok("permissions", "other users cannot read or write private files")]
-    } else {
-        wrong
-    }
-}
-
-#[cfg(not(unix))]
-fn modes(_app: &App) -> Vec<Check> {
-    Vec::new()
-}
-
 fn key(app: &App) -> Check {
     const NAME: &str = "identity";
     let path = match app.identity_path() {
@@ -327,7 +283,7 @@ fn editors(app: &App) -> Vec<Check> {
 /// Returns `remote.SSH.connectTimeout` from an editor's settings, which are JSON with comments. The last occurrence
 /// outside a comment line counts.
 fn connect_timeout(home: &Path, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(settings_file(home, name)?).ok()?;
+    let text = files::read_text(&settings_file(home, name)?).ok()??;
     text.lines()
         .filter(|line| !line.trim_start().starts_with("//"))
         .filter_map(|line| {

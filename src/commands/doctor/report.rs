@@ -6,6 +6,7 @@ use std::{env, fs, path::Path};
 use super::Check;
 use crate::{
     app::App,
+    files,
     labs::account::Account,
     records::{journal, live},
     ssh_config::{client::Ssh, state::State},
@@ -63,7 +64,10 @@ pub(super) async fn text(app: &App, checks: &[Check]) -> String {
 }
 
 fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|e| format!("({}: {e})", path.display()))
+    match files::read_text(path) {
+        Ok(text) => text.unwrap_or_else(|| format!("({} does not exist)", path.display())),
+        Err(error) => format!("({})", error.message()),
+    }
 }
 
 /// Removes the credentials, and the user and password in URLs, wherever they occur in the text.

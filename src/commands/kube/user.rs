@@ -124,7 +124,7 @@ fn clear(folders: &Folders, lock: &Path) -> Result<bool> {
     // One process at a time, so that no other run replaces the lock between the check and the deletion.
     let _guard = files::Lock::acquire(&folder(folders).join("merge"))?;
     // kubectl's lock file is empty, and not even readable.
-    if !fs::read_to_string(lock).is_ok_and(|text| text.starts_with(OURS)) {
+    if !files::read_text(lock).is_ok_and(|text| text.is_some_and(|text| text.starts_with(OURS))) {
         return Ok(!lock.exists());
     }
     match File::open(lock) {

@@ -1,9 +1,8 @@
 //! The process of a product that runs.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+
+use crate::files;
 
 /// A process that keeps us from editing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub(super) fn lock(folder: &Path) -> PathBuf {
 /// The process of the product with this folder: the one that its lock names, if it lives, else one that was started
 /// with its selector.
 pub(super) fn process(folder: &Path, selector: &str) -> Option<Process> {
-    let locked = fs::read_to_string(lock(folder)).ok().and_then(|text| text.trim().parse().ok());
+    let locked = files::read_text(&lock(folder)).ok().flatten().and_then(|text| text.trim().parse().ok());
     locked.and_then(|pid| Some(Process { pid, name: system::name(pid)? })).or_else(|| system::started_with(selector))
 }
 

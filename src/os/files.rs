@@ -1,0 +1,158 @@
+//! Files: their owners, their modes, and what the system keeps beside their contents.
+
+#[cfg(unix)]
+use std::path::PathBuf;
+use std::{
+    fs::{File, Metadata, OpenOptions},
+    io,
+    path::Path,
+};
+
+/// Reports whether a file belongs to a stranger: neither the user of this process nor the owner of the folder that the
+/// file is in.
+pub fn is_strangers(found: &Metadata, folder: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        ![rustix::process::geteuid().as_raw(), folder.uid()].contains(&found.uid())
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (found, folder);
+        false
+    }
+}
+
+/// The user and the group that own a file.
+#[cfg(unix)]
+pub fn owner(found: &Metadata) -> (u32, u32) {
+    use std::os::unix::fs::MetadataExt;
+    (found.uid(), found.gid())
+}
+
+/// Nothing: these systems have no such owners.
+#[cfg(not(unix))]
+pub fn owner(_found: &Metadata) {}
+
+/// The user to whom the files below `home` have to belong: the user of this process or, for root, who may run with
+/// another user's HOME, the owner of that home.
+#[cfg(unix)]
+pub(crate) fn rightful_owner(home: &Path) -> u32 {
+    use std::os::unix::fs::MetadataExt;
+    let user = rustix::process::geteuid();
+    let of_home = if user.is_root() { std::fs::metadata(home).ok() } else { None };
+    of_home.map_or(user.as_raw(), |found| found.uid())
+}
+
+/// The command by which files of root's become those of `owner`.
+#[cfg(unix)]
+pub(crate) fn give_back(owner: u32, paths: &[PathBuf]) -> String {
+    let quoted = |path: &PathBuf| {
+        let path = path.display().to_string();
+        if path.contains(|c: char| !c.is_ascii_alphanumeric() && !"/._-".contains(c)) {
+            return format!(" '{}'", path.replace('\'', "'\\''"));
+        }
+        format!(" {path}")
+    };
+    format!("sudo chown -R {}{}", user_name(owner), paths.iter().map(quoted).collect::<String>())
+}
+
+/// The login name of a user of `/etc/passwd`; the number of any other.
+#[cfg(unix)]
+fn user_name(uid: u32) -> String {
+    let number = uid.to_string();
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        (fields.len() > 2 && fields[2] == number).then(|| fields[0].to_owned())
+    });
+    name.unwrap_or(number)
+}
+
+/// Completes a file or folder that this process has just made in `folder`. It gets the bits of `mode` that the umask
+/// took away. If root made it in another user's folder, it gets the folder's owner, who could not use it otherwise.
+#[cfg(unix)]
+pub(crate) fn settle(made: &File, folder: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let found = made.metadata()?;
+    if found.mode() & mode != mode {
+        made.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    }
+    if rustix::process::geteuid().is_root() {
+        let heir = std::fs::metadata(folder)?;
+        if heir.uid() != found.uid() {
+            // Where root may not do that, as on some network file systems, the file stays as it is.
+            let _ = fchown(made, Some(heir.uid()), Some(heir.gid()));
+        }
+    }
+    Ok(())
+}
+
+/// Does nothing, because a new file belongs to the user who makes it, and there are no modes.
+#[cfg(not(unix))]
+pub(crate) fn settle(_made: &File, _folder: &Path, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Opens a folder that was just made, and never what a link leads to: another user may have put one in its place.
+#[cfg(unix)]
+pub(crate) fn open_new_folder(path: &Path) -> io::Result<File> {
+    use rustix::fs::OFlags;
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+    let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
+    let open = || OpenOptions::new().read(true).custom_flags(flags).open(path);
+    match open() {
+        // A umask that leaves nothing to the owner either.
+        Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))?;
+            open()
+        }
+        other => other,
+    }
+}
+
+/// Adds to `options` that neither opening nor writing waits, not even for the reader of a pipe.
+pub(crate) fn without_waiting(options: &mut OpenOptions) -> &mut OpenOptions {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    options
+}
+
+/// Reports whether a file is the null device, which reads as an empty file.
+pub(crate) fn is_null_device(found: &Metadata) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{FileTypeExt, MetadataExt};
+        let null = |null: Metadata| null.rdev() == found.rdev();
+        found.file_type().is_char_device() && std::fs::metadata("/dev/null").is_ok_and(null)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = found;
+        false
+    }
+}
+
+/// The command that gives the user a file or folder of root's back which bars the way to `path` and lies in a folder of
+/// the user's own: what an earlier run as root with this user's HOME has left.
+#[cfg(unix)]
+pub(crate) fn left_by_root(path: &Path) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let user = rustix::process::geteuid();
+    let found = |path: &Path| std::fs::symlink_metadata(path).ok();
+    let in_own_folder = |path: &&Path| {
+        let folder = path.parent().and_then(found);
+        folder.is_some_and(|folder| folder.is_dir() && folder.uid() == user.as_raw())
+    };
+    if user.is_root() {
+        return None;
+    }
+    let mut roots = path.ancestors().filter(|path| found(path).is_some_and(|found| found.uid() == 0));
+    Some(give_back(user.as_raw(), &[roots.find(in_own_folder)?.to_owned()]))
+}
+
+/// None: these systems have no root.
+#[cfg(not(unix))]
+pub(crate) fn left_by_root(_path: &Path) -> Option<String> {
+    None
+}
