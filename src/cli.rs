@@ -15,7 +15,9 @@ use crate::{
     },
     connect,
     error::Result,
+    files,
     settings::LOCAL_VARIABLE,
+    ui::notice,
 };
 
 /// The display order of the options of every command: after the command's own.
@@ -135,8 +137,21 @@ pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
 /// # Errors
 /// The command's.
 pub async fn run(app: &App, cli: Cli) -> Result<u8> {
+    let is_told = cli.connects_to().is_none();
+    let done = dispatch(app, cli.command).await;
+    // A connection has it in its log.
+    if let Some(words) = files::without_locks().filter(|_| is_told) {
+        notice::line(&format!(
+            "labctl-ssh-proxy: {words}; it went on without a lock, so do not run other commands at the same time, or \
+             set LABCTL_SSH_PROXY_HOME to a folder on a local disk"
+        ));
+    }
+    done
+}
+
+async fn dispatch(app: &App, command: Command) -> Result<u8> {
     let success = |(): ()| 0;
-    match cli.command {
+    match command {
         Command::Connect(args) => connect::run(app, args).await.map(success),
         Command::ConfigSsh(args) => config::ssh(app, args).await.map(success),
         Command::ConfigJetbrains(args) => config::jetbrains(app, args).await.map(success),

@@ -6,6 +6,7 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use tempfile::{NamedTempFile, PersistError};
@@ -20,9 +21,13 @@ pub(crate) const PRIVATE: u32 = 0o600;
 
 /// An exclusive lock on a file beside the one it protects. The kernel releases it when the process ends, even by a
 /// kill. The lock file stays, because removing it would let two holders lock two different files of one name.
+///
+/// Some file systems have no locks, and some folders cannot be written to. A lock keeps apart processes that seldom
+/// meet, so work goes on without one: then it is not [held](Lock::is_held), and says nothing about other processes.
 #[derive(Debug)]
 pub struct Lock {
-    file: File,
+    /// The locked file; `None` without a lock.
+    file: Option<File>,
     path: PathBuf,
 }
 
@@ -30,12 +35,18 @@ impl Lock {
     /// Waits for the lock of `path`, `<path>.lock`. Writers hold it for milliseconds.
     ///
     /// # Errors
-    /// Fails when the folder cannot be made or the lock file cannot be opened.
+    /// Fails when the folder cannot be made or the lock file cannot be opened, for a reason that passes.
     pub fn acquire(path: &Path) -> Result<Lock> {
-        let lock = lock_path(path);
-        let file = open_lock(&lock).map_err(|e| Error::file("open", &lock, &e))?;
-        file.lock().map_err(|e| Error::file("lock", &lock, &e))?;
-        Ok(Lock { file, path: lock })
+        let path = lock_path(path);
+        let Some(file) = Lock::open(&path)? else { return Ok(Lock { file: None, path }) };
+        let locked = loop {
+            match file.lock() {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => break done,
+            }
+        };
+        let file = locked.map(|()| file).map_err(|e| goes_without(&path, &e)).ok();
+        Ok(Lock { file, path })
     }
 
     /// The lock of `path`, or `None` when another process holds it.
@@ -43,30 +54,80 @@ impl Lock {
     /// # Errors
     /// As [`Lock::acquire`].
     pub fn try_acquire(path: &Path) -> Result<Option<Lock>> {
-        let lock = lock_path(path);
-        let file = open_lock(&lock).map_err(|e| Error::file("open", &lock, &e))?;
+        let path = lock_path(path);
+        let Some(file) = Lock::open(&path)? else { return Ok(Some(Lock { file: None, path })) };
         match file.try_lock() {
-            Ok(()) => Ok(Some(Lock { file, path: lock })),
+            Ok(()) => Ok(Some(Lock { file: Some(file), path })),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
-            Err(fs::TryLockError::Error(e)) => Err(Error::file("lock", &lock, &e)),
+            Err(fs::TryLockError::Error(e)) => {
+                goes_without(&path, &e);
+                Ok(Some(Lock { file: None, path }))
+            }
         }
+    }
+
+    /// Opens the lock file; `None` where nothing can be written, because the writer that wants the lock finds that out
+    /// as well, and says what it means.
+    fn open(path: &Path) -> Result<Option<File>> {
+        match open_lock(path) {
+            Ok(file) => Ok(Some(file)),
+            Err(e) if cannot_write(&e) => {
+                log::warn!("cannot open {}: {e}; going on without a lock", path.display());
+                Ok(None)
+            }
+            Err(e) => Err(Error::file("open", path, &e)),
+        }
+    }
+
+    /// True for a lock that keeps other processes away. Without it, nothing is known about them.
+    pub fn is_held(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Reports whether the lock's file is still there. If it was deleted, another process may hold a lock on its
     /// successor.
     pub fn is_there(&self) -> bool {
+        let Some(file) = &self.file else { return true };
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
             let id = |found: fs::Metadata| (found.dev(), found.ino());
-            fs::metadata(&self.path).map(id).ok() == self.file.metadata().map(id).ok()
+            fs::metadata(&self.path).map(id).ok() == file.metadata().map(id).ok()
         }
         #[cfg(not(unix))]
         {
-            let _ = &self.file;
+            let _ = file;
             self.path.exists()
         }
     }
+}
+
+/// True for a disk that is full, or a folder or file that this user may not write to.
+pub(crate) fn cannot_write(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// The first lock that the system could not give, in words.
+static NO_LOCKS: OnceLock<String> = OnceLock::new();
+
+/// Notes that the file system has no locks.
+fn goes_without(path: &Path, error: &io::Error) {
+    let words = format!("cannot lock {}: {error}", path.display());
+    log::warn!("{words}; going on without a lock");
+    // One is enough.
+    let _ = NO_LOCKS.set(words);
+}
+
+/// The failure of a file system that has no locks, if this process has met one.
+pub(crate) fn without_locks() -> Option<&'static str> {
+    NO_LOCKS.get().map(String::as_str)
 }
 
 /// The file of the lock of `path`.
@@ -185,8 +246,8 @@ pub(crate) fn temporary(folder: &Path) -> io::Result<Temporary> {
             // A sweep may have taken it for a leftover before it was locked.
             Ok(()) if file.0.path().try_exists()? => return Ok(file),
             Ok(()) | Err(fs::TryLockError::WouldBlock) => {}
-            Err(fs::TryLockError::Error(e)) if e.kind() == io::ErrorKind::Unsupported => return Ok(file),
-            Err(fs::TryLockError::Error(e)) => return Err(e),
+            // Without a lock no sweep takes it, either.
+            Err(fs::TryLockError::Error(_)) => return Ok(file),
         }
     }
 }

@@ -16,6 +16,7 @@ use labctl_ssh_proxy::{
 };
 
 fn main() -> ExitCode {
+    os::survive_file_size_limit();
     match completions::answer(Cli::command) {
         Ok(false) => {}
         Ok(true) => return ExitCode::SUCCESS,

@@ -19,8 +19,8 @@ pub use files::{is_strangers, owner};
 #[cfg(unix)]
 pub use process::in_its_own_session;
 pub use process::{
-    beginning, exit_code, forget_code, has_lost_its_client, leave_no_core_dump, process_age, raise_open_files,
-    raise_open_files_to, ssh_arguments,
+    beginning, end_if_open, exit_code, forget_code, has_lost_its_client, has_open, is_running, leave_no_core_dump,
+    process_age, raise_open_files, raise_open_files_to, ssh_arguments,
 };
-pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on};
+pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
 pub use sockets::{Peer, stderr_takes_text, unacknowledged};

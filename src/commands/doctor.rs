@@ -87,7 +87,8 @@ enum Fix {
     /// Deletes a damaged record whose loss is harmless.
     Remove(PathBuf),
     /// Ends a leftover process.
-    End(u32),
+    /// The path is its status file.
+    End(u32, PathBuf),
 }
 
 impl Check {
@@ -225,7 +226,7 @@ async fn mend(app: &App, fix: &Fix) -> Result<String> {
             std::fs::remove_file(path).map_err(|e| Error::file("delete", path, &e))?;
             Ok(format!("{} is deleted", path.display()))
         }
-        Fix::End(pid) => here::end(*pid).map(|()| format!("process {pid} was asked to end")),
+        Fix::End(pid, path) => here::end(*pid, path).map(|()| format!("process {pid} was asked to end")),
     }
 }
 

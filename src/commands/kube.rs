@@ -236,7 +236,7 @@ async fn prepare(
     let machine = find::machine(play, machine.or(usual))?;
     let user = machine.default_user();
     let way = Arc::new(Way::new(app, labs, play, machine, user, board)?);
-    app.memory().deliberate(&play.id)?;
+    app.memory().deliberate(&play.id);
     forward::begin(app, &way, Opens::Ssh, board).await?;
     if let Some(text) = read(&way).await? {
         return Ok((way, text));
@@ -319,7 +319,8 @@ impl Own {
         let (path, lock) = loop {
             let name = if n == 1 { format!("{play}.yaml") } else { format!("{play}-{n}.yaml") };
             let path = folder.join(name);
-            if let Some(lock) = Lock::try_acquire(&path)? {
+            // Where there are no locks, the other run's file tells that it runs.
+            if let Some(lock) = Lock::try_acquire(&path)?.filter(|lock| lock.is_held() || !path.exists()) {
                 break (path, lock);
             }
             n += 1;
@@ -339,7 +340,10 @@ impl Own {
                 continue;
             }
             let path = folder.join(name);
-            let Ok(Some(_lock)) = Lock::try_acquire(&path) else { continue };
+            let Ok(Some(lock)) = Lock::try_acquire(&path) else { continue };
+            if !lock.is_held() && gone.is_none() {
+                continue;
+            }
             let _ = std::fs::remove_file(&path);
             if gone.is_some() {
                 let _ = std::fs::remove_file(folder.join(format!("{name}.lock")));

@@ -128,7 +128,7 @@ pub async fn serve_and_tell(
     check_length(&socket)?;
     make_folder(&folder)?;
     // Held until all has ended.
-    let _lock = claim(&folder)?;
+    let _lock = claim(&folder, &socket)?;
     let tcp = match options.listen {
         Some(address) => Some(listen(address).await?),
         None => None,
@@ -153,8 +153,10 @@ pub async fn serve_and_tell(
 }
 
 /// Takes the lock of the state folder, and sweeps away what a killed platform has left half-written there.
-fn claim(folder: &Path) -> Result<Lock> {
-    let Some(lock) = Lock::try_acquire(folder)? else {
+fn claim(folder: &Path, socket: &Path) -> Result<Lock> {
+    // Where there are no locks, a platform that runs is found by its socket.
+    let is_free = |lock: &Lock| lock.is_held() || std::os::unix::net::UnixStream::connect(socket).is_err();
+    let Some(lock) = Lock::try_acquire(folder)?.filter(is_free) else {
         return Err(Error::new(Kind::Refused, format!("an embedded platform already serves {}", folder.display()))
             .with_hint("see it with `labctl-ssh-proxy local status`, or stop it with `labctl-ssh-proxy local stop`"));
     };

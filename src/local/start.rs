@@ -64,7 +64,10 @@ pub async fn stop(folders: &Folders) -> Result<bool> {
         return Ok(false);
     }
     let deadline = Instant::now() + ENOUGH;
-    while Lock::try_acquire(&folders.local())?.is_none() {
+    let pid = running.as_ref().map(|status| status.pid);
+    // Where there are no locks, its process tells.
+    let runs = |free: Option<Lock>| free.is_none_or(|free| !free.is_held() && pid.is_some_and(os::is_running));
+    while runs(Lock::try_acquire(&folders.local())?) {
         if Instant::now() > deadline {
             let log = log_path(&folders.local());
             let process = running.map_or_else(String::new, |status| format!("; it is process {}", status.pid));

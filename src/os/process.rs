@@ -94,6 +94,69 @@ pub fn has_lost_its_client(process: u32) -> bool {
     }
 }
 
+/// Reports whether a process has the file `path` open. A number alone proves nothing: the process that wrote it down may
+/// have ended, or have run in another container, and its number may be another program's. False on systems that do not
+/// tell.
+pub fn has_open(process: u32, path: &std::path::Path) -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let id = |found: std::fs::Metadata| (found.dev(), found.ino());
+        let Ok(wanted) = std::fs::metadata(path).map(id) else { return false };
+        let Ok(files) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
+        files.flatten().any(|file| std::fs::metadata(file.path()).is_ok_and(|found| id(found) == wanted))
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (process, path);
+        false
+    }
+}
+
+/// Asks a process to end, even one that is stopped (SIGSTOP), if it has the file `path` open. Returns false if it has
+/// not, because then it is not the process that is meant.
+///
+/// # Errors
+/// Fails when the system refuses.
+pub fn end_if_open(process: u32, path: &std::path::Path) -> io::Result<bool> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open, pidfd_send_signal};
+        let Some(pid) = i32::try_from(process).ok().and_then(Pid::from_raw) else { return Ok(false) };
+        // Held from before the check, so that the signal reaches the process that was checked and no successor of its
+        // number. Kernels before 5.3 have no such handle.
+        let handle = pidfd_open(pid, PidfdFlags::empty()).ok();
+        if !has_open(process, path) {
+            return Ok(false);
+        }
+        for signal in [Signal::TERM, Signal::CONT] {
+            match &handle {
+                Some(handle) => pidfd_send_signal(handle, signal)?,
+                None => kill_process(pid, signal)?,
+            }
+        }
+        Ok(true)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        Ok(has_open(process, path))
+    }
+}
+
+/// Reports whether there is a process of this number. True on systems that do not tell.
+pub fn is_running(process: u32) -> bool {
+    #[cfg(unix)]
+    {
+        let pid = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
+        pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = process;
+        true
+    }
+}
+
 /// Raises the limit of open files and connections as far as the system allows, because some systems begin with 256. If
 /// the limit cannot be raised, the process carries on with the current one.
 pub fn raise_open_files() {
@@ -209,6 +272,29 @@ mod tests {
         let said = beginning(Some(repeat(b'y').take(100 << 20))).await;
         assert!(said.len() == BEGINNING && said.bytes().all(|b| b == b'y'), "{} bytes", said.len());
         assert_eq!(beginning(Some(&b"few"[..])).await, "few");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_process_that_does_not_hold_the_file_is_not_ended() {
+        use std::process::{Command, Stdio};
+
+        use super::{end_if_open, has_open, is_running};
+
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, other) = (folder.path().join("ours"), folder.path().join("other"));
+        std::fs::write(&ours, "").unwrap();
+        std::fs::write(&other, "").unwrap();
+        let held = std::fs::File::open(&ours).unwrap();
+        let mut child = Command::new("sleep").arg("60").stdin(held).stdout(Stdio::null()).spawn().unwrap();
+        assert!(has_open(child.id(), &ours) && !has_open(child.id(), &other));
+        assert!(
+            !end_if_open(child.id(), &other).unwrap() && !end_if_open(child.id(), &folder.path().join("no")).unwrap()
+        );
+        assert!(child.try_wait().unwrap().is_none() && is_running(child.id()));
+        assert!(end_if_open(child.id(), &ours).unwrap());
+        assert!(!child.wait().unwrap().success());
+        assert!(!is_running(child.id()));
     }
 
     #[cfg(target_os = "linux")]

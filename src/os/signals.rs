@@ -30,6 +30,24 @@ fn ignores(signal: libc::c_int) -> bool {
     action.sa_sigaction == libc::SIG_IGN
 }
 
+/// Makes a write beyond the limit for the size of files fail, as on a full disk, instead of ending this process. Children
+/// are not affected, because a handler ends with exec, other than a signal that is ignored.
+pub fn survive_file_size_limit() {
+    #[cfg(unix)]
+    {
+        extern "C" fn nothing(_signal: libc::c_int) {}
+        if ignores(libc::SIGXFSZ) {
+            return;
+        }
+        let handler: extern "C" fn(libc::c_int) = nothing;
+        // SAFETY: the handler does nothing, which is safe at any moment.
+        #[expect(unsafe_code, reason = "std has no safe way to handle a signal")]
+        unsafe {
+            libc::signal(libc::SIGXFSZ, handler as libc::sighandler_t);
+        }
+    }
+}
+
 impl Signals {
     /// Begins to listen.
     pub fn listen() -> Signals {

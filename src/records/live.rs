@@ -17,6 +17,7 @@ use crate::{
     files::{self, Lock, lock_path},
     labs::tunnel::Vitals,
     moment::{Moment, now},
+    os,
     settings::Folders,
 };
 
@@ -191,6 +192,20 @@ fn remove(path: &Path) {
     }
 }
 
+/// The status files of the proxies that have lost their client, each with the number of a process that was seen to have
+/// the file open.
+pub fn left_over(folders: &Folders) -> Vec<(u32, PathBuf)> {
+    let process = |path: PathBuf| Some((pid_of(&path)?, path));
+    let mut found: Vec<_> = sweep(folders).into_iter().filter_map(process).collect();
+    found.retain(|(pid, path)| os::has_open(*pid, path) && os::has_lost_its_client(*pid));
+    found
+}
+
+/// The number of the process in the name of its status file.
+fn pid_of(path: &Path) -> Option<u32> {
+    path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
+}
+
 /// The status of every running proxy. Files of killed proxies are swept.
 pub fn all(folders: &Folders) -> Vec<Status> {
     let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
@@ -212,6 +227,8 @@ fn sweep(folders: &Folders) -> Vec<PathBuf> {
     paths.sort_unstable();
     paths.dedup();
     paths.retain(|path| match Lock::try_acquire(path) {
+        // Where there are no locks, a proxy runs as long as there is a process of its number.
+        Ok(Some(free)) if !free.is_held() && pid_of(path).is_some_and(os::is_running) => true,
         Ok(Some(_free)) => {
             remove(path);
             false

@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
 use serde_json::Value;
 
-use crate::support::{PROGRAM, Said, World, copy_program, eventually, schema};
+use crate::support::{Ending, PROGRAM, Said, World, copy_program, eventually, schema};
 
 fn doctor(world: &World, args: &[&str]) -> (Value, Said) {
     let said = world.local(&[&["doctor", "--json"], args].concat());
@@ -168,6 +168,28 @@ fn damaged_records_and_left_over_processes_go() {
     assert_ne!(fs::read_to_string(&record).ok().as_deref(), Some("{"));
     eventually("it was ended", || world.processes(" connect --user").is_empty());
     eventually("nothing is left over", || check(&doctor(&world, &[]).0, "processes")["verdict"] == "ok");
+}
+
+/// A number in the name of a status file is no proof: the proxy may run in another container, or have ended, and its
+/// number may be another program's.
+#[test]
+fn a_process_that_is_none_of_ours_is_never_ended() {
+    let world = World::with_platform(&[]);
+    // Like a proxy whose client has gone: its standard input is a pipe without another end.
+    let mut sleep = world.program("sleep");
+    let mut sleep = Ending(sleep.arg("60").stdin(Stdio::piped()).spawn().unwrap());
+    drop(sleep.0.stdin.take());
+    let folder = world.root().join("live");
+    fs::create_dir_all(&folder).unwrap();
+    let status = folder.join(format!("{}-1.json", sleep.0.id()));
+    let fields = r#""phase":"connected","since":1,"host":"playground-shell","playground":"","machine":"","user":"","client":"","sent":0,"received":0,"roundTripMs":null,"expiresAt":null,"message":"""#;
+    fs::write(&status, format!(r#"{{"pid":{},{fields}}}"#, sleep.0.id())).unwrap();
+    let lock = fs::File::create(folder.join(format!("{}-1.json.lock", sleep.0.id()))).unwrap();
+    lock.lock().unwrap();
+    let (value, _) = doctor(&world, &["--fix"]);
+    assert_eq!(value["fixed"].as_array().map(Vec::len), Some(0), "{value:#}");
+    assert_eq!(check(&value, "processes")["verdict"], "ok", "{value:#}");
+    assert!(sleep.0.try_wait().unwrap().is_none(), "another program was ended");
 }
 
 #[test]

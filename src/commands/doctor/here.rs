@@ -13,7 +13,8 @@ use crate::{
     app::App,
     commands::open::ide,
     error::{Error, Kind, Result, printable},
-    files, os,
+    files::{self, Lock},
+    os,
     platform::Platform,
     records::live,
     ssh::identity,
@@ -38,6 +39,7 @@ pub(super) async fn all(app: &App) -> Vec<Check> {
     checks.push(key(app));
     checks.push(known_hosts(app));
     checks.extend(memory(app));
+    checks.extend(locks(app));
     checks.extend(processes(app).await);
     checks.extend(editors(app));
     checks
@@ -187,60 +189,62 @@ fn known_hosts(app: &App) -> Check {
     }
 }
 
-/// Checks the records of the user's wishes. A damaged one makes its playground unreachable.
+/// Checks the records of the user's wishes. A damaged one keeps its playground stopped. One that cannot be read may be
+/// whole, so it is not deleted.
 fn memory(app: &App) -> Vec<Check> {
     let memory = app.memory();
     let mut checks = Vec::new();
     for label in memory.labels() {
         if let Err(error) = memory.read(&label) {
-            checks.push(Check::failed("memory", &error).fix(Fix::Remove(memory.path(&label))));
+            let check = Check::failed("memory", &error);
+            let is_readable = fs::read(memory.path(&label)).is_ok();
+            checks.push(if is_readable { check.fix(Fix::Remove(memory.path(&label))) } else { check });
         }
     }
     checks
+}
+
+/// Checks that the file system of our folder has locks.
+fn locks(app: &App) -> Option<Check> {
+    if app.folders.root.is_dir() {
+        drop(Lock::try_acquire(&State::path(&app.folders)));
+    }
+    let words = files::without_locks()?;
+    let check = Check::new(
+        "locks",
+        Verdict::Warning,
+        format!("{words}; commands at the same time may get into each other's way"),
+    );
+    Some(check.remedy("move this program's files to a local disk: set LABCTL_SSH_PROXY_HOME to a folder there"))
 }
 
 /// Looks for leftover proxies whose ssh has ended. Each proxy has a status file, so only our own processes are
 /// considered.
 async fn processes(app: &App) -> Vec<Check> {
     const NAME: &str = "processes";
-    let left_over = || -> Vec<u32> {
-        let live = live::all(&app.folders).into_iter().map(|status| status.pid);
-        live.filter(|pid| os::has_lost_its_client(*pid)).collect()
-    };
-    let mut left = left_over();
+    let mut left = live::left_over(&app.folders);
     if !left.is_empty() {
         sleep(LEAVING).await;
-        let still = left_over();
-        left.retain(|pid| still.contains(pid));
+        let still = live::left_over(&app.folders);
+        left.retain(|one| still.contains(one));
     }
     if left.is_empty() {
         return vec![Check::ok(NAME, format!("{} connections; no leftover processes", live::all(&app.folders).len()))];
     }
-    let check = |pid: u32| {
+    let check = |(pid, path): (u32, PathBuf)| {
         Check::new(NAME, Verdict::Warning, format!("connection {pid} is left over: its ssh has exited"))
             .remedy(format!("run `kill {pid}`"))
-            .fix(Fix::End(pid))
+            .fix(Fix::End(pid, path))
     };
     left.into_iter().map(check).collect()
 }
 
-/// Ends a process, even one that is stopped (SIGSTOP).
-pub(super) fn end(pid: u32) -> Result<()> {
-    #[cfg(unix)]
-    {
-        let number = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-        let done = number.map(|pid| {
-            rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-            rustix::process::kill_process(pid, rustix::process::Signal::CONT)
-        });
-        if let Some(Err(e)) = done {
-            return Err(Error::new(Kind::Program, format!("cannot end process {pid}: {e}")));
-        }
-        Ok(())
-    }
-    #[cfg(not(unix))]
-    {
-        Err(Error::new(Kind::Program, format!("end process {pid} in the task manager")))
+/// Ends a leftover proxy. `path` is its status file, which proves that the process is the proxy.
+pub(super) fn end(pid: u32, path: &Path) -> Result<()> {
+    match os::end_if_open(pid, path) {
+        // One that has ended meanwhile is what was wanted.
+        Ok(true | false) => Ok(()),
+        Err(e) => Err(Error::new(Kind::Program, format!("cannot end process {pid}: {e}"))),
     }
 }
 

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Kind, Result},
     files::{self, user_file::UserFile},
+    os,
     settings::Folders,
 };
 
@@ -124,11 +125,16 @@ fn clear(folders: &Folders, lock: &Path) -> Result<bool> {
     // One process at a time, so that no other run replaces the lock between the check and the deletion.
     let _guard = files::Lock::acquire(&folder(folders).join("merge"))?;
     // kubectl's lock file is empty, and not even readable.
-    if !files::read_text(lock).is_ok_and(|text| text.is_some_and(|text| text.starts_with(OURS))) {
-        return Ok(!lock.exists());
-    }
+    let text = files::read_text(lock).ok().flatten().unwrap_or_default();
+    let Some(process) = text.strip_prefix(OURS) else { return Ok(!lock.exists()) };
+    let runs = |file: &File| match file.try_lock() {
+        Ok(()) => false,
+        Err(fs::TryLockError::WouldBlock) => true,
+        // There are no locks here.
+        Err(fs::TryLockError::Error(_)) => process.trim().parse().is_ok_and(os::is_running),
+    };
     match File::open(lock) {
-        Ok(file) if file.try_lock().is_err() => Ok(false),
+        Ok(file) if runs(&file) => Ok(false),
         Ok(_) => fs::remove_file(lock).map(|()| true).map_err(|e| Error::file("delete", lock, &e)),
         Err(_) => Ok(false),
     }
