@@ -203,7 +203,7 @@ impl Error {
         let failed = Error::new(Kind::File, format!("cannot {doing} {}: {error}", path.display()));
         match error.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                failed.with_hint("free some space on that disk; nothing was changed")
+                failed.with_hint("free some space on that disk")
             }
             io::ErrorKind::PermissionDenied => match os::left_by_root(path) {
                 Some(give_back) => failed.with_hint(format!(

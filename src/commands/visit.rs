@@ -128,9 +128,9 @@ pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Dest
             self::place(target.to_string(), play, target.machine.as_deref(), user)?
         }
     };
-    memory.deliberate(&place.play.id)?;
+    memory.deliberate(&place.play.id);
     if let Ok(Target { playground: Playground::Name(name), .. }) = Target::parse(&place.host) {
-        memory.deliberate(&name)?;
+        memory.deliberate(&name);
     }
     let key = app.identity()?.authorized_key()?;
     if place.is_ready() {

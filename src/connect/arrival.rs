@@ -92,7 +92,8 @@ async fn find(connection: &Connection<'_>) -> Result<Found> {
 /// it is down, and it is certain that its policy allows a connection to wake it.
 fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> Result<bool> {
     let Connection { app, request, memory, .. } = connection;
-    let record = memory.read(id)?;
+    // What cannot be read may say anything.
+    let Ok(record) = memory.read(id) else { return Ok(false) };
     // After the pause that tells a person's attempt from an editor's, the end of a session says nothing any more.
     let pause = app.settings.reconnect_pause();
     let has_just_ended = [record.cut_off, record.session_ended].into_iter().flatten().any(|at| ago(at) < pause);

@@ -124,7 +124,10 @@ pub(super) fn plan(connection: &Connection<'_>, play: &str, machine: &str) -> Re
     if app.settings.early_identification == Some(false) || early.is_planned() {
         return Ok(());
     }
-    let Some(record) = connection.memory.read(play)?.machines.remove(machine) else { return Ok(()) };
+    // Without a record there is no early line, and a record that cannot be read is as good as none here.
+    let Some(record) = connection.memory.read(play).ok().and_then(|mut record| record.machines.remove(machine)) else {
+        return Ok(());
+    };
     if let Some(line) = record.identification
         && let Some(limit) = os::ssh_arguments().as_deref().and_then(connect_timeout)
     {

@@ -121,7 +121,9 @@ fn kept_session(connection: &Connection<'_>) -> Result<Option<(Slot, Destination
     // An error about the key is reported where the key is needed.
     let Ok(Some(slot)) = slot(connection) else { return Ok(None) };
     let Some(known) = slot.known() else { return Ok(None) };
-    if connection.memory.read(&known.play)?.stopped.is_some() {
+    // A record that cannot be read may say so. Then the platform is asked first, and a playground that runs needs no
+    // record.
+    if connection.memory.read(&known.play).map_or(true, |record| record.stopped.is_some()) {
         return Ok(None);
     }
     let session = known.session();

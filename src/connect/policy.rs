@@ -52,6 +52,9 @@ fn decide(policy: WakePolicy, record: &Record, client: ClientKind, pause: Durati
 /// # Errors
 /// Fails when the memory cannot be read.
 pub(crate) fn depends_on_client(memory: &Memory, label: &str, policy: WakePolicy, pause: Duration) -> Result<bool> {
+    if policy != WakePolicy::UnlessStopped {
+        return Ok(false);
+    }
     let record = memory.read(label)?;
     let refused = |client| decide(policy, &record, client, pause).is_err();
     Ok(refused(ClientKind::Sshj) && !refused(ClientKind::Other))
@@ -104,7 +107,15 @@ impl Question<'_> {
                 Err(Refusal::Stopped | Refusal::Polling | Refusal::Never) => {}
             }
             decision
-        })?;
+        });
+        let decision = match decision {
+            // This policy does not ask what is on record.
+            Err(error) if self.policy == WakePolicy::Always => {
+                log::warn!("{}", error.message());
+                Ok(())
+            }
+            decision => decision?,
+        };
         let Err(refusal) = decision else { return Ok(()) };
         let why = match refusal {
             Refusal::Stopped => format!("playground {name} was stopped on purpose"),
@@ -115,7 +126,8 @@ impl Question<'_> {
             Refusal::Never => format!("playground {name} is not running, and the wake policy is `never`"),
         };
         if terminal::says_yes(&format!("{why}. Start it again? [y/N] ")).await {
-            return self.memory.deliberate(name);
+            self.memory.deliberate(name);
+            return Ok(());
         }
         let hint = format!("start it with `labctl-ssh-proxy start {name}`");
         Err(Error::new(Kind::NotWoken, why).with_hint(hint))

@@ -34,10 +34,7 @@ use tokio_websockets::{
     ClientBuilder, CloseCode, Config, Error as WsError, Limits, Message, ServerBuilder, WebSocketStream,
 };
 
-use crate::{
-    error::printable,
-    moment::{ago, now},
-};
+use crate::{error::printable, moment::now};
 
 /// The target of a tunnel to the SSH server of a machine, as it is reached from inside that machine.
 pub const SSH: &str = ":22";
@@ -109,7 +106,7 @@ impl Vitals {
 
     /// The time since anything came, a pong included; by the clock, which goes on while a laptop sleeps.
     pub fn silent_for(&self) -> Duration {
-        ago(self.heard_at.load(Ordering::Relaxed))
+        Duration::from_millis(now().saturating_sub(self.heard_at.load(Ordering::Relaxed)))
     }
 
     /// True once the machine's side has ended the stream.

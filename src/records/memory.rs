@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -14,25 +15,33 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::{Error, Kind, Result},
     files::{self, Lock},
-    moment::{Moment, ago, now},
+    moment::{self, Moment, ago, now},
     platform::Platform,
     settings::Folders,
+    ui::notice,
 };
 
 /// The longest time that a stop may take. A playground that runs so long after a request to stop was started again.
 const STOP_TAKES: Duration = Duration::from_secs(5 * 60);
+
+/// The consequence of a record that cannot be kept, in words.
+const WITHOUT: &str = "going on without this record";
 
 /// The record of one playground.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Record {
     /// The moment when this tool stopped it on purpose, if nothing deliberate has happened since.
+    #[serde(deserialize_with = "moment::recorded_if_any")]
     pub stopped: Option<Moment>,
     /// The moment of the user's last deliberate act with it: start, restart, open.
+    #[serde(deserialize_with = "moment::recorded_if_any")]
     pub deliberate: Option<Moment>,
     /// The moment when it ended under a live session of ours, or when a connection was last refused because of that.
+    #[serde(deserialize_with = "moment::recorded_if_any")]
     pub cut_off: Option<Moment>,
     /// The moment when our last session to it ended, if nothing deliberate has happened since.
+    #[serde(deserialize_with = "moment::recorded_if_any")]
     pub session_ended: Option<Moment>,
     /// The playground of that session.
     pub session: Option<String>,
@@ -40,6 +49,9 @@ pub struct Record {
     pub wake: Option<WakeRequest>,
     /// Its machines as they were at the last connection.
     pub machines: BTreeMap<String, Machine>,
+    /// The fields of a newer version, which are kept.
+    #[serde(flatten)]
+    pub others: BTreeMap<String, serde_json::Value>,
 }
 
 /// The record of a machine.
@@ -52,17 +64,24 @@ pub struct Machine {
     pub up_since: Option<String>,
     /// True when the platform allows SSH access, once that is known.
     pub ssh: Option<bool>,
+    /// As in [`Record`].
+    #[serde(flatten)]
+    pub others: BTreeMap<String, serde_json::Value>,
 }
 
 /// A request to wake a playground, made once for all clients that want it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 pub struct WakeRequest {
     /// The moment of the request.
+    #[serde(deserialize_with = "moment::recorded")]
     pub at: Moment,
     /// The state for which it was made, as the platform described it, so that a later stop is another matter.
     pub upon: String,
     /// True once the platform has answered. Before that its sender is waiting under the lock, or has died.
     pub sent: bool,
+    /// True once its sender has lost the answer, so that the platform may still carry it out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// The id of the playground that it made, if it was a start by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<String>,
@@ -117,21 +136,42 @@ impl Memory {
         }
     }
 
-    /// Changes the record of a playground.
+    /// Changes the record of a playground. A record that cannot be written, as on a full disk, costs a warning and not
+    /// the work that it is about.
     ///
     /// # Errors
-    /// Fails when it cannot be read or written, or is damaged.
+    /// Fails when it cannot be read or is damaged, because what it says is not known then.
     pub fn change<T>(&self, label: &str, change: impl FnOnce(&mut Record) -> T) -> Result<T> {
+        let (answer, kept) = self.attempt(label, change)?;
+        if let Err(error) = kept {
+            not_kept(&error, WITHOUT);
+        }
+        Ok(answer)
+    }
+
+    /// Notes a wish of the user, who has just said it to a command. If it cannot be noted, the command goes on, and the
+    /// user is told. `lost` is the consequence of a record that stays as it was.
+    fn note(&self, label: &str, lost: &str, change: impl FnOnce(&mut Record)) {
+        match self.attempt(label, change) {
+            Ok(((), Ok(()))) => {}
+            Ok(((), Err(error))) => not_kept(&error, lost),
+            // One that cannot be read keeps connections from waking the playground.
+            Err(error) => not_kept(&error, WITHOUT),
+        }
+    }
+
+    /// Changes the record. Returns the answer of `change`, and whether the record was written.
+    fn attempt<T>(&self, label: &str, change: impl FnOnce(&mut Record) -> T) -> Result<(T, Result<()>)> {
         let path = self.path(label);
         let _lock = Lock::acquire(&path)?;
         let mut record = self.read(label)?;
         let before = record.clone();
         let answer = change(&mut record);
-        if record != before {
-            let text = serde_json::to_string(&record).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-            files::write_private(&path, text.as_bytes())?;
+        if record == before {
+            return Ok((answer, Ok(())));
         }
-        Ok(answer)
+        let text = serde_json::to_string(&record).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+        Ok((answer, files::write_private(&path, text.as_bytes())))
     }
 
     /// The lock under which a wake of the playground is requested. It is not that of the record, because it is held
@@ -144,27 +184,21 @@ impl Memory {
     }
 
     /// Notes that the user wants it to run: everything that speaks against a wake is forgotten.
-    ///
-    /// # Errors
-    /// As [`Memory::change`].
-    pub fn deliberate(&self, label: &str) -> Result<()> {
-        self.change(label, |record| {
+    pub fn deliberate(&self, label: &str) {
+        self.note(label, WITHOUT, |record| {
             record.stopped = None;
             record.cut_off = None;
             record.session_ended = None;
             record.deliberate = Some(now());
-        })
+        });
     }
 
     /// Notes that the user stopped it on purpose.
-    ///
-    /// # Errors
-    /// As [`Memory::change`].
-    pub fn note_stopped(&self, label: &str) -> Result<()> {
-        self.change(label, |record| {
+    pub fn note_stopped(&self, label: &str) {
+        self.note(label, "the next connection may start the playground again", |record| {
             record.stopped = Some(now());
             record.deliberate = None;
-        })
+        });
     }
 
     /// Notes that it runs. If it was stopped on purpose some time ago, it has been started since, perhaps elsewhere,
@@ -245,6 +279,18 @@ impl Memory {
     }
 }
 
+/// Tells the user that a record could not be kept. Once in a process, because the next one fails for the same reason.
+fn not_kept(error: &Error, consequence: &str) {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    log::warn!("{}", error.message());
+    if !TOLD.swap(true, Ordering::Relaxed) {
+        notice::line(&format!("labctl-ssh-proxy: {}; {consequence}", error.message()));
+        if let Some(hint) = error.hint() {
+            notice::line(&format!("hint: {hint}"));
+        }
+    }
+}
+
 /// A label as a file's name. A machine's name is the platform's choice, and must not lead out of the folder.
 fn file_name(label: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -253,8 +299,8 @@ fn file_name(label: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Memory, Record, STOP_TAKES, ago, now};
-    use crate::error::Kind;
+    use super::{Memory, Record, STOP_TAKES, WakeRequest, ago, now};
+    use crate::{error::Kind, moment::LONG_AGO};
 
     fn memory() -> (tempfile::TempDir, Memory) {
         let folder = tempfile::tempdir().unwrap();
@@ -266,10 +312,10 @@ mod tests {
     fn a_deliberate_act_clears_what_speaks_against_a_wake() {
         let (_folder, memory) = memory();
         assert_eq!(memory.read("x").unwrap(), Record::default());
-        memory.note_stopped("x").unwrap();
+        memory.note_stopped("x");
         memory.note_cut_off("x").unwrap();
         assert!(memory.read("x").unwrap().stopped.is_some());
-        memory.deliberate("x").unwrap();
+        memory.deliberate("x");
         let record = memory.read("x").unwrap();
         assert_eq!((record.stopped, record.cut_off), (None, None));
         assert!(ago(record.deliberate.unwrap()).as_secs() < 5);
@@ -280,7 +326,7 @@ mod tests {
     #[test]
     fn a_playground_that_runs_again_is_no_longer_stopped_on_purpose() {
         let (_folder, memory) = memory();
-        memory.note_stopped("x").unwrap();
+        memory.note_stopped("x");
         memory.note_runs("x").unwrap();
         assert!(memory.read("x").unwrap().stopped.is_some(), "it is just about to stop");
         let long_ago = now() - u64::try_from(STOP_TAKES.as_millis()).unwrap();
@@ -292,9 +338,10 @@ mod tests {
     #[test]
     fn a_damaged_record_is_named_and_kept() {
         let (_folder, memory) = memory();
-        memory.note_stopped("x").unwrap();
+        memory.note_stopped("x");
         std::fs::write(memory.path("x"), "{").unwrap();
-        let error = memory.deliberate("x").unwrap_err();
+        memory.deliberate("x");
+        let error = memory.change("x", |_| ()).unwrap_err();
         assert_eq!(error.kind(), Kind::File);
         assert!(error.message().contains("x.json"));
         assert_eq!(std::fs::read_to_string(memory.path("x")).unwrap(), "{");
@@ -304,14 +351,44 @@ mod tests {
     fn no_label_leads_out_of_the_folder() {
         let (folder, memory) = memory();
         for label in ["../../x", "/etc/x", "a/../../x", "..", "x\0y", &"y".repeat(1000)] {
-            memory.note_stopped(label).unwrap();
+            memory.note_stopped(label);
             assert!(memory.read(label).unwrap().stopped.is_some());
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]
-    fn a_moment_to_come_is_as_good_as_now() {
-        assert_eq!(ago(now() + 60_000).as_secs(), 0);
+    fn a_moment_to_come_is_long_ago() {
+        let (_folder, memory) = memory();
+        let wake = WakeRequest { at: now() + 7_200_000, upon: String::new(), sent: false, lost: false, made: None };
+        memory
+            .change("x", |record| {
+                record.cut_off = Some(now() + 60_000);
+                record.wake = Some(wake);
+            })
+            .unwrap();
+        let record = memory.read("x").unwrap();
+        assert_eq!((record.cut_off, record.wake.unwrap().at), (Some(LONG_AGO), LONG_AGO));
+    }
+
+    #[test]
+    fn what_a_newer_version_has_written_stays() {
+        let (_folder, memory) = memory();
+        memory.note_stopped("x");
+        std::fs::write(memory.path("x"), r#"{"stopped":1,"colour":"red","machines":{"m":{"speed":[2]}}}"#).unwrap();
+        memory.deliberate("x");
+        memory.machine("x", "m", |machine| machine.ssh = Some(true)).unwrap();
+        let text = std::fs::read_to_string(memory.path("x")).unwrap();
+        assert!(text.contains(r#""colour":"red""#) && text.contains(r#""speed":[2]"#), "{text}");
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_kept_ends_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        // No folder can be made below a file, not even by root.
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let memory = Memory { folder: folder.path().join("file/memory") };
+        memory.note_stopped("x");
+        memory.deliberate("x");
     }
 }

@@ -38,7 +38,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     files::{self, make_private_folder},
     labs::{TunnelSession, tunnel::Vitals},
-    moment::{Moment, ago, now},
+    moment::{self, Moment, ago, now},
     secrets,
 };
 
@@ -62,6 +62,7 @@ pub struct Known {
     /// The catalogue name in the host name, if there was one.
     pub name: Option<String>,
     /// The time when the platform granted it.
+    #[serde(deserialize_with = "moment::recorded")]
     pub since: Moment,
     url: String,
     token: String,

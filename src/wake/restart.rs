@@ -10,7 +10,7 @@ use crate::{
     error::{Kind, Result},
     labs::{Labs, wire::Play},
     moment::{Moment, ago, now},
-    records::memory::{Memory, WakeRequest},
+    records::memory::{Memory, Record, WakeRequest},
 };
 
 /// A request that the platform has answered shows in the state by then; if not, it is sent again.
@@ -42,18 +42,18 @@ impl Restart<'_> {
         if self.has_moved_on(&current) {
             return Ok(current);
         }
-        if self.memory.read(id)?.stopped.is_some_and(|at| at >= self.decided) {
+        if self.known(id).stopped.is_some_and(|at| at >= self.decided) {
             return Err(stopped(id, Part::Play));
         }
         let upon = state_stamp(&current, self.part);
-        if self.is_pending(&upon)? {
+        if self.is_pending(&upon) {
             return Ok(current);
         }
-        let request = WakeRequest { at: now(), upon, sent: false, made: None };
-        self.record(Some(request.clone()))?;
+        let request = WakeRequest { at: now(), upon, sent: false, lost: false, made: None };
+        self.record(Some(request.clone()));
         let error = match self.labs.act_and_look(id, &self.part.restart()).await {
             Ok(play) => {
-                self.record(Some(WakeRequest { sent: true, ..request }))?;
+                self.record(Some(WakeRequest { sent: true, ..request }));
                 return Ok(play);
             }
             Err(error) => error,
@@ -66,7 +66,7 @@ impl Restart<'_> {
             }
         }
         if !error.may_have_happened() {
-            self.record(None)?;
+            self.record(None);
         }
         Err(error)
     }
@@ -84,14 +84,24 @@ impl Restart<'_> {
     }
 
     /// True if this stop's restart was requested, and may still take effect.
-    fn is_pending(&self, upon: &str) -> Result<bool> {
-        let recorded = self.memory.read(&self.label())?.wake.filter(|wake| wake.upon == upon);
+    fn is_pending(&self, upon: &str) -> bool {
+        let recorded = self.known(&self.label()).wake.filter(|wake| wake.upon == upon);
         let takes = |wake: &WakeRequest| if wake.sent { TAKES_EFFECT } else { OUTCOME_SHOWS };
-        Ok(recorded.is_some_and(|wake| ago(wake.at) < takes(&wake)))
+        recorded.is_some_and(|wake| ago(wake.at) < takes(&wake))
     }
 
-    fn record(&self, request: Option<WakeRequest>) -> Result<()> {
-        self.memory.change(&self.label(), |record| record.wake = request)
+    /// The record under `label`. The restart is permitted, so a record that cannot be read is no obstacle to it.
+    fn known(&self, label: &str) -> Record {
+        self.memory.read(label).unwrap_or_else(|error| {
+            log::warn!("{}", error.message());
+            Record::default()
+        })
+    }
+
+    fn record(&self, request: Option<WakeRequest>) {
+        if let Err(error) = self.memory.change(&self.label(), |record| record.wake = request) {
+            log::warn!("{}", error.message());
+        }
     }
 }
 

@@ -196,7 +196,6 @@ fn damaged_files() {
         (&settings, b"wakeup: never\n", &[&["--local", "list"]]),
         (&settings, b"wake: \xff\n", &[&["--local", "list"]]),
         (&account, b"access_token: [\n", &[&["list"]]),
-        (&memory, b"{\"stopped", &[&["--local", "stop", &host], &["--local", "start", &host]]),
         (&root.join("hosts.json"), b"{", &[&["--local", "config-ssh", "--yes"]]),
         (&root.join("known_hosts.local"), b"@@@\xff garbage\n", &[&["--local", "list", "--frobnicate"]]),
     ] {
@@ -218,6 +217,19 @@ fn damaged_files() {
         }
         fs::write(file, good).unwrap();
     }
+    // What the user asks for is done, with a warning. The record is left as it is.
+    let good = fs::read(&memory).unwrap();
+    fs::write(&memory, "{\"stopped").unwrap();
+    for command in ["stop", "start"] {
+        let said = world.local(&[command, &host]);
+        assert!(
+            said.err.contains(&format!("{play}.json is damaged; going on without this record\nhint: ")),
+            "{said:?}"
+        );
+        let _ = said.ok();
+        assert_eq!(fs::read(&memory).unwrap(), b"{\"stopped");
+    }
+    fs::write(&memory, good).unwrap();
     // A command that only updates the entries succeeds, with a warning.
     fs::write(root.join("hosts.json"), "{").unwrap();
     let said = world.local(&["list"]);
@@ -243,9 +255,7 @@ fn a_full_disk() {
     fs::write(world.root().join("known_hosts.local"), "").unwrap();
     let mut transcript = Errors::new(&world);
     let before = snapshot(world.home());
-    for args in
-        [&["--local", "stop", &host][..], &["--local", "config-ssh", "--inline", "--yes"], &["login", "--stdin"]]
-    {
+    for args in [&["--local", "config-ssh", "--inline", "--yes"][..], &["login", "--stdin"]] {
         let mut command = world.program("sh");
         command.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh", PROGRAM]).args(args);
         let said = world.output(&mut command);

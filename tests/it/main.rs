@@ -42,6 +42,7 @@ mod platform_calls;
 mod platform_tasks;
 mod printed;
 mod real_peers;
+mod records;
 mod round_trips;
 mod security_page;
 mod ssh_command;

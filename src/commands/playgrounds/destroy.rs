@@ -75,7 +75,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     forget(app, &play.id).await?;
     let name = &play.playground.name;
     if is_label(name) {
-        app.memory().note_over(name, &play.id, began)?;
+        // It is erased. What is on record about the name of its catalogue entry concerns the next one.
+        if let Err(error) = app.memory().note_over(name, &play.id, began) {
+            log::warn!("{}", error.message());
+        }
     }
     app.memory().note_acted();
     refresh_entries(app, &labs).await;

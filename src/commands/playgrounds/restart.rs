@@ -35,14 +35,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
     let memory = app.memory();
-    wanted(&memory, &play)?;
+    wanted(&memory, &play);
     app.tunnels().forget(&play.id);
     let progress = Spinner::new();
     if !find::is_gone(&play) {
         stop_and_wait(&labs, &play, &progress).await?;
     }
     // Sessions that this stop has cut off may reconnect.
-    wanted(&memory, &play)?;
+    wanted(&memory, &play);
     let wake = Wake::wanted(&labs, &memory, &progress, app.settings.wake_limit());
     let play = labs.play(&play.id).await?;
     let play = ready(app, &labs, &wake, play, !args.no_wait_init).await?;

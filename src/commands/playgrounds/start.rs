@@ -93,7 +93,7 @@ async fn start(app: &App, args: &Args) -> Result<Play> {
             wake.start_new(&name).await?
         }
     };
-    wanted(&memory, &play)?;
+    wanted(&memory, &play);
     // The catalogue name may refer to this play from now on.
     app.tunnels().forget(&play.id);
     app.tunnels().forget(&play.playground.name);
@@ -188,11 +188,10 @@ pub(super) async fn ready<P: Progress>(
 }
 
 /// Records that the user wants this playground to run, under its id and under its catalogue name.
-///
-/// # Errors
-/// Fails when the record cannot be written.
-pub(crate) fn wanted(memory: &Memory, play: &Play) -> Result<()> {
-    memory.deliberate(&play.id)?;
+pub(crate) fn wanted(memory: &Memory, play: &Play) {
+    memory.deliberate(&play.id);
     let name = &play.playground.name;
-    if is_label(name) { memory.deliberate(name) } else { Ok(()) }
+    if is_label(name) {
+        memory.deliberate(name);
+    }
 }

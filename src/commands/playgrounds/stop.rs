@@ -43,13 +43,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let play = find::whole(&labs, &args.one.playground).await?;
     let memory = app.memory();
     // Before the stop itself, because an editor that reconnects immediately must find this record.
-    memory.note_stopped(&play.id)?;
+    memory.note_stopped(&play.id);
     app.tunnels().forget(&play.id);
     let progress = Spinner::new();
     // An earlier wake may be on its way to the platform. Wait for it, so that its result is stopped as well.
     let machines = play.machines.iter().map(|machine| format!("{}.{}", play.id, machine.name));
     for label in machines.chain([play.id.clone()]) {
-        if memory.read(&label)?.wake.is_some() {
+        // A record that cannot be read may tell of a wake.
+        if memory.read(&label).map_or(true, |record| record.wake.is_some()) {
             no_wake_on_its_way(&memory, &label, &progress).await?;
         }
     }
