@@ -24,8 +24,6 @@ use crate::{
 
 /// Between two looks for a playground whose start was requested, though the answer was lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A playground that was requested is in the platform's list by then, even if the process that requested it has died.
-const LIST_LAG: Duration = Duration::from_secs(3);
 
 /// A start.
 pub(super) struct Starting<'a, P> {
@@ -51,7 +49,6 @@ impl<P: Progress> Starting<'_, P> {
     /// # Errors
     /// The platform's refusal.
     pub(super) async fn another(&self) -> Result<Play> {
-        self.say_starting();
         self.until_started(|| self.create()).await
     }
 
@@ -78,23 +75,30 @@ impl<P: Progress> Starting<'_, P> {
     /// Under the lock: returns the playground that another process has started, else starts one.
     async fn find_or_create(&self) -> Result<Play> {
         let _lock = self.lock().await?;
-        let pending = self.memory.read(self.name)?.wake.filter(|wake| ago(wake.at) < TAKES_EFFECT);
+        // The start is permitted, so a record that cannot be read is no obstacle to it.
+        let pending = self.memory.read(self.name).map(|record| record.wake).unwrap_or_else(|error| {
+            log::warn!("{}", error.message());
+            None
+        });
+        let pending = pending.filter(|wake| ago(wake.at) < TAKES_EFFECT);
         if let Some(play) = self.find(pending.as_ref()).await? {
             return Ok(play);
         }
+        self.create().await
+    }
+
+    /// Starts a playground, and records the request: before it is sent, and with its outcome.
+    async fn create(&self) -> Result<Play> {
         self.say_starting();
-        let request = WakeRequest { at: now(), upon: String::new(), sent: false, made: None };
-        self.record(Some(request.clone()))?;
-        let play = match self.create().await {
-            Err(error) if !error.may_have_happened() => {
-                self.record(None)?;
-                return Err(error);
-            }
-            created => created?,
-        };
-        let made = Some(play.id.clone());
-        self.record(Some(WakeRequest { sent: true, made, ..request }))?;
-        Ok(play)
+        let request = WakeRequest { at: now(), upon: String::new(), sent: false, lost: false, made: None };
+        let created = self.request(|lost| self.record(Some(WakeRequest { lost, ..request.clone() }))).await;
+        match &created {
+            Ok(play) => self.record(Some(WakeRequest { sent: true, made: Some(play.id.clone()), ..request })),
+            // It may be carried out yet.
+            Err(error) if is_unknown(error) => {}
+            Err(_) => self.record(None),
+        }
+        created
     }
 
     async fn lock(&self) -> Result<Lock> {
@@ -120,30 +124,39 @@ impl<P: Progress> Starting<'_, P> {
             if let find::Found::Play(play) = find::by_target(self.labs, &target).await? {
                 return Ok(Some(*play));
             }
-            // The process that requested it may have died before the answer, and the list may not show the outcome yet.
-            if pending.is_none_or(|wake| wake.sent || ago(wake.at) >= LIST_LAG) {
+            let Some(wake) = pending.filter(|wake| !wake.sent) else { break };
+            // The process that requested it has lost the answer, or has died before it, and the list may not show the
+            // outcome yet.
+            if ago(wake.at) >= if wake.lost { TAKES_EFFECT } else { OUTCOME_SHOWS } {
                 break;
             }
-            sleep(LIST_LAG / 10).await;
+            let next = Instant::now() + LOOK_EVERY;
+            if next > self.deadline {
+                return Err(self.unknown(&Error::new(Kind::NotYet, "the answer was lost")));
+            }
+            self.say_checking();
+            sleep_until(next).await;
         }
         let Some(id) = pending.and_then(|wake| wake.made.as_deref()) else { return Ok(None) };
         // It was just started and is not in the list yet, or it was destroyed since.
         Ok(self.labs.play(id).await.ok().filter(|play| !find::is_gone(play)))
     }
 
-    /// Starts a playground. If the answer is lost, the platform's list tells whether it was started, because another
-    /// request could start a second.
-    async fn create(&self) -> Result<Play> {
+    /// Requests a playground. If the answer is lost, the platform's list tells whether it was started, because another
+    /// request could start a second. `note` is called before the request, and with true when its answer is lost.
+    async fn request(&self, note: impl Fn(bool)) -> Result<Play> {
         let name = self.name;
         let before: Vec<String> = self.labs.plays().await?.into_iter().map(|play| play.id).collect();
         let request = CreatePlay { playground: name.into(), safety_disclaimer_consent: true };
+        note(false);
         let error = match self.labs.create_play(&request).await {
-            // An answer that cannot be read says no more than a lost one.
-            Err(error) if error.may_have_happened() || error.kind() == Kind::Answer => error,
+            Err(error) if is_unknown(&error) => error,
             done => return done,
         };
+        note(true);
         log::warn!("{}: checking whether it was started", error.message());
-        let until = Instant::now() + OUTCOME_SHOWS;
+        self.say_checking();
+        let until = self.deadline.min(Instant::now() + TAKES_EFFECT);
         while Instant::now() < until {
             sleep(LOOK_EVERY).await;
             let Ok(plays) = self.labs.plays().await else { continue };
@@ -152,15 +165,34 @@ impl<P: Progress> Starting<'_, P> {
                 return Ok(play);
             }
         }
-        let error = error.context(format!("it is not known whether playground {name} was started"));
-        Err(error.lasting().with_hint("check `labctl-ssh-proxy list`, and start it again if it is not there"))
+        Err(self.unknown(&error))
+    }
+
+    /// The error for a start whose outcome nothing tells.
+    fn unknown(&self, error: &Error) -> Error {
+        let error = error.clone().context(format!("playground {} may have been started", self.name));
+        error.lasting().with_hint("check `labctl-ssh-proxy list`, and start it again if it is not there")
     }
 
     fn say_starting(&self) {
         self.progress.waiting(&format!("starting playground {}", self.name));
     }
 
-    fn record(&self, request: Option<WakeRequest>) -> Result<()> {
-        self.memory.change(self.name, |record| record.wake = request)
+    fn say_checking(&self) {
+        let name = self.name;
+        self.progress
+            .waiting(&format!("starting playground {name}: the answer was lost; checking whether it was started"));
     }
+
+    fn record(&self, request: Option<WakeRequest>) {
+        if let Err(error) = self.memory.change(self.name, |record| record.wake = request) {
+            log::warn!("{}", error.message());
+        }
+    }
+}
+
+/// True for a request to start a playground that may have been carried out. An answer that cannot be read says no more
+/// than a lost one.
+fn is_unknown(error: &Error) -> bool {
+    error.may_have_happened() || error.kind() == Kind::Answer
 }

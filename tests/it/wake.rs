@@ -170,6 +170,11 @@ impl Progress for Silent {
 
 /// Starts a platform whose list shows a new play only after a while, or never.
 fn forgetful(listed_after: Option<Duration>) -> (tempfile::TempDir, Folders, Arc<AtomicUsize>) {
+    platform(listed_after, "200 OK")
+}
+
+/// The same, with this answer to a start.
+fn platform(listed_after: Option<Duration>, started: &'static str) -> (tempfile::TempDir, Folders, Arc<AtomicUsize>) {
     let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
     let folders = Folders { home: home.path().into(), root: home.path().into(), settings: home.path().join("s") };
     fs::create_dir_all(folders.local()).unwrap();
@@ -179,13 +184,15 @@ fn forgetful(listed_after: Option<Duration>) -> (tempfile::TempDir, Folders, Arc
     std::thread::spawn(move || {
         for stream in listener.incoming() {
             let count = Arc::clone(&count);
-            std::thread::spawn(move || answer(stream.unwrap(), &count, listed_after.map(|after| began + after)));
+            std::thread::spawn(move || {
+                answer(stream.unwrap(), &count, listed_after.map(|after| began + after), started)
+            });
         }
     });
     (home, folders, made)
 }
 
-fn answer(stream: UnixStream, made: &AtomicUsize, listed_from: Option<Instant>) {
+fn answer(stream: UnixStream, made: &AtomicUsize, listed_from: Option<Instant>, started: &str) {
     let play = json!({"id": "1".repeat(24), "playground": {"name": "docker"}, "machines": [{"name": "m"}],
         "status": {"stateEvents": [{"state": "RUNNING"}]}});
     let mut input = BufReader::new(stream.try_clone().unwrap());
@@ -202,7 +209,9 @@ fn answer(stream: UnixStream, made: &AtomicUsize, listed_from: Option<Instant>) 
             line.clear();
         }
         input.read_exact(&mut vec![0; length]).unwrap();
+        let mut status = "200 OK";
         let body = if request.starts_with("POST /api/plays ") {
+            status = started;
             // Long enough for the others to be in the middle of their own requests.
             sleep(Duration::from_millis(200));
             made.fetch_add(1, Ordering::SeqCst);
@@ -214,7 +223,7 @@ fn answer(stream: UnixStream, made: &AtomicUsize, listed_from: Option<Instant>) 
         } else {
             "[]".to_owned()
         };
-        write!(&stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        write!(&stream, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
     }
 }
 
@@ -239,16 +248,63 @@ async fn a_list_that_lags_makes_no_second_playground() {
 #[tokio::test]
 async fn what_a_killed_one_started_is_waited_for() {
     let (_home, folders, made) = forgetful(Some(Duration::from_secs(1)));
-    let asked = WakeRequest { at: now(), upon: String::new(), sent: false, made: None };
+    let asked = WakeRequest { at: now(), upon: String::new(), sent: false, lost: false, made: None };
+    Memory::of(&folders, Platform::Local).change("docker", |record| record.wake = Some(asked)).unwrap();
+    assert_eq!(start(folders).await, "1".repeat(24));
+    assert_eq!(made.load(Ordering::SeqCst), 0);
+}
+
+/// The answer was lost, as when a gateway gave up: the platform may carry the request out much later.
+#[tokio::test]
+async fn what_may_have_been_started_is_waited_for() {
+    let (_home, folders, made) = forgetful(Some(Duration::from_secs(2)));
+    let asked = WakeRequest { at: now() - 30_000, upon: String::new(), sent: false, lost: true, made: None };
     Memory::of(&folders, Platform::Local).change("docker", |record| record.wake = Some(asked)).unwrap();
     assert_eq!(start(folders).await, "1".repeat(24));
     assert_eq!(made.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]
+async fn what_has_not_been_started_in_a_minute_is_started() {
+    let (_home, folders, made) = forgetful(None);
+    let asked = WakeRequest { at: now() - 58_000, upon: String::new(), sent: false, lost: true, made: None };
+    Memory::of(&folders, Platform::Local).change("docker", |record| record.wake = Some(asked)).unwrap();
+    start(folders).await;
+    assert_eq!(made.load(Ordering::SeqCst), 1);
+}
+
+/// Starts by name, and by `start`, at a platform whose gateway answers 504 and which makes the playground later.
+#[tokio::test]
+async fn a_start_whose_answer_is_lost_is_looked_for() {
+    for new in [false, true] {
+        let (_home, folders, made) = platform(Some(Duration::from_secs(4)), "504 Gateway Timeout");
+        let labs = Labs::embedded(Dialer::socket(folders.socket()));
+        let memory = Memory::of(&folders, Platform::Local);
+        let wake = Wake::wanted(&labs, &memory, &Silent, Duration::from_secs(60));
+        let play = if new { wake.start_new("docker").await } else { wake.start_once("docker").await };
+        assert_eq!((play.unwrap().id, made.load(Ordering::SeqCst)), ("1".repeat(24), 1), "new: {new}");
+    }
+}
+
+/// Whoever repeats a start that may have been carried out would have two.
+#[tokio::test]
+async fn a_start_that_may_have_been_carried_out_says_so() {
+    let (_home, folders, made) = platform(None, "504 Gateway Timeout");
+    let labs = Labs::embedded(Dialer::socket(folders.socket()));
+    let memory = Memory::of(&folders, Platform::Local);
+    // The wait is never longer than the caller's patience.
+    let wake = Wake::wanted(&labs, &memory, &Silent, Duration::from_secs(3));
+    for wake in [wake.start_new("docker").await, wake.start_once("docker").await, wake.start_once("docker").await] {
+        let error = wake.unwrap_err();
+        assert!(error.message().contains("playground docker may have been started"), "{error}");
+    }
+    assert_eq!(made.load(Ordering::SeqCst), 2, "the third finds what the second has left");
+}
+
+#[tokio::test]
 async fn what_a_killed_one_did_not_start_is_started() {
     let (_home, folders, made) = forgetful(None);
-    let asked = WakeRequest { at: now(), upon: String::new(), sent: false, made: None };
+    let asked = WakeRequest { at: now(), upon: String::new(), sent: false, lost: false, made: None };
     Memory::of(&folders, Platform::Local).change("docker", |record| record.wake = Some(asked)).unwrap();
     start(folders).await;
     assert_eq!(made.load(Ordering::SeqCst), 1);
