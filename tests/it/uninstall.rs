@@ -63,7 +63,7 @@ fn a_home_is_as_it_was_but_for_the_key() {
     world.ssh(&[&format!("playground-{id}"), "true"]).ok();
     let list = world.local(&["uninstall", "--dry-run"]).ok();
     for what in
-        ["this program's lines in", "known_hosts.local", "hosts.json", "playgrounds and their files", "This is kept"]
+        ["this program's lines in", "known_hosts.local", "hosts.json", "playgrounds and their files", "Will be kept"]
     {
         assert!(list.contains(what), "{what} not in {list}");
     }
