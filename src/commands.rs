@@ -16,5 +16,6 @@ pub(crate) mod man;
 pub(crate) mod open;
 pub(crate) mod playgrounds;
 pub(crate) mod ssh;
+pub(crate) mod underway;
 pub(crate) mod uninstall;
 pub(crate) mod visit;

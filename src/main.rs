@@ -1,6 +1,6 @@
 //! Parses the command line, builds the runtime, and turns an error into a message and an exit code.
 
-use std::{io::IsTerminal, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use labctl_ssh_proxy::{
@@ -12,7 +12,7 @@ use labctl_ssh_proxy::{
     os::{self, ended_by_signal},
     platform::Platform,
     records::journal,
-    ui::{notice, out},
+    ui::{notice, out, screen::is_screen},
 };
 
 fn main() -> ExitCode {
@@ -69,7 +69,7 @@ fn unparsed(error: &clap::Error, json: bool) -> ExitCode {
     };
     match help {
         Some(help) => {
-            let help = if std::io::stdout().is_terminal() { help.ansi().to_string() } else { help.to_string() };
+            let help = if is_screen(&std::io::stdout()) { help.ansi().to_string() } else { help.to_string() };
             out::write(&help).map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS)
         }
         None => {

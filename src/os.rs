@@ -24,3 +24,9 @@ pub use process::{
 };
 pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
 pub use sockets::{Peer, stderr_takes_text, unacknowledged};
+
+/// Reports whether the terminal takes control sequences. TERM names its kind; consoles of Windows need none.
+pub fn terminal_takes_controls() -> bool {
+    let named = std::env::var_os("TERM").filter(|name| !name.is_empty());
+    named.map_or(cfg!(windows), |name| name != "dumb")
+}

@@ -172,6 +172,12 @@ pub fn is_managed(folders: &Folders) -> bool {
     State::path(folders).exists()
 }
 
+/// Returns true if `ssh host` leads to that playground, because `config-ssh` was run.
+pub fn knows(folders: &Folders, platform: Platform, host: &str) -> bool {
+    let Ok(Some(state)) = State::load(folders) else { return false };
+    !state.files.is_empty() && state.entries.iter().any(|entry| entry.host == host && entry.platform == platform)
+}
+
 /// The files that `config-ssh` keeps in our folder, besides the host keys.
 pub fn own_files(folders: &Folders) -> [PathBuf; 2] {
     [State::path(folders), folders.ssh_config()]

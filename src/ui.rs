@@ -1,6 +1,8 @@
 //! The terminal: output of commands, messages on standard error, progress, and the standard streams themselves.
 
+pub(crate) mod nearest;
 pub mod notice;
 pub mod out;
+pub mod screen;
 pub(crate) mod spinner;
 pub(crate) mod stdio;

@@ -177,7 +177,7 @@ impl<'a, P: Progress> Wake<'a, P> {
             let delay = match &now {
                 Stage::Up => return Ok(()),
                 Stage::Gone(state) => return Err(gone(&live.play, state)),
-                Stage::Stopped(part) if !allowed => return Err(stopped(&live.id, *part)),
+                Stage::Stopped(part) if !allowed => return Err(stopped(&live.play, *part)),
                 Stage::Stopped(part) => {
                     self.say(live, machine, "restarting");
                     match self.restart(&live.play, *part).request_once().await {
@@ -236,10 +236,10 @@ impl<'a, P: Progress> Wake<'a, P> {
     }
 
     fn too_late(&self, live: &LivePlay<'_>, machine: &str) -> Error {
-        Error::new(Kind::NotYet, format!("machine {machine} of playground {} was not ready in time", live.id))
-            .with_hint(
-                "connect again, because it is still being woken; to wait longer, raise `wake_limit` in the settings",
-            )
+        let shown = live.play.shown();
+        Error::new(Kind::NotYet, format!("machine {machine} of playground {shown} was not ready in time")).with_hint(
+            "connect again, because it is still being woken; to wait longer, raise `wake_limit` in the settings",
+        )
     }
 
     fn say(&self, live: &LivePlay<'_>, machine: &str, doing: &str) {

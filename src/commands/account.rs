@@ -123,7 +123,8 @@ async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(Str
             Err(e) => return Err(e),
         }
     }
-    Err(Error::new(Kind::NotLoggedIn, "the login was not confirmed within 10 minutes").with_hint("run `login` again"))
+    Err(Error::new(Kind::NotLoggedIn, "the login was not confirmed within 10 minutes")
+        .with_hint("run `labctl-ssh-proxy login` again"))
 }
 
 fn from_stdin() -> Result<(String, String)> {

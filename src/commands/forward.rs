@@ -27,12 +27,13 @@ use tokio::task::JoinSet;
 
 use crate::{
     app::App,
-    commands::{args::duration, candidates},
+    commands::{args::duration, candidates, underway::Underway},
     error::{Error, Kind, Result},
     labs::{Labs, find, wire::Play},
     os::{ended_by_signal, raise_open_files},
     target::Target,
     ui::spinner::Spinner,
+    wake,
 };
 
 use board::{Board, View};
@@ -217,7 +218,7 @@ async fn open(
     let mut tasks = JoinSet::new();
     for Bundle { way, forwards } in bundles {
         let opens = forwards.iter().map(|(_, bound)| bound.opens(args.over_ssh)).max().unwrap_or(Opens::Ports);
-        let begun = begin(app, &way, opens, board).await;
+        let begun = begin(app, play, &way, opens, board).await;
         for (one, bound) in forwards {
             let opened = match &begun {
                 Ok(()) => bound.open(&mut tasks, Arc::clone(&way), args.over_ssh, args.udp_idle, board).await,
@@ -227,7 +228,7 @@ async fn open(
         }
     }
     if tasks.is_empty() {
-        let message = format!("no saved port forward of playground {} could be opened", play.id);
+        let message = format!("no saved port forward of playground {} could be opened", play.shown());
         return Err(Error::new(Kind::Refused, message)
             .with_hint("see the messages above for the reasons; --list shows the saved port forwards"));
     }
@@ -238,7 +239,15 @@ async fn open(
 ///
 /// # Errors
 /// As [`crate::wake::Wake::tunnel`].
-pub async fn begin(app: &App, way: &Way, opens: Opens, board: &Board) -> Result<()> {
+pub async fn begin(app: &App, play: &Play, way: &Way, opens: Opens, board: &Board) -> Result<()> {
     let limit = app.settings.wake_limit();
-    if board.is_json() { way.begin(opens, limit, board).await } else { way.begin(opens, limit, &Spinner::new()).await }
+    let underway = Underway::new(app);
+    if wake::is_down(play, way.machine()) {
+        underway.waits_for(play);
+    }
+    let begun = match board.is_json() {
+        true => way.begin(opens, limit, board).await,
+        false => way.begin(opens, limit, &Spinner::new()).await,
+    };
+    underway.over(begun)
 }

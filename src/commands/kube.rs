@@ -237,18 +237,18 @@ async fn prepare(
     let user = machine.default_user();
     let way = Arc::new(Way::new(app, labs, play, machine, user, board)?);
     app.memory().deliberate(&play.id);
-    forward::begin(app, &way, Opens::Ssh, board).await?;
+    forward::begin(app, play, &way, Opens::Ssh, board).await?;
     if let Some(text) = read(&way).await? {
         return Ok((way, text));
     }
     if user != "root" {
         let root = Arc::new(Way::new(app, labs, play, machine, "root", board)?);
-        forward::begin(app, &root, Opens::Ssh, board).await?;
+        forward::begin(app, play, &root, Opens::Ssh, board).await?;
         if let Some(text) = read(&root).await? {
             return Ok((way, text));
         }
     }
-    let message = format!("machine {} of playground {} has no ~/.kube/config", machine.name, play.id);
+    let message = format!("machine {} of playground {} has no ~/.kube/config", machine.name, play.shown());
     if let Ok(now) = labs.play(&play.id).await
         && let Some((done, all)) = now.init_progress().filter(|(done, all)| done < all)
     {

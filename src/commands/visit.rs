@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     app::App,
+    commands::underway::Underway,
     error::{Error, Kind, Result, printable},
     labs::{
         Labs, catalog,
@@ -96,7 +97,10 @@ pub(crate) async fn foresee(labs: &Labs, visit: &Visit) -> Result<Destination> {
     let (user, host) = visit.split()?;
     let target = Target::parse(host)?;
     let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
-    let machines = catalog::entry(labs, name).await?.machines;
+    let machines = match catalog::entry(labs, name).await {
+        Ok(entry) => entry.machines,
+        Err(error) => return Err(catalog::with_nearest(labs, name, error).await),
+    };
     let play = Play { id: name.clone(), machines, ..Play::default() };
     place(target.to_string(), play, target.machine.as_deref(), user)
 }
@@ -114,6 +118,12 @@ fn place(host: String, play: Play, machine: Option<&str>, user: Option<&str>) ->
 /// Fails when there is no such playground, machine or user, or when the machine does not become ready, and with the
 /// platform's errors.
 pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
+    let underway = Underway::new(app);
+    let arrived = get_there(app, labs, visit, &underway).await;
+    underway.over(arrived)
+}
+
+async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_>) -> Result<Destination> {
     let memory = app.memory();
     let progress = WakeProgress::new();
     let wake = Wake::wanted(labs, &memory, &progress, app.settings.wake_limit());
@@ -124,10 +134,14 @@ pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Dest
             let target = Target::parse(host)?;
             let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
             self::consent(labs, name, visit.consent).await?;
+            underway.requests(name);
             let play = wake.start_once(name).await?;
             self::place(target.to_string(), play, target.machine.as_deref(), user)?
         }
     };
+    if !place.is_ready() {
+        underway.waits_for(&place.play);
+    }
     memory.deliberate(&place.play.id);
     if let Ok(Target { playground: Playground::Name(name), .. }) = Target::parse(&place.host) {
         memory.deliberate(&name);
@@ -181,14 +195,22 @@ async fn prepared(
 /// # Errors
 /// [`Kind::Refused`] without consent, and the platform's errors.
 pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> {
-    let entry = catalog::entry(labs, name).await?;
+    let entry = match catalog::entry(labs, name).await {
+        Ok(entry) => entry,
+        Err(error) => return Err(catalog::with_nearest(labs, name, error).await),
+    };
     if !catalog::needs_consent(labs, &entry).await? {
         return Ok(());
     }
     let question =
         format!("playground {name} is by {}, who decides what runs in it. Do you trust this author?", entry.owner);
-    if given || out::confirm(&question).await == Some(true) {
+    if given {
         return Ok(());
+    }
+    match out::confirm(&question).await {
+        Some(true) => return Ok(()),
+        Some(false) => return Err(Error::new(Kind::Declined, "Nothing was started.")),
+        None => {}
     }
     Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", printable(&entry.owner)))
         .with_hint("if you trust its author, add --consent"))
@@ -220,7 +242,7 @@ impl WakeProgress {
     }
 
     fn about(&self, place: &Destination) {
-        self.host.borrow_mut().clone_from(&place.host);
+        *self.host.borrow_mut() = place.play.shown();
         *self.play.borrow_mut() = Some((place.play.clone(), place.machine.name.clone()));
     }
 

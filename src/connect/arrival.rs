@@ -160,10 +160,10 @@ pub(super) fn note_restart(connection: &Connection<'_>, play: &Play, machine: &s
         Err(error) => return log::warn!("{}", error.message()),
     };
     if !woken && before.up_since.is_some_and(|before| before != up_since) {
-        let id = &play.id;
+        let shown = play.shown();
         connection
             .notices
-            .say(&format!("machine {machine} of playground {id} has been restarted since the last connection"));
+            .say(&format!("machine {machine} of playground {shown} has been restarted since the last connection"));
     }
 }
 

@@ -31,12 +31,13 @@ pub(super) async fn reason(connection: &Connection<'_>, destination: &Destinatio
         Ok(Err(e)) if e.kind() == Kind::NotFound => return Some(destroyed(connection, id)),
         Ok(Err(_)) | Err(_) => return None,
     };
+    let shown = play.shown();
     let why = match play.state() {
-        Some(State::Stopping | State::Stopped) => format!("playground {id} was stopped"),
-        Some(State::Destroying | State::Destroyed) => return Some(destroyed(connection, id)),
-        Some(State::Failed) => format!("playground {id} has failed"),
+        Some(State::Stopping | State::Stopped) => format!("playground {shown} was stopped"),
+        Some(State::Destroying | State::Destroyed) => return Some(destroyed(connection, &shown)),
+        Some(State::Failed) => format!("playground {shown} has failed"),
         _ => match play.machine_status(machine).map(|status| &status.state) {
-            Some(State::Stopping | State::Stopped) => format!("machine {machine} of playground {id} was stopped"),
+            Some(State::Stopping | State::Stopped) => format!("machine {machine} of playground {shown} was stopped"),
             Some(State::Rebooting) => {
                 log::info!("machine {machine} is rebooting");
                 return None;
@@ -48,12 +49,12 @@ pub(super) async fn reason(connection: &Connection<'_>, destination: &Destinatio
 }
 
 /// The error for a playground that is gone: destroyed, or erased at its end.
-fn destroyed(connection: &Connection<'_>, id: &str) -> Error {
+fn destroyed(connection: &Connection<'_>, shown: &str) -> Error {
     let had_time = connection.live.status().expires_at.is_none_or(|at| time_left(at) > AT_ITS_END);
     if had_time {
-        return Error::new(Kind::Ended, format!("playground {id} was destroyed"));
+        return Error::new(Kind::Ended, format!("playground {shown} was destroyed"));
     }
-    Error::new(Kind::Ended, format!("playground {id} was erased because its time was up")).with_hint(
+    Error::new(Kind::Ended, format!("playground {shown} was erased because its time was up")).with_hint(
         "keep the next one with `labctl-ssh-proxy persist`, or give it more time with `labctl-ssh-proxy extend`",
     )
 }

@@ -54,6 +54,10 @@ pub(super) async fn may_wake(connection: &Connection<'_>, client: &mut Client, f
         Found::Startable(name) => vec![name],
     };
     let label = labels[0];
+    let shown = match found {
+        Found::Play(play) => play.shown(),
+        Found::Startable(name) => name.clone(),
+    };
     let policy = request.wake.unwrap_or_else(|| app.wake_policy(&labels));
     let pause = app.settings.reconnect_pause();
     let identification = identification(connection, client, label, policy).await?;
@@ -62,6 +66,7 @@ pub(super) async fn may_wake(connection: &Connection<'_>, client: &mut Client, f
     let question = Question {
         memory,
         label,
+        shown: &shown,
         in_session: in_session(connection, found, machine),
         down_since,
         policy,

@@ -67,6 +67,8 @@ pub(crate) struct Question<'a> {
     pub memory: &'a Memory,
     /// The playground: its id, or the catalogue name of one that is to be started.
     pub label: &'a str,
+    /// The playground's name for people.
+    pub shown: &'a str,
     /// True while another session has not noticed its end yet.
     pub in_session: bool,
     /// The time since which it has been down; `None` where the platform no longer says.
@@ -85,8 +87,8 @@ impl Question<'_> {
     /// # Errors
     /// [`Kind::NotWoken`] with the command that helps; or when the memory cannot be read.
     pub(crate) async fn answer(&self) -> Result<()> {
-        let name = self.label;
-        let decision = self.memory.change(name, |record| {
+        let (label, name) = (self.label, self.shown);
+        let decision = self.memory.change(label, |record| {
             let was_live = |ended: &Moment| self.down_since.is_none_or(|since| since <= *ended);
             record.cut_off = match self.in_session {
                 // A session whose end goes unnoticed must not keep it down for ever: attempts that pause are a
@@ -126,10 +128,10 @@ impl Question<'_> {
             Refusal::Never => format!("playground {name} is not running, and the wake policy is `never`"),
         };
         if terminal::says_yes(&format!("{why}. Start it again? [y/N] ")).await {
-            self.memory.deliberate(name);
+            self.memory.deliberate(label);
             return Ok(());
         }
-        let hint = format!("start it with `labctl-ssh-proxy start {name}`");
+        let hint = format!("start it with `labctl-ssh-proxy start {label}`");
         Err(Error::new(Kind::NotWoken, why).with_hint(hint))
     }
 }

@@ -3,7 +3,23 @@
 use crate::{
     error::{Error, Kind, Result},
     labs::{Labs, wire::CatalogEntry},
+    ui::nearest::did_you_mean,
 };
+
+/// The hint for a name that leads to nothing.
+const SEE: &str =
+    "run `labctl-ssh-proxy catalog` to see what you can start, or `labctl-ssh-proxy list` to see what you have";
+
+/// Adds to the error for an unknown name the name of the catalogue that was probably meant. This costs a request, so
+/// only commands do it.
+pub(crate) async fn with_nearest(labs: &Labs, name: &str, error: Error) -> Error {
+    if error.kind() != Kind::NotFound {
+        return error;
+    }
+    let catalog = labs.catalog().await.unwrap_or_default();
+    let meant = did_you_mean(name, catalog.iter().map(|entry| entry.name.as_str()));
+    error.with_hint(format!("{meant}{SEE}"))
+}
 
 /// Finds the catalogue entry of that name.
 ///
@@ -13,11 +29,9 @@ pub(crate) async fn entry(labs: &Labs, name: &str) -> Result<CatalogEntry> {
     labs.catalog_entry(name).await.map_err(|e| match e.kind() {
         Kind::NotFound => Error::new(
             Kind::NotFound,
-            format!("there is no playground `{name}`, and the catalogue has none of that name"),
+            format!("no playground of yours and nothing in the catalogue is called `{name}`"),
         )
-        .with_hint(
-            "run `labctl-ssh-proxy catalog` to see what you can start, or `labctl-ssh-proxy list` to see what you have",
-        ),
+        .with_hint(SEE),
         _ => e,
     })
 }

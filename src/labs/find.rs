@@ -10,6 +10,7 @@ use crate::{
     },
     platform::is_id,
     target::{PREFIX, Playground, Target},
+    ui::nearest::did_you_mean,
 };
 
 /// The target of a reference.
@@ -38,9 +39,8 @@ pub(crate) async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
 /// [`Kind::NotFound`] when there is none of that id, or the platform's.
 pub(crate) async fn by_id(labs: &Labs, id: &str) -> Result<Play> {
     labs.play(id).await.map_err(|e| match e.kind() {
-        Kind::NotFound => Error::new(Kind::NotFound, format!("playground {id} does not exist (any more)")).with_hint(
-            "run `labctl-ssh-proxy list --all` to see yours, or `labctl-ssh-proxy start NAME` to start another",
-        ),
+        Kind::NotFound => Error::new(Kind::NotFound, format!("no playground {id} (it may have been destroyed)"))
+            .with_hint("run `labctl-ssh-proxy list` to see yours, or `labctl-ssh-proxy start NAME` to start another"),
         _ => e,
     })
 }
@@ -95,20 +95,17 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
     if candidates.len() > 1 {
         let list: Vec<_> = candidates.iter().map(|play| format!("{PREFIX}{} ({})", play.id, play.title)).collect();
         return Err(Error::new(Kind::Ambiguous, format!("{} playgrounds match `{name}`", candidates.len()))
-            .with_hint(format!("use one of: {}", list.join(", "))));
+            .with_hint(format!("choose one of: {}", list.join(", "))));
     }
     Ok(candidates.pop())
 }
 
-/// Finds the play that a command's argument names by its id, host name, catalogue name or unique title.
+/// Finds the play that a command's argument names by its id, host name, catalogue name or unique title. A title in
+/// other upper and lower case counts if there is none in the same.
 ///
 /// # Errors
 /// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, or the platform's.
 pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
-    let unknown = || {
-        Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
-            .with_hint("run `labctl-ssh-proxy list --all` to see yours")
-    };
     let name = match Target::parse(argument) {
         Ok(Target { playground: Playground::Id(id), .. }) => return by_id(labs, &id).await,
         Ok(Target { playground: Playground::Name(name), .. }) => name,
@@ -116,14 +113,22 @@ pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
         Err(_) => argument.to_owned(),
     };
     let plays: Vec<_> = all(labs).await?.into_iter().filter(|play| !is_gone(play)).collect();
-    let titled: Vec<_> = plays.iter().filter(|play| play.title == argument).cloned().collect();
-    match one(titled, argument)? {
-        Some(play) => Ok(play),
-        None => match by_name(&name, plays)? {
-            Found::Play(play) => Ok(*play),
-            Found::Startable(_) => Err(unknown()),
-        },
+    let titled =
+        |is_it: &dyn Fn(&str) -> bool| one(plays.iter().filter(|play| is_it(&play.title)).cloned().collect(), argument);
+    if let Some(play) = titled(&|title| title == argument)? {
+        return Ok(play);
     }
+    let names: Vec<String> = plays.iter().flat_map(|play| [play.title.clone(), play.playground.name.clone()]).collect();
+    if let Found::Play(play) = by_name(&name, plays.clone())? {
+        return Ok(*play);
+    }
+    let lower = argument.to_lowercase();
+    if let Some(play) = titled(&|title| title.to_lowercase() == lower)? {
+        return Ok(play);
+    }
+    let meant = did_you_mean(argument, names.iter().map(String::as_str));
+    Err(Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
+        .with_hint(format!("{meant}run `labctl-ssh-proxy list` to see yours")))
 }
 
 /// The machine of a play: the named one, else the first that SSH can get into.
@@ -138,7 +143,7 @@ pub(crate) fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Mach
     found.ok_or_else(|| {
         let names: Vec<_> = play.machines.iter().map(|machine| machine.name.as_str()).collect();
         let wanted = name.unwrap_or("(default)");
-        Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.id))
+        Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.shown()))
             .with_hint(format!("use one of its machines: {}", names.join(", ")))
     })
 }
@@ -157,7 +162,7 @@ pub(crate) fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>)
             if !names.contains(&"root") {
                 names.push("root");
             }
-            let message = format!("machine {} of playground {} has no user {name}", machine.name, play.id);
+            let message = format!("machine {} of playground {} has no user {name}", machine.name, play.shown());
             Err(Error::new(Kind::NotFound, message).with_hint(format!("use one of its users: {}", names.join(", "))))
         }
     }

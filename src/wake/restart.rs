@@ -43,7 +43,7 @@ impl Restart<'_> {
             return Ok(current);
         }
         if self.known(id).stopped.is_some_and(|at| at >= self.decided) {
-            return Err(stopped(id, Part::Play));
+            return Err(stopped(&current, Part::Play));
         }
         let upon = state_stamp(&current, self.part);
         if self.is_pending(&upon) {

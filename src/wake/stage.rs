@@ -85,13 +85,13 @@ pub fn down_since(play: &Play, machine: &str) -> Option<Moment> {
 }
 
 /// The error for a part that is stopped and must not be woken.
-pub(super) fn stopped(id: &str, part: Part<'_>) -> Error {
+pub(super) fn stopped(play: &Play, part: Part<'_>) -> Error {
     let machine = match part {
         Part::Play => String::new(),
         Part::Machine(machine) => format!("machine {machine} of "),
     };
-    Error::new(Kind::NotWoken, format!("{machine}playground {id} is stopped"))
-        .with_hint(format!("start it with `labctl-ssh-proxy start {id}`"))
+    Error::new(Kind::NotWoken, format!("{machine}playground {} is stopped", play.shown()))
+        .with_hint(format!("start it with `labctl-ssh-proxy start {}`", play.id))
 }
 
 /// The error for a play in a state without return.
@@ -104,7 +104,7 @@ pub(super) fn gone(play: &Play, state: &State) -> Error {
         "" => "NAME",
         name => name,
     };
-    Error::new(Kind::Ended, format!("playground {} {end}", play.id))
+    Error::new(Kind::Ended, format!("playground {} {end}", play.shown()))
         .with_hint(format!("start another with `labctl-ssh-proxy start {name}`"))
 }
 

@@ -37,7 +37,7 @@ fn a_playgrounds_life() {
     let extended = world.local(&["extend", title, "120"]).ok();
     assert!(["9h59m", "10h00m"].iter().any(|left| extended.contains(&format!("runs for {left} more"))), "{extended}");
     assert!(extended.contains("then it is erased") && extended.contains(&format!("persist {id}")), "{extended}");
-    assert!(world.local(&["persist", &host]).ok().contains("is kept"));
+    assert!(world.local(&["persist", &host]).ok().contains("will be kept"));
     assert_eq!(of(&world.json(&["list", "--json"]), &id)["persistent"], true);
 
     assert_eq!(world.ssh(&[&format!("{host}.node-02"), "echo kept >file; echo in"]).ok(), "in\n");
@@ -265,6 +265,82 @@ fn a_terminal_is_asked_and_a_no_is_a_no() {
     assert_eq!(of(&world.json(&["list", "--json"]), &id)["state"], "RUNNING");
     let (code, said) = ask(&destroy, "y\n");
     assert!(code == Some(0) && said.contains("is erased"), "{said}");
+}
+
+#[test]
+fn a_mistyped_name_is_recognised() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("duo");
+    world.local(&["rename", &id, "My Box"]).ok();
+    for (command, code, hint) in [
+        (&["start", "dou"][..], 4, "did you mean `duo`? run `labctl-ssh-proxy --local catalog`"),
+        (&["ssh", "playground-sehll"], 4, "did you mean `shell`? run `labctl-ssh-proxy --local catalog`"),
+        (&["stop", "my bx"], 4, "did you mean `My Box`? run `labctl-ssh-proxy --local list`"),
+        (&["open", "vscode", "duo"], 2, "did you mean `code`?"),
+    ] {
+        let said = world.local(command).failed(code);
+        assert!(said.contains(&format!("hint: {hint}")), "{said}");
+    }
+    // Upper and lower case do not matter, as long as one playground is meant.
+    let said = world.local(&["persist", "my box"]).ok();
+    assert!(said.starts_with("My Box will be kept"), "{said}");
+    let other = world.json(&["start", "shell", "--title", "my box", "--json"])["id"].as_str().unwrap().to_owned();
+    assert!(
+        world.json(&["stop", "my box", "--json"])["id"] == other
+            && world.json(&["stop", "My Box", "--json"])["id"] == id
+    );
+    let said = world.local(&["start", "MY BOX"]).failed(5);
+    assert!(said.contains("hint: choose one of: playground-"), "{said}");
+}
+
+#[test]
+fn the_command_that_start_prints_connects() {
+    let mut world = World::with_platform(&[]);
+    let said = world.local(&["start", "shell", "--title", "Fresh"]);
+    let hint = "Run `labctl-ssh-proxy --local config-ssh` once";
+    assert!(
+        said.out.starts_with("Fresh is running: labctl-ssh-proxy --local ssh ") && said.err.contains(hint),
+        "{said:?}"
+    );
+    let words: Vec<&str> = said.out.trim().rsplit(": labctl-ssh-proxy ").next().unwrap().split(' ').collect();
+    assert_eq!(world.run(&[&words[..], &["echo", "in"]].concat()).ok(), "in\n");
+    world.configure();
+    let said = world.local(&["start", "Fresh"]);
+    assert!(said.out.starts_with("Fresh is running: ssh playground-") && said.err.is_empty(), "{said:?}");
+}
+
+#[test]
+fn a_wait_that_is_interrupted_says_what_goes_on() {
+    let world = World::with_platform(&["--boot-delay", "30s"]);
+    let interrupted = |command: &[&str], until: &str| {
+        let child = world.command(&["--local"]).args(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = child.unwrap();
+        let mut said = String::new();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        while !said.contains(until) {
+            assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+        }
+        eventually("the playground has its title", || world.json(&["list", "--json"])[0]["title"] == "Fresh");
+        let pid = rustix::process::Pid::from_child(&child);
+        rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        stderr.read_to_string(&mut said).unwrap();
+        (child.wait().unwrap().code(), said)
+    };
+    let (code, said) = interrupted(&["start", "shell", "--title", "Fresh"], "starting playground shell");
+    let id = world.json(&["list", "--json"])[0]["id"].as_str().unwrap().to_owned();
+    let ends =
+        format!("`labctl-ssh-proxy --local stop {id}` stops it, `labctl-ssh-proxy --local destroy {id}` erases it");
+    let goes_on = |ssh: &str| format!("Fresh goes on starting, and uses its time: `{ssh}` connects, {ends}\n");
+    assert!(code == Some(130) && said.ends_with(&goes_on(&format!("labctl-ssh-proxy --local ssh {id}"))), "{said}");
+    world.local(&["config-ssh", "--yes"]).ok();
+    for command in [&["ssh", "Fresh"][..], &["restart", "Fresh"], &["port-forward", "Fresh", "-L", "0:localhost:1"]] {
+        if command[0] == "port-forward" {
+            world.local(&["stop", "Fresh"]).ok();
+        }
+        let (code, said) = interrupted(command, "labctl-ssh-proxy: ");
+        let ssh = format!("ssh playground-{id}");
+        assert!(code == Some(130) && said.ends_with(&goes_on(&ssh)), "{command:?}: {said}");
+    }
 }
 
 #[test]

@@ -96,7 +96,7 @@ fn an_error_after_the_line_reaches_the_client_too() {
     eventually("it has the line", || world.logged(EARLY) == 1);
     world.elsewhere(&id, "destroy");
     let said = Said::of(waiting.wait_with_output().unwrap()).failed(255);
-    assert!(said.contains("Received disconnect from") && said.contains(&format!("{id} was destroyed")), "{said}");
+    assert!(said.contains("Received disconnect from") && said.contains(&format!("shell-{} was destroyed", &id[..4])), "{said}");
 }
 
 /// Writes a ProxyCommand whose parent process looks like an ssh with a short limit.
@@ -172,7 +172,7 @@ fn every_client_is_told_why() {
     let (world, id, host) = visited("0s", "");
     world.elsewhere(&id, "destroy");
     world.until(&id, "DESTROYED");
-    let sentence = format!("playground {id} was destroyed");
+    let sentence = format!("playground shell-{} was destroyed", &id[..4]);
     for name in ["asyncssh", "ssh2"] {
         let mut peer = peer(&world, name, &[PROGRAM, "--local", "connect", &host]);
         let said = world.output(peer.stderr(Stdio::piped())).failed(1);

@@ -241,3 +241,20 @@ fn traffic_is_told_to_those_who_ask_for_figures() {
     ssh.kill().unwrap();
     ssh.wait().unwrap();
 }
+
+#[test]
+fn a_terminal_that_cannot_be_drawn_on_gets_lines() {
+    let mut world = World::with_platform(&["--boot-delay", "2s"]);
+    world.playground("shell");
+    for terminal in ["TERM=dumb", "TERM=", "-u TERM", "TERM=xterm"] {
+        for command in ["list --watch", "restart shell", "port-forward shell -L 0:localhost:22"] {
+            let line = format!("env {terminal} timeout -s INT 4 {} --local {command}", crate::support::PROGRAM);
+            let mut script = world.program("script");
+            script.args(["-qec", &line, "/dev/null"]);
+            let said = world.output(&mut script).out;
+            let draws = terminal == "TERM=xterm";
+            assert_eq!(said.contains('\x1b'), draws, "{terminal} {command}: {said:?}");
+            assert!(said.contains("shell"), "{terminal} {command}: {said:?}");
+        }
+    }
+}

@@ -15,7 +15,7 @@
 
 use std::{
     collections::HashMap,
-    io::{IsTerminal, Write},
+    io::Write,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -33,7 +33,9 @@ use crate::{
     os,
     ui::{
         notice::{self, Progress},
-        out, stdio,
+        out,
+        screen::is_screen,
+        stdio,
     },
 };
 
@@ -62,12 +64,11 @@ pub enum View {
 
 impl View {
     /// Selects the view: JSON if `json` is set, else a table or lines, depending on whether standard error is a
-    /// terminal.
+    /// screen.
     pub fn new(json: bool) -> View {
-        let is_dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal == "dumb");
         match json {
             true => View::Json,
-            false if std::io::stderr().is_terminal() && !is_dumb => View::Table,
+            false if is_screen(&std::io::stderr()) => View::Table,
             false => View::Lines,
         }
     }

@@ -166,7 +166,7 @@ pub(crate) async fn remove(labs: &Labs, play: &Play, which: &[Which], json: bool
         which.iter().filter_map(|which| if let Which::Index(i) = which { Some(*i) } else { None }).collect()
     };
     if let Some(index) = indices.iter().find(|index| **index >= count) {
-        let message = format!("playground {} has no saved port forward {index}", play.id);
+        let message = format!("playground {} has no saved port forward {index}", play.shown());
         return Err(Error::new(Kind::NotFound, message).with_hint("use --list to see those it has"));
     }
     // From the last to the first, because records after a removed one move up.

@@ -39,8 +39,10 @@ pub(super) async fn all(
     }
     if wanted.is_empty() {
         return Err(match restore {
-            true => Error::new(Kind::NotFound, format!("playground {} has no saved port forwards to open", play.id))
-                .with_hint("save some with --save and -L or -R; those to port 22 are skipped"),
+            true => {
+                Error::new(Kind::NotFound, format!("playground {} has no saved port forwards to open", play.shown()))
+                    .with_hint("save some with --save and -L or -R; those to port 22 are skipped")
+            }
             false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("add -L, -R or --restore"),
         });
     }

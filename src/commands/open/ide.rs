@@ -8,6 +8,7 @@ use std::{
 use crate::{
     commands::visit::Destination,
     error::{Error, Kind, Result},
+    ui::nearest::nearest,
 };
 
 /// The form of an editor's arguments.
@@ -173,8 +174,12 @@ pub(crate) fn by_name(name: &str) -> Result<&'static Ide> {
     let found = ALL.iter().find(|ide| ide.name == name).or_else(|| ALL.iter().find(|ide| ide.commands.contains(&name)));
     found.ok_or_else(|| {
         let names: Vec<_> = ALL.iter().map(|ide| ide.name).collect();
-        Error::new(Kind::Usage, format!("`{name}` is not an editor that `open` supports"))
-            .with_hint(format!("use one of: {}", names.join(", ")))
+        Error::new(Kind::Usage, format!("`{name}` is not an editor that `open` supports")).with_hint(
+            match nearest(name, names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`? `labctl-ssh-proxy help open` lists the editors"),
+                None => format!("use one of: {}", names.join(", ")),
+            },
+        )
     })
 }
 

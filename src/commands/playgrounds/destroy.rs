@@ -14,7 +14,7 @@ use crate::{
             stop::{END_LIMIT, LOOK_EVERY},
         },
     },
-    error::{Error, Kind, Result, printable},
+    error::{Error, Kind, Result},
     labs::{
         find,
         wire::{Action, State},
@@ -50,11 +50,11 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
     if !args.yes {
-        let question = format!("Erase {} ({}) and everything in it?", host(&play), printable(&play.title));
+        let question = format!("Erase {} ({}) and everything in it?", play.shown(), host(&play));
         out::agreed(&question, args.one.json, "Nothing was erased.", out::ADD_YES).await?;
     }
     let progress = Spinner::new();
-    progress.waiting(&format!("erasing playground {}", play.id));
+    progress.waiting(&format!("erasing playground {}", play.shown()));
     let began = now();
     labs.act(&play.id, &Action::Destroy).await?;
     app.memory().note_acted();
@@ -65,7 +65,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
             Err(e) if e.kind() == Kind::NotFound => break,
             Err(e) if e.kind() != Kind::NotYet => return Err(e),
             Ok(_) | Err(_) if Instant::now() > limit => {
-                return Err(Error::new(Kind::NotYet, format!("playground {} has not been erased yet", play.id))
+                return Err(Error::new(Kind::NotYet, format!("playground {} has not been erased yet", play.shown()))
                     .with_hint("see `labctl-ssh-proxy list --all`"));
             }
             Ok(_) | Err(_) => sleep(LOOK_EVERY).await,
@@ -85,5 +85,5 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     if args.one.json {
         return out::json(&Erased { id: &play.id, host: host(&play), title: &play.title });
     }
-    out::line(&format!("{} is erased", host(&play)))
+    out::line(&format!("{} is erased", play.shown()))
 }

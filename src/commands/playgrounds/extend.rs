@@ -6,7 +6,7 @@ use crate::{
     app::App,
     commands::{
         args::One,
-        playgrounds::listed::{host, report, time_left},
+        playgrounds::listed::{report, time_left},
     },
     error::{Error, Kind, Result},
     labs::{
@@ -55,7 +55,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
             Error::new(Kind::Refused, message).with_hint("check your plan, which may limit how long a playground runs")
         );
     }
-    let sentence = format!("{} runs for {} more{}", host(&play), time_left(&play), then(app, &labs, &play).await);
+    let sentence = format!("{} runs for {} more{}", play.shown(), time_left(&play), then(app, &labs, &play).await);
     report(app, &play, one.json, &sentence)
 }
 

@@ -2,10 +2,7 @@
 
 use crate::{
     app::App,
-    commands::{
-        args::One,
-        playgrounds::listed::{host, report},
-    },
+    commands::{args::One, playgrounds::listed::report},
     error::Result,
     labs::{find, wire::Action},
 };
@@ -26,7 +23,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let play = find::whole(&labs, &args.one.playground).await?;
     labs.act(&play.id, &Action::MakePersistent).await?;
     app.memory().note_acted();
-    let sentence = format!("{} is kept: when its time is up, it is stopped and not erased", host(&play));
+    let sentence = format!("{} will be kept: when its time is up, it is stopped, not erased", play.shown());
     let play = if args.one.json { labs.play(&play.id).await? } else { play };
     report(app, &play, args.one.json, &sentence)
 }

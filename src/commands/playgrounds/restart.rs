@@ -5,13 +5,14 @@ use crate::{
     commands::{
         args::One,
         playgrounds::{
-            listed::{host, report},
+            listed::report,
             start::{ready, wanted},
             stop::stop_and_wait,
         },
+        underway::Underway,
     },
     error::Result,
-    labs::find,
+    labs::{Labs, find, wire::Play},
     ui::spinner::Spinner,
     wake::Wake,
 };
@@ -37,15 +38,22 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let memory = app.memory();
     wanted(&memory, &play);
     app.tunnels().forget(&play.id);
-    let progress = Spinner::new();
-    if !find::is_gone(&play) {
-        stop_and_wait(&labs, &play, &progress).await?;
+    let underway = Underway::new(app);
+    underway.waits_for(&play);
+    let restarted = again(app, &labs, &play, !args.no_wait_init).await;
+    let play = underway.over(restarted)?;
+    report(app, &play, args.one.json, &format!("{} is running", play.shown()))
+}
+
+/// Stops the playground if it is running, and waits until it is ready again.
+async fn again(app: &App, labs: &Labs, play: &Play, init: bool) -> Result<Play> {
+    let (memory, progress) = (app.memory(), Spinner::new());
+    if !find::is_gone(play) {
+        stop_and_wait(labs, play, &progress).await?;
     }
     // Sessions that this stop has cut off may reconnect.
-    wanted(&memory, &play);
-    let wake = Wake::wanted(&labs, &memory, &progress, app.settings.wake_limit());
+    wanted(&memory, play);
+    let wake = Wake::wanted(labs, &memory, &progress, app.settings.wake_limit());
     let play = labs.play(&play.id).await?;
-    let play = ready(app, &labs, &wake, play, !args.no_wait_init).await?;
-    drop(progress);
-    report(app, &play, args.one.json, &format!("{} is running", host(&play)))
+    ready(app, labs, &wake, play, init).await
 }

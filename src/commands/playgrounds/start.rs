@@ -8,7 +8,11 @@ use super::{
 };
 use crate::{
     app::App,
-    commands::{candidates, open, ssh, visit::consent},
+    commands::{
+        candidates, open, ssh,
+        underway::{Underway, ssh_command},
+        visit::consent,
+    },
     error::{Kind, Result},
     labs::{
         Labs, catalog, find, tunnel,
@@ -16,8 +20,13 @@ use crate::{
     },
     records::{live, memory::Memory},
     ssh::learn,
+    ssh_config,
     target::{Playground, Target, is_label},
-    ui::{notice::Progress, out, spinner::Spinner},
+    ui::{
+        notice::{self, Progress},
+        out,
+        spinner::Spinner,
+    },
     wake::{
         Visitor, Wake,
         preparation::{Preparation, Tasks, learn_ssh, say_failed},
@@ -78,6 +87,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
 /// # Errors
 /// The platform's, and any error that keeps the machines from becoming ready.
 async fn start(app: &App, args: &Args) -> Result<Play> {
+    let underway = Underway::new(app);
+    let started = begin(app, args, &underway).await;
+    underway.over(started)
+}
+
+async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> {
     let labs = app.labs().await?;
     let progress = Spinner::new();
     let memory = app.memory();
@@ -86,13 +101,16 @@ async fn start(app: &App, args: &Args) -> Result<Play> {
         Startable::Existing(play) => *play,
         Startable::ByName(name) => {
             consent(&labs, &name, args.consent).await?;
+            underway.requests(&name);
             wake.start_once(&name).await?
         }
         Startable::New(name) => {
             consent(&labs, &name, args.consent).await?;
+            underway.requests(&name);
             wake.start_new(&name).await?
         }
     };
+    underway.waits_for(&play);
     wanted(&memory, &play);
     // The catalogue name may refer to this play from now on.
     app.tunnels().forget(&play.id);
@@ -100,6 +118,7 @@ async fn start(app: &App, args: &Args) -> Result<Play> {
     if let Some(title) = &args.title {
         play = labs.act_and_look(&play.id, &Action::SetTitle { title: title.clone() }).await?;
         memory.note_acted();
+        underway.waits_for(&play);
     }
     if args.no_wait {
         if find::is_play_down(&play) {
@@ -114,7 +133,11 @@ async fn start(app: &App, args: &Args) -> Result<Play> {
         out::json(&Listed::new(&play, &live::all(&app.folders)))?;
     } else {
         let state = if args.no_wait { "is starting" } else { "is running" };
-        out::line(&format!("{} {state}: ssh {}", play.shown(), host(&play)))?;
+        out::line(&format!("{} {state}: {}", play.shown(), ssh_command(app, &play.id)))?;
+        if !ssh_config::is_managed(&app.folders) {
+            let text = "Run `labctl-ssh-proxy config-ssh` once, so that plain ssh and editors can connect, too.";
+            notice::line(&app.platform.commands(text));
+        }
     }
     Ok(play)
 }
@@ -136,9 +159,11 @@ async fn startable(labs: &Labs, name: &str) -> Result<Startable> {
         Err(_) if crate::platform::is_id(name) => Ok(Startable::Existing(find::by_id(labs, name).await?.into())),
         Err(_) if is_label(name) => match catalog::entry(labs, name).await {
             Ok(entry) => Ok(Startable::New(entry.name)),
-            Err(e) if e.kind() == Kind::NotFound => {
-                find::by_argument(labs, name).await.map(|play| Startable::Existing(play.into())).map_err(|_| e)
-            }
+            Err(e) if e.kind() == Kind::NotFound => match find::by_argument(labs, name).await {
+                Ok(play) => Ok(Startable::Existing(play.into())),
+                Err(several) if several.kind() == Kind::Ambiguous => Err(several),
+                Err(_) => Err(catalog::with_nearest(labs, name, e).await),
+            },
             Err(e) => Err(e),
         },
         Err(_) => Ok(Startable::Existing(find::by_argument(labs, name).await?.into())),

@@ -6,10 +6,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     app::App,
-    commands::{
-        args::One,
-        playgrounds::listed::{host, report},
-    },
+    commands::{args::One, playgrounds::listed::report},
     error::{Error, Kind, Result},
     labs::{
         Labs, find,
@@ -51,7 +48,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     for label in machines.chain([play.id.clone()]) {
         // A record that cannot be read may tell of a wake.
         if memory.read(&label).map_or(true, |record| record.wake.is_some()) {
-            no_wake_on_its_way(&memory, &label, &progress).await?;
+            no_wake_on_its_way(&memory, &label, &play, &progress).await?;
         }
     }
     let mut play = labs.play(&play.id).await?;
@@ -60,18 +57,19 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         memory.note_acted();
     }
     drop(progress);
-    report(app, &play, args.one.json, &format!("{} is stopped", host(&play)))
+    report(app, &play, args.one.json, &format!("{} is stopped", play.shown()))
 }
 
 /// Waits until no process is asking the platform for a restart.
-async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) -> Result<()> {
+async fn no_wake_on_its_way(memory: &Memory, label: &str, play: &Play, progress: &Spinner) -> Result<()> {
     let limit = Instant::now() + WAKE_IS_SENT;
+    let shown = play.shown();
     while memory.try_wake_lock(label)?.is_none() {
         if Instant::now() > limit {
-            return Err(Error::new(Kind::NotYet, format!("another connection is waking playground {label}"))
+            return Err(Error::new(Kind::NotYet, format!("another connection is waking playground {shown}"))
                 .with_hint("stop it again; first resume or end any connection that you suspended with Ctrl-Z"));
         }
-        progress.waiting(&format!("waiting for another connection that is waking playground {label}"));
+        progress.waiting(&format!("waiting for another connection that is waking playground {shown}"));
         sleep(LOCK_RETRY).await;
     }
     Ok(())
@@ -82,7 +80,7 @@ async fn no_wake_on_its_way(memory: &Memory, label: &str, progress: &Spinner) ->
 /// # Errors
 /// The platform's; [`Kind::Ended`] when the playground ends instead; [`Kind::NotYet`] after [`END_LIMIT`].
 pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) -> Result<Play> {
-    progress.waiting(&format!("stopping playground {}", play.id));
+    progress.waiting(&format!("stopping playground {}", play.shown()));
     let mut play =
         if find::is_play_down(play) { play.clone() } else { labs.act_and_look(&play.id, &Action::Stop).await? };
     let limit = Instant::now() + END_LIMIT;
@@ -90,10 +88,12 @@ pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) 
         match play.state() {
             Some(State::Stopped) => return Ok(play),
             Some(state) if find::is_gone(&play) => {
-                return Err(Error::new(Kind::Ended, format!("playground {} did not stop: it is {state}", play.id)));
+                let state = state.as_str().to_lowercase();
+                let message = format!("playground {} did not stop: it is {state}", play.shown());
+                return Err(Error::new(Kind::Ended, message));
             }
             _ if Instant::now() > limit => {
-                return Err(Error::new(Kind::NotYet, format!("playground {} has not stopped yet", play.id))
+                return Err(Error::new(Kind::NotYet, format!("playground {} has not stopped yet", play.shown()))
                     .with_hint("see `labctl-ssh-proxy list`"));
             }
             _ => sleep(LOOK_EVERY).await,

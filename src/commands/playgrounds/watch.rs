@@ -204,7 +204,7 @@ async fn ask(app: &App, labs: Option<Labs>, before: Vec<Outline>) -> Answer {
     };
     let mut plays = find::all(&labs).await.map_err(|e| match (app.platform, e.kind()) {
         (Platform::Local, Kind::Network) => Error::new(Kind::Network, "the embedded platform is not running")
-            .with_hint("start it with any --local command, such as labctl-ssh-proxy --local list"),
+            .with_hint("start it with any --local command, such as `labctl-ssh-proxy list`"),
         _ => e,
     });
     for play in plays.iter_mut().flatten() {

@@ -1,6 +1,6 @@
 //! The playgrounds as they are shown: lines of JSON, or a table.
 
-use std::io::{self, IsTerminal};
+use std::io;
 
 use serde::Serialize;
 
@@ -11,7 +11,7 @@ use crate::{
     labs::wire::Play,
     platform::Platform,
     records::live::Status,
-    ui::out,
+    ui::{out, screen::is_screen},
 };
 
 /// An end that moves by less than this many seconds has not moved: answers take their time, and count whole seconds.
@@ -49,12 +49,12 @@ pub(super) enum Shown {
 }
 
 impl View {
-    /// A view that has shown nothing yet. On a terminal it takes the screen.
+    /// A view that has shown nothing yet. A screen is taken for it.
     pub(super) fn new(json: bool, figures: bool) -> View {
         if json {
             return View::Json { shown: Shown::Nothing, figures };
         }
-        let terminal = io::stdout().is_terminal();
+        let terminal = is_screen(&io::stdout());
         if terminal {
             // The alternate screen, so that the user's returns as it was; and no cursor.
             screen("\x1b[?1049h\x1b[?25l");
