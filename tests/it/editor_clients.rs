@@ -49,7 +49,7 @@ fn sshj_polls_wake_nothing_and_a_deliberate_act_lets_all_connections_in() {
     world.local(&["stop", &id]).ok();
     let told = sshj(&world, &host, 2, limit, &[]);
     for line in &told {
-        assert!(line.contains(&format!("playground {id} was stopped on purpose")), "{told:?}");
+        assert!(line.contains(&format!("playground shell-{} was stopped on purpose", &id[..4])), "{told:?}");
         assert!(line.contains(&format!("labctl-ssh-proxy --local start {id}")), "the dialog says what to do: {told:?}");
     }
     // The playground expired by itself, and the editor's start screen polls it.

@@ -494,5 +494,5 @@ fn the_end_of_a_forward_is_said_while_the_command_runs() {
     );
     let said = world.local(&["kube", &id, "--", "sh", "-c", &script]);
     assert_eq!(said.code(), 3, "{said:?}");
-    assert!(said.err.contains(&format!("playground {id}")) && !said.err.contains("broke"), "{said:?}");
+    assert!(said.err.contains(&format!("playground shell-{}", &id[..4])) && !said.err.contains("broke"), "{said:?}");
 }

@@ -420,7 +420,7 @@ fn what_ended_a_session_is_said() {
         world.elsewhere(&id, action);
         let output = session.wait_with_output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(said.contains(&format!("playground {id} {why}")), "{action}: {said}");
+        assert!(said.contains(&format!("playground shell-{} {why}", &id[..4])), "{action}: {said}");
         if action != "destroy" {
             world.until(&id, "STOPPED");
         }
