@@ -96,7 +96,10 @@ fn an_error_after_the_line_reaches_the_client_too() {
     eventually("it has the line", || world.logged(EARLY) == 1);
     world.elsewhere(&id, "destroy");
     let said = Said::of(waiting.wait_with_output().unwrap()).failed(255);
-    assert!(said.contains("Received disconnect from") && said.contains(&format!("shell-{} was destroyed", &id[..4])), "{said}");
+    assert!(
+        said.contains("Received disconnect from") && said.contains(&format!("shell-{} was destroyed", &id[..4])),
+        "{said}"
+    );
 }
 
 /// Writes a ProxyCommand whose parent process looks like an ssh with a short limit.

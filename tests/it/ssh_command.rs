@@ -34,7 +34,9 @@ fn it_works_without_config_ssh_and_passes_on_what_ssh_says() {
     assert_eq!(ssh(&world, "My box", &["echo", "titled"]).ok(), "titled\n");
     assert_eq!(ssh(&world, &id, &["echo", "id"]).ok(), "id\n");
     assert!(ssh(&world, &format!("nobody@{host}"), &["true"]).failed(4).contains("no user nobody"));
-    assert!(ssh(&world, "playground-0123456789abcdef01234567", &["true"]).failed(4).contains("it may have been destroyed"));
+    assert!(
+        ssh(&world, "playground-0123456789abcdef01234567", &["true"]).failed(4).contains("it may have been destroyed")
+    );
 }
 
 #[test]
