@@ -6,6 +6,7 @@
 //! - `signals`: the signals that ask a process to end.
 //! - `sockets`: questions to the system about sockets and pipes.
 //! - `files`: owners, modes and attributes of files.
+//! - here: the terminal.
 
 mod files;
 mod process;
