@@ -9,7 +9,9 @@ mod gather;
 pub mod http;
 pub mod messages;
 pub mod net;
+mod proxy;
 pub(crate) mod retry;
+mod trust;
 pub mod tunnel;
 pub mod wire;
 

@@ -3,6 +3,7 @@
 //! # Layout
 //!
 //! - `process`: this process, its parent and its children.
+//! - `roots`: the authorities that the system trusts.
 //! - `signals`: the signals that ask a process to end.
 //! - `sockets`: questions to the system about sockets and pipes.
 //! - `files`: owners, modes and attributes of files.
@@ -10,6 +11,7 @@
 
 mod files;
 mod process;
+mod roots;
 mod signals;
 mod sockets;
 
@@ -23,6 +25,7 @@ pub use process::{
     beginning, end_if_open, exit_code, forget_code, has_lost_its_client, has_open, is_running, leave_no_core_dump,
     process_age, raise_open_files, raise_open_files_to, ssh_arguments,
 };
+pub(crate) use roots::trusted_authorities;
 pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
 pub use sockets::{Peer, stderr_takes_text, unacknowledged};
 

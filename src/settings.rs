@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::{
     error::{Error, Kind, Result},
     files,
     platform::Platform,
+    target::port_in,
 };
 
 /// The variable that moves the folder of everything this program writes.
@@ -32,10 +33,12 @@ pub const LOCAL_VARIABLE: &str = "LABCTL_SSH_PROXY_LOCAL";
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// HTTP proxy for the API and the tunnel, `http://[user:password@]host:port`. Beats `HTTPS_PROXY`.
+    /// Proxy for the API and the tunnel, `http://[user:password@]host:port`; also `https` and `socks5`. Beats
+    /// `HTTPS_PROXY`.
     pub proxy: Option<String>,
-    /// Hosts that are reached without the proxy, as in `NO_PROXY`.
-    pub no_proxy: Option<String>,
+    /// Hosts that are reached without the proxy, as in `NO_PROXY`: a list, or one text.
+    #[serde(deserialize_with = "hosts")]
+    pub no_proxy: Option<Vec<String>>,
     /// The policy for connections to a stopped playground.
     pub wake: WakePolicy,
     /// The time for which a connection waits for a machine, in seconds.
@@ -116,16 +119,40 @@ impl Settings {
         };
         let settings: Settings =
             serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string().lines().next().unwrap_or("")))?;
-        // The value is not shown, because a password may be part of it.
-        let is_http = |proxy: &str| {
-            let address = proxy.strip_prefix("http://").unwrap_or(proxy);
-            !address.contains("://") && !address.contains(char::is_whitespace)
-        };
-        if !settings.proxy.as_deref().is_none_or(is_http) {
-            return Err(wrong("`proxy` must be http://[user:password@]host:port"));
+        if let Some(why) = settings.proxy.as_deref().and_then(|proxy| proxy_fault(proxy).err()) {
+            return Err(wrong(&format!("`proxy` must be http://[user:password@]host:port{why}")));
         }
         Ok(settings)
     }
+}
+
+/// Checks the address of a proxy. The value is not shown, because a password may be part of it.
+fn proxy_fault(proxy: &str) -> Result<(), String> {
+    let (scheme, rest) = proxy.split_once("://").unwrap_or(("http", proxy));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
+    let is_known = ["http", "https", "socks5", "socks5h"].iter().any(|known| scheme.eq_ignore_ascii_case(known));
+    if !is_known {
+        return Err(" (https and socks5 are possible as well)".to_owned());
+    }
+    if authority.is_empty() || proxy.contains(char::is_whitespace) {
+        return Err(String::new());
+    }
+    port_in(authority).map(drop).map_err(|why| format!(": {why}"))
+}
+
+/// Reads a list of hosts, or one text with commas.
+fn hosts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Hosts {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Option::<Hosts>::deserialize(deserializer)?.map(|hosts| match hosts {
+        Hosts::One(text) => text.split(',').map(|host| host.trim().to_owned()).collect(),
+        Hosts::Many(hosts) => hosts,
+    }))
 }
 
 /// The folders of this program's files.
@@ -218,11 +245,27 @@ mod tests {
             read("wake: never\nwake_limit: 60\nproxy: http://proxy:3128\nplaygrounds:\n  docker: {wake: always}\n")
                 .unwrap();
         assert_eq!(settings.wake, WakePolicy::Never);
-        for proxy in ["socks5://a:1", "https://me:secret@a:1", "ftp://a", "\"my proxy a:1\""] {
+        for proxy in [
+            "socks4://a:1",
+            "ftp://me:secret@a:1",
+            "http://a:84430",
+            "me:secret@a:0",
+            "a:x",
+            "\"my proxy a:1\"",
+            "http://",
+        ] {
             let error = read(&format!("proxy: {proxy}\n")).unwrap_err();
             assert!(error.contains("`proxy` must be") && !error.contains("secret"), "{error}");
         }
-        read("proxy: me:secret@a:3128\n").unwrap();
+        for proxy in ["me:secret@a:3128", "a", "http://a:80/", "https://me:secret@a", "socks5h://[::1]:1080"] {
+            read(&format!("proxy: {proxy}\n")).unwrap();
+        }
+        let hosts = |text: &str| read(&format!("no_proxy: {text}\n")).unwrap().no_proxy;
+        let two = Some(vec!["localhost".to_owned(), "*.a.test:443".to_owned()]);
+        assert_eq!(hosts("localhost, *.a.test:443"), two);
+        assert_eq!(hosts("[localhost, \"*.a.test:443\"]"), two);
+        assert_eq!(hosts("\n- localhost\n- '*.a.test:443'"), two);
+        assert_eq!(hosts("~"), None);
         assert_eq!(settings.wake_limit().as_secs(), 60);
         assert_eq!(settings.playgrounds["docker"].wake, Some(WakePolicy::Always));
     }

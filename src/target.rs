@@ -124,6 +124,26 @@ pub fn host_port(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
+/// Returns the port in `HOST[:PORT]`, where one is named.
+///
+/// # Errors
+/// The reason why what stands behind the host is no port. Not shown is what stands there, which may be a password.
+pub(crate) fn port_in(authority: &str) -> Result<Option<u16>, String> {
+    let behind = match authority.strip_prefix('[') {
+        Some(inside) => inside.split_once(']').ok_or("a bracket is not closed")?.1,
+        None => authority.find(':').map_or("", |colon| &authority[colon..]),
+    };
+    let Some(port) = behind.strip_prefix(':') else {
+        return if behind.is_empty() { Ok(None) } else { Err("a bracket is followed by more than a port".to_owned()) };
+    };
+    match port.parse() {
+        _ if port.is_empty() => Ok(None),
+        _ if !port.bytes().all(|b| b.is_ascii_digit()) => Err("its port is not a number".to_owned()),
+        Ok(port @ 1..) => Ok(Some(port)),
+        Ok(0) | Err(_) => Err(format!("its port is not between 1 and {}", u16::MAX)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

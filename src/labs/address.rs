@@ -6,6 +6,7 @@ use hyper::Uri;
 use crate::{
     error::{Error, Kind, Result},
     secrets,
+    target::port_in,
 };
 
 /// Parses an address that the platform gave. The text is not shown, because a login's address is a secret.
@@ -73,29 +74,12 @@ fn parse(text: &str) -> Result<Uri, String> {
         _ => return Err("it is neither http nor https".to_owned()),
     };
     let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    port(authority)?;
+    port_in(authority)?;
     let uri: Uri = format!("{scheme}://{rest}").parse().map_err(|_| "it cannot be read")?;
     if uri.host().is_none_or(|host| host.is_empty() || host == "[]") {
         return Err("it names no host".to_owned());
     }
     Ok(uri)
-}
-
-/// Returns the port behind the host in `authority`, where one is named.
-pub(super) fn port(authority: &str) -> Result<Option<u16>, String> {
-    let behind = match authority.strip_prefix('[') {
-        Some(inside) => inside.split_once(']').ok_or("a bracket is not closed")?.1,
-        None => authority.find(':').map_or("", |colon| &authority[colon..]),
-    };
-    let Some(port) = behind.strip_prefix(':') else {
-        return if behind.is_empty() { Ok(None) } else { Err("a bracket is followed by more than a port".to_owned()) };
-    };
-    match (port, port.parse::<u16>()) {
-        ("", _) => Ok(None),
-        _ if !port.bytes().all(|b| b.is_ascii_digit()) => Err("its port is not a number".to_owned()),
-        (_, Ok(1..)) => port.parse().map(Some).map_err(|_| String::new()),
-        _ => Err(format!("its port is not between 1 and {}", u16::MAX)),
-    }
 }
 
 /// Resolves the address of a redirect against the one that it came from (RFC 3986, 5.2).

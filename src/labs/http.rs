@@ -31,7 +31,7 @@ use crate::{
     labs::{
         address::{peer, redirected},
         answer::{Reply, refusal},
-        net::{Conn, Dialer, Used, is_untrusted, reason},
+        net::{Conn, Dialer, Fault, Used, reason},
         tunnel::Socket,
     },
     os::Peer,
@@ -93,17 +93,19 @@ impl Http {
             let name = HeaderValue::from_str(&format!("{name}]{port}")).map_err(internal)?;
             request.headers_mut().insert(header::HOST, name);
         }
+        let is_plain = request.uri().scheme_str() == Some("http");
         self.sent(request).await.map_err(|e| {
             // hyper's own words in front say only that it was connecting.
             let cause = std::error::Error::source(&e).map_or_else(|| e.to_string(), reason);
             let error = Error::new(Kind::Network, format!("cannot reach {host}: {cause}"));
             let error = if e.is_connect() { error.not_sent() } else { error };
-            if is_untrusted(&e) {
-                error
-                    .lasting()
-                    .with_hint("if a proxy inspects TLS here, add its certificate to the system's trust store")
-            } else {
-                error.with_hint("check the network, and the proxy setting if there is one")
+            match Fault::of(&e) {
+                Some(fault) if fault.is_lasting => error.lasting().with_hint(&fault.hint),
+                Some(fault) => error.with_hint(&fault.hint),
+                None if is_no_http(&e) && is_plain => error.lasting().with_hint(
+                    "check the address: one with TLS begins with https://, and here something else than HTTP answers",
+                ),
+                None => error.with_hint("check the network, and the proxy setting if there is one"),
             }
         })
     }
@@ -219,6 +221,12 @@ impl Http {
             .map_err(|_| Error::new(Kind::Internal, "the upgraded connection is not the dialled one"))?;
         Ok(Stream::new(parts.read_buf, parts.io.into_inner()))
     }
+}
+
+/// True for an answer that is not HTTP.
+fn is_no_http(error: &hyper_util::client::legacy::Error) -> bool {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<hyper::Error>());
+    cause.is_some_and(hyper::Error::is_parse)
 }
 
 /// True for an error on a connection that has brought an answer before.

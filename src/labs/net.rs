@@ -1,5 +1,5 @@
-//! Byte streams to the platform: TCP with TLS, through an HTTP proxy where one is set, or the embedded platform's
-//! Unix socket. Nothing here knows HTTP but the `CONNECT` of a proxy, which hyper-util speaks.
+//! Byte streams to the platform: TCP with TLS, through a proxy where one is set, or the embedded platform's Unix socket.
+//! `proxy` knows the proxies, and `trust` knows TLS.
 
 use std::{
     error::Error as StdError,
@@ -18,13 +18,12 @@ use std::{
 
 use hyper::{Uri, http::Extensions, rt};
 use hyper_util::{
-    client::{
-        legacy::connect::{Connected, Connection, HttpConnector, proxy},
-        proxy::matcher::Matcher,
+    client::legacy::connect::{
+        Connected, Connection, HttpConnector,
+        dns::{GaiAddrs, GaiFuture, GaiResolver, Name},
     },
     rt::TokioIo,
 };
-use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -34,7 +33,12 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
 use tower_service::Service;
 
-use crate::{labs::gather::Socket, os, settings::Settings};
+use super::{
+    gather::Socket,
+    proxy::{Proxies, Proxy, Speaks},
+    trust,
+};
+use crate::{os, settings::Settings};
 
 /// Longer than three lost SYN packets of a live host, and shorter than TCP's own patience with a host that is gone.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -53,9 +57,9 @@ enum Route {
     #[cfg_attr(not(unix), expect(dead_code, reason = "the embedded platform runs only on Unix"))]
     Socket(PathBuf),
     Network {
-        tcp: HttpConnector,
-        proxies: Arc<Matcher>,
-        tls: Arc<OnceCell<TlsConnector>>,
+        tcp: Tcp,
+        proxies: Arc<Proxies>,
+        tls: Tls,
     },
 }
 
@@ -67,29 +71,11 @@ impl Dialer {
 
     /// Dials over the network, through the proxy of the settings, else the one of the environment.
     pub fn network(settings: &Settings) -> Dialer {
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(Resolver(GaiResolver::new()));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let mut proxies = Matcher::builder();
-        match &settings.proxy {
-            Some(proxy) => proxies = proxies.all(proxy.clone()),
-            None => {
-                for (names, scheme) in [
-                    (["ALL_PROXY", "all_proxy"], proxies_all as fn(_, _) -> _),
-                    (["HTTP_PROXY", "http_proxy"], proxies_http as fn(_, _) -> _),
-                    (["HTTPS_PROXY", "https_proxy"], proxies_https as fn(_, _) -> _),
-                ] {
-                    if let Some(value) = variable(names) {
-                        proxies = scheme(proxies, value);
-                    }
-                }
-            }
-        }
-        if let Some(hosts) = settings.no_proxy.clone().or_else(|| variable(["NO_PROXY", "no_proxy"])) {
-            proxies = proxies.no(hosts);
-        }
-        Dialer { route: Route::Network { tcp, proxies: Arc::new(proxies.build()), tls: Arc::default() } }
+        Dialer { route: Route::Network { tcp, proxies: Arc::new(Proxies::new(settings)), tls: Arc::default() } }
     }
 
     async fn dial(self, uri: Uri) -> io::Result<Conn> {
@@ -98,111 +84,143 @@ impl Dialer {
             Route::Socket(path) => Ok(Conn::Unix(tokio::net::UnixStream::connect(&path).await?)),
             #[cfg(not(unix))]
             Route::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
-            Route::Network { mut tcp, proxies, tls } => {
+            Route::Network { tcp, proxies, tls } => {
                 let secure = uri.scheme_str() == Some("https");
                 if secure {
                     // The trust store is read on a thread while TCP connects. Its failure shows below.
                     let tls = Arc::clone(&tls);
                     tokio::spawn(async move { drop(tls.get_or_try_init(connector).await) });
                 }
-                let socket = match proxies.intercept(&uri) {
-                    Some(by) if by.uri().scheme_str() != Some("http") => {
-                        let what = "only an HTTP proxy, http://host:port, can be used; see HTTPS_PROXY or `proxy` in the settings";
-                        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
-                    }
-                    Some(by) => {
-                        let mut tunnel = proxy::Tunnel::new(by.uri().clone(), tcp);
-                        if let Some(credentials) = by.basic_auth() {
-                            tunnel = tunnel.with_auth(credentials.clone());
-                        }
-                        timeout(HANDSHAKE_TIMEOUT, tunnel.call(uri.clone()))
-                            .await
-                            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the HTTP proxy does not answer"))?
-                            .map_err(|e| io::Error::other(format!("through the HTTP proxy: {}", reason(&e))))?
-                    }
-                    None => tcp.call(uri.clone()).await.map_err(|e| io::Error::other(reason(&e)))?,
+                let conn = match proxies.proxy_for(&uri)? {
+                    Some(proxy) => through(proxy, tcp, &tls, &uri).await?,
+                    None => Conn::Tcp(connect(tcp, uri.clone()).await?),
                 };
-                let socket = Socket::from(socket.into_inner());
                 if !secure {
-                    return Ok(Conn::Tcp(socket));
+                    return Ok(conn);
                 }
-                let name = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
-                let name = rustls::pki_types::ServerName::try_from(name).map_err(io::Error::other)?;
-                let tls = tls.get_or_try_init(connector).await?;
-                let stream = timeout(HANDSHAKE_TIMEOUT, tls.connect(name, socket))
-                    .await
-                    .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake timed out"))?
-                    .map_err(tls_failed)?;
-                Ok(Conn::Tls(Box::new(stream)))
+                let host = uri.host().unwrap_or_default();
+                match conn {
+                    Conn::Tls(stream) => Ok(Conn::TlsInTls(Box::new(handshake(&tls, host, *stream).await?))),
+                    Conn::Tcp(socket) => Ok(Conn::Tls(Box::new(handshake(&tls, host, socket).await?))),
+                    other => Ok(other),
+                }
             }
         }
     }
 }
 
-type Proxies = hyper_util::client::proxy::matcher::Builder;
+type Tcp = HttpConnector<Resolver>;
+type Tls = Arc<OnceCell<TlsConnector>>;
 
-fn proxies_all(proxies: Proxies, value: String) -> Proxies {
-    proxies.all(value)
+async fn connect(mut tcp: Tcp, uri: Uri) -> io::Result<Socket> {
+    let socket = tcp.call(uri).await.map_err(|e| io::Error::other(reason(&e)))?;
+    Ok(Socket::from(socket.into_inner()))
 }
 
-fn proxies_http(proxies: Proxies, value: String) -> Proxies {
-    proxies.http(value)
+/// Connects to the host of `uri` through `proxy`.
+async fn through(proxy: &Proxy, tcp: Tcp, tls: &Tls, uri: &Uri) -> io::Result<Conn> {
+    let mut socket = connect(tcp, proxy.uri()?).await.map_err(|e| by(proxy, &e))?;
+    let connected = async {
+        if proxy.speaks == Speaks::Https {
+            let mut stream = handshake(tls, proxy.host(), socket).await.map_err(|e| by(proxy, &e))?;
+            proxy.connect(&mut stream, uri).await?;
+            return Ok(Conn::Tls(Box::new(stream)));
+        }
+        proxy.connect(&mut socket, uri).await?;
+        Ok(Conn::Tcp(socket))
+    };
+    timeout(HANDSHAKE_TIMEOUT, connected)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, format!("{proxy} does not answer")))?
 }
 
-fn proxies_https(proxies: Proxies, value: String) -> Proxies {
-    proxies.https(value)
-}
-
-fn variable(names: [&str; 2]) -> Option<String> {
-    names.into_iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
-}
-
-/// TLS against the system's trust store. It is made on a thread, with the first TLS connection, because reading the
-/// store takes time.
-async fn connector() -> io::Result<TlsConnector> {
-    tokio::task::spawn_blocking(trusting).await.map_err(io::Error::other)?
-}
-
-fn trusting() -> io::Result<TlsConnector> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let mut config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(BuilderVerifierExt::with_platform_verifier)
-        .map_err(|e| io::Error::other(Untrusted(format!("the system's trust store: {e}"))))?
-        .with_no_client_auth();
-    // A WebSocket needs HTTP/1.1.
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(TlsConnector::from(Arc::new(config)))
-}
-
-/// A server's certificate that is not trusted, or a system that trusts none. Another attempt meets the same.
-#[derive(Debug)]
-struct Untrusted(String);
-
-impl fmt::Display for Untrusted {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+/// The error on the way to a proxy.
+fn by(proxy: &Proxy, error: &io::Error) -> io::Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>()) {
+        Some(fault) => Fault { what: format!("{proxy}: {}", fault.what), ..fault.clone() }.into(),
+        None => io::Error::new(error.kind(), format!("{proxy}: {error}")),
     }
 }
 
-impl StdError for Untrusted {}
-
-/// True for an error that a certificate has caused.
-pub(super) fn is_untrusted(error: &(dyn StdError + 'static)) -> bool {
-    std::iter::successors(Some(error), |error: &&(dyn StdError + 'static)| (*error).source()).any(|error| {
-        // The source of an I/O error is that of the error in it, which is skipped.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inner.is_some_and(|inner| inner.is::<Untrusted>())
-    })
+/// Makes TLS over `stream` with the host of an address, which may be in brackets and have a zone.
+async fn handshake<S>(tls: &Tls, host: &str, stream: S) -> io::Result<TlsStream<S>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let host = host.split('%').next().unwrap_or(host);
+    let name = rustls::pki_types::ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+    let tls = tls.get_or_try_init(connector).await?;
+    timeout(HANDSHAKE_TIMEOUT, tls.connect(name, stream))
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the TLS handshake timed out"))?
+        .map_err(|e| trust::handshake_failed(e, host))
 }
 
-fn tls_failed(error: io::Error) -> io::Error {
-    let (kind, words) = (error.kind(), format!("TLS: {error}"));
-    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-        Some(rustls::Error::InvalidCertificate(_) | rustls::Error::NoCertificatesPresented) => {
-            io::Error::new(kind, Untrusted(words))
-        }
-        Some(_) | None => io::Error::new(kind, words),
+/// TLS by the system's trust store. It is made on a thread, with the first TLS connection, because reading the store
+/// takes time.
+async fn connector() -> io::Result<TlsConnector> {
+    tokio::task::spawn_blocking(trust::connector).await.map_err(io::Error::other)?
+}
+
+/// The system's resolver, to which an IPv6 zone is said as it knows it: in an address `%` is written `%25` (RFC 6874).
+#[derive(Clone)]
+struct Resolver(GaiResolver);
+
+impl Service<Name> for Resolver {
+    type Response = GaiAddrs;
+    type Error = io::Error;
+    type Future = GaiFuture;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, name: Name) -> GaiFuture {
+        let zoned = name.as_str().contains("%25").then(|| name.as_str().replacen("%25", "%", 1).parse().ok()).flatten();
+        self.0.call(zoned.unwrap_or(name))
+    }
+}
+
+/// A failure on the way to a host whose cause is known, with the next step for the user.
+#[derive(Clone, Debug)]
+pub(super) struct Fault {
+    what: String,
+    /// The next step.
+    pub(super) hint: String,
+    /// True if another attempt meets the same.
+    pub(super) is_lasting: bool,
+}
+
+impl Fault {
+    pub(super) fn lasting(what: impl Into<String>, hint: impl Into<String>) -> Fault {
+        Fault { what: what.into(), hint: hint.into(), is_lasting: true }
+    }
+
+    pub(super) fn passing(what: impl Into<String>, hint: impl Into<String>) -> Fault {
+        Fault { is_lasting: false, ..Fault::lasting(what, hint) }
+    }
+
+    /// The fault that `error` comes from.
+    pub(super) fn of<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Fault> {
+        std::iter::successors(Some(error), |error: &&(dyn StdError + 'static)| (*error).source()).find_map(|error| {
+            // The source of an I/O error is that of the error in it, which is skipped.
+            error.downcast_ref::<io::Error>().and_then(io::Error::get_ref)?.downcast_ref()
+        })
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl StdError for Fault {}
+
+impl From<Fault> for io::Error {
+    fn from(fault: Fault) -> io::Error {
+        io::Error::other(fault)
     }
 }
 
@@ -241,6 +259,7 @@ impl Service<Uri> for Dialer {
 pub enum Conn {
     Tcp(Socket),
     Tls(Box<TlsStream<Socket>>),
+    TlsInTls(Box<TlsStream<TlsStream<Socket>>>),
     #[cfg(unix)]
     Unix(tokio::net::UnixStream),
 }
@@ -257,6 +276,7 @@ impl Conn {
         match self {
             Conn::Tcp(socket) => socket.accepted(),
             Conn::Tls(stream) => stream.get_ref().0.accepted(),
+            Conn::TlsInTls(stream) => stream.get_ref().0.get_ref().0.accepted(),
             #[cfg(unix)]
             Conn::Unix(_) => 0,
         }
@@ -267,6 +287,7 @@ impl Conn {
         match self {
             Conn::Tcp(socket) => os::Peer::of_tcp(socket.addresses()),
             Conn::Tls(stream) => os::Peer::of_tcp(stream.get_ref().0.addresses()),
+            Conn::TlsInTls(stream) => os::Peer::of_tcp(stream.get_ref().0.get_ref().0.addresses()),
             #[cfg(unix)]
             Conn::Unix(socket) => os::Peer::of_unix(socket),
         }
@@ -278,6 +299,7 @@ macro_rules! each {
         match $conn.get_mut() {
             Conn::Tcp($stream) => $call,
             Conn::Tls($stream) => $call,
+            Conn::TlsInTls($stream) => $call,
             #[cfg(unix)]
             Conn::Unix($stream) => $call,
         }

@@ -109,8 +109,12 @@ fn rows(authority: &Authority) -> Vec<Row> {
     let stranger = Authority::new();
     for (name, tls, words) in [
         ("certificate expired", authority.server("localhost", 2021), "expired"),
-        ("certificate for another name", authority.server("other.example", 2090), "not valid for"),
-        ("certificate of a stranger", stranger.server("localhost", 2090), "invalid peer certificate"),
+        (
+            "certificate for another name",
+            authority.server("other.example", 2090),
+            "is not for localhost, but for other.example",
+        ),
+        ("certificate of a stranger", stranger.server("localhost", 2090), "is not signed by an authority of"),
     ] {
         add(name, Find, Fault::Nothing, NETWORK, words, 5, How::Tls(tls.clone()));
         add(name, Login, Fault::Nothing, NETWORK, words, 20, How::TunnelTls(tls));

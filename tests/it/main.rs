@@ -10,6 +10,7 @@
 mod addresses;
 mod api_shapes;
 mod attack;
+mod certificates;
 mod clients;
 mod commands;
 mod completions;

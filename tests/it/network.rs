@@ -120,3 +120,73 @@ fn through_an_http_proxy_where_one_is_set() {
     let said = world.output(&mut list).failed(10);
     assert!(said.contains("proxy"), "{said}");
 }
+
+/// A proxy that says the same to each caller, on loopback.
+fn proxy_saying(answer: &'static [u8]) -> String {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            use std::io::{Read, Write};
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(answer);
+        }
+    });
+    address
+}
+
+#[test]
+fn a_proxys_refusal_is_said_in_words_and_at_once() {
+    let world = World::empty();
+    let labs = Labs::start(&world, BEHIND_PROXY);
+    for (answer, words) in [
+        (&b"HTTP/1.1 403 Forbidden\r\n\r\n"[..], ["refuses connections to api.labs.test:", "no_proxy"]),
+        (b"HTTP/1.1 503 Service Unavailable\r\n\r\n", ["cannot reach api.labs.test:", "(503 Service Unavailable)"]),
+        (b"HTTP/1.1 407 x\r\nProxy-Authenticate: NTLM\r\n\r\n", ["wants a login by NTLM", "only Basic"]),
+        (
+            b"HTTP/1.1 407 x\r\nProxy-Authenticate: Basic\r\n\r\n",
+            ["wants a user name and a password", "USER:PASSWORD@"],
+        ),
+    ] {
+        let mut list = world.command(&["list"]);
+        trusting(&labs, &mut list).env("HTTPS_PROXY", proxy_saying(answer));
+        let said = world.output(&mut list).failed(10);
+        assert!(words.iter().all(|words| said.contains(words)) && said.contains("the HTTP proxy 127.0.0.1:"), "{said}");
+    }
+}
+
+#[test]
+fn proxies_by_the_rules_of_go() {
+    let world = World::empty();
+    let labs = Labs::start(&world, BEHIND_PROXY);
+    let proxy = Proxy::start();
+    let address = format!("http://{}", proxy.address);
+    // Excepted, so that the name is looked up here, where it is none.
+    for excepted in ["*.labs.test", ".labs.test", "labs.test", "x, api.labs.test:PORT", "*"] {
+        let port = labs.api_url().rsplit_once(':').unwrap().1.to_owned();
+        let mut list = world.command(&["list"]);
+        trusting(&labs, &mut list).env("HTTPS_PROXY", &address).env("NO_PROXY", excepted.replace("PORT", &port));
+        let said = world.output(&mut list).failed(10);
+        assert!(said.contains("cannot reach api.labs.test"), "{excepted}: {said}");
+    }
+    let mut list = world.command(&["list"]);
+    trusting(&labs, &mut list).env("ALL_PROXY", &address);
+    let _ = world.output(&mut list).failed(10);
+    assert_eq!(proxy.heads().len(), 0);
+    // Not excepted: another port, and a name that only ends alike.
+    let mut list = world.command(&["list"]);
+    trusting(&labs, &mut list).env("https_proxy", &address).env("NO_PROXY", "api.labs.test:1,abs.test");
+    let _ = world.output(&mut list).ok();
+    assert!(!proxy.heads().is_empty());
+
+    // A platform on this computer is reached directly.
+    let world = World::empty();
+    let _labs = Labs::start(&world, PLAIN);
+    let mut list = world.command(&["list"]);
+    list.env("HTTP_PROXY", "http://127.0.0.1:1").env("HTTPS_PROXY", "http://127.0.0.1:1");
+    let _ = world.output(&mut list).ok();
+    // A list in the settings.
+    world.settings("proxy: http://127.0.0.1:1\nno_proxy: [\"*.test\", localhost]\n");
+    let _ = world.run(&["list"]).ok();
+}

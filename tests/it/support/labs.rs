@@ -187,6 +187,10 @@ impl Labs {
         self.state.forwards.lock().unwrap().clone()
     }
 
+    pub fn api_url(&self) -> &str {
+        &self.state.api_url
+    }
+
     /// The addresses that a tunnel's offer names: the tunnel's and its login's.
     pub fn tunnel_addresses(&self) -> [String; 2] {
         [self.state.other_url.clone(), format!("{}/login?once=1", self.state.other_url)]
