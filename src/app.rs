@@ -95,7 +95,11 @@ impl App {
     /// Fails when the account's file is damaged.
     pub fn client(&self) -> Result<Labs> {
         match self.platform {
-            Platform::Labs => Labs::new(Dialer::network(&self.settings), &Account::load(&self.folders.account())?),
+            Platform::Labs => {
+                let file = self.folders.account();
+                let labs = Labs::new(Dialer::network(&self.settings), &Account::load(&file)?)?;
+                Ok(labs.renewed_from(file))
+            }
             Platform::Local => {
                 let labs = Labs::embedded(Dialer::socket(self.folders.socket()));
                 #[cfg(unix)]
@@ -123,7 +127,7 @@ impl App {
     /// Fails when the key cannot be used.
     pub fn tunnel_slot(&self, labs: &Labs, host: &str, user: &str) -> Result<Option<Slot>> {
         let Some(identity) = identity::load(&self.identity_path()?)? else { return Ok(None) };
-        Ok(Some(self.tunnels().slot([labs.account(), labs.api(), &identity.fingerprint(), host, user])))
+        Ok(Some(self.tunnels().slot([&labs.account(), labs.api(), &identity.fingerprint(), host, user])))
     }
 
     /// Returns the key pair for machines. Makes one if there is none.

@@ -16,8 +16,9 @@ pub mod tunnel;
 pub mod wire;
 
 use std::{
+    path::PathBuf,
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
     time::Duration,
@@ -64,7 +65,9 @@ pub struct Labs {
     http: Http,
     base: String,
     api: String,
-    authorization: Option<HeaderValue>,
+    authorization: Arc<RwLock<Option<HeaderValue>>>,
+    /// The file of the credentials, which another process may renew.
+    account_file: Option<PathBuf>,
     begin: Option<Arc<Begin>>,
     repeats: bool,
     /// The lead of this computer's clock over the platform's, in ms.
@@ -97,20 +100,14 @@ impl Labs {
     /// # Errors
     /// Fails when the credentials cannot be in a header.
     pub fn new(dialer: Dialer, account: &Account) -> Result<Labs> {
-        let authorization = match account.credentials() {
-            Some((id, token)) => {
-                let encoded = BASE64_STANDARD.encode(format!("{id}:{token}"));
-                [id, token, &encoded].into_iter().for_each(secrets::keep);
-                Some(http::secret(&format!("Basic {encoded}"))?)
-            }
-            None => None,
-        };
+        let authorization = Arc::new(RwLock::new(authorization(account)?));
         let (base, api) = (account.base_url(), account.api_base_url());
         Ok(Labs {
             http: Http::new(dialer),
             base,
             api,
             authorization,
+            account_file: None,
             begin: None,
             repeats: true,
             ahead: Arc::default(),
@@ -124,7 +121,8 @@ impl Labs {
             http: Http::new(dialer),
             base: base.into(),
             api: format!("{base}/api"),
-            authorization: Some(HeaderValue::from_static("Basic bG9jYWw6bG9jYWw=")),
+            authorization: Arc::new(RwLock::new(Some(HeaderValue::from_static("Basic bG9jYWw6bG9jYWw=")))),
+            account_file: None,
             begin: None,
             repeats: true,
             ahead: Arc::default(),
@@ -143,6 +141,13 @@ impl Labs {
         Labs { repeats: false, ..self }
     }
 
+    /// Reads the credentials from the account's file again when the platform refuses them: the user may have logged in
+    /// since.
+    #[must_use]
+    pub fn renewed_from(self, account_file: PathBuf) -> Labs {
+        Labs { account_file: Some(account_file), ..self }
+    }
+
     /// Notes that the platform was seen running, so that it is started once more if it does not answer the first
     /// request.
     pub fn expect_running(&self) {
@@ -157,8 +162,21 @@ impl Labs {
     }
 
     /// A text that is different for each account of each platform. A secret.
-    pub fn account(&self) -> &str {
-        self.authorization.as_ref().and_then(|value| value.to_str().ok()).unwrap_or_default()
+    pub fn account(&self) -> String {
+        self.authorization().and_then(|value| value.to_str().map(str::to_owned).ok()).unwrap_or_default()
+    }
+
+    fn authorization(&self) -> Option<HeaderValue> {
+        self.authorization.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the credentials of the account's file, if they are others than those that were refused.
+    fn renew(&self, refused: Option<&HeaderValue>) -> bool {
+        let read = || authorization(&Account::load(self.account_file.as_ref()?).ok()?).ok()?;
+        let Some(renewed) = read().filter(|renewed| Some(renewed) != refused) else { return false };
+        log::info!("the login has been renewed");
+        *self.authorization.write().unwrap_or_else(PoisonError::into_inner) = Some(renewed);
+        true
     }
 
     /// The API's address.
@@ -253,7 +271,7 @@ impl Labs {
     /// # Errors
     /// As every call.
     pub async fn create_session(&self) -> Result<Login> {
-        let anonymous = Labs { authorization: None, ..self.clone() };
+        let anonymous = Labs { authorization: Arc::default(), account_file: None, ..self.clone() };
         let reply = anonymous.send(Call::new(Method::POST, "/sessions", "the login")).await?;
         let session: Login = decode(&answered(reply, "the login")?, "the login")?;
         // The address is no secret here, because the user has to see it.
@@ -398,7 +416,7 @@ impl Labs {
     }
 
     async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
-        if self.authorization.is_none() {
+        if self.authorization().is_none() && !self.renew(None) {
             return Err(Error::new(Kind::NotLoggedIn, "you are not logged in").with_hint(LOGIN));
         }
         let about = call.about.clone();
@@ -409,15 +427,24 @@ impl Labs {
     /// Sends a call by the retry rule. `None` means that it is done, though the answer was lost.
     async fn send(&self, call: Call) -> Result<Option<Reply>> {
         let repeat = if self.repeats { call.repeat } else { Repeat::Never };
-        retry::attempt(repeat, || self.send_once(&call)).await
+        retry::attempt(repeat, || self.send_by_login(&call)).await
+    }
+
+    /// Sends a call, and once more if the login has been renewed since it was refused.
+    async fn send_by_login(&self, call: &Call) -> Result<Reply> {
+        let used = self.authorization();
+        match self.send_once(call).await {
+            Err(error) if error.status() == Some(401) && self.renew(used.as_ref()) => self.send_once(call).await,
+            sent => sent,
+        }
     }
 
     async fn send_once(&self, Call { method, path, body, about, limit, .. }: &Call) -> Result<Reply> {
         log::debug!("{method} for {about}");
         is_base(&self.api)?;
         let mut request = http::request(method.clone(), configured(&format!("{}{path}", self.api))?, body.clone());
-        if let Some(authorization) = &self.authorization {
-            request.headers_mut().insert(header::AUTHORIZATION, authorization.clone());
+        if let Some(authorization) = self.authorization() {
+            request.headers_mut().insert(header::AUTHORIZATION, authorization);
         }
         // A GET changes nothing, so it can be sent twice.
         let new = self.begin.as_ref().filter(|b| request.method() == Method::GET && b.is_new.load(Ordering::Relaxed));
@@ -441,6 +468,14 @@ impl Labs {
         }
         if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply, about)) }
     }
+}
+
+/// The header with an account's credentials, which is a secret.
+fn authorization(account: &Account) -> Result<Option<HeaderValue>> {
+    let Some((id, token)) = account.credentials() else { return Ok(None) };
+    let encoded = BASE64_STANDARD.encode(format!("{id}:{token}"));
+    [id, token, &encoded].into_iter().for_each(secrets::keep);
+    http::secret(&format!("Basic {encoded}")).map(Some)
 }
 
 /// One call of the API.

@@ -468,3 +468,51 @@ fn a_playground_without_a_title_goes_by_its_name() {
     });
     assert!(world.run(&["start", &id]).ok().starts_with("docker is running: ssh "));
 }
+
+/// Sends `word` through a connection, and returns what comes back.
+fn echo(stream: &mut std::net::TcpStream, word: &str) -> std::io::Result<String> {
+    use std::io::{Read, Write};
+    stream.write_all(word.as_bytes())?;
+    let mut back = vec![0; word.len()];
+    stream.read_exact(&mut back)?;
+    Ok(String::from_utf8(back).unwrap())
+}
+
+#[test]
+fn a_login_that_ends_under_a_forward_ends_no_connection_and_a_later_one_is_used() {
+    let (world, labs) = hosted();
+    let echoing = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = echoing.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in echoing.incoming() {
+            let stream = stream.unwrap();
+            std::thread::spawn(move || std::io::copy(&mut &stream, &mut &stream));
+        }
+    });
+    let mut forward = world.command(&["port-forward", ID, "-L", &format!("127.0.0.1:0:localhost:{to}"), "--json"]);
+    forward.stdout(std::fs::File::create(world.path("events")).unwrap());
+    let _forwarding = Ending(forward.spawn().unwrap());
+    let events = || -> Vec<Value> {
+        let text = std::fs::read_to_string(world.path("events")).unwrap();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let told = |kind: &str| events().into_iter().find(|event| event["event"] == kind);
+    eventually("the forward is ready", || told("ready").is_some());
+    let address = told("listening").unwrap()["address"].as_str().unwrap().to_owned();
+    let connect = || {
+        let stream = std::net::TcpStream::connect(&address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    };
+    let mut open = connect();
+    assert_eq!(echo(&mut open, "before").unwrap(), "before");
+    labs.end_session("another-token-of-ada");
+    assert!(echo(&mut connect(), "refused").is_err());
+    eventually("the refusal is said", || {
+        told("problem").is_some_and(|event| event["message"].as_str().unwrap().contains("does not accept your login"))
+    });
+    assert_eq!(echo(&mut open, "open").unwrap(), "open");
+    labs.log_in(&world, "session_id: session-of-ada\naccess_token: another-token-of-ada\n");
+    assert_eq!(echo(&mut connect(), "again").unwrap(), "again");
+    assert_eq!(echo(&mut open, "after").unwrap(), "after");
+}

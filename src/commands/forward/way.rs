@@ -235,9 +235,10 @@ impl Pauses {
     }
 }
 
-/// Returns true if no later attempt can succeed, because the playground no longer exists or access was withdrawn.
+/// Returns true if no later attempt can succeed, because the playground no longer exists or its machine is another one.
+/// After a refused login a later one may succeed, and the open connections need none.
 pub(crate) fn is_final(error: &Error) -> bool {
-    matches!(error.kind(), Kind::Ended | Kind::NotFound | Kind::NotLoggedIn | Kind::HostKey)
+    matches!(error.kind(), Kind::Ended | Kind::NotFound | Kind::HostKey)
 }
 
 #[cfg(test)]

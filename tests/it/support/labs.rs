@@ -85,6 +85,10 @@ struct State {
     /// The path of a tunnel's URL.
     tunnel_path: Mutex<String>,
     wsmux: Mutex<Option<SocketAddr>>,
+    /// The access token that the API accepts.
+    access: Mutex<String>,
+    /// The token that tunnels accept.
+    tunnel_token: Mutex<String>,
 }
 
 pub struct Labs {
@@ -128,6 +132,8 @@ impl Labs {
             forwards: Mutex::default(),
             tunnel_path: Mutex::default(),
             wsmux: Mutex::new(None),
+            access: Mutex::new(TOKEN.to_owned()),
+            tunnel_token: Mutex::new(TUNNEL_TOKEN.to_owned()),
         });
         runtime.spawn(wsmux::sshd(sshd, sshd_config(world)));
 
@@ -211,6 +217,13 @@ impl Labs {
 
     pub fn add(&self, play: Value) {
         self.state.plays.lock().unwrap().push(play);
+    }
+
+    /// Ends the user's session, and the tunnels' tokens with it. Open tunnels live on. A login with `access` is accepted
+    /// from now on.
+    pub fn end_session(&self, access: &str) {
+        *self.state.access.lock().unwrap() = access.to_owned();
+        *self.state.tunnel_token.lock().unwrap() = format!("of-{access}");
     }
 
     /// Serves tunnels by a real wsmux that listens at that address.
@@ -377,7 +390,7 @@ async fn answer(state: &Arc<State>, mut request: Request<Incoming>, is_api: bool
 }
 
 fn api(state: &State, seen: &Seen) -> Answer {
-    let good = format!("Basic {}", BASE64_STANDARD.encode(format!("{SESSION}:{TOKEN}")));
+    let good = format!("Basic {}", BASE64_STANDARD.encode(format!("{SESSION}:{}", state.access.lock().unwrap())));
     let path = seen.line.replace(" /api", " ");
     let words: Vec<&str> = path.split([' ', '/', '?']).filter(|word| !word.is_empty()).collect();
     if words[..] != ["POST", "sessions"] && seen.authorization.as_ref() != Some(&good) {
@@ -497,19 +510,20 @@ fn login(state: &State, seen: &Seen) -> Answer {
             answer.headers_mut().insert(header::LOCATION, format!("{scheme}://{host}/welcome").parse().unwrap());
             answer
         }
-        "GET /welcome" => cookie(reply(200, "<html>hello"), TUNNEL_TOKEN),
+        "GET /welcome" => cookie(reply(200, "<html>hello"), &state.tunnel_token.lock().unwrap()),
         _ => reply(404, ""),
     }
 }
 
 fn tunnel(state: &State, request: &mut Request<Incoming>, seen: &Seen) -> Answer {
-    if seen.cookie.as_deref() != Some(&format!(".ixcondsess={TUNNEL_TOKEN}")) {
+    if seen.cookie.as_deref() != Some(&format!(".ixcondsess={}", state.tunnel_token.lock().unwrap())) {
         return reply(401, "no session");
     }
     let below = format!("GET {}/tunnels/", state.tunnel_path.lock().unwrap());
     let target = seen.line.strip_prefix(&below).and_then(|t| BASE64_STANDARD.decode(t).ok());
     let Some(target) = target else { return reply(400, "bad target") };
-    assert_eq!(target, b":22");
+    let target = String::from_utf8(target).unwrap();
+    let port = target.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 22);
     let key = request.headers()[header::SEC_WEBSOCKET_KEY].as_bytes().to_vec();
     let upgrade = hyper::upgrade::on(request);
     let mut left = state.refused_dials.lock().unwrap();
@@ -518,7 +532,7 @@ fn tunnel(state: &State, request: &mut Request<Incoming>, seen: &Seen) -> Answer
         // No process listens there.
         SocketAddr::from(([127, 0, 0, 1], 1))
     } else {
-        state.sshd
+        port.map_or(state.sshd, |port| SocketAddr::from(([127, 0, 0, 1], port)))
     };
     let real = *state.wsmux.lock().unwrap();
     let accept = labctl_ssh_proxy::labs::http::accept_key(&key);
