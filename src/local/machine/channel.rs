@@ -280,6 +280,11 @@ impl InputQueue {
         Some(input)
     }
 
+    /// A receiver that fails once the channel is closed.
+    pub(super) fn closed(&self) -> watch::Receiver<()> {
+        self.closed.clone()
+    }
+
     /// Writes the input to `writer`, until its end or until `writer` takes no more. A program that does not read cannot
     /// hold up a client that has closed the channel.
     pub(super) async fn write_to(&mut self, writer: &mut (impl AsyncWrite + Unpin)) {
