@@ -61,6 +61,10 @@ use processes::Processes;
 /// The time that a client may take to authenticate. OpenSSH's LoginGraceTime.
 const LOGIN_GRACE: Duration = Duration::from_secs(120);
 
+/// The number of sessions of one connection, of either endpoint: OpenSSH's MaxSessions. Forwarded connections are not
+/// counted, as there.
+const MAX_SESSIONS: usize = 128;
+
 /// The time that `stop` gives connections to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(300);
 

@@ -243,7 +243,7 @@ pub(super) async fn open<G: Send + 'static>(
                         log::debug!("ssh: {}", e.message());
                     }
                 } else {
-                    let host = if own_address(&host, machine.name()) { "localhost" } else { &host };
+                    let host = if host.is_empty() || host == machine.name() { "localhost" } else { &host };
                     dial(socket, host, port, &mut ended).await;
                 }
                 drop(hold);

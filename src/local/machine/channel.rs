@@ -25,7 +25,7 @@ use russh::{
 use rustix::process::Pid;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch},
 };
 
 use super::locked;
@@ -43,9 +43,6 @@ const LONG_QUEUE: usize = 1024 * 1024;
 /// The time for which a probe is left unanswered while nothing changes, which keeps probing below 1 % of a processor.
 /// It is short, because the whole connection waits with it.
 const PROBE_PAUSE: Duration = Duration::from_millis(5);
-
-/// The largest number of channels of one connection. A browser behind `-D` needs some dozens.
-const MAX_CHANNELS: usize = 128;
 
 /// The size of one read from a pipe or a socket: that of a Linux pipe.
 const READ_SIZE: usize = 64 * 1024;
@@ -120,11 +117,6 @@ pub(super) struct Channels {
 }
 
 impl Channels {
-    /// Reports whether another channel may be opened.
-    pub(super) fn has_room(&self) -> bool {
-        locked(&self.slots).len() < MAX_CHANNELS
-    }
-
     /// Notes that a channel that we asked for is open. Input is for it from now on, even before its other end is taken.
     pub(super) fn opened(&self, id: ChannelId) {
         locked(&self.slots).entry(id).or_insert_with(Slot::new);
@@ -145,6 +137,7 @@ impl Channels {
             input: InputQueue { receiver, closed, gauge },
             out: Out { id, half: out, handle },
             channels: Arc::clone(self),
+            permit: None,
         }
     }
 
@@ -199,11 +192,9 @@ impl Channels {
         }
     }
 
-    /// Acts on a running session.
-    pub(super) fn with_control(&self, id: ChannelId, act: impl FnOnce(&Control)) {
-        if let Some(control) = locked(&self.slots).get(&id).and_then(|slot| slot.control.as_ref()) {
-            act(control);
-        }
+    /// Acts on a running session; `None` when there is none.
+    pub(super) fn with_control<T>(&self, id: ChannelId, act: impl FnOnce(&Control) -> T) -> Option<T> {
+        locked(&self.slots).get(&id)?.control.as_ref().map(act)
     }
 }
 
@@ -213,6 +204,7 @@ pub(super) struct Wire {
     input: InputQueue,
     out: Out,
     channels: Arc<Channels>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for Wire {
@@ -222,6 +214,12 @@ impl Drop for Wire {
 }
 
 impl Wire {
+    /// Holds what this channel counts for until its end.
+    pub(super) fn holding(mut self, permit: OwnedSemaphorePermit) -> Wire {
+        self.permit = Some(permit);
+        self
+    }
+
     /// Its number.
     pub(super) fn id(&self) -> ChannelId {
         self.id

@@ -3,7 +3,9 @@
 use std::{
     borrow::Cow,
     collections::HashMap,
+    ffi::OsString,
     io,
+    os::unix::ffi::OsStringExt,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -12,20 +14,20 @@ use std::{
 
 use russh::{
     Channel, ChannelId, ChannelOpenFailure, Disconnect, MethodKind, MethodSet, Pty, Sig, SshId,
-    keys::{Algorithm, PrivateKey},
+    keys::{Algorithm, PrivateKey, ssh_key::encoding::text::to_bytes},
     server::{self, Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
-use rustix::process::kill_process_group;
+use rustix::{io::Errno, process::kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
-    sync::{oneshot, watch},
+    sync::{Semaphore, oneshot, watch},
 };
 
 use crate::error::{Error, Kind, Result};
 
 use super::{
-    GOODBYE, LOGIN_GRACE, Machine,
+    GOODBYE, LOGIN_GRACE, MAX_SESSIONS, Machine,
     channel::{Channels, WINDOW, Wire},
     forward::{Agent, Forwards},
     session::{self, Start, Terminal},
@@ -38,11 +40,13 @@ const SERVER_ID: &str = concat!("SSH-2.0-labctl-ssh-proxy_", env!("CARGO_PKG_VER
 /// The refused keys that one connection may offer. An agent offers all it has, so this is above OpenSSH's 6.
 const MAX_AUTH_ATTEMPTS: usize = 20;
 
-/// The prefixes of variables that a client may set for its sessions. OpenSSH's AcceptEnv on most systems.
-const ACCEPTED_ENVIRONMENT: [&str; 2] = ["LANG", "LC_"];
+/// Reports whether a client may set that variable for its sessions. OpenSSH's AcceptEnv on most systems.
+fn is_accepted(name: &str) -> bool {
+    name == "LANG" || name.starts_with("LC_")
+}
 
-/// The number of variables that a client may set, which bounds our memory before anything is started.
-const MAX_ENVIRONMENT: usize = 64;
+/// The number of variables that a client may set for a session, as in OpenSSH.
+const MAX_ENVIRONMENT: usize = 129;
 
 /// russh's settings for a machine with these host keys.
 pub(super) fn config(keys: Vec<PrivateKey>) -> server::Config {
@@ -167,7 +171,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Cuttable<S> {
 /// A session channel on which nothing was started yet.
 struct Prepared {
     wire: Wire,
-    environment: Vec<(String, String)>,
+    environment: Vec<(OsString, OsString)>,
     terminal: Option<Terminal>,
 }
 
@@ -175,6 +179,7 @@ struct Prepared {
 /// wait for a channel, a process or a peer.
 struct Connection {
     machine: Arc<Machine>,
+    sessions: Arc<Semaphore>,
     logged_in: Option<oneshot::Sender<()>>,
     channels: Arc<Channels>,
     prepared: HashMap<ChannelId, Prepared>,
@@ -194,6 +199,7 @@ impl Connection {
     fn new(machine: Arc<Machine>, logged_in: oneshot::Sender<()>) -> Connection {
         Connection {
             machine,
+            sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
             logged_in: Some(logged_in),
             channels: Arc::default(),
             prepared: HashMap::new(),
@@ -209,11 +215,6 @@ impl Connection {
         } else {
             Auth::reject()
         }
-    }
-
-    /// The channel's inner end, unless there are too many already.
-    fn accept(&self, channel: Channel<Msg>, session: &Session) -> Option<Wire> {
-        self.channels.has_room().then(|| self.channels.take(channel, session.handle()))
     }
 
     /// Starts a shell, or `command`, on a channel that has nothing running yet.
@@ -268,14 +269,14 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        match self.accept(channel, session) {
-            None => reply.reject(ChannelOpenFailure::ResourceShortage).await,
-            Some(wire) => {
-                let prepared = Prepared { environment: Vec::new(), terminal: None, wire };
-                self.prepared.insert(prepared.wire.id(), prepared);
-                reply.accept().await;
-            }
-        }
+        let Ok(permit) = Arc::clone(&self.sessions).try_acquire_owned() else {
+            reply.reject(refusal("open failed".to_owned())).await;
+            return Ok(());
+        };
+        let wire = self.channels.take(channel, session.handle()).holding(permit);
+        let prepared = Prepared { environment: Vec::new(), terminal: None, wire };
+        self.prepared.insert(prepared.wire.id(), prepared);
+        reply.accept().await;
         Ok(())
     }
 
@@ -289,14 +290,14 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let host = host.to_owned();
+        let host = String::from_utf8_lossy(&to_bytes(host)).into_owned();
         let dial = async move {
-            let port = u16::try_from(port).map_err(io::Error::other)?;
+            let port = u16::try_from(port).map_err(|_| Errno::INVAL)?;
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
             Ok(stream)
         };
-        open_forwarding(self.accept(channel, session), reply, dial).await;
+        open_forwarding(self.channels.take(channel, session.handle()), reply, dial);
         Ok(())
     }
 
@@ -307,8 +308,8 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let dial = UnixStream::connect(self.machine.home().join(path));
-        open_forwarding(self.accept(channel, session), reply, dial).await;
+        let dial = UnixStream::connect(self.machine.home().join(os_string(path)));
+        open_forwarding(self.channels.take(channel, session.handle()), reply, dial);
         Ok(())
     }
 
@@ -349,19 +350,32 @@ impl Handler for Connection {
         term: &str,
         columns: u32,
         rows: u32,
-        _: u32,
-        _: u32,
+        width: u32,
+        height: u32,
         modes: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
         match self.prepared.get_mut(&id) {
             None => session.channel_failure(id)?,
             Some(prepared) => {
-                prepared.terminal = Some(Terminal { term: term.to_owned(), columns, rows, modes: modes.to_vec() });
+                let size = session::size(columns, rows, width, height);
+                prepared.terminal = Some(Terminal { term: os_string(term), size, modes: modes.to_vec() });
                 session.channel_success(id)?;
             }
         }
         Ok(())
+    }
+
+    async fn x11_request(
+        &mut self,
+        id: ChannelId,
+        _: bool,
+        _: &str,
+        _: &str,
+        _: u32,
+        session: &mut Session,
+    ) -> Result<(), russh::Error> {
+        session.channel_failure(id)
     }
 
     async fn window_change_request(
@@ -369,16 +383,17 @@ impl Handler for Connection {
         id: ChannelId,
         columns: u32,
         rows: u32,
-        _: u32,
-        _: u32,
+        width: u32,
+        height: u32,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
+        let size = session::size(columns, rows, width, height);
         if let Some(terminal) = self.prepared.get_mut(&id).and_then(|prepared| prepared.terminal.as_mut()) {
-            (terminal.columns, terminal.rows) = (columns, rows);
+            terminal.size = size;
         }
         self.channels.with_control(id, |control| {
             if let Some(terminal) = &control.terminal {
-                session::resize(terminal, columns, rows);
+                session::resize(terminal, size);
             }
         });
         session.channel_success(id)?;
@@ -392,12 +407,10 @@ impl Handler for Connection {
         value: &str,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let accepted = ACCEPTED_ENVIRONMENT.iter().any(|prefix| name.starts_with(prefix))
-            && !name.contains(['=', '\0'])
-            && !value.contains('\0');
+        let accepted = is_accepted(name) && !name.contains(['=', '\0']) && !value.contains('\0');
         match self.prepared.get_mut(&id) {
             Some(prepared) if accepted && prepared.environment.len() < MAX_ENVIRONMENT => {
-                prepared.environment.push((name.to_owned(), value.to_owned()));
+                prepared.environment.push((os_string(name), os_string(value)));
                 session.channel_success(id)?;
             }
             Some(_) | None => session.channel_failure(id)?,
@@ -419,24 +432,22 @@ impl Handler for Connection {
         name: &str,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        match self.prepared.remove(&id) {
-            Some(prepared) if name == "sftp" => {
+        // A channel on which nothing could be started waits for another request.
+        match if name == "sftp" { self.prepared.remove(&id) } else { None } {
+            Some(prepared) => {
                 tokio::spawn(sftp::serve(prepared.wire, self.machine.home().to_owned()));
-                session.channel_success(id)?;
+                session.channel_success(id)
             }
-            Some(_) | None => session.channel_failure(id)?,
+            None => session.channel_failure(id),
         }
-        Ok(())
     }
 
-    async fn signal(&mut self, id: ChannelId, signal: Sig, _: &mut Session) -> Result<(), russh::Error> {
-        if let Some(signal) = session::signal(&signal) {
-            self.channels.with_control(id, |control| {
-                // The group may be gone already.
-                let _ = kill_process_group(control.group, signal);
-            });
-        }
-        Ok(())
+    async fn signal(&mut self, id: ChannelId, signal: Sig, session: &mut Session) -> Result<(), russh::Error> {
+        let sent = session::signal(&signal).and_then(|signal| {
+            // The group may be gone already.
+            self.channels.with_control(id, |control| kill_process_group(control.group, signal).is_ok())
+        });
+        if sent == Some(true) { session.channel_success(id) } else { session.channel_failure(id) }
     }
 
     async fn agent_request(&mut self, id: ChannelId, session: &mut Session) -> Result<bool, russh::Error> {
@@ -477,7 +488,7 @@ impl Handler for Connection {
 
     async fn streamlocal_forward(&mut self, path: &str, session: &mut Session) -> Result<bool, russh::Error> {
         let channels = Arc::clone(&self.channels);
-        match self.forwards.listen_unix(path, &self.machine.home().join(path), session.handle(), channels) {
+        match self.forwards.listen_unix(path, &self.machine.home().join(os_string(path)), session.handle(), channels) {
             Ok(()) => Ok(true),
             Err(e) => {
                 log::info!("machine {}: cannot listen on {path}: {e}", self.machine.name());
@@ -492,21 +503,48 @@ impl Handler for Connection {
 }
 
 /// Dials in a task of its own, then accepts the channel and copies, or refuses it.
-async fn open_forwarding<S>(
-    wire: Option<Wire>,
-    reply: ChannelOpenHandle,
-    dial: impl Future<Output = io::Result<S>> + Send + 'static,
-) where
+fn open_forwarding<S>(wire: Wire, reply: ChannelOpenHandle, dial: impl Future<Output = io::Result<S>> + Send + 'static)
+where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
-    let Some(wire) = wire else { return reply.reject(ChannelOpenFailure::ResourceShortage).await };
     tokio::spawn(async move {
         match dial.await {
-            Err(_) => reply.reject(ChannelOpenFailure::ConnectFailed).await,
+            Err(e) => reply.reject(refusal(reason(&e))).await,
             Ok(stream) => {
                 reply.accept().await;
                 wire.pump(stream).await;
             }
         }
     });
+}
+
+/// A refused channel, with words for the person behind the client. OpenSSH refuses all with this code.
+fn refusal(reason: String) -> ChannelOpenFailure {
+    ChannelOpenFailure::Other { code: ChannelOpenFailure::ConnectFailed.code(), reason }
+}
+
+/// An error in the C library's words alone, as sshd sends it.
+fn reason(e: &io::Error) -> String {
+    let text = e.to_string();
+    let text = text.split_once(" (os error ").map_or(&*text, |(text, _)| text);
+    text.strip_prefix("failed to lookup address information: ").unwrap_or(text).to_owned()
+}
+
+/// A name of the client's as the system takes it: any bytes. russh has text; see patches/ssh-encoding.
+fn os_string(text: &str) -> OsString {
+    OsString::from_vec(to_bytes(text).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::reason;
+
+    #[test]
+    fn reasons_are_the_systems_words() {
+        assert_eq!(reason(&io::Error::from_raw_os_error(libc::ECONNREFUSED)), "Connection refused");
+        let lookup = io::Error::other("failed to lookup address information: Name or service not known");
+        assert_eq!(reason(&lookup), "Name or service not known");
+    }
 }

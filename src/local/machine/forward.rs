@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    fs, io,
+    env, fs, io,
     net::{Ipv4Addr, Ipv6Addr},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
@@ -23,9 +23,6 @@ use tokio::{
 };
 
 use super::channel::Channels;
-
-/// The largest number of listeners of one connection: `-R` options are few, and each is a file descriptor.
-const MAX_LISTENERS: usize = 128;
 
 /// The time for which a listener rests when the process has no file descriptors left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
@@ -85,7 +82,6 @@ impl Forwards {
         handle: Handle,
         channels: Arc<Channels>,
     ) -> io::Result<u16> {
-        self.check_room()?;
         let port = u16::try_from(port).map_err(io::Error::other)?;
         let first = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await?;
         let port = first.local_addr()?.port();
@@ -134,7 +130,6 @@ impl Forwards {
         handle: Handle,
         channels: Arc<Channels>,
     ) -> io::Result<()> {
-        self.check_room()?;
         let (listener, file) = SocketFile::bind(path)?;
         let for_client = name.to_owned();
         let task = Task(tokio::spawn(async move {
@@ -155,14 +150,6 @@ impl Forwards {
     pub(super) fn cancel_unix(&mut self, name: &str) -> bool {
         self.unix.remove(name).is_some()
     }
-
-    fn check_room(&self) -> io::Result<()> {
-        if self.tcp.len() + self.unix.len() < MAX_LISTENERS {
-            Ok(())
-        } else {
-            Err(io::Error::other("too many forwardings"))
-        }
-    }
 }
 
 /// The client's agent, as a socket on the machine.
@@ -179,9 +166,14 @@ impl Agent {
     /// # Errors
     /// Fails when the socket cannot be made.
     pub(super) fn listen(handle: Handle, channels: Arc<Channels>) -> io::Result<Agent> {
-        let folder =
-            tempfile::Builder::new().prefix("ssh-").permissions(fs::Permissions::from_mode(0o700)).tempdir()?;
-        let (listener, file) = SocketFile::bind(&folder.path().join("agent"))?;
+        let made = |place: &Path| {
+            let mode = fs::Permissions::from_mode(0o700);
+            let folder = tempfile::Builder::new().prefix("ssh-").permissions(mode).tempdir_in(place)?;
+            let (listener, file) = SocketFile::bind(&folder.path().join("agent"))?;
+            Ok::<_, io::Error>((folder, listener, file))
+        };
+        // The folder for temporary files may be missing, or too long for the address of a socket. sshd takes /tmp.
+        let (folder, listener, file) = made(&env::temp_dir()).or_else(|_| made(Path::new("/tmp")))?;
         let task = Task(tokio::spawn(async move {
             loop {
                 let Some((stream, _)) = accepted(listener.accept().await).await else { continue };

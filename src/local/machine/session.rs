@@ -1,7 +1,7 @@
 //! Shells and commands on a session channel (RFC 4254, 6), with and without a terminal.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io,
     os::{
         fd::{AsFd, OwnedFd},
@@ -37,11 +37,9 @@ const STDERR: u32 = 1;
 /// A terminal as the client has requested it.
 pub(super) struct Terminal {
     /// Its type, for `TERM`.
-    pub term: String,
-    /// Width in characters.
-    pub columns: u32,
-    /// Height in characters.
-    pub rows: u32,
+    pub term: OsString,
+    /// Its size.
+    pub size: Winsize,
     /// Encoded terminal modes (RFC 4254, 8).
     pub modes: Vec<(Pty, u32)>,
 }
@@ -51,7 +49,7 @@ pub(super) struct Start<'a> {
     /// The command for the shell's `-c`; a login shell without one.
     pub command: Option<&'a [u8]>,
     /// The variables that the client set.
-    pub environment: Vec<(String, String)>,
+    pub environment: Vec<(OsString, OsString)>,
     /// The terminal; pipes without one.
     pub terminal: Option<Terminal>,
     /// The socket of the client's agent.
@@ -69,7 +67,7 @@ pub(super) fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, sta
         None => {
             // The leading hyphen tells a shell that it is a login shell.
             let shell = Path::new(&machine.account.shell).file_name().unwrap_or_default();
-            let mut name = std::ffi::OsString::from("-");
+            let mut name = OsString::from("-");
             name.push(shell);
             command.arg0(name);
         }
@@ -138,7 +136,7 @@ fn spawn_on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<(C
         pty_process::Error::Unsplit(..) => io::Error::other("two halves of different terminals"),
     };
     let (outer, inner) = pty_process::open().map_err(failed)?;
-    resize(&outer, terminal.columns, terminal.rows);
+    resize(&outer, terminal.size);
     if let Err(e) = set_modes(&inner, &terminal.modes) {
         log::info!("cannot set the terminal's modes: {e}");
     }
@@ -270,10 +268,13 @@ pub(super) fn signal(name: &Sig) -> Option<Signal> {
     SIGNALS.iter().find_map(|(known, signal)| (*known == name).then_some(*signal))
 }
 
-/// Sets the size of a terminal, in characters. The kernel reports it to the programs there.
-pub(super) fn resize(terminal: impl AsFd, columns: u32, rows: u32) {
-    let cells = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
-    let size = Winsize { ws_row: cells(rows), ws_col: cells(columns), ws_xpixel: 0, ws_ypixel: 0 };
+/// A size in characters and in pixels, as far as the kernel can count, which is where OpenSSH cuts it off, too.
+pub(super) fn size(columns: u32, rows: u32, width: u32, height: u32) -> Winsize {
+    Winsize { ws_row: rows as u16, ws_col: columns as u16, ws_xpixel: width as u16, ws_ypixel: height as u16 }
+}
+
+/// Sets the size of a terminal. The kernel reports it to the programs there.
+pub(super) fn resize(terminal: impl AsFd, size: Winsize) {
     // It fails when the terminal has just been closed.
     let _ = termios::tcsetwinsize(terminal, size);
 }

@@ -116,7 +116,9 @@ impl Server {
             self.has_begun = true;
             let version = Writer::new(answer::VERSION, VERSION);
             let all = EXTENSIONS.iter();
-            return Some(all.fold(version, |out, (name, of)| out.string(name.as_bytes()).string(of.as_bytes())).finish());
+            return Some(
+                all.fold(version, |out, (name, of)| out.string(name.as_bytes()).string(of.as_bytes())).finish(),
+            );
         }
         if !self.has_begun {
             return None;
@@ -298,7 +300,13 @@ fn rename(old: &Path, new: &Path) -> Result<(), Refusal> {
 
 /// The last error of some steps, all of which are tried, as OpenSSH does.
 fn all(steps: impl IntoIterator<Item = Result<(), Refusal>>) -> Result<(), Refusal> {
-    steps.into_iter().fold(Ok(()), |before, step| step.and(before))
+    let mut last = Ok(());
+    for step in steps {
+        if step.is_err() {
+            last = step;
+        }
+    }
+    last
 }
 
 /// Sets the attributes that `new` has; `how` decides about a symbolic link itself or its target.
@@ -315,7 +323,9 @@ fn set(path: &Path, new: &Attributes, how: AtFlags) -> Result<(), Refusal> {
         Ok(chmodat(CWD, path, permissions(mode), AtFlags::empty())?)
     });
     let times = new.times.map(|times| Ok(utimensat(CWD, path, &timestamps(times), how)?));
-    let owner = new.owner.map(|(user, group)| Ok(chownat(CWD, path, owner(user, Uid::from_raw), owner(group, Gid::from_raw), how)?));
+    let owner = new
+        .owner
+        .map(|(user, group)| Ok(chownat(CWD, path, owner(user, Uid::from_raw), owner(group, Gid::from_raw), how)?));
     all([size, mode, times, owner].into_iter().flatten())
 }
 
@@ -323,7 +333,9 @@ fn set_file(file: &File, new: &Attributes) -> Result<(), Refusal> {
     let size = new.size.map(|size| Ok(file.set_len(size)?));
     let mode = new.mode.map(|mode| Ok(rustix::fs::fchmod(file, permissions(mode))?));
     let times = new.times.map(|times| Ok(rustix::fs::futimens(file, &timestamps(times))?));
-    let owner = new.owner.map(|(user, group)| Ok(rustix::fs::fchown(file, owner(user, Uid::from_raw), owner(group, Gid::from_raw))?));
+    let owner = new
+        .owner
+        .map(|(user, group)| Ok(rustix::fs::fchown(file, owner(user, Uid::from_raw), owner(group, Gid::from_raw))?));
     all([size, mode, times, owner].into_iter().flatten())
 }
 

@@ -26,7 +26,7 @@ use crate::{
 };
 
 use super::{
-    LOGIN_GRACE,
+    LOGIN_GRACE, MAX_SESSIONS,
     processes::{Processes, pid_of},
 };
 
@@ -209,7 +209,7 @@ PrintLastLog no
 PermitUserRC no
 LoginGraceTime {grace}
 MaxAuthTries 20
-MaxSessions 128
+MaxSessions {MAX_SESSIONS}
 AllowAgentForwarding yes
 AllowTcpForwarding yes
 AllowStreamLocalForwarding yes

@@ -226,7 +226,8 @@ impl Writer {
 
     pub(super) fn attributes(self, attributes: &Attributes) -> Writer {
         let &Attributes { size, owner, mode, times } = attributes;
-        let flags = [(size.is_some(), SIZE), (owner.is_some(), OWNER), (mode.is_some(), MODE), (times.is_some(), TIMES)];
+        let flags =
+            [(size.is_some(), SIZE), (owner.is_some(), OWNER), (mode.is_some(), MODE), (times.is_some(), TIMES)];
         let flags = flags.iter().filter(|(is_there, _)| *is_there).map(|(_, flag)| flag).sum();
         let mut writer = self.u32(flags);
         if let Some(size) = size {
