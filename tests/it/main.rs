@@ -46,6 +46,7 @@ mod real_peers;
 mod records;
 mod round_trips;
 mod security_page;
+mod server_rows;
 mod ssh_command;
 mod ssh_config;
 mod supply_chain;

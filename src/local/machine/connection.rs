@@ -17,7 +17,7 @@ use russh::{
     keys::{Algorithm, PrivateKey, ssh_key::encoding::text::to_bytes},
     server::{self, Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session, VerifiedPublicKey},
 };
-use rustix::{io::Errno, process::kill_process_group};
+use rustix::process::kill_process_group;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpStream, UnixStream},
@@ -290,9 +290,12 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
+        let Ok(port) = u16::try_from(port) else {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        };
         let host = String::from_utf8_lossy(&to_bytes(host)).into_owned();
         let dial = async move {
-            let port = u16::try_from(port).map_err(|_| Errno::INVAL)?;
             let stream = TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
             Ok(stream)

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod fault;
 pub mod labs;
+pub mod machine;
 pub mod platform;
 pub mod schema;
 pub mod transcript;

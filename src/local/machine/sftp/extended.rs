@@ -131,12 +131,14 @@ impl Server {
                 return Err(Status::Failure.into());
             }
             let step = usize::try_from(left).unwrap_or(COPY_SIZE).min(COPY_SIZE);
+            left -= step as u64;
             let n = super::interrupted(|| from.read_at(&mut buffer[..step], read_at))?;
             if n == 0 {
-                return if length == 0 { Ok(()) } else { Err(Status::Eof.into()) };
+                // OpenSSH complains of a whole step that is missing.
+                return if length == 0 || left == 0 { Ok(()) } else { Err(Status::Eof.into()) };
             }
             to.write_all_at(&buffer[..n], write_at)?;
-            (read_at, write_at, left) = (read_at + n as u64, write_at + n as u64, left - n as u64);
+            (read_at, write_at) = (read_at + n as u64, write_at + n as u64);
         }
         Ok(())
     }

@@ -19,6 +19,9 @@ use super::wire::Refusal;
 /// The number of symbolic links in one path, as in OpenSSH.
 const MAX_LINKS: usize = 33;
 
+/// The length of a path, the NUL at its end included: PATH_MAX.
+const MAX_PATH: usize = 4096;
+
 /// A list of users or of groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum List {
@@ -89,7 +92,7 @@ pub(super) fn long_name(name: &OsStr, metadata: &Metadata, names: &mut Names) ->
     let time = jiff::Timestamp::from_second(metadata.mtime()).unwrap_or_default().strftime(form).to_string();
     let mode = String::from_utf8_lossy(&letters);
     let (links, size) = (metadata.nlink(), metadata.len());
-    let mut line = format!("{kind}{mode} {links:>3} {user:<8} {group:<8} {size:>8} {time} ").into_bytes();
+    let mut line = format!("{kind}{mode} {links:>4} {user:<8} {group:<8} {size:>8} {time} ").into_bytes();
     line.extend_from_slice(name.as_bytes());
     line
 }
@@ -98,6 +101,9 @@ pub(super) fn long_name(name: &OsStr, metadata: &Metadata, names: &mut Names) ->
 /// made: OpenSSH's sftp_realpath.
 pub(super) fn real_path(home: &Path, path: &[u8]) -> Result<PathBuf, Refusal> {
     let mut resolved = if path.starts_with(b"/") { PathBuf::from("/") } else { home.to_owned() };
+    if path.len() >= MAX_PATH {
+        return Err(Errno::NAMETOOLONG.into());
+    }
     let mut left = path.to_vec();
     let mut links = 0;
     while !left.is_empty() {
