@@ -4,7 +4,7 @@
 //! An entry of ours is known by its id, which follows from its host name. So a second run finds it again, even if the
 //! product has added to it or moved it.
 
-use std::ops::Range;
+use std::{collections::HashSet, ops::Range};
 
 use quick_xml::{
     Reader, XmlVersion,
@@ -48,16 +48,13 @@ pub struct SshConfigs;
 impl Format for SshConfigs {
     fn set(&self, text: &str, entries: &[Entry]) -> Result<String> {
         let scan = Scan::of(text)?;
-        let wanted = |found: &Found| entries.iter().any(|e| e.host == found.host && e.user == found.user);
+        let wanted: HashSet<(&str, &str)> = entries.iter().map(|e| (e.host.as_str(), e.user.as_str())).collect();
+        let (ours, theirs): (Vec<&Found>, Vec<&Found>) = scan.entries.iter().partition(|found| found.is_ours());
         let (kept, gone): (Vec<&Found>, Vec<&Found>) =
-            scan.entries.iter().filter(|f| f.is_ours()).partition(|f| wanted(f));
-        let theirs = |host: &str| scan.entries.iter().any(|found| !found.is_ours() && found.host == host);
-        let mut new: Vec<String> = Vec::new();
-        for entry in entries {
-            if !theirs(&entry.host) && !kept.iter().any(|found| found.host == entry.host) {
-                new.push(element(entry)?);
-            }
-        }
+            ours.into_iter().partition(|found| wanted.contains(&(found.host.as_str(), found.user.as_str())));
+        let there: HashSet<&str> = kept.iter().chain(&theirs).map(|found| found.host.as_str()).collect();
+        let missing = entries.iter().filter(|entry| !there.contains(entry.host.as_str()));
+        let new = missing.map(element).collect::<Result<Vec<String>>>()?;
         let spans: Vec<Range<usize>> = gone.iter().map(|found| found.span.clone()).collect();
         Ok(scan.edit(text, &spans, &new))
     }
