@@ -54,7 +54,9 @@ impl App {
         let account = self.folders.account();
         files::sweep(root);
         files::sweep(account.parent().unwrap_or(root));
-        records::replaced_in(&self.folders).iter().for_each(|folder| files::sweep(folder));
+        files::sweep(&self.folders.kube());
+        files::sweep(&self.folders.backups());
+        records::folders(&self.folders).iter().for_each(|(folder, _)| files::sweep(folder));
     }
 
     /// Returns a client of the platform. Starts the embedded platform if it is not running.

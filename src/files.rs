@@ -4,7 +4,7 @@ pub(crate) mod user_file;
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io::{self, Seek, Write},
     path::{Path, PathBuf},
     sync::OnceLock,
 };
@@ -227,8 +227,36 @@ pub(crate) fn write_private(path: &Path, contents: &[u8]) -> Result<()> {
     let mut file = temporary(folder).map_err(failed)?;
     file.write_all(contents).map_err(failed)?;
     file.as_file().sync_data().map_err(failed)?;
-    file.persist(path).map_err(|e| failed(e.error))?;
-    Ok(())
+    match file.persist(path) {
+        Ok(_) => Ok(()),
+        Err(e) if is_mount_point(&e.error) => write_within(path, contents).map_err(failed),
+        Err(e) => Err(failed(e.error)),
+    }
+}
+
+/// Reports whether a file cannot be replaced because it is a mount point itself, as in many containers.
+pub(crate) fn is_mount_point(replacing: &io::Error) -> bool {
+    replacing.kind() == io::ErrorKind::ResourceBusy
+}
+
+/// Writes new contents into the file itself, for one that must not or cannot be replaced. If that fails, as on a full
+/// disk, the old contents are put back.
+///
+/// # Errors
+/// Fails when the file cannot be written.
+pub(crate) fn write_within(path: &Path, contents: &[u8]) -> io::Result<()> {
+    let before = fs::read(path)?;
+    let mut file = OpenOptions::new().write(true).open(path)?;
+    let mut put = |contents: &[u8]| {
+        file.rewind()?;
+        file.write_all(contents)?;
+        file.set_len(contents.len() as u64)?;
+        file.sync_all()
+    };
+    put(contents).inspect_err(|_| {
+        // If that fails as well, the first reason is the one to hear.
+        let _ = put(&before);
+    })
 }
 
 /// The prefix of the names of our temporaries.
@@ -309,15 +337,19 @@ impl Write for Temporary {
     }
 }
 
+/// The temporaries in `folder`.
+pub(crate) fn temporaries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let is_temporary = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX);
+    entries.flatten().filter(is_temporary).map(|entry| entry.path()).collect()
+}
+
 /// Removes the temporaries that killed writers left in `folder`. A temporary that cannot be removed does no harm.
 pub(crate) fn sweep(folder: &Path) {
-    let (Ok(entries), Ok(owner)) = (fs::read_dir(folder), fs::metadata(folder)) else { return };
-    for entry in entries.flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(TEMPORARY_PREFIX) {
-            continue;
-        }
+    let Ok(owner) = fs::metadata(folder) else { return };
+    for path in temporaries(folder) {
         // Links, pipes and other users' files are not ours; they may lie in a folder that all users share.
-        let (path, Ok(found)) = (entry.path(), entry.metadata()) else { continue };
+        let Ok(found) = fs::symlink_metadata(&path) else { continue };
         let kind = found.file_type();
         if !(kind.is_file() || kind.is_dir()) || os::is_strangers(&found, &owner) {
             continue;

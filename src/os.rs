@@ -17,7 +17,7 @@ mod sockets;
 
 #[cfg(unix)]
 pub(crate) use files::{give_back, open_new_folder, rightful_owner};
-pub(crate) use files::{is_null_device, left_by_root, settle, without_waiting};
+pub(crate) use files::{is_null_device, left_by_root, links, make_alike, settle, without_waiting};
 pub use files::{is_strangers, owner};
 #[cfg(unix)]
 pub use process::in_its_own_session;
@@ -26,6 +26,7 @@ pub use process::{
     process_age, raise_open_files, raise_open_files_to, ssh_arguments,
 };
 pub(crate) use roots::trusted_authorities;
+pub(crate) use signals::heed_signals;
 pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
 pub use sockets::{Peer, stderr_takes_text, unacknowledged};
 

@@ -10,14 +10,21 @@ pub mod memory;
 pub mod names;
 pub mod tunnels;
 
-/// The files and folders of all records.
-pub fn files(folders: &Folders) -> Vec<PathBuf> {
-    let names = Platform::ALL.map(|platform| names::path(folders, platform));
-    [journal::folder(folders), live::folder(folders)].into_iter().chain(names).chain(replaced_in(folders)).collect()
+/// A folder of records, and a function that tells our files in it, by their names, from others.
+pub(crate) type Kept = (PathBuf, fn(&str) -> bool);
+
+/// The files of the records that are one file each.
+pub(crate) fn files(folders: &Folders) -> Vec<PathBuf> {
+    Platform::ALL.map(|platform| names::path(folders, platform)).into()
 }
 
-/// The folders in which records are written beside and renamed over, so that a killed run may leave temporaries there.
-pub fn replaced_in(folders: &Folders) -> Vec<PathBuf> {
-    let memories = Platform::ALL.map(|platform| memory::folder(folders, platform));
-    memories.into_iter().chain([tunnels::folder(&folders.root)]).collect()
+/// The folders of the others.
+pub(crate) fn folders(folders: &Folders) -> Vec<Kept> {
+    let mut kept: Vec<Kept> = vec![
+        (journal::folder(folders), journal::is_own),
+        (live::folder(folders), live::is_own),
+        (tunnels::folder(&folders.root), tunnels::is_own),
+    ];
+    kept.extend(Platform::ALL.map(|platform| (memory::folder(folders, platform), memory::is_own as fn(&str) -> bool)));
+    kept
 }

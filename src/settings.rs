@@ -210,6 +210,16 @@ impl Folders {
         self.root.join("ssh_config")
     }
 
+    /// The folder of the user's files as they were before we edited them.
+    pub fn backups(&self) -> PathBuf {
+        self.root.join("backups")
+    }
+
+    /// The folder of our kubeconfigs, and of the records about the user's.
+    pub fn kube(&self) -> PathBuf {
+        self.root.join("kube")
+    }
+
     /// The state of the embedded platform.
     pub fn local(&self) -> PathBuf {
         self.root.join("local")

@@ -167,6 +167,15 @@ pub async fn refresh(folders: &Folders, platform: Platform, entries: Vec<Entry>)
     write_own(folders, &new)
 }
 
+/// Moves the backup that an earlier version has kept beside the user's file into our own folder, because ssh reads it
+/// where an Include of the user's matches its name. Returns the old and the new path, if there was one.
+///
+/// # Errors
+/// [`Kind::File`] when it cannot be moved.
+pub fn adopt_backup(folders: &Folders, file: Option<&Path>) -> Result<Option<(PathBuf, PathBuf)>> {
+    UserFile::open(&named_file(folders, file)?)?.adopt_backup(&folders.backups())
+}
+
 /// Reports whether `config-ssh` was run, so that [`refresh`] has something to do.
 pub fn is_managed(folders: &Folders) -> bool {
     State::path(folders).exists()
@@ -290,6 +299,7 @@ async fn lock(folders: &Folders) -> Result<Lock> {
     let path = State::path(folders);
     let lock = blocking(move || Lock::acquire(&path)).await?;
     files::sweep(&folders.root);
+    files::sweep(&folders.backups());
     Ok(lock)
 }
 

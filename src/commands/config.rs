@@ -13,6 +13,7 @@ use crate::{
         zed,
     },
     error::Result,
+    os,
     ssh_config::{self, entries::Entry},
     ui::{notice, out},
 };
@@ -83,6 +84,11 @@ pub(crate) struct Edit {
 /// As [`ssh_config::plan()`], [`ssh_config::Plan::write`] and [`out::agreed`].
 pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
     let mut run = Run::new(args.dry_run, args.yes, args.json);
+    if !args.dry_run
+        && let Some((from, to)) = ssh_config::adopt_backup(&app.folders, args.ssh_config_file.as_deref())?
+    {
+        run.warn(&format!("the backup {} of an earlier version is {} now", from.display(), to.display()));
+    }
     let plan = if args.remove {
         ssh_config::plan_removal(&app.folders, args.ssh_config_file.as_deref()).await?
     } else {
@@ -126,7 +132,8 @@ pub(crate) async fn jetbrains(app: &App, args: ConfigJetbrains) -> Result<()> {
     let mut run = Run::new(dry_run, yes, json);
     let entries = editor_entries(app, remove, &mut run).await?;
     let request = jetbrains::Request { product: args.product, remove, dry_run };
-    let written = jetbrains::apply(&request, &entries, async |plans| run.agree(changes(plans)).await).await?;
+    let written =
+        jetbrains::apply(&app.folders, &request, &entries, async |plans| run.agree(changes(plans)).await).await?;
     run.report(&written)?;
     run.done(&written)
 }
@@ -153,7 +160,6 @@ pub(crate) async fn zed(app: &App, args: ConfigZed) -> Result<()> {
     let entries = editor_entries(app, remove, &mut run).await?;
     let request = zed::Request { remove, dry_run };
     let written = zed::apply(&app.folders, &request, &entries, async |plans| run.agree(changes(plans)).await).await?;
-    let written: Vec<Written> = written.into_iter().collect();
     run.report(&written)?;
     run.done(&written)
 }
@@ -225,6 +231,8 @@ impl Run {
         if !self.yes {
             out::agreed("Write this?", self.json, "Nothing was written.", out::ADD_YES_OR_DRY_RUN).await?;
         }
+        // A signal that has come while the change was worked out ends the command before anything is written.
+        os::heed_signals().await;
         Ok(true)
     }
 

@@ -81,6 +81,8 @@ pub(crate) struct Check {
 enum Fix {
     /// Rewrites the entries and the line that includes them.
     Configuration,
+    /// Moves the backup that an earlier version has kept beside this file.
+    Backup(PathBuf),
     /// Sets a file's mode.
     #[cfg_attr(not(unix), expect(dead_code, reason = "only Unix has modes"))]
     Mode(PathBuf, u32),
@@ -221,6 +223,10 @@ async fn mend(app: &App, fix: &Fix) -> Result<String> {
             }
             Ok("the entries are rewritten".into())
         }
+        Fix::Backup(file) => Ok(match ssh_config::adopt_backup(&app.folders, Some(file))? {
+            Some((from, to)) => format!("{} is {} now", from.display(), to.display()),
+            None => format!("there is no backup beside {} any more", file.display()),
+        }),
         Fix::Mode(path, mode) => set_mode(path, *mode).map(|()| format!("{} now has mode {mode:o}", path.display())),
         Fix::Remove(path) => {
             std::fs::remove_file(path).map_err(|e| Error::file("delete", path, &e))?;

@@ -221,7 +221,7 @@ pub async fn forget(folders: &Folders, play: &str) {
     if let Err(error) = user::forget(folders, &name).await {
         notice::line(&format!("labctl-ssh-proxy: the context {name} was not removed: {}", error.message()));
     }
-    Own::sweep(&user::folder(folders), Some(play));
+    Own::sweep(&folders.kube(), Some(play));
 }
 
 /// Wakes the playground and reads its kubeconfig, as the default user or else as root.
@@ -312,7 +312,7 @@ struct Own {
 
 impl Own {
     fn write(folders: &Folders, play: &str, text: &str) -> Result<Own> {
-        let folder = user::folder(folders);
+        let folder = folders.kube();
         Own::sweep(&folder, None);
         // Concurrent runs for the same playground use separate files.
         let mut n = 1;

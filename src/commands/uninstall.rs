@@ -20,7 +20,6 @@ use crate::{
     platform::Platform,
     records::{self, live},
     settings::Folders,
-    ssh::identity,
     ssh_config,
     ui::{notice, out},
 };
@@ -117,13 +116,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     // The run itself has taken locks, which are files of ours, too.
     for item in self::items(app)? {
         if let Item::Own(path) = item {
-            delete(&path)?;
+            delete_own(&app.folders, &path)?;
         }
     }
     if has_disks && (args.local_playgrounds || !args.yes && may_erase(&disks).await) {
         stop_platform(app).await?;
         delete(&disks)?;
     }
+    let _ = fs::remove_dir(app.folders.backups());
     // This fails, as it should, while anything is left in the folder: a playground that stays, for example.
     let _ = fs::remove_dir(&app.folders.root);
     report.say(
@@ -196,51 +196,37 @@ fn items(app: &App) -> Result<Vec<Item>> {
     });
     for (file, _) in managed {
         items.push(Item::SshConfig(file.clone()));
-        let backup = UserFile::open(&file)?.backup_path();
-        if backup.exists() {
-            items.push(Item::Backup { backup, of: file });
+        let user = UserFile::open(&file)?;
+        let backup = Some(user.backup_path(&folders.backups())).filter(|backup| backup.exists());
+        for backup in [backup, user.earlier_backup()].into_iter().flatten() {
+            items.push(Item::Backup { backup, of: file.clone() });
         }
     }
     items.extend(kube::user::merged(folders).into_iter().map(Item::KubeContext));
-    let entries = match fs::read_dir(&folders.root) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(items),
-        Err(e) => return Err(Error::file("read", &folders.root, &e)),
-    };
-    // The identity may lie there, and it is the user's. The embedded platform has a question of its own, and its lock
-    // lies beside its folder.
-    let identity = app.identity_path().unwrap_or_default();
-    let public = identity::public_path(&identity);
-    let kept = [folders.local(), lock_path(&folders.local()), folders.settings.clone(), identity, public];
-    let own_files = own_files(folders);
-    let own = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| is_named_like(path, &own_files) && !kept.iter().any(|kept| kept.starts_with(path)));
-    let mut own: Vec<_> = own.map(Item::Own).collect();
+    let mut own: Vec<_> = own_paths(folders).into_iter().filter(|path| path.exists()).map(Item::Own).collect();
     own.sort_by_key(Item::describe);
     items.extend(own);
     Ok(items)
 }
 
-/// The files and folders that this program keeps in its folder, besides the embedded platform's.
-fn own_files(folders: &Folders) -> Vec<PathBuf> {
-    let mut own = records::files(folders);
-    own.extend(ssh_config::own_files(folders));
-    own.extend(Platform::ALL.map(|platform| folders.known_hosts(platform)));
-    own.extend([zed::record_path(folders), kube::user::folder(folders)]);
+/// The files and folders that this program keeps in its folder, besides the embedded platform's, and the temporaries of
+/// killed runs. Anything else is the user's, because the folder may be one that the user has chosen.
+fn own_paths(folders: &Folders) -> Vec<PathBuf> {
+    let mut files = records::files(folders);
+    files.extend(ssh_config::own_files(folders));
+    files.extend(Platform::ALL.map(|platform| folders.known_hosts(platform)));
+    files.push(zed::record_path(folders));
+    let locks: Vec<PathBuf> = files.iter().map(|file| lock_path(file)).collect();
+    let temporaries = files::temporaries(&folders.root);
+    let folders = own_folders(folders).into_iter().map(|(folder, _)| folder);
+    files.into_iter().chain(locks).chain(temporaries).chain(folders).collect()
+}
+
+/// Our folders, each with a function that tells our files in it, by their names, from others.
+fn own_folders(folders: &Folders) -> Vec<records::Kept> {
+    let mut own = records::folders(folders);
+    own.push((folders.kube(), kube::user::is_own));
     own
-}
-
-/// Reports whether a path is named like one of our files, up to the first dot: locks and earlier versions have other
-/// endings. Anything else is the user's, because the folder may be one that the user has chosen.
-fn is_named_like(path: &Path, own: &[PathBuf]) -> bool {
-    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return false };
-    name.starts_with(files::TEMPORARY_PREFIX) || own.iter().any(|own| stem(own) == stem(path))
-}
-
-/// The name of a file up to its first dot.
-fn stem(path: &Path) -> Option<&str> {
-    path.file_name()?.to_str()?.split('.').next()
 }
 
 async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
@@ -264,7 +250,7 @@ async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
         Item::Jetbrains(_) if jetbrains::written().is_empty() => Ok(()),
         Item::Jetbrains(_) => {
             let request = jetbrains::Request { remove: true, ..jetbrains::Request::default() };
-            let written = jetbrains::apply(&request, &[], async |_| Ok(true)).await?;
+            let written = jetbrains::apply(&app.folders, &request, &[], async |_| Ok(true)).await?;
             written.iter().try_for_each(|file| report.say(&config::sentence(file)))
         }
         Item::Zed => {
@@ -273,8 +259,28 @@ async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
             written.iter().try_for_each(|file| report.say(&config::sentence(file)))
         }
         Item::KubeContext(name) => kube::user::remove(&app.folders, name).map(drop),
-        Item::Own(path) => delete(path),
+        Item::Own(path) => delete_own(&app.folders, path),
     }
+}
+
+/// Deletes a file of ours, or what is ours in a folder of ours, and then the folder unless something is left in it.
+fn delete_own(folders: &Folders, path: &Path) -> Result<()> {
+    let Some((_, is_own)) = own_folders(folders).into_iter().find(|(folder, _)| folder == path) else {
+        return delete(path);
+    };
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(Error::file("read", path, &e)),
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        if name.to_str().is_some_and(|name| is_own(name) || name.starts_with(files::TEMPORARY_PREFIX)) {
+            delete(&entry.path())?;
+        }
+    }
+    let _ = fs::remove_dir(path);
+    Ok(())
 }
 
 /// Deletes a file or a folder. A missing one is no error.

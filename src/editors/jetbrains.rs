@@ -12,9 +12,13 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    editors::settings_file::{Plan, Written},
+    editors::{
+        flatpak,
+        settings_file::{Plan, Written},
+    },
     error::{Error, Kind, Result},
     files,
+    settings::Folders,
     ssh_config::entries::Entry,
 };
 use running::Process;
@@ -94,10 +98,15 @@ impl Product {
     }
 }
 
-/// The folder of the products' configuration, on Linux, macOS and Windows: below `$XDG_CONFIG_HOME` or `~/.config`,
-/// `~/Library/Application Support`, `%APPDATA%`.
-pub fn base() -> Option<PathBuf> {
-    dirs::config_dir().map(|config| config.join("JetBrains"))
+/// The folders of the products' configurations: below `$XDG_CONFIG_HOME` or `~/.config`,
+/// `~/Library/Application Support`, `%APPDATA%`; Android Studio's is its maker's. A Flatpak has folders of its own. The
+/// first is there even if nothing is in it.
+fn bases() -> Vec<PathBuf> {
+    const MAKERS: [&str; 2] = ["JetBrains", "Google"];
+    let Some(config) = dirs::config_dir() else { return Vec::new() };
+    let flatpaks = flatpak::configurations(&["com.jetbrains.", "com.google.AndroidStudio"]);
+    let configs = std::iter::once(config).chain(flatpaks);
+    configs.flat_map(|config| MAKERS.map(|maker| config.join(maker))).collect()
 }
 
 /// The products below `base`, in the order of their names. There are none when the folder does not exist.
@@ -117,10 +126,19 @@ pub fn products(base: &Path) -> Result<Vec<Product>> {
     Ok(products)
 }
 
+fn all() -> Result<Vec<Product>> {
+    let mut all = Vec::new();
+    for base in bases() {
+        all.extend(products(&base)?);
+    }
+    Ok(all)
+}
+
 /// The products by that name, or all of them.
 fn chosen(name: Option<&str>) -> Result<Vec<Product>> {
-    let base = base().ok_or_else(|| Error::new(Kind::File, "cannot find your configuration folder"))?;
-    let all = products(&base)?;
+    let base =
+        bases().into_iter().next().ok_or_else(|| Error::new(Kind::File, "cannot find your configuration folder"))?;
+    let all = all()?;
     let Some(name) = name else {
         if all.is_empty() {
             return Err(Error::new(Kind::NotFound, format!("there is no JetBrains product in {}", base.display()))
@@ -145,7 +163,7 @@ fn chosen(name: Option<&str>) -> Result<Vec<Product>> {
 
 /// The files that hold our hosts. A file that cannot be read counts as one without.
 pub fn written() -> Vec<PathBuf> {
-    let products = base().and_then(|base| products(&base).ok()).unwrap_or_default();
+    let products = all().unwrap_or_default();
     let has_hosts = |file: &PathBuf| {
         let hosts = files::read_text(file).and_then(|text| xml::hosts(&text.unwrap_or_default()));
         hosts.is_ok_and(|hosts| !hosts.is_empty())
@@ -196,15 +214,17 @@ pub fn list(product: Option<&str>) -> Result<Vec<Listed>> {
 /// # Errors
 /// [`Kind::Refused`] when a product runs, [`Kind::File`] when a file is damaged or cannot be written; as `agree`.
 pub async fn apply(
+    folders: &Folders,
     request: &Request,
     entries: &[Entry],
     agree: impl AsyncFnOnce(&[&Plan]) -> Result<bool>,
 ) -> Result<Vec<Written>> {
     let products = chosen(request.product.as_deref())?;
+    let backups = folders.backups();
     let mut plans = Vec::new();
     for product in &products {
         let plan = if request.remove {
-            Plan::remove(&product.file(), &SshConfigs)?
+            Plan::remove(&product.file(), &SshConfigs, &backups)?
         } else {
             Plan::set(&product.file(), &SshConfigs, entries)?
         };
@@ -220,7 +240,7 @@ pub async fn apply(
         for (product, plan) in plans.iter().filter(|(_, plan)| plan.changes()) {
             // The product may have been started while the question was open.
             product.must_not_run()?;
-            let backup = plan.commit(request.remove)?;
+            let backup = plan.commit(request.remove, &backups)?;
             written.push(Written { file: plan.path().to_owned(), backup });
         }
     }

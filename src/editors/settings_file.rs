@@ -1,13 +1,10 @@
 //! A settings file of an editor with entries of ours in it: the manners that [`crate::editors::jetbrains`] and
 //! [`crate::editors::zed`] share. The form of the entries is theirs.
 //!
-//! The file is changed in one step where it really lies, keeps its mode and owner, and is kept as a backup before the
-//! first change. As long as no other program has changed it since, removal brings the backup back, byte for byte.
+//! The file is changed in one step where it really lies, keeps its mode and owner, and is kept as a backup in our own
+//! folder before the first change. As long as no other program has changed it since, removal brings the backup back, byte for byte.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -39,8 +36,6 @@ pub struct Plan {
     file: UserFile,
     /// `None` to delete the file, because it is ours alone.
     text: Option<String>,
-    /// True when the text is that of the backup.
-    restored: bool,
 }
 
 impl Plan {
@@ -53,29 +48,27 @@ impl Plan {
         let text = format.set(text(&file)?, entries).map_err(|e| e.context(path.display()))?;
         // No entries are no reason for a new file.
         let text = (file.exists() || !entries.is_empty()).then_some(text);
-        Ok(Plan { file, text, restored: false })
+        Ok(Plan { file, text })
     }
 
     /// Plans the file without anything of ours: as it was before, if no other program has changed it since.
     ///
     /// # Errors
     /// As [`Plan::set`].
-    pub fn remove(path: &Path, format: &impl Format) -> Result<Plan> {
+    pub fn remove(path: &Path, format: &impl Format, backups: &Path) -> Result<Plan> {
         let file = UserFile::open(path)?;
         let current = text(&file)?;
         let rest = format.set(current, &[]).map_err(|e| e.context(path.display()))?;
         if rest == current {
             let text = file.exists().then_some(rest);
-            return Ok(Plan { file, text, restored: false });
+            return Ok(Plan { file, text });
         }
-        let backup = files::read_text(&file.backup_path()).ok().flatten();
+        let backup = [Some(file.backup_path(backups)), file.earlier_backup()].into_iter().flatten();
+        let backup = backup.filter_map(|path| files::read_text(&path).ok()?).next();
         let before = backup.as_deref().unwrap_or_default();
         let restored = format.repeat(before, current).is_ok_and(|again| again == current);
-        let text = match (restored, backup) {
-            (true, before) => before,
-            (false, _) => Some(rest),
-        };
-        Ok(Plan { file, text, restored })
+        let text = if restored { backup } else { Some(rest) };
+        Ok(Plan { file, text })
     }
 
     /// The file as the user calls it.
@@ -102,30 +95,28 @@ impl Plan {
         self.file.sweep();
     }
 
-    /// Makes the change. Returns the backup if this was the first one.
+    /// Makes the change. Returns the backup in the folder `backups` if this was the first one.
     ///
     /// # Errors
     /// [`Kind::File`] when the file cannot be written, or has changed since it was read; nothing has changed then.
-    pub fn commit(&self, removal: bool) -> Result<Option<PathBuf>> {
+    pub fn commit(&self, removal: bool, backups: &Path) -> Result<Option<PathBuf>> {
         if !self.changes() {
             return Ok(None);
         }
         let _lock = self.file.lock_folder();
         self.file.sweep();
         let staged = self.file.stage(self.bytes())?;
-        let backup = if removal { None } else { self.file.back_up()? };
+        let backup = if removal { None } else { self.file.back_up(backups)? };
         let done = if self.text.is_some() { staged.commit() } else { staged.delete() };
-        match (&done, &backup) {
-            // The backup is the same as the file now.
-            (Ok(()), _) if self.restored => {
-                let _ = fs::remove_file(self.file.backup_path());
+        match done {
+            Ok(()) if removal => self.file.drop_backups(backups, self.bytes()),
+            Ok(()) => {}
+            Err(error) => {
+                UserFile::discard_backup(backup);
+                return Err(error);
             }
-            (Err(_), Some(backup)) => {
-                let _ = fs::remove_file(backup);
-            }
-            (Ok(()) | Err(_), _) => {}
         }
-        done.map(|()| backup)
+        Ok(backup)
     }
 }
 

@@ -5,19 +5,26 @@
 //! stays as it is. Zed may run: it reads its settings again when they change.
 
 use std::{
+    collections::{BTreeMap, HashSet},
     env, fs, io,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use jsonc_parser::{
-    ParseOptions,
+    CollectOptions, CommentCollectionStrategy, ParseOptions,
+    ast::Value,
+    common::Ranged,
     cst::{CstArray, CstNode, CstRootNode},
-    json,
+    json, parse_to_ast,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    editors::settings_file::{Format, Plan, Written},
+    editors::{
+        flatpak,
+        settings_file::{Format, Plan, Written},
+    },
     error::{Error, Kind, Result},
     files,
     settings::Folders,
@@ -52,7 +59,7 @@ pub fn settings_path(system: System, home: &Path, config: Option<&Path>) -> Path
     config.join(if system == System::Windows { "Zed" } else { "zed" }).join("settings.json")
 }
 
-fn path(folders: &Folders) -> PathBuf {
+fn native_path(folders: &Folders) -> PathBuf {
     let system = if cfg!(windows) { System::Windows } else { System::Unix };
     let config = match system {
         System::Windows => dirs::config_dir(),
@@ -62,10 +69,28 @@ fn path(folders: &Folders) -> PathBuf {
     settings_path(system, &folders.home, config.as_deref())
 }
 
+/// The settings of each Zed that is here. That of a Flatpak reads its own alone, so the usual ones are only written
+/// beside it if a Zed has been there, too.
+fn paths(folders: &Folders, record: &Record) -> Vec<PathBuf> {
+    let native = native_path(folders);
+    let flatpaks = flatpak::configurations(&["dev.zed.Zed"]).into_iter().map(|config| config.join("zed"));
+    let mut paths: Vec<PathBuf> =
+        flatpaks.filter(|folder| folder.is_dir()).map(|folder| folder.join("settings.json")).collect();
+    paths.extend(record.others.keys().filter(|path| !paths.contains(path)).cloned().collect::<Vec<_>>());
+    if paths.is_empty() || !record.hosts.is_empty() || native.parent().is_some_and(Path::is_dir) {
+        paths.insert(0, native);
+    }
+    paths
+}
+
 /// The hosts whose entries are ours.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Record {
+    /// Those in the usual settings.
     hosts: Vec<String>,
+    /// Those in other settings, which are a Flatpak's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    others: BTreeMap<PathBuf, Vec<String>>,
 }
 
 /// The file of the record of our hosts.
@@ -74,6 +99,23 @@ pub fn record_path(folders: &Folders) -> PathBuf {
 }
 
 impl Record {
+    fn hosts(&self, path: &Path, folders: &Folders) -> Vec<String> {
+        if path == native_path(folders) {
+            self.hosts.clone()
+        } else {
+            self.others.get(path).cloned().unwrap_or_default()
+        }
+    }
+
+    fn add(&mut self, path: &Path, folders: &Folders, new: Vec<String>) {
+        let hosts = match path == native_path(folders) {
+            true => &mut self.hosts,
+            false => self.others.entry(path.to_owned()).or_default(),
+        };
+        let there: HashSet<String> = hosts.iter().cloned().collect();
+        hosts.extend(new.into_iter().filter(|host| !there.contains(host)));
+    }
+
     fn load(folders: &Folders) -> Result<Record> {
         let path = record_path(folders);
         let Some(text) = files::read_text(&path)? else { return Ok(Record::default()) };
@@ -85,7 +127,7 @@ impl Record {
 
     fn save(&self, folders: &Folders) -> Result<()> {
         let path = record_path(folders);
-        if self.hosts.is_empty() {
+        if self.hosts.is_empty() && self.others.is_empty() {
             return match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::file("delete", &path, &e)),
                 Ok(()) | Err(_) => Ok(()),
@@ -101,7 +143,7 @@ pub fn is_written(folders: &Folders) -> bool {
     record_path(folders).exists()
 }
 
-/// Changes the settings, if `agree` returns true for the plan. Returns the file, if it was written.
+/// Changes the settings, if `agree` returns true for the plans. Returns the files that were written.
 ///
 /// # Errors
 /// [`Kind::File`] when the settings are damaged or cannot be written; then they are as they were. As `agree`.
@@ -110,34 +152,48 @@ pub async fn apply(
     request: &Request,
     entries: &[Entry],
     agree: impl AsyncFnOnce(&[&Plan]) -> Result<bool>,
-) -> Result<Option<Written>> {
+) -> Result<Vec<Written>> {
     let record = Record::load(folders)?;
-    let path = path(folders);
-    let format = Connections { ours: record.hosts.clone() };
-    let plan = if request.remove { Plan::remove(&path, &format)? } else { Plan::set(&path, &format, entries)? };
-    if !plan.changes() && !request.dry_run {
-        plan.sweep();
+    let backups = folders.backups();
+    let mut plans = Vec::new();
+    for path in paths(folders, &record) {
+        let format = Connections { ours: record.hosts(&path, folders) };
+        let plan = match request.remove {
+            true => Plan::remove(&path, &format, &backups)?,
+            false => Plan::set(&path, &format, entries)?,
+        };
+        if !plan.changes() && !request.dry_run {
+            plan.sweep();
+        }
+        plans.push((path, format, plan));
     }
-    if !agree(&[&plan]).await? {
+    if !agree(&plans.iter().map(|(.., plan)| plan).collect::<Vec<_>>()).await? {
         // The user may have removed our entries by hand. The next entry of that name is the user's.
-        if request.remove && !plan.changes() && !request.dry_run {
+        if request.remove && !request.dry_run && plans.iter().all(|(.., plan)| !plan.changes()) {
             Record::default().save(folders)?;
         }
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let mut after = Record::default();
     if !request.remove {
-        let before = files::read_text(&path)?.unwrap_or_default();
-        after.hosts = format.ours_among(&before, entries)?;
         // The record names both the old and the new hosts until the settings are written, so that a run that is killed
         // in between leaves no entry of ours that passes for the user's.
         let mut both = record;
-        both.hosts.extend(after.hosts.iter().filter(|host| !format.ours.contains(host)).cloned());
+        for (path, format, _) in &plans {
+            let before = files::read_text(path)?.unwrap_or_default();
+            let ours = format.ours_among(&before, entries)?;
+            after.add(path, folders, ours.clone());
+            both.add(path, folders, ours);
+        }
         both.save(folders)?;
     }
-    let backup = plan.commit(request.remove)?;
+    let mut written = Vec::new();
+    for (.., plan) in plans.iter().filter(|(.., plan)| plan.changes()) {
+        let backup = plan.commit(request.remove, &backups)?;
+        written.push(Written { file: plan.path().to_owned(), backup });
+    }
     after.save(folders)?;
-    Ok(Some(Written { file: plan.path().to_owned(), backup }))
+    Ok(written)
 }
 
 /// The form of our entries in Zed's settings.
@@ -150,63 +206,62 @@ impl Connections {
     /// The hosts of `entries` that are or become ours, because the user has no entry for them.
     fn ours_among(&self, text: &str, entries: &[Entry]) -> Result<Vec<String>> {
         let root = parse(text)?;
-        let found = array(&root)?.map_or_else(Vec::new, |array| hosts(&array));
-        let theirs = |host: &String| found.contains(host) && !self.ours.contains(host);
-        Ok(entries.iter().map(|entry| entry.host.clone()).filter(|host| !theirs(host)).collect())
+        let ours = self.hosts();
+        let mut theirs = array(&root)?.map_or_else(HashSet::new, |array| hosts(&array));
+        theirs.retain(|host| !ours.contains(host.as_str()));
+        Ok(entries.iter().map(|entry| entry.host.clone()).filter(|host| !theirs.contains(host)).collect())
     }
 
-    fn is_ours(&self, node: &CstNode) -> bool {
-        host(node).is_some_and(|host| self.ours.contains(&host))
+    fn hosts(&self) -> HashSet<&str> {
+        self.ours.iter().map(String::as_str).collect()
     }
 }
 
 impl Format for Connections {
     fn set(&self, text: &str, entries: &[Entry]) -> Result<String> {
-        let root = parse(text)?;
+        let wanted: HashSet<&str> = entries.iter().map(|entry| entry.host.as_str()).collect();
+        let gone: HashSet<&str> = self.hosts().difference(&wanted).copied().collect();
+        let root = parse(&thinned(text, &gone)?)?;
+        let mut there = HashSet::new();
         if let Some(array) = array(&root)? {
             for node in array.elements() {
-                let stays = |entry: &Entry| Some(&entry.host) == host(&node).as_ref();
-                if self.is_ours(&node) && !entries.iter().any(stays) {
-                    node.remove();
+                match host(&node) {
+                    Some(host) if gone.contains(host.as_str()) => node.remove(),
+                    Some(host) => drop(there.insert(host)),
+                    None => {}
                 }
             }
         }
-        for entry in entries {
-            let there = array(&root)?.map_or_else(Vec::new, |array| hosts(&array));
-            if !there.contains(&entry.host) {
-                append(&root, &entry.host, &entry.user)?;
-            }
-        }
-        Ok(root.to_string())
+        let new = entries.iter().filter(|entry| there.insert(entry.host.clone()));
+        append(root, &new.map(|entry| (entry.host.as_str(), entry.user.as_str())).collect::<Vec<_>>())
     }
 
     fn repeat(&self, text: &str, current: &str) -> Result<String> {
         let (root, current) = (parse(text)?, parse(current)?);
-        for node in array(&current)?.map_or_else(Vec::new, |array| array.elements()) {
-            let (Some(host), Some(user)) = (host(&node), string(&node, "username")) else { continue };
-            if self.is_ours(&node) {
-                append(&root, &host, &user)?;
-            }
-        }
-        Ok(root.to_string())
+        let ours = self.hosts();
+        let nodes = array(&current)?.map_or_else(Vec::new, |array| array.elements());
+        let found = nodes.iter().filter_map(|node| Some((host(node)?, string(node, "username")?)));
+        let found: Vec<(String, String)> = found.filter(|(host, _)| ours.contains(host.as_str())).collect();
+        append(root, &found.iter().map(|(host, user)| (host.as_str(), user.as_str())).collect::<Vec<_>>())
     }
 }
 
+/// The options by which Zed reads its settings.
+const AS_ZED: ParseOptions = ParseOptions {
+    allow_comments: true,
+    allow_trailing_commas: true,
+    allow_loose_object_property_names: false,
+    allow_missing_commas: false,
+    allow_single_quoted_strings: false,
+    allow_hexadecimal_numbers: false,
+    allow_unary_plus_numbers: false,
+    allow_bare_decimal_point_numbers: false,
+    allow_non_finite_numbers: false,
+    allow_extended_string_escapes: false,
+};
+
 fn parse(text: &str) -> Result<CstRootNode> {
-    // As Zed reads them.
-    let options = ParseOptions {
-        allow_comments: true,
-        allow_trailing_commas: true,
-        allow_loose_object_property_names: false,
-        allow_missing_commas: false,
-        allow_single_quoted_strings: false,
-        allow_hexadecimal_numbers: false,
-        allow_unary_plus_numbers: false,
-        allow_bare_decimal_point_numbers: false,
-        allow_non_finite_numbers: false,
-        allow_extended_string_escapes: false,
-    };
-    let root = CstRootNode::parse(text, &options).map_err(|e| damaged(&e.to_string()))?;
+    let root = CstRootNode::parse(text, &AS_ZED).map_err(|e| damaged(&e.to_string()))?;
     match root.value() {
         Some(value) if value.as_object().is_none() => Err(damaged("it is not an object")),
         Some(_) | None => Ok(root),
@@ -219,17 +274,83 @@ fn array(root: &CstRootNode) -> Result<Option<CstArray>> {
     setting.array_value().map(Some).ok_or_else(|| damaged(&format!("`{CONNECTIONS}` is not a list")))
 }
 
-fn append(root: &CstRootNode, host: &str, user: &str) -> Result<()> {
-    let array = match array(root)? {
+/// The place of each element of the list in `text`, with its host.
+fn places(text: &str) -> Result<Vec<(Range<usize>, Option<String>)>> {
+    let collected = CollectOptions { comments: CommentCollectionStrategy::Off, tokens: false };
+    let root = parse_to_ast(text, &collected, &AS_ZED).map_err(|e| damaged(&e.to_string()))?;
+    let Some(Value::Object(root)) = root.value else { return Ok(Vec::new()) };
+    let elements = root.get_array(CONNECTIONS).map_or(&[][..], |array| &array.elements);
+    let host = |element: &Value<'_>| Some(element.as_object()?.get_string("host")?.value.to_string());
+    Ok(elements.iter().map(|element| (element.start()..element.end(), host(element))).collect())
+}
+
+/// `text` without most of the elements that are to go: of a row with nothing but commas in between, those that stay are
+/// kept, or the first if none does. The tree takes so long to remove one that thousands would never end.
+fn thinned(text: &str, gone: &HashSet<&str>) -> Result<String> {
+    let mut rows: Vec<Vec<(Range<usize>, bool)>> = Vec::new();
+    for (place, host) in places(text)? {
+        let goes = host.is_some_and(|host| gone.contains(host.as_str()));
+        let is_near = |row: &&mut Vec<(Range<usize>, bool)>| {
+            let before = row.last().map_or(0, |(before, _)| before.end);
+            text[before..place.start].chars().all(|c| c == ',' || c.is_whitespace())
+        };
+        match rows.last_mut().filter(is_near) {
+            Some(row) => row.push((place, goes)),
+            None => rows.push(vec![(place, goes)]),
+        }
+    }
+    let mut thin = String::with_capacity(text.len());
+    let mut at = 0;
+    for row in rows {
+        let (Some((first, _)), Some((last, _))) = (row.first(), row.last()) else { continue };
+        thin.push_str(&text[at..first.start]);
+        at = last.end;
+        let stays = |(_, (_, goes)): &(usize, &(Range<usize>, bool))| !goes;
+        let (mut kept, start) = (row.iter().enumerate().filter(stays), thin.len());
+        if let Some((_, (place, _))) = kept.next() {
+            thin.push_str(&text[place.clone()]);
+            kept.for_each(|(i, (place, _))| thin.push_str(&text[row[i - 1].0.end..place.end]));
+        }
+        if thin.len() == start {
+            thin.push_str(&text[first.clone()]);
+        }
+    }
+    thin.push_str(&text[at..]);
+    Ok(thin)
+}
+
+/// The text of `root` with these hosts and users at the end of the list. The first two are added to the tree; the
+/// others are copies of the second with other names, because the tree takes long to add one.
+fn append(root: CstRootNode, new: &[(&str, &str)]) -> Result<String> {
+    const NAMES: (&str, &str) = ("@host@", "@user@");
+    let Some((first, rest)) = new.split_first() else { return Ok(root.to_string()) };
+    let array = match array(&root)? {
         Some(array) => array,
         None => root.object_value_or_set().array_value_or_set(CONNECTIONS),
     };
     array.ensure_multiline();
-    array.append(json!({ "host": host, "username": user, "projects": [] }));
-    Ok(())
+    let add = |(host, user): (&str, &str)| {
+        array.append(json!({ "host": host, "username": user, "projects": [] }));
+    };
+    add(*first);
+    if rest.is_empty() {
+        return Ok(root.to_string());
+    }
+    add(NAMES);
+    let text = root.to_string();
+    let places = places(&text)?;
+    let [.., (before, _), (place, _)] = &places[..] else { return Err(damaged("its list cannot be found again")) };
+    let (between, pattern) = (&text[before.end..place.start], &text[place.clone()]);
+    let mut appended = text[..before.end].to_owned();
+    for (host, user) in rest {
+        appended.push_str(between);
+        // Neither has a character that JSON would write otherwise.
+        appended.push_str(&pattern.replace(NAMES.0, host).replace(NAMES.1, user));
+    }
+    Ok(appended + &text[place.end..])
 }
 
-fn hosts(array: &CstArray) -> Vec<String> {
+fn hosts(array: &CstArray) -> HashSet<String> {
     array.elements().iter().filter_map(host).collect()
 }
 
@@ -341,6 +462,41 @@ mod tests {
         let set = own.set(&theirs, &two()).unwrap();
         assert_eq!(set.matches("playground-shell").count(), 1);
         assert_eq!(own.set(&set, &[]).unwrap(), theirs);
+    }
+
+    #[test]
+    fn many_are_as_if_they_had_come_one_by_one() {
+        let many: Vec<Entry> = (0..5).map(|n| entry(&format!("playground-{n}"), &format!("user{n}"))).collect();
+        let ours = Connections { ours: many.iter().map(|entry| entry.host.clone()).collect() };
+        for text in SHAPES {
+            let mut by_one = text.to_owned();
+            for n in 1..=many.len() {
+                by_one = ours.set(&by_one, &many[..n]).unwrap();
+                assert_eq!(ours.set(text, &many[..n]).unwrap(), by_one);
+            }
+            // Some go, and it is as if they had never been there.
+            let odd: Vec<Entry> = many.iter().skip(1).step_by(2).cloned().collect();
+            assert_eq!(ours.set(&by_one, &odd).unwrap(), ours.set(text, &odd).unwrap());
+            // A comment between two of them is not ours.
+            let noted = by_one.replacen(
+                "    {\n      \"host\": \"playground-3\"",
+                "    // kept\n    {\n      \"host\": \"playground-3\"",
+                1,
+            );
+            assert_eq!(ours.set(&noted, &odd).unwrap().matches("// kept").count(), noted.matches("// kept").count());
+        }
+    }
+
+    /// One at a time, these would take an hour.
+    #[test]
+    fn an_account_of_any_size_is_written_and_removed() {
+        let many: Vec<Entry> = (0..15_000).map(|n| entry(&format!("playground-{n}"), "root")).collect();
+        let ours = Connections { ours: many.iter().map(|entry| entry.host.clone()).collect() };
+        let all = ours.set(THEIRS, &many).unwrap();
+        assert_eq!(ours.repeat(THEIRS, &all).unwrap(), all);
+        let half: Vec<Entry> = many.into_iter().step_by(2).collect();
+        assert_eq!(ours.set(&all, &half).unwrap(), ours.set(THEIRS, &half).unwrap());
+        assert_eq!(ours.set(&all, &[]).unwrap(), THEIRS);
     }
 
     #[test]

@@ -106,7 +106,9 @@ impl UserFile {
         files::sweep(self.folder());
     }
 
-    /// Writes `contents` beside the file, with its mode and owner, ready to take its place.
+    /// Writes `contents` beside the file, as a file like it, ready to take its place. A file that cannot be replaced by
+    /// one like it is written itself later: one with several names, one of whose owner or attributes we cannot make
+    /// another, and one in a folder that cannot be written.
     ///
     /// # Errors
     /// [`Kind::File`] when the file or its folder is read-only, the disk is full and so on; then nothing is left.
@@ -115,65 +117,66 @@ impl UserFile {
             Error::file("write", &self.named, &e)
                 .with_hint("nothing was changed; make the file and its folder writable")
         };
-        if let Some((_, metadata)) = &self.contents {
-            // A rename would replace a read-only file without a question, and root may write any file, but its owner
-            // meant it.
-            if metadata.permissions().readonly() {
-                return Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, "it is read-only")));
-            }
-            OpenOptions::new().write(true).open(&self.target).map_err(failed)?;
-        } else if self.target == self.named {
+        self.check_writable()?;
+        if self.contents.is_none() && self.target == self.named {
             make_private_folder(self.folder()).map_err(failed)?;
         }
-        let mut file = temporary(self.folder()).map_err(failed)?;
-        file.write_all(contents).map_err(failed)?;
-        self.keep_owner(file.as_file()).map_err(failed)?;
-        if let Some((_, metadata)) = &self.contents {
-            file.as_file().set_permissions(metadata.permissions()).map_err(failed)?;
-        }
-        file.as_file().sync_all().map_err(failed)?;
-        let before = self.contents.as_ref().map(|(bytes, _)| bytes.clone());
-        Ok(Staged { file, before, target: self.target.clone(), named: self.named.clone() })
-    }
-
-    /// Gives `file` the owner of the one it replaces. If root makes a new file, it gets the folder's owner.
-    #[cfg(unix)]
-    fn keep_owner(&self, file: &File) -> io::Result<()> {
-        use std::os::unix::fs::{MetadataExt, fchown};
-        let model = match &self.contents {
-            Some((_, metadata)) => metadata.clone(),
-            None if rustix::process::geteuid().is_root() => fs::metadata(self.folder())?,
-            None => return Ok(()),
+        let file = match &self.contents {
+            Some((_, found)) if os::links(found) > 1 => None,
+            _ => match temporary(self.folder()) {
+                Ok(file) => Some(file),
+                Err(e) if e.kind() == io::ErrorKind::ReadOnlyFilesystem && self.exists() => None,
+                Err(e) => return Err(failed(e)),
+            },
         };
-        let own = file.metadata()?;
-        if (own.uid(), own.gid()) != (model.uid(), model.gid()) {
-            fchown(file, Some(model.uid()), Some(model.gid()))?;
-        }
-        Ok(())
+        let file = match file {
+            Some(mut file) => {
+                file.write_all(contents).map_err(failed)?;
+                let alike = |(_, found): &(_, Metadata)| os::make_alike(file.as_file(), &self.target, found).is_ok();
+                let is_alike = self.contents.as_ref().is_none_or(alike);
+                file.as_file().sync_all().map_err(failed)?;
+                Some(file).filter(|_| is_alike)
+            }
+            None => None,
+        };
+        let before = self.contents.as_ref().map(|(bytes, _)| bytes.clone());
+        let contents = contents.to_owned();
+        Ok(Staged { file, contents, before, target: self.target.clone(), named: self.named.clone() })
     }
 
-    /// Does nothing, because a new file belongs to the user who makes it.
-    #[cfg(not(unix))]
-    fn keep_owner(&self, _file: &File) -> io::Result<()> {
-        Ok(())
+    /// Checks that the file, if there is one, may be written.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when it is read-only.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        let Some((_, found)) = &self.contents else { return Ok(()) };
+        // A rename would replace a read-only file without a question, and root may write any file, but its owner meant
+        // it.
+        let writable = match found.permissions().readonly() {
+            true => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it is read-only")),
+            false => OpenOptions::new().write(true).open(&self.target).map(drop),
+        };
+        writable.map_err(|e| {
+            Error::file("write", &self.named, &e)
+                .with_hint("nothing was changed; make the file and its folder writable")
+        })
     }
 
-    /// Keeps the contents from before the first edit, beside the file as the user calls it. A backup that exists stays.
+    /// Keeps the contents from before the first edit in `folder`, one of our own, where no pattern of the user's finds
+    /// them: ssh reads whatever an Include matches. A backup that exists stays.
     ///
     /// # Errors
     /// [`Kind::File`] when it cannot be written.
-    pub(crate) fn back_up(&self) -> Result<Option<PathBuf>> {
-        let Some((bytes, metadata)) = &self.contents else { return Ok(None) };
-        let backup = self.backup_path();
-        let folder = backup.parent().unwrap_or(Path::new("."));
+    pub(crate) fn back_up(&self, folder: &Path) -> Result<Option<PathBuf>> {
+        let Some((bytes, _)) = &self.contents else { return Ok(None) };
+        let backup = self.backup_path(folder);
         let write = || {
             if fs::symlink_metadata(&backup).is_ok() {
                 return Ok(None);
             }
+            make_private_folder(folder)?;
             let mut file = temporary(folder)?;
             file.write_all(bytes)?;
-            self.keep_owner(file.as_file())?;
-            file.as_file().set_permissions(metadata.permissions())?;
             file.as_file().sync_all()?;
             file.persist_noclobber(&backup).map_err(|e| e.error)?;
             Ok(Some(backup.clone()))
@@ -181,11 +184,70 @@ impl UserFile {
         write().map_err(|e| Error::file("keep a backup as", &backup, &e))
     }
 
-    /// The path of the backup.
-    pub(crate) fn backup_path(&self) -> PathBuf {
+    /// The path of the backup in `folder`: that of the file, in one name.
+    pub(crate) fn backup_path(&self, folder: &Path) -> PathBuf {
+        /// Of the 255 bytes that a name may have.
+        const LONGEST: usize = 200;
+        let path = self.named.display().to_string().replace('%', "%%").replace(['/', '\\', ':'], "%");
+        if path.len() <= LONGEST {
+            return folder.join(path);
+        }
+        let hash = ring::digest::digest(&ring::digest::SHA256, path.as_bytes());
+        let hash: String = hash.as_ref()[..8].iter().map(|byte| format!("{byte:02x}")).collect();
+        let end = path.char_indices().map(|(at, _)| at).find(|at| path.len() - at <= LONGEST / 2).unwrap_or(0);
+        folder.join(format!("{hash}{}", &path[end..]))
+    }
+
+    /// The backup that an earlier version has kept beside the file, if there is one.
+    pub(crate) fn earlier_backup(&self) -> Option<PathBuf> {
         let mut name = self.named.as_os_str().to_owned();
         name.push(".labctl-ssh-proxy.backup");
-        PathBuf::from(name)
+        Some(PathBuf::from(name)).filter(|path| fs::symlink_metadata(path).is_ok())
+    }
+
+    /// Moves the backup of an earlier version to its place in `folder`. Returns both paths, if there was one.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when it cannot be moved.
+    pub(crate) fn adopt_backup(&self, folder: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
+        let Some(from) = self.earlier_backup() else { return Ok(None) };
+        let to = self.backup_path(folder);
+        let moved = || {
+            if let Some(bytes) = files::read(&from)? {
+                make_private_folder(folder)?;
+                let mut file = temporary(folder)?;
+                file.write_all(&bytes)?;
+                file.as_file().sync_all()?;
+                match file.persist_noclobber(&to) {
+                    Err(e) if e.error.kind() != io::ErrorKind::AlreadyExists => return Err(e.error),
+                    // The newer one may be of a text that this one already preceded, so it gives way.
+                    Err(e) => drop(e.file.persist(&to).map_err(|e| e.error)?),
+                    Ok(_) => {}
+                }
+            }
+            fs::remove_file(&from)
+        };
+        moved().map_err(|e| Error::file("move the backup", &from, &e))?;
+        Ok(Some((from, to)))
+    }
+
+    /// Deletes a backup that was made for an edit that failed.
+    pub(crate) fn discard_backup(backup: Option<PathBuf>) {
+        let Some(backup) = backup else { return };
+        // One that cannot be deleted does no harm.
+        let _ = fs::remove_file(&backup);
+        let _ = backup.parent().map(fs::remove_dir);
+    }
+
+    /// Deletes the backups of which the file has the `contents` again.
+    pub(crate) fn drop_backups(&self, folder: &Path, contents: &[u8]) {
+        for backup in [Some(self.backup_path(folder)), self.earlier_backup()].into_iter().flatten() {
+            if files::read(&backup).is_ok_and(|bytes| bytes.as_deref() == Some(contents)) {
+                // One that cannot be deleted does no harm.
+                let _ = fs::remove_file(backup);
+            }
+        }
+        let _ = fs::remove_dir(folder);
     }
 
     fn folder(&self) -> &Path {
@@ -198,7 +260,9 @@ impl UserFile {
 
 /// New contents, written but not in place. Dropping them leaves nothing behind.
 pub(crate) struct Staged {
-    file: Temporary,
+    /// The file that replaces the old one; `None` to write the old one itself.
+    file: Option<Temporary>,
+    contents: Vec<u8>,
     before: Option<Vec<u8>>,
     target: PathBuf,
     named: PathBuf,
@@ -212,21 +276,30 @@ impl Staged {
     /// changed the file since it was read. The earlier contents are then still there.
     pub(crate) fn commit(self) -> Result<()> {
         self.check_unchanged()?;
-        self.file.persist(&self.target).map_err(|e| Error::file("replace", &self.named, &e.error))?;
-        Ok(())
+        let replaced = self.file.map(|file| file.persist(&self.target).map(drop).map_err(|e| e.error));
+        let put = match replaced {
+            None => files::write_within(&self.target, &self.contents),
+            Some(Err(e)) if files::is_mount_point(&e) => files::write_within(&self.target, &self.contents),
+            Some(done) => done,
+        };
+        put.map_err(|e| Error::file("replace", &self.named, &e))
     }
 
-    /// Deletes the file instead.
+    /// Deletes the file instead. One that cannot be deleted because it is a mount point is left empty.
     ///
     /// # Errors
     /// As [`Staged::commit`].
     pub(crate) fn delete(self) -> Result<()> {
         self.check_unchanged()?;
-        fs::remove_file(&self.target).map_err(|e| Error::file("delete", &self.named, &e))
+        let deleted = match fs::remove_file(&self.target) {
+            Err(e) if files::is_mount_point(&e) => files::write_within(&self.target, b""),
+            deleted => deleted,
+        };
+        deleted.map_err(|e| Error::file("delete", &self.named, &e))
     }
 
     fn check_unchanged(&self) -> Result<()> {
-        if fs::read(&self.target).ok() == self.before {
+        if files::read(&self.target).ok().flatten() == self.before {
             return Ok(());
         }
         Err(Error::new(Kind::File, format!("{} has changed in the meantime", self.named.display()))

@@ -156,3 +156,107 @@ pub(crate) fn left_by_root(path: &Path) -> Option<String> {
 pub(crate) fn left_by_root(_path: &Path) -> Option<String> {
     None
 }
+
+/// The number of names that a file has.
+pub(crate) fn links(found: &Metadata) -> u64 {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::MetadataExt::nlink(found)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = found;
+        1
+    }
+}
+
+/// Makes `new` a file like `old`, which it is to replace: with its owner, its mode, and what the system keeps beside the
+/// contents. The group stays as it is where the system refuses the old one, and then has no more rights than everybody.
+///
+/// # Errors
+/// Fails when it cannot be made alike.
+#[cfg(unix)]
+pub(crate) fn make_alike(new: &File, old: &Path, found: &Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
+    let own = new.metadata()?;
+    let mut mode = found.mode() & 0o7777;
+    if own.uid() != found.uid() {
+        fchown(new, Some(found.uid()), None)?;
+    }
+    if own.gid() != found.gid() && fchown(new, None, Some(found.gid())).is_err() {
+        mode = mode & !0o070 | (mode & 0o007) << 3;
+    }
+    new.set_permissions(std::fs::Permissions::from_mode(mode))?;
+    attributes::copy(old, new)
+}
+
+/// Makes `new` a file like `old`, as far as its permissions go.
+///
+/// # Errors
+/// Fails when it cannot be made alike.
+#[cfg(not(unix))]
+pub(crate) fn make_alike(new: &File, _old: &Path, found: &Metadata) -> io::Result<()> {
+    new.set_permissions(found.permissions())
+}
+
+/// Extended attributes, among which are Linux' access control lists and security labels.
+#[cfg(any(target_os = "linux", target_os = "macos"))]
+mod attributes {
+    use std::{ffi::CString, fs::File, io, path::Path};
+
+    use rustix::{
+        fs::{self, XattrFlags},
+        io::Errno,
+    };
+
+    /// The list that a new file inherits from its folder, even if the old one has none.
+    const ACCESS_LIST: &str = "system.posix_acl_access";
+    /// The system writes it itself, and nobody else may.
+    const PROVENANCE: &str = "com.apple.provenance";
+
+    /// Copies them. Those of which `new` has the same value already are left alone, because some may not be written.
+    pub(super) fn copy(old: &Path, new: &File) -> io::Result<()> {
+        let names = all(|room| fs::listxattr(old, room))?.unwrap_or_default();
+        let mut has_list = false;
+        for name in names.split(|byte| *byte == 0).filter(|name| !name.is_empty() && *name != PROVENANCE.as_bytes()) {
+            let name = CString::new(name)?;
+            has_list |= name.as_bytes() == ACCESS_LIST.as_bytes();
+            let value = all(|room| fs::getxattr(old, &name, room))?;
+            if let Some(value) = value
+                && all(|room| fs::fgetxattr(new, &name, room))?.as_ref() != Some(&value)
+            {
+                fs::fsetxattr(new, &name, &value, XattrFlags::empty())?;
+            }
+        }
+        if !has_list && all(|room| fs::fgetxattr(new, ACCESS_LIST, room))?.is_some() {
+            fs::fremovexattr(new, ACCESS_LIST)?;
+        }
+        Ok(())
+    }
+
+    /// The answer to a question, or `None` if there is no such thing. Linux allows no more than 64 KiB.
+    fn all(ask: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> io::Result<Option<Vec<u8>>> {
+        let mut room = vec![0; 64 * 1024];
+        match ask(&mut room) {
+            Ok(size) => {
+                room.truncate(size);
+                Ok(Some(room))
+            }
+            Err(Errno::NOTSUP | NONE) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    const NONE: Errno = Errno::NODATA;
+    #[cfg(target_os = "macos")]
+    const NONE: Errno = Errno::NOATTR;
+}
+
+/// Nothing: it is not known how these systems keep them.
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "macos"))))]
+mod attributes {
+    pub(super) fn copy(_old: &std::path::Path, _new: &std::fs::File) -> std::io::Result<()> {
+        Ok(())
+    }
+}

@@ -103,6 +103,14 @@ pub async fn ended_by_signal() -> u8 {
     Signals::listen().next().await
 }
 
+/// Lets a signal that came while this thread was busy end the command: [`ended_by_signal`], which the command is raced
+/// against, only hears of it once the runtime has had a turn, and is asked once more.
+pub(crate) async fn heed_signals() {
+    for _ in 0..2 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Passes a signal on to a child. An interrupt from the keyboard is left out, because it has reached the child already,
 /// which is in the terminal's foreground with us.
 pub fn pass_on(signal: u8, child: &tokio::process::Child) {

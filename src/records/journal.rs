@@ -98,10 +98,22 @@ fn open(path: &Path) -> std::io::Result<File> {
     files::open_or_make(path, os::without_waiting(OpenOptions::new().append(true)))
 }
 
+/// Reports whether a file of the folder has a name that we give: the time, the host and the process.
+pub(super) fn is_own(name: &str) -> bool {
+    let time = name.as_bytes().iter().take(16).enumerate();
+    let is_time = |(at, byte): (usize, &u8)| match at {
+        8 => *byte == b'T',
+        15 => *byte == b'-',
+        _ => byte.is_ascii_digit(),
+    };
+    name.len() > 16 && time.into_iter().all(is_time) && name.ends_with(".log")
+}
+
 /// Makes room for one more log.
 fn prune(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    let mut logs: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    let entries = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_own));
+    let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     // Their names begin with the time.
     logs.sort_unstable();
     for old in logs.iter().take((logs.len() + 1).saturating_sub(MAX_FILES)) {
@@ -145,11 +157,13 @@ mod tests {
     #[test]
     fn only_so_many_logs_are_kept() {
         let folder = tempfile::tempdir().unwrap();
+        let name = |i: usize| format!("20250101T{i:06}-playground-x-17.log");
         for i in 0..MAX_FILES + 5 {
-            std::fs::write(folder.path().join(format!("{i:04}.log")), "").unwrap();
+            std::fs::write(folder.path().join(name(i)), "").unwrap();
         }
+        std::fs::write(folder.path().join("0-mine.log"), "").unwrap();
         prune(folder.path());
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), MAX_FILES - 1);
-        assert!(!folder.path().join("0000.log").exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), MAX_FILES);
+        assert!(!folder.path().join(name(0)).exists() && folder.path().join("0-mine.log").exists());
     }
 }

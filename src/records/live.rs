@@ -206,6 +206,13 @@ fn pid_of(path: &Path) -> Option<u32> {
     path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
 }
 
+/// Reports whether a file of the folder has a name that we give: the process and a number.
+pub(super) fn is_own(name: &str) -> bool {
+    let name = name.strip_suffix(".lock").unwrap_or(name).strip_suffix(".json").unwrap_or_default();
+    let number = |text: &str, radix| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
+    name.split_once('-').is_some_and(|(process, random)| number(process, 10) && number(random, 16))
+}
+
 /// The status of every running proxy. Files of killed proxies are swept.
 pub fn all(folders: &Folders) -> Vec<Status> {
     let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
@@ -223,7 +230,8 @@ fn sweep(folders: &Folders) -> Vec<PathBuf> {
         "lock" => Some(path.with_extension("")),
         _ => None,
     };
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| status(entry.ok()?.path())).collect();
+    let entries = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_own));
+    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| status(entry.path())).collect();
     paths.sort_unstable();
     paths.dedup();
     paths.retain(|path| match Lock::try_acquire(path) {

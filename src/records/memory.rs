@@ -101,6 +101,12 @@ pub fn folder(folders: &Folders, platform: Platform) -> PathBuf {
     })
 }
 
+/// Reports whether a file of the folder has a name that we give: a playground's record, a lock, or the last act's time.
+pub(super) fn is_own(name: &str) -> bool {
+    let name = name.strip_suffix(".lock").unwrap_or(name);
+    name.ends_with(".json") || name.ends_with(".wake") || name == "acted"
+}
+
 impl Memory {
     /// The records of `platform`.
     pub fn of(folders: &Folders, platform: Platform) -> Memory {

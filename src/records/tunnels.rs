@@ -109,6 +109,12 @@ pub fn folder(root: &Path) -> PathBuf {
     root.join("tunnels")
 }
 
+/// Reports whether a file of the folder has a name that we give: a hash.
+pub(super) fn is_own(name: &str) -> bool {
+    let is_hash = |name: &str| name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.strip_suffix(".json").is_some_and(is_hash)
+}
+
 impl TunnelCache {
     /// The sessions kept below `root`.
     pub fn below(root: &Path) -> TunnelCache {

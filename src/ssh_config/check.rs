@@ -110,6 +110,42 @@ impl Check<'_> {
     }
 }
 
+/// A trial of a change as it is made: ssh does the same for other hosts before and after.
+pub(super) struct Trial<'a> {
+    user: &'a UserFile,
+    /// The options for another host; `None` where there was no file yet.
+    before: Option<Result<String>>,
+}
+
+impl Trial<'_> {
+    /// Asks before the change.
+    pub(super) async fn begin(user: &UserFile) -> Trial<'_> {
+        let before = match user.exists() {
+            true => Some(Ssh::system().options(&user.named, OTHER_HOST).await),
+            false => None,
+        };
+        Trial { user, before }
+    }
+
+    /// Asks after it.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when ssh would do something else now.
+    pub(super) async fn check(self) -> Result<()> {
+        let file = self.user.named.display();
+        // Where ssh does not understand the file as it was, there is nothing to compare with.
+        let Some(Ok(before)) = self.before else { return Ok(()) };
+        let changed = match Ssh::system().options(&self.user.named, OTHER_HOST).await {
+            Ok(after) => difference(&before, &after),
+            Err(error) => Some(error.message().to_owned()),
+        };
+        changed.map_or(Ok(()), |changed| {
+            Err(Error::new(Kind::File, format!("editing {file} has changed ssh for other hosts: {changed}"))
+                .with_hint("the edit was taken back; check what the Include lines of your ssh configuration match"))
+        })
+    }
+}
+
 /// The user's own options that hold for our hosts, too, and do harm there.
 fn in_the_way(options: &str) -> Vec<String> {
     let set = |name, harmless: &[&str]| client::value(options, name).filter(|value| !harmless.contains(value));

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Locks, Request, plan, plan_removal, state::State};
+use super::{Locks, Request, check::Trial, plan, plan_removal, state::State};
 use crate::{
     error::{Error, Result},
     files::{
@@ -168,7 +168,19 @@ impl<'a> Plan<'a> {
         let _locks = Locks::acquire(self.folders, self.path()).await?;
         let current = if self.before.is_current(self.folders)? { self } else { self.anew().await? };
         match current.goal {
-            Goal::Entries(..) => current.put_in(),
+            Goal::Entries(..) => {
+                // The last trial is that of the files themselves, because an Include of the user's may match what the
+                // one before has not seen.
+                let trial = Trial::begin(&current.before.user).await;
+                let backup = current.put_in()?;
+                match trial.check().await {
+                    Ok(()) => Ok(backup),
+                    Err(error) => {
+                        current.undo(backup);
+                        Err(error)
+                    }
+                }
+            }
             Goal::Removal => current.take_out().map(|()| None),
             Goal::Nothing => Ok(None),
         }
@@ -189,14 +201,32 @@ impl<'a> Plan<'a> {
             return Ok(None);
         }
         let staged = user.stage(&self.text)?;
-        let backup = if edit::is_untouched(user.bytes()) { user.back_up()? } else { None };
+        let backup = if edit::is_untouched(user.bytes()) { user.back_up(&self.folders.backups())? } else { None };
         if let Err(e) = write_own(self.folders, &self.new).and_then(|()| staged.commit()) {
             // As it was. If that fails as well, the first reason is the one to hear.
             let _ = write_own(self.folders, &self.before.state);
-            let _ = backup.map(fs::remove_file);
+            UserFile::discard_backup(backup);
             return Err(e);
         }
         Ok(backup)
+    }
+
+    /// Takes a change back that was just made, as far as that is possible.
+    fn undo(&self, backup: Option<PathBuf>) {
+        let before = &self.before.user;
+        let undone = UserFile::open(&before.named).and_then(|now| {
+            let ours = now.bytes() == self.text;
+            match now.stage(before.bytes()) {
+                Ok(staged) if ours && before.exists() => staged.commit(),
+                Ok(staged) if ours => staged.delete(),
+                Ok(_) => Ok(()),
+                Err(e) => Err(e),
+            }
+        });
+        if let Err(error) = undone.and_then(|()| write_own(self.folders, &self.before.state)) {
+            log::warn!("{}", error.message());
+        }
+        UserFile::discard_backup(backup);
     }
 
     /// Takes our entries out. The user's file comes first, because nothing that it names may be missing.
@@ -209,6 +239,7 @@ impl<'a> Plan<'a> {
             let staged = user.stage(&self.text)?;
             if goes { staged.delete()? } else { staged.commit()? }
         }
+        user.drop_backups(&self.folders.backups(), &self.text);
         write_own(self.folders, &self.new)
     }
 }

@@ -192,6 +192,46 @@ fn zeds_own_additions_go_with_our_entries_and_damaged_settings_stay() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "{ \"ssh_connections\": ");
 }
 
+/// A Flatpak reads only its own folder, and Android Studio has its maker's.
+#[test]
+fn flatpaks_and_android_studio_have_folders_of_their_own() {
+    let world = World::empty();
+    let make = |folder: &str| {
+        fs::create_dir_all(world.path(folder)).unwrap();
+        world.path(folder)
+    };
+    let zed = make(".var/app/dev.zed.Zed/config/zed").join("settings.json");
+    let preview = make(".var/app/dev.zed.Zed-Preview/config/zed").join("settings.json");
+    let native = world.path(".config/zed/settings.json");
+    fs::write(&zed, "{}").unwrap();
+    world.local(&["config-zed", "--yes"]).ok();
+    let has = |file: &Path| fs::read_to_string(file).is_ok_and(|text| text.contains("playground-shell"));
+    assert!(has(&zed) && has(&preview) && !native.exists());
+    make(".config/zed");
+    world.local(&["config-zed", "--yes"]).ok();
+    assert!(has(&native));
+    let once = fs::read_to_string(&zed).unwrap();
+    assert!(world.local(&["config-zed", "--yes"]).ok().contains("Nothing to change"));
+    assert_eq!(fs::read_to_string(&zed).unwrap(), once);
+    world.run(&["config-zed", "--remove", "--yes"]).ok();
+    assert_eq!((fs::read_to_string(&zed).unwrap(), preview.exists(), native.exists()), ("{}".into(), false, false));
+
+    let folders = [
+        ".var/app/com.jetbrains.GoLand/config/JetBrains/GoLand2025.1/options",
+        ".var/app/com.google.AndroidStudio/config/Google/AndroidStudio2025.1/options",
+        ".config/Google/AndroidStudio2024.3/options",
+    ];
+    let files = folders.map(|folder| make(folder).join("sshConfigs.xml"));
+    world.local(&["config-jetbrains", "--yes"]).ok();
+    assert!(files.iter().all(|file| has(file)));
+    let list = world.local(&["config-jetbrains", "--list"]).ok();
+    assert!(files.iter().all(|file| list.contains(file.to_str().unwrap())), "{list}");
+    world.local(&["config-jetbrains", "--product", "AndroidStudio2024.3", "--remove", "--yes"]).ok();
+    assert!(has(&files[0]) && has(&files[1]) && !has(&files[2]));
+    world.local(&["uninstall", "--yes"]).ok();
+    assert!(!files.iter().any(|file| has(file)));
+}
+
 /// The template in jetbrains-config equals the file that we write.
 #[test]
 fn the_template_is_what_is_written() {

@@ -199,3 +199,37 @@ fn files_are_private_whatever_the_umask() {
         drop(labs);
     }
 }
+
+/// As in a container into which single files are mounted: they cannot be replaced.
+#[test]
+fn a_file_that_is_a_mount_point_is_written_all_the_same() {
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    let program = world.path("program");
+    copy_program(&program);
+    let files =
+        [".ssh/config", ".config/zed/settings.json", ".iximiuz/labctl/config.yaml"].map(|name| world.path(name));
+    let texts = ["Host mine\n".to_owned(), "{}\n".to_owned(), fs::read_to_string(&files[2]).unwrap()];
+    let mut script = "set -e\n".to_owned();
+    for (n, (file, text)) in files.iter().zip(&texts).enumerate() {
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "").unwrap();
+        fs::write(world.path(&format!("mounted{n}")), text).unwrap();
+        script += &format!("mount --bind mounted{n} {}\n", file.display());
+    }
+    script += "p=$PWD/program
+        $p config-ssh --yes; grep -q labctl-ssh-proxy mounted0; ssh -F mounted0 -G mine >/dev/null
+        $p config-zed --yes; grep -q playground- mounted1
+        $p config-ssh --remove --yes; $p config-zed --remove --yes
+        $p logout";
+    let mut command = world.program(needs("unshare"));
+    if !rustix::process::geteuid().is_root() {
+        command.arg("-r");
+    }
+    let said = world.output(command.args(["-m", "sh", "-c", &script]));
+    let after = |n: usize| fs::read_to_string(world.path(&format!("mounted{n}"))).unwrap();
+    assert_eq!(said.code(), 0, "{said:?}");
+    assert_eq!((after(0), after(1)), (texts[0].clone(), texts[1].clone()));
+    assert!(after(2).contains("api_base_url") && after(2) != texts[2], "{}", after(2));
+    drop(labs);
+}

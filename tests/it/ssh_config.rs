@@ -384,17 +384,122 @@ async fn mode_and_owner_are_kept_and_the_first_text_too() {
     let owner = |path: &Path| fs::metadata(path).map(|m| (m.uid(), m.gid())).unwrap();
     let before = owner(&world.config());
     let backup = world.apply(|_| ()).await.unwrap().backup.unwrap();
-    assert_eq!(backup, world.folders.home.join(".ssh/config.labctl-ssh-proxy.backup"));
-    for path in [&world.config(), &backup] {
-        assert_eq!((mode(path), owner(path)), (0o644, before), "{}", path.display());
-    }
+    assert!(backup.starts_with(world.folders.root.join("backups")), "{}", backup.display());
+    assert_eq!((mode(&world.config()), owner(&world.config())), (0o644, before));
+    assert_eq!(mode(&backup), 0o600);
     assert_eq!(fs::read_to_string(&backup).unwrap(), "Host mine\n");
 
+    let with_ours = world.text();
+    world.write(format!("{with_ours}Host other\n"));
     world.remove().await.unwrap();
-    assert_eq!((mode(&world.config()), owner(&world.config())), (0o644, before));
     fs::write(world.config(), "Host other\n").unwrap();
     assert_eq!(world.apply(|_| ()).await.unwrap().backup, None);
     assert_eq!(fs::read_to_string(&backup).unwrap(), "Host mine\n", "never overwritten");
+
+    world.write("Host mine\n");
+    world.apply(|_| ()).await.unwrap();
+    world.remove().await.unwrap();
+    assert!(!world.folders.root.join("backups").exists(), "the file is as it was");
+}
+
+/// ssh reads whatever an Include matches, and stops for every host if that leads in a circle.
+#[tokio::test]
+async fn a_backup_is_where_no_pattern_of_the_users_finds_it() {
+    for inline in [false, true] {
+        let world = World::new();
+        let pattern = world.folders.home.join(".ssh/config.*");
+        let text = format!("Include {}\nHost mine\n Port 2222\n", pattern.display());
+        world.write(&text);
+        for _ in 0..2 {
+            world.apply(|request| request.inline = inline).await.unwrap();
+            assert_eq!(option(&world.config(), "mine", "port"), "2222");
+        }
+        world.remove().await.unwrap();
+        assert_eq!((world.text(), option(&world.config(), "mine", "port")), (text.clone(), "2222".into()));
+        assert_eq!(fs::read_dir(world.folders.home.join(".ssh")).unwrap().count(), 1);
+
+        // An earlier version has left one.
+        let backup = world.folders.home.join(".ssh/config.labctl-ssh-proxy.backup");
+        fs::write(&backup, &text).unwrap();
+        let error = world.apply(|request| request.inline = inline).await.unwrap_err();
+        assert!(error.message().contains("Too many recursive"), "{error}");
+        let (from, to) = ssh_config::adopt_backup(&world.folders, None).unwrap().unwrap();
+        assert!(from == backup && !backup.exists() && fs::read_to_string(to).unwrap() == text);
+        world.apply(|request| request.inline = inline).await.unwrap();
+        world.remove().await.unwrap();
+        assert!(!world.folders.root.join("backups").exists());
+    }
+}
+
+/// The trial beside the files does not see what an Include of the user's makes of the real ones.
+#[tokio::test]
+async fn a_change_that_does_harm_in_its_place_is_taken_back() {
+    let world = World::new();
+    let text = format!("Include {}/hosts*\nHost mine\n", world.folders.root.display());
+    world.write(&text);
+    let error = world.apply(|_| ()).await.unwrap_err();
+    assert!(error.message().contains("has changed ssh for other hosts"), "{error}");
+    assert_eq!(world.text(), text);
+    assert!(!world.folders.root.join("hosts.json").exists());
+    assert!(!world.folders.root.join("backups").exists());
+}
+
+/// A file with several names stays one, and what the system keeps beside the contents stays there.
+#[tokio::test]
+async fn links_lists_and_attributes_are_kept() {
+    use rustix::fs::{XattrFlags, getxattr, setxattr};
+    // Version 2: the owner and `backup` (34) may read, by a mask that allows it, and nobody else.
+    const LIST: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\x22\0\0\0\x04\0\0\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
+    let world = World::with("Host mine\n");
+    let set = |name: &str, value: &[u8]| setxattr(world.config(), name, value, XattrFlags::empty());
+    let attributes: Vec<(&str, Vec<u8>)> = [("user.x", b"1".as_slice()), ("system.posix_acl_access", LIST)]
+        .into_iter()
+        .filter(|(name, value)| set(name, value).is_ok())
+        .map(|(name, value)| (name, value.to_owned()))
+        .collect();
+    if attributes.len() < 2 {
+        not_run("the file system for temporary files keeps no such attributes");
+    }
+    let kept = || {
+        attributes.iter().all(|(name, value)| {
+            let mut room = [0; 100];
+            getxattr(world.config(), *name, &mut room[..]).is_ok_and(|size| room[..size] == value[..])
+        })
+    };
+    world.apply(|_| ()).await.unwrap();
+    assert!(kept() && world.text().contains("labctl-ssh-proxy"));
+    world.remove().await.unwrap();
+    assert!(kept());
+
+    let other = world.folders.home.join("dotfiles");
+    fs::hard_link(world.config(), &other).unwrap();
+    for _ in 0..2 {
+        world.apply(|_| ()).await.unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), world.text());
+        assert!(kept() && world.text().contains("labctl-ssh-proxy"));
+    }
+    world.remove().await.unwrap();
+    assert_eq!((world.text(), fs::read_to_string(&other).unwrap()), ("Host mine\n".into(), "Host mine\n".into()));
+    assert_eq!(fs::metadata(&other).unwrap().nlink(), 2);
+    world.assert_no_temporaries();
+}
+
+/// As `sed -i` and editors do it: the owner is kept, and the group where that is allowed.
+#[test]
+fn a_group_that_is_not_the_users_is_no_obstacle() {
+    if !rustix::process::geteuid().is_root() {
+        return not_run("only root can give a file to another group");
+    }
+    for (before, after) in [(0o600, 0o600), (0o644, 0o644), (0o640, 0o600)] {
+        let world = World::with("Host mine\n");
+        let mut child = Child::new(&world.folders.home, "include").unprivileged(&world);
+        std::os::unix::fs::chown(world.config(), Some(65534), Some(0)).unwrap();
+        fs::set_permissions(world.config(), fs::Permissions::from_mode(before)).unwrap();
+        let said = child.run();
+        assert!(said.contains("CHILD OK"), "{said}");
+        let found = fs::metadata(world.config()).unwrap();
+        assert_eq!((found.uid(), mode(&world.config())), (65534, after));
+    }
 }
 
 #[tokio::test]
@@ -757,7 +862,7 @@ async fn what_others_write_meanwhile_is_not_lost() {
         let error = world.apply(|request| request.inline = inline).await.unwrap_err();
         assert!(error.message().contains("changed in the meantime"), "{error}");
         assert!(world.text().starts_with(&format!("{text}# more\n")), "{}", world.text());
-        assert!(!world.folders.home.join(".ssh/config.labctl-ssh-proxy.backup").exists());
+        assert!(!world.folders.root.join("backups").exists());
         assert!(!world.folders.ssh_config().exists() && !world.folders.root.join("hosts.json").exists());
         world.assert_no_temporaries();
     }

@@ -43,14 +43,22 @@ fn what_is_not_ours_stays_though_it_lies_among_ours() {
     world.settings(&format!("identity: {}\n", keys.join("id").display()));
     world.serve(&[]);
     world.playground("shell");
-    fs::write(world.root().join("notes.txt"), "mine").unwrap();
+    // Some with a name like one of ours, since the folder may be one that the user has chosen.
+    let mine =
+        ["notes.txt", "names.txt", "known_hosts.mine", "hosts", "logs/mine.log", "live/show.json", "kube/config"];
+    for name in mine {
+        let path = world.root().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "mine").unwrap();
+    }
     fs::create_dir_all(&keys).unwrap();
     fs::write(keys.join("other"), "mine, too").unwrap();
     let before = files(&keys);
     let said = world.local(&["uninstall", "--yes"]).ok();
     assert!(!said.contains("keys\n") && !said.contains("notes.txt"), "{said}");
     assert_eq!(files(&keys), before);
-    assert!(world.root().join("notes.txt").exists() && !world.root().join("hosts.json").exists());
+    assert_eq!(mine.iter().find(|name| !world.root().join(name).exists()), None);
+    assert!(!world.root().join("hosts.json").exists());
 }
 
 #[test]
@@ -127,8 +135,8 @@ fn every_file_that_a_command_writes_is_known() {
     let mut names = Vec::new();
     for entry in fs::read_dir(world.root()).unwrap().map(Result::unwrap) {
         let name = entry.file_name().into_string().unwrap();
-        // The embedded platform has a question of its own.
-        if !["local", "local.lock"].contains(&name.as_str()) {
+        // The embedded platform has a question of its own, and each backup has a line.
+        if !["backups", "local", "local.lock"].contains(&name.as_str()) {
             assert!(list.contains(&format!("  {}\n", entry.path().display())), "{name} not in {list}");
             names.push(name);
         }
@@ -166,8 +174,9 @@ fn a_file_that_was_changed_keeps_its_backup() {
     let said = world.local(&["uninstall", "--yes"]).ok();
     assert!(said.contains("has changed since"), "{said}");
     assert_eq!(fs::read_to_string(world.ssh_config()).unwrap(), "Host other\n\tUser me\nHost mine\n");
-    let backup = world.home().join(".ssh/config.labctl-ssh-proxy.backup");
-    assert_eq!(fs::read_to_string(backup).unwrap(), "Host other\n\tUser me\n");
+    let backups: Vec<_> = fs::read_dir(world.root().join("backups")).unwrap().map(Result::unwrap).collect();
+    assert_eq!(backups.len(), 1);
+    assert_eq!(fs::read_to_string(backups[0].path()).unwrap(), "Host other\n\tUser me\n");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::{
     app::App,
     commands::open::ide,
     error::{Error, Kind, Result, printable},
-    files::{self, Lock},
+    files::{self, Lock, user_file::UserFile},
     os,
     platform::Platform,
     records::live,
@@ -94,6 +94,18 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
         checks.push(check.remedy("run `labctl-ssh-proxy config-ssh` to use this one").fix(Fix::Configuration));
     } else {
         checks.push(Check::ok("program in entries", state.program.display().to_string()));
+    }
+    for managed in &state.files {
+        let earlier = UserFile::open(&managed.file).ok().and_then(|user| user.earlier_backup());
+        if let Some(backup) = earlier {
+            let found = format!(
+                "{} is the backup of an earlier version, and ssh reads it if an Include of yours matches its name",
+                backup.display()
+            );
+            let remedy = "run `labctl-ssh-proxy config-ssh`, which moves it to the other files of this program";
+            let check = Check::new("backup", Verdict::Warning, found).remedy(remedy);
+            checks.push(check.fix(Fix::Backup(managed.file.clone())));
+        }
     }
     let survey = ssh.survey().await.ok();
     for managed in &state.files {

@@ -31,10 +31,14 @@ const RETRY: Duration = Duration::from_millis(20);
 /// The beginning of our lock files. The process id follows.
 const OURS: &str = "labctl-ssh-proxy ";
 
-/// The folder of our kubeconfigs, and of the records about the user's.
-pub(crate) fn folder(folders: &Folders) -> PathBuf {
-    folders.root.join("kube")
+/// Reports whether a file of our folder has a name that we give.
+pub(crate) fn is_own(name: &str) -> bool {
+    let name = name.strip_suffix(".lock").unwrap_or(name);
+    name.ends_with(".yaml") || name.ends_with(MERGED) || name == GUARD
 }
+
+/// The name of the lock under which a lock that a killed run has left is deleted.
+const GUARD: &str = "merge";
 
 /// The end of the name of a context's record.
 const MERGED: &str = ".merged.json";
@@ -123,7 +127,7 @@ fn in_use(path: &Path) -> Error {
 /// Deletes a lock of ours whose process was killed. Returns true if there is no lock now.
 fn clear(folders: &Folders, lock: &Path) -> Result<bool> {
     // One process at a time, so that no other run replaces the lock between the check and the deletion.
-    let _guard = files::Lock::acquire(&folder(folders).join("merge"))?;
+    let _guard = files::Lock::acquire(&folders.kube().join(GUARD))?;
     // kubectl's lock file is empty, and not even readable.
     let text = files::read_text(lock).ok().flatten().unwrap_or_default();
     let Some(process) = text.strip_prefix(OURS) else { return Ok(!lock.exists()) };
@@ -152,7 +156,7 @@ struct Merged {
 }
 
 fn memory(folders: &Folders, name: &str) -> PathBuf {
-    folder(folders).join(format!("{name}{MERGED}"))
+    folders.kube().join(format!("{name}{MERGED}"))
 }
 
 fn text(file: &UserFile) -> Result<&str> {
@@ -162,7 +166,7 @@ fn text(file: &UserFile) -> Result<&str> {
 
 /// Returns the names of our contexts in the user's kubeconfig.
 pub(crate) fn merged(folders: &Folders) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder(folders)) else { return Vec::new() };
+    let Ok(entries) = fs::read_dir(folders.kube()) else { return Vec::new() };
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.filter_map(|name| Some(name.strip_suffix(MERGED)?.to_owned())).collect()
 }
