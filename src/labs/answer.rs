@@ -4,14 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use hyper::{
-    StatusCode,
+    StatusCode, Uri,
     header::{self, HeaderMap},
 };
 use serde::de::DeserializeOwned;
 
 use crate::{
     error::{Error, Kind, Result, printable},
-    labs::wire::Play,
+    labs::{address::peer, wire::Play},
     moment::Moment,
     platform::is_id,
 };
@@ -136,7 +136,8 @@ fn error_of(reply: &Reply, about: &str) -> Error {
         }
         StatusCode::TOO_MANY_REQUESTS => {
             let error = Error::new(Kind::NotYet, format!("{about}: the platform limits requests ({said})"));
-            match rate_limit_reset(&reply.headers, SystemTime::now()) {
+            let now = SystemTime::now();
+            match rate_limit_reset(&reply.headers, now).or_else(|| retry_after(&reply.headers, now)) {
                 Some(wait) => {
                     error.with_hint(format!("try again in {} s", wait.as_secs_f64().ceil())).with_retry_after(wait)
                 }
@@ -145,6 +146,15 @@ fn error_of(reply: &Reply, about: &str) -> Error {
         }
         StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
             Error::new(Kind::NotYet, format!("{about} is not ready ({said})")).with_hint(LATER)
+        }
+        // A network that wants a login first answers for every host (RFC 6585, 6), most of them with a redirect.
+        status if status.is_redirection() || status == StatusCode::NETWORK_AUTHENTICATION_REQUIRED => {
+            let to = reply.headers.get(header::LOCATION).and_then(|to| to.to_str().ok()?.parse::<Uri>().ok());
+            let to = to.filter(|to| to.host().is_some()).map(|to| format!(", which leads to {}", peer(&to)));
+            Error::new(Kind::Answer, format!("{about}: the answer was {status}{}", to.unwrap_or_default())).with_hint(
+                "if this network has a login page, open it in a browser; otherwise check `api_base_url` in \
+                 ~/.iximiuz/labctl/config.yaml",
+            )
         }
         status if status.is_client_error() => Error::new(Kind::Refused, format!("{about}: the platform says: {said}")),
         status if words.is_empty() => {
@@ -172,6 +182,22 @@ fn words(reply: &Reply) -> String {
     }
 }
 
+/// The longest wait that an answer can ask for.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// The wait that a gateway asks for: `Retry-After` is seconds from now, or a date (RFC 9110, 10.2.3). Clamped to 0..300 s.
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+            SystemTime::from(until).duration_since(now).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST))
+}
+
 /// The length of a rate limit. `X-Ratelimit-Reset` is seconds from now, or a Unix time: in seconds when it is at least
 /// a billion, in milliseconds when it is at least a hundred billion, as values seen in the field must be. Clamped to
 /// 0..300 s.
@@ -180,7 +206,6 @@ fn rate_limit_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     const UNIX_TIME: u64 = 1_000_000_000;
     /// 1973 in milliseconds, the year 5138 in seconds.
     const UNIX_TIME_MS: u64 = 100_000_000_000;
-    const LONGEST: Duration = Duration::from_secs(300);
     let reset: u64 = headers.get("x-ratelimit-reset")?.to_str().ok()?.trim().parse().ok()?;
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let wait = match reset {
@@ -198,7 +223,7 @@ mod tests {
     use bytes::Bytes;
     use hyper::{StatusCode, header::HeaderMap};
 
-    use super::{Reply, ahead, decode, rate_limit_reset, refusal};
+    use super::{Reply, ahead, decode, rate_limit_reset, refusal, retry_after};
     use crate::{error::Kind, labs::wire::Play};
 
     #[test]
@@ -218,6 +243,49 @@ mod tests {
             headers: HeaderMap::new(),
             body: Bytes::from_static(body.as_bytes()),
         }
+    }
+
+    #[test]
+    fn a_network_that_wants_a_login_is_told_from_the_platform() {
+        for (location, said) in [
+            (
+                "http://portal.example:8080/login?to=x",
+                "the list: the answer was 302 Found, which leads to portal.example:8080",
+            ),
+            ("http://ada:pw@portal.example/", "the list: the answer was 302 Found, which leads to portal.example"),
+            ("/elsewhere", "the list: the answer was 302 Found"),
+            ("\u{1}", "the list: the answer was 302 Found"),
+        ] {
+            let mut reply = reply(302, "<html>");
+            if let Ok(location) = location.parse() {
+                reply.headers.insert("location", location);
+            }
+            let error = refusal(&reply, "the list");
+            assert_eq!((error.message(), error.kind()), (said, Kind::Answer));
+            assert!(error.hint().unwrap().contains("login page"), "{error:?}");
+        }
+        assert!(refusal(&reply(511, ""), "the list").hint().unwrap().contains("login page"));
+    }
+
+    #[test]
+    fn a_gateway_says_when_to_come_back() {
+        let now = UNIX_EPOCH + Duration::from_secs(1_792_000_000);
+        for (text, seconds) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("86400", Some(300)),
+            ("Wed, 14 Oct 2026 17:46:50 GMT", Some(10)),
+            ("Tue, 13 Oct 2026 17:46:50 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("retry-after", text.parse().unwrap());
+            assert_eq!(retry_after(&headers, now).map(|wait| wait.as_secs()), seconds, "{text}");
+        }
+        let mut limited = reply(429, "");
+        limited.headers.insert("retry-after", "9".parse().unwrap());
+        assert_eq!(refusal(&limited, "the list").retry_after(), Some(Duration::from_secs(9)));
     }
 
     #[test]
