@@ -236,3 +236,16 @@ fn our_folder_may_be_moved() {
     assert!(!world.root().exists(), "nothing is where it was not wanted");
     with(&["local", "stop"]);
 }
+
+/// A socket's address holds some 100 bytes, and a folder for temporary files may be longer. sshd takes /tmp.
+#[test]
+fn the_agent_comes_along_whatever_the_folder_for_temporary_files() {
+    let mut world = World::empty();
+    let long = world.path(&"t".repeat(120));
+    std::fs::create_dir(&long).unwrap();
+    world.serve_with(&[], &[("TMPDIR", long.to_str().unwrap())]);
+    let host = format!("playground-{}", world.playground("shell"));
+    let mut ssh = world.program("ssh-agent");
+    ssh.args(["ssh", "-A", "-F"]).arg(world.ssh_config()).args([&host, "test -S \"$SSH_AUTH_SOCK\" && echo there"]);
+    assert_eq!(world.output(&mut ssh).ok(), "there\n");
+}

@@ -32,7 +32,10 @@ use tokio::{
     net::{TcpListener, TcpStream, UnixStream},
 };
 
-use crate::support::platform::{Platform, folders, messages, quick};
+use crate::support::{
+    not_run,
+    platform::{Platform, folders, messages, quick},
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_play_lives_through_every_action() {
@@ -234,6 +237,29 @@ async fn the_tail_of_an_answer_comes_through_and_then_the_end() {
     let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     let mut tunnel = platform.labs.dial(&session, &format!(":{closed}")).await.unwrap();
     assert!(rest(&mut tunnel).await.is_empty());
+    platform.end().await;
+}
+
+/// Two servers share a port, one on each loopback address, and say which they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_is_dialled_as_it_is_written() {
+    let mut platform = Platform::start(quick()).await;
+    let id = platform.create("shell").await.id;
+    let session = platform.tunnel(&id, "").await.unwrap();
+    let Ok(six) = TcpListener::bind("[::1]:0").await else { return not_run("this computer has no IPv6") };
+    let port = six.local_addr().unwrap().port();
+    let four = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    for (listener, says) in [(six, "six"), (four, "four")] {
+        tokio::spawn(async move {
+            while let Ok((mut tcp, _)) = listener.accept().await {
+                let _ = tcp.write_all(says.as_bytes()).await;
+            }
+        });
+    }
+    for (host, says) in [("[::1]", "six"), ("dial:[::1]", "six"), ("127.0.0.1", "four")] {
+        let mut tunnel = platform.labs.dial(&session, &format!("{host}:{port}")).await.unwrap();
+        assert_eq!(String::from_utf8(rest(&mut tunnel).await).unwrap(), says, "{host}");
+    }
     platform.end().await;
 }
 

@@ -310,10 +310,10 @@ def refused_channels_say_why(transport, folder):
 def there_is_no_limit_on_forwards(transport, folder):
     kept = []
     port = server(lambda stream: (kept.append(stream), stream.sendall(b"x")))
-    channels = [transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("", 0)) for _ in range(400)]
+    channels = [transport.open_channel("direct-tcpip", ("127.0.0.1", port), ("", 0)) for _ in range(200)]
     yield sum(channel.recv(1) == b"x" for channel in channels)
     ports = []
-    for _ in range(150):
+    for _ in range(140):
         answer = transport.global_request("tcpip-forward", ("127.0.0.1", 0))
         ports.append(answer.get_int())
     yield len(set(ports)), {ask(transport, "cancel-tcpip-forward", "127.0.0.1", port) for port in ports}
@@ -353,7 +353,7 @@ def sftp_lists_its_extensions(transport, folder):
 @row
 def sftp_opens_as_many_files_as_the_system_lets(transport, folder):
     sftp = Sftp(transport)
-    handles = [sftp.open(folder + b"/%d" % n, Sftp.W | Sftp.CREATE) for n in range(600)]
+    handles = [sftp.open(folder + b"/%d" % n, Sftp.W | Sftp.CREATE) for n in range(300)]
     yield sum(isinstance(handle, bytes) for handle in handles), sftp(Sftp.CLOSE, handles[9]), sftp(Sftp.CLOSE, handles[9])
     kind, limits = sftp.extended("limits@openssh.com")
     yield kind, struct.unpack(">QQQQ", limits)[:3]

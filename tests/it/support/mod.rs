@@ -141,11 +141,17 @@ impl World {
     }
 
     pub fn serve(&mut self, options: &[&str]) {
+        self.serve_with(options, &[]);
+    }
+
+    /// Starts the platform with these variables in its environment, too.
+    pub fn serve_with(&mut self, options: &[&str], variables: &[(&str, &str)]) {
         assert!(self.platform.is_none());
         let log = fs::File::create(self.home().join("platform.log")).unwrap();
         let child = self
             .command(&["local", "serve"])
             .args(options)
+            .envs(variables.iter().copied())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
