@@ -17,7 +17,7 @@ use crate::{
     os,
     platform::Platform,
     records::live,
-    ssh::identity,
+    ssh::{identity, known_hosts::Counts},
     ssh_config::{
         self,
         client::{self, Ssh},
@@ -191,13 +191,17 @@ fn key(app: &App) -> Check {
 }
 
 fn known_hosts(app: &App) -> Check {
-    let path = app.folders.known_hosts(app.platform);
-    match files::read_text(&path) {
-        Ok(text) => {
-            let lines = text.unwrap_or_default().lines().filter(|line| !line.trim().is_empty()).count();
-            Check::ok("known hosts", format!("{lines} keys in {}", path.display()))
+    const NAME: &str = "known hosts";
+    let known_hosts = app.known_hosts();
+    let path = known_hosts.path().display().to_string();
+    match known_hosts.counts() {
+        Ok(Counts { keys, damaged }) if damaged.is_empty() => Check::ok(NAME, format!("{keys} keys in {path}")),
+        Ok(Counts { keys, damaged }) => {
+            let lines = damaged.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            Check::new(NAME, Verdict::Warning, format!("{keys} keys in {path}; ssh cannot read its lines {lines}"))
+                .remedy("delete these lines, or repair them")
         }
-        Err(error) => Check::failed("known hosts", &error),
+        Err(error) => Check::failed(NAME, &error),
     }
 }
 

@@ -1,0 +1,55 @@
+//! The errors for host keys that are refused.
+
+use std::path::Path;
+
+use super::{Whose, is_name, line::Entry};
+use crate::{
+    error::{Error, Kind},
+    ssh::host_key::HostKeyBlob,
+};
+
+/// Returns the error for a key that differs from the `proven` ones, which are given with the numbers of their lines.
+pub(super) fn changed(path: &Path, whose: Whose<'_>, proven: &[(usize, &Entry)], new: &HostKeyBlob) -> Error {
+    let file = path.display();
+    let old = proven.first().map(|(_, entry)| entry.key.fingerprint()).unwrap_or_default();
+    let mut remedies: Vec<String> = Vec::new();
+    for (number, entry) in proven {
+        let name = match is_name(&entry.names) {
+            true => Some(entry.names.as_str()),
+            // The lines that `ssh-keygen -R` finds by a name, and deletes.
+            false if !entry.names.contains(['*', '?', '!']) && entry.matches(whose.alias) => Some(whose.alias),
+            false => None,
+        };
+        let remedy = match name {
+            Some(name) => format!("`ssh-keygen -f \"{file}\" -R {name}`"),
+            None => format!("an editor (line {number} of {file})"),
+        };
+        if !remedies.contains(&remedy) {
+            remedies.push(remedy);
+        }
+    }
+    let Whose { play, machine, .. } = whose;
+    let (algorithm, shown) = (new.algorithm(), new.fingerprint());
+    Error::new(
+        Kind::HostKey,
+        format!(
+            "machine {machine} of playground {play} presents the {algorithm} host key {shown}, but the key on record \
+             is {old} in {file}"
+        ),
+    )
+    .with_hint(format!(
+        "an attacker may be intercepting the connection, or the machine has new keys; if you know that it has, remove \
+         the old ones with {}; otherwise `destroy` the playground and start another",
+        remedies.join("; ")
+    ))
+}
+
+/// Returns the error for a key with `@revoked`, in line `number`.
+pub(super) fn revoked(path: &Path, number: usize, Whose { play, machine, .. }: Whose<'_>, key: &HostKeyBlob) -> Error {
+    let (algorithm, shown, path) = (key.algorithm(), key.fingerprint(), path.display());
+    let why = format!(
+        "machine {machine} of playground {play} presents the {algorithm} host key {shown}, which line {number} of \
+         {path} marks as revoked"
+    );
+    Error::new(Kind::HostKey, why).with_hint("`destroy` the playground and start another, or delete that line")
+}
