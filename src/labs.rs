@@ -410,9 +410,12 @@ impl Labs {
         self.http.websocket(uri, &[(header::ORIGIN, origin)], UPGRADE).await
     }
 
-    /// Calls for a list, without the elements that are null. Go writes `null` for an empty list.
+    /// Calls for a list, without the elements that are null. Go writes `null` for an empty list. An element that cannot
+    /// be understood is left out as well, unless it is the only one.
     async fn list<T: DeserializeOwned>(&self, call: Call) -> Result<Vec<T>> {
-        self.call::<Option<Vec<Option<T>>>>(call).await.map(|all| all.into_iter().flatten().flatten().collect())
+        let about = call.about.clone();
+        let all = self.call::<Option<Vec<serde_json::Value>>>(call).await?.unwrap_or_default();
+        answer::list(all, &about)
     }
 
     async fn call<T: DeserializeOwned>(&self, call: Call) -> Result<T> {

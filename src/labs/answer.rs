@@ -66,10 +66,36 @@ pub(super) fn decode<T: DeserializeOwned>(reply: &Reply, about: &str) -> Result<
         wrong(why).with_hint("if a proxy or a login page answers instead of the platform, set `proxy` in the settings")
     })?;
     drop_nulls(&mut value);
-    serde_json::from_value(value).map_err(|_| {
-        wrong("has an unexpected form: a field is missing or has another type")
-            .with_hint("try a newer version of this program")
-    })
+    serde_json::from_value(value).map_err(|_| unexpected(about))
+}
+
+/// Decodes the elements of a list. One that cannot be decoded does not keep the others from being used.
+pub(super) fn list<T: DeserializeOwned>(all: Vec<serde_json::Value>, about: &str) -> Result<Vec<T>> {
+    let (mut good, mut bad) = (Vec::with_capacity(all.len()), 0);
+    for value in all.into_iter().filter(|value| !value.is_null()) {
+        // The id says whose it is. Nothing else of it is shown, because it may hold a secret.
+        let id = value.get("id").and_then(|id| id.as_str()).filter(|id| is_id(id)).map(str::to_owned);
+        match serde_json::from_value(value) {
+            Ok(one) => good.push(one),
+            Err(_) => {
+                bad += 1;
+                log::warn!(
+                    "the platform's answer about {about} has an element of unexpected form: {}",
+                    id.as_deref().unwrap_or("without an id")
+                );
+            }
+        }
+    }
+    if good.is_empty() && bad > 0 {
+        return Err(unexpected(about));
+    }
+    Ok(good)
+}
+
+fn unexpected(about: &str) -> Error {
+    let why = "has an unexpected form: a field is missing or has another type";
+    Error::new(Kind::Answer, format!("the platform's answer about {about} {why}"))
+        .with_hint("try a newer version of this program")
 }
 
 /// The encoding of an answer that is not plain. None is asked for.
@@ -223,8 +249,19 @@ mod tests {
     use bytes::Bytes;
     use hyper::{StatusCode, header::HeaderMap};
 
-    use super::{Reply, ahead, decode, rate_limit_reset, refusal, retry_after};
+    use super::{Reply, ahead, decode, list, rate_limit_reset, refusal, retry_after};
     use crate::{error::Kind, labs::wire::Play};
+
+    #[test]
+    fn one_element_that_is_wrong_does_not_cost_the_others() {
+        let values = |text: &str| serde_json::from_str::<Vec<serde_json::Value>>(text).unwrap();
+        let id = "0123456789abcdef01234567";
+        let all = values(&format!(r#"[{{"id": "{id}"}}, null, {{"id": "{id}", "title": 5}}, 7, {{"machines": "x"}}]"#));
+        assert_eq!(list::<Play>(all, "playgrounds").unwrap().len(), 1);
+        assert!(list::<Play>(values("[null]"), "playgrounds").unwrap().is_empty());
+        let error = list::<Play>(values(r#"[{"title": 5}]"#), "playgrounds").unwrap_err();
+        assert_eq!(error.kind(), Kind::Answer);
+    }
 
     #[test]
     fn a_clock_that_is_wrong_is_told_from_one_that_is_right() {

@@ -31,6 +31,20 @@ pub struct Entry {
     pub title: String,
 }
 
+impl Entry {
+    /// Checks that the entry can be written. Its names come from the platform.
+    ///
+    /// # Errors
+    /// [`Kind::Usage`] when the host name or the user is not well-formed.
+    pub fn check(&self) -> Result<()> {
+        target::Target::parse(&self.host)?;
+        match target::user(Some(&self.user))? {
+            Some(_) => Ok(()),
+            None => Err(Error::new(Kind::Usage, format!("`{}` is not a user name", self.user))),
+        }
+    }
+}
+
 /// [`Platform`] as it is stored.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "Platform", rename_all = "lowercase")]
@@ -85,10 +99,7 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
     // A literal user stands in each command, so that one command cannot serve two entries.
     let by_wildcard = many && rendering.wildcard && !rendering.literal_user;
     for entry in entries {
-        target::Target::parse(&entry.host)?;
-        if target::user(Some(&entry.user))?.is_none() {
-            return Err(Error::new(Kind::Internal, format!("the entry for {} has no user", entry.host)));
-        }
+        entry.check()?;
         if !seen.insert(&entry.host) {
             continue;
         }

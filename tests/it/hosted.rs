@@ -38,6 +38,38 @@ fn second_machine(labs: &Labs, name: &str, ready: bool) {
 }
 
 #[test]
+fn an_odd_user_name_costs_only_its_own_entry() {
+    let (world, labs) = hosted();
+    second_machine(&labs, "odd", true);
+    second_machine(&labs, "node-03", true);
+    labs.edit(ID, |play| {
+        let machine = play["machines"].as_array_mut().unwrap().iter_mut().find(|machine| machine["name"] == "odd");
+        machine.unwrap()["users"] = json!([{ "name": "ada@corp.example", "default": true }]);
+    });
+    let said = world.run(&["config-ssh", "--yes"]);
+    assert!(said.err.contains(&format!("{}.odd", host())) && said.err.contains("ada@corp.example"), "{said:?}");
+    let _ = said.ok();
+    let entries = world.entries();
+    assert!(entries.contains(&format!("Host {}\n", host())) && entries.contains(".node-03\n"), "{entries}");
+    assert!(!entries.contains("odd"), "{entries}");
+    let said = world.run(&["list"]);
+    assert!(!said.err.contains("not up to date"), "{said:?}");
+    for args in [&["config-zed", "--yes"][..], &["config-jetbrains", "--yes", "--file", "sshConfigs.xml"]] {
+        let said = world.run(args);
+        assert!(!said.err.contains("is not a user name") || said.err.contains("left out"), "{said:?}");
+    }
+}
+
+#[test]
+fn one_playground_that_cannot_be_read_does_not_hide_the_others() {
+    let (world, labs) = hosted();
+    labs.edit(ID, |play| play["title"] = json!("seen"));
+    labs.add(json!({ "id": "fedcba9876543210fedcba98", "title": 5 }));
+    let said = world.run(&["list"]).ok();
+    assert!(said.contains("seen"), "{said}");
+}
+
+#[test]
 fn times_are_milliseconds() {
     let (world, labs) = hosted();
     labs.edit(ID, |play| play["expiresIn"] = json!((7 * 60 + 55) * 60_000 + 30_000));

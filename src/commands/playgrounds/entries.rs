@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::{forget::forget, listed::host};
 use crate::{
     app::App,
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, printable},
     labs::{
         Labs, find,
         wire::{Machine, Play},
@@ -28,14 +28,27 @@ const AT_ONCE: usize = 8;
 /// # Errors
 /// The platform's.
 pub(crate) async fn entries(app: &App, labs: &Labs) -> Result<Vec<Entry>> {
-    entries_of(app, labs, find::all(labs).await?).await
+    let (entries, left_out) = gather(app, labs, find::all(labs).await?).await?;
+    for why in left_out {
+        notice::line(&format!("labctl-ssh-proxy: {why}"));
+    }
+    Ok(entries)
 }
 
 /// Returns the entries for `plays`.
 ///
 /// # Errors
 /// The platform's.
-pub(crate) async fn entries_of(app: &App, labs: &Labs, mut plays: Vec<Play>) -> Result<Vec<Entry>> {
+pub(crate) async fn entries_of(app: &App, labs: &Labs, plays: Vec<Play>) -> Result<Vec<Entry>> {
+    let (entries, left_out) = gather(app, labs, plays).await?;
+    for why in left_out {
+        log::warn!("{why}");
+    }
+    Ok(entries)
+}
+
+/// Returns the entries for `plays`, and a sentence about each that cannot be written.
+async fn gather(app: &App, labs: &Labs, mut plays: Vec<Play>) -> Result<(Vec<Entry>, Vec<String>)> {
     plays.retain(|play| !find::is_gone(play));
     plays.sort_by(|a, b| a.id.cmp(&b.id));
     let mut entries = Vec::new();
@@ -54,7 +67,14 @@ pub(crate) async fn entries_of(app: &App, labs: &Labs, mut plays: Vec<Play>) -> 
             add_entries(&mut entries, app.platform, &format!("{PREFIX}{}", kind.name), &kind.title, &kind.machines);
         }
     }
-    Ok(entries)
+    let mut left_out = Vec::new();
+    entries.retain(|entry| {
+        let Err(error) = entry.check() else { return true };
+        let (host, title) = (printable(&entry.host), printable(&entry.title));
+        left_out.push(format!("{host} ({title}) is left out of the configuration: {}", error.message()));
+        false
+    });
+    Ok((entries, left_out))
 }
 
 /// Adds the entry of a playground, and one for each of its machines if there are several.
