@@ -28,7 +28,7 @@ pub use process::{
 pub(crate) use roots::trusted_authorities;
 pub(crate) use signals::heed_signals;
 pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
-pub use sockets::{Peer, stderr_takes_text, unacknowledged};
+pub use sockets::{Peer, connect_locally, ssh_agent, stderr_takes_text, unacknowledged};
 
 /// Reports whether the terminal takes control sequences. TERM names its kind; consoles of Windows need none.
 pub fn terminal_takes_controls() -> bool {

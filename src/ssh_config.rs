@@ -29,6 +29,7 @@ mod check;
 pub(crate) mod client;
 pub mod edit;
 pub mod entries;
+pub(crate) mod in_the_way;
 mod plan;
 pub(crate) mod state;
 pub mod words;

@@ -17,11 +17,15 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use clap_complete::ArgValueCandidates;
 use serde_json::json;
-use tokio::task::JoinSet;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use crate::{
     app::App,
@@ -41,8 +45,15 @@ use crate::{
     os::{self, Signals, ended_by_signal},
     platform::is_id,
     settings::Folders,
+    ssh::{
+        client::SshClient,
+        marked::{self, Found, Marked},
+    },
     target::{Playground, Target, host_port},
-    ui::{notice, out},
+    ui::{
+        notice::{self, Progress},
+        out,
+    },
 };
 
 use config::Server;
@@ -51,6 +62,9 @@ use config::Server;
 const CONTROL_PLANE: &str = "cplane-01";
 /// Largest kubeconfig accepted. Usual ones have a few KiB.
 const MAX_KUBECONFIG: usize = 4 * 1024 * 1024;
+
+/// Time for a kubeconfig to come into being, because a machine is up before its cluster is.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Use this computer's kubectl with a playground's Kubernetes API.
 #[derive(Debug, clap::Args)]
@@ -238,17 +252,50 @@ async fn prepare(
     let way = Arc::new(Way::new(app, labs, play, machine, user, board)?);
     app.memory().deliberate(&play.id);
     forward::begin(app, play, &way, Opens::Ssh, board).await?;
-    if let Some(text) = read(&way).await? {
-        return Ok((way, text));
-    }
-    if user != "root" {
+    let root = async || {
         let root = Arc::new(Way::new(app, labs, play, machine, "root", board)?);
         forward::begin(app, play, &root, Opens::Ssh, board).await?;
-        if let Some(text) = read(&root).await? {
-            return Ok((way, text));
+        root.ssh().await
+    };
+    let mut readers = vec![way.ssh().await?];
+    let mut root_may_have_it = user != "root";
+    let mut missing = None;
+    let deadline = Instant::now() + PATIENCE;
+    let text = loop {
+        let mut found = None;
+        for ssh in &readers {
+            match read(ssh, way.machine()).await? {
+                Ok(text) => found = Some(text),
+                Err(why) => missing = missing.or(why),
+            }
+            if found.is_some() {
+                break;
+            }
         }
+        if found.is_some() || Instant::now() > deadline {
+            break found;
+        }
+        if std::mem::take(&mut root_may_have_it) {
+            match root().await {
+                Ok(ssh) => {
+                    readers.push(ssh);
+                    continue;
+                }
+                Err(error) => log::info!("root cannot look for a kubeconfig: {}", error.message()),
+            }
+        }
+        // A cluster that is coming up writes it last.
+        board.waiting(&format!("waiting for the kubeconfig of machine {}", machine.name));
+        sleep(Duration::from_secs(1)).await;
+    };
+    for ssh in readers {
+        ssh.close().await;
     }
-    let message = format!("machine {} of playground {} has no ~/.kube/config", machine.name, play.shown());
+    if let Some(text) = text {
+        return Ok((way, text));
+    }
+    let why = missing.unwrap_or_else(|| "has no ~/.kube/config, and KUBECONFIG names no file there".into());
+    let message = format!("machine {} of playground {} {why}", machine.name, play.shown());
     if let Ok(now) = labs.play(&play.id).await
         && let Some((done, all)) = now.init_progress().filter(|(done, all)| done < all)
     {
@@ -260,18 +307,56 @@ async fn prepare(
     ))
 }
 
-/// Reads the kubeconfig of the user of `way`. Returns `None` if there is none.
-async fn read(way: &Way) -> Result<Option<String>> {
-    let ssh = way.ssh().await?;
-    let output = ssh.output("cat ~/.kube/config", MAX_KUBECONFIG).await?;
-    ssh.close().await;
-    if output.status != Some(0) {
-        log::info!("cannot read a kubeconfig: {}", output.complaint());
-        return Ok(None);
+/// Sets `k` to the list of kubeconfigs in the environment that a program gets which ssh runs.
+const PLAIN: &str = "k=$KUBECONFIG";
+/// Sets `k` to the list that a terminal there has: a login shell's, or an interactive shell's. Only the last line is
+/// theirs, because they may print.
+const IN_A_TERMINAL: &str = "for o in -lc -ic; do \
+     k=$(\"${SHELL:-/bin/sh}\" $o \"echo; printenv KUBECONFIG || echo\" </dev/null 2>/dev/null | tail -n 1); \
+     [ -z \"$k\" ] || break; done; [ -n \"$k\" ] || exit 3";
+/// Prints what kubectl would read there. It merges the files of a list.
+const PRINT: &str = "k=${k:-$HOME/.kube/config}; n=0; one=; link=; set -f; IFS=:; \
+     for f in $k; do \
+     if [ -s \"$f\" ]; then n=$((n+1)); one=${one:-$f}; elif [ -L \"$f\" ]; then link=$f; fi; done; \
+     if [ $n -gt 1 ] && command -v kubectl >/dev/null; then KUBECONFIG=$k kubectl config view --raw --flatten; exit; fi; \
+     if [ $n -gt 0 ]; then cat \"$one\"; exit; fi; \
+     if [ -n \"$link\" ]; then echo \"$link\" >&2; exit 4; fi; exit 3";
+/// Exit status of [`PRINT`] when there is no file.
+const NO_FILE: u32 = 3;
+/// Exit status of [`PRINT`] when there is a link that leads nowhere, which it names.
+const DANGLING: u32 = 4;
+
+/// Reads the kubeconfig of a user. If there is none, returns the reason, if it is known.
+async fn read(ssh: &SshClient, machine: &str) -> Result<Result<String, Option<String>>> {
+    let mut missing = None;
+    for environment in [PLAIN, IN_A_TERMINAL] {
+        let marked = Marked::new();
+        let command = marked.command(&format!("{environment}; {PRINT}"));
+        let output = match ssh.output(&command, MAX_KUBECONFIG).await {
+            Ok(output) => output,
+            // A shell for a terminal may wait for one.
+            Err(error) if environment == IN_A_TERMINAL => {
+                log::info!("the login shell does not say where the kubeconfig is: {}", error.message());
+                break;
+            }
+            Err(error) => return Err(error),
+        };
+        match marked.find(&output.stdout) {
+            Some(Found { output: text, status: Some(0) }) => {
+                let text = std::str::from_utf8(text).map_err(|_| {
+                    Error::new(Kind::Answer, format!("the kubeconfig of machine {machine} is not text"))
+                })?;
+                return Ok(Ok(text.to_owned()));
+            }
+            Some(Found { status: Some(DANGLING), .. }) => {
+                missing = Some(format!("has {}, which is a link that leads nowhere", output.complaint()));
+            }
+            Some(Found { status: Some(NO_FILE), .. }) => {}
+            Some(_) => log::info!("cannot read a kubeconfig: {}", output.complaint()),
+            None => return Err(marked::not_run(&format!("machine {machine}"), &output.complaint())),
+        }
     }
-    let text = String::from_utf8(output.stdout)
-        .map_err(|_| Error::new(Kind::Answer, format!("the kubeconfig of machine {} is not text", way.machine())))?;
-    Ok(Some(text).filter(|text| !text.trim().is_empty()))
+    Ok(Err(missing))
 }
 
 /// Opens a forward to each server. Returns the local ports.

@@ -30,6 +30,10 @@ use crate::{
     },
     error::{Error, Kind, Result, printable},
     os::beginning,
+    ssh::{
+        marked::{self, Found, Marked},
+        options,
+    },
     ssh_config,
     ui::{notice::Progress, out, spinner::Spinner},
 };
@@ -133,15 +137,16 @@ async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> R
         let message = format!("the home folder of {} is not known, because its machine is not running", place.host);
         return Err(Error::new(Kind::NotWoken, message).with_hint("use an absolute PATH, or start it first"));
     }
-    let home = timeout(ANSWER, there(app, place, &[], "cd && pwd\n")).await.unwrap_or_else(|_| {
+    let home = timeout(ANSWER, there(app, place, &[], "cd && pwd")).await.unwrap_or_else(|_| {
         let message = format!("{} did not report its home folder within {} s", place.host, ANSWER.as_secs());
-        Err(Error::new(Kind::Answer, message)
-            .with_hint("check that its shell's startup files finish and print nothing"))
+        Err(Error::new(Kind::Answer, message).with_hint("check that its shell's startup files finish and ask nothing"))
     })?;
-    let home = home.trim_end().trim_end_matches('/');
-    if !home.is_empty() && !home.starts_with('/') {
-        return Err(Error::new(Kind::Answer, format!("{} did not report its home folder", place.host)));
+    let home = home.strip_suffix('\n').unwrap_or(&home);
+    if !home.starts_with('/') {
+        return Err(Error::new(Kind::Answer, format!("{} did not report its home folder", place.host))
+            .with_hint("use an absolute PATH, or check that its user has a home folder"));
     }
+    let home = home.trim_end_matches('/');
     let below = path.strip_prefix("~").unwrap_or(&path).trim_matches('/');
     Ok(Some(if below.is_empty() { format!("{home}/") } else { format!("{home}/{below}") }))
 }
@@ -202,9 +207,10 @@ fn script(repo: &Repo) -> String {
 /// shell does not interpret it.
 async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -> Result<String> {
     let failed = |why: String| Error::new(Kind::Program, why);
+    let marked = Marked::new();
     let mut child = Command::new(ssh::program()?)
+        .args(options::FOR_OUTPUT)
         .args(ssh::options(app, place, false)?)
-        .args(["-T", "-o", "LogLevel=ERROR"])
         .args(options)
         .arg(&place.host)
         .args(["--", "sh"])
@@ -216,16 +222,25 @@ async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -
         .map_err(|e| failed(format!("cannot start ssh: {e}")))?;
     if let Some(mut input) = child.stdin.take() {
         // An error here means that ssh has ended, and it reports the reason itself.
-        let _ = input.write_all(script.as_bytes()).await;
+        let _ = input.write_all(marked.script(script).as_bytes()).await;
     }
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (stdout, stderr, ended) = tokio::join!(beginning(stdout), beginning(stderr), child.wait());
     let status = ended.map_err(|e| failed(format!("cannot wait for ssh: {e}")))?;
-    if status.success() {
-        return Ok(stdout);
+    let found = marked.find(stdout.as_bytes());
+    let complaint = marked.after_start(stderr.as_bytes()).unwrap_or(stderr.as_bytes());
+    let complaint = String::from_utf8_lossy(complaint);
+    let words = complaint.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ");
+    match found {
+        Some(Found { output, status: Some(0) }) => Ok(String::from_utf8_lossy(output).into_owned()),
+        // ssh itself fails with 255.
+        None if status.code() != Some(255) => Err(marked::not_run(&place.host, &printable(&words))),
+        found => {
+            let status =
+                found.and_then(|found| found.status).map_or(status.to_string(), |n| format!("exit status: {n}"));
+            Err(failed(format!("on {}: {}", place.host, if words.is_empty() { status } else { words })))
+        }
     }
-    let words = stderr.lines().filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join("; ");
-    Err(failed(format!("on {}: {}", place.host, if words.is_empty() { status.to_string() } else { words })))
 }
 
 /// Starts the editor as a process independent of us and of the terminal.

@@ -146,7 +146,8 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
     if let Ok(Target { playground: Playground::Name(name), .. }) = Target::parse(&place.host) {
         memory.deliberate(&name);
     }
-    let key = app.identity()?.authorized_key()?;
+    let identity = app.identity()?;
+    let key = identity.authorized_key()?;
     if place.is_ready() {
         return prepared(app, labs, visit, place, &key, &progress).await;
     }
@@ -158,7 +159,13 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
     };
     let by_id = Target::of_play(&place.play.id, Some(&place.machine.name)).to_string();
     let aliases = [place.host.clone(), by_id];
-    let whose = learn::Owner { play: &place.play.id, machine: &place.machine.name, aliases: &aliases };
+    let whose = learn::Owner {
+        play: &place.play.id,
+        machine: &place.machine.name,
+        aliases: &aliases,
+        user: &place.user,
+        identity: &identity,
+    };
     learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
     place.play = match labs.play(&place.play.id).await {
         // The machine is ready, so a failed refresh of the play does no harm.

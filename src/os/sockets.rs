@@ -1,6 +1,6 @@
 //! Questions to the system about sockets and pipes.
 
-use std::net::SocketAddr;
+use std::{io, net::SocketAddr, path::Path, path::PathBuf};
 
 /// The number of bytes written to a socket that the peer has not acknowledged yet; 0 on systems that do not tell, so
 /// that every accepted write counts as acknowledged.
@@ -105,5 +105,37 @@ pub fn stderr_takes_text() -> bool {
     {
         // The pipes that editors make there hold more than all of our lines together.
         true
+    }
+}
+
+/// The socket of the user's ssh agent, as the environment and the system name it.
+pub fn ssh_agent() -> Option<PathBuf> {
+    let named = std::env::var_os("SSH_AUTH_SOCK").filter(|path| !path.is_empty()).map(PathBuf::from);
+    // OpenSSH for Windows has one agent, on a pipe of this name.
+    named.or_else(|| cfg!(windows).then(|| PathBuf::from(r"\\.\pipe\openssh-ssh-agent")))
+}
+
+/// Connects to a program that listens on a path of this computer: a Unix socket.
+///
+/// # Errors
+/// The system's.
+#[cfg(unix)]
+pub async fn connect_locally(path: &Path) -> io::Result<tokio::net::UnixStream> {
+    tokio::net::UnixStream::connect(path).await
+}
+
+/// Connects to a program that listens on a path of this computer: a named pipe.
+///
+/// # Errors
+/// The system's.
+#[cfg(windows)]
+pub async fn connect_locally(path: &Path) -> io::Result<tokio::net::windows::named_pipe::NamedPipeClient> {
+    /// ERROR_PIPE_BUSY: each of the pipe's servers has a client at the moment.
+    const BUSY: i32 = 231;
+    loop {
+        match tokio::net::windows::named_pipe::ClientOptions::new().open(path) {
+            Err(e) if e.raw_os_error() == Some(BUSY) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
+            opened => return opened,
+        }
     }
 }

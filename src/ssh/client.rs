@@ -2,14 +2,14 @@
 //! socket, or make the machine listen on one.
 //!
 //! The host key is checked against our known hosts, as `ssh` does through `connect`, and a new one is recorded. The
-//! identity's private key signs, or an agent that holds it.
+//! keys are those that ssh would use: see [`crate::ssh::credentials`].
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use russh::{
-    Channel, ChannelMsg, ChannelStream,
+    AgentAuthError, Channel, ChannelMsg, ChannelOpenFailure, ChannelStream,
     client::{self, AuthResult, ChannelOpenHandle, Handle, Msg, Session},
-    keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, agent::client::AgentClient},
+    keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, ssh_key::HashAlg},
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -20,14 +20,18 @@ use tokio::{
 use crate::{
     error::{Error, Kind, Result, printable},
     ssh::{
+        agent,
+        credentials::{Credentials, LoginKey, Signer},
+        first_words::hear,
         host_key::HostKeyBlob,
-        identity::Identity,
         known_hosts::{KnownHosts, Whose},
     },
 };
 
-/// Time limit for handshake and login: a few round trips, a signature, and perhaps a touch on a security key.
-const LOGIN: Duration = Duration::from_secs(30);
+/// Time limit for the handshake: a few round trips and a signature of the machine.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// Time limit for an agent to sign. It may ask its user, or for a touch on a security key.
+const SIGNATURE: Duration = Duration::from_secs(60);
 /// Time limit for the answer to a request.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Capacity of the queue of forwarded connections that have not been accepted yet.
@@ -47,8 +51,6 @@ pub(crate) type SshStream = ChannelStream<Msg>;
 /// The parameters of a login.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// The record of host keys.
-    pub known_hosts: KnownHosts,
     /// The host name under which ssh knows the machine.
     pub alias: String,
     /// The id of the play.
@@ -57,8 +59,6 @@ pub struct Login {
     pub machine: String,
     /// The user on the machine.
     pub user: String,
-    /// The key pair.
-    pub identity: Identity,
 }
 
 /// The result of a program on the machine.
@@ -83,21 +83,28 @@ impl SshClient {
     /// Performs the handshake over `stream` and logs in.
     ///
     /// # Errors
-    /// [`Kind::HostKey`] when the machine shows another key than the one on record, [`Kind::Refused`] when it does not
-    /// accept ours, [`Kind::File`] when our key cannot be used, [`Kind::Network`] when the connection fails.
-    pub async fn connect<S>(stream: S, login: &Login) -> Result<SshClient>
+    /// [`Kind::HostKey`] when the machine shows another key than the one on record, [`Kind::Refused`] when it accepts
+    /// none of ours, [`Kind::File`] when our key cannot be used, [`Kind::Network`] when the connection fails.
+    pub async fn connect<S>(
+        stream: S,
+        known_hosts: &KnownHosts,
+        login: &Login,
+        credentials: &Credentials,
+    ) -> Result<SshClient>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, forwarded) = mpsc::channel(FORWARDED);
-        let handler = Handler { login: login.clone(), forwarded: sender };
+        let handler = Handler { known_hosts: known_hosts.clone(), login: login.clone(), forwarded: sender };
         let config = Arc::new(client::Config::default());
-        let connected = async {
-            let mut handle = client::connect_stream(config, stream, handler).await?;
-            authenticate(&mut handle, login).await?;
-            Ok(SshClient { handle, forwarded, machine: login.machine.clone(), alias: login.alias.clone() })
+        let handshake = async {
+            let stream = hear(stream, &login.machine).await?;
+            client::connect_stream(config, stream, handler).await
         };
-        timeout(LOGIN, connected).await.unwrap_or_else(|_| Err(silent(&login.machine, &login.alias)))
+        let connected = timeout(HANDSHAKE, handshake).await;
+        let mut handle = connected.unwrap_or_else(|_| Err(silent(&login.machine, &login.alias)))?;
+        authenticate(&mut handle, login, credentials).await?;
+        Ok(SshClient { handle, forwarded, machine: login.machine.clone(), alias: login.alias.clone() })
     }
 
     /// Runs `command` in the user's shell on the machine. The channel's data are its standard input and output.
@@ -151,10 +158,10 @@ impl SshClient {
     /// Connects to the Unix socket `path` on the machine.
     ///
     /// # Errors
-    /// Fails when the machine refuses, for example because no process listens there.
+    /// [`Kind::Refused`] when the machine refuses, for example because no process listens there; [`Kind::Network`] when
+    /// it does not say in time whether it is connected.
     pub async fn connect_unix(&self, path: &str) -> Result<SshStream> {
-        let opened = async { Ok(self.handle.channel_open_direct_streamlocal(path).await) };
-        self.opened(self.answered(opened).await?, path)
+        self.opened(self.handle.channel_open_direct_streamlocal(path), path).await
     }
 
     /// Connects to a host and port, as the machine sees them.
@@ -162,18 +169,28 @@ impl SshClient {
     /// # Errors
     /// As [`SshClient::connect_unix`].
     pub async fn connect_tcp(&self, host: &str, port: u16) -> Result<SshStream> {
-        let opened = async { Ok(self.handle.channel_open_direct_tcpip(host, port.into(), "127.0.0.1", 0).await) };
-        self.opened(self.answered(opened).await?, &crate::target::host_port(host, port))
+        let to = crate::target::host_port(host, port);
+        self.opened(self.handle.channel_open_direct_tcpip(host, port.into(), "127.0.0.1", 0), &to).await
     }
 
-    fn opened(&self, opened: Result<Channel<Msg>, russh::Error>, to: &str) -> Result<SshStream> {
-        match opened {
-            Ok(channel) => Ok(channel.into_stream()),
-            Err(russh::Error::ChannelOpenFailure(why)) => {
-                let message = format!("machine {} cannot connect to {to}: {why:?}", self.machine);
+    async fn opened(
+        &self,
+        opening: impl Future<Output = Result<Channel<Msg>, russh::Error>>,
+        to: &str,
+    ) -> Result<SshStream> {
+        match timeout(ANSWER, opening).await {
+            Ok(Ok(channel)) => Ok(channel.into_stream()),
+            Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
+                let message = format!("machine {} cannot connect to {to}: {}", self.machine, words(&reason));
                 Err(Error::new(Kind::Refused, message))
             }
-            Err(error) => Err(error.into()),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_elapsed) => {
+                let message =
+                    format!("{to} does not answer: machine {} has tried for {} s", self.machine, ANSWER.as_secs());
+                Err(Error::new(Kind::Network, message)
+                    .with_hint("check the address, and whether a firewall on the way drops the connection"))
+            }
         }
     }
 
@@ -235,6 +252,17 @@ impl fmt::Debug for SshClient {
     }
 }
 
+/// Returns the reason of an SSH server that refuses a channel, in words.
+fn words(reason: &ChannelOpenFailure) -> &'static str {
+    match reason {
+        ChannelOpenFailure::ConnectFailed => "nothing listens there, or it cannot be reached",
+        ChannelOpenFailure::AdministrativelyProhibited => "its SSH server does not permit that",
+        ChannelOpenFailure::ResourceShortage => "its SSH server has too many connections",
+        ChannelOpenFailure::UnknownChannelType => "its SSH server does not know this kind of connection",
+        ChannelOpenFailure::Other { .. } => "its SSH server refuses",
+    }
+}
+
 fn silent(machine: &str, alias: &str) -> Error {
     Error::new(Kind::Network, format!("the SSH server of machine {machine} does not answer"))
         .with_hint(see_doctor(alias))
@@ -245,6 +273,7 @@ fn see_doctor(alias: &str) -> String {
 }
 
 struct Handler {
+    known_hosts: KnownHosts,
     login: Login,
     forwarded: mpsc::Sender<SshStream>,
 }
@@ -260,8 +289,8 @@ impl client::Handler for Handler {
             PublicKeyOrCertificate::Certificate(certificate) => HostKeyBlob::of_key(certificate.public_key()),
         };
         let key = key.ok_or_else(|| Error::new(Kind::HostKey, "the machine's host key cannot be read"))?;
-        let Login { known_hosts, alias, play, machine, .. } = &self.login;
-        known_hosts.confirm(Whose { alias, play, machine }, &key)?;
+        let Login { alias, play, machine, .. } = &self.login;
+        self.known_hosts.confirm(Whose { alias, play, machine }, &key)?;
         Ok(true)
     }
 
@@ -301,60 +330,85 @@ impl Handler {
     }
 }
 
-/// Logs in with the identity's own private key, or else with an agent that has it.
-async fn authenticate(handle: &mut Handle<Handler>, login: &Login) -> Result<()> {
-    let Identity { path, public } = &login.identity;
-    let hash = if public.algorithm().is_rsa() { handle.best_supported_rsa_hash().await?.flatten() } else { None };
-    let result = match private_key(login)? {
-        Some(key) => {
-            let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
-            handle.authenticate_publickey(&login.user, key).await?
-        }
-        None => {
-            let no_agent = |why: &dyn fmt::Display| {
-                Error::new(Kind::File, format!("no agent has the private half of {}: {why}", path.display()))
-                    .with_hint(format!("start an agent and run `ssh-add {}`", path.display()))
-            };
-            let mut agent = agent().await.map_err(|e| no_agent(&e))?;
-            let signed = handle.authenticate_publickey_with(&login.user, public.clone(), hash, &mut agent).await;
-            signed.map_err(|e| no_agent(&e))?
-        }
-    };
-    match result {
-        AuthResult::Success => Ok(()),
-        AuthResult::Failure { .. } => {
-            let Login { machine, user, alias, .. } = login;
-            let message = format!("machine {machine} does not let {user} log in with the key {}", path.display());
-            Err(Error::new(Kind::Refused, message).with_hint(see_doctor(alias)))
+/// Logs in with the first key that the machine accepts.
+///
+/// # Errors
+/// As [`SshClient::connect`].
+pub(crate) async fn authenticate<H: client::Handler>(
+    handle: &mut Handle<H>,
+    login: &Login,
+    credentials: &Credentials,
+) -> Result<()> {
+    let any_rsa = credentials.keys.iter().any(|key| key.public.algorithm().is_rsa());
+    let rsa_hash = if any_rsa { handle.best_supported_rsa_hash().await?.flatten() } else { None };
+    let mut unsigned = None;
+    for key in &credentials.keys {
+        let hash = rsa_hash.filter(|_| key.public.algorithm().is_rsa());
+        match try_key(handle, login, key, hash).await {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            // The connection may live on, so the next key may do.
+            Err(error) if error.kind() == Kind::File => unsigned = unsigned.or(Some(error)),
+            Err(error) => return Err(error),
         }
     }
+    let Login { machine, user, alias, .. } = login;
+    let paths: Vec<String> = credentials.keys.iter().map(|key| key.path.display().to_string()).collect();
+    let message = format!("machine {machine} does not let {user} log in with the key {}", paths.join(" or "));
+    Err(unsigned.unwrap_or_else(|| {
+        let ignored = match &credentials.ignored[..] {
+            [] => String::new(),
+            ignored => format!("; this command does not use your {}", ignored.join(", ")),
+        };
+        Error::new(Kind::Refused, message).with_hint(see_doctor(alias) + &ignored)
+    }))
 }
 
-/// Returns the private key in the identity's file, or `None` if only an agent can have it: the file is public or
-/// encrypted.
-fn private_key(login: &Login) -> Result<Option<russh::keys::PrivateKey>> {
-    let path = &login.identity.path;
-    if path.extension().is_some_and(|extension| extension == "pub") {
-        return Ok(None);
+/// Returns true if the machine accepts the key or one of its certificates.
+async fn try_key<H: client::Handler>(
+    handle: &mut Handle<H>,
+    Login { user, machine, alias, .. }: &Login,
+    key: &LoginKey,
+    hash: Option<HashAlg>,
+) -> Result<bool> {
+    // As ssh, the certificates come before the bare key.
+    for certificate in key.certificates.iter().map(Some).chain([None]) {
+        let result = match (&key.signer, certificate) {
+            (Signer::Here(private), Some(certificate)) => {
+                let asked = handle.authenticate_openssh_cert(user, Arc::clone(private), certificate.clone());
+                timeout(ANSWER, asked).await.map_err(|_| silent(machine, alias))??
+            }
+            (Signer::Here(private), None) => {
+                let private = PrivateKeyWithHashAlg::new(Arc::clone(private), hash);
+                let asked = handle.authenticate_publickey(user, private);
+                timeout(ANSWER, asked).await.map_err(|_| silent(machine, alias))??
+            }
+            (Signer::Agent(socket), certificate) => {
+                let unsigned = |why: String| {
+                    let path = key.path.display();
+                    Error::new(Kind::File, format!("the agent did not sign with the key {path}: {why}"))
+                        .with_hint("check whether the agent asks you something, or wants a touch on a security key")
+                };
+                let mut agent = agent::connect(socket).await.map_err(unsigned)?;
+                let signed = async {
+                    match certificate {
+                        Some(certificate) => {
+                            handle.authenticate_certificate_with(user, certificate.clone(), hash, &mut agent).await
+                        }
+                        None => handle.authenticate_publickey_with(user, key.public.clone(), hash, &mut agent).await,
+                    }
+                };
+                match timeout(SIGNATURE, signed).await {
+                    Ok(Ok(result)) => result,
+                    Ok(Err(AgentAuthError::Key(e))) => return Err(unsigned(e.to_string())),
+                    Ok(Err(AgentAuthError::Send(_))) => return Err(russh::Error::SendError.into()),
+                    Err(_elapsed) => return Err(unsigned(format!("no answer within {} s", SIGNATURE.as_secs()))),
+                }
+            }
+        };
+        if result == AuthResult::Success {
+            return Ok(true);
+        }
     }
-    let text = crate::files::read_text(path)?.unwrap_or_default();
-    if !text.trim_start().starts_with("-----BEGIN ") {
-        return Ok(None);
-    }
-    match russh::keys::decode_secret_key(&text, None) {
-        Ok(key) => Ok(Some(key)),
-        Err(russh::keys::Error::KeyIsEncrypted) => Ok(None),
-        Err(e) => Err(Error::new(Kind::File, format!("cannot use the key {}: {e}", path.display()))),
-    }
-}
-
-#[cfg(unix)]
-async fn agent() -> Result<AgentClient<tokio::net::UnixStream>, russh::keys::Error> {
-    AgentClient::connect_env().await
-}
-
-/// Connects to the agent of OpenSSH for Windows.
-#[cfg(windows)]
-async fn agent() -> Result<AgentClient<tokio::net::windows::named_pipe::NamedPipeClient>, russh::keys::Error> {
-    AgentClient::connect_named_pipe(r"\\.\pipe\openssh-ssh-agent").await
+    Ok(false)
 }

@@ -1,6 +1,11 @@
-//! Learns all of a machine's host keys, with one handshake for each type. Some clients read known_hosts before they
-//! connect, and report a changed key when they negotiate a type that is missing there.
+//! Learns all of a machine's host keys. Some clients read known_hosts before they connect, and report a changed key when
+//! they negotiate a type that is missing there.
 //!
+//! OpenSSH tells all of its keys to a client that has logged in, and proves that it has them. So one connection is
+//! enough, and none ends without a login: an OpenSSH server holds off everybody after a few of those
+//! (PerSourcePenalties), and all that comes through the tunnel has the same source.
+//!
+//! Other servers, and a key of ours that cannot sign without a question to the user, take a handshake for each type.
 //! The handshakes run one after the other, because tunnels come from a small pool. The first type that the machine
 //! lacks makes it list the types that it has, so a typical machine takes four handshakes.
 //!
@@ -13,21 +18,28 @@ use std::{
 };
 
 use russh::{
-    AlgorithmKind, client,
-    keys::PublicKeyOrCertificate,
-    keys::ssh_key::{Algorithm, EcdsaCurve, HashAlg},
+    AlgorithmKind, Disconnect,
+    client::{self, Session},
+    keys::{
+        PublicKey, PublicKeyOrCertificate,
+        ssh_key::{Algorithm, EcdsaCurve, HashAlg},
+    },
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     error::{Error, Kind, Result},
     ssh::{
+        client::{Login, authenticate},
+        credentials::Credentials,
+        first_words::hear,
         host_key::HostKeyBlob,
+        identity::Identity,
         known_hosts::{KnownHosts, Whose},
     },
 };
 
-/// Time limit for one handshake with its connection, which takes a few round trips and one signature.
+/// Time limit for one connection, which takes a few round trips and one signature.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// The types of host keys that ssh clients negotiate, each with its signature algorithms, the most common first.
@@ -52,6 +64,10 @@ pub(crate) struct Owner<'a> {
     pub machine: &'a str,
     /// The host names.
     pub aliases: &'a [String],
+    /// The user who logs in.
+    pub user: &'a str,
+    /// The user's key pair.
+    pub identity: &'a Identity,
 }
 
 /// Records the host keys of the machine that `dial` connects to, unless known hosts already has some. If this fails,
@@ -65,13 +81,13 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<S>>,
 {
-    let Owner { play, machine, aliases } = owner;
+    let Owner { play, machine, aliases, .. } = owner;
     let whose: Vec<Whose<'_>> = aliases.iter().map(|alias| Whose { alias, play, machine }).collect();
     let is_known = |whose: &Whose<'_>| known_hosts.knows(*whose).is_ok_and(|algorithms| !algorithms.is_empty());
     if whose.iter().all(is_known) {
         return Ok(());
     }
-    let keys = match host_keys(dial).await {
+    let keys = match host_keys(owner, dial).await {
         Ok(keys) => keys,
         Err(e) => {
             log::warn!("{}", e.message());
@@ -87,20 +103,84 @@ where
 }
 
 /// Returns the host keys of the machine that `dial` connects to, one of each type. `dial` opens a stream for each
-/// handshake. No handshake authenticates a user.
+/// connection.
 ///
 /// # Errors
 /// The first failure, if there is no key yet. After a key, a failure only ends the search.
-pub(crate) async fn host_keys<S, F, Fut>(dial: F) -> Result<Vec<HostKeyBlob>>
+pub(crate) async fn host_keys<S, F, Fut>(owner: Owner<'_>, dial: F) -> Result<Vec<HostKeyBlob>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn() -> Fut,
     Fut: Future<Output = Result<S>>,
 {
-    host_keys_within(LIMIT, dial).await
+    let cannot = |error: Error| error.context("cannot learn the machine's host keys");
+    if let Some(credentials) = Credentials::without_asking(owner.identity).await {
+        match tokio::time::timeout(LIMIT, announced(owner, &credentials, &dial)).await {
+            Ok(Ok(keys)) if !keys.is_empty() => return Ok(keys),
+            Ok(Ok(_)) => log::info!("the machine does not tell all of its host keys"),
+            // More connections would be refused as well, and would prolong it.
+            Ok(Err(error)) if error.kind() == Kind::NotYet => return Err(cannot(error)),
+            Ok(Err(error)) => log::info!("the host keys are learnt without a login: {}", error.message()),
+            Err(_elapsed) => return Err(cannot(silent(LIMIT))),
+        }
+    }
+    host_keys_within(LIMIT, owner.machine, dial).await
 }
 
-async fn host_keys_within<S, F, Fut>(limit: Duration, dial: F) -> Result<Vec<HostKeyBlob>>
+/// Logs in, and returns the host keys that the machine tells and proves; none if it tells none.
+async fn announced<S, F, Fut>(owner: Owner<'_>, credentials: &Credentials, dial: F) -> Result<Vec<HostKeyBlob>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<S>>,
+{
+    let config = client::Config { inactivity_timeout: Some(LIMIT), ..client::Config::default() };
+    let told = Told::default();
+    let stream = hear(dial().await?, owner.machine).await?;
+    let mut handle = client::connect_stream(Arc::new(config), stream, told.clone()).await?;
+    let login = Login {
+        alias: owner.aliases.first().cloned().unwrap_or_default(),
+        play: owner.play.to_owned(),
+        machine: owner.machine.to_owned(),
+        user: owner.user.to_owned(),
+    };
+    authenticate(&mut handle, &login, credentials).await?;
+    // The keys come before the answer to whatever is asked after the login.
+    handle.send_ping().await?;
+    let keys = std::mem::take(&mut *told.0.lock().unwrap_or_else(PoisonError::into_inner));
+    if !keys.is_empty() {
+        handle.hostkeys_prove(keys.clone()).await?;
+    }
+    // If this does not arrive, the machine notices the end of the tunnel.
+    let _ = handle.disconnect(Disconnect::ByApplication, "", "en").await;
+    let mut found: Vec<HostKeyBlob> = Vec::new();
+    for key in keys.iter().filter_map(|key| HostKeyBlob::of_key(key.key_data())) {
+        if !found.iter().any(|other| other.algorithm() == key.algorithm()) {
+            found.push(key);
+        }
+    }
+    Ok(found)
+}
+
+/// The host keys that the machine has told after the login.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<PublicKey>>>);
+
+impl client::Handler for Told {
+    type Error = Error;
+
+    async fn check_server_key(&mut self, _shown: &PublicKeyOrCertificate) -> Result<bool> {
+        // It is among those that are told. Known hosts decides on all of them.
+        Ok(true)
+    }
+
+    async fn openssh_ext_host_keys_announced(&mut self, keys: Vec<PublicKey>, _session: &mut Session) -> Result<()> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = keys;
+        Ok(())
+    }
+}
+
+async fn host_keys_within<S, F, Fut>(limit: Duration, machine: &str, dial: F) -> Result<Vec<HostKeyBlob>>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn() -> Fut,
@@ -112,7 +192,7 @@ where
         if offered.as_ref().is_some_and(|all| !has(all)) {
             continue;
         }
-        match host_key(limit, &dial, algorithms).await {
+        match host_key(limit, machine, &dial, algorithms).await {
             Ok(Learnt::Key(key)) => keys.push(key),
             Ok(Learnt::Only(all)) => offered = Some(all),
             Err(error) if keys.is_empty() => return Err(error.context("cannot learn the machine's host keys")),
@@ -125,6 +205,10 @@ where
     Ok(keys)
 }
 
+fn silent(limit: Duration) -> Error {
+    Error::new(Kind::Network, format!("the machine's SSH server did not answer within {} s", limit.as_secs_f32()))
+}
+
 /// The result of one handshake.
 enum Learnt {
     Key(HostKeyBlob),
@@ -133,7 +217,12 @@ enum Learnt {
 }
 
 /// Returns the machine's host key of one type.
-async fn host_key<S, F, Fut>(limit: Duration, dial: F, algorithms: &'static [Algorithm]) -> Result<Learnt>
+async fn host_key<S, F, Fut>(
+    limit: Duration,
+    machine: &str,
+    dial: F,
+    algorithms: &'static [Algorithm],
+) -> Result<Learnt>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Fn() -> Fut,
@@ -147,7 +236,8 @@ where
             inactivity_timeout: Some(limit),
             ..client::Config::default()
         };
-        client::connect_stream(Arc::new(config), dial().await?, shown.clone()).await.map(|_| ())
+        let stream = hear(dial().await?, machine).await?;
+        client::connect_stream(Arc::new(config), stream, shown.clone()).await.map(|_| ())
     };
     let ended = tokio::time::timeout(limit, handshake).await;
     // The handshake always ends with an error, because the key is never accepted.
@@ -158,9 +248,7 @@ where
         Ok(Ok(())) => Err(Error::new(Kind::Network, "the machine presented no host key")),
         Ok(Err(Failure::NoSuchType(offered))) => Ok(Learnt::Only(offered)),
         Ok(Err(Failure::Other(error))) => Err(error),
-        Err(_elapsed) => {
-            Err(Error::new(Kind::Network, format!("the machine's SSH server did not answer within {limit:?}")))
-        }
+        Err(_elapsed) => Err(silent(limit)),
     }
 }
 
@@ -220,8 +308,11 @@ mod tests {
         net::TcpStream,
     };
 
-    use super::{host_keys, host_keys_within};
-    use crate::error::{Error, Kind, Result};
+    use super::{LIMIT, Owner, host_keys, host_keys_within};
+    use crate::{
+        error::{Error, Kind, Result},
+        ssh::identity,
+    };
 
     /// An OpenSSH server with a process for each connection, as with inetd.
     struct Server {
@@ -232,7 +323,11 @@ mod tests {
     impl Server {
         fn with_keys(types: &[(&str, &str)]) -> Server {
             let folder = tempfile::tempdir().unwrap();
-            let mut options = vec!["-i".into(), "-f".into(), "/dev/null".into()];
+            let authorized = format!("AuthorizedKeysFile={}", folder.path().join("authorized").display());
+            let mut options: Vec<String> =
+                ["-i", "-f", "/dev/null", "-oUsePAM=no", "-oStrictModes=no", "-o", &authorized]
+                    .map(Into::into)
+                    .to_vec();
             for (algorithm, bits) in types {
                 let path = folder.path().join(format!("{algorithm}{bits}"));
                 let out = Command::new("ssh-keygen")
@@ -289,7 +384,7 @@ mod tests {
     async fn few_connections_one_after_the_other() {
         let server = Server::with_keys(&[("ed25519", "256"), ("ecdsa", "256"), ("rsa", "2048")]);
         let (dial, made) = (server.dial(), std::sync::atomic::AtomicUsize::new(0));
-        let keys = host_keys(|| {
+        let keys = host_keys_within(LIMIT, "m", || {
             made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             dial()
         })
@@ -299,7 +394,7 @@ mod tests {
     }
 
     async fn learn(server: &Server) -> Vec<String> {
-        let keys = host_keys(server.dial()).await.unwrap();
+        let keys = host_keys_within(LIMIT, "m", server.dial()).await.unwrap();
         let mut keys: Vec<String> = keys.iter().map(|key| format!("{} {}", key.algorithm(), key.base64())).collect();
         keys.sort();
         keys
@@ -334,9 +429,8 @@ mod tests {
 
     #[tokio::test]
     async fn no_way_to_the_machine_is_an_error() {
-        let error = host_keys(|| async { Err::<TcpStream, _>(Error::new(Kind::NotYet, "the machine is not ready")) })
-            .await
-            .unwrap_err();
+        let dial = || async { Err::<TcpStream, _>(Error::new(Kind::NotYet, "the machine is not ready")) };
+        let error = host_keys_within(LIMIT, "m", dial).await.unwrap_err();
         assert_eq!(error.kind(), Kind::NotYet);
         assert!(error.message().contains("the machine is not ready"), "{error}");
     }
@@ -344,7 +438,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_is_none_is_an_error() {
         for says in ["", "HTTP/1.1 400 Bad Request\r\n\r\n", "SSH-2.0-x\r\n\0\0\0\0\0\0\0\0\0"] {
-            let error = host_keys(|| async {
+            let error = host_keys_within(LIMIT, "m", || async {
                 let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
                 theirs.write_all(says.as_bytes()).await.unwrap();
                 Ok(ours)
@@ -356,11 +450,53 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn one_connection_with_a_login_tells_all_keys() {
+        let server = Server::with_keys(&[("ed25519", "256"), ("ecdsa", "256"), ("rsa", "2048")]);
+        let identity = identity::load_or_make(&server.folder.path().join("user-key")).unwrap();
+        fs::write(server.folder.path().join("authorized"), identity.authorized_key().unwrap()).unwrap();
+        let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
+        let aliases = ["playground-x".to_owned()];
+        let owner = Owner { play: "p", machine: "m", aliases: &aliases, user: user.trim(), identity: &identity };
+        let (dial, made) = (server.dial(), std::sync::atomic::AtomicUsize::new(0));
+        let keys = host_keys(owner, || {
+            made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            dial()
+        })
+        .await
+        .unwrap();
+        let mut found: Vec<String> = keys.iter().map(|key| format!("{} {}", key.algorithm(), key.base64())).collect();
+        found.sort();
+        let mut expected = on_disk(server.folder.path());
+        expected.retain(|key| !key.contains(&identity.public.to_openssh().unwrap()[..60]));
+        assert_eq!((found, made.into_inner()), (expected, 1));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_holds_off_everybody_is_asked_once_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = identity::load_or_make(&folder.path().join("key")).unwrap();
+        let aliases = ["playground-x".to_owned()];
+        let owner = Owner { play: "p", machine: "node-01", aliases: &aliases, user: "u", identity: &identity };
+        let made = std::sync::atomic::AtomicUsize::new(0);
+        let error = host_keys(owner, || async {
+            made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
+            theirs.write_all(b"Not allowed at this time\r\n").await.unwrap();
+            Ok(ours)
+        })
+        .await
+        .unwrap_err();
+        assert!(error.message().contains("node-01 refuses the connection: Not allowed at this time"), "{error}");
+        assert!(error.hint().unwrap().contains("wait a minute"), "{error}");
+        assert_eq!(made.into_inner(), 1);
+    }
+
+    #[tokio::test]
     async fn a_silent_server_costs_the_limit_once() {
         let limit = Duration::from_millis(300);
         let (peers, mut held) = tokio::sync::mpsc::unbounded_channel();
         let begun = std::time::Instant::now();
-        let error = host_keys_within(limit, || {
+        let error = host_keys_within(limit, "m", || {
             let peers = peers.clone();
             async move {
                 let (ours, theirs) = tokio::io::duplex(64 * 1024);
@@ -370,10 +506,9 @@ mod tests {
         })
         .await
         .unwrap_err();
-        assert!(error.message().contains("within 300ms"), "{error}");
+        assert!(error.message().contains("within 0.3 s"), "{error}");
         assert!(begun.elapsed() < 3 * limit, "it is not tried again");
         let mut said = Vec::new();
-        held.recv().await.unwrap().read_to_end(&mut said).await.unwrap();
-        assert!(said.starts_with(b"SSH-2.0-"), "and the stream is closed");
+        held.recv().await.unwrap().read_to_end(&mut said).await.expect("the stream is closed");
     }
 }

@@ -1,5 +1,27 @@
 //! ssh's own command line, parsed as ssh does (getopt with the options of ssh(1)). Pure.
 
+/// The options of an ssh that we run for its output. They hold off options of the user's that are meant for a session
+/// of his own: forwards that are in use already, a terminal, a command, a shared connection. They come first, because
+/// ssh uses the first value. An older ssh does not know all of them, and must not mind.
+pub(crate) const FOR_OUTPUT: &[&str] = &[
+    "-T",
+    "-oIgnoreUnknown=*",
+    "-oClearAllForwardings=yes",
+    "-oRequestTTY=no",
+    "-oSessionType=default",
+    "-oStdinNull=no",
+    "-oForkAfterAuthentication=no",
+    "-oRemoteCommand=none",
+    "-oPermitLocalCommand=no",
+    "-oControlMaster=no",
+    "-oControlPath=none",
+    "-oTunnel=no",
+    "-oForwardX11=no",
+    "-oProxyUseFdpass=no",
+    // ssh says at this level why a negotiation has failed.
+    "-oLogLevel=INFO",
+];
+
 /// Options of ssh(1) that take an argument.
 const WITH_ARGUMENT: &str = "bceilmopwBDEFIJLOPQRSW";
 

@@ -6,6 +6,7 @@ use similar::TextDiff;
 
 use super::{
     client::{self, Ssh},
+    in_the_way::in_the_way,
     spellings,
     state::State,
 };
@@ -14,6 +15,7 @@ use crate::{
     files::{self, user_file::UserFile},
     platform::Platform,
     settings::Folders,
+    ssh::identity,
     ssh_config::{edit, entries},
 };
 
@@ -85,6 +87,8 @@ impl Check<'_> {
             probes.push((WILDCARD_HOST, "root", Platform::Labs));
         }
         let mut warnings = Vec::new();
+        let key = self.state.identity.as_deref().and_then(|path| identity::load(path).ok().flatten());
+        let key = key.map(|identity| identity.public);
         for (host, user, platform) in probes {
             let options = self.ssh.options(&after, host).await.map_err(misread)?;
             let command = entries::proxy_command(user, platform, host, &rendering)?;
@@ -102,7 +106,7 @@ impl Check<'_> {
                      will not be found"
                 ));
             }
-            warnings.extend(in_the_way(&options));
+            warnings.extend(in_the_way(&options, platform, key.as_ref()));
         }
         warnings.sort();
         warnings.dedup();
@@ -144,36 +148,6 @@ impl Trial<'_> {
                 .with_hint("the edit was taken back; check what the Include lines of your ssh configuration match"))
         })
     }
-}
-
-/// The user's own options that hold for our hosts, too, and do harm there.
-fn in_the_way(options: &str) -> Vec<String> {
-    let set = |name, harmless: &[&str]| client::value(options, name).filter(|value| !harmless.contains(value));
-    [
-        (set("proxyusefdpass", &["no"]), "ProxyUseFdpass", "connections to playgrounds will fail"),
-        (set("hostkeyalias", &[]), "HostKeyAlias", "host keys of playgrounds will not be found"),
-        (set("port", &["22"]), "Port", "host keys of playgrounds will not be found"),
-        (set("knownhostscommand", &["none"]), "KnownHostsCommand", "it also decides on the host keys of playgrounds"),
-        (set("remotecommand", &["none"]), "RemoteCommand", "editors cannot connect"),
-        (
-            set("controlmaster", &["false", "no"]),
-            "ControlMaster",
-            "a connection that outlives its playground blocks new ones",
-        ),
-        (
-            set("canonicalizehostname", &["false", "no", "yes", "true"]),
-            "CanonicalizeHostname",
-            "the name service may change the names of playgrounds",
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(value, name, harm)| {
-        Some(format!(
-            "your `{name} {}` also applies to playgrounds: {harm}; put it below `Host * !playground-*`",
-            value?
-        ))
-    })
-    .collect()
 }
 
 /// A warning if the removal that leaves `rest` would change ssh for other hosts, because the user's own lines may stand

@@ -10,7 +10,10 @@ use std::{
 
 use tokio::{process::Command, time::timeout};
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    ssh::credentials::KeyOptions,
+};
 
 /// The limit of one question. `ssh -G` takes milliseconds, but it runs the user's own `Match exec` commands, and those
 /// may ask the network.
@@ -68,11 +71,19 @@ impl Ssh {
     /// # Errors
     /// [`Kind::Program`] when ssh is missing or hangs; [`Kind::File`] with ssh's own words when it refuses the file.
     pub(crate) async fn options(&self, file: &Path, host: &str) -> Result<String> {
-        let output = self.run(&[OsStr::new("-F"), file.as_os_str(), OsStr::new(host)]).await?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        self.answer(&[OsStr::new("-F"), file.as_os_str(), OsStr::new(host)]).await
+    }
+
+    async fn answer(&self, arguments: &[&OsStr]) -> Result<String> {
+        let mut output = self.run(arguments).await?;
+        if !output.status.success() && said(&output).contains("Cannot fork into background without a command") {
+            // ForkAfterAuthentication wants one, even for a question.
+            output = self.run(&[arguments, &[OsStr::new("true")]].concat()).await?;
         }
-        Err(Error::new(Kind::File, said(&output)))
+        match output.status.success() {
+            true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            false => Err(Error::new(Kind::File, said(&output))),
+        }
     }
 
     /// The options in force for `host` under the usual configuration, or under `file` alone.
@@ -80,14 +91,18 @@ impl Ssh {
     /// # Errors
     /// As [`Ssh::options`].
     pub(crate) async fn options_in_force(&self, file: Option<&Path>, host: &str) -> Result<String> {
-        let Some(file) = file else {
-            let output = self.run(&[host]).await?;
-            return match output.status.success() {
-                true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-                false => Err(Error::new(Kind::File, said(&output))),
-            };
-        };
-        self.options(file, host).await
+        match file {
+            Some(file) => self.options(file, host).await,
+            None => self.answer(&[OsStr::new(host)]).await,
+        }
+    }
+
+    /// The user's options for keys that are in force for `host` under the usual configuration.
+    ///
+    /// # Errors
+    /// As [`Ssh::options`].
+    pub(crate) async fn key_options(&self, host: &str, home: &Path) -> Result<KeyOptions> {
+        Ok(key_options(&self.options_in_force(None, host).await?, home))
     }
 
     /// The version in the client's own words.
@@ -102,8 +117,8 @@ impl Ssh {
 
     async fn run<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Result<Output> {
         let mut command = Command::new(&self.program);
-        // Without -T, even `-G` complains that it has no terminal.
-        command.args(["-G", "-T"]).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        // With -T, it would not say whether the user's configuration asks for a terminal.
+        command.arg("-G").args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         let failed = |why: String| {
             Error::new(Kind::Program, why).with_hint("install openssh-client, and check that `ssh -V` works")
         };
@@ -119,13 +134,51 @@ impl Ssh {
 
 /// The error output of ssh, or its exit status when there is none.
 fn said(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    // Even `-G` complains that it has no terminal.
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("Pseudo-terminal will not be")).collect();
+    let text = lines.join("\n").trim().to_owned();
     if text.is_empty() { format!("it ended with {}", output.status) } else { text }
 }
 
 /// The value of an option in the answer of [`Ssh::options`].
 pub(crate) fn value<'a>(options: &'a str, name: &str) -> Option<&'a str> {
     options.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
+/// The values of an option that can stand several times.
+fn values<'a>(options: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    options.lines().filter_map(move |line| line.strip_prefix(name)?.strip_prefix(' '))
+}
+
+/// The options for keys in the answer of [`Ssh::options`].
+fn key_options(options: &str, home: &Path) -> KeyOptions {
+    let user = value(options, "user").unwrap_or_default();
+    // ssh prints an agent's path with its tokens replaced, and other paths as they were written.
+    let path = |text: &str| {
+        let text = text.replace("%d", &home.to_string_lossy()).replace("%r", user).replace("%%", "%");
+        match text.strip_prefix("~/") {
+            Some(below) => home.join(below),
+            None => PathBuf::from(text),
+        }
+    };
+    let agent = match value(options, "identityagent") {
+        Some("none") => None,
+        None | Some("SSH_AUTH_SOCK") => crate::os::ssh_agent(),
+        Some(text) => match text.strip_prefix('$').filter(|name| !name.starts_with('{')) {
+            Some(variable) => std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from),
+            None => Some(path(text)),
+        },
+    };
+    let is_set = |name: &str, none: &[&str]| value(options, name).is_some_and(|value| !none.contains(&value));
+    let ignored = [("pkcs11provider", "PKCS11Provider", &["none"][..]), ("gssapiauthentication", "GSSAPI", &["no"])];
+    KeyOptions {
+        agent,
+        identities: values(options, "identityfile").filter(|text| *text != "none").map(path).collect(),
+        certificates: values(options, "certificatefile").filter(|text| *text != "none").map(path).collect(),
+        adds_keys: value(options, "addkeystoagent") == Some("true"),
+        ignored: ignored.iter().filter(|(key, _, none)| is_set(key, none)).map(|(_, name, _)| (*name).into()).collect(),
+    }
 }
 
 #[cfg(all(test, unix))]
@@ -175,6 +228,36 @@ mod tests {
         let error = Ssh { program: "/nonexistent/ssh".into() }.survey().await.unwrap_err();
         assert_eq!(error.kind(), Kind::Program);
         assert!(error.to_string().contains("openssh-client"));
+    }
+
+    /// ssh itself says what its configuration means.
+    #[tokio::test]
+    async fn the_agent_and_the_keys_are_those_of_ssh() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path();
+        let file = home.join("config");
+        for (text, agent) in [
+            ("IdentityAgent none", None),
+            ("IdentityAgent /a/b", Some("/a/b".into())),
+            ("IdentityAgent \"/a b\"", Some("/a b".into())),
+            ("IdentityAgent /a/%h", Some("/a/x".into())),
+            ("IdentityAgent ${PATH}", std::env::var("PATH").ok()),
+            ("IdentityAgent $PATH", std::env::var("PATH").ok()),
+            ("IdentityAgent $NOT_SET_ANYWHERE", None),
+            ("IdentityAgent SSH_AUTH_SOCK", std::env::var("SSH_AUTH_SOCK").ok()),
+            ("", std::env::var("SSH_AUTH_SOCK").ok()),
+        ] {
+            std::fs::write(&file, format!("Host *\n {text}\n")).unwrap();
+            let options = Ssh::system().options(&file, "x").await.unwrap();
+            assert_eq!(super::key_options(&options, home).agent, agent.map(Into::into), "{text}");
+        }
+        let text = "Host *\n User u\n IdentityFile ~/k\n IdentityFile /a/%r\n CertificateFile %d/c\n AddKeysToAgent yes\n \
+                    PKCS11Provider /p\n";
+        std::fs::write(&file, text).unwrap();
+        let found = super::key_options(&Ssh::system().options(&file, "x").await.unwrap(), home);
+        assert_eq!(found.identities, [home.join("k"), "/a/u".into()]);
+        assert_eq!(found.certificates, [home.join("c")]);
+        assert_eq!((found.adds_keys, found.ignored), (true, vec!["PKCS11Provider".to_owned()]));
     }
 
     #[test]

@@ -52,5 +52,6 @@ mod ssh_config;
 mod supply_chain;
 mod support;
 mod uninstall;
+mod users_ssh;
 mod wake;
 mod watch;

@@ -22,6 +22,7 @@ use crate::{
         self,
         client::{self, Ssh},
         entries,
+        in_the_way::in_the_way,
         state::State,
     },
 };
@@ -108,6 +109,8 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
         }
     }
     let survey = ssh.survey().await.ok();
+    let key = app.identity_path().ok().and_then(|path| identity::load(&path).ok().flatten());
+    let public = key.map(|identity| identity.public);
     for managed in &state.files {
         let file_name = managed.file.display();
         let probe = state.entries.iter().find(|entry| entry.platform == app.platform).or(state.entries.first());
@@ -131,6 +134,10 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
         let to = if probe.is_none() { "%h" } else { host };
         let expected = entries::proxy_command(user, platform, to, &state.rendering(&app.folders));
         checks.push(in_force(&file_name.to_string(), host, &options, expected));
+        for warning in in_the_way(&options, platform, public.as_ref()) {
+            let (found, remedy) = warning.rsplit_once("; ").unwrap_or((&warning, ""));
+            checks.push(Check::new(NAME, Verdict::Warning, format!("{file_name}: {found}")).remedy(remedy));
+        }
     }
     checks
 }
@@ -159,7 +166,6 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
         ("connecttimeout", "none"),
         ("serveraliveinterval", "15"),
         ("serveralivecountmax", "3"),
-        ("controlmaster", "false"),
     ] {
         let found = client::value(options, option).unwrap_or(wanted);
         let zero = option == "connecttimeout" && found == "0";

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    process::Command,
+    process::{Child, ChildStdin, ChildStdout, Command},
     time::timeout,
 };
 
@@ -19,13 +19,15 @@ use crate::{
         ssh,
         visit::{Destination, Visit, find_place},
     },
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, printable},
     labs::{Labs, find, tunnel, wire::State},
     os::beginning,
     platform::Platform,
     ssh::{
         known_hosts::{Verdict as Known, Whose},
         learn,
+        marked::{self, Marked},
+        options,
     },
     target::Target,
 };
@@ -34,6 +36,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Number of bytes to fetch for the throughput check.
 const SAMPLE: usize = 8 * 1024 * 1024;
+/// Largest greeting of a login shell that is skipped.
+const MAX_EARLY: usize = 64 * 1024;
 /// Number of measured round trips.
 const ROUNDS: usize = 9;
 
@@ -110,8 +114,8 @@ async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Destination
 async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check>, Check> {
     let failed = |e: Error| Check::failed("tunnel", &e);
     let began = Instant::now();
-    let key =
-        app.identity().and_then(|identity| identity.authorized_key()).map_err(|e| Check::failed("identity", &e))?;
+    let identity = app.identity().map_err(|e| Check::failed("identity", &e))?;
+    let key = identity.authorized_key().map_err(|e| Check::failed("identity", &e))?;
     let (play, machine) = (&place.play.id, &place.machine.name);
     let session = within(async {
         let started = labs.start_tunnel(play, machine, &place.user, &key).await?;
@@ -120,7 +124,9 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
     let session = session.await.map_err(failed)?;
     let opened = millis(began.elapsed());
     let began = Instant::now();
-    let keys = within(learn::host_keys(|| labs.dial(&session, tunnel::SSH))).await.map_err(failed)?;
+    let aliases = [place.host.clone()];
+    let owner = learn::Owner { play, machine, aliases: &aliases, user: &place.user, identity: &identity };
+    let keys = within(learn::host_keys(owner, || labs.dial(&session, tunnel::SSH))).await.map_err(failed)?;
     let shaken = millis(began.elapsed());
     let mut checks =
         vec![Check::ok("tunnel", format!("to {machine} of {play}: a session in {opened}, SSH in {shaken}"))];
@@ -167,8 +173,9 @@ async fn by_ssh(app: &App, place: &Destination) -> Vec<Check> {
 
 fn client(app: &App, place: &Destination, command: &str) -> Result<Command> {
     let mut ssh = Command::new(ssh::program()?);
-    ssh.args(ssh::options(app, place, false)?)
-        .args(["-T", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes"])
+    ssh.args(options::FOR_OUTPUT)
+        .arg("-oBatchMode=yes")
+        .args(ssh::options(app, place, false)?)
         .args([&place.host, "--", command])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -177,22 +184,105 @@ fn client(app: &App, place: &Destination, command: &str) -> Result<Command> {
     Ok(ssh)
 }
 
+/// A program on the machine, from the first byte of its output on.
+struct There {
+    child: Child,
+    input: ChildStdin,
+    output: ChildStdout,
+}
+
+impl There {
+    /// Starts a program. The login shell's own output is skipped.
+    async fn start(app: &App, place: &Destination, program: &str) -> Result<There> {
+        let marked = Marked::new();
+        let mut child = client(app, place, &marked.becoming(program))?.spawn().map_err(failed)?;
+        let (Some(input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
+            return Err(Error::new(Kind::Internal, "ssh has no input and output"));
+        };
+        let mut early = Vec::new();
+        while marked.after_start(&early).is_none() {
+            match output.read_u8().await {
+                Ok(byte) if early.len() < MAX_EARLY => early.push(byte),
+                Ok(_) => {
+                    let why = format!("the login shell of {} prints without end", place.host);
+                    return Err(Error::new(Kind::Program, why).with_hint("check its startup files, such as ~/.bashrc"));
+                }
+                Err(_) => return Err(There { child, input, output }.ended(place).await),
+            }
+        }
+        Ok(There { child, input, output })
+    }
+
+    /// Returns the reason why ssh has ended, with the user's options that may be the cause.
+    async fn ended(mut self, place: &Destination) -> Error {
+        drop((self.input, self.output));
+        let (said, ended) = tokio::join!(beginning(self.child.stderr.take()), self.child.wait());
+        let words = printable(&said.lines().map(str::trim).collect::<Vec<_>>().join("; "));
+        match ended {
+            Ok(status) if status.code() == Some(255) => {
+                let hint = remedy(&words).unwrap_or_else(|| {
+                    format!("`ssh -v {} true` shows how far it comes; check your own options for this host", place.host)
+                });
+                Error::new(Kind::Program, format!("ssh ended with {status}: {words}")).with_hint(hint)
+            }
+            Ok(_) => marked::not_run(&place.host, &words),
+            Err(e) => failed(e),
+        }
+    }
+}
+
+/// Returns the remedy for a failure that ssh reports in these words, if it is known.
+fn remedy(words: &str) -> Option<String> {
+    let shell = || std::env::var("SHELL").unwrap_or_else(|_| "your login shell".into());
+    [
+        (
+            "banner line contains invalid characters",
+            format!(
+                "ssh starts this program with {}, whose startup files print something; let them print only in an \
+                 interactive shell",
+                shell()
+            ),
+        ),
+        (
+            "Not allowed at this time",
+            "the machine's SSH server holds off all connections through the tunnel for some seconds, because several have \
+             ended without a login; wait a minute"
+                .into(),
+        ),
+        (
+            "Unable to negotiate",
+            "your ssh configuration or the system's allows only algorithms that the machine does not have; put such \
+             options below `Host * !playground-*`"
+                .into(),
+        ),
+        (
+            "Permission denied",
+            "check PubkeyAuthentication, PreferredAuthentications, PubkeyAcceptedAlgorithms and IdentitiesOnly in your \
+             ssh configuration: put them below `Host * !playground-*`"
+                .into(),
+        ),
+        (
+            "revoked",
+            "check RevokedHostKeys in your ssh configuration: the file must be readable, and must not have this key".into(),
+        ),
+    ]
+    .into_iter()
+    .find(|(part, _)| words.contains(part))
+    .map(|(_, remedy)| remedy)
+}
+
+fn failed(e: std::io::Error) -> Error {
+    Error::new(Kind::Program, format!("ssh: {e}"))
+}
+
 /// Measures round trips of one byte. The first one, which includes setting up the connection, is discarded.
 async fn round_trips(app: &App, place: &Destination) -> Result<Vec<Duration>> {
-    let failed = |e: std::io::Error| Error::new(Kind::Program, format!("ssh: {e}"));
-    let mut child = client(app, place, "cat")?.spawn().map_err(failed)?;
-    let (Some(mut input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(Error::new(Kind::Internal, "ssh has no input and output"));
-    };
+    let mut there = There::start(app, place, "cat").await?;
     let mut times = Vec::new();
     for _ in 0..=ROUNDS {
         let began = Instant::now();
-        let answered = input.write_all(b".").await.is_ok() && output.read_u8().await.is_ok();
-        if !answered {
-            drop((input, output));
-            let (said, ended) = tokio::join!(beginning(child.stderr.take()), child.wait());
-            let words = said.lines().map(str::trim).collect::<Vec<_>>().join("; ");
-            return Err(Error::new(Kind::Program, format!("ssh ended with {}: {words}", ended.map_err(failed)?)));
+        if there.input.write_all(b".").await.is_err() || there.output.read_u8().await.is_err() {
+            return Err(there.ended(place).await);
         }
         times.push(began.elapsed());
     }
@@ -202,22 +292,23 @@ async fn round_trips(app: &App, place: &Destination) -> Result<Vec<Duration>> {
 
 /// Measures the transfer time of a sample of bytes, without setting up the connection.
 async fn sample(app: &App, place: &Destination) -> Result<Duration> {
-    let failed = |e: std::io::Error| Error::new(Kind::Program, format!("ssh: {e}"));
-    let mut child = client(app, place, &format!("head -c {SAMPLE} /dev/zero"))?.spawn().map_err(failed)?;
-    let Some(mut output) = child.stdout.take() else {
-        return Err(Error::new(Kind::Internal, "ssh has no output"));
-    };
+    let There { child: _child, mut output, input: _input } =
+        There::start(app, place, &format!("head -c {SAMPLE} /dev/zero")).await?;
     output.read_u8().await.map_err(failed)?;
     let began = Instant::now();
     let mut buffer = vec![0; 64 * 1024];
     let mut received = 1;
-    loop {
+    while received < SAMPLE {
         match output.read(&mut buffer).await.map_err(failed)? {
-            0 if received == SAMPLE => return Ok(began.elapsed().max(Duration::from_micros(1))),
-            0 => return Err(Error::new(Kind::Program, format!("only {received} of {SAMPLE} bytes arrived"))),
+            0 => {
+                let why = format!("only {received} of {SAMPLE} bytes arrived");
+                return Err(Error::new(Kind::Program, why)
+                    .with_hint("the machine may be short of memory, or the connection was lost: run doctor again"));
+            }
             n => received += n,
         }
     }
+    Ok(began.elapsed().max(Duration::from_micros(1)))
 }
 
 async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {

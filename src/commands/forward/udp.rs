@@ -26,7 +26,10 @@ use tokio::{
 
 use crate::{
     error::{Error, Kind, Result, printable},
-    ssh::client::SshClient,
+    ssh::{
+        client::SshClient,
+        marked::{self, Marked},
+    },
 };
 
 use super::{
@@ -51,6 +54,8 @@ const FORGET: u16 = u16::MAX;
 const START: Duration = Duration::from_secs(20);
 /// Number of bytes kept of the relay's standard error when it does not start.
 const WORDS: usize = 4 * 1024;
+/// Number of bytes that a login shell may print before the relay.
+const MAX_GREETING: usize = 64 * 1024;
 /// Size of the socket buffers, for bursts. The system's default holds only a few large datagrams.
 const BUFFER: usize = 1 << 20;
 
@@ -89,7 +94,8 @@ impl Relay {
     /// fails.
     pub(crate) async fn start(way: &Way, host: &str, port: u16) -> Result<Relay> {
         let ssh = way.ssh().await?;
-        let mut channel = ssh.exec(&command(host, port)).await?;
+        let marked = Marked::new();
+        let mut channel = ssh.exec(&command(&marked, host, port)).await?;
         let failed = |why: String| Err(Error::new(Kind::Program, format!("machine {}: {why}", way.machine())));
         let (mut early, mut complaint, mut status) = (Vec::new(), Vec::new(), None);
         let started = async {
@@ -103,29 +109,37 @@ impl Relay {
                     ChannelMsg::ExitStatus { exit_status } => status = Some(exit_status),
                     _ => {}
                 }
-                if early.len() >= HEADER {
+                // The login shell may print before the relay runs.
+                let relay = marked.after_start(&early);
+                if relay.map_or(early.len() > MAX_GREETING, |relay| relay.len() >= HEADER) {
                     return true;
                 }
             }
             false
         };
-        match timeout(START, started).await {
-            Ok(true) if early.starts_with(&[0; HEADER]) => {
-                early.drain(..HEADER);
+        let started = timeout(START, started).await;
+        match (started, marked.after_start(&early)) {
+            (Ok(true), Some(relay)) if relay.starts_with(&[0; HEADER]) => {
+                let early = relay[HEADER..].to_vec();
                 Ok(Relay { ssh, channel, early })
             }
-            Ok(true) => failed(
-                "something other than the UDP relay answers; check that its shell prints nothing on startup".into(),
-            ),
-            Ok(false) if status == Some(MISSING) => {
+            (Ok(true), _) => failed("something other than the UDP relay answers".into())
+                .map_err(|error| error.with_hint("check what its shell's startup files print")),
+            (Ok(false), None) => {
+                let words = printable(&String::from_utf8_lossy(&complaint));
+                Err(marked::not_run(&format!("machine {}", way.machine()), &words))
+            }
+            (Ok(false), _) if status == Some(MISSING) => {
                 let error = Error::new(
                     Kind::Program,
-                    format!("UDP forwards need python3 or perl, and machine {} has neither", way.machine()),
+                    format!("UDP forwards need python3 or perl, and machine {} has none that runs", way.machine()),
                 );
                 Err(error.with_hint("install one of them on the machine"))
             }
-            Ok(false) => failed(format!("the UDP relay ended: {}", printable(&String::from_utf8_lossy(&complaint)))),
-            Err(_elapsed) => {
+            (Ok(false), _) => {
+                failed(format!("the UDP relay ended: {}", printable(&String::from_utf8_lossy(&complaint))))
+            }
+            (Err(_elapsed), _) => {
                 failed(format!("the UDP relay did not start within {} s", START.as_secs())).map_err(|error| {
                     error.with_hint("check that its shell's startup files finish, ask nothing and print nothing")
                 })
@@ -137,13 +151,15 @@ impl Relay {
 /// The exit status that reports a missing interpreter.
 const MISSING: u32 = 127;
 
-/// Returns the command that starts the relay. All shells read the quoted part alike, whichever one the user has.
-fn command(host: &str, port: u16) -> String {
-    let (python, perl, host) = (hex(PYTHON), hex(PERL), hex(host));
+/// Returns the command that starts the relay. All shells read the quoted part alike, whichever one the user has. An
+/// interpreter that is there may not run: a version manager's stand-in has no version then.
+fn command(marked: &Marked, host: &str, port: u16) -> String {
+    let (python, perl, host, start) = (hex(PYTHON), hex(PERL), hex(host), marked.start());
     format!(
-        "/bin/sh -c \"command -v python3 >/dev/null && \
+        "/bin/sh -c \"{start}; python3 -c 'import select' 2>/dev/null && \
          exec python3 -c 'import sys;exec(bytes.fromhex(sys.argv[1]))' {python} {host} {port}; \
-         command -v perl >/dev/null && exec perl -e 'eval pack(q(H*),shift)' {perl} {host} {port}; exit {MISSING}\""
+         perl -e 'use IO::Poll' 2>/dev/null && exec perl -e 'eval pack(q(H*),shift)' {perl} {host} {port}; \
+         exit {MISSING}\""
     )
 }
 
@@ -372,12 +388,12 @@ fn forget(number: u32) -> impl Iterator<Item = u8> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{command, frame, next_frame};
+    use super::{Marked, command, frame, next_frame};
 
     #[test]
     fn the_command_is_one_that_every_shell_reads_alike() {
-        let command = command("10.0.0.1", 53);
-        assert!(!command.contains(['$', '`', '!', '\\', '\n', '%', '{', '#']), "{command}");
+        let command = command(&Marked::new(), "10.0.0.1", 53);
+        assert!(!command.contains(['$', '`', '!', '\\', '\n', '{', '#']), "{command}");
         assert_eq!(command.matches('"').count(), 2);
         // Linux accepts at most 128 KiB in one argument.
         assert!(command.len() < 32 * 1024);
@@ -385,9 +401,9 @@ mod tests {
 
     /// Runs the command in `shell`, with only `programs` in PATH.
     #[cfg(unix)]
-    fn run(shell: &str, programs: &[&str], port: u16) -> (tempfile::TempDir, std::process::Child) {
+    fn run(shell: &str, programs: &[&str], port: u16) -> (tempfile::TempDir, Marked, std::process::Child) {
         use std::process::{Command, Stdio};
-        let bin = tempfile::tempdir().unwrap();
+        let (bin, marked) = (tempfile::tempdir().unwrap(), Marked::new());
         for program in programs {
             // The system's own program: a version manager's may be a script that needs other programs.
             let found = which::which_in(program, Some("/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"), "/").unwrap();
@@ -396,7 +412,7 @@ mod tests {
         let shell = which::which(shell).unwrap_or_else(|_| panic!("{shell} is missing: scripts/test installs it"));
         let child = Command::new(shell)
             .arg("-c")
-            .arg(command("localhost", port))
+            .arg(command(&marked, "localhost", port))
             .env_clear()
             .env("PATH", bin.path())
             .env("HOME", bin.path())
@@ -404,7 +420,7 @@ mod tests {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        (bin, child)
+        (bin, marked, child)
     }
 
     #[cfg(unix)]
@@ -417,11 +433,15 @@ mod tests {
         for (shell, interpreter) in
             [("sh", "python3"), ("sh", "perl"), ("fish", "perl"), ("tcsh", "perl"), ("zsh", "python3")]
         {
-            let (_bin, mut child) = run(shell, &[interpreter], port);
+            let (bin, marked, mut child) = run(shell, &[interpreter], port);
             let (mut stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-            let mut first = [1; super::HEADER];
-            stdout.read_exact(&mut first).unwrap();
-            assert_eq!(first, [0; super::HEADER]);
+            let mut first = Vec::new();
+            while marked.after_start(&first).is_none_or(|relay| relay.len() < super::HEADER) {
+                let mut byte = [0];
+                stdout.read_exact(&mut byte).unwrap();
+                first.extend(byte);
+            }
+            assert_eq!(marked.after_start(&first), Some(&[0; super::HEADER][..]));
             let mut buffer = vec![0; 70_000];
             let mut sources = Vec::new();
             for (peer, size) in [(7, 3), (9, 0), (7, 61_440), (u32::MAX, 65_507)] {
@@ -446,14 +466,41 @@ mod tests {
             assert_ne!(server.recv_from(&mut buffer).unwrap().1, sources[0], "it was forgotten");
             drop(stdin);
             assert!(child.wait().unwrap().success(), "{shell} {interpreter}");
+            drop(bin);
         }
     }
 
     #[cfg(unix)]
     #[test]
     fn that_there_is_no_interpreter_is_told_from_other_failures() {
-        let (_bin, mut child) = run("sh", &[], 1);
+        let (_bin, _, mut child) = run("sh", &[], 1);
         assert_eq!(child.wait().unwrap().code(), Some(super::MISSING.cast_signed()));
+    }
+
+    /// A version manager's stand-in for python3 runs nothing as long as no version is chosen.
+    #[cfg(unix)]
+    #[test]
+    fn an_interpreter_that_cannot_run_is_passed_over() {
+        use std::{io::Read, os::unix::fs::PermissionsExt, process::Stdio};
+        let bin = tempfile::tempdir().unwrap();
+        std::fs::write(bin.path().join("python3"), "#!/bin/sh\necho no version is set >&2; exit 127\n").unwrap();
+        std::fs::set_permissions(bin.path().join("python3"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let perl = which::which_in("perl", Some("/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"), "/").unwrap();
+        std::os::unix::fs::symlink(perl, bin.path().join("perl")).unwrap();
+        let marked = Marked::new();
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", &command(&marked, "localhost", 1)])
+            .env_clear()
+            .env("PATH", bin.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdin.take());
+        let mut said = Vec::new();
+        child.stdout.take().unwrap().read_to_end(&mut said).unwrap();
+        assert_eq!(marked.after_start(&said), Some(&[0; super::HEADER][..]));
+        assert!(child.wait().unwrap().success());
     }
 
     proptest! {

@@ -4,10 +4,10 @@
 //! Running `port-forward` is a deliberate act, so its start may wake the playground. A later connection comes from some
 //! program, and is no reason to wake a playground that was stopped meanwhile.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, OnceCell},
     time::{Instant, sleep},
 };
 
@@ -23,7 +23,13 @@ use crate::{
     },
     moment::now,
     records::memory::Memory,
-    ssh::client::{Login, SshClient},
+    ssh::{
+        client::{Login, SshClient},
+        credentials::{Credentials, KeyOptions},
+        identity::Identity,
+        known_hosts::KnownHosts,
+    },
+    ssh_config::client::Ssh,
     target::Target,
     ui::notice::Progress,
     wake::{Visitor, Wake},
@@ -49,6 +55,11 @@ pub struct Way {
     play: String,
     login: Login,
     key: String,
+    known_hosts: KnownHosts,
+    identity: Identity,
+    home: PathBuf,
+    /// The private halves, once an SSH connection needs them.
+    credentials: OnceCell<Credentials>,
     board: Arc<Board>,
     /// Locked while a new session is requested, so that one request serves all connections.
     session: Mutex<Option<Kept>>,
@@ -84,13 +95,15 @@ impl Way {
             play: play.id.clone(),
             key: identity.authorized_key()?,
             login: Login {
-                known_hosts: app.known_hosts(),
                 alias: Target::of_play(&play.id, Some(&machine.name)).to_string(),
                 play: play.id.clone(),
                 machine: machine.name.clone(),
                 user: user.to_owned(),
-                identity,
             },
+            known_hosts: app.known_hosts(),
+            identity,
+            home: app.folders.home.clone(),
+            credentials: OnceCell::new(),
             board: Arc::clone(board),
             session: Mutex::default(),
         })
@@ -104,8 +117,12 @@ impl Way {
     /// Wakes the playground if it is stopped, and requests the first session.
     ///
     /// # Errors
-    /// As [`Wake::tunnel`].
+    /// As [`Wake::tunnel`], and [`Kind::File`] when SSH is wanted and our key cannot be used.
     pub async fn begin(&self, opens: Opens, limit: Duration, progress: &impl Progress) -> Result<()> {
+        if opens == Opens::Ssh {
+            // A key that cannot be used is reported, and a passphrase asked for, before anything is woken.
+            self.credentials().await?;
+        }
         let mut kept = self.session.lock().await;
         let session = self.ask(opens, true, limit, progress).await?;
         *kept = Some(Kept { session, since: Instant::now(), opens });
@@ -135,7 +152,19 @@ impl Way {
     /// As [`Way::dial`] and [`SshClient::connect`].
     pub async fn ssh(&self) -> Result<SshClient> {
         let tunnel = Tunnel::client(self.open(tunnel::SSH, Opens::Ssh).await?);
-        SshClient::connect(tunnel, &self.login).await
+        SshClient::connect(tunnel, &self.known_hosts, &self.login, self.credentials().await?).await
+    }
+
+    /// Returns the keys that ssh would use for this machine.
+    async fn credentials(&self) -> Result<&Credentials> {
+        let find = async || {
+            let options = Ssh::system().key_options(&self.login.alias, &self.home).await.unwrap_or_else(|error| {
+                log::warn!("the options of ssh for keys are not known: {}", error.message());
+                KeyOptions::of_environment()
+            });
+            Credentials::find(&self.identity, &options).await
+        };
+        self.credentials.get_or_try_init(find).await
     }
 
     async fn open(&self, target: &str, opens: Opens) -> Result<Stream> {

@@ -180,7 +180,8 @@ pub(super) async fn ready<P: Progress>(
     play: Play,
     init: bool,
 ) -> Result<Play> {
-    let key = app.identity()?.authorized_key()?;
+    let identity = app.identity()?;
+    let key = identity.authorized_key()?;
     let mut play = wake.wake_play(play).await?;
     learn_ssh(labs, wake.memory, &mut play).await;
     let default = find::machine(&play, None)?.clone();
@@ -189,7 +190,13 @@ pub(super) async fn ready<P: Progress>(
         match wake.tunnel(play.clone(), visitor).await {
             Ok(session) => {
                 let aliases = [Target::of_play(&play.id, Some(&default.name)).to_string(), host(&play)];
-                let whose = learn::Owner { play: &play.id, machine: &default.name, aliases: &aliases };
+                let whose = learn::Owner {
+                    play: &play.id,
+                    machine: &default.name,
+                    aliases: &aliases,
+                    user: default.default_user(),
+                    identity: &identity,
+                };
                 learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
             }
             // The playground runs nevertheless. A later connection reports why it is refused.
