@@ -1,8 +1,8 @@
 //! The command line: one enum of each command's arguments, and one match over it.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, fmt::Write, path::PathBuf};
 
-use clap::{CommandFactory, Parser, Subcommand, builder::FalseyValueParser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, builder::FalseyValueParser};
 
 #[cfg(unix)]
 use crate::commands::{demo, local};
@@ -17,16 +17,16 @@ use crate::{
     error::Result,
     files,
     settings::LOCAL_VARIABLE,
-    ui::notice,
+    ui::{notice, out},
 };
 
 /// The display order of the options of every command: after the command's own.
 const LAST: usize = 900;
 
-/// Makes `ssh playground-<id>` simply work, from every IDE and from plain ssh.
+/// Makes `ssh playground-<id>` just work, from every IDE and from plain ssh.
 #[derive(Debug, Parser)]
 #[command(name = "labctl-ssh-proxy", version, about, max_term_width = 100)]
-#[command(after_help = "Exit codes and settings: see the README.")]
+#[command(after_help = "Exit codes, settings and files: `labctl-ssh-proxy man | man -l -`")]
 pub struct Cli {
     /// Use the embedded platform on this machine instead of the real one.
     #[arg(long, global = true, env = LOCAL_VARIABLE, value_parser = FalseyValueParser::new(), hide_env_values = true)]
@@ -49,37 +49,122 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Connect(connect::Args),
+    Login(account::Login),
     ConfigSsh(config::ConfigSsh),
     ConfigJetbrains(config::ConfigJetbrains),
     ConfigZed(config::ConfigZed),
-    List(list::Args),
+    Doctor(doctor::Args),
     Catalog(catalog::Args),
     Start(start::Args),
+    #[command(visible_alias = "ls")]
+    List(list::Args),
     Ssh(ssh::Args),
     Open(open::Args),
-    Stop(stop::Args),
-    Restart(restart::Args),
-    Wait(wait::Args),
-    Tasks(tasks::Args),
-    Destroy(destroy::Args),
-    Extend(extend::Args),
-    Rename(rename::Args),
-    Persist(persist::Args),
     PortForward(forward::Args),
     Kube(kube::Args),
-    Doctor(doctor::Args),
+    Stop(stop::Args),
+    Restart(restart::Args),
+    Extend(extend::Args),
+    Persist(persist::Args),
+    Rename(rename::Args),
+    #[command(visible_alias = "rm")]
+    Destroy(destroy::Args),
+    Wait(wait::Args),
+    Tasks(tasks::Args),
+    Whoami(account::Whoami),
+    Logout(account::Logout),
+    #[command(alias = "completion")]
     Completions(completions::Args),
     Man(man::Args),
+    /// Print the version.
+    Version,
     Uninstall(uninstall::Args),
-    Login(account::Login),
-    Logout(account::Logout),
-    Whoami(account::Whoami),
+    #[cfg(unix)]
+    Demo(demo::Args),
     #[cfg(unix)]
     #[command(subcommand)]
     Local(local::Local),
-    #[cfg(unix)]
-    Demo(demo::Args),
+    // ssh runs it, and people do not.
+    #[command(hide = true)]
+    Connect(connect::Args),
+}
+
+/// The commands of the help, in groups: their names, with other names that they have, and a few words for each.
+const GROUPS: [(&str, &[(&str, &str)]); 4] = [
+    (
+        "Set up",
+        &[
+            ("login", "Log in to the platform"),
+            ("config-ssh", "Add your playgrounds to your ssh configuration"),
+            ("config-jetbrains", "Add them to JetBrains products"),
+            ("config-zed", "Add them to Zed"),
+            ("doctor", "Check everything between ssh and a machine"),
+            ("demo", "ssh into a playground on this machine, to see it work"),
+        ],
+    ),
+    (
+        "Start and connect",
+        &[
+            ("catalog", "List the playgrounds that you can start"),
+            ("start", "Start a playground, and wait until it is ready"),
+            ("list, ls", "List your playgrounds"),
+            ("ssh", "ssh into a playground"),
+            ("open", "Open a playground in an editor"),
+            ("port-forward", "Forward ports between this computer and a playground"),
+            ("kube", "Use kubectl here with a playground's Kubernetes API"),
+        ],
+    ),
+    (
+        "Manage playgrounds",
+        &[
+            ("stop", "Stop a playground; it keeps its disks"),
+            ("restart", "Stop a playground and start it again"),
+            ("extend", "Let a playground run some minutes longer"),
+            ("persist", "Keep a playground when its time is up"),
+            ("rename", "Change a playground's title"),
+            ("destroy, rm", "Erase a playground"),
+            ("wait", "Wait until a playground is ready"),
+            ("tasks", "List a playground's tasks"),
+        ],
+    ),
+    (
+        "Other",
+        &[
+            ("whoami", "Show who is logged in"),
+            ("logout", "Log out of the platform"),
+            ("local", "Manage the embedded platform, which --local uses"),
+            ("completions", "Print a completion script for your shell"),
+            ("man", "Print the manual page"),
+            ("version", "Print the version"),
+            ("uninstall", "Remove everything that this program has written"),
+            ("help", "Print the help of a command"),
+        ],
+    ),
+];
+
+/// The command line, with a help whose commands are in groups.
+pub fn command() -> clap::Command {
+    let command = Cli::command();
+    // Some systems lack a command, and clap adds `help` only later.
+    let exists = |name: &str| name == "help" || command.find_subcommand(name).is_some();
+    let mut groups = String::new();
+    for (heading, names) in GROUPS {
+        let _ = write!(groups, "\n\n{heading}:");
+        for (name, words) in names.iter().filter(|(name, _)| exists(name.split(',').next().unwrap_or(name))) {
+            let _ = write!(groups, "\n  {name:16}  {words}");
+        }
+    }
+    command.help_template(format!(
+        "{{about-with-newline}}\n{{usage-heading}} {{usage}}{groups}\n\nOptions:\n{{options}}{{after-help}}"
+    ))
+}
+
+/// Parses the command line.
+///
+/// # Errors
+/// clap's, which are also the help and the version.
+pub fn parse() -> Result<Cli, clap::Error> {
+    Cli::from_arg_matches(&command().try_get_matches()?)
 }
 
 impl Cli {
@@ -124,7 +209,7 @@ impl Cli {
 /// Returns true for a command line that requests JSON, so that its failure is printed as JSON, even if the line itself
 /// is invalid. Words after `--` are skipped because they belong to another program, like those after the host of `ssh`.
 pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
-    const WITHOUT: [&str; 5] = ["connect", "ssh", "demo", "completions", "man"];
+    const WITHOUT: [&str; 7] = ["connect", "ssh", "demo", "completions", "completion", "man", "version"];
     let words: Vec<String> = arguments.skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
     let ours: Vec<&str> = words.iter().map(String::as_str).take_while(|word| *word != "--").collect();
     let is_value = |i: usize| i > 0 && matches!(ours[i - 1], "--home" | "--log-file");
@@ -173,6 +258,9 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Kube(args) => kube::run(app, args).await,
         Command::Doctor(args) => doctor::run(app, args).await,
         Command::Completions(args) => completions::run(args).map(success),
+        Command::Version => {
+            out::line(&format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))).map(success)
+        }
         Command::Man(args) => man::run(args, Cli::command()).map(success),
         Command::Uninstall(args) => uninstall::run(app, args).await.map(success),
         Command::Login(args) => account::login(app, args).await.map(success),
@@ -189,7 +277,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
 mod tests {
     use clap::CommandFactory;
 
-    use super::{Cli, man, wants_json};
+    use super::{Cli, GROUPS, man, wants_json};
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -219,13 +307,30 @@ mod tests {
     }
 
     #[test]
+    fn every_command_is_in_one_group_of_the_help() {
+        let mut named: Vec<&str> = GROUPS.iter().flat_map(|(_, names)| *names).map(|(name, _)| *name).collect();
+        named.sort_unstable();
+        let command = Cli::command();
+        let visible = command.get_subcommands().filter(|command| !command.is_hide_set());
+        let names = visible.map(|command| {
+            let aliases = command.get_visible_aliases();
+            std::iter::once(command.get_name()).chain(aliases).collect::<Vec<_>>().join(", ")
+        });
+        let mut all: Vec<String> = names.chain(["help".to_owned()]).collect();
+        all.sort_unstable();
+        assert_eq!(named, all);
+    }
+
+    #[test]
     fn every_command_is_in_the_manual_page() {
         let page = String::from_utf8(man::page(Cli::command()).unwrap()).unwrap();
         for command in Cli::command().get_subcommands() {
             let name = command.get_name().to_uppercase().replace('-', "\\-");
             assert!(page.contains(&format!("LABCTL\\-SSH\\-PROXY {name}\"")), "{name}");
         }
-        assert!(page.contains(".SH EXIT STATUS") && page.contains("not\\-logged\\-in"));
+        assert!(
+            page.contains(".SH EXIT STATUS") && page.contains("the platform said no") && page.contains("wake_limit")
+        );
     }
 
     #[test]

@@ -90,6 +90,30 @@ impl Kind {
         }
     }
 
+    /// Its meaning for users, for the manual page and the README's table.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Kind::Internal => "a defect of this program, or a failure that fits nowhere else",
+            Kind::Usage => "the command line, a host name or a setting is not well-formed",
+            Kind::NotLoggedIn => "not logged in, or the platform does not accept the credentials",
+            Kind::NotFound => "no such playground, machine or user",
+            Kind::Ambiguous => "several playgrounds match",
+            Kind::Refused => "the platform said no",
+            Kind::NotWoken => "the playground is stopped, and the wake policy leaves it so",
+            Kind::Ended => "the playground has failed or was destroyed",
+            Kind::NotYet => "not ready in time",
+            Kind::Network => "the network, a proxy or TLS failed",
+            Kind::Answer => "what answered is not the platform's API",
+            Kind::HostKey => "a host key is not the one on record",
+            Kind::File => "a local file could not be read, understood or written",
+            Kind::Program => {
+                "a program that is needed is missing or failed, or a task of a playground has failed (`wait`)"
+            }
+            Kind::Declined => "you answered no to a question; nothing was changed",
+            Kind::Interrupted => "interrupted (129 and 143 for SIGHUP and SIGTERM)",
+        }
+    }
+
     /// The process's exit code. 2 is also the argument parser's, and 130 is what a shell reports for SIGINT.
     pub fn exit_code(self) -> u8 {
         match self {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use labctl_ssh_proxy::{
     app::App,
     cli::{self, Cli},
@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         Err(e) => e.exit(),
     }
     let json = cli::wants_json(std::env::args_os());
-    let cli = match Cli::try_parse() {
+    let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(e) => return unparsed(&e, json),
     };
@@ -54,7 +54,7 @@ fn unparsed(error: &clap::Error, json: bool) -> ExitCode {
     use clap::error::ErrorKind;
     let help = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(error.render()),
-        ErrorKind::MissingSubcommand => Some(Cli::command().render_help()),
+        ErrorKind::MissingSubcommand => Some(cli::command().render_help()),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => None,
         _ => {
             if json {

@@ -56,6 +56,19 @@ pub struct Settings {
     pub playgrounds: BTreeMap<String, PlaygroundSettings>,
 }
 
+/// Every setting with its meaning, for the manual page.
+pub(crate) const KEYS: [(&str, &str); 9] = [
+    ("proxy", "HTTP proxy for the API and the tunnel, http://[user:password@]host:port; by default HTTPS_PROXY"),
+    ("no_proxy", "hosts that are reached without the proxy, separated by commas; by default NO_PROXY"),
+    ("wake", "whether a connection wakes a stopped playground: unless-stopped (the default), always or never"),
+    ("wake_limit", "how long a connection waits for a machine, in seconds; 1500 by default"),
+    ("reconnect_pause", "attempts that are closer together wake no playground, in seconds; 120 by default"),
+    ("early_identification", "whether ssh gets the machine's last identification line early; true by default"),
+    ("identity", "the private key for machines; by default the one that labctl uses, or else a new one"),
+    ("log_level", "off, error, warn, info (the default), debug or trace"),
+    ("playgrounds", "settings of single playgrounds, by catalogue name or id, such as `docker: {wake: never}`"),
+];
+
 /// The settings of one playground.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
@@ -114,8 +127,9 @@ impl Settings {
             return Ok(Settings::default());
         }
         let wrong = |why: &str| {
-            Error::new(Kind::Usage, format!("{} is not valid: {why}", path.display()))
-                .with_hint("see the settings in the README")
+            let why = why.trim_start_matches("error: ");
+            Error::new(Kind::Usage, format!("invalid settings in {}: {why}", path.display()))
+                .with_hint("the manual page describes the settings: `labctl-ssh-proxy man | man -l -`")
         };
         let settings: Settings =
             serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string().lines().next().unwrap_or("")))?;
@@ -233,7 +247,7 @@ impl Folders {
 
 #[cfg(test)]
 mod tests {
-    use super::{Settings, WakePolicy};
+    use super::{KEYS, Settings, WakePolicy};
 
     fn read(text: &str) -> Result<Settings, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -278,6 +292,17 @@ mod tests {
         assert_eq!(hosts("~"), None);
         assert_eq!(settings.wake_limit().as_secs(), 60);
         assert_eq!(settings.playgrounds["docker"].wake, Some(WakePolicy::Always));
+    }
+
+    #[test]
+    fn every_setting_is_described() {
+        let unknown = read("no_such_key: 1\n").unwrap_err();
+        let expected = unknown.split_once("expected one of ").unwrap().1;
+        let mut known: Vec<&str> = expected.lines().next().unwrap().split(", ").collect();
+        known.sort_unstable();
+        let mut described: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
+        described.sort_unstable();
+        assert_eq!(described, known, "{unknown}");
     }
 
     #[test]

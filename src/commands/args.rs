@@ -9,7 +9,7 @@ use crate::commands::candidates;
 // No doc comment: clap would make it the description of the commands that flatten this.
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// The playground's id, host name or title.
+    /// The playground's id, host name, title or catalogue name.
     #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     pub playground: String,
     /// Print JSON.

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     app::App,
-    commands::{playgrounds, ssh},
+    commands::{open::quote, playgrounds, ssh},
     error::{Error, Kind, Result},
     labs::wire::CreatePlay,
     local,
@@ -53,7 +53,7 @@ pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
     };
     let settings = format!("identity: {}\n", serde_json::json!(root.join("identity")));
     std::fs::write(&app.folders.settings, settings).map_err(|e| Error::file("write", &app.folders.settings, &e))?;
-    notice::line("Starting an embedded platform and a playground in it: local processes, no account, no network.");
+    notice::line("Starting a playground on this machine: no account, no network, local processes.");
     let program = program_path()?;
     let mut platform = in_world(&app, Command::new(&program))
         .args(["local", "serve"])
@@ -81,7 +81,12 @@ pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
         os::pass_on(TERMINATE, &platform);
         let _ = platform.wait().await;
     }
-    notice::line("The playground and its platform are removed.");
+    notice::line("The playground and its platform have been removed. What you can do next:");
+    if which::which(env!("CARGO_PKG_NAME")).is_err() {
+        notice::line("  cargo install --path . --locked        installs labctl-ssh-proxy");
+    }
+    notice::line("  labctl-ssh-proxy --local start shell   starts a playground here that stays");
+    notice::line("  labctl-ssh-proxy login                 and config-ssh: iximiuz Labs' playgrounds");
     code
 }
 
@@ -125,7 +130,13 @@ async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Resu
     let entries = playgrounds::entries::entries(app, &labs).await?;
     ssh_config::plan(&app.folders, request, Platform::Local, entries).await?.write().await?;
     let host = Target::of_play(&play.id, None).to_string();
-    notice::line(&format!("$ ssh {host}"));
+    // As it is run, so that it works in another terminal, too.
+    let words = ["ssh".into(), "-F".into(), file.clone().into(), OsString::from(&host)];
+    let words = words.iter().chain(&command).map(|word| quote(&word.to_string_lossy()));
+    notice::line(&format!("$ {}", words.collect::<Vec<_>>().join(" ")));
+    if command.is_empty() {
+        notice::line(&format!("You are in playground {} now; `exit` leaves it.", play.shown()));
+    }
     in_world(app, Command::new(ssh))
         .arg("-F")
         .arg(&file)

@@ -31,8 +31,9 @@ use crate::{
 /// Exits with code 1 if something does not work.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The machine to check; by default one that is running. Nothing is woken.
-    #[arg(add = ArgValueCandidates::new(candidates::hosts))]
+    /// The playground to check, by its host name, id, title or catalogue name; by default one that is running. Nothing
+    /// is woken.
+    #[arg(value_name = "PLAYGROUND", add = ArgValueCandidates::new(candidates::hosts))]
     host: Option<String>,
     /// Repair this program's own entries, file modes and damaged records, and end leftover processes.
     #[arg(long)]

@@ -55,7 +55,7 @@ use way::{Opens, Way};
     needs python3 or perl."
 )]
 pub struct Args {
-    /// The playground's id, host name or title. It is woken if it is stopped.
+    /// The playground's id, host name, title or catalogue name. It is woken if it is stopped.
     #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
     playground: String,
     /// The machine; the first one by default.

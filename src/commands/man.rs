@@ -6,7 +6,7 @@ use clap_mangen::Man;
 
 use crate::{
     error::{Error, Kind, Result},
-    settings::{HOME_VARIABLE, LOCAL_VARIABLE, SETTINGS_VARIABLE},
+    settings::{HOME_VARIABLE, KEYS, LOCAL_VARIABLE, SETTINGS_VARIABLE},
     ui::out,
 };
 
@@ -33,16 +33,21 @@ pub(crate) fn page(mut command: clap::Command) -> std::io::Result<Vec<u8>> {
     man.render_synopsis_section(&mut page)?;
     man.render_description_section(&mut page)?;
     man.render_options_section(&mut page)?;
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+    for sub in command.get_subcommands().filter(|sub| sub.get_name() != "help") {
         section(&mut page, sub)?;
     }
     writeln!(page, ".SH FILES")?;
     for (name, what) in [
-        ("~/.iximiuz/labctl-ssh-proxy", "everything that this program writes"),
+        ("~/.config/labctl-ssh-proxy/settings.yaml", "the settings; on macOS below ~/Library/Application Support"),
+        ("~/.iximiuz/labctl-ssh-proxy", "this program's own files: host entries, host keys, records, logs"),
         ("~/.iximiuz/labctl/config.yaml", "the login, shared with labctl"),
+        ("~/.ssh/iximiuz_labs_user", "the key for machines, shared with labctl; made if it is missing"),
         ("~/.ssh/config", "config-ssh adds one line, an Include"),
+        ("~/.kube/config", "kube --merge adds a context while it runs"),
+        ("~/.config/zed/settings.json", "config-zed adds playgrounds"),
+        ("~/.config/JetBrains/*/options/sshConfigs.xml", "config-jetbrains adds playgrounds"),
     ] {
-        writeln!(page, ".TP\n\\fI{}\\fR\n{what}", roff(name))?;
+        writeln!(page, ".TP\n\\fI{}\\fR\n{}", roff(name), roff(what))?;
     }
     writeln!(page, ".SH ENVIRONMENT")?;
     for (name, what) in [
@@ -51,11 +56,15 @@ pub(crate) fn page(mut command: clap::Command) -> std::io::Result<Vec<u8>> {
         (LOCAL_VARIABLE, "use the embedded platform, as --local does"),
         ("HTTPS_PROXY, NO_PROXY", "the usual proxy variables; the setting `proxy` takes precedence"),
     ] {
-        writeln!(page, ".TP\n\\fB{name}\\fR\n{what}")?;
+        writeln!(page, ".TP\n\\fB{name}\\fR\n{}", roff(what))?;
+    }
+    writeln!(page, ".SH SETTINGS\nAll are optional; the file is YAML.")?;
+    for (name, what) in KEYS {
+        writeln!(page, ".TP\n\\fB{name}\\fR\n{}", roff(what))?;
     }
     writeln!(page, ".SH EXIT STATUS\n0 on success; ssh's own exit code for a command that becomes ssh; otherwise:")?;
     for kind in Kind::ALL {
-        writeln!(page, ".TP\n\\fB{}\\fR\n{}", kind.exit_code(), roff(kind.name()))?;
+        writeln!(page, ".TP\n\\fB{}\\fR ({})\n{}", kind.exit_code(), roff(kind.name()), roff(kind.meaning()))?;
     }
     Ok(page)
 }

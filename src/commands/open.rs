@@ -55,8 +55,8 @@ pub(crate) struct Args {
     /// The editor.
     #[arg(add = ArgValueCandidates::new(candidates::editors))]
     pub ide: String,
-    /// [USER@]HOST, or the id or title of a playground.
-    #[arg(add = ArgValueCandidates::new(candidates::hosts))]
+    /// The playground's host name, id, title or catalogue name; USER@ may stand before it.
+    #[arg(value_name = "PLAYGROUND", add = ArgValueCandidates::new(candidates::hosts))]
     pub host: String,
     /// The folder to open, absolute or below the home folder. By default the editor decides.
     pub path: Option<String>,
@@ -75,7 +75,7 @@ pub(crate) struct Args {
     /// Do not ask before adding your playgrounds to the ssh configuration, if config-ssh has not been run yet.
     #[arg(long)]
     pub yes: bool,
-    /// Consent to starting a playground by another author.
+    /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     pub consent: bool,
     /// Print JSON.
@@ -270,7 +270,7 @@ async fn launch(ide: &Ide, program: &std::path::Path, arguments: Vec<String>) ->
 }
 
 /// Quotes a word for sh.
-fn quote(word: &str) -> String {
+pub(crate) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+%,~".contains(c);
     if !word.is_empty() && word.chars().all(plain) && !word.starts_with('~') {
         return word.to_owned();

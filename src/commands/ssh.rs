@@ -23,15 +23,15 @@ use crate::{
 
 /// ssh into a playground. It is woken first, with progress; then the system's ssh takes over.
 ///
-/// Works without config-ssh. Everything after HOST is passed to ssh: options, such as `-L 8080:localhost:80 -N` or
+/// Works without config-ssh. Everything after PLAYGROUND is passed to ssh: options, such as `-L 8080:localhost:80 -N` or
 /// `-A`, and a command. Everything after `--` is a command, even if it begins with a hyphen.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Args {
-    /// Consent to starting a playground by another author.
+    /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     pub consent: bool,
-    /// [USER@]HOST, or the id or title of a playground.
-    #[arg(add = ArgValueCandidates::new(candidates::hosts))]
+    /// The playground's host name, id, title or catalogue name; USER@ may stand before it.
+    #[arg(value_name = "PLAYGROUND", add = ArgValueCandidates::new(candidates::hosts))]
     pub host: String,
     /// Options for ssh, or a command.
     #[arg(allow_hyphen_values = true)]

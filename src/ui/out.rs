@@ -64,7 +64,7 @@ pub fn failure(error: &Error) {
 /// # Errors
 /// As [`line()`].
 pub fn table(head: &[&str], rows: Vec<Vec<String>>) -> Result<()> {
-    lines(table_lines(head, rows, &[]))
+    lines(table_lines(head, rows, &Expendable::default()))
 }
 
 /// Prints some lines.
@@ -75,10 +75,18 @@ pub fn lines(lines: Vec<String>) -> Result<()> {
     write(&lines.into_iter().map(|line| line + "\n").collect::<String>())
 }
 
-/// The lines of a table that fits the terminal. The first column is never broken, because users copy it. If the other
-/// columns have no room for whole words, the `expendable` ones are dropped one by one.
+/// The columns of a table that a narrow terminal costs, one by one.
+#[derive(Clone, Copy, Default)]
+pub struct Expendable<'a> {
+    /// Those to drop before any cell is broken into two lines.
+    pub early: &'a [&'a str],
+    /// Those to drop before any word is broken.
+    pub late: &'a [&'a str],
+}
+
+/// The lines of a table that fits the terminal. The first column is never broken, because users copy it.
 #[must_use]
-pub fn table_lines(head: &[&str], rows: Vec<Vec<String>>, expendable: &[&str]) -> Vec<String> {
+pub fn table_lines(head: &[&str], rows: Vec<Vec<String>>, expendable: &Expendable<'_>) -> Vec<String> {
     let width = if io::stdout().is_terminal() { Some(usize::from(console::Term::stdout().size().1)) } else { None };
     fitted(head, rows, expendable, width)
 }
@@ -90,25 +98,26 @@ const GAP: u16 = 2;
 pub(crate) fn fitted(
     head: &[&str],
     mut rows: Vec<Vec<String>>,
-    expendable: &[&str],
+    expendable: &Expendable<'_>,
     width: Option<usize>,
 ) -> Vec<String> {
     let fits =
         |narrowest: &[usize], width| narrowest.iter().map(|column| column + usize::from(GAP)).sum::<usize>() <= width;
     let mut head = head.to_vec();
-    let mut narrowest = narrowest_widths(&head, &rows);
     if let Some(width) = width {
-        for name in expendable {
-            if fits(&narrowest, width) {
-                break;
-            }
-            if let Some(i) = head.iter().position(|column| column == name) {
-                head.remove(i);
-                narrowest.remove(i);
-                rows.iter_mut().for_each(|row| drop(row.remove(i)));
+        for (names, widths) in [(expendable.early, whole_widths as Widths), (expendable.late, narrowest_widths)] {
+            for name in names {
+                if fits(&widths(&head, &rows), width) {
+                    break;
+                }
+                if let Some(i) = head.iter().position(|column| column == name) {
+                    head.remove(i);
+                    rows.iter_mut().for_each(|row| drop(row.remove(i)));
+                }
             }
         }
     }
+    let narrowest = narrowest_widths(&head, &rows);
     // If not even this fits, every column may be broken.
     let bounded = width.is_none_or(|width| fits(&narrowest, width));
     let mut table = Table::new();
@@ -126,18 +135,32 @@ pub(crate) fn fitted(
     table.lines().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// The smallest width of each column: the full width of the first, and the longest word of each other.
+type Widths = fn(&[&str], &[Vec<String>]) -> Vec<usize>;
+
+/// The width of each column if no cell is broken.
+fn whole_widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
+    /// A cell that is longer may be broken, because it would cost all other columns.
+    const LONG: usize = 30;
+    let width = console::measure_text_width;
+    let cells = |i: usize| rows.iter().map(move |row| width(&row[i]));
+    let widest = |(i, head): (usize, &&str)| {
+        cells(i).max().unwrap_or(0).min(if i == 0 { usize::MAX } else { LONG }).max(width(head))
+    };
+    head.iter().enumerate().map(widest).collect()
+}
+
+/// The smallest width of each column: the full width of the first, and the heading and the longest word of each other.
 fn narrowest_widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     /// Longest text that counts as a word. Addresses are longer, and may be broken.
     const WORD: usize = 16;
     let width = console::measure_text_width;
     let widest = |i: usize, head: &&str| {
-        let cells = || rows.iter().map(|row| row[i].as_str()).chain([*head]);
-        if i == 0 {
-            cells().map(width).max().unwrap_or(0)
-        } else {
-            cells().flat_map(str::split_whitespace).map(width).max().unwrap_or(0).min(WORD)
-        }
+        let cells = || rows.iter().map(|row| row[i].as_str());
+        let widest = match i {
+            0 => cells().map(width).max().unwrap_or(0),
+            _ => cells().flat_map(str::split_whitespace).map(width).max().unwrap_or(0).min(WORD),
+        };
+        widest.max(width(head))
     };
     head.iter().enumerate().map(|(i, head)| widest(i, head)).collect()
 }
@@ -208,7 +231,7 @@ impl Drop for Unanswered<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::fitted;
+    use super::{Expendable, fitted};
 
     fn list(width: Option<usize>) -> String {
         let host = "playground-0123456789abcdef01234567";
@@ -216,7 +239,7 @@ mod tests {
         let lines = fitted(
             &["HOST", "TITLE", "PLAYGROUND", "STATE", "TIME LEFT"],
             vec![row],
-            &["PLAYGROUND", "TIME LEFT"],
+            &Expendable { early: &["PLAYGROUND"], late: &["TIME LEFT"] },
             width,
         );
         lines.join("\n")
@@ -229,6 +252,8 @@ mod tests {
             assert_eq!(wide.lines().count(), 2, "{wide}");
             assert!(wide.contains("My docker box  docker"), "{wide}");
         }
+        let usual = list(Some(80));
+        assert!(usual.lines().count() == 2 && usual.contains("TIME LEFT") && !usual.contains("PLAYGROUND"), "{usual}");
         let narrow = list(Some(60));
         assert!(narrow.contains("playground-0123456789abcdef01234567  My"), "{narrow}");
         assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");

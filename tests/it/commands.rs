@@ -145,7 +145,15 @@ fn the_demonstration_leaves_nothing_behind() {
     demo.env("TMPDIR", &temporary);
     let said = world.output(&mut demo);
     assert_eq!((said.code(), said.out.as_str()), (5, "in\n"), "{said:?}");
-    assert!(said.err.lines().any(|line| line.starts_with("$ ssh playground-")), "{said:?}");
+    // The whole command, as it was run; and what comes next.
+    let is_run = |line: &str| line.starts_with("$ ssh -F /") && line.ends_with(" 'echo in; exit 5'");
+    assert!(said.err.lines().any(is_run) && said.err.contains("\n  labctl-ssh-proxy login"), "{said:?}");
+    let mut demo = world.program("script");
+    demo.args(["-qec", &format!("{PROGRAM} demo"), "/dev/null"]).env("TMPDIR", &temporary);
+    let said = String::from_utf8(world.feed(&mut demo, b"exit\n").stdout).unwrap();
+    assert!(said.contains("You are in playground shell-") && said.contains("`exit` leaves it."), "{said}");
+    let ours = said.lines().filter(|line| !line.starts_with("$ ssh"));
+    assert!(ours.map(str::trim_end).all(|line| line.chars().count() < 80), "{said}");
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
     let left: Vec<_> = fs::read_dir(world.home()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["tmp"]);

@@ -306,9 +306,10 @@ fn exit_codes_are_documented() {
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
     let rows = readme.lines().skip_while(|line| !line.starts_with("| code |")).skip(2);
     let rows = rows.take_while(|line| line.starts_with('|')).map(cells);
-    let documented: Vec<(u8, String)> = rows.map(|row| (row[1].parse().unwrap(), row[2].clone())).collect();
-    let of = |kind: &Kind| (kind.exit_code(), kind.name().to_owned());
-    let mut codes: Vec<(u8, String)> = Kind::ALL.iter().map(of).chain([(0, String::new())]).collect();
+    let documented: Vec<_> = rows.map(|row| (row[1].parse().unwrap(), row[2].clone(), row[3].clone())).collect();
+    let of = |kind: &Kind| (kind.exit_code(), kind.name().to_owned(), kind.meaning().to_owned());
+    let mut codes: Vec<(u8, String, String)> =
+        Kind::ALL.iter().map(of).chain([(0, String::new(), "done".to_owned())]).collect();
     codes.sort_unstable();
     assert_eq!(documented, codes);
 }

@@ -33,7 +33,7 @@ use crate::{
     os,
     ui::{
         notice::{self, Progress},
-        out,
+        out::{self, Expendable},
         screen::is_screen,
         stdio,
     },
@@ -345,7 +345,12 @@ fn table(rows: &[Arc<Row>], counters: &[[u64; 5]], width: usize) -> Vec<String> 
     };
     let head = ["LISTENS", "FORWARDS TO", "OPEN", "TOTAL", "SENT", "RECEIVED"];
     let expendable = ["TOTAL", "RECEIVED", "SENT", "OPEN"];
-    out::fitted(&head, rows.iter().zip(counters).map(row).collect(), &expendable, Some(width))
+    out::fitted(
+        &head,
+        rows.iter().zip(counters).map(row).collect(),
+        &Expendable { early: &[], late: &expendable },
+        Some(width),
+    )
 }
 
 /// Replaces the lines `old` on the terminal with `lines`, and leaves the cursor below them.

@@ -155,8 +155,9 @@ pub(crate) fn table(plays: &[Play], connections: &[Status]) -> Vec<String> {
             if open == 0 { String::new() } else { open.to_string() },
         ]
     };
-    let head = ["HOST", "TITLE", "PLAYGROUND", "STATE", "TIME LEFT", "OPEN"];
-    out::table_lines(&head, plays.iter().map(row).collect(), &["PLAYGROUND", "OPEN", "TIME LEFT", "TITLE"])
+    let head = ["HOST", "TITLE", "PLAYGROUND", "STATE", "TIME LEFT", "CONNECTIONS"];
+    let expendable = out::Expendable { early: &["PLAYGROUND", "CONNECTIONS"], late: &["TIME LEFT", "TITLE"] };
+    out::table_lines(&head, plays.iter().map(row).collect(), &expendable)
 }
 
 pub(super) fn time_left(play: &Play) -> String {

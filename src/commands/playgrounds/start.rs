@@ -40,7 +40,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A catalogue name, or the id, host name or title of a stopped playground.
-    #[arg(add = ArgValueCandidates::new(candidates::startable))]
+    #[arg(value_name = "PLAYGROUND", add = ArgValueCandidates::new(candidates::startable))]
     name: String,
     /// The playground's title.
     #[arg(long)]
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     /// Print JSON.
     #[arg(long)]
     json: bool,
-    /// Consent to starting a playground by another author.
+    /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     consent: bool,
     /// Then ssh into it.
