@@ -85,6 +85,17 @@ pub(crate) async fn login(app: &App, args: Login) -> Result<()> {
     let path = app.folders.account();
     let account = Account::load(&path)?;
     let dialer = Dialer::network(&app.settings);
+    if !args.stdin
+        && !args.from_env
+        && account.credentials().is_some()
+        && let Ok(me) = Labs::new(dialer.clone(), &account)?.me().await
+    {
+        notice::line(&format!(
+            "You are logged in already, as {} at {}. A new login replaces this one; Ctrl-C keeps it.",
+            name(&me),
+            account.base_url()
+        ));
+    }
     let (id, token) = if args.stdin {
         from_stdin()?
     } else if args.from_env {
@@ -110,9 +121,15 @@ async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(Str
         return Err(Error::new(Kind::Answer, "the address of the platform's login page is not a web address"));
     }
     notice::line(&format!("Confirm this login in your browser:\n\n    {url}\n"));
-    if let Err(error) = webbrowser::open(url) {
-        log::info!("cannot open a browser: {error}");
-    }
+    let opened = match webbrowser::open(url) {
+        Ok(()) => "The browser was opened.",
+        Err(error) => {
+            log::info!("cannot open a browser: {error}");
+            "No browser was found: open the page yourself, on any computer."
+        }
+    };
+    let minutes = CONFIRM_WITHIN.as_secs() / 60;
+    notice::line(&format!("{opened} Waiting for up to {minutes} minutes; Ctrl-C gives up."));
     let limit = Instant::now() + CONFIRM_WITHIN;
     while Instant::now() < limit {
         sleep(POLL).await;

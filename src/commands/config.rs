@@ -110,11 +110,11 @@ pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
     let backup = plan.write().await?;
     if !args.json {
         out::line(&match args.remove {
-            true => format!("{} no longer has anything from labctl-ssh-proxy.", file.display()),
-            false => format!("{} now has your playgrounds: ssh playground-<id>", file.display()),
+            true => format!("Restored {}.", file.display()),
+            false => format!("Updated {}. Try: ssh playground-<id>", file.display()),
         })?;
         if let Some(backup) = &backup {
-            out::line(&format!("The original file is kept as {}.", backup.display()))?;
+            out::line(&format!("Backup: {}", backup.display()))?;
         }
     }
     run.done(&[Written { file, backup }])
@@ -166,10 +166,8 @@ pub(crate) async fn zed(app: &App, args: ConfigZed) -> Result<()> {
 
 /// The sentence about an editor's file that was written.
 pub(crate) fn sentence(Written { file, backup }: &Written) -> String {
-    let kept = backup
-        .as_ref()
-        .map_or_else(String::new, |backup| format!(" The original file is kept as {}.", backup.display()));
-    format!("{} is written.{kept}", file.display())
+    let kept = backup.as_ref().map_or_else(String::new, |backup| format!(" Backup: {}", backup.display()));
+    format!("Updated {}.{kept}", file.display())
 }
 
 /// A change to a file, as it is shown before it is made.
@@ -199,21 +197,50 @@ struct Run {
     json: bool,
     changes: Vec<Change>,
     messages: Vec<String>,
+    /// The number of messages that were printed.
+    said: usize,
+}
+
+/// The summary of a unified difference: a line for each file.
+fn summary(diff: &str) -> Vec<String> {
+    let mut files: Vec<(&str, usize, usize)> = Vec::new();
+    for line in diff.lines() {
+        if let Some(file) = line.strip_prefix("+++ ") {
+            files.push((file, 0, 0));
+        } else if let Some((_, added, removed)) = files.last_mut() {
+            *added += usize::from(line.starts_with('+'));
+            *removed += usize::from(line.starts_with('-') && !line.starts_with("--- "));
+        }
+    }
+    let lines = |n: usize| if n == 1 { "1 line".to_owned() } else { format!("{n} lines") };
+    let changed = |(file, added, removed): (&str, usize, usize)| match (added, removed) {
+        (added, 0) => format!("{file}: {} added", lines(added)),
+        (0, removed) => format!("{file}: {} removed", lines(removed)),
+        (added, removed) => format!("{file}: {} added, {removed} removed", lines(added)),
+    };
+    files.into_iter().map(changed).collect()
 }
 
 impl Run {
     fn new(dry_run: bool, yes: bool, json: bool) -> Run {
-        Run { dry_run, yes, json, changes: Vec::new(), messages: Vec::new() }
+        Run { dry_run, yes, json, changes: Vec::new(), messages: Vec::new(), said: 0 }
     }
 
     fn warn(&mut self, warning: &str) {
-        if !self.json {
-            notice::line(&format!("warning: {warning}"));
-        }
         self.messages.push(warning.to_owned());
     }
 
-    /// Shows the changes, and asks. Returns true when they are to be made.
+    /// Without `--json`, prints the warnings so far, unless they were printed.
+    fn say_warnings(&mut self) {
+        if !self.json {
+            let unsaid = &self.messages[self.said..];
+            unsaid.iter().for_each(|warning| notice::line(&format!("warning: {warning}")));
+            self.said = self.messages.len();
+        }
+    }
+
+    /// Shows the changes, and asks. Returns true when they are to be made. The warnings and a summary come last,
+    /// because a long difference scrolls away what stands above it.
     async fn agree(&mut self, changes: Vec<Change>) -> Result<bool> {
         let is_change = changes.iter().any(|change| change.is_change);
         if !self.json {
@@ -223,7 +250,11 @@ impl Run {
                     false => out::line(&format!("Nothing to change in {}.", file.display()))?,
                 }
             }
+            for Change { diff, .. } in &changes {
+                out::lines(summary(diff))?;
+            }
         }
+        self.say_warnings();
         self.changes = changes;
         if !is_change || self.dry_run {
             return Ok(false);
@@ -250,6 +281,7 @@ impl Run {
             messages: &'a [String],
         }
         if !self.json {
+            self.say_warnings();
             return Ok(());
         }
         for Written { file, backup } in written {

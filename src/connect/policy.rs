@@ -172,8 +172,9 @@ mod terminal {
         tty.write_all(question.as_bytes())?;
         let answered = poll(&mut [PollFd::new(&tty, PollFlags::IN)], Some(&PATIENCE))? > 0;
         if !answered {
-            // The cursor stands behind the question.
-            tty.write_all(b"\r\n")?;
+            // The cursor stands behind the question. The refusal that follows says what to do.
+            let end = format!("\r\nlabctl-ssh-proxy: nobody answered within {} s\r\n", PATIENCE.tv_sec);
+            tty.write_all(end.as_bytes())?;
             return Ok(false);
         }
         // A terminal in its usual mode is readable when it has a whole line.
