@@ -16,7 +16,7 @@ fuzz_target!(|text: &str| {
         user: serde_json::json!({}),
         namespace: None,
     };
-    if let Ok(added) = merge::add(text, "playground-x", &current) {
+    if let Ok(added) = merge::add(text, "playground-x", &current, true) {
         let removed = merge::remove(&added, "playground-x").unwrap();
         assert!(!removed.contains("playground-x") || text.contains("playground-x"));
     }

@@ -127,9 +127,13 @@ async fn remove(app: &App, args: &Args) -> Result<()> {
     if args.json {
         return out::json(&json!({ "context": name, "file": file }));
     }
-    out::line(&match file {
-        Some(path) => format!("The context {name} is no longer in {}.", path.display()),
-        None => format!("There is no context {name} to remove."),
+    out::line(&match file.ok_or_else(|| user::of_the_users(&app.folders, &name)) {
+        Ok(path) => format!("The context {name} is no longer in {}.", path.display()),
+        Err(Some(path)) => format!(
+            "The context {name} in {} is your own: `kubectl config delete-context {name}` removes it.",
+            path.display()
+        ),
+        Err(None) => format!("There is no context {name} to remove."),
     })
 }
 
@@ -182,6 +186,9 @@ impl Ready<'_> {
         let (play, machine) = forward::find_play(&labs, &args.playground, args.machine.as_deref()).await?;
         let name = Target::of_play(&play.id, None).to_string();
         let claim = args.merge.then(|| user::claim(&app.folders, &name)).transpose()?;
+        if claim.is_some() {
+            user::check(&app.folders, &name)?;
+        }
         os::raise_open_files();
         let (way, text) = prepare(app, &labs, &play, machine.as_deref(), board).await?;
         config::check(&text, &play.id)?;

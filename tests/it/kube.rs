@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::Arc,
     thread,
@@ -338,11 +338,116 @@ fn a_merged_context_comes_and_goes() {
     // If there was no file before, there is none afterwards.
     let named = world.home().join("new/config");
     let mut command = world.command(&["--local", "kube", &id, "--merge", "--", "sh", "-c", "cat new/config"]);
-    let said = world.output(command.env("KUBECONFIG", format!("{}:other", named.display())));
+    let said = world.output(command.env("KUBECONFIG", format!("none:{}", named.display())));
     assert!(said.ok().contains(&context));
     assert!(!named.exists());
     let left: Vec<_> = fs::read_dir(world.home()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("labctl-ssh-proxy-")), "{left:?}");
+}
+
+/// The files that KUBECONFIG names are one configuration. Ours comes where kubectl puts what is new, and the current
+/// context stays what it was.
+#[test]
+fn a_chain_of_files_is_one_configuration() {
+    let (world, id, _) = cluster();
+    let context = format!("playground-{id}");
+    let prod = "apiVersion: v1\nkind: Config\nclusters: []\ncontexts: []\nusers: []\ncurrent-context: prod\n";
+    for (case, (there, chain)) in [
+        (&[("b", prod)][..], "a:b"),
+        (&[("a", ""), ("b", prod)], "a:b"),
+        (&[("b", prod), ("c", "")], ":a:b:c:b"),
+        (&[], "a:b"),
+        (&[], "a"),
+        (&[("a", prod)], "a"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        // Those of kubectl, and ours.
+        let [theirs, ours] = ["theirs", "ours"].map(|name| world.path(&format!("{name}{case}")));
+        for home in [&theirs, &ours] {
+            fs::create_dir(home).unwrap();
+            there.iter().for_each(|(name, text)| fs::write(home.join(name), text).unwrap());
+        }
+        let below = |home: &Path| {
+            let path = |name: &str| if name.is_empty() { String::new() } else { home.join(name).display().to_string() };
+            chain.split(':').map(path).collect::<Vec<_>>().join(":")
+        };
+        let run = |mut command: Command, home: &Path| world.output(command.env("KUBECONFIG", below(home))).ok();
+        let files_with = |home: &Path, word: &str| {
+            let has = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains(word));
+            let mut files = vec![home.join("a"), home.join("b"), home.join("c"), world.path(".kube/config")];
+            files.retain(has);
+            files.iter().map(|path| path.file_name().unwrap().to_owned()).collect::<Vec<_>>()
+        };
+        let current = |home: &Path| {
+            let view = run(kubectl(&world, &["config", "view", "-o", "jsonpath={.current-context}"]), home);
+            view.trim().to_owned()
+        };
+        let before = current(&ours);
+        run(kubectl(&world, &["config", "set-cluster", "probe", "--server=https://probe"]), &theirs);
+        let where_theirs = files_with(&theirs, "probe");
+        let _ = fs::remove_file(world.path(".kube/config"));
+
+        let mut kube = world.command(&["--local", "kube", &id, "--json", "--merge"]);
+        kube.stdout(Stdio::piped());
+        let mut child = kube.env("KUBECONFIG", below(&ours)).spawn().unwrap();
+        // Kept, because it ends when nobody reads its events.
+        let mut events = said(child.stdout.take().unwrap());
+        let ready = events.find(|event| event["event"] == "ready").expect("it has ended");
+        assert_eq!(ready["context"], *context);
+        assert_eq!(files_with(&ours, &context), where_theirs, "{chain} {there:?}");
+        let alone = chain.trim_matches(':').split(':').count() == 1 && before.is_empty();
+        assert_eq!(current(&ours), if alone { context.clone() } else { before }, "{chain} {there:?}");
+        kill(&child, "INT");
+        child.wait().unwrap();
+        assert_eq!(files_with(&ours, &context), Vec::<std::ffi::OsString>::new());
+        for name in ["a", "b", "c"] {
+            let text = there.iter().find(|(there, _)| *there == name).map(|(_, text)| (*text).to_owned());
+            assert_eq!(fs::read_to_string(ours.join(name)).ok(), text, "{name} of {chain}");
+        }
+    }
+}
+
+/// kubectl never overwrites unasked either. It is found out before the playground is woken.
+#[test]
+fn what_cannot_be_merged_is_refused_before_a_wake() {
+    let (world, id, _) = cluster();
+    world.local(&["stop", &id]).ok();
+    let name = format!("playground-{id}");
+    let config = world.home().join(".kube/config");
+    fs::create_dir(config.parent().unwrap()).unwrap();
+    let own = |list: &str, body: &str| {
+        format!("apiVersion: v1\nkind: Config\n{list}:\n- name: {name}\n  {body}\ncurrent-context: {name}\n")
+    };
+    let texts = [
+        own("clusters", "cluster: {server: https://mine}"),
+        own("contexts", "context: {cluster: a, user: a, namespace: prod}"),
+        own("users", "user: {token: MY-OWN-TOKEN}"),
+        r#"{"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "a", "cluster": {"server": "https://a"}}]}"#
+            .into(),
+        "clusters: [{name: a, cluster: {server: https://a}}]\n".into(),
+        "- 1\n".into(),
+    ];
+    for (n, text) in texts.iter().enumerate() {
+        fs::write(&config, text).unwrap();
+        let refused = world.local(&["kube", &id, "--merge", "--", "true"]).failed(13);
+        assert!(refused.contains("leave out --merge"), "{refused}");
+        assert_eq!(refused.contains("of your own"), n < 3, "{refused}");
+        let said = world.local(&["kube", &id, "--remove"]).ok();
+        assert_eq!(said.contains("is your own"), n < 3, "{said}");
+        world.local(&["uninstall", "--dry-run"]).ok();
+        assert_eq!(fs::read_to_string(&config).unwrap(), *text);
+    }
+    // The user's context may be in another file of the chain.
+    fs::write(&config, "").unwrap();
+    fs::write(world.path("other"), &texts[1]).unwrap();
+    let mut command = world.command(&["--local", "kube", &id, "--merge", "--", "true"]);
+    let chain = format!("{}:{}", config.display(), world.path("other").display());
+    assert!(world.output(command.env("KUBECONFIG", chain)).failed(13).contains("other has a context"));
+    fs::set_permissions(&config, fs::Permissions::from_mode(0o400)).unwrap();
+    assert!(world.local(&["kube", &id, "--merge", "--", "true"]).failed(13).contains("read-only"));
+    assert_eq!(world.json(&["list", "--json"])[0]["state"], "STOPPED");
 }
 
 #[test]
@@ -355,6 +460,7 @@ fn what_is_missing_is_said() {
     let said = world.local(&["kube", &id, "--merge", "--", "true"]).failed(13);
     assert!(said.contains("cannot be edited") && said.contains("--merge"), "{said}");
     assert_eq!(fs::read_to_string(&config).unwrap(), "clusters: [{name: a}]\n");
+    fs::write(&config, "").unwrap();
     fs::write(config.with_extension("lock"), "").unwrap();
     let said = world.local(&["kube", &id, "--merge", "--", "true"]).failed(13);
     assert!(said.contains("is in use"), "{said}");

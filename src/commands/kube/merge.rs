@@ -18,17 +18,34 @@ fn refuse(why: &str) -> Error {
         .with_hint("leave out --merge, and use the file that `kube` prints")
 }
 
-/// Adds a context, a cluster and a user called `name`. Replaces existing ones of that name.
+/// Reports whether `text` has a context, a cluster or a user called `name`. A text that is no kubeconfig has none.
+pub(super) fn has(text: &str, name: &str) -> bool {
+    let parsed = value(text).unwrap_or_default();
+    let is_it = |list: &str| parsed[list].as_array().is_some_and(|items| items.iter().any(|item| item["name"] == name));
+    LISTS.iter().any(|(list, _)| is_it(list))
+}
+
+/// Adds a context, a cluster and a user called `name`. With `alone`, the text is the user's whole configuration, and the
+/// context becomes the current one if there is no other.
 ///
 /// # Errors
-/// [`Kind::File`] when the text is no kubeconfig or cannot be edited.
-pub fn add(text: &str, name: &str, current: &Current) -> Result<String> {
-    let mut text = cut(text, name, false)?;
-    let newline = newline(&text);
+/// [`Kind::File`] when the text has one of that name, is no kubeconfig or cannot be edited.
+pub fn add(text: &str, name: &str, current: &Current, alone: bool) -> Result<String> {
+    if has(text, name) {
+        return Err(refuse(&format!("it has a context, cluster or user {name} of your own")));
+    }
+    let newline = newline(text);
+    let mut text = text.to_owned();
     if text.trim().is_empty() {
-        text.push_str(&format!("apiVersion: v1{newline}kind: Config{newline}current-context: {name}{newline}"));
+        text.push_str(&format!("apiVersion: v1{newline}kind: Config{newline}"));
+        if alone {
+            text.push_str(&format!("current-context: {name}{newline}"));
+        }
     }
     let before = value(&text).map_err(|why| refuse(&why))?;
+    if !before.is_object() {
+        return Err(refuse("it is not a kubeconfig"));
+    }
     let mut context = json!({ "cluster": name, "user": name });
     if let Some(namespace) = &current.namespace {
         context["namespace"] = namespace.as_str().into();
@@ -53,11 +70,6 @@ pub fn add(text: &str, name: &str, current: &Current) -> Result<String> {
 /// # Errors
 /// As [`add`].
 pub fn remove(text: &str, name: &str) -> Result<String> {
-    cut(text, name, true)
-}
-
-/// Removes the items called `name`. `current` keeps the current context, for a caller that adds them again.
-fn cut(text: &str, name: &str, current: bool) -> Result<String> {
     if text.trim().is_empty() {
         return Ok(text.to_owned());
     }
@@ -74,7 +86,7 @@ fn cut(text: &str, name: &str, current: bool) -> Result<String> {
             edited = without(&edited, list, name)?;
         }
     }
-    if current && expected.get("current-context").is_some_and(|context| context == name) {
+    if expected.get("current-context").is_some_and(|context| context == name) {
         expected["current-context"] = "".into();
         let (start, end) = key_line(&edited, "current-context").ok_or_else(|| refuse("it is not in block style"))?;
         let line_end = edited[start..end].trim_end_matches(['\r', '\n']).len();
@@ -234,7 +246,7 @@ users: []
     fn what_is_added_can_be_used_and_taken_away() {
         for text in [OWN, &OWN.replace('\n', "\r\n"), "", "apiVersion: v1\nkind: Config", "clusters: null\nusers: ~\n"]
         {
-            let added = add(text, "playground-x", &ours()).unwrap();
+            let added = add(text, "playground-x", &ours(), true).unwrap();
             let parsed = value(&added).unwrap();
             assert_eq!(
                 parsed["contexts"][0],
@@ -247,13 +259,23 @@ users: []
             {
                 assert!(added.lines().any(|new| new == line), "{line:?} is kept in {added:?}");
             }
-            assert_eq!(add(&added, "playground-x", &ours()).unwrap(), added, "once");
+            assert_eq!(parsed["current-context"] == "playground-x", text.is_empty());
+            let error = add(&added, "playground-x", &ours(), true).unwrap_err();
+            assert!(error.message().contains("of your own"), "one of that name is the user's: {error}");
             let removed = remove(&added, "playground-x").unwrap();
             assert!(!removed.contains("playground-x"), "{removed}");
             if text == OWN {
                 assert_eq!(removed, OWN);
             }
         }
+    }
+
+    /// Another file of the chain may name the current context.
+    #[test]
+    fn a_file_of_several_gets_no_current_context() {
+        let added = add("", "playground-x", &ours(), false).unwrap();
+        assert_eq!(value(&added).unwrap()["current-context"], json!(null));
+        assert!(!remove(&added, "playground-x").unwrap().contains("playground-x"));
     }
 
     #[test]
@@ -301,7 +323,7 @@ users: []
     fn what_could_not_be_taken_away_is_not_added() {
         let text = "clusters:\n  - {\"name\": \"a\nb\"}\n";
         assert!(remove(text, "playground-x").is_ok());
-        match add(text, "playground-x", &ours()) {
+        match add(text, "playground-x", &ours(), true) {
             Ok(added) => assert!(!remove(&added, "playground-x").unwrap().contains("playground-x")),
             Err(error) => assert!(error.message().contains("cannot be edited"), "{error}"),
         }
@@ -310,7 +332,7 @@ users: []
     #[test]
     fn what_cannot_be_edited_is_refused() {
         for text in ["clusters: [{name: a}]\n", "{\"clusters\": []}", "hello", "a: [\n", "- 1\n"] {
-            assert!(add(text, "playground-x", &ours()).is_err(), "{text}");
+            assert!(add(text, "playground-x", &ours(), true).is_err(), "{text}");
         }
         assert_eq!(remove("clusters: [{name: a}]\n", "playground-x").unwrap(), "clusters: [{name: a}]\n");
     }

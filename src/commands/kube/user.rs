@@ -15,10 +15,14 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::{
     error::{Error, Kind, Result},
-    files::{self, user_file::UserFile},
+    files::{
+        self,
+        user_file::{Staged, UserFile},
+    },
     os,
     settings::Folders,
 };
@@ -43,12 +47,22 @@ const GUARD: &str = "merge";
 /// The end of the name of a context's record.
 const MERGED: &str = ".merged.json";
 
-/// Returns the user's kubeconfig: the first file in KUBECONFIG, or else `~/.kube/config`. The path is absolute, because
-/// the context may be removed from another working directory.
-pub(crate) fn path(folders: &Folders) -> PathBuf {
-    let named = env::var_os("KUBECONFIG").unwrap_or_default();
-    let named = env::split_paths(&named).find(|path| !path.as_os_str().is_empty());
-    named.map_or_else(|| folders.home.join(".kube/config"), |path| std::path::absolute(&path).unwrap_or(path))
+/// Returns the files of the user's kubeconfig, which kubectl reads as one: those in KUBECONFIG, or else
+/// `~/.kube/config`. The paths are absolute, because the context may be removed from another working directory.
+fn chain(folders: &Folders) -> Vec<PathBuf> {
+    let mut chain: Vec<PathBuf> = Vec::new();
+    for named in env::split_paths(&env::var_os("KUBECONFIG").unwrap_or_default()) {
+        let named = std::path::absolute(&named).unwrap_or(named);
+        if !named.as_os_str().is_empty() && !chain.contains(&named) {
+            chain.push(named);
+        }
+    }
+    if chain.is_empty() { vec![folders.home.join(".kube/config")] } else { chain }
+}
+
+/// Returns the file of `chain` into which kubectl writes what is new: the first that exists, or else the last.
+fn path(chain: &[PathBuf]) -> PathBuf {
+    chain.iter().find(|path| path.exists()).or(chain.last()).cloned().unwrap_or_default()
 }
 
 /// kubectl's lock of a file. Dropping it deletes the lock file. We also lock the lock file itself, which the system
@@ -182,6 +196,38 @@ pub(crate) fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
     })
 }
 
+/// Checks that a context called `name` can be added, before anything is woken for it.
+///
+/// # Errors
+/// [`Kind::File`] when the user has something of that name, or the file cannot be edited.
+pub(crate) fn check(folders: &Folders, name: &str) -> Result<()> {
+    let chain = chain(folders);
+    let leftover = Place::of(folders, name)?;
+    for path in &chain {
+        // One that cannot be read is kubectl's to complain about.
+        let Ok(file) = UserFile::open(path) else { continue };
+        if leftover.as_ref().is_none_or(|place| place.merged.path != *path) && has(&file, name) {
+            return Err(Error::new(Kind::File, format!("{} has a context {name} of your own", path.display()))
+                .with_hint(format!(
+                    "rename it with `kubectl config rename-context {name} NEW`, or leave out --merge"
+                )));
+        }
+    }
+    let path = path(&chain);
+    let file = UserFile::open(&path)?;
+    file.check_writable()?;
+    let text = match leftover {
+        Some(place) if place.merged.path == path => merge::remove(text(&file)?, name)?,
+        Some(_) | None => text(&file)?.to_owned(),
+    };
+    let any = Current { cluster: json!({}), user: json!({}), namespace: None };
+    merge::add(&text, name, &any, chain.len() == 1).map(drop)
+}
+
+fn has(file: &UserFile, name: &str) -> bool {
+    text(file).is_ok_and(|text| merge::has(text, name))
+}
+
 /// Adds a context called `name` to the user's kubeconfig. Returns the file's path.
 ///
 /// # Errors
@@ -189,17 +235,27 @@ pub(crate) fn claim(folders: &Folders, name: &str) -> Result<files::Lock> {
 pub(crate) async fn add(folders: &Folders, name: &str, current: &Current) -> Result<PathBuf> {
     // Otherwise the leftover of a killed run would be remembered as the user's own content.
     take_away(folders, name).await?;
-    let path = path(folders);
+    let chain = chain(folders);
+    let path = path(&chain);
     let _lock = Lock::acquire(folders, &path).await?;
     let file = UserFile::open(&path)?;
     let before = file.exists().then(|| text(&file).map(ToOwned::to_owned)).transpose()?;
-    let after = merge::add(before.as_deref().unwrap_or_default(), name, current)?;
+    let after = merge::add(before.as_deref().unwrap_or_default(), name, current, chain.len() == 1)?;
     let memory = memory(folders, name);
     let merged = Merged { path: path.clone(), before, after: after.clone() };
     let merged = serde_json::to_vec(&merged).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
     files::write_private(&memory, &merged)?;
-    file.stage(after.as_bytes())?.commit()?;
+    if let Err(error) = file.stage(after.as_bytes()).and_then(Staged::commit) {
+        // Nothing of ours is there, and what comes there later under that name is the user's.
+        let _ = fs::remove_file(&memory);
+        return Err(error);
+    }
     Ok(path)
+}
+
+/// Returns the file in which the user has something called `name`, if it is not ours.
+pub(crate) fn of_the_users(folders: &Folders, name: &str) -> Option<PathBuf> {
+    chain(folders).into_iter().find(|path| UserFile::open(path).is_ok_and(|file| has(&file, name)))
 }
 
 /// Removes the context called `name`. Returns the file that had it, or `None` if there was none.
@@ -207,8 +263,8 @@ pub(crate) async fn add(folders: &Folders, name: &str, current: &Current) -> Res
 /// # Errors
 /// As [`add`].
 pub(crate) async fn take_away(folders: &Folders, name: &str) -> Result<Option<PathBuf>> {
-    let place = Place::of(folders, name)?;
-    let lock = if place.exists()? { Some(Lock::acquire(folders, &place.path).await?) } else { None };
+    let Some(place) = Place::of(folders, name)? else { return Ok(None) };
+    let lock = if place.exists()? { Some(Lock::acquire(folders, &place.merged.path).await?) } else { None };
     place.take_away(name, lock)
 }
 
@@ -217,54 +273,48 @@ pub(crate) async fn take_away(folders: &Folders, name: &str) -> Result<Option<Pa
 /// # Errors
 /// As [`add`].
 pub(crate) fn remove(folders: &Folders, name: &str) -> Result<Option<PathBuf>> {
-    let place = Place::of(folders, name)?;
-    let lock = if place.exists()? { Some(Lock::acquire_now(folders, &place.path)?) } else { None };
+    let Some(place) = Place::of(folders, name)? else { return Ok(None) };
+    let lock = if place.exists()? { Some(Lock::acquire_now(folders, &place.merged.path)?) } else { None };
     place.take_away(name, lock)
 }
 
-/// The location of a context of ours.
+/// The location of a context of ours. Without a record there is none: what has its name is the user's.
 struct Place {
     memory: PathBuf,
-    merged: Option<Merged>,
-    path: PathBuf,
+    merged: Merged,
 }
 
 impl Place {
-    fn of(folders: &Folders, name: &str) -> Result<Place> {
+    fn of(folders: &Folders, name: &str) -> Result<Option<Place>> {
         let memory = memory(folders, name);
-        let merged: Option<Merged> = files::read_text(&memory)?.and_then(|text| serde_json::from_str(&text).ok());
-        let path = merged.as_ref().map_or_else(|| path(folders), |merged| merged.path.clone());
-        Ok(Place { memory, merged, path })
+        let Some(text) = files::read_text(&memory)? else { return Ok(None) };
+        let merged = serde_json::from_str(&text).map_err(|_| {
+            let hint =
+                format!("delete it, and a context {name} that is not yours with `kubectl config delete-context`");
+            Error::new(Kind::File, format!("{} is damaged", memory.display())).with_hint(hint)
+        })?;
+        Ok(Some(Place { memory, merged }))
     }
 
     fn exists(&self) -> Result<bool> {
-        Ok(UserFile::open(&self.path)?.exists())
+        Ok(UserFile::open(&self.merged.path)?.exists())
     }
 
     /// Removes the context. `lock` is the file's lock, or `None` if there is no file.
     fn take_away(self, name: &str, lock: Option<Lock>) -> Result<Option<PathBuf>> {
-        let Place { memory, merged, path } = self;
+        let Place { memory, merged: Merged { path, before, after } } = self;
         let mut removed = None;
         if lock.is_some() {
             let file = UserFile::open(&path)?;
             let now = text(&file)?;
-            match merged {
-                Some(Merged { before: None, after, .. }) if now == after => {
-                    file.stage(b"")?.delete()?;
-                    removed = Some(path);
-                }
-                Some(Merged { before: Some(before), after, .. }) if now == after => {
-                    file.stage(before.as_bytes())?.commit()?;
-                    removed = Some(path);
-                }
-                Some(_) | None => {
-                    let after = merge::remove(now, name)?;
-                    if after != now {
-                        file.stage(after.as_bytes())?.commit()?;
-                        removed = Some(path);
-                    }
-                }
+            // As it was, if no other program has changed it since.
+            let rest = if now == after { before } else { Some(merge::remove(now, name)?) };
+            match &rest {
+                None => file.stage(b"")?.delete()?,
+                Some(rest) if rest != now => file.stage(rest.as_bytes())?.commit()?,
+                Some(_) => {}
             }
+            removed = Some(path).filter(|_| rest.as_deref() != Some(now));
         }
         drop(lock);
         match fs::remove_file(&memory) {
