@@ -104,8 +104,15 @@ pub(crate) async fn login(app: &App, args: Login) -> Result<()> {
     } else {
         confirmed_in_browser(&account, &dialer).await?
     };
-    let me = Labs::new(dialer, &account.with_credentials(&id, &token))?.me().await?;
-    Account::save_credentials(&path, &id, &token)?;
+    let labs = Labs::new(dialer, &account.with_credentials(&id, &token))?;
+    let me = labs.me().await?;
+    if let Err(error) = Account::save_credentials(&path, &id, &token) {
+        // Nobody has the credentials of a session that was made here.
+        if !args.stdin && !args.from_env && labs.delete_session(&id).await.is_err() {
+            log::warn!("the session that this login has made goes on at the platform");
+        }
+        return Err(error);
+    }
     if args.json {
         return out::json(&Identity { me: &me, base_url: &account.base_url() });
     }
@@ -136,7 +143,7 @@ async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(Str
         match labs.session(&session.id).await {
             Ok(now) if now.authenticated => return Ok((session.id, session.access_token)),
             Ok(_) => {}
-            Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => log::warn!("{}", e.message()),
+            Err(e) if e.may_pass() => log::warn!("{}", e.message()),
             Err(e) => return Err(e),
         }
     }
@@ -168,9 +175,11 @@ pub(crate) async fn logout(app: &App, Logout { json }: Logout) -> Result<()> {
     let Some((id, _)) = account.credentials() else {
         return if json { out::json(&LoggedOut { logged_out: false }) } else { out::line("You were not logged in.") };
     };
-    let ended = Labs::new(Dialer::network(&app.settings), &account)?.delete_session(id).await;
-    // Only if the file holds this session: the environment may name another one.
+    let labs = Labs::new(Dialer::network(&app.settings), &account)?;
+    // First, because this may fail, and an ended session in the file would look like a login. Only if the file holds
+    // this session: the environment may name another one.
     Account::forget_credentials(&path, id)?;
+    let ended = labs.delete_session(id).await;
     app.tunnels().clear();
     match ended {
         Ok(()) => {}
