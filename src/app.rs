@@ -30,21 +30,22 @@ pub struct App {
 }
 
 impl App {
-    /// Finds the folders and reads the settings. `root` replaces the default folder of our files.
+    /// Finds the folders and reads the settings. `root` replaces the default folder of our files. Also returns the keys
+    /// in the settings that are unknown, which are no error if the caller is `lenient`.
     ///
     /// # Errors
     /// Fails when there is no home folder, or the settings are invalid.
-    pub fn load(platform: Platform, root: Option<PathBuf>) -> Result<App> {
+    pub fn load(platform: Platform, root: Option<PathBuf>, lenient: bool) -> Result<(App, Vec<String>)> {
         let mut folders = Folders::find()?;
         if let Some(root) = root {
             folders.root = root;
         }
         // Absolute, because the embedded platform and ssh run in other folders.
         folders.root = std::path::absolute(&folders.root).map_err(|e| Error::file("find", &folders.root, &e))?;
-        let settings = Settings::load(&folders.settings)?;
+        let (settings, unknown) = Settings::read(&folders.settings, lenient)?;
         let app = App { folders, settings, platform };
         app.sweep();
-        Ok(app)
+        Ok((app, unknown))
     }
 
     /// Deletes incomplete files of killed runs in all folders that this program writes to, except the embedded

@@ -197,6 +197,12 @@ impl Cli {
         threads
     }
 
+    /// Returns true for a command that opens a session for ssh. A setting that only a newer version knows must not keep
+    /// the user out of a machine.
+    pub fn opens_a_connection(&self) -> bool {
+        matches!(self.command, Command::Connect(_) | Command::Ssh(_))
+    }
+
     /// The host name that `connect` connects to.
     pub fn connects_to(&self) -> Option<&str> {
         match &self.command {

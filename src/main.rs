@@ -30,6 +30,11 @@ fn main() -> ExitCode {
     if cli.holds_credentials() {
         os::leave_no_core_dump();
     }
+    // The runtime panics without them.
+    if let Err(e) = os::has_room_for_files() {
+        let error = Error::new(Kind::File, format!("cannot open more files: {e}"));
+        return failed(&error.with_hint("raise the limit of open files, for example with `ulimit -n 256`"), json);
+    }
     let runtime = match runtime(&cli) {
         Ok(runtime) => runtime,
         Err(e) => return failed(&Error::new(Kind::Internal, format!("cannot start the runtime: {e}")), json),
@@ -116,7 +121,12 @@ async fn run(cli: Cli) -> Result<u8> {
 
 /// Finds the folders, reads the settings and starts the log.
 fn begin(cli: &Cli) -> Result<App> {
-    let app = App::load(if cli.local { Platform::Local } else { Platform::Labs }, cli.home.clone())?;
+    let platform = if cli.local { Platform::Local } else { Platform::Labs };
+    let (app, unknown) = App::load(platform, cli.home.clone(), cli.opens_a_connection())?;
+    for key in unknown {
+        let path = app.folders.settings.display();
+        notice::line(&format!("labctl-ssh-proxy: {path}: the setting `{key}` is unknown and has no effect"));
+    }
     let connection = cli.connects_to().map(journal::name);
     let options = journal::Options { verbose: cli.verbose, file: cli.log_file.clone() };
     journal::begin(&app.folders, app.settings.log_level, &options, connection.as_deref())?;

@@ -22,8 +22,8 @@ pub use files::{is_strangers, owner};
 #[cfg(unix)]
 pub use process::in_its_own_session;
 pub use process::{
-    beginning, end_if_open, exit_code, forget_code, has_lost_its_client, has_open, is_running, leave_no_core_dump,
-    process_age, raise_open_files, raise_open_files_to, ssh_arguments,
+    GroupOnDrop, beginning, end_if_open, exit_code, forget_code, has_lost_its_client, has_open, has_room_for_files,
+    is_running, leave_no_core_dump, process_age, raise_open_files, raise_open_files_to, ssh_arguments,
 };
 pub(crate) use roots::trusted_authorities;
 pub(crate) use signals::heed_signals;

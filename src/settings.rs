@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Kind, Result},
@@ -108,7 +108,9 @@ impl Settings {
     /// The time for which a connection waits for a machine. A cold boot can take 20 minutes, and the platform's own
     /// client waits 25.
     pub fn wake_limit(&self) -> Duration {
-        Duration::from_secs(self.wake_limit.unwrap_or(25 * 60))
+        // A moment so far away as a greater number would make cannot be told.
+        const LONGEST: u64 = 365 * 24 * 3600;
+        Duration::from_secs(self.wake_limit.unwrap_or(25 * 60).min(LONGEST))
     }
 
     /// The pause between attempts to connect, after which one wakes a playground again that has ended under an open
@@ -122,21 +124,56 @@ impl Settings {
     /// # Errors
     /// Fails when it cannot be read, or is not well-formed.
     pub fn load(path: &Path) -> Result<Settings> {
-        let Some(text) = files::read_text(path)? else { return Ok(Settings::default()) };
+        Settings::read(path, false).map(|(settings, _)| settings)
+    }
+
+    /// Reads the settings file, and the unknown keys in it, which are no error if the caller is `lenient`.
+    ///
+    /// # Errors
+    /// As [`Settings::load`].
+    pub(crate) fn read(path: &Path, lenient: bool) -> Result<(Settings, Vec<String>)> {
+        let Some(text) = files::read_text(path)? else { return Ok(Default::default()) };
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-            return Ok(Settings::default());
+            return Ok(Default::default());
         }
         let wrong = |why: &str| {
             let why = why.trim_start_matches("error: ");
             Error::new(Kind::Usage, format!("invalid settings in {}: {why}", path.display()))
                 .with_hint("the manual page describes the settings: `labctl-ssh-proxy man | man -l -`")
         };
-        let settings: Settings =
-            serde_saphyr::from_str(&text).map_err(|e| wrong(e.to_string().lines().next().unwrap_or("")))?;
+        let (settings, unknown) = match serde_saphyr::from_str::<Settings>(&text) {
+            Ok(settings) => (settings, Vec::new()),
+            Err(e) => Settings::without_unknown(&text)
+                .filter(|_| lenient)
+                .ok_or_else(|| wrong(e.to_string().lines().next().unwrap_or("")))?,
+        };
         if let Some(why) = settings.proxy.as_deref().and_then(|proxy| proxy_fault(proxy).err()) {
             return Err(wrong(&format!("`proxy` must be http://[user:password@]host:port{why}")));
         }
-        Ok(settings)
+        Ok((settings, unknown))
+    }
+
+    /// The settings without the keys that this version does not know, and those keys; `None` where something else is
+    /// wrong.
+    fn without_unknown(text: &str) -> Option<(Settings, Vec<String>)> {
+        fn known<T: DeserializeOwned>(key: &str) -> bool {
+            let lone = serde_json::Value::Object([(key.to_owned(), serde_json::Value::Null)].into_iter().collect());
+            !serde_json::from_value::<T>(lone).is_err_and(|e| e.to_string().starts_with("unknown field"))
+        }
+        let mut all: serde_json::Map<String, serde_json::Value> = serde_saphyr::from_str(text).ok()?;
+        let mut unknown = Vec::new();
+        let mut keep = |key: &str, is_known: bool| {
+            if !is_known {
+                unknown.push(key.to_owned());
+            }
+            is_known
+        };
+        all.retain(|key, _| keep(key, known::<Settings>(key)));
+        let playgrounds = all.get_mut("playgrounds").and_then(serde_json::Value::as_object_mut);
+        for one in playgrounds.into_iter().flatten().filter_map(|(_, one)| one.as_object_mut()) {
+            one.retain(|key, _| keep(key, known::<PlaygroundSettings>(key)));
+        }
+        Some((serde_json::from_value(serde_json::Value::Object(all)).ok()?, unknown))
     }
 }
 
@@ -193,6 +230,10 @@ impl Folders {
         let home = dirs::home_dir().ok_or_else(|| {
             Error::new(Kind::File, "cannot find your home folder").with_hint("set HOME to its absolute path")
         })?;
+        if !home.is_absolute() {
+            let message = format!("HOME is `{}`, which is not an absolute path", home.display());
+            return Err(Error::new(Kind::File, message).with_hint("set HOME to the absolute path of your home folder"));
+        }
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = variable(HOME_VARIABLE).unwrap_or_else(|| home.join(ROOT));
         let settings = variable(SETTINGS_VARIABLE).unwrap_or_else(|| {
@@ -303,6 +344,24 @@ mod tests {
         let mut described: Vec<&str> = KEYS.iter().map(|(key, _)| *key).collect();
         described.sort_unstable();
         assert_eq!(described, known, "{unknown}");
+    }
+
+    #[test]
+    fn a_key_of_a_newer_version_may_be_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.yaml");
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Settings::read(&path, true)
+        };
+        let text = "wake: never\ncolour: {a: 1}\nplaygrounds:\n  docker: {wake: always, pace: 3}\n";
+        let (settings, unknown) = read(text).unwrap();
+        assert_eq!((settings.wake, unknown), (WakePolicy::Never, vec!["colour".into(), "pace".into()]));
+        assert_eq!(settings.playgrounds["docker"].wake, Some(WakePolicy::Always));
+        for wrong in ["colour: 1\nwake: perhaps\n", "colour: [\n", "- colour\n", "wake_limit: soon\n"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        assert_eq!(read("wake_limit: 18446744073709551615\n").unwrap().0.wake_limit().as_secs(), 365 * 24 * 3600);
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn names(what: What) -> Names {
     let Globals { local, home } = Globals::of(env::args_os());
     let local = local || env::var_os(LOCAL_VARIABLE).is_some_and(|v| set(&v));
     let platform = if local { Platform::Local } else { Platform::Labs };
-    let Ok(app) = App::load(platform, home) else { return Names::default() };
+    let Ok((app, _)) = App::load(platform, home, true) else { return Names::default() };
     let mut names = Names::load(&app.folders, platform);
     if what == What::Plays && names.plays.is_none() {
         names.plays = of_entries(&app);

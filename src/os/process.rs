@@ -182,6 +182,25 @@ pub fn raise_open_files_to(wanted: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// Checks that a few more files may be opened.
+///
+/// # Errors
+/// Fails when the limit of open files is reached.
+pub fn has_room_for_files() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use rustix::process::{Resource, getrlimit};
+        /// The runtime's own, and a connection or two.
+        const NEEDED: usize = 10;
+        /// Only so low a limit is worth the attempt.
+        const LOW: u64 = 64;
+        if getrlimit(Resource::Nofile).current.is_some_and(|limit| limit < LOW) {
+            (0..NEEDED).map(|_| std::fs::File::open("/dev/null")).collect::<io::Result<Vec<_>>>()?;
+        }
+    }
+    Ok(())
+}
+
 /// Forbids core dumps of this process, because they would hold the credentials. Children inherit the limit, so a
 /// process that runs programs of the user's must not call this.
 pub fn leave_no_core_dump() {
@@ -235,6 +254,33 @@ pub fn in_its_own_session(command: &mut tokio::process::Command) {
             libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
             Ok(())
         });
+    }
+}
+
+/// The process group that a child leads, which is killed when this is dropped. Must be dropped before the child has been
+/// waited for, because its number is free from then on.
+#[must_use]
+pub struct GroupOnDrop(Option<u32>);
+
+impl GroupOnDrop {
+    /// The group of `child`, which was started as its leader.
+    pub fn of(child: &tokio::process::Child) -> GroupOnDrop {
+        GroupOnDrop(child.id())
+    }
+
+    /// Leaves the group alone, because its leader has ended.
+    pub fn leave(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for GroupOnDrop {
+    fn drop(&mut self) {
+        #[cfg(unix)]
+        if let Some(group) = self.0.and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?)) {
+            // It may have ended by itself.
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::{process::Command, time::timeout};
 
 use crate::{
     error::{Error, Kind, Result},
+    os,
     ssh::credentials::KeyOptions,
 };
 
@@ -53,6 +54,16 @@ impl Ssh {
         let ask = async |user, host| self.run(&["-F", "none", "-l", user, host]).await;
         let plain = ask("root", "probe.invalid").await?;
         if !plain.status.success() {
+            let words = said(&plain);
+            // OpenSSH's own words. A container may run as any number.
+            if let Some((_, number)) = words.split_once("No user exists for uid ") {
+                let number = number.split_whitespace().next().unwrap_or_default();
+                return Err(Error::new(
+                    Kind::Program,
+                    format!("ssh does not run for user id {number}, because the system has no user of that id"),
+                )
+                .with_hint("add a line for it to /etc/passwd, or run this as a user whom the system knows"));
+            }
             return Err(Error::new(Kind::Program, format!("`ssh -G` does not work: {}", said(&plain)))
                 .with_hint("install openssh-client 7.3 or newer"));
         }
@@ -119,10 +130,25 @@ impl Ssh {
         let mut command = Command::new(&self.program);
         // With -T, it would not say whether the user's configuration asks for a terminal.
         command.arg("-G").args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        // With what its `Match exec` lines run, which would go on otherwise.
+        #[cfg(unix)]
+        command.process_group(0);
         let failed = |why: String| {
             Error::new(Kind::Program, why).with_hint("install openssh-client, and check that `ssh -V` works")
         };
-        match timeout(PATIENCE, command.output()).await {
+        let answered = async {
+            let child = command.spawn()?;
+            let leader = os::GroupOnDrop::of(&child);
+            let output = child.wait_with_output();
+            tokio::pin!(output);
+            // Dropped before the child is.
+            let group = leader;
+            let output = (&mut output).await;
+            group.leave();
+            output
+        };
+        match timeout(PATIENCE, answered).await {
             Ok(Ok(output)) => Ok(output),
             Ok(Err(e)) if e.kind() == std::io::ErrorKind::NotFound => Err(failed("`ssh` was not found".into())),
             Ok(Err(e)) => Err(failed(format!("cannot run `ssh -G`: {e}"))),
@@ -221,6 +247,9 @@ mod tests {
         let ssh = fake(folder.path(), "echo unknown option >&2; exit 255");
         let error = ssh.survey().await.unwrap_err();
         assert!(error.message().contains("unknown option"), "{error}");
+        let ssh = fake(folder.path(), "echo No user exists for uid 12345 >&2; exit 255");
+        let error = ssh.survey().await.unwrap_err();
+        assert!(error.message().contains("user id 12345") && error.hint().unwrap().contains("/etc/passwd"), "{error}");
     }
 
     #[tokio::test]

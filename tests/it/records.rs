@@ -193,3 +193,50 @@ fn a_clock_that_was_ahead_holds_nothing_up() {
     assert!(unattended(&world, &host).failed(255).contains("was stopped on purpose"));
     let _ = world.local(&["start", &id]).ok();
 }
+
+#[test]
+fn a_setting_of_a_newer_version_ends_no_connection() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    world.settings("colour: red\nwake: never\n");
+    for said in [world.ssh(&[&format!("playground-{id}"), "echo in"]), world.local(&["ssh", &id, "echo in"])] {
+        assert!(said.err.contains("the setting `colour` is unknown"), "{said:?}");
+        assert_eq!(said.ok(), "in\n");
+    }
+    assert!(world.local(&["list"]).failed(2).contains("colour"));
+    world.stop_elsewhere(&id);
+    let said = unattended(&world, &format!("playground-{id}")).failed(255);
+    assert!(said.contains("policy is `never`"), "the rest is in force: {said}");
+    // A connection goes on without what it does not know, and not with what is wrong.
+    world.settings("colour: red\nwake: perhaps\n");
+    let said = unattended(&world, &format!("playground-{id}")).failed(255);
+    assert!(said.contains("invalid settings") || said.contains("settings.yaml"), "{said}");
+}
+
+#[test]
+fn what_the_system_lacks_is_said() {
+    let world = World::empty();
+    let said = world.output(world.program("sh").args(["-c", &format!("ulimit -n 6; exec {PROGRAM} list")]));
+    assert!(said.failed(13).contains("ulimit -n 256"));
+    for home in [".", "some/where"] {
+        let said = world.output(world.command(&["list"]).env("HOME", home));
+        assert!(said.failed(13).contains("is not an absolute path"), "{home}");
+    }
+}
+
+/// What a `Match exec` line runs ends with the ssh that was asked, however long it would take.
+#[test]
+fn a_question_to_ssh_leaves_nothing_running() {
+    let world = World::empty();
+    fs::create_dir_all(world.home().join(".ssh")).unwrap();
+    fs::write(world.ssh_config(), "Match exec \"sleep 4321\"\n  Port 22\n").unwrap();
+    let mut command = world.command(&["--local", "config-ssh", "--yes", "--ssh-config-file"]);
+    command.arg(world.ssh_config()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = Ending(command.spawn().unwrap());
+    eventually("ssh runs it", || !world.processes("sleep 4321").is_empty());
+    // As the time limit does, an interrupt ends the question.
+    let pid = rustix::process::Pid::from_child(&child.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    child.0.wait().unwrap();
+    eventually("nothing is left of it", || world.processes("sleep 4321").is_empty());
+}
