@@ -236,9 +236,10 @@ impl Error {
                 None => failed.with_hint("check its owner and mode with `ls -ld`"),
             },
             io::ErrorKind::ReadOnlyFilesystem => failed.with_hint("use a disk that can be written to"),
-            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => {
-                failed.with_hint("move away what is in its place")
-            }
+            io::ErrorKind::NotADirectory
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::InvalidInput => failed.with_hint("move away what is in its place"),
             // The system's own message is enough.
             _ => failed,
         }
@@ -288,11 +289,18 @@ impl Error {
         self.lasting
     }
 
-    /// True for a failure that may pass: the platform says "not yet", or the route to it fails. A 502 comes from a hop
-    /// on that route.
+    /// True for a failure that may pass: the platform says "not yet", or the route to it fails.
     pub fn may_pass(&self) -> bool {
-        let passes = matches!(self.kind, Kind::NotYet | Kind::Network) || self.status == Some(502);
+        let passes = matches!(self.kind, Kind::NotYet | Kind::Network) || self.is_of_the_route();
         passes && !self.lasting
+    }
+
+    /// True for a status that a gateway, or a server that is just being replaced, answers in the platform's place. It
+    /// is a failure of the route to the platform, as a broken connection is. The official client repeats no request
+    /// after it; a wait goes on.
+    pub fn is_of_the_route(&self) -> bool {
+        // Those from 520 on are inventions of content delivery networks.
+        matches!(self.status, Some(500 | 502 | 520..=599))
     }
 
     /// True for a request that the platform may have carried out, because its answer was lost.

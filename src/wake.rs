@@ -20,6 +20,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use lock::LOCK_RETRY;
+pub(crate) use patience::Patience;
+use request::BOOTING;
 pub use request::{Visitor, request_tunnel};
 pub use stage::{down_since, is_down, is_up};
 
@@ -31,7 +33,6 @@ use crate::{
     ui::notice::Progress,
     wake::{
         live_play::LivePlay,
-        patience::Patience,
         restart::Restart,
         stage::{Part, Stage, gone, stage, stopped},
         starting::Starting,
@@ -61,14 +62,11 @@ pub fn waiting_for(play: &str, machine: &str, doing: &str) -> String {
     format!("waiting for {machine}{play}: {doing}")
 }
 
-/// The reason for a wait, in words.
+/// The reason why the platform says "not yet", in words.
 fn reason(error: &Error, delay: Duration) -> String {
-    match error.kind() {
-        _ if error.is_rate_limit() => {
-            format!("the platform limits tunnels; the next attempt is in {} s", delay.as_secs_f64().ceil())
-        }
-        Kind::NotYet => "booting".to_owned(),
-        _ => error.message().to_owned(),
+    match error.is_rate_limit() {
+        true => format!("the platform limits tunnels; the next attempt is in {} s", delay.as_secs_f64().ceil()),
+        false => BOOTING.to_owned(),
     }
 }
 
@@ -98,6 +96,9 @@ impl<'a, P: Progress> Wake<'a, P> {
         visitor: Visitor<'_>,
     ) -> Result<TunnelSession> {
         let machine = visitor.machine;
+        // A request that was sent before the play was found may have been refused for a state that has passed since,
+        // as when another process restarts the play. Such a refusal is asked for once more.
+        let mut is_early = answer.is_some();
         let mut live = LivePlay::new(self.labs, play);
         let mut patience = Patience::new();
         let mut allowed = self.allowed;
@@ -107,23 +108,27 @@ impl<'a, P: Progress> Wake<'a, P> {
             self.until_up(&mut live, machine, std::mem::take(&mut allowed)).await?;
             let answered = match answer.take() {
                 Some(answer) => Ok(answer),
-                None => timeout_at(self.deadline, self.ask(&live, visitor)).await,
+                None => timeout_at(self.deadline, self.ask(&live, visitor, last.as_ref())).await,
             };
             let error = match answered {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(error)) => error,
                 Err(_) => return Err(last.unwrap_or_else(|| self.too_late(&live, machine))),
             };
+            let was_early = std::mem::take(&mut is_early);
             if !error.may_pass() {
                 // The refusal may only say in other words that the playground has ended meanwhile.
                 live.refresh().await?;
-                if is_up(&live.play, machine) {
+                if is_up(&live.play, machine) && !was_early {
                     return Err(error);
                 }
                 continue;
             }
             let delay = patience.pause_after(&error)?;
-            self.say(&live, machine, &reason(&error, delay));
+            match error.kind() {
+                Kind::NotYet => self.say(&live, machine, &reason(&error, delay)),
+                _ => self.say_trouble(&live, machine, &error),
+            }
             // Live messages tell when a machine is ready, but not when a rate limit ends.
             let paused = match error.is_rate_limit() {
                 true => timeout_at(self.deadline, sleep(delay)).await.map_err(|_| self.too_late(&live, machine)),
@@ -172,6 +177,8 @@ impl<'a, P: Progress> Wake<'a, P> {
     /// Brings the play and the machine to a stage at which the tunnel can be requested.
     async fn until_up(&self, live: &mut LivePlay<'_>, machine: &str, allowed: bool) -> Result<()> {
         let mut patience = Patience::new();
+        // The failure of the last look.
+        let mut blind: Option<Error> = None;
         loop {
             let now = stage(&live.play, Part::Machine(machine));
             let delay = match &now {
@@ -188,19 +195,32 @@ impl<'a, P: Progress> Wake<'a, P> {
                             }
                             patience.pause()
                         }
-                        Err(error) => patience.pause_after(&error)?,
+                        Err(error) => {
+                            let delay = patience.pause_after(&error)?;
+                            self.say_trouble(live, machine, &error);
+                            delay
+                        }
                     }
                 }
                 Stage::Passing(state) => {
-                    self.say(live, machine, &state.as_str().to_lowercase());
+                    match &blind {
+                        Some(error) => self.say_trouble(live, machine, error),
+                        None => self.say(live, machine, &state.as_str().to_lowercase()),
+                    }
                     patience.pause()
                 }
             };
             self.pause(live, delay, machine).await?;
-            match live.refresh().await {
-                Ok(()) => patience.restore(),
-                Err(error) => patience.note(&error)?,
-            }
+            blind = match live.refresh().await {
+                Ok(()) => {
+                    patience.restore();
+                    None
+                }
+                Err(error) => {
+                    patience.note(&error)?;
+                    Some(error)
+                }
+            };
         }
     }
 
@@ -208,9 +228,13 @@ impl<'a, P: Progress> Wake<'a, P> {
         Restart { labs: self.labs, memory: self.memory, decided: self.decided, play, part }
     }
 
-    /// Requests a session, and says so when that takes long.
-    async fn ask(&self, live: &LivePlay<'_>, visitor: Visitor<'_>) -> Result<TunnelSession> {
-        let say = |doing: &str| self.say(live, visitor.machine, doing);
+    /// Requests a session, and says so when that takes long. After the failure `last` of the route to the platform,
+    /// that is all that is known.
+    async fn ask(&self, live: &LivePlay<'_>, visitor: Visitor<'_>, last: Option<&Error>) -> Result<TunnelSession> {
+        let say = |doing: &str| match last {
+            Some(error) if doing == BOOTING => self.say_trouble(live, visitor.machine, error),
+            Some(_) | None => self.say(live, visitor.machine, doing),
+        };
         request_tunnel(self.labs, &live.id, visitor, self.deadline, say).await
     }
 
@@ -240,6 +264,10 @@ impl<'a, P: Progress> Wake<'a, P> {
         Error::new(Kind::NotYet, format!("machine {machine} of playground {shown} was not ready in time")).with_hint(
             "connect again, because it is still being woken; to wait longer, raise `wake_limit` in the settings",
         )
+    }
+
+    fn say_trouble(&self, live: &LivePlay<'_>, machine: &str, error: &Error) {
+        self.progress.trouble(&waiting_for(&live.play.shown(), machine, error.message()));
     }
 
     fn say(&self, live: &LivePlay<'_>, machine: &str, doing: &str) {

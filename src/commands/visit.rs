@@ -1,7 +1,7 @@
 //! A deliberate visit to a machine: it is found, started or woken, with its progress on the terminal, and its host keys
 //! are learnt.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use tokio::time::Instant;
 
@@ -169,7 +169,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
     learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
     place.play = match labs.play(&place.play.id).await {
         // The machine is ready, so a failed refresh of the play does no harm.
-        Err(e) if matches!(e.kind(), Kind::NotYet | Kind::Network) => place.play,
+        Err(e) if e.may_pass() => place.play,
         play => play?,
     };
     prepared(app, labs, visit, place, &key, &progress).await
@@ -229,10 +229,19 @@ struct WakeProgress {
     what: RefCell<String>,
     host: RefCell<String>,
     play: RefCell<Option<(Play, String)>>,
+    /// True while the platform is out of reach, so that what is known may no longer be so.
+    blind: Cell<bool>,
 }
 
 impl Progress for WakeProgress {
     fn waiting(&self, what: &str) {
+        self.blind.set(false);
+        what.clone_into(&mut self.what.borrow_mut());
+        self.show();
+    }
+
+    fn trouble(&self, what: &str) {
+        self.blind.set(true);
         what.clone_into(&mut self.what.borrow_mut());
         self.show();
     }
@@ -245,6 +254,7 @@ impl WakeProgress {
             what: RefCell::default(),
             host: RefCell::default(),
             play: RefCell::default(),
+            blind: Cell::default(),
         }
     }
 
@@ -257,7 +267,7 @@ impl WakeProgress {
         let what = self.what.borrow();
         let known = self.play.borrow().as_ref().map(|(play, machine)| known(play, machine)).unwrap_or_default();
         match (&self.host.borrow()[..], self.spinner.is_seen()) {
-            (host, true) if !known.is_empty() => self.spinner.waiting(&format!("{host}: {known}")),
+            (host, true) if !known.is_empty() && !self.blind.get() => self.spinner.waiting(&format!("{host}: {known}")),
             _ if what.is_empty() => {}
             _ => self.spinner.waiting(&what),
         }

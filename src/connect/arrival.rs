@@ -1,13 +1,13 @@
 //! From a host name to a machine that is up, and a tunnel session for it.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, time::Duration};
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Connection, Destination, early};
 use crate::{
     connect::client::ClientKind,
-    error::{Kind, Result},
+    error::{Error, Kind, Result},
     labs::{
         TunnelSession, catalog,
         find::{self, Found},
@@ -21,6 +21,9 @@ use crate::{
     ui::notice::Progress,
     wake::{self, Visitor, Wake},
 };
+
+/// Patience with a gateway that answers in the platform's place: as long as a request has for a network that fails.
+const GATEWAY_PATIENCE: Duration = Duration::from_secs(10);
 
 /// The answer to a request for a tunnel that was sent before its playground was found.
 type Asked = Result<TunnelSession>;
@@ -73,19 +76,26 @@ pub(super) async fn find_and_ask(connection: &Connection<'_>, caller: ClientKind
     Ok((found, answer.ok()))
 }
 
-/// Finds the target. While the platform itself says "not yet", as under a rate limit, it is asked again.
+/// Finds the target. While the platform itself says "not yet", as under a rate limit, it is asked again; and for a
+/// moment while a gateway answers in its place.
 async fn find(connection: &Connection<'_>) -> Result<Found> {
     let deadline = connection.deadline();
+    let gateways = deadline.min(Instant::now() + GATEWAY_PATIENCE);
     let mut pauses = Pauses::new();
     loop {
         match find::by_target(connection.labs, connection.target).await {
-            Err(e) if e.kind() == Kind::NotYet && Instant::now() < deadline => {
+            Err(e) if Instant::now() < if e.is_of_the_route() { gateways } else { deadline } && may_be_found(&e) => {
                 connection.waiting(&format!("waiting for the platform: {}", e.message()));
                 sleep_until((Instant::now() + pauses.after(&e)).min(deadline)).await;
             }
             found => return found,
         }
     }
+}
+
+/// Returns true if another look may find what this one did not. A network that fails was given its time by the request.
+fn may_be_found(error: &Error) -> bool {
+    error.kind() == Kind::NotYet || error.is_of_the_route()
 }
 
 /// Returns true if a tunnel may be asked for before the playground has been found: a person wants it, nothing says that

@@ -70,6 +70,7 @@ impl Patience {
                 self.asked_pause = answer.retry_after();
                 Ok(())
             }
+            _ if answer.may_pass() => Ok(()),
             _ => Err(answer),
         }
     }
@@ -80,7 +81,7 @@ impl Patience {
 fn limit(problem: &Error) -> Option<Duration> {
     match problem.kind() {
         Kind::NotYet => None,
-        Kind::Network => Some(UNREACHABLE),
+        _ if problem.may_pass() => Some(UNREACHABLE),
         // Another session may be accepted, or answered better.
         _ => Some(Duration::ZERO),
     }
@@ -88,7 +89,7 @@ fn limit(problem: &Error) -> Option<Duration> {
 
 /// Returns true if the session itself is not accepted.
 fn is_refusal(problem: &Error) -> bool {
-    !matches!(problem.kind(), Kind::NotYet | Kind::Network)
+    problem.kind() != Kind::NotYet && !problem.may_pass()
 }
 
 #[cfg(test)]
@@ -136,6 +137,20 @@ mod tests {
         assert!(patience.next_attempt(&network, failed + UNREACHABLE).is_some());
         assert!(patience.next_attempt(&network, failed + UNREACHABLE + MOMENT).is_none());
         assert!(patience.next_attempt(&problem(Kind::NotYet), failed + UNREACHABLE + MOMENT).is_some());
+    }
+
+    /// As while the server of the tunnels is being replaced.
+    #[test]
+    fn so_has_a_gateway_that_answers_in_its_place() {
+        for status in [500, 502, 520] {
+            let (mut patience, began) = patience();
+            let gateway = problem(Kind::Answer).with_status(status);
+            assert!(patience.next_attempt(&gateway, began).is_some());
+            assert!(patience.next_attempt(&gateway, began + UNREACHABLE).is_some(), "{status}");
+            assert!(patience.keeps_session(&gateway, began + PAUSE), "another one comes out of a small pool");
+            assert!(patience.next_attempt(&gateway, began + UNREACHABLE + MOMENT).is_none());
+            assert!(patience.go_on_after(gateway, problem(Kind::Network), began).is_ok());
+        }
     }
 
     #[test]

@@ -72,8 +72,8 @@ pub(super) enum Repeat {
 
 impl Repeat {
     fn allows_another(self, error: &Error) -> bool {
-        // Only a caller with a rule of its own repeats a request after a 502.
-        let passes = error.may_pass() && error.status() != Some(502);
+        // Only a caller with a rule of its own repeats a request after a gateway's failure.
+        let passes = error.may_pass() && !error.is_of_the_route();
         match self {
             Repeat::Read | Repeat::Harmless => passes,
             Repeat::Once => passes && !error.may_have_happened(),

@@ -38,6 +38,11 @@ pub trait Progress {
     /// Reports the current wait, for example "machine node-01 of playground X: starting".
     fn waiting(&self, what: &str);
 
+    /// Reports a wait in which nothing new can be learnt, because the platform is out of reach.
+    fn trouble(&self, what: &str) {
+        self.waiting(what);
+    }
+
     /// Prints a permanent line, above any part of the screen that is redrawn.
     fn above(&self, text: &str) {
         line(text);

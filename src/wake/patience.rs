@@ -13,14 +13,14 @@ use crate::{
 const NETWORK_PATIENCE: Duration = Duration::from_secs(30);
 
 /// The attempts so far, as far as they decide about the next.
-pub(super) struct Patience {
+pub(crate) struct Patience {
     pauses: Pauses,
     network_failing_since: Option<Instant>,
 }
 
 impl Patience {
     /// The patience before the first attempt.
-    pub(super) fn new() -> Patience {
+    pub(crate) fn new() -> Patience {
         Patience { pauses: Pauses::new(), network_failing_since: None }
     }
 
@@ -28,7 +28,7 @@ impl Patience {
     ///
     /// # Errors
     /// The failure itself, if it does not pass, or if the network has failed for too long.
-    pub(super) fn note(&mut self, error: &Error) -> Result<()> {
+    pub(crate) fn note(&mut self, error: &Error) -> Result<()> {
         if error.kind() == Kind::NotYet && error.may_pass() {
             self.network_failing_since = None;
             return Ok(());
@@ -42,12 +42,12 @@ impl Patience {
     }
 
     /// Notes a success: the patience with the network is whole again.
-    pub(super) fn restore(&mut self) {
+    pub(crate) fn restore(&mut self) {
         self.network_failing_since = None;
     }
 
     /// The pause before the next attempt.
-    pub(super) fn pause(&mut self) -> Duration {
+    pub(crate) fn pause(&mut self) -> Duration {
         self.pauses.next_pause()
     }
 
@@ -55,7 +55,7 @@ impl Patience {
     ///
     /// # Errors
     /// As [`Patience::note`].
-    pub(super) fn pause_after(&mut self, error: &Error) -> Result<Duration> {
+    pub(crate) fn pause_after(&mut self, error: &Error) -> Result<Duration> {
         self.note(error)?;
         Ok(self.pauses.after(error))
     }

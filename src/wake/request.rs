@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use crate::{
-    error::Result,
+    error::{Error, Result},
     labs::{Labs, TunnelSession, retry::Pauses},
 };
 
 /// The platform holds the request for a tunnel while the machine boots. A machine that runs has its tunnel sooner.
 const NO_WAIT: Duration = Duration::from_secs(1);
+/// The wait that is told while the platform holds the request.
+pub(super) const BOOTING: &str = "booting";
 /// The time for which the login of a tunnel is attempted, as the official client does, whatever its failures.
 const LOGIN_PATIENCE: Duration = Duration::from_secs(60);
 /// Shortest pause between two logins.
@@ -44,21 +46,27 @@ pub async fn request_tunnel(
     let offer = tokio::select! {
         offer = &mut offer => offer?,
         () = sleep(NO_WAIT) => {
-            say("booting");
+            say(BOOTING);
             offer.await?
         }
     };
     let (until, mut pauses) = (deadline.min(Instant::now() + LOGIN_PATIENCE), Pauses::new());
+    let mut last: Option<Error> = None;
     loop {
-        let error = match labs.log_into_tunnel(&offer).await {
-            Ok(session) => return Ok(session),
-            Err(error) => error,
+        let error = match (timeout_at(deadline, labs.log_into_tunnel(&offer)).await, last) {
+            (Ok(Ok(session)), _) => return Ok(session),
+            (Ok(Err(error)), _) => error,
+            // A login under way says nothing. The one before it tells the reason.
+            (Err(_), Some(error)) => return Err(error.lasting()),
+            // Nor is there any. The caller, who has set the deadline, has better words.
+            (Err(_), None) => std::future::pending().await,
         };
         let next = Instant::now() + pauses.after(&error).max(LOGIN_PAUSE);
         if error.is_lasting() || next > until {
             return Err(error.lasting());
         }
         say(&format!("logging in to its tunnel: {}", error.message()));
+        last = Some(error);
         sleep_until(next).await;
     }
 }

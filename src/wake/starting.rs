@@ -170,8 +170,10 @@ impl<P: Progress> Starting<'_, P> {
 
     /// The error for a start whose outcome nothing tells.
     fn unknown(&self, error: &Error) -> Error {
-        let error = error.clone().context(format!("playground {} may have been started", self.name));
-        error.lasting().with_hint("check `labctl-ssh-proxy list`, and start it again if it is not there")
+        let error = error.clone().context(format!("it is not known whether playground {} was started", self.name));
+        error.lasting().with_hint(
+            "it may have been started: check `labctl-ssh-proxy list`, and start it again only if it is not there",
+        )
     }
 
     fn say_starting(&self) {

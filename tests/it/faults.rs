@@ -128,9 +128,11 @@ fn rows(authority: &Authority) -> Vec<Row> {
     let http = How::InsteadOfTls(b"HTTP/1.1 400 Bad Request\r\n\r\n");
     add("HTTP instead of TLS", Find, Fault::Nothing, NETWORK, "cannot reach localhost", 12, http);
 
-    // Statuses. Only "not yet" is retried, and a 502 during the wait for the machine. An upgrade is retried once with a
+    // Statuses. Only "not yet" is retried, and for a while 500 and 502. An upgrade is retried once with a
     // new session, and a tunnel's login after any status.
     for (phase, seconds) in [(Find, 5), (Session, 5), (Login, 20), (Upgrade, 10)] {
+        // A gateway's failure is waited out.
+        let gateways = 20;
         let unauthorized = if matches!(phase, Find | Session) {
             (NOT_LOGGED_IN, "does not accept your login")
         } else {
@@ -139,16 +141,8 @@ fn rows(authority: &Authority) -> Vec<Row> {
         add("401", phase, text(401, "who?"), unauthorized.0, unauthorized.1, seconds, How::Plain);
         add("403", phase, text(403, "quota \x1b[2Jexceeded"), REFUSED, "quota [2Jexceeded", seconds, How::Plain);
         add("404", phase, text(404, "nothing"), NOT_FOUND, "", seconds, How::Plain);
-        add("500", phase, text(500, "panic"), ANSWER, "500 Internal Server Error", seconds, How::Plain);
-        add(
-            "502 with HTML",
-            phase,
-            text(502, html),
-            ANSWER,
-            "502 Bad Gateway",
-            if phase == Session { 20 } else { seconds },
-            How::Plain,
-        );
+        add("500", phase, text(500, "panic"), ANSWER, "500 Internal Server Error", gateways, How::Plain);
+        add("502 with HTML", phase, text(502, html), ANSWER, "502 Bad Gateway", gateways, How::Plain);
         add(
             "503 for ever",
             phase,

@@ -315,9 +315,76 @@ fn nothing_is_started_twice_when_an_answer_is_lost() {
     // A request that was not carried out is not silently repeated either.
     labs.forget_seen();
     labs.answer(Instead::of("POST /api/plays", 504, "").once());
+    world.settings("wake_limit: 5\n");
     let said = world.run(&["start", "by-mallory", "--consent", "--no-wait"]).failed(9);
     assert!(said.contains("it is not known whether playground by-mallory was started"), "{said}");
+    assert!(said.contains("it may have been started"), "{said}");
     assert_eq!(labs.seen().iter().filter(|seen| seen.line == "POST /api/plays").count(), 1);
+}
+
+/// As while a gateway, or the server of the tunnels, is being replaced.
+#[test]
+fn a_gateway_that_answers_in_the_platforms_place_ends_no_wait() {
+    for status in [500, 502, 520] {
+        let (world, labs) = hosted();
+        let _ = world.run(&["config-ssh", "--yes"]).ok();
+        for (asks, times) in [
+            (line("GET", ""), 2),
+            (line("POST", "/tunnels"), 2),
+            ("GET /tunnels/".into(), 3),
+            ("GET /api/plays".into(), 2),
+        ] {
+            labs.truth();
+            labs.forget_seen();
+            labs.answer(Instead { times, ..Instead::of(&asks, status, "bad gateway") });
+            assert_eq!(world.ssh(&[&host(), "echo in"]).ok(), "in\n", "{status} {asks}");
+            let _ = std::fs::remove_dir_all(world.root().join("tunnels"));
+        }
+    }
+}
+
+/// A request that was sent ahead may be refused for a state that has passed since: another process restarts it.
+#[test]
+fn a_refusal_of_an_early_request_is_asked_for_once_more() {
+    let (world, labs) = hosted();
+    let _ = world.run(&["config-ssh", "--yes"]).ok();
+    let _ = std::fs::remove_dir_all(world.root().join("tunnels"));
+    labs.answer(Instead::of(&line("POST", "/tunnels"), 409, "the playground is not running").once());
+    assert_eq!(world.ssh(&[&host(), "echo in"]).ok(), "in\n");
+    // As before the first connection: after the end of a session nothing is asked ahead.
+    eventually("no proxy is left", || world.processes(" connect ").is_empty());
+    let _ = std::fs::remove_dir_all(world.root().join("tunnels"));
+    let _ = std::fs::remove_dir_all(world.root().join("memory"));
+    labs.forget_seen();
+    labs.answer(Instead::of(&line("POST", "/tunnels"), 409, "the playground is not running"));
+    let said = world.ssh(&[&host(), "true"]).failed(255);
+    assert!(said.contains("is not running"), "{said}");
+    assert_eq!(labs.count(&line("POST", "/tunnels")), 2);
+}
+
+/// The last answer to a login is the reason of the end, though another login is under way.
+#[test]
+fn a_login_under_way_at_the_end_of_all_waiting_keeps_its_reason() {
+    let (world, labs) = hosted();
+    world.settings("wake_limit: 4\n");
+    labs.instead("GET /login", 403, "no tunnel for you");
+    let said = world.held(&mut world.command(&["connect", &host()]));
+    assert!(said.err.contains("no tunnel for you"), "{said:?}");
+}
+
+#[test]
+fn a_logout_that_cannot_forget_the_login_ends_no_session() {
+    let (world, labs) = hosted();
+    let logout = |limit: &str| {
+        let mut command = world.program("sh");
+        world.output(command.args(["-c", &format!("{limit} exec {} logout", crate::support::PROGRAM)]))
+    };
+    let said = logout("ulimit -f 0;").failed(13);
+    assert!(said.contains("config.yaml") && !said.contains("nothing was changed"), "{said}");
+    assert_eq!(labs.count("DELETE /api/sessions"), 0);
+    let _ = world.run(&["whoami"]).ok();
+    let _ = logout("").ok();
+    assert_eq!(labs.count("DELETE /api/sessions"), 1);
 }
 
 #[test]

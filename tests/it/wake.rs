@@ -22,7 +22,7 @@ use labctl_ssh_proxy::{
     records::memory::{Memory, WakeRequest},
     settings::Folders,
     ui::notice::Progress,
-    wake::Wake,
+    wake::{Visitor, Wake},
 };
 use serde_json::json;
 
@@ -296,9 +296,54 @@ async fn a_start_that_may_have_been_carried_out_says_so() {
     let wake = Wake::wanted(&labs, &memory, &Silent, Duration::from_secs(3));
     for wake in [wake.start_new("docker").await, wake.start_once("docker").await, wake.start_once("docker").await] {
         let error = wake.unwrap_err();
-        assert!(error.message().contains("playground docker may have been started"), "{error}");
+        assert!(error.message().contains("it is not known whether playground docker was started"), "{error}");
+        assert!(error.hint().unwrap().contains("it may have been started"), "{error}");
     }
-    assert_eq!(made.load(Ordering::SeqCst), 2, "the third finds what the second has left");
+    assert_eq!(made.load(Ordering::SeqCst), 1, "the others wait for what the first has left");
+}
+
+/// What is waited for, as it is told: an asterisk stands before trouble.
+#[derive(Default)]
+struct Told(std::cell::RefCell<Vec<String>>);
+
+impl Progress for Told {
+    fn waiting(&self, what: &str) {
+        self.0.borrow_mut().push(what.to_owned());
+    }
+
+    fn trouble(&self, what: &str) {
+        self.0.borrow_mut().push(format!("*{what}"));
+    }
+}
+
+/// A machine that nothing is known of is not said to be booting.
+#[tokio::test]
+async fn a_route_that_fails_during_a_wake_is_told() {
+    let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
+    let folders = Folders { home: home.path().into(), root: home.path().into(), settings: home.path().join("s") };
+    fs::create_dir_all(folders.local()).unwrap();
+    let listener = UnixListener::bind(folders.socket()).unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map(Result::unwrap) {
+            std::thread::spawn(move || {
+                // Long enough for the wait to be told.
+                sleep(Duration::from_millis(1300));
+                let _ = write!(&stream, "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _ = (&stream).read(&mut [0; 4096]);
+            });
+        }
+    });
+    let (labs, memory) = (Labs::embedded(Dialer::socket(folders.socket())), Memory::of(&folders, Platform::Local));
+    let told = Told::default();
+    let wake = Wake::wanted(&labs, &memory, &told, Duration::from_secs(6));
+    let visitor = Visitor { machine: "m", user: "root", key: "" };
+    let play = serde_json::from_value(json!({"id": "1".repeat(24), "machines": [{"name": "m"}],
+        "status": {"stateEvents": [{"state": "RUNNING"}]}}));
+    let error = wake.tunnel(play.unwrap(), visitor).await.unwrap_err();
+    assert!(error.message().contains("502"), "{error}");
+    let told = told.0.into_inner();
+    let first = told.iter().position(|line| line.starts_with('*')).unwrap();
+    assert!(first <= 1 && told[first..].iter().all(|line| line.starts_with('*') && line.contains("502")), "{told:?}");
 }
 
 #[tokio::test]

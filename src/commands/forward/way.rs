@@ -176,7 +176,7 @@ impl Way {
             // An expired session is refused with various statuses, so this may be one.
             Err(error) => {
                 log::info!("a new tunnel session is needed: {}", error.message());
-                let session = self.session(opens, Some(&session), error.kind() == Kind::NotYet).await?;
+                let session = self.session(opens, Some(&session), error.may_pass()).await?;
                 self.labs.open(&session, target).await.map_err(|error| match error.kind() {
                     // This refusal is about the tunnel's token, so it must not be reported as a missing login.
                     Kind::NotLoggedIn | Kind::NotFound => {

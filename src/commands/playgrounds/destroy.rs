@@ -22,6 +22,7 @@ use crate::{
     moment::now,
     target::is_label,
     ui::{notice::Progress, out, spinner::Spinner},
+    wake::Patience,
 };
 
 /// Erase a playground, with everything in it. Asks first.
@@ -59,17 +60,19 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     labs.act(&play.id, &Action::Destroy).await?;
     app.memory().note_acted();
     let limit = Instant::now() + END_LIMIT;
+    let mut patience = Patience::new();
     loop {
         match labs.play(&play.id).await {
             Ok(play) if matches!(play.state(), Some(State::Destroyed | State::Failed)) => break,
             Err(e) if e.kind() == Kind::NotFound => break,
-            Err(e) if e.kind() != Kind::NotYet => return Err(e),
             Ok(_) | Err(_) if Instant::now() > limit => {
                 return Err(Error::new(Kind::NotYet, format!("playground {} has not been erased yet", play.shown()))
                     .with_hint("see `labctl-ssh-proxy list --all`"));
             }
-            Ok(_) | Err(_) => sleep(LOOK_EVERY).await,
+            Ok(_) => patience.restore(),
+            Err(e) => patience.note(&e)?,
         }
+        sleep(LOOK_EVERY).await;
     }
     drop(progress);
     forget(app, &play.id).await?;

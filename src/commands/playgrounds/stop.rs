@@ -14,7 +14,7 @@ use crate::{
     },
     records::memory::Memory,
     ui::{notice::Progress, spinner::Spinner},
-    wake::LOCK_RETRY,
+    wake::{LOCK_RETRY, Patience},
 };
 
 /// Interval between two checks of a state that the command waits for.
@@ -84,6 +84,7 @@ pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) 
     let mut play =
         if find::is_play_down(play) { play.clone() } else { labs.act_and_look(&play.id, &Action::Stop).await? };
     let limit = Instant::now() + END_LIMIT;
+    let mut patience = Patience::new();
     loop {
         match play.state() {
             Some(State::Stopped) => return Ok(play),
@@ -98,6 +99,12 @@ pub(super) async fn stop_and_wait(labs: &Labs, play: &Play, progress: &Spinner) 
             }
             _ => sleep(LOOK_EVERY).await,
         }
-        play = labs.play(&play.id).await?;
+        match labs.play(&play.id).await {
+            Ok(current) => {
+                patience.restore();
+                play = current;
+            }
+            Err(error) => patience.note(&error)?,
+        }
     }
 }
