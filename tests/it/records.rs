@@ -89,7 +89,7 @@ fn a_start_whose_record_cannot_be_read_starts_one_playground_and_says_which() {
         }
         let said = world.local(&["start", "shell"]);
         assert!(said.err.contains("shell.json"), "{damage}: {said:?}");
-        assert!(said.ok().contains("is running: ssh playground-"), "{damage}");
+        assert!(said.ok().contains(" is running"), "{damage}");
         assert_eq!(world.plays(), 1, "{damage}");
     }
 }
