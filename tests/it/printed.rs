@@ -96,7 +96,8 @@ fn commands(help: &str) -> Vec<&str> {
     let listed = help.split("\nOptions:").next().unwrap_or_default().lines();
     // Longer descriptions continue further to the right.
     let names = listed.filter_map(|line| line.strip_prefix("  ")?.split([' ', ',']).next());
-    names.filter(|name| !name.is_empty()).collect()
+    // Arguments are listed, too.
+    names.filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase())).collect()
 }
 
 /// The help of the program and of every command that it lists, each below the one that lists it.
