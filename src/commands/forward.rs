@@ -63,10 +63,10 @@ pub struct Args {
     machine: Option<String>,
     /// Listen on this computer and connect from the machine.
     // The short name `local` is taken by the global option --local.
-    #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Local, text))]
+    #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| typed(Side::Local, text))]
     local: Vec<Vec<Spec>>,
     /// Listen on the machine and connect from this computer.
-    #[arg(short = 'R', value_name = "SPEC", value_parser = |text: &str| Spec::parse_all(Side::Remote, text))]
+    #[arg(short = 'R', value_name = "SPEC", value_parser = |text: &str| typed(Side::Remote, text))]
     remote: Vec<Vec<Spec>>,
     /// Carry TCP connections over SSH instead of a tunnel each: slower, but one side can finish sending before the
     /// other.
@@ -91,6 +91,14 @@ pub struct Args {
     /// Print JSON, one line per event.
     #[arg(long)]
     json: bool,
+}
+
+/// Parses the value of -L or -R for the argument parser, which has a frame of its own for the words of an error.
+fn typed(side: Side, text: &str) -> Result<Vec<Spec>, String> {
+    Spec::parse_all(side, text).map_err(|error| match error.hint() {
+        Some(hint) => format!("{}; {hint}", error.message()),
+        None => error.message().to_owned(),
+    })
 }
 
 /// Finds the play that `argument` names. Also returns the machine: `machine`, or else the one in the host name.
@@ -161,7 +169,9 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     let bound = bind(app, &labs, &play, &machine, wanted, board).await?;
     app.memory().deliberate(&play.id);
     let mut tasks = open(app, &play, bound, args, board).await?;
-    saved::save(&labs, &play, &records).await?;
+    if let Some(words) = saved::save(&labs, &play, &records).await? {
+        board.note(&words);
+    }
     board.ready();
     // A forward ends by itself only when the playground no longer exists.
     while let Some(ended) = tasks.join_next().await {
@@ -195,7 +205,7 @@ async fn bind(
                 Some(_) => None,
                 None => Some(Way::new(app, labs, play, machine, machine.default_user(), board)?),
             };
-            Ok((way, Bound::new(&one.forward).await?))
+            Ok((way, Bound::new(&one.forward, board).await?))
         };
         let Some((way, bound)) = one.or_left_out(board, bound.await)? else { continue };
         match (way, known) {

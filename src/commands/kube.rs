@@ -378,7 +378,7 @@ async fn listen(
         if ports.contains_key(&(host.clone(), *port)) {
             continue;
         }
-        let listeners = Listeners::bind(&Listen::Port(Bind::Host("127.0.0.1".into()), 0)).await?;
+        let listeners = Listeners::bind(&Listen::Port(Bind::Host("127.0.0.1".into()), 0), board).await?;
         let to = Endpoint::Port(host.clone(), *port);
         let what = What {
             kind: "local",

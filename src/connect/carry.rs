@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use super::{
     Connection, Destination, Stop,
-    ending::{self, Ending, lost},
+    ending::{self, Ending, ended, lost},
     upkeep,
 };
 use crate::{
@@ -18,6 +18,8 @@ use crate::{
 /// The time that the platform has to say why a connection ended when the client has left already: hardly any, because
 /// the client may no longer show it.
 const AFTERWORD: Duration = Duration::from_millis(80);
+/// The time in which a client leaves that the machine has told of the end, inside SSH.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Carries bytes until the end, and returns the reason for the end where that is not the client's doing.
 pub(super) async fn carry(
@@ -61,6 +63,14 @@ pub(super) async fn carry(
             Err(error.into())
         }
         (None, End::Lost(error)) => Err(lost(destination, &error).into()),
-        (None, End::Remote | End::Input | End::Output) => Ok(()),
+        // A client that was told by the machine has left by now, or is about to.
+        (None, End::Remote) => match timeout(FAREWELL, client.gone()).await {
+            Ok(()) => Err(Stop::Left),
+            Err(_) => {
+                ending.was_cut_off();
+                Err(ended(destination).into())
+            }
+        },
+        (None, End::Input | End::Output) => Ok(()),
     }
 }

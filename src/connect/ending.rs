@@ -66,6 +66,13 @@ pub(super) fn lost(destination: &Destination, error: &io::Error) -> Error {
         .with_hint("connect again")
 }
 
+/// The error for a session that the machine's side has ended without a word inside SSH.
+pub(super) fn ended(destination: &Destination) -> Error {
+    let Destination { play, machine, .. } = destination;
+    let what = format!("machine {machine} of playground {play}, or the tunnel to it, has ended the connection");
+    Error::new(Kind::Network, what).with_hint("connect again")
+}
+
 /// A session that is open, and will end. Its end is recorded when this is dropped, because it often comes with a
 /// signal, which drops a connection's future.
 pub(super) struct Ending<'a> {

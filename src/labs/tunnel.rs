@@ -91,6 +91,7 @@ pub struct Vitals {
     round_trip_us: AtomicU64,
     heard_at: AtomicU64,
     ended: AtomicBool,
+    cut_off: AtomicBool,
 }
 
 impl Vitals {
@@ -112,6 +113,11 @@ impl Vitals {
     /// True once the machine's side has ended the stream.
     pub fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
+    }
+
+    /// True once the stream has ended without a Close message of either side. After a failed dial it ends so at once.
+    pub fn was_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::Relaxed)
     }
 
     /// The number of times that the client has spoken after the server.
@@ -270,8 +276,14 @@ impl<S: Socket> Tunnel<S> {
         loop {
             let message = match ready!(Pin::new(&mut self.ws).poll_next(cx)) {
                 Some(Ok(message)) => message,
-                None => return Poll::Ready(Ok(None)),
-                Some(Err(WsError::Io(e))) if e.kind() == io::ErrorKind::UnexpectedEof => return Poll::Ready(Ok(None)),
+                None => {
+                    self.vitals.cut_off.store(!self.closing, Ordering::Relaxed);
+                    return Poll::Ready(Ok(None));
+                }
+                Some(Err(WsError::Io(e))) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.vitals.cut_off.store(!self.closing, Ordering::Relaxed);
+                    return Poll::Ready(Ok(None));
+                }
                 Some(Err(e)) => return Poll::Ready(Err(as_io(e))),
             };
             self.heard = true;
@@ -478,7 +490,17 @@ mod tests {
             let mut all = Vec::new();
             client.read_to_end(&mut all).await.unwrap();
             assert_eq!(all, b"tail");
+            assert_eq!(client.vitals().was_cut_off(), !politely);
         }
+    }
+
+    #[tokio::test]
+    async fn an_end_after_our_own_close_is_orderly() {
+        let (mut client, server) = pair(4096);
+        client.shutdown().await.unwrap();
+        drop(server);
+        client.read_to_end(&mut Vec::new()).await.unwrap();
+        assert!(!client.vitals().was_cut_off());
     }
 
     #[tokio::test(start_paused = true)]

@@ -236,7 +236,7 @@ pub(super) async fn open<G: Send + 'static>(
                 let is_ssh = port == 22 && own_address(&host, machine.name());
                 if is_ssh && no_ssh {
                     // The answer of any port without a listener.
-                    Tunnel::server(socket).finish().await;
+                    drop(socket);
                 } else if is_ssh {
                     // The machine ends it when it stops.
                     if let Err(e) = machine.serve(FinishOnDrop(Some(Tunnel::server(socket)))).await {
@@ -278,7 +278,8 @@ pub(super) async fn open<G: Send + 'static>(
 async fn dial(socket: Stream, host: &str, port: u16, ended: &mut watch::Receiver<bool>) {
     match timeout(DIAL_TIME, TcpStream::connect((host, port))).await {
         Ok(Ok(tcp)) => join(socket, tcp, ended).await,
-        Ok(Err(_)) | Err(_) => Tunnel::server(socket).finish().await,
+        // As wsmux, which says nothing of a failed dial.
+        Ok(Err(_)) | Err(_) => drop(socket),
     }
 }
 

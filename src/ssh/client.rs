@@ -234,6 +234,16 @@ impl SshClient {
         self.forwarded.recv().await
     }
 
+    /// Waits until the connection has ended.
+    pub async fn over(&mut self) {
+        while self.forwarded.recv().await.is_some() {}
+    }
+
+    /// True if the connection has ended without us.
+    pub fn has_ended(&self) -> bool {
+        self.handle.is_closed()
+    }
+
     /// Disconnects, so that the machine ends our programs at once.
     pub async fn close(self) {
         let goodbye = self.handle.disconnect(russh::Disconnect::ByApplication, "", "en");

@@ -344,3 +344,22 @@ fn a_network_that_vanishes_ends_what_is_dead_and_nothing_else() {
     eventually("no process is left", || ours(&world).is_empty());
     nothing_half_written(&world);
 }
+
+#[test]
+fn a_session_that_the_other_side_drops_ends_with_a_word() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    // One that ends as it should says nothing.
+    let said = world.ssh(&[&format!("playground-{id}"), "exit 3"]);
+    assert_eq!((said.code(), said.err.as_str()), (3, ""));
+    let mut ssh = world.ssh_program("ssh");
+    ssh.args([&format!("playground-{id}"), "echo up; cat"]).stdin(Stdio::piped());
+    let (out, err) = (world.path("out"), world.path("err"));
+    ssh.stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+    let mut ssh = ssh.spawn().unwrap();
+    eventually("the session is open", || fs::read_to_string(&out).unwrap() == "up\n");
+    world.kill_platform();
+    assert_eq!(ssh.wait().unwrap().code(), Some(255));
+    let said = fs::read_to_string(&err).unwrap();
+    assert!(said.contains("machine shell-01 of playground") && said.contains("has ended the connection"), "{said}");
+}

@@ -13,7 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Ending, World, eventually, needs, noise, schema, within};
+use crate::support::{Ending, World, eventually, needs, noise, not_run, schema, within};
 
 /// A running `port-forward` and its output.
 struct Forward {
@@ -476,8 +476,18 @@ fn what_cannot_be_set_up_is_said_at_once_and_wakes_nothing() {
     world.local(&["stop", &id]).ok();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
-    let said = world.local(&["port-forward", &id, "-L", &format!("{port}:x:1")]).failed(10);
+    let said = world.local(&["port-forward", &id, "-L", &format!("127.0.0.1:{port}:x:1")]).failed(10);
     assert!(said.contains(&format!("cannot listen on 127.0.0.1:{port}")), "{said}");
+    let said = world.local(&["port-forward", &id, "-L", "shell-01:8080:localhost:80"]).failed(10);
+    assert!(said.contains("-m names a machine"), "{said}");
+    let long = format!("/tmp/{}", "x".repeat(103));
+    for (option, spec) in [("-L", format!("{long}:x:1")), ("-L", format!("1:{long}")), ("-R", format!("{long}:x:1"))] {
+        let said = world.local(&["port-forward", &id, option, &spec]).failed(2);
+        assert!(said.contains("can have 107 bytes, and this one has 108"), "{said}");
+        assert!(!said.contains("labctl-ssh-proxy: `"), "{said}");
+    }
+    let said = world.local(&["port-forward", &id, "-L", "8080:a:1", "-L", "localhost:8080:b:1"]).failed(2);
+    assert!(said.contains("-L leads to two places: 8080:a:1 and localhost:8080:b:1"), "{said}");
     let said = world.local(&["port-forward", &id, "-R", "5353:x:53/udp"]).failed(2);
     assert!(said.contains("UDP"), "{said}");
     assert!(world.local(&["port-forward", &id]).failed(2).contains("nothing to forward"));
@@ -662,6 +672,7 @@ fn forwards_are_saved_listed_restored_and_removed() {
     schema::check("savedForwards", &saved);
     assert_eq!(saved.as_array().unwrap().len(), 2, "once each: {saved}");
     assert_eq!(saved[0]["kind"], "local");
+    assert_eq!((&saved[0]["index"], &saved[1]["index"]), (&0.into(), &1.into()));
     assert_eq!(saved[0]["machine"], "shell-01");
     assert_eq!(saved[0]["remotePort"], port);
     let table = world.local(&["port-forward", &id, "--list"]).ok();
@@ -693,6 +704,70 @@ fn the_same_forward_of_another_machine_is_another_one() {
     forward.end("INT");
     let again = Forward::start(&world, &[&args[..], &["--machine", "node-02", "--restore"]].concat());
     assert_eq!(again.listening.len(), 1, "one is one");
+}
+
+#[test]
+fn a_port_that_is_busy_on_one_loopback_address_is_forwarded_from_the_other() {
+    let (world, id) = world();
+    let port = serve(http);
+    for (busy, free) in [("::1", "127.0.0.1"), ("127.0.0.1", "::1")] {
+        let (Ok(taken), true) = (TcpListener::bind((busy, 0)), TcpListener::bind((free, 0)).is_ok()) else {
+            return not_run("there is no IPv6 here");
+        };
+        let number = taken.local_addr().unwrap().port();
+        // The same forward twice is one.
+        let spec = format!("{number}:127.0.0.1:{port}");
+        let forward = Forward::start(&world, &[&id, "-L", &spec, "-L", &spec, "-L", &format!("0:127.0.0.1:{port}")]);
+        assert_eq!(forward.listening.len(), 2);
+        get(&mut TcpStream::connect((free, number)).unwrap(), 5);
+        get(&mut TcpStream::connect(forward.address(1)).unwrap(), 5);
+        drop(forward);
+        let datagrams = Forward::start(&world, &[&id, "-L", &format!("{number}:127.0.0.1:{port}/udp")]);
+        assert_eq!(datagrams.listening.len(), 1);
+    }
+}
+
+#[test]
+fn an_end_that_is_not_orderly_is_said() {
+    let (world, id) = world();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let spec = format!("0:localhost:{closed}");
+    for (options, words) in [
+        (vec![], format!("nothing answered on localhost:{closed} there")),
+        (vec!["--over-ssh"], "nothing answers there".into()),
+    ] {
+        let mut forward = Forward::start(&world, &[&[id.as_str(), "-L", &spec], &options[..]].concat());
+        let mut near = TcpStream::connect(forward.address(0)).unwrap();
+        let _ = near.write_all(b"anyone?");
+        assert_eq!(near.read_to_end(&mut Vec::new()).unwrap_or(0), 0);
+        let problem = forward.until(&world, "problem")["message"].as_str().unwrap().to_owned();
+        assert!(problem.contains(&words), "{problem}");
+        let close = forward.until(&world, "close");
+        assert!(close["error"].as_str().unwrap().contains(&words), "{close}");
+    }
+    // An orderly end is none, whatever was said.
+    let port = serve(|mut stream| drop(stream.write_all(b"bye")));
+    let mut forward = Forward::start(&world, &[&id, "-L", &format!("0:localhost:{port}")]);
+    let mut all = String::new();
+    TcpStream::connect(forward.address(0)).unwrap().read_to_string(&mut all).unwrap();
+    assert_eq!(all, "bye");
+    assert_eq!(forward.until(&world, "close").get("error"), None);
+    drop(forward);
+    // The platform vanishes in the middle.
+    let port = serve(|mut stream| {
+        stream.write_all(b"half of").unwrap();
+        thread::sleep(Duration::from_secs(60));
+    });
+    for options in [vec![], vec!["--over-ssh"]] {
+        let (mut world, id) = self::world();
+        let spec = format!("0:localhost:{port}");
+        let mut forward = Forward::start(&world, &[&[id.as_str(), "-L", &spec], &options[..]].concat());
+        let mut near = TcpStream::connect(forward.address(0)).unwrap();
+        near.read_exact(&mut [0; 7]).unwrap();
+        world.kill_platform();
+        let close = forward.until(&world, "close");
+        assert!(close["error"].as_str().is_some_and(|error| error.contains("in the middle")), "{options:?}: {close}");
+    }
 }
 
 #[test]

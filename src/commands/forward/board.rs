@@ -245,6 +245,13 @@ impl Board {
         Connection { board: Arc::clone(self), row: Arc::clone(row), number, sent, received, error: None }
     }
 
+    /// Tells people something that is no event.
+    pub fn note(&self, text: &str) {
+        if self.view != View::Quiet {
+            self.say(text);
+        }
+    }
+
     /// Reports a failure that does not end the command.
     pub fn problem(&self, text: &str) {
         let text = printable(text);

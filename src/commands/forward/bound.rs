@@ -38,7 +38,7 @@ impl Bound {
     ///
     /// # Errors
     /// Fails when it cannot be opened, and for UDP in the other direction.
-    pub(super) async fn new(Forward { side, spec, .. }: &Forward) -> Result<Bound> {
+    pub(super) async fn new(Forward { side, spec, .. }: &Forward, board: &Board) -> Result<Bound> {
         match (side, spec.udp, &spec.listen, &spec.to) {
             (Side::Remote, true, ..) => {
                 Err(Error::new(Kind::Usage, format!("`{spec}`: a machine cannot listen for UDP"))
@@ -46,9 +46,9 @@ impl Bound {
             }
             (Side::Remote, false, listen, to) => Ok(Bound::Remote(listen.clone(), to.clone())),
             (Side::Local, true, Listen::Port(bind, port), Endpoint::Port(host, to)) => {
-                Ok(Bound::Udp((host.clone(), *to), udp::bind(bind, *port).await?))
+                Ok(Bound::Udp((host.clone(), *to), udp::bind(bind, *port, board).await?))
             }
-            (Side::Local, _, listen, to) => Ok(Bound::Local(to.clone(), Listeners::bind(listen).await?)),
+            (Side::Local, _, listen, to) => Ok(Bound::Local(to.clone(), Listeners::bind(listen, board).await?)),
         }
     }
 

@@ -15,11 +15,12 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
     task::JoinSet,
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{
     error::{Error, Kind, Result},
+    labs::tunnel::Vitals,
     ssh::client::SshStream,
     target::host_port,
 };
@@ -35,6 +36,8 @@ use super::{
 const BACKLOG: i32 = 1024;
 /// Pause before the next accept when the process has no file descriptors left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+/// Time in which the data of a lost SSH connection is delivered.
+const REST: Duration = Duration::from_secs(2);
 /// Number of free ports to attempt until one is free on every loopback address.
 const TRIES: usize = 16;
 
@@ -55,13 +58,13 @@ enum Accepted {
 }
 
 impl Listeners {
-    /// Listens at `listen`. All its addresses must be free.
+    /// Listens at `listen`. The board is told of its addresses that are taken while others are free.
     ///
     /// # Errors
-    /// [`Kind::Network`] when an address is in use or not permitted.
-    pub(crate) async fn bind(listen: &Listen) -> Result<Listeners> {
+    /// [`Kind::Network`] when each address is in use or not permitted.
+    pub(crate) async fn bind(listen: &Listen, board: &Board) -> Result<Listeners> {
         match listen {
-            Listen::Port(bind, port) => Ok(Listeners::Tcp(bind_port(bind, *port, Type::STREAM, tcp).await?)),
+            Listen::Port(bind, port) => Ok(Listeners::Tcp(bind_port(bind, *port, Type::STREAM, tcp, board).await?)),
             #[cfg(unix)]
             Listen::Socket(path) => {
                 let path = std::path::Path::new(path);
@@ -136,7 +139,8 @@ pub(crate) fn not_bound(address: &str, error: &io::Error) -> Error {
     }
 }
 
-/// Binds `port` on every address of `bind`, and opens each socket with `open`. Port 0 selects one free port for all.
+/// Binds `port` on every address of `bind` that is free, as ssh does, and opens each socket with `open`. Port 0 selects
+/// one free port for all.
 ///
 /// # Errors
 /// As [`Listeners::bind`].
@@ -145,6 +149,7 @@ pub(crate) async fn bind_port<L>(
     port: u16,
     kind: Type,
     open: impl Fn(Socket) -> io::Result<(L, SocketAddr)>,
+    board: &Board,
 ) -> Result<Vec<L>> {
     let addresses: Vec<SocketAddr> = match bind {
         Bind::Unnamed | Bind::Loopback => vec![(Ipv4Addr::LOCALHOST, port).into(), (Ipv6Addr::LOCALHOST, port).into()],
@@ -152,26 +157,38 @@ pub(crate) async fn bind_port<L>(
         Bind::Host(host) => match lookup_host((host.as_str(), port)).await {
             // Never empty: the lookup of a name without addresses fails.
             Ok(found) => found.collect(),
-            Err(e) => return Err(not_bound(&host_port(host, port), &e)),
+            Err(e) => {
+                let hint = "before the port stands an address of this computer to listen on; -m names a machine";
+                return Err(not_bound(&host_port(host, port), &e).with_hint(hint));
+            }
         },
     };
     for left in (0..TRIES).rev() {
-        match bind_all(&addresses, kind, &open) {
-            // The port is free on the first address but taken on another: attempt a different one.
-            Err((_, e)) if port == 0 && left > 0 && e.kind() == io::ErrorKind::AddrInUse => {}
-            Err((address, e)) => return Err(not_bound(&shown(address), &e)),
-            Ok(bound) => return Ok(bound),
+        let (bound, taken) = bind_all(&addresses, kind, &open);
+        // The port is free on the first address but taken on another: attempt a different one.
+        if port == 0 && left > 0 && taken.iter().any(|(_, e)| e.kind() == io::ErrorKind::AddrInUse) {
+            continue;
         }
+        match taken.first() {
+            Some((address, e)) if bound.is_empty() => return Err(not_bound(&shown(*address), e)),
+            _ => {}
+        }
+        for (address, e) in &taken {
+            let what = format!("cannot listen on {}: {e}", shown(*address));
+            board.problem(&format!("{what}; the forward listens on the other address alone, so name that one"));
+        }
+        return Ok(bound);
     }
     Ok(Vec::new())
 }
 
+/// Binds the addresses that are free. Also returns those that are not.
 fn bind_all<L>(
     addresses: &[SocketAddr],
     kind: Type,
     open: &impl Fn(Socket) -> io::Result<(L, SocketAddr)>,
-) -> Result<Vec<L>, (SocketAddr, io::Error)> {
-    let mut bound = Vec::new();
+) -> (Vec<L>, Vec<(SocketAddr, io::Error)>) {
+    let (mut bound, mut taken) = (Vec::new(), Vec::new());
     let mut chosen = None;
     for address in addresses {
         let mut address = *address;
@@ -185,10 +202,10 @@ fn bind_all<L>(
             }
             // A system without IPv6 has no such address to bind.
             Err(_) if address.is_ipv6() && !bound.is_empty() && !has_address(address) => {}
-            Err(e) => return Err((address, e)),
+            Err(e) => taken.push((address, e)),
         }
     }
-    Ok(bound)
+    (bound, taken)
 }
 
 fn has_address(address: SocketAddr) -> bool {
@@ -316,15 +333,28 @@ impl Local {
             match (&self.to, self.over_ssh) {
                 (Endpoint::Port(host, port), false) => {
                     let tunnel = self.way.dial(&host_port(host, *port)).await?;
-                    Ok(carry(near, tunnel, Ends::Together, &connection).await)
+                    let vitals = tunnel.vitals();
+                    let carried = carry(near, tunnel, Ends::Together, &connection).await;
+                    Ok(judged(carried, &vitals, &self.to))
                 }
                 (to, _) => {
-                    let ssh = self.way.ssh().await?;
+                    let mut ssh = self.way.ssh().await?;
                     let stream: SshStream = match to {
                         Endpoint::Port(host, port) => ssh.connect_tcp(host, *port).await?,
                         Endpoint::Socket(path) => ssh.connect_unix(path).await?,
                     };
-                    let carried = carry(near, stream, Ends::Separately, &connection).await;
+                    let carrying = carry(near, stream, Ends::Separately, &connection);
+                    tokio::pin!(carrying);
+                    let carried = tokio::select! {
+                        carried = &mut carrying => carried,
+                        // What has come is delivered, and then a near program that waits is let go.
+                        () = ssh.over() => timeout(REST, carrying).await.unwrap_or(Ok(())),
+                    };
+                    // The SSH connection ends after its streams, unless it is lost.
+                    let carried = carried.and_then(|()| match ssh.has_ended() {
+                        true => Err(cut_off("the SSH connection", &self.to)),
+                        false => Ok(()),
+                    });
                     ssh.close().await;
                     Ok(carried)
                 }
@@ -335,7 +365,7 @@ impl Local {
             Ok(Ok(())) => Ok(()),
             Ok(Err(e)) => {
                 connection.failed(&e.to_string());
-                log::info!("a connection to {} was lost: {e}", self.to);
+                self.board.problem(&format!("a connection to {} was lost: {e}", self.to));
                 Ok(())
             }
             Err(error) => {
@@ -349,4 +379,25 @@ impl Local {
             }
         }
     }
+}
+
+/// Tells a tunnel that one side has closed from one that just ended, as it does after a failed dial.
+fn judged(carried: io::Result<()>, vitals: &Vitals, to: &Endpoint) -> io::Result<()> {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    let just_ended = match &carried {
+        Ok(()) => vitals.was_cut_off(),
+        // It ended so fast that what was sent met nothing.
+        Err(e) => matches!(e.kind(), BrokenPipe | ConnectionReset | UnexpectedEof),
+    };
+    match vitals.received() {
+        _ if !just_ended => carried,
+        0 => Err(io::Error::new(io::ErrorKind::ConnectionRefused, format!("nothing answered on {to} there"))),
+        _ => Err(cut_off("the tunnel", to)),
+    }
+}
+
+/// The error for a connection whose carrier ended in its middle.
+pub(super) fn cut_off(carrier: &str, to: &Endpoint) -> io::Error {
+    let what = format!("{carrier} ended in the middle of the connection to {to}");
+    io::Error::new(io::ErrorKind::ConnectionAborted, what)
 }

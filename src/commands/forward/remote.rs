@@ -28,6 +28,7 @@ use crate::{
 use super::{
     board::{Board, Connection, Row},
     carry::{Ends, carry},
+    local::cut_off,
     spec::{Bind, Endpoint, Listen},
     way::{Pauses, Way, is_final},
 };
@@ -220,11 +221,16 @@ impl Remote {
         let (near, tunnel) = tokio::join!(self.reach(), self.way.dial(&target));
         match (near, tunnel) {
             (Ok(near), Ok(tunnel)) => {
+                let vitals = tunnel.vitals();
                 let carried = match near {
                     Reached::Tcp(near) => carry(near, tunnel, Ends::Together, &connection).await,
                     #[cfg(unix)]
                     Reached::Unix(near) => carry(near, tunnel, Ends::Together, &connection).await,
                 };
+                let carried = carried.and_then(|()| match vitals.was_cut_off() {
+                    true => Err(cut_off("the tunnel", &self.to)),
+                    false => Ok(()),
+                });
                 ended(&mut connection, carried);
                 Ok(())
             }

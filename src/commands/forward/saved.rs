@@ -121,7 +121,7 @@ fn shown(record: &PortForward) -> String {
 pub(crate) async fn list(labs: &Labs, play: &Play, json: bool) -> Result<()> {
     let all = labs.port_forwards(&play.id).await?;
     if json {
-        return out::json(&all);
+        return out::json(&all.iter().enumerate().map(indexed).collect::<Vec<_>>());
     }
     let rows = all.iter().enumerate().map(|(i, saved)| {
         let (machine, spec) = match forward(saved) {
@@ -133,14 +133,27 @@ pub(crate) async fn list(labs: &Labs, play: &Play, json: bool) -> Result<()> {
     out::table(&["INDEX", "MACHINE", "FORWARD"], rows.collect())
 }
 
-/// Saves the records that the platform does not have yet.
+/// A saved forward with its index, which `--remove` takes. A record that is no object is shown as it is.
+fn indexed((index, saved): (usize, &SavedForward)) -> serde_json::Value {
+    let mut value = serde_json::to_value(saved).unwrap_or_default();
+    if let Some(fields) = value.as_object_mut() {
+        fields.insert("index".to_owned(), index.into());
+    }
+    value
+}
+
+/// Saves the records that the platform does not have yet. Returns what to tell the user, if there is anything to save.
 ///
 /// # Errors
 /// The platform's.
-pub(crate) async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<()> {
+pub(crate) async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> Result<Option<String>> {
+    if records.is_empty() {
+        return Ok(None);
+    }
     let is_in = |record: &PortForward, all: &[SavedForward]| all.contains(&SavedForward::Known(record.clone()));
     let known = labs.port_forwards(&play.id).await?;
-    for record in records.iter().filter(|record| !is_in(record, &known)) {
+    let new: Vec<_> = records.iter().filter(|record| !is_in(record, &known)).collect();
+    for record in &new {
         match labs.save_port_forward(&play.id, record).await {
             // The answer was lost, so look in the list whether the record was saved.
             Err(error) if error.may_have_happened() => {
@@ -151,7 +164,12 @@ pub(crate) async fn save(labs: &Labs, play: &Play, records: &[PortForward]) -> R
             done => done?,
         }
     }
-    Ok(())
+    let known = if new.len() < records.len() { " Those it had already are not saved twice." } else { "" };
+    Ok(Some(format!("Saved {} with the playground; --restore opens what is saved.{known}", counted(new.len()))))
+}
+
+fn counted(forwards: usize) -> String {
+    if forwards == 1 { "1 port forward".to_owned() } else { format!("{forwards} port forwards") }
 }
 
 /// Implements `--remove`: removes the records with these indices, or all.

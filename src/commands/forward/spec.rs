@@ -45,6 +45,19 @@ pub enum Listen {
     Socket(String),
 }
 
+impl Listen {
+    /// True if `other` is the same listener of that side.
+    pub(crate) fn is_of(&self, side: Side, other: &Listen) -> bool {
+        let usual = if side == Side::Local { Bind::Loopback } else { Bind::All };
+        let named = |bind: &Bind| if *bind == Bind::Unnamed { usual.clone() } else { bind.clone() };
+        match (self, other) {
+            (Listen::Port(_, 0), _) => false,
+            (Listen::Port(one, port), Listen::Port(bind, number)) => port == number && named(one) == named(bind),
+            _ => self == other,
+        }
+    }
+}
+
 /// The side that listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -130,6 +143,13 @@ impl Spec {
             [_] | [_, _] => return Err(refuse("the destination port is missing")),
             [..] => return Err(refuse("it has too many parts; write an IPv6 address in brackets")),
         };
+        let paths = [if let Listen::Socket(path) = &listen { Some(path) } else { None }, to.socket()];
+        if let Some(path) = paths.into_iter().flatten().find(|path| path.len() > MAX_SOCKET) {
+            return Err(refuse(&format!(
+                "the path of a Unix socket can have {MAX_SOCKET} bytes, and this one has {}",
+                path.len()
+            )));
+        }
         if udp && !matches!((&listen, &to), (Listen::Port(..), Endpoint::Port(..))) {
             return Err(refuse("UDP can be forwarded only from a port to a port"));
         }
@@ -157,6 +177,18 @@ impl FromStr for Spec {
         Spec::parse(Side::Local, text)
     }
 }
+
+impl Endpoint {
+    fn socket(&self) -> Option<&String> {
+        match self {
+            Endpoint::Socket(path) => Some(path),
+            Endpoint::Port(..) => None,
+        }
+    }
+}
+
+/// The longest path of a Unix socket on Linux, which has room for more than other systems.
+const MAX_SOCKET: usize = 107;
 
 /// The destination host if none is named: the side that does not listen.
 const SELF: &str = "localhost";
@@ -429,10 +461,13 @@ mod tests {
             ("8080:web:80\\", "backslash"),
             ("/tmp/s:web:80/udp", "from a port to a port"),
             ("a:1:b:/x", "too many"),
+            (&format!("/{}:web:80", "x".repeat(107)), "can have 107 bytes, and this one has 108"),
+            (&format!("80:/{}", "x".repeat(107)), "can have 107 bytes"),
         ] {
             let error = text.parse::<Spec>().unwrap_err();
             assert!(error.message().contains(why), "{text}: {error}");
         }
+        assert!(format!("/{}:/{}", "x".repeat(106), "x".repeat(106)).parse::<Spec>().is_ok());
     }
 
     fn host() -> impl Strategy<Value = String> {

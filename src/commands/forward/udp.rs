@@ -66,7 +66,7 @@ const PERL: &str = include_str!("relay.pl");
 ///
 /// # Errors
 /// As [`super::local::Listeners::bind`].
-pub(crate) async fn bind(bind: &Bind, port: u16) -> Result<Vec<UdpSocket>> {
+pub(crate) async fn bind(bind: &Bind, port: u16, board: &Board) -> Result<Vec<UdpSocket>> {
     let open = |socket: Socket| -> io::Result<(UdpSocket, SocketAddr)> {
         // If the system does not permit this size, carry on with its own.
         let _ = socket.set_recv_buffer_size(BUFFER);
@@ -75,7 +75,7 @@ pub(crate) async fn bind(bind: &Bind, port: u16) -> Result<Vec<UdpSocket>> {
         let address = socket.local_addr()?;
         Ok((socket, address))
     };
-    bind_port(bind, port, Type::DGRAM, open).await
+    bind_port(bind, port, Type::DGRAM, open, board).await
 }
 
 /// The relay on the machine.

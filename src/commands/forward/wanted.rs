@@ -26,7 +26,8 @@ pub(super) async fn all(
     restore: bool,
     board: &Board,
 ) -> Result<Vec<Wanted>> {
-    let mut wanted: Vec<Wanted> = typed.into_iter().map(|forward| Wanted { forward, restored: false }).collect();
+    let mut wanted: Vec<Wanted> =
+        without_repetitions(typed)?.into_iter().map(|forward| Wanted { forward, restored: false }).collect();
     if restore {
         let (restored, odd) = saved::restorable(&labs.port_forwards(&play.id).await?);
         odd.iter().for_each(|line| board.problem(line));
@@ -47,6 +48,25 @@ pub(super) async fn all(
         });
     }
     Ok(wanted)
+}
+
+/// The forwards of the command line, each once. Each free port (0) is another one.
+fn without_repetitions(typed: Vec<Forward>) -> Result<Vec<Forward>> {
+    let mut all: Vec<Forward> = Vec::new();
+    for forward in typed {
+        let (side, spec) = (forward.side, &forward.spec);
+        let is_listener =
+            |one: &&Forward| one.side == side && one.spec.udp == spec.udp && one.spec.listen.is_of(side, &spec.listen);
+        match all.iter().find(is_listener).map(|one| &one.spec) {
+            None => all.push(forward),
+            Some(one) if one.to == spec.to => {}
+            Some(one) => {
+                let what = format!("{} leads to two places: {} and {}", side.option(), one, spec);
+                return Err(Error::new(Kind::Usage, what).with_hint("choose another port for one of them"));
+            }
+        }
+    }
+    Ok(all)
 }
 
 /// True for two forwards of one machine; one without a machine means `machine`.

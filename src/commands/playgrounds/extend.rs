@@ -22,8 +22,16 @@ pub(crate) struct Args {
     #[command(flatten)]
     one: One,
     /// The number of minutes to add.
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=100_000))]
+    #[arg(value_parser = minutes)]
     minutes: u64,
+}
+
+/// The largest number of minutes to add.
+const MAX_MINUTES: u64 = 100_000;
+
+fn minutes(text: &str) -> Result<u64, String> {
+    let minutes = text.parse().ok().filter(|minutes| (1..=MAX_MINUTES).contains(minutes));
+    minutes.ok_or_else(|| format!("write a whole number of minutes, 1 to {MAX_MINUTES}"))
 }
 
 /// Adds minutes to a playground's time, and never reduces it.

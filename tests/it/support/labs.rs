@@ -523,6 +523,9 @@ fn tunnel(state: &State, request: &mut Request<Incoming>, seen: &Seen) -> Answer
     let target = seen.line.strip_prefix(&below).and_then(|t| BASE64_STANDARD.decode(t).ok());
     let Some(target) = target else { return reply(400, "bad target") };
     let target = String::from_utf8(target).unwrap();
+    if target.starts_with("listen:") {
+        return reply(400, "the stand-in cannot listen");
+    }
     let port = target.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).filter(|port| *port != 22);
     let key = request.headers()[header::SEC_WEBSOCKET_KEY].as_bytes().to_vec();
     let upgrade = hyper::upgrade::on(request);
