@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::support::{
     Said, World,
     labs::{ID, Labs, PLAIN, SESSION, TOKEN},
+    not_run,
 };
 
 const PASSWORD: &str = "secretpw99";
@@ -172,4 +173,26 @@ fn a_kept_connection_that_ends_under_a_request_fails_nothing() {
     let none = Arc::new(AtomicUsize::new(0));
     let port = forgetful_server(0, none);
     let _ = world_at(&format!("http://127.0.0.1:{port}/api")).run(&["list"]).failed(10);
+}
+
+#[test]
+fn an_address_may_have_a_zone() {
+    let Ok(listener) = TcpListener::bind("[::1]:0") else { return not_run("there is no IPv6 here") };
+    let port = listener.local_addr().unwrap().port();
+    // By the loopback interface, which is everywhere the first. The zone is no part of the host's name.
+    let world = world_at(&format!("http://[::1%251]:{port}/api"));
+    let heads = std::thread::spawn(move || {
+        let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]";
+        [0, 1].map(|_| {
+            let mut stream = listener.accept().unwrap().0;
+            let head = read_head(&mut stream);
+            stream.write_all(answer).unwrap();
+            head
+        })
+    });
+    let said = world.run(&["list", "--json"]);
+    assert_eq!(said.code(), 0, "{said:?}");
+    for head in heads.join().unwrap() {
+        assert!(head.contains(&format!("\r\nhost: [::1]:{port}\r\n")), "{head}");
+    }
 }
