@@ -734,7 +734,7 @@ fn an_end_that_is_not_orderly_is_said() {
     let spec = format!("0:localhost:{closed}");
     for (options, words) in [
         (vec![], format!("nothing answered on localhost:{closed} there")),
-        (vec!["--over-ssh"], "nothing answers there".into()),
+        (vec!["--over-ssh"], "nothing listens there".into()),
     ] {
         let mut forward = Forward::start(&world, &[&[id.as_str(), "-L", &spec], &options[..]].concat());
         let mut near = TcpStream::connect(forward.address(0)).unwrap();
