@@ -12,10 +12,10 @@ use rustix::{
 };
 
 use super::{
-    Answer, Server, done, listing,
-    listing::{List, real_path},
-    name,
-    wire::{MAX_PACKET, Reader, Status, Writer, answer},
+    Answer, Server, done, interrupted,
+    listing::{self, List, real_path},
+    name, set,
+    wire::{MAX_PACKET, Reader, Refusal, Status, Writer, answer},
 };
 
 /// The extensions and their versions, as OpenSSH lists them.
@@ -58,7 +58,7 @@ impl Server {
                 if new.size.is_some() {
                     return Err(Status::BadMessage.into());
                 }
-                super::set(&path, &new, AtFlags::SYMLINK_NOFOLLOW)?;
+                set(&path, &new, AtFlags::SYMLINK_NOFOLLOW)?;
             }
             b"limits@openssh.com" => {
                 let handles = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(SPARE);
@@ -104,10 +104,11 @@ impl Server {
     }
 
     /// The names of these users or groups, one string each; an empty one for who has none.
-    fn names_of(&mut self, list: List, ids: &[u8]) -> Result<Vec<u8>, super::wire::Refusal> {
+    fn names_of(&mut self, list: List, ids: &[u8]) -> Result<Vec<u8>, Refusal> {
         let mut ids = Reader::new(ids);
         let mut names = Vec::new();
-        while !ids.is_empty() {
+        // A packet has room for thousands, and to look one up may need a program.
+        while !ids.is_empty() && !self.is_over() {
             let name = self.names.get(list, ids.u32()?).unwrap_or_default();
             names.extend_from_slice(&(name.len() as u32).to_be_bytes());
             names.extend_from_slice(name.as_bytes());
@@ -115,7 +116,7 @@ impl Server {
         Ok(names)
     }
 
-    fn copy_data(&self, request: &mut Reader<'_>) -> Result<(), super::wire::Refusal> {
+    fn copy_data(&self, request: &mut Reader<'_>) -> Result<(), Refusal> {
         let (from, mut read_at, length) = (request.string()?, request.u64()?, request.u64()?);
         let (to, mut write_at) = (request.string()?, request.u64()?);
         if from == to || self.path_of(from) == self.path_of(to) {
@@ -132,7 +133,7 @@ impl Server {
             }
             let step = usize::try_from(left).unwrap_or(COPY_SIZE).min(COPY_SIZE);
             left -= step as u64;
-            let n = super::interrupted(|| from.read_at(&mut buffer[..step], read_at))?;
+            let n = interrupted(|| from.read_at(&mut buffer[..step], read_at))?;
             if n == 0 {
                 // OpenSSH complains of a whole step that is missing.
                 return if length == 0 || left == 0 { Ok(()) } else { Err(Status::Eof.into()) };
