@@ -104,7 +104,8 @@ impl Product {
 fn bases() -> Vec<PathBuf> {
     const MAKERS: [&str; 2] = ["JetBrains", "Google"];
     let Some(config) = dirs::config_dir() else { return Vec::new() };
-    let flatpaks = flatpak::configurations(&["com.jetbrains.", "com.google.AndroidStudio"]);
+    let of_home = |home: PathBuf| flatpak::configurations(&home, &["com.jetbrains.", "com.google.AndroidStudio"]);
+    let flatpaks = dirs::home_dir().map(of_home).unwrap_or_default();
     let configs = std::iter::once(config).chain(flatpaks);
     configs.flat_map(|config| MAKERS.map(|maker| config.join(maker))).collect()
 }

@@ -73,7 +73,8 @@ fn native_path(folders: &Folders) -> PathBuf {
 /// beside it if a Zed has been there, too.
 fn paths(folders: &Folders, record: &Record) -> Vec<PathBuf> {
     let native = native_path(folders);
-    let flatpaks = flatpak::configurations(&["dev.zed.Zed"]).into_iter().map(|config| config.join("zed"));
+    let flatpaks =
+        flatpak::configurations(&folders.home, &["dev.zed.Zed"]).into_iter().map(|config| config.join("zed"));
     let mut paths: Vec<PathBuf> =
         flatpaks.filter(|folder| folder.is_dir()).map(|folder| folder.join("settings.json")).collect();
     paths.extend(record.others.keys().filter(|path| !paths.contains(path)).cloned().collect::<Vec<_>>());

@@ -12,6 +12,7 @@ use super::{Check, Fix, Verdict};
 use crate::{
     app::App,
     commands::open::ide,
+    editors::flatpak,
     error::{Error, Kind, Result, printable},
     files::{self, Lock, user_file::UserFile},
     os,
@@ -338,7 +339,15 @@ fn settings_file(home: &Path, name: &str) -> Option<PathBuf> {
     } else {
         home.join(".config")
     };
-    Some(base.join(folder).join("User/settings.json"))
+    let native = base.join(folder).join("User/settings.json");
+    // A Flatpak reads its own alone.
+    let flatpak = match name {
+        "code" if !native.exists() => "com.visualstudio.code",
+        "codium" if !native.exists() => "com.vscodium.codium",
+        _ => return Some(native),
+    };
+    let settings = |config: PathBuf| config.join(folder).join("User/settings.json");
+    flatpak::configurations(home, &[flatpak]).into_iter().map(settings).find(|path| path.exists()).or(Some(native))
 }
 
 #[cfg(test)]
@@ -351,6 +360,10 @@ mod tests {
         let path = settings_file(home.path(), "code").unwrap();
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         assert_eq!(connect_timeout(home.path(), "code"), None);
+        let flatpak = home.path().join(".var/app/com.visualstudio.code/config/Code/User/settings.json");
+        std::fs::create_dir_all(flatpak.parent().unwrap()).unwrap();
+        std::fs::write(&flatpak, "{\"remote.SSH.connectTimeout\": 90}").unwrap();
+        assert_eq!(connect_timeout(home.path(), "code"), Some(90));
         std::fs::write(&path, "{\n  // \"remote.SSH.connectTimeout\": 5,\n  \"remote.SSH.connectTimeout\" : 1800,\n}")
             .unwrap();
         assert_eq!(connect_timeout(home.path(), "code"), Some(1800));
