@@ -77,6 +77,58 @@ pub(crate) enum Signer {
     Agent(PathBuf),
 }
 
+/// The holder of an identity's private half, or the reason why there is none.
+pub(crate) enum Holder {
+    /// The agent that listens on this socket.
+    Agent(PathBuf),
+    /// The file, without a passphrase.
+    File(Arc<PrivateKey>),
+    /// The file, encrypted.
+    Locked,
+    /// A security key, without an agent that could use it.
+    SecurityKey(String),
+    /// Only the public half is here.
+    Nobody(String),
+}
+
+/// The keys in the agent, or the reason why they are not known.
+type Held = Result<Vec<PublicKey>, String>;
+
+impl Holder {
+    /// Looks for the private half of `identity`.
+    ///
+    /// # Errors
+    /// [`Kind::File`] when its file cannot be used.
+    pub(crate) async fn find(identity: &Identity, options: &KeyOptions) -> Result<Holder> {
+        Holder::of(identity, options, &held(options).await)
+    }
+
+    fn of(identity: &Identity, options: &KeyOptions, held: &Held) -> Result<Holder> {
+        if let Some(socket) = options.agent.as_ref().filter(|_| is_among(&identity.public, held)) {
+            return Ok(Holder::Agent(socket.clone()));
+        }
+        let why = || held.as_ref().err().cloned().unwrap_or_else(|| "the agent does not have it".into());
+        Ok(match private(&identity.path)? {
+            Private::Usable(key) => Holder::File(key),
+            Private::Encrypted => Holder::Locked,
+            Private::OnSecurityKey => Holder::SecurityKey(why()),
+            Private::Absent => Holder::Nobody(why()),
+        })
+    }
+}
+
+/// Asks the agent for its keys.
+async fn held(options: &KeyOptions) -> Held {
+    match &options.agent {
+        Some(socket) => agent::keys(socket).await,
+        None => Err("there is no agent: neither IdentityAgent nor SSH_AUTH_SOCK names one".into()),
+    }
+}
+
+fn is_among(public: &PublicKey, held: &Held) -> bool {
+    held.as_ref().is_ok_and(|keys| keys.iter().any(|key| key.key_data() == public.key_data()))
+}
+
 /// The contents of an identity's file.
 enum Private {
     Usable(Arc<PrivateKey>),
@@ -92,32 +144,21 @@ impl Credentials {
     /// # Errors
     /// [`Kind::File`] when there is none for `identity`.
     pub async fn find(identity: &Identity, options: &KeyOptions) -> Result<Credentials> {
-        let held = match &options.agent {
-            Some(socket) => agent::keys(socket).await,
-            None => Err("there is no agent: neither IdentityAgent nor SSH_AUTH_SOCK names one".into()),
-        };
+        let held = held(options).await;
         let mut found = Credentials { keys: Vec::new(), ignored: options.ignored.clone(), _agent: None };
-        let is_held = |public: &PublicKey| {
-            held.as_ref().is_ok_and(|keys| keys.iter().any(|key| key.key_data() == public.key_data()))
-        };
+        let is_held = |public: &PublicKey| is_among(public, &held);
         let path = &identity.path;
-        let from_agent = options.agent.clone().filter(|_| is_held(&identity.public)).map(Signer::Agent);
-        let signer = match (from_agent, private(path)) {
-            (Some(signer), _) => signer,
-            (None, Ok(Private::Usable(key))) => Signer::Here(key),
-            (None, Ok(Private::Encrypted)) => found.unlock(path, options, held.is_ok()).await?,
-            (None, Ok(Private::OnSecurityKey)) => {
-                let why = match &held {
-                    Ok(_) => "the agent does not have it",
-                    Err(why) => why,
-                };
+        let signer = match Holder::of(identity, options, &held)? {
+            Holder::Agent(socket) => Signer::Agent(socket),
+            Holder::File(key) => Signer::Here(key),
+            Holder::Locked => found.unlock(path, options, held.is_ok()).await?,
+            Holder::SecurityKey(why) => {
                 let message =
                     format!("the key {} is on a security key, which only an agent can use here: {why}", path.display());
                 return Err(Error::new(Kind::File, message)
                     .with_hint(format!("run `ssh-add {}`, and then this command again", path.display())));
             }
-            (None, Ok(Private::Absent)) => return Err(no_private_half(path, held.err())),
-            (None, Err(error)) => return Err(error),
+            Holder::Nobody(why) => return Err(no_private_half(path, &why)),
         };
         found.add(path, identity.public.clone(), signer, options);
         for path in &options.identities {
@@ -190,14 +231,14 @@ impl Credentials {
     }
 }
 
-fn no_private_half(path: &Path, why: Option<String>) -> Error {
-    let why = why.unwrap_or_else(|| "the agent does not have it".into());
-    let error = Error::new(Kind::File, format!("no agent has the private half of {}: {why}", path.display()));
-    error.with_hint(
-        "start the agent that has it, and name it by SSH_AUTH_SOCK or by IdentityAgent in the ssh configuration, or \
-         name the file of a private key as `identity` in the settings",
-    )
+fn no_private_half(path: &Path, why: &str) -> Error {
+    Error::new(Kind::File, format!("no agent has the private half of {}: {why}", path.display()))
+        .with_hint(START_THE_AGENT)
 }
+
+/// The remedy for an identity of which only the public half is here.
+pub(crate) const START_THE_AGENT: &str = "start the agent that has it, and name it by SSH_AUTH_SOCK or by IdentityAgent in the ssh configuration, or name the \
+     file of a private key as `identity` in the settings";
 
 /// Reads the private half in the identity's file.
 fn private(path: &Path) -> Result<Private> {

@@ -174,6 +174,8 @@ fn the_agent_is_the_one_that_ssh_asks() {
     fs::write(user.world.ssh_config(), "Host *\nIdentityAgent none\n").unwrap();
     let said = user.world.output(user.command(&["kube", &user.id, "--", "true"]).env("SSH_AUTH_SOCK", &socket));
     let said = said.failed(13);
+    let check = user.check("identity");
+    assert!(check["verdict"] == "warning" && check["found"].as_str().unwrap().contains("no agent"), "{check:#}");
     assert!(said.contains("no agent has the private half") && said.contains("there is no agent"), "{said}");
     assert!(!said.contains("ssh-add"), "a public key cannot be added: {said}");
 }
@@ -242,6 +244,7 @@ fn a_security_key_is_named_as_one() {
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
     fs::write(user.world.path("id_sk.pub"), SECURITY_KEY_PUB).unwrap();
     user.world.settings(&format!("identity: {}\n", key.display()));
+    assert!(user.check("identity")["remedy"].as_str().unwrap().contains("ssh-add"));
     let said = user.kube().failed(13);
     assert!(said.contains("is on a security key") && said.contains("ssh-add"), "{said}");
 }

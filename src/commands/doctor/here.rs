@@ -18,7 +18,11 @@ use crate::{
     os,
     platform::Platform,
     records::live,
-    ssh::{identity, known_hosts::Counts},
+    ssh::{
+        credentials::{Holder, KeyOptions, START_THE_AGENT},
+        identity,
+        known_hosts::Counts,
+    },
     ssh_config::{
         self,
         client::{self, Ssh},
@@ -38,7 +42,7 @@ pub(super) async fn all(app: &App) -> Vec<Check> {
     checks.extend(configuration(app, &ssh).await);
     #[cfg(unix)]
     checks.extend(super::permissions::all(app));
-    checks.push(key(app));
+    checks.push(key(app, &ssh).await);
     checks.push(known_hosts(app));
     checks.extend(memory(app));
     checks.extend(locks(app));
@@ -184,15 +188,37 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
     )
 }
 
-fn key(app: &App) -> Check {
+/// Checks the key, and who can sign with it for the commands that log in without the system's ssh.
+async fn key(app: &App, ssh: &Ssh) -> Check {
     const NAME: &str = "identity";
-    let path = match app.identity_path() {
-        Ok(path) => path,
+    const OWN_CLIENT: &str = "`kube` and forwards over SSH";
+    let identity = match app.identity_path().and_then(|path| Ok((identity::load(&path)?, path))) {
+        Ok((Some(identity), _)) => identity,
+        Ok((None, path)) => {
+            return Check::ok(NAME, format!("{} does not exist yet; the first connection creates it", path.display()));
+        }
         Err(error) => return Check::failed(NAME, &error),
     };
-    match identity::load(&path) {
-        Ok(Some(identity)) => Check::ok(NAME, format!("{} {}", identity.path.display(), identity.fingerprint())),
-        Ok(None) => Check::ok(NAME, format!("{} does not exist yet; the first connection creates it", path.display())),
+    let path = identity.path.display();
+    let shown = format!("{path} {}", identity.fingerprint());
+    let options = ssh.key_options("playground-probe", &app.folders.home).await;
+    let options = options.unwrap_or_else(|_| KeyOptions::of_environment());
+    let warning = |why: String| Check::new(NAME, Verdict::Warning, format!("{shown}: {why}"));
+    match Holder::find(&identity, &options).await {
+        Ok(Holder::Agent(_) | Holder::File(_)) if !options.ignored.is_empty() => {
+            warning(format!("{OWN_CLIENT} do not use your {}", options.ignored.join(", ")))
+                .remedy("they use this key alone")
+        }
+        Ok(Holder::Agent(socket)) => Check::ok(NAME, format!("{shown}, in the agent at {}", socket.display())),
+        Ok(Holder::File(_)) => Check::ok(NAME, shown),
+        Ok(Holder::Locked) => {
+            Check::ok(NAME, format!("{shown}, encrypted: ssh and {OWN_CLIENT} ask for its passphrase"))
+        }
+        Ok(Holder::SecurityKey(why)) => {
+            warning(format!("it is on a security key, which {OWN_CLIENT} use by an agent only: {why}"))
+                .remedy(format!("run `ssh-add {path}`"))
+        }
+        Ok(Holder::Nobody(why)) => warning(format!("its private half is in no agent: {why}")).remedy(START_THE_AGENT),
         Err(error) => Check::failed(NAME, &error),
     }
 }
