@@ -63,10 +63,10 @@ impl<'a> KeyCheck<'a> {
         KeyCheck { known_hosts, whose, seen: None, learnt: false }
     }
 
-    /// Compares the key with the one on record, or learns it.
-    fn see(&mut self, key: &HostKeyBlob) -> Result<()> {
+    /// Compares the key with the one on record, or learns it. `offered` are the algorithms of the server's host keys.
+    fn see(&mut self, key: &HostKeyBlob, offered: Option<&str>) -> Result<()> {
         if self.seen.is_none() {
-            self.learnt = self.known_hosts.check(self.whose, key)? == Verdict::Learnt;
+            self.learnt = self.known_hosts.check_among(self.whose, key, offered)? == Verdict::Learnt;
             self.seen = Some(key.clone());
         }
         Ok(())
@@ -245,7 +245,7 @@ impl<S: Socket> Exchange<'_, S> {
             return Ok(None);
         }
         if let Some(key) = self.handshake.host_key() {
-            self.check.see(key)?;
+            self.check.see(key, self.handshake.offered_host_keys())?;
         }
         self.early.bytes_pass();
         let output = self.client.output();

@@ -4,12 +4,15 @@
 //! The host key is checked against our known hosts, as `ssh` does through `connect`, and a new one is recorded. The
 //! keys are those that ssh would use: see [`crate::ssh::credentials`].
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use russh::{
-    AgentAuthError, Channel, ChannelMsg, ChannelOpenFailure, ChannelStream,
+    AgentAuthError, Channel, ChannelMsg, ChannelOpenFailure, ChannelStream, Preferred,
     client::{self, AuthResult, ChannelOpenHandle, Handle, Msg, Session},
-    keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, ssh_key::HashAlg},
+    keys::{
+        PrivateKeyWithHashAlg, PublicKeyOrCertificate,
+        ssh_key::{Algorithm, HashAlg},
+    },
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -96,7 +99,7 @@ impl SshClient {
     {
         let (sender, forwarded) = mpsc::channel(FORWARDED);
         let handler = Handler { known_hosts: known_hosts.clone(), login: login.clone(), forwarded: sender };
-        let config = Arc::new(client::Config::default());
+        let config = Arc::new(client::Config { preferred: preferred(known_hosts, login), ..client::Config::default() });
         let handshake = async {
             let stream = hear(stream, &login.machine).await?;
             client::connect_stream(config, stream, handler).await
@@ -300,7 +303,7 @@ impl client::Handler for Handler {
         };
         let key = key.ok_or_else(|| Error::new(Kind::HostKey, "the machine's host key cannot be read"))?;
         let Login { alias, play, machine, .. } = &self.login;
-        self.known_hosts.confirm(Whose { alias, play, machine }, &key)?;
+        self.known_hosts.confirm_preferred(Whose { alias, play, machine }, &key)?;
         Ok(true)
     }
 
@@ -338,6 +341,19 @@ impl Handler {
             room.send(channel.into_stream());
         }
     }
+}
+
+/// Returns the algorithms to negotiate. As with ssh, the types of host keys on record come first.
+fn preferred(known_hosts: &KnownHosts, Login { alias, play, machine, .. }: &Login) -> Preferred {
+    // An error will come again when the key is checked.
+    let known = known_hosts.knows(Whose { alias, play, machine }).unwrap_or_default();
+    let is_known = |algorithm: &Algorithm| match algorithm {
+        Algorithm::Rsa { .. } => known.iter().any(|name| name == "ssh-rsa"),
+        other => known.iter().any(|name| name == other.as_str()),
+    };
+    let mut key = Preferred::DEFAULT.key.into_owned();
+    key.sort_by_key(|algorithm| !is_known(algorithm));
+    Preferred { key: Cow::Owned(key), ..Preferred::DEFAULT }
 }
 
 /// Logs in with the first key that the machine accepts.

@@ -78,6 +78,11 @@ impl Handshake {
         self.host_key.as_ref()
     }
 
+    /// The algorithms of the host keys that the server has, separated by commas, until its NEWKEYS.
+    pub fn offered_host_keys(&self) -> Option<&str> {
+        self.server.proposal.as_ref().map(|proposal| proposal.host_keys.as_str())
+    }
+
     /// Returns true once the client has answered the reply with NEWKEYS: it has checked the signature and accepted the
     /// host key.
     pub fn client_newkeys(&self) -> bool {
@@ -291,8 +296,8 @@ impl Direction {
 struct Proposal {
     /// The key exchange methods, best first, separated by commas.
     methods: String,
-    /// The preferred type of host key.
-    host_key: String,
+    /// The algorithms of host keys, best first, separated by commas.
+    host_keys: String,
     /// `first_kex_packet_follows`.
     guesses: bool,
 }
@@ -308,17 +313,17 @@ impl Proposal {
             std::str::from_utf8(name_list).ok()
         };
         let methods = list()?.to_owned();
-        let host_key = list()?.split(',').next()?.to_owned();
+        let host_keys = list()?.to_owned();
         // Ciphers, MACs, compression methods and languages, two lists of each.
         for _ in 0..8 {
             list()?;
         }
-        Some(Proposal { methods, host_key, guesses: *rest.first()? != 0 })
+        Some(Proposal { methods, host_keys, guesses: *rest.first()? != 0 })
     }
 
     /// The preferences that a guess rests on: a guess is right when both sides have the same.
-    fn guess(&self) -> (Option<&str>, &str) {
-        (self.methods.split(',').next(), &self.host_key)
+    fn guess(&self) -> (Option<&str>, Option<&str>) {
+        (self.methods.split(',').next(), self.host_keys.split(',').next())
     }
 }
 

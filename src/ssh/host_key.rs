@@ -42,6 +42,15 @@ impl HostKeyBlob {
         &self.algorithm
     }
 
+    /// Reports whether a server that offers these algorithms, separated by commas, has a key of this type.
+    pub fn is_among(&self, offered: &str) -> bool {
+        let is_of_type = |name: &str| match name.strip_suffix("-cert-v01@openssh.com").unwrap_or(name) {
+            "rsa-sha2-256" | "rsa-sha2-512" => self.algorithm == "ssh-rsa",
+            name => self.algorithm == name,
+        };
+        offered.split(',').any(is_of_type)
+    }
+
     /// Returns the key in its wire form.
     pub fn blob(&self) -> &[u8] {
         &self.blob

@@ -90,8 +90,27 @@ impl KnownHosts {
     /// [`Kind::HostKey`] when another key of this type is proven for the machine. The file is then unchanged.
     /// [`Kind::File`] when the file cannot be read or written.
     pub fn check(&self, whose: Whose<'_>, key: &HostKeyBlob) -> Result<Verdict> {
+        self.check_among(whose, key, None)
+    }
+
+    /// Same as [`KnownHosts::check`], for a server whose host keys have the algorithms `offered`, separated by commas. A
+    /// server that has no key of a type on record any more has changed, as for ssh.
+    ///
+    /// # Errors
+    /// As [`KnownHosts::check`].
+    pub fn check_among(&self, whose: Whose<'_>, key: &HostKeyBlob, offered: Option<&str>) -> Result<Verdict> {
         check_names(whose)?;
-        self.edit(|lines| self.record(lines, whose, key, false))
+        self.edit(|lines| self.record(lines, whose, key, false, offered))
+    }
+
+    /// Same as [`KnownHosts::confirm`], for a client that asked for the types on record first. So another type is a
+    /// change.
+    ///
+    /// # Errors
+    /// As [`KnownHosts::check`].
+    pub(crate) fn confirm_preferred(&self, whose: Whose<'_>, key: &HostKeyBlob) -> Result<()> {
+        check_names(whose)?;
+        self.edit(|lines| self.record(lines, whose, key, true, Some(key.algorithm()))).map(|_| ())
     }
 
     /// Marks a key as proven, after the client has accepted it (its NEWKEYS passed) or our own client has verified its
@@ -101,7 +120,7 @@ impl KnownHosts {
     /// As [`KnownHosts::check`].
     pub fn confirm(&self, whose: Whose<'_>, key: &HostKeyBlob) -> Result<()> {
         check_names(whose)?;
-        self.edit(|lines| self.record(lines, whose, key, true)).map(|_| ())
+        self.edit(|lines| self.record(lines, whose, key, true, None)).map(|_| ())
     }
 
     /// Reverts [`Verdict::Learnt`] for a connection that ended before its client's verdict. Removes the provisional
@@ -203,6 +222,7 @@ impl KnownHosts {
         whose: Whose<'_>,
         key: &HostKeyBlob,
         accepted: bool,
+        offered: Option<&str>,
     ) -> Result<Verdict> {
         let numbered = || (1..).zip(&*lines).filter_map(|(number, line)| Some((number, line.entry.as_ref()?)));
         let is_revoked = |entry: &Entry| entry.marker == Marker::Revoked && entry.key == *key;
@@ -214,6 +234,12 @@ impl KnownHosts {
         let is_known = proven.iter().any(|(_, entry)| entry.key == *key);
         if !is_known && !proven.is_empty() {
             return Err(changed(&self.path, whose, &proven, key));
+        }
+        let is_found = |entry: &Entry| entry.is_proven() && entry.binds(whose) && entry.matches(whose.alias);
+        let others: Vec<_> = numbered().filter(|(_, entry)| is_found(entry)).collect();
+        let is_offered = |(_, entry): &(usize, &Entry)| offered.is_none_or(|all| entry.key.is_among(all));
+        if !is_known && !others.is_empty() && !others.iter().any(is_offered) {
+            return Err(changed(&self.path, whose, &others, key));
         }
         let is_proven = accepted || is_known;
         // Remove lines of this alias for other machines, and unproven other keys of this type.
@@ -522,6 +548,28 @@ mod tests {
             (0..MACHINES).map(|i| format!("playground-{i} ssh-ed25519 {} {PLAY}/m{i}", ed(1).base64())).collect();
         expected.sort();
         assert_eq!(lines, expected);
+    }
+
+    /// ssh asks for the types on record first. So a server that shows another type has changed, unless the client has
+    /// preferences of its own.
+    #[test]
+    fn a_server_without_a_key_of_a_type_on_record_has_changed() {
+        let (_folder, known) = file();
+        known.confirm(BY_ID, &ed(1)).unwrap();
+        known.confirm(BY_ID, &key("ssh-rsa", 1)).unwrap();
+        let before = text(&known);
+        let new = key("ecdsa-sha2-nistp256", 2);
+        for offered in ["ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256,ecdsa-sha2-nistp384", ""] {
+            assert_eq!(known.check_among(BY_ID, &new, Some(offered)).unwrap_err().kind(), Kind::HostKey, "{offered}");
+        }
+        assert_eq!(known.confirm_preferred(BY_ID, &new).unwrap_err().kind(), Kind::HostKey);
+        assert_eq!(text(&known), before);
+        for offered in ["ecdsa-sha2-nistp256,ssh-ed25519", "rsa-sha2-256,ecdsa-sha2-nistp256", "ssh-rsa"] {
+            assert_eq!(known.check_among(BY_ID, &new, Some(offered)).unwrap(), Verdict::Learnt, "{offered}");
+            known.withdraw(BY_ID, &new).unwrap();
+        }
+        assert_eq!(known.check_among(BY_ID, &ed(1), Some("ssh-ed25519")).unwrap(), Verdict::Known);
+        assert_eq!(known.check_among(BY_NAME, &new, Some("ecdsa-sha2-nistp256")).unwrap(), Verdict::Learnt);
     }
 
     fn with_text(text: &str) -> (tempfile::TempDir, KnownHosts) {

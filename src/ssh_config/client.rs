@@ -196,14 +196,14 @@ fn key_options(options: &str, home: &Path) -> KeyOptions {
             None => Some(path(text)),
         },
     };
-    let is_set = |name: &str, none: &[&str]| value(options, name).is_some_and(|value| !none.contains(&value));
-    let ignored = [("pkcs11provider", "PKCS11Provider", &["none"][..]), ("gssapiauthentication", "GSSAPI", &["no"])];
+    // What our client does not honour. GSSAPI is a system's default, and no machine of the platform has it.
+    let ignored = value(options, "pkcs11provider").filter(|provider| *provider != "none");
     KeyOptions {
         agent,
         identities: values(options, "identityfile").filter(|text| *text != "none").map(path).collect(),
         certificates: values(options, "certificatefile").filter(|text| *text != "none").map(path).collect(),
         adds_keys: value(options, "addkeystoagent") == Some("true"),
-        ignored: ignored.iter().filter(|(key, _, none)| is_set(key, none)).map(|(_, name, _)| (*name).into()).collect(),
+        ignored: ignored.map(|_| "PKCS11Provider".to_owned()).into_iter().collect(),
     }
 }
 
