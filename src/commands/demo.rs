@@ -86,7 +86,7 @@ pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
         notice::line("  cargo install --path . --locked        installs labctl-ssh-proxy");
     }
     notice::line("  labctl-ssh-proxy --local start shell   starts a playground here that stays");
-    notice::line("  labctl-ssh-proxy login                 and config-ssh: iximiuz Labs' playgrounds");
+    notice::line("  labctl-ssh-proxy login                 and config-ssh: those on iximiuz Labs");
     code
 }
 
