@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clap_complete::ArgValueCandidates;
+use clap_complete::ArgValueCompleter;
 
 use crate::commands::candidates;
 
@@ -10,7 +10,7 @@ use crate::commands::candidates;
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
     /// The playground's id, host name, title or catalogue name.
-    #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
+    #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     pub playground: String,
     /// Print JSON.
     #[arg(long)]

@@ -13,7 +13,7 @@ use clap_complete::CompletionCandidate;
 
 use crate::{
     app::App,
-    commands::open::ide,
+    commands::{completions::is_for_bash, open::ide},
     error::{Result, printable},
     labs::find,
     platform::Platform,
@@ -31,19 +31,52 @@ fn candidate(value: impl Into<String>, help: &str) -> CompletionCandidate {
     CompletionCandidate::new(value.into()).help((!help.is_empty()).then(|| StyledStr::from(help)))
 }
 
-/// Returns the host names of playgrounds.
-pub(crate) fn playgrounds() -> Vec<CompletionCandidate> {
+/// Returns the playgrounds that `typed` may become: by host name, or by title once the title is begun.
+pub(crate) fn playgrounds(typed: &OsStr) -> Vec<CompletionCandidate> {
     let known = names(What::Plays).plays.unwrap_or_default();
-    known.iter().map(|known| candidate(&known.host, &known.title)).collect()
+    let hosts = known.iter().map(|known| candidate(&known.host, &known.title)).collect();
+    begun(typed, hosts, &known)
 }
 
-/// Returns all hosts that ssh can reach: playgrounds, their machines, and names of the catalogue.
-pub(crate) fn hosts() -> Vec<CompletionCandidate> {
-    let names = names(What::Plays);
+/// Returns all that ssh can reach and that `typed` may become: playgrounds, their machines, and names of the catalogue
+/// with theirs.
+pub(crate) fn hosts(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let names = names(What::Hosts);
     let plays = names.plays.unwrap_or_default();
     let catalog = names.catalog.unwrap_or_default();
     let machines = plays.iter().flat_map(|known| known.hosts().into_iter().map(|host| candidate(host, &known.title)));
-    machines.chain(catalog.iter().map(|entry| candidate(entry.host(), &entry.title))).collect()
+    let named = catalog.iter().flat_map(|entry| entry.hosts().into_iter().map(|host| candidate(host, &entry.title)));
+    begun(typed, machines.chain(named).collect(), &plays)
+}
+
+/// Returns those that begin with `typed`, and the titles of `plays` that do.
+fn begun(typed: &OsStr, mut all: Vec<CompletionCandidate>, plays: &[names::Known]) -> Vec<CompletionCandidate> {
+    all.retain(|candidate| candidate.get_value().as_encoded_bytes().starts_with(typed.as_encoded_bytes()));
+    all.extend(titles(typed, plays));
+    all
+}
+
+/// Returns the titles that `typed` begins, in any case, and that mean one playground. None for an empty word, because
+/// the host names stand there with the titles beside them.
+fn titles(typed: &OsStr, plays: &[names::Known]) -> Vec<CompletionCandidate> {
+    let typed = typed.to_string_lossy().to_lowercase();
+    // The playgrounds of an ssh configuration are listed by machine.
+    let is_play = |known: &&names::Known| !known.host.contains('.');
+    let title = |known: &names::Known| {
+        let same = |other: &&names::Known| other.title.to_lowercase() == known.title.to_lowercase();
+        let word = if is_for_bash() { escaped(&known.title) } else { known.title.clone() };
+        // A title that starts with a dash would be taken for an option.
+        let fits = !typed.is_empty() && word.to_lowercase().starts_with(&typed) && !known.title.starts_with('-');
+        let means_one = || plays.iter().filter(is_play).filter(same).count() == 1;
+        (fits && printable(&known.title) == known.title && means_one()).then(|| candidate(word, &known.host))
+    };
+    plays.iter().filter(is_play).filter_map(title).collect()
+}
+
+/// Escapes a word for bash.
+fn escaped(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./+@%,".contains(c);
+    word.chars().flat_map(|c| (!plain(c)).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Returns the machines of the playground on the command line, or of all playgrounds if it names none yet.
@@ -62,12 +95,14 @@ pub(crate) fn machines() -> Vec<CompletionCandidate> {
     machines.into_iter().map(CompletionCandidate::new).collect()
 }
 
-/// Returns everything that can be started: the catalogue, and stopped playgrounds.
-pub(crate) fn startable() -> Vec<CompletionCandidate> {
+/// Returns everything that can be started and that `typed` may become: the catalogue, and stopped playgrounds.
+pub(crate) fn startable(typed: &OsStr) -> Vec<CompletionCandidate> {
     let names = names(What::Catalog);
-    let (catalog, plays) = (names.catalog.unwrap_or_default(), names.plays.unwrap_or_default());
-    let stopped = plays.iter().filter(|known| known.down).map(|known| candidate(&known.host, &known.title));
-    catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).chain(stopped).collect()
+    let (catalog, mut plays) = (names.catalog.unwrap_or_default(), names.plays.unwrap_or_default());
+    plays.retain(|known| known.down);
+    let stopped = plays.iter().map(|known| candidate(&known.host, &known.title));
+    let all = catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).chain(stopped).collect();
+    begun(typed, all, &plays)
 }
 
 /// Returns the editors that `open` knows.
@@ -80,6 +115,8 @@ pub(crate) fn editors() -> Vec<CompletionCandidate> {
 enum What {
     Plays,
     Catalog,
+    /// Both.
+    Hosts,
 }
 
 /// Returns the words of the command line as the user typed them. The shell's script passes them after a `--`. Words
@@ -135,24 +172,23 @@ fn names(what: What) -> Names {
     let platform = if local { Platform::Local } else { Platform::Labs };
     let Ok((app, _)) = App::load(platform, home, true) else { return Names::default() };
     let mut names = Names::load(&app.folders, platform);
-    if what == What::Plays && names.plays.is_none() {
+    if what != What::Catalog && names.plays.is_none() {
         names.plays = of_entries(&app);
     }
-    let missing = match what {
-        What::Plays => names.plays.is_none(),
-        What::Catalog => names.catalog.is_none(),
-    };
-    if !missing {
+    let wants_plays = what != What::Catalog && names.plays.is_none();
+    let wants_catalog = what != What::Plays && names.catalog.is_none();
+    if !wants_plays && !wants_catalog {
         return names;
     }
     if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
         runtime.block_on(async {
             // After a timeout, offer the names that are there.
-            let _ = tokio::time::timeout(PATIENCE, ask(&app, what)).await;
+            let _ = tokio::time::timeout(PATIENCE, ask(&app, wants_plays, wants_catalog)).await;
         });
         runtime.shutdown_background();
     }
-    Names::load(&app.folders, platform)
+    let asked = Names::load(&app.folders, platform);
+    Names { plays: asked.plays.or(names.plays), ..asked }
 }
 
 /// Returns the playgrounds that have entries in the ssh configuration.
@@ -162,15 +198,17 @@ fn of_entries(app: &App) -> Option<Vec<names::Known>> {
     Some(entries.map(|entry| names::Known { host: entry.host, title: entry.title, ..Default::default() }).collect())
 }
 
-async fn ask(app: &App, what: What) -> Result<()> {
+async fn ask(app: &App, plays: bool, catalog: bool) -> Result<()> {
     // A completion must not start the embedded platform.
     if app.platform == Platform::Local && !is_there(&app.folders.socket()) {
         return Ok(());
     }
     let labs = app.labs().await?;
-    match what {
-        What::Plays => names::remember_plays(&app.folders, app.platform, &find::all(&labs).await?),
-        What::Catalog => names::remember_catalog(&app.folders, app.platform, &labs.catalog().await?),
+    if plays {
+        names::remember_plays(&app.folders, app.platform, &find::all(&labs).await?);
+    }
+    if catalog {
+        names::remember_catalog(&app.folders, app.platform, &labs.catalog().await?);
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! `completions`: the script that connects a shell's completion with this program, and the answers to that script.
 
-use std::{env, io};
+use std::{env, io, sync::OnceLock};
 
 use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate, env::Shells};
 
@@ -10,13 +10,25 @@ use crate::{
     ui::out,
 };
 
-/// The environment variable in which the shell's script sends its request.
+/// The environment variable in which the shell's script sends its name.
 const VARIABLE: &str = "LABCTL_SSH_PROXY_COMPLETE";
+
+/// The shell that asks. The answer goes through clap, which knows it but does not pass it on.
+static ASKING: OnceLock<String> = OnceLock::new();
+
+/// True if bash asks, which passes words as they are typed, and inserts candidates as they are. The others quote.
+pub(super) fn is_for_bash() -> bool {
+    ASKING.get().is_some_and(|shell| shell == "bash")
+}
+
 /// Answers the request of a shell's script. Returns false if this process was started for another purpose.
 ///
 /// # Errors
 /// Fails when standard output cannot be written, or the shell is unknown.
 pub fn answer(program: fn() -> clap::Command) -> clap::error::Result<bool> {
+    if let Ok(shell) = env::var(VARIABLE) {
+        let _ = ASKING.set(shell);
+    }
     CompleteEnv::with_factory(program).var(VARIABLE).try_complete(env::args_os(), None)
 }
 

@@ -15,7 +15,7 @@ mod there;
 
 use std::path::{Path, PathBuf};
 
-use clap_complete::ArgValueCandidates;
+use clap_complete::ArgValueCompleter;
 use serde::Serialize;
 
 use crate::{
@@ -33,7 +33,7 @@ use crate::{
 pub(crate) struct Args {
     /// The playground to check, by its host name, id, title or catalogue name; by default one that is running. Nothing
     /// is woken.
-    #[arg(value_name = "PLAYGROUND", add = ArgValueCandidates::new(candidates::hosts))]
+    #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     host: Option<String>,
     /// Repair this program's own entries, file modes and damaged records, and end leftover processes.
     #[arg(long)]

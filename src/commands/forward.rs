@@ -22,7 +22,7 @@ pub(crate) mod way;
 
 use std::{sync::Arc, time::Duration};
 
-use clap_complete::ArgValueCandidates;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -56,7 +56,7 @@ use way::{Opens, Way};
 )]
 pub struct Args {
     /// The playground's id, host name, title or catalogue name. It is woken if it is stopped.
-    #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
+    #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: String,
     /// The machine; the first one by default.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]

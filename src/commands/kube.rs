@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use clap_complete::ArgValueCandidates;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use serde_json::json;
 use tokio::{
     task::JoinSet,
@@ -70,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The playground's id, host name, title or catalogue name. It is woken if it is stopped.
-    #[arg(add = ArgValueCandidates::new(candidates::playgrounds))]
+    #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: String,
     /// The machine with the kubeconfig; cplane-01 by default, or the first machine if there is none.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use clap_complete::ArgValueCandidates;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use futures_util::{StreamExt, stream};
 use tokio::{io::AsyncWriteExt, process::Command, time::timeout};
 
@@ -56,7 +56,7 @@ pub(crate) struct Args {
     #[arg(add = ArgValueCandidates::new(candidates::editors))]
     pub ide: String,
     /// The playground's host name, id, title or catalogue name; USER@ may stand before it.
-    #[arg(value_name = "PLAYGROUND", add = ArgValueCandidates::new(candidates::hosts))]
+    #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     pub host: String,
     /// The folder to open, absolute or below the home folder. By default the editor decides.
     pub path: Option<String>,

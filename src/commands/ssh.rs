@@ -4,7 +4,7 @@
 
 use std::{ffi::OsString, path::PathBuf, process::Command};
 
-use clap_complete::ArgValueCandidates;
+use clap_complete::ArgValueCompleter;
 
 use crate::{
     app::App,
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[arg(long)]
     pub consent: bool,
     /// The playground's host name, id, title or catalogue name; USER@ may stand before it.
-    #[arg(value_name = "PLAYGROUND", add = ArgValueCandidates::new(candidates::hosts))]
+    #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     pub host: String,
     /// Options for ssh, or a command.
     #[arg(allow_hyphen_values = true)]

@@ -49,6 +49,8 @@ pub struct Entry {
     pub name: String,
     /// Its title.
     pub title: String,
+    /// Its machines that allow SSH.
+    pub machines: Vec<String>,
 }
 
 /// The file of the names of `platform`.
@@ -96,7 +98,11 @@ pub fn remember_plays(folders: &Folders, platform: Platform, plays: &[Play]) {
 
 /// Remembers the catalogue.
 pub fn remember_catalog(folders: &Folders, platform: Platform, entries: &[CatalogEntry]) {
-    let entry = |entry: &CatalogEntry| Entry { name: entry.name.clone(), title: entry.title.clone() };
+    let entry = |entry: &CatalogEntry| {
+        let machines = entry.machines.iter().filter(|machine| !machine.no_ssh);
+        let machines = machines.map(|machine| machine.name.clone()).filter(|name| is_label(name)).collect();
+        Entry { name: entry.name.clone(), title: entry.title.clone(), machines }
+    };
     let entries = entries.iter().filter(|entry| is_label(&entry.name)).map(entry).collect();
     Names::change(folders, platform, |names| names.catalog = Some(entries));
 }
@@ -104,14 +110,19 @@ pub fn remember_catalog(folders: &Folders, platform: Platform, entries: &[Catalo
 impl Known {
     /// Every name by which ssh reaches one of its machines.
     pub fn hosts(&self) -> Vec<String> {
-        let machines = self.machines.iter().filter(|_| self.machines.len() > 1);
-        std::iter::once(self.host.clone()).chain(machines.map(|machine| format!("{}.{machine}", self.host))).collect()
+        with_machines(self.host.clone(), &self.machines)
     }
 }
 
 impl Entry {
-    /// The name by which ssh reaches a playground of it.
-    pub fn host(&self) -> String {
-        format!("{PREFIX}{}", self.name)
+    /// Every name by which ssh reaches a machine of a playground of it.
+    pub fn hosts(&self) -> Vec<String> {
+        with_machines(format!("{PREFIX}{}", self.name), &self.machines)
     }
+}
+
+fn with_machines(host: String, machines: &[String]) -> Vec<String> {
+    let machines = machines.iter().filter(|_| machines.len() > 1).map(|machine| format!("{host}.{machine}"));
+    let machines: Vec<String> = machines.collect();
+    std::iter::once(host).chain(machines).collect()
 }

@@ -89,6 +89,19 @@ fn shells_complete_what_there_is() {
     assert_eq!(fish(&world, "labctl-ssh-proxy open rust"), ["rustrover"]);
     assert_eq!(fish(&world, "labctl-ssh-proxy --local port-forward x -m node-0"), ["node-01", "node-02"]);
     assert!(bash(&world, "labctl-ssh-proxy conf").contains(&"config-ssh".to_owned()));
+    // The machines of a name, and titles as far as they are begun.
+    let of_name = ["playground-duo", "playground-duo.node-01", "playground-duo.node-02"];
+    for complete in [bash, fish] {
+        assert_eq!(complete(&world, "labctl-ssh-proxy --local ssh playground-duo"), of_name);
+    }
+    let hidden = fish(&world, "labctl-ssh-proxy --local ssh playground-verified");
+    assert_eq!(hidden, ["playground-verified"], "a machine without SSH is left out");
+    world.local(&["rename", &id, "It's two"]).ok();
+    world.local(&["list"]).ok();
+    for command in ["ssh", "stop", "kube"] {
+        assert_eq!(bash(&world, &format!("labctl-ssh-proxy --local {command} it")), ["It\\'s\\ two"], "{command}");
+        assert_eq!(fish(&world, &format!("labctl-ssh-proxy --local {command} It")), ["It's two"], "{command}");
+    }
     // An erased playground is no longer offered.
     world.local(&["destroy", &id, "--yes"]).ok();
     assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), Vec::<String>::new());
@@ -101,6 +114,11 @@ fn the_copy_answers_without_the_platform_and_a_missing_one_is_asked_for() {
     let host = format!("playground-{id}");
     fs::remove_file(world.root().join("names.local.json")).unwrap();
     assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), [host.as_str()], "asked for");
+    assert_eq!(
+        fish(&world, "labctl-ssh-proxy --local ssh playground-duo.node-01"),
+        ["playground-duo.node-01"],
+        "the catalogue is asked for, too"
+    );
     world.stop_platform();
     let began = Instant::now();
     assert_eq!(fish(&world, "labctl-ssh-proxy --local stop playground-"), [host.as_str()], "remembered");

@@ -1,6 +1,6 @@
 //! `start`: starts a playground, and waits until its machines answer.
 
-use clap_complete::ArgValueCandidates;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 
 use super::{
     entries::refresh_entries,
@@ -40,7 +40,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A catalogue name, or the id, host name or title of a stopped playground.
-    #[arg(value_name = "PLAYGROUND", add = ArgValueCandidates::new(candidates::startable))]
+    #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::startable))]
     name: String,
     /// The playground's title.
     #[arg(long)]
