@@ -35,7 +35,11 @@ use crate::{
         options,
     },
     ssh_config,
-    ui::{notice::Progress, out, spinner::Spinner},
+    ui::{
+        notice::{self, Progress},
+        out,
+        spinner::Spinner,
+    },
 };
 
 /// Time limit for an editor's starter, which ends after handing over to the editor. A process that runs for longer is
@@ -61,12 +65,12 @@ pub(crate) struct Args {
     /// The folder to open, absolute or below the home folder. By default the editor decides.
     pub path: Option<String>,
     /// Clone this repository there first, into DIR or a folder of its name. Can be given several times.
-    #[arg(long = "repo", value_name = "URL[:DIR]", conflicts_with = "print")]
+    #[arg(long = "repo", value_name = "URL[:DIR]")]
     pub repos: Vec<Repo>,
     /// Let git use the keys in your ssh agent for cloning.
     #[arg(long)]
     pub forward_agent: bool,
-    /// Only print the command, and wake nothing.
+    /// Only print the command; wake and clone nothing.
     #[arg(long)]
     pub print: bool,
     /// Do not wait for the playground's init tasks.
@@ -94,7 +98,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     if args.print {
         let place = foresee(&labs, &visit).await?;
-        let path = path_there(app, &place, ide, &args).await?;
+        let path = path_there(app, &place, ide, &args).await?.map(|folder| folder.path);
         let words = std::iter::once(ide.program()).chain(ide.arguments(&place, path.as_deref()));
         if args.json {
             return out::json(&serde_json::json!({ "command": words.collect::<Vec<_>>() }));
@@ -110,7 +114,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let place = arrive(app, &labs, &visit).await?;
     playgrounds::entries::refresh_entries(app, &labs).await;
     clone_all(app, &place, &args).await?;
-    let path = path_there(app, &place, ide, &args).await?;
+    let folder = path_there(app, &place, ide, &args).await?;
+    if let Some(Folder { path, is_missing: true }) = &folder {
+        let host = &place.host;
+        let made = format!("`labctl-ssh-proxy ssh {host} {}`", quote(&format!("mkdir -p {}", quote(path))));
+        let words = format!("labctl-ssh-proxy: {path} does not exist on {host}; {made} makes it");
+        notice::line(&app.platform.commands(&printable(&words)));
+    }
+    let path = folder.map(|folder| folder.path);
     launch(ide, &program, ide.arguments(&place, path.as_deref())).await?;
     if args.json {
         return out::json(&serde_json::json!({ "ide": ide.name, "host": place.host, "path": path }));
@@ -119,10 +130,17 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     out::line(&format!("{} opens {}{on}", ide.title, place.host))
 }
 
+/// The folder to open.
+struct Folder {
+    path: String,
+    /// True if the machine has said that there is none. Editors take such a path without a word, or show an empty window.
+    is_missing: bool,
+}
+
 /// Returns the folder to open. A folder from the command line is absolute or relative to the home folder. Otherwise it
 /// is the cloned repository, if there is exactly one. Otherwise the editor decides, or it is the home folder for
 /// editors that need one.
-async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> Result<Option<String>> {
+async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> Result<Option<Folder>> {
     let path = match (&args.path, &args.repos[..]) {
         (Some(path), _) => path.clone(),
         (None, [repo]) => repo.folder.clone(),
@@ -130,25 +148,43 @@ async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> R
         (None, _) => "~".into(),
     };
     if path.starts_with('/') {
-        return Ok(Some(path));
+        // It can be opened without this answer, and --print needs none.
+        let is_missing = !args.print
+            && matches!(timeout(ANSWER, there(app, place, &[], &is_there(&path))).await, Ok(Ok(said)) if said == MISSING);
+        return Ok(Some(Folder { path, is_missing }));
     }
     if !place.is_ready() {
         // Only --print comes here without waking the machine.
         let message = format!("the home folder of {} is not known, because its machine is not running", place.host);
         return Err(Error::new(Kind::NotWoken, message).with_hint("use an absolute PATH, or start it first"));
     }
-    let home = timeout(ANSWER, there(app, place, &[], "cd && pwd")).await.unwrap_or_else(|_| {
+    let below = path.strip_prefix("~").unwrap_or(&path).trim_matches('/');
+    let script = format!("cd && pwd && {}", is_there(if below.is_empty() { "." } else { below }));
+    let home = timeout(ANSWER, there(app, place, &[], &script)).await.unwrap_or_else(|_| {
         let message = format!("{} did not report its home folder within {} s", place.host, ANSWER.as_secs());
         Err(Error::new(Kind::Answer, message).with_hint("check that its shell's startup files finish and ask nothing"))
     })?;
-    let home = home.strip_suffix('\n').unwrap_or(&home);
+    let (home, is_missing) = match home.strip_suffix(MISSING) {
+        Some(home) => (home, true),
+        None => (home.as_str(), false),
+    };
+    let home = home.strip_suffix('\n').unwrap_or(home);
     if !home.starts_with('/') {
         return Err(Error::new(Kind::Answer, format!("{} did not report its home folder", place.host))
             .with_hint("use an absolute PATH, or check that its user has a home folder"));
     }
     let home = home.trim_end_matches('/');
-    let below = path.strip_prefix("~").unwrap_or(&path).trim_matches('/');
-    Ok(Some(if below.is_empty() { format!("{home}/") } else { format!("{home}/{below}") }))
+    let path = if below.is_empty() { format!("{home}/") } else { format!("{home}/{below}") };
+    Ok(Some(Folder { path, is_missing }))
+}
+
+/// The answer of [`is_there`] about a folder that does not exist.
+const MISSING: &str = "missing\n";
+
+/// A command that prints [`MISSING`] if there is no such folder, absolute or below the current one.
+fn is_there(folder: &str) -> String {
+    let folder = if folder.starts_with('/') { folder.to_owned() } else { format!("./{folder}") };
+    format!("{{ [ -e {} ] || echo {}; }}", quote(&folder), MISSING.trim_end())
 }
 
 async fn clone_all(app: &App, place: &Destination, args: &Args) -> Result<()> {
@@ -169,10 +205,30 @@ async fn clone_all(app: &App, place: &Destination, args: &Args) -> Result<()> {
         [] => Ok(()),
         failures => {
             let words: Vec<&str> = failures.iter().map(Error::message).collect();
-            Err(Error::new(Kind::Program, words.join("; ")))
+            Err(Error::new(Kind::Program, words.join("; ")).with_hint(clone_hint(&words.join("; "))))
         }
     }
 }
+
+/// What helps against the failures of git that have a remedy of their own. Their words are those of git and ssh in the
+/// C locale, and of our script.
+fn clone_hint(said: &str) -> &'static str {
+    let has = |words: &[&str]| words.iter().any(|word| said.contains(word));
+    if has(&[NO_GIT]) {
+        "install git on the machine, or leave out --repo"
+    } else if has(&["could not read Username", "terminal prompts disabled", "Authentication failed"]) {
+        "check the address; for a private repository, use its ssh address with --forward-agent"
+    } else if has(&["Permission denied (", "Host key verification failed"]) {
+        "--forward-agent lets git use the keys in your ssh agent; `ssh-add -l` lists them"
+    } else if has(&["Directory not empty", "rmdir:"]) {
+        "choose another folder: --repo URL:DIR"
+    } else {
+        "check the address, and that the machine reaches it; a private repository needs its ssh address and --forward-agent"
+    }
+}
+
+/// The complaint of our script on a machine without git.
+const NO_GIT: &str = "git is not installed there";
 
 async fn clone_one(app: &App, place: &Destination, agent: &[&str], repo: &Repo) -> Result<()> {
     let cloned = there(app, place, agent, &script(repo)).await;
@@ -191,9 +247,9 @@ fn script(repo: &Repo) -> String {
     format!(
         "cd || exit\n\
          if [ -e {folder}/.git ]; then exit 0; fi\n\
-         command -v git >/dev/null || {{ echo 'git is not installed there' >&2; exit 1; }}\n\
+         command -v git >/dev/null || {{ echo '{NO_GIT}' >&2; exit 1; }}\n\
          : \"${{GIT_SSH_COMMAND:=ssh -o StrictHostKeyChecking=accept-new -o BatchMode=yes}}\"\n\
-         export GIT_SSH_COMMAND GIT_TERMINAL_PROMPT=0\n\
+         export GIT_SSH_COMMAND GIT_TERMINAL_PROMPT=0 LC_ALL=C\n\
          if [ -e {folder} ]; then rmdir -- {folder} || exit; fi\n\
          part={folder}.part-$$\n\
          trap 'rm -rf -- \"$part\"' EXIT\n\

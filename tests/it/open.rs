@@ -87,6 +87,24 @@ fn each_editor_is_called_as_it_wants_to_be() {
     assert_eq!(editors.called(), ["zeditor", &format!("ssh://root@{host}{home}/")]);
     editors.run(&["open", "zed", &host, "src/x"]).ok();
     assert_eq!(editors.called(), ["zeditor", &format!("ssh://root@{host}{home}/src/x")]);
+    // An editor shows an empty window for a folder that is not there, or makes it up.
+    for (folder, path) in
+        [("src/it's", format!("{home}/src/it's")), ("/none", "/none".into()), ("~/x", format!("{home}/x"))]
+    {
+        let said = editors.run(&["open", "zed", &host, folder]);
+        assert!(said.err.contains(&format!("{path} does not exist on {host}")), "{said:?}");
+        let made = said.err.split('`').nth(1).unwrap().strip_prefix("labctl-ssh-proxy ").unwrap();
+        if folder == "/none" {
+            continue;
+        }
+        // The command that is named makes it.
+        let made = format!("PATH={}:/usr/bin:/bin; {PROGRAM} {made}", editors.bin.display());
+        editors.world.output(editors.world.program("sh").args(["-c", &made])).ok();
+        assert!(Path::new(&path).is_dir(), "{made}");
+        let said = editors.run(&["open", "zed", &host, folder]);
+        assert!(!said.err.contains("does not exist"), "{said:?}");
+    }
+    assert!(!editors.run(&["open", "zed", &host, "/usr"]).err.contains("does not exist"));
     editors.run(&["open", "code", &host, "~/x"]).ok();
     assert_eq!(editors.called()[2], format!("vscode-remote://ssh-remote+{host}{home}/x"));
 
@@ -129,6 +147,9 @@ fn print_prints_and_wakes_nothing() {
         let said = editors.run(&[&["open", "--print"], args].concat()).failed(7);
         assert!(said.contains("is not known") && said.contains("absolute"), "{said}");
     }
+    // A repository is not cloned, but names the folder.
+    let said = editors.run(&["open", "code", &host, "--print", "--repo", "https://x.example/a.git:/srv/a"]).ok();
+    assert_eq!(said, format!("code --folder-uri vscode-remote://ssh-remote+{host}/srv/a\n"));
     // A playground that does not exist yet.
     let said = editors.run(&["open", "cursor", "playground-duo", "--print"]).ok();
     assert_eq!(said, "cursor --new-window --remote ssh-remote+playground-duo\n");
@@ -255,7 +276,7 @@ fn repositories_are_cloned_first() {
     // A failed clone is reported, and the editor does not start.
     let none = format!("{}/none.git", git.base);
     let said = editors.run(&["open", "code", &host, "--repo", &none, "--repo", &one]).failed(14);
-    assert!(said.contains(&format!("cannot clone {none}")), "{said}");
+    assert!(said.contains(&format!("cannot clone {none}")) && said.contains("\nhint: check the address"), "{said}");
     assert!(!editors.bin.join("called").exists());
 }
 
