@@ -22,7 +22,9 @@ use crate::{
     app::App,
     commands::{candidates, playgrounds},
     error::{Error, Result},
-    files, ssh_config,
+    files,
+    platform::Platform,
+    ssh_config,
     ui::{notice::Progress, out, spinner::Spinner},
 };
 
@@ -157,7 +159,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
         }
         out::json(&Examination { checks: &checks, fixed: &fixed })?;
     } else {
-        tell(&checks, &fixed, &args)?;
+        tell(app.platform, &checks, &fixed, &args)?;
     }
     Ok(u8::from(checks.iter().any(|check| check.verdict == Verdict::Failed)))
 }
@@ -173,10 +175,14 @@ async fn examine(app: &App, args: &Args) -> Vec<Check> {
     let mut checks = here::all(app).await;
     say("checking the platform");
     checks.extend(there::all(app, args.host.as_deref(), &say).await);
+    for check in &mut checks {
+        check.found = app.platform.commands(&check.found);
+        check.remedy = check.remedy.take().map(|remedy| app.platform.commands(&remedy));
+    }
     checks
 }
 
-fn tell(checks: &[Check], fixed: &[String], args: &Args) -> Result<()> {
+fn tell(platform: Platform, checks: &[Check], fixed: &[String], args: &Args) -> Result<()> {
     let row = |check: &Check| {
         let verdict = match check.verdict {
             Verdict::Ok => "ok",
@@ -195,11 +201,12 @@ fn tell(checks: &[Check], fixed: &[String], args: &Args) -> Result<()> {
     }
     out::table(&["LINK", "VERDICT", "FOUND"], checks.iter().map(row).collect())?;
     if !args.fix && checks.iter().any(|check| check.fix.is_some()) {
-        out::line("`labctl-ssh-proxy doctor --fix` repairs this program's own files, entries and processes.")?;
+        let words = "`labctl-ssh-proxy doctor --fix` repairs this program's own files, entries and processes.";
+        out::line(&platform.commands(words))?;
     }
     match &args.report {
         Some(path) => out::line(&format!(
-            "The report is in {}. It contains no secrets, but read it before you share it.",
+            "The report is in {}. Secrets are left out; please check it before sharing.",
             path.display()
         )),
         None => Ok(()),

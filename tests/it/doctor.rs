@@ -86,7 +86,7 @@ fn what_is_wrong_with_the_configuration_is_said_and_mended() {
     let config = check(&value, "ssh configuration");
     assert_eq!(config["verdict"], "failed");
     assert!(config["found"].as_str().unwrap().contains("does not use this program's entry"), "{config}");
-    assert!(config["remedy"].as_str().unwrap().contains("config-ssh"));
+    assert!(config["remedy"].as_str().unwrap().contains("`labctl-ssh-proxy --local config-ssh`"));
     assert!(check(&value, "permissions")["remedy"].as_str().unwrap().contains("chmod 700"));
     let (value, said) = doctor(&world, &["--fix"]);
     assert_eq!(said.code(), 0, "{value:#}");

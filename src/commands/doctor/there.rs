@@ -128,8 +128,10 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
     let owner = learn::Owner { play, machine, aliases: &aliases, user: &place.user, identity: &identity };
     let keys = within(learn::host_keys(owner, || labs.dial(&session, tunnel::SSH))).await.map_err(failed)?;
     let shaken = millis(began.elapsed());
-    let mut checks =
-        vec![Check::ok("tunnel", format!("to {machine} of {play}: a session in {opened}, SSH in {shaken}"))];
+    let mut checks = vec![Check::ok(
+        "tunnel",
+        format!("to {machine} of {}: a session in {opened}, SSH in {shaken}", place.play.shown()),
+    )];
     let known_hosts = app.known_hosts();
     let whose = Whose { alias: &place.host, play, machine };
     let mut types = Vec::new();
