@@ -1,4 +1,4 @@
-//! Makes `ssh playground-<id>` simply work.
+//! Makes `ssh playground-<id>` just work.
 //!
 //! ARCHITECTURE.md draws the floors of this crate, and `tests/layers` holds every import to them. One connection is one
 //! future, from top to bottom, and [`connect`] reads as its summary: start there.

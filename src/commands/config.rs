@@ -14,7 +14,9 @@ use crate::{
     },
     error::Result,
     os,
+    platform::is_id,
     ssh_config::{self, entries::Entry},
+    target::PREFIX,
     ui::{notice, out},
 };
 
@@ -89,10 +91,16 @@ pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
     {
         run.warn(&format!("the backup {} of an earlier version is {} now", from.display(), to.display()));
     }
+    let mut example = "playground-<id>".to_owned();
     let plan = if args.remove {
         ssh_config::plan_removal(&app.folders, args.ssh_config_file.as_deref()).await?
     } else {
         let entries = playgrounds::entries::entries(app, &app.labs().await?).await?;
+        // One that exists, since the name of a catalogue entry may start a new one.
+        let exists = |entry: &&Entry| entry.host.strip_prefix(PREFIX).is_some_and(is_id);
+        if let Some(entry) = entries.iter().find(exists) {
+            example.clone_from(&entry.host);
+        }
         let wanted = ssh_config::Request {
             file: args.ssh_config_file,
             inline: args.inline,
@@ -111,7 +119,7 @@ pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
     if !args.json {
         out::line(&match args.remove {
             true => format!("Restored {}.", file.display()),
-            false => format!("Updated {}. Try: ssh playground-<id>", file.display()),
+            false => format!("Updated {}. Try: ssh {example}", file.display()),
         })?;
         if let Some(backup) = &backup {
             out::line(&format!("Backup: {}", backup.display()))?;

@@ -191,7 +191,7 @@ impl Ready<'_> {
         }
         os::raise_open_files();
         let (way, text) = prepare(app, &labs, &play, machine.as_deref(), board).await?;
-        config::check(&text, &play.id)?;
+        config::check(&text, &play.shown())?;
         let mut tasks = JoinSet::new();
         let ports = listen(&mut tasks, &way, &config::servers(&text)?, board).await?;
         let port = |server: &Server| ports.get(&(server.host.clone(), server.port)).copied().unwrap_or(0);

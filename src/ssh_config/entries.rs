@@ -84,8 +84,8 @@ const WILDCARD: &str = "playground-*";
 const MANY: usize = 200;
 
 /// The first line of our text, for people who come across it.
-const HEADER: &str =
-    "# Written by labctl-ssh-proxy, which overwrites changes. `labctl-ssh-proxy config-ssh --remove` removes it.\n";
+const HEADER: &str = "# Written by labctl-ssh-proxy: your edits here will be overwritten.\n\
+     # `labctl-ssh-proxy config-ssh --remove` removes these lines.\n";
 
 /// The entries as text: first the concrete ones, because the first value wins in every reader, then the wildcard.
 ///

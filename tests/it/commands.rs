@@ -306,7 +306,7 @@ fn a_mistyped_name_is_recognised() {
 fn the_command_that_start_prints_connects() {
     let mut world = World::with_platform(&[]);
     let said = world.local(&["start", "shell", "--title", "Fresh"]);
-    let hint = "Run `labctl-ssh-proxy --local config-ssh` once";
+    let hint = "run `labctl-ssh-proxy --local config-ssh` once";
     assert!(
         said.out.starts_with("Fresh is running: labctl-ssh-proxy --local ssh ") && said.err.contains(hint),
         "{said:?}"

@@ -135,7 +135,7 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
         let state = if args.no_wait { "is starting" } else { "is running" };
         out::line(&format!("{} {state}: {}", play.shown(), ssh_command(app, &play.id)))?;
         if !ssh_config::is_managed(&app.folders) {
-            let text = "Run `labctl-ssh-proxy config-ssh` once, so that plain ssh and editors can connect, too.";
+            let text = "For plain ssh and editors, run `labctl-ssh-proxy config-ssh` once.";
             notice::line(&app.platform.commands(text));
         }
     }
