@@ -44,7 +44,7 @@ pub(super) async fn all(
                 Error::new(Kind::NotFound, format!("playground {} has no saved port forwards to open", play.shown()))
                     .with_hint("save some with --save and -L or -R; those to port 22 are skipped")
             }
-            false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("add -L, -R or --restore"),
+            false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("use -L, -R or --restore"),
         });
     }
     Ok(wanted)
