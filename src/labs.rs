@@ -11,6 +11,7 @@ pub mod messages;
 pub mod net;
 mod proxy;
 pub(crate) mod retry;
+mod titles;
 mod trust;
 pub mod tunnel;
 pub mod wire;
@@ -42,6 +43,7 @@ use crate::{
         http::{Http, Stream, keep_address},
         net::Dialer,
         retry::Repeat,
+        titles::Titles,
         tunnel::Tunnel,
         wire::{
             Action, CatalogEntry, Conn, CreatePlay, Login, Me, Play, PortForward, SavedForward, StartTunnel,
@@ -72,6 +74,7 @@ pub struct Labs {
     repeats: bool,
     /// The lead of this computer's clock over the platform's, in ms.
     ahead: Arc<AtomicI64>,
+    titles: Arc<Titles>,
 }
 
 /// Starts the platform where it does not run.
@@ -111,6 +114,7 @@ impl Labs {
             begin: None,
             repeats: true,
             ahead: Arc::default(),
+            titles: Arc::default(),
         })
     }
 
@@ -126,6 +130,7 @@ impl Labs {
             begin: None,
             repeats: true,
             ahead: Arc::default(),
+            titles: Arc::default(),
         }
     }
 
@@ -189,7 +194,10 @@ impl Labs {
     /// # Errors
     /// As every call: [`Kind::NotLoggedIn`], [`Kind::Network`], [`Kind::Answer`], or the platform's refusal.
     pub async fn plays(&self) -> Result<Vec<Play>> {
-        self.list(Call::get("/plays", "the list of playgrounds")).await.map(genuine)
+        self.list(Call::get("/plays", "the list of playgrounds"))
+            .await
+            .map(genuine)
+            .map(|plays| self.titles.noted(plays))
     }
 
     /// Lists the plays that are kept: those that are stopped, and those that run and will be stopped at their end.
@@ -197,7 +205,10 @@ impl Labs {
     /// # Errors
     /// As every call.
     pub async fn persistent_plays(&self) -> Result<Vec<Play>> {
-        self.list(Call::get("/plays?persistent=true", "the list of playgrounds")).await.map(genuine)
+        self.list(Call::get("/plays?persistent=true", "the list of playgrounds"))
+            .await
+            .map(genuine)
+            .map(|plays| self.titles.noted(plays))
     }
 
     /// One play.
@@ -206,7 +217,7 @@ impl Labs {
     /// As every call; [`Kind::NotFound`] when it does not exist or belongs to another account.
     pub async fn play(&self, id: &str) -> Result<Play> {
         let play = self.call(Call::get(format!("/plays/{id}"), format!("playground {id}"))).await?;
-        one(play, Some(id))
+        one(play, Some(id)).map(|play| self.titles.note(play))
     }
 
     /// Starts a playground from the catalogue. Never repeated after an unknown outcome; see
@@ -216,7 +227,7 @@ impl Labs {
     /// As every call; the platform's words where it refuses (quota, plan, consent).
     pub async fn create_play(&self, request: &CreatePlay) -> Result<Play> {
         let call = Call::post("/plays", request, format!("starting {}", request.playground))?;
-        one(self.call(call.once()).await?, None)
+        one(self.call(call.once()).await?, None).map(|play| self.titles.note(play))
     }
 
     /// Performs an action on a play. Only some answers are a play; the others mean "done", and return `None`.
@@ -413,7 +424,7 @@ impl Labs {
     /// Calls for a list, without the elements that are null. Go writes `null` for an empty list. An element that cannot
     /// be understood is left out as well, unless it is the only one.
     async fn list<T: DeserializeOwned>(&self, call: Call) -> Result<Vec<T>> {
-        let about = call.about.clone();
+        let about = self.titles.named(&call.about);
         let all = self.call::<Option<Vec<serde_json::Value>>>(call).await?.unwrap_or_default();
         answer::list(all, &about)
     }
@@ -422,7 +433,7 @@ impl Labs {
         if self.authorization().is_none() && !self.renew(None) {
             return Err(Error::new(Kind::NotLoggedIn, "you are not logged in").with_hint(LOGIN));
         }
-        let about = call.about.clone();
+        let about = self.titles.named(&call.about);
         let reply = answered(self.send(call).await?, &about)?;
         decode(&reply, &about)
     }
@@ -469,7 +480,7 @@ impl Labs {
         if let Some(ahead) = ahead(&reply.headers, now()) {
             self.ahead.store(ahead, Ordering::Relaxed);
         }
-        if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply, about)) }
+        if reply.status.is_success() { Ok(reply) } else { Err(refusal(&reply, &self.titles.named(about))) }
     }
 }
 

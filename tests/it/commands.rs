@@ -89,6 +89,15 @@ fn starts_by_name_and_what_is_in_the_catalogue() {
     assert_eq!(world.ssh(&["playground-duo", "whoami"]).ok().trim(), user());
 }
 
+/// Whoever typed a title does not know the id.
+#[test]
+fn what_the_platform_refuses_is_said_of_the_title() {
+    let world = World::with_platform(&[]);
+    world.local(&["start", "shell", "--title", "Try compose", "--no-wait"]).ok();
+    let refused = world.local(&["extend", "try compose", "90000"]).failed(6);
+    assert!(refused.contains("playground Try compose: the platform says: "), "{refused}");
+}
+
 /// A plan is checked with ssh when it is made. An edit asks twice more, just before and just after: an Include of the
 /// user's may match a file that the plan could only imagine.
 #[test]
