@@ -81,14 +81,13 @@ pub(crate) fn not_run(whose: &str, said: &str) -> Error {
         .with_hint("check its startup files, such as ~/.bashrc: one of them may exit or fail")
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use std::{io::Write, process::Command};
 
     use super::{Found, Marked};
 
     /// Each shell that a user may have here runs the command.
-    #[cfg(unix)]
     #[test]
     fn the_output_is_found_behind_every_login_shell() {
         for shell in ["sh", "bash", "dash", "zsh", "fish", "tcsh", "busybox sh"] {
@@ -107,7 +106,6 @@ mod tests {
         }
     }
 
-    #[cfg(unix)]
     #[test]
     fn a_script_has_its_own_status_and_complaints() {
         let marked = Marked::new();
