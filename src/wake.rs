@@ -97,7 +97,7 @@ impl<'a, P: Progress> Wake<'a, P> {
     ) -> Result<TunnelSession> {
         let machine = visitor.machine;
         // A request that was sent before the play was found may have been refused for a state that has passed since,
-        // as when another process restarts the play. Such a refusal is asked for once more.
+        // as when another process restarts the play. Such a refusal is asked for once more, and no lasting failure is.
         let mut is_early = answer.is_some();
         let mut live = LivePlay::new(self.labs, play);
         let mut patience = Patience::new();
@@ -115,7 +115,7 @@ impl<'a, P: Progress> Wake<'a, P> {
                 Ok(Err(error)) => error,
                 Err(_) => return Err(last.unwrap_or_else(|| self.too_late(&live, machine))),
             };
-            let was_early = std::mem::take(&mut is_early);
+            let was_early = std::mem::take(&mut is_early) && !error.is_lasting();
             if !error.may_pass() {
                 // The refusal may only say in other words that the playground has ended meanwhile.
                 live.refresh().await?;

@@ -11,7 +11,8 @@ use crate::{
 
 /// Parses an address that the platform gave. The text is not shown, because a login's address is a secret.
 pub(super) fn given(text: &str) -> Result<Uri> {
-    parse(text).map_err(|why| Error::new(Kind::Answer, format!("the platform gave an invalid address: {why}")))
+    parse(text)
+        .map_err(|why| Error::new(Kind::Answer, format!("the platform gave an invalid address: {why}")).lasting())
 }
 
 /// Parses an address below the one of the account's file.
@@ -84,7 +85,7 @@ fn parse(text: &str) -> Result<Uri, String> {
 
 /// Resolves the address of a redirect against the one that it came from (RFC 3986, 5.2).
 pub(super) fn redirected(from: &Uri, location: &str) -> Result<Uri> {
-    let bad = |why: &str| Error::new(Kind::Answer, format!("the tunnel's login is redirected to {why}"));
+    let bad = |why: &str| Error::new(Kind::Answer, format!("the tunnel's login is redirected to {why}")).lasting();
     let location = location.split('#').next().unwrap_or_default();
     let scheme = from.scheme_str().unwrap_or_default();
     let path = from.path();
