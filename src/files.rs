@@ -388,9 +388,12 @@ impl TemporaryFolder {
     pub(crate) fn make(place: &Path) -> io::Result<TemporaryFolder> {
         sweep(place);
         loop {
-            let folder = tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(place, new_folder)?;
+            // Another process may sweep it as a leftover before it is locked.
+            let folder = match tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(place, new_folder) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound && place.is_dir() => continue,
+                made => made?,
+            };
             let ((), path) = folder.keep().map_err(|e| e.error)?;
-            // Another process may have swept it as a leftover before it was locked.
             let lock = match open_folder(&path) {
                 Ok(lock) => lock,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
