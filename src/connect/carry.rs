@@ -19,7 +19,7 @@ use crate::{
 /// the client may no longer show it.
 const AFTERWORD: Duration = Duration::from_millis(80);
 /// The time in which a client leaves that the machine has told of the end, inside SSH.
-const FAREWELL: Duration = Duration::from_millis(500);
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Carries bytes until the end, and returns the reason for the end where that is not the client's doing.
 pub(super) async fn carry(

@@ -432,8 +432,8 @@ fn rows(authority: &Authority) -> Vec<Row> {
         "16 MiB frame",
         Data,
         greeted([frame_head(0x82, 16 << 20), vec![b'x'; 16 << 20]].concat(), After::End),
-        0,
-        "",
+        NETWORK,
+        "has ended the connection",
         15,
         How::Plain,
     );
