@@ -527,8 +527,9 @@ fn what_may_not_be_read_or_written_is_said() {
     for entry in fs::read_dir(root.join("memory.local")).unwrap() {
         chmod(&entry.unwrap().path(), 0o400);
     }
+    // What costs is stopped, whether or not that can be recorded.
     let (code, said) = nobody(&["--local", "stop", &home.play], "");
-    assert!(code == FILE && said.contains("memory.local"), "{code}: {said}");
+    assert!(code == 0 && said.contains("memory.local") && said.contains("Permission denied"), "{code}: {said}");
     chmod(&root.join("memory.local"), 0o700);
 }
 
@@ -544,7 +545,8 @@ fn damaged_state_is_named_and_kept() {
     fs::create_dir_all(settings.parent().unwrap()).unwrap();
     let account = home.world.home().join(".iximiuz/labctl/config.yaml");
     for (path, args, code) in [
-        (&record, &["--local", "restart", play][..], FILE),
+        // A deliberate start needs no record.
+        (&record, &["--local", "restart", play][..], 0),
         (&settings, &["--local", "list"], 2),
         (&account, &["list"], FILE),
         (&account, &["login", "--stdin"], FILE),
@@ -561,7 +563,8 @@ fn damaged_state_is_named_and_kept() {
             fs::write(path, damage).unwrap();
             let output = home.world.feed(&mut home.world.command(args), b"new-session\nnew-token\n");
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert!([Some(code), Some(FILE)].contains(&output.status.code()), "{args:?} {damage:?}: {output:?}");
+            let codes = if code == 0 { [Some(0); 2] } else { [Some(code), Some(FILE)] };
+            assert!(codes.contains(&output.status.code()), "{args:?} {damage:?}: {output:?}");
             assert!(
                 said.contains(&*path.display().to_string()) && !said.contains("planted-token"),
                 "{damage:?}: {said}"
