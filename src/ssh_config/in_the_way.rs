@@ -1,7 +1,7 @@
 //! The user's own options that hold for our hosts, too, and do harm there. Pure, but for the question whether a file can
 //! be read.
 
-use std::fs;
+use std::path::Path;
 
 use russh::{
     Preferred,
@@ -9,7 +9,7 @@ use russh::{
 };
 
 use super::client::value;
-use crate::platform::Platform;
+use crate::{files, platform::Platform};
 
 /// Host keys of machines. Those of the embedded platform have only the first two types.
 const HOST_KEYS: [&str; 4] = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256"];
@@ -47,7 +47,7 @@ const MACS: [&str; 6] = [
 pub(crate) fn in_the_way(options: &str, platform: Platform, key: Option<&PublicKey>) -> Vec<String> {
     let set = |name, harmless: &[&str]| value(options, name).filter(|value| !harmless.contains(value));
     let without = |name, needed: &[&str]| value(options, name).filter(|list| !has_any(list, needed));
-    let unreadable = |name| set(name, &["none"]).filter(|path| fs::File::open(path).is_err());
+    let unreadable = |name| set(name, &["none"]).filter(|path| !matches!(files::read(Path::new(path)), Ok(Some(_))));
     let no = ["no", "false"];
     let embedded = platform == Platform::Local;
     let russh = Preferred::DEFAULT;
@@ -72,6 +72,11 @@ pub(crate) fn in_the_way(options: &str, platform: Platform, key: Option<&PublicK
         (set("knownhostscommand", &["none"]), "KnownHostsCommand", "it also decides on the host keys of playgrounds"),
         (set("remotecommand", &["none"]), "RemoteCommand", "editors cannot connect"),
         (set("controlmaster", &no), "ControlMaster", "a connection that outlives its playground blocks new ones"),
+        (
+            set("controlpath", &["none"]).filter(|path| is_too_long(path, options)),
+            "ControlPath",
+            "it is too long for a socket, and ssh ends before it connects",
+        ),
         (
             set("canonicalizehostname", &["false", "no", "yes", "true"]),
             "CanonicalizeHostname",
@@ -127,6 +132,18 @@ pub(crate) fn in_the_way(options: &str, platform: Platform, key: Option<&PublicK
         ))
     })
     .collect()
+}
+
+/// Reports whether a ControlPath has no room in a socket's address, which holds 108 bytes with the one that ends it.
+fn is_too_long(path: &str, options: &str) -> bool {
+    // A master listens under a name of 17 bytes more first.
+    let is_master = value(options, "controlmaster").is_some_and(|value| !["no", "false"].contains(&value));
+    let mut long = path.to_owned() + if is_master { ".0123456789abcdef" } else { "" };
+    for (token, name) in [("%h", "hostname"), ("%n", "hostname"), ("%p", "port"), ("%r", "user")] {
+        long = long.replace(token, value(options, name).unwrap_or_default());
+    }
+    // The hash of all of them.
+    long.replace("%C", &"0".repeat(40)).len() >= 108
 }
 
 const FORWARDS: [&str; 3] = ["localforward", "remoteforward", "dynamicforward"];
@@ -199,6 +216,8 @@ mod tests {
             "HostKeyAlias x",
             "Port 2222",
             "CanonicalizeHostname always",
+            &format!("ControlPath /{}-%r@%h:%p", "x".repeat(92)),
+            &format!("ControlPath /{}-%C", "x".repeat(66)),
             "ExitOnForwardFailure yes\n LocalForward 18080 localhost:80",
         ] {
             assert_eq!(warned(&file, text).await, [text.split(' ').next().unwrap()], "{text}");
@@ -213,6 +232,7 @@ mod tests {
             "RevokedHostKeys none",
             "RequestTTY auto",
             "ControlMaster no",
+            "ControlPath ~/.ssh/sockets/%C",
             "Port 22",
             "LocalForward 18080 localhost:80",
             "RequiredRSASize 4096",

@@ -96,12 +96,12 @@ impl Before {
     pub(super) fn read(folders: &Folders, file: &Path, load: impl FnOnce() -> Result<State>) -> Result<Before> {
         let user = UserFile::open(file)?;
         // Before it is loaded, so that a change between the two reads is noticed when the plan is carried out.
-        let record = fs::read(State::path(folders)).ok();
+        let record = files::read(&State::path(folders)).ok().flatten();
         Ok(Before { user, state: load()?, record })
     }
 
     fn is_current(&self, folders: &Folders) -> Result<bool> {
-        Ok(self.record == fs::read(State::path(folders)).ok() && self.user.is_unchanged()?)
+        Ok(self.record == files::read(&State::path(folders)).ok().flatten() && self.user.is_unchanged()?)
     }
 }
 
@@ -200,7 +200,13 @@ impl<'a> Plan<'a> {
             write_own(self.folders, &self.new)?;
             return Ok(None);
         }
-        let staged = user.stage(&self.text)?;
+        let staged = user.stage(&self.text).map_err(|e| match user.check_writable() {
+            Err(_) => e.with_hint(
+                "nothing was changed; if another program makes this file, add there what the difference adds at its \
+                 top, and try again; otherwise make it writable",
+            ),
+            Ok(()) => e,
+        })?;
         let backup = if edit::is_untouched(user.bytes()) { user.back_up(&self.folders.backups())? } else { None };
         if let Err(e) = write_own(self.folders, &self.new).and_then(|()| staged.commit()) {
             // As it was. If that fails as well, the first reason is the one to hear.

@@ -950,6 +950,7 @@ fn as_a_user_who_is_not_root() {
         ] {
             let (said, unchanged, world) = try_with(prepare, action);
             assert!(said.contains("CHILD ERROR") && said.contains(why) && said.contains("hint: "), "{why}: {said}");
+            assert!(why != "read-only" || said.contains("if another program makes this file"), "{said}");
             // Our own folder with its lock may be new, but nothing else.
             assert!(unchanged, "{why}: {:?}", world.snapshot().keys());
             assert!(!world.folders.ssh_config().exists());
