@@ -215,7 +215,7 @@ pub(super) fn is_own(name: &str) -> bool {
 
 /// The status of every running proxy. Files of killed proxies are swept.
 pub fn all(folders: &Folders) -> Vec<Status> {
-    let read = |path: PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+    let read = |path: PathBuf| serde_json::from_slice(&files::read(&path).ok()??).ok();
     let mut found: Vec<Status> = sweep(folders).into_iter().filter_map(read).collect();
     found.sort_by_key(|status| (status.host.clone(), status.pid));
     found

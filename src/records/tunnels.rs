@@ -157,7 +157,7 @@ impl TunnelCache {
 
 impl Slot {
     fn read(&self) -> Option<Known> {
-        serde_json::from_slice(&fs::read(&self.path).ok()?).ok()
+        serde_json::from_slice(&files::read(&self.path).ok()??).ok()
     }
 
     /// The session, if there is one that may still be valid. A damaged file counts as none.

@@ -246,7 +246,7 @@ fn memory(app: &App) -> Vec<Check> {
     for label in memory.labels() {
         if let Err(error) = memory.read(&label) {
             let check = Check::failed("memory", &error);
-            let is_readable = fs::read(memory.path(&label)).is_ok();
+            let is_readable = files::read(&memory.path(&label)).is_ok();
             checks.push(if is_readable { check.fix(Fix::Remove(memory.path(&label))) } else { check });
         }
     }
