@@ -104,10 +104,13 @@ pub(super) fn make_folder(folder: &Path) -> Result<()> {
         Err(Error::new(Kind::File, format!("{} {why}, so others could get into your machines", folder.display()))
             .with_hint(remedy))
     };
-    if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
+    let user = rustix::process::geteuid();
+    if !found.is_dir() || found.uid() != user.as_raw() {
+        // It may hold the playgrounds of the user who ran this by sudo.
+        let remedy = if user.is_root() { "run this without sudo" } else { "delete it" };
         return refuse(
             "is not a folder that belongs to you",
-            format!("delete it, or set {HOME_VARIABLE} to another folder"),
+            format!("{remedy}, or set {HOME_VARIABLE} to another folder"),
         );
     }
     if found.permissions().mode() & 0o077 != 0 {
