@@ -411,7 +411,7 @@ impl Own {
         let (path, lock) = loop {
             let name = if n == 1 { format!("{play}.yaml") } else { format!("{play}-{n}.yaml") };
             let path = folder.join(name);
-            // Where there are no locks, the other run's file tells that it runs.
+            // Without locks, the other run's file tells that it runs.
             if let Some(lock) = Lock::try_acquire(&path)?.filter(|lock| lock.is_held() || !path.exists()) {
                 break (path, lock);
             }

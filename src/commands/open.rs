@@ -210,7 +210,7 @@ async fn clone_all(app: &App, place: &Destination, args: &Args) -> Result<()> {
     }
 }
 
-/// What helps against the failures of git that have a remedy of their own. Their words are those of git and ssh in the
+/// The remedies for failures of git that have one of their own. Their words are those of git and ssh in the
 /// C locale, and of our script.
 fn clone_hint(said: &str) -> &'static str {
     let has = |words: &[&str]| words.iter().any(|word| said.contains(word));

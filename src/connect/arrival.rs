@@ -102,7 +102,7 @@ fn may_be_found(error: &Error) -> bool {
 /// it is down, and it is certain that its policy allows a connection to wake it.
 fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> Result<bool> {
     let Connection { app, request, memory, .. } = connection;
-    // What cannot be read may say anything.
+    // A record that cannot be read may say anything.
     let Ok(record) = memory.read(id) else { return Ok(false) };
     // After the pause that tells a person's attempt from an editor's, the end of a session says nothing any more.
     let pause = app.settings.reconnect_pause();

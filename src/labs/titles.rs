@@ -8,7 +8,7 @@ use std::{
 
 use crate::{labs::wire::Play, platform::is_id};
 
-/// What precedes an id in a sentence.
+/// The word before an id in a sentence.
 const BEFORE: &str = "playground ";
 const ID: usize = 24;
 

@@ -154,7 +154,7 @@ pub async fn serve_and_tell(
 
 /// Takes the lock of the state folder, and sweeps away what a killed platform has left half-written there.
 fn claim(folder: &Path, socket: &Path) -> Result<Lock> {
-    // Where there are no locks, a platform that runs is found by its socket.
+    // Without locks, a running platform is found by its socket.
     let is_free = |lock: &Lock| lock.is_held() || std::os::unix::net::UnixStream::connect(socket).is_err();
     let Some(lock) = Lock::try_acquire(folder)?.filter(is_free) else {
         return Err(Error::new(Kind::Refused, format!("an embedded platform already serves {}", folder.display()))

@@ -65,7 +65,7 @@ pub async fn stop(folders: &Folders) -> Result<bool> {
     }
     let deadline = Instant::now() + ENOUGH;
     let pid = running.as_ref().map(|status| status.pid);
-    // Where there are no locks, its process tells.
+    // Without locks, its process tells.
     let runs = |free: Option<Lock>| free.is_none_or(|free| !free.is_held() && pid.is_some_and(os::is_running));
     while runs(Lock::try_acquire(&folders.local())?) {
         if Instant::now() > deadline {

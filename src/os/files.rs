@@ -81,7 +81,7 @@ pub(crate) fn settle(made: &File, folder: &Path, mode: u32) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
         let heir = std::fs::metadata(folder)?;
         if heir.uid() != found.uid() {
-            // Where root may not do that, as on some network file systems, the file stays as it is.
+            // If root may not do that, as on some network file systems, the file stays as it is.
             let _ = fchown(made, Some(heir.uid()), Some(heir.gid()));
         }
     }
@@ -211,7 +211,7 @@ mod attributes {
 
     /// The list that a new file inherits from its folder, even if the old one has none.
     const ACCESS_LIST: &str = "system.posix_acl_access";
-    /// The system writes it itself, and nobody else may.
+    /// The system writes it itself, and no other program may.
     const PROVENANCE: &str = "com.apple.provenance";
 
     /// Copies them. Those of which `new` has the same value already are left alone, because some may not be written.

@@ -235,7 +235,7 @@ fn sweep(folders: &Folders) -> Vec<PathBuf> {
     paths.sort_unstable();
     paths.dedup();
     paths.retain(|path| match Lock::try_acquire(path) {
-        // Where there are no locks, a proxy runs as long as there is a process of its number.
+        // Without locks, a proxy counts as running for as long as there is a process of its number.
         Ok(Some(free)) if !free.is_held() && pid_of(path).is_some_and(os::is_running) => true,
         Ok(Some(_free)) => {
             remove(path);

@@ -579,7 +579,7 @@ mod tests {
         (folder, known)
     }
 
-    /// Each line in which ssh finds the alias, whoever wrote it, is a record of the machine's key.
+    /// Each line in which ssh finds the alias, our own or another program's, is a record of the machine's key.
     #[test]
     fn every_line_that_ssh_finds_is_a_record() {
         let (id, old) = (BY_ID.alias, format!("ssh-ed25519 {}", ed(1).base64()));

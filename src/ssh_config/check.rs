@@ -137,7 +137,7 @@ impl Trial<'_> {
     /// [`Kind::File`] when ssh would do something else now.
     pub(super) async fn check(self) -> Result<()> {
         let file = self.user.named.display();
-        // Where ssh does not understand the file as it was, there is nothing to compare with.
+        // If ssh does not understand the file as it was, there is nothing to compare with.
         let Some(Ok(before)) = self.before else { return Ok(()) };
         let changed = match Ssh::system().options(&self.user.named, OTHER_HOST).await {
             Ok(after) => difference(&before, &after),

@@ -196,7 +196,8 @@ fn key_options(options: &str, home: &Path) -> KeyOptions {
             None => Some(path(text)),
         },
     };
-    // What our client does not honour. GSSAPI is a system's default, and no machine of the platform has it.
+    // The options that our client does not honour. GSSAPI is some systems' default, and no machine of the platform
+    // has it.
     let ignored = value(options, "pkcs11provider").filter(|provider| *provider != "none");
     KeyOptions {
         agent,

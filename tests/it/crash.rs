@@ -527,7 +527,7 @@ fn what_may_not_be_read_or_written_is_said() {
     for entry in fs::read_dir(root.join("memory.local")).unwrap() {
         chmod(&entry.unwrap().path(), 0o400);
     }
-    // What costs is stopped, whether or not that can be recorded.
+    // A playground that costs is stopped, also if that cannot be recorded.
     let (code, said) = nobody(&["--local", "stop", &home.play], "");
     assert!(code == 0 && said.contains("memory.local") && said.contains("Permission denied"), "{code}: {said}");
     chmod(&root.join("memory.local"), 0o700);

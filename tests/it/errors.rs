@@ -217,7 +217,7 @@ fn damaged_files() {
         }
         fs::write(file, good).unwrap();
     }
-    // What the user asks for is done, with a warning. The record is left as it is.
+    // The user's wish is carried out, with a warning. The record is left as it is.
     let good = fs::read(&memory).unwrap();
     fs::write(&memory, "{\"stopped").unwrap();
     for command in ["stop", "start"] {

@@ -117,7 +117,7 @@ fn what_root_has_left_is_named_and_bars_no_removal() {
     let remedy = format!("sudo chown -R nobody {}", world.path(".iximiuz").display());
     assert!(seen[0]["verdict"] == "failed" && seen[0]["remedy"].as_str().unwrap().contains(&remedy), "{seen:?}");
 
-    // What cannot be read is not needed for a removal, and an error says how it is given back.
+    // A removal does not need the file that cannot be read, and an error says how to give it back.
     let refused = as_user(&world, &program, &["config-ssh", "--yes"]).failed(13);
     assert!(refused.contains(&format!("sudo chown -R nobody {}", own("hosts.json").display())), "{refused}");
     as_user(&world, &program, &["config-ssh", "--remove", "--yes"]).ok();
@@ -163,7 +163,7 @@ fn a_pipe_or_a_device_in_place_of_a_file_is_no_wait() {
     world.run(&["config-jetbrains", "--list"]).ok();
     fifo(&world.path(".config/Code/User/settings.json"));
     let _ = world.run(&["doctor"]);
-    // A log that nobody reads must not hold up anything.
+    // A log without a reader must not hold up anything.
     fifo(&world.path("log"));
     world.run(&["list", "--log-file", "log"]).failed(13);
     refused(&world, &world.path(".iximiuz/labctl/config.yaml"), &["list"]);

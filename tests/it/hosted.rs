@@ -227,7 +227,7 @@ fn a_tunnels_address_may_have_a_path() {
 fn saved_forwards_are_opened_as_far_as_they_can_be() {
     let (world, labs) = hosted();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    // Where there is IPv6, its address is taken as well.
+    // With IPv6, its address is taken as well.
     let _taken = std::net::TcpListener::bind(("::1", taken.local_addr().unwrap().port()));
     labs.save_forwards(json!([
         { "kind": "local", "machine": "docker-01", "localHost": "127.0.0.1", "localPort": 40111, "remotePort": 22 },

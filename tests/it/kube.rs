@@ -392,7 +392,7 @@ fn a_chain_of_files_is_one_configuration() {
         let mut kube = world.command(&["--local", "kube", &id, "--json", "--merge"]);
         kube.stdout(Stdio::piped());
         let mut child = kube.env("KUBECONFIG", below(&ours)).spawn().unwrap();
-        // Kept, because it ends when nobody reads its events.
+        // Kept, because it ends without a reader of its events.
         let mut events = said(child.stdout.take().unwrap());
         let ready = events.find(|event| event["event"] == "ready").expect("it has ended");
         assert_eq!(ready["context"], *context);

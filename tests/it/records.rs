@@ -66,7 +66,7 @@ fn a_file_system_without_locks_costs_a_warning() {
     }
 }
 
-/// Puts something in the place of a record that cannot be read, whoever reads it.
+/// Puts a folder or the like in the place of a record, which even root cannot read.
 fn unreadable(world: &World, label: &str) -> PathBuf {
     let path = world.root().join(format!("memory.local/{label}.json"));
     let _ = fs::remove_file(&path);
@@ -101,7 +101,7 @@ fn a_record_that_cannot_be_read_is_not_none() {
     let id = world.playground("shell");
     let host = format!("playground-{id}");
     unreadable(&world, &id);
-    // What runs is reached. What the user asks for is done.
+    // A machine that runs is reached. The user's wish is carried out.
     unattended(&world, &host).ok();
     let said = world.local(&["ssh", &id, "echo", "in"]);
     assert!(said.err.contains(&format!("{id}.json")), "{said:?}");
@@ -224,7 +224,7 @@ fn what_the_system_lacks_is_said() {
     }
 }
 
-/// What a `Match exec` line runs ends with the ssh that was asked, however long it would take.
+/// The command of a `Match exec` line ends with the ssh that was asked, however long it would take.
 #[test]
 fn a_question_to_ssh_leaves_nothing_running() {
     let world = World::empty();

@@ -126,7 +126,7 @@ fn shell(world: &World, number: usize, script: &str) -> String {
     text.replace(&there.display().to_string(), "$H").replace(&world.folder.path().display().to_string(), "$W")
 }
 
-/// What comes of all rows at each of the endpoints, which are tried at the same time.
+/// The outcomes of all rows at each of the endpoints, which are tried at the same time.
 fn at_both<T: Send>(rows: impl Fn(&World) -> Vec<T> + Sync) -> impl Iterator<Item = (T, T)> {
     let [ours, sshds] = thread::scope(|scope| {
         let rows = &rows;

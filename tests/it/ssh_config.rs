@@ -448,7 +448,7 @@ async fn a_change_that_does_harm_in_its_place_is_taken_back() {
 #[tokio::test]
 async fn links_lists_and_attributes_are_kept() {
     use rustix::fs::{XattrFlags, getxattr, setxattr};
-    // Version 2: the owner and `backup` (34) may read, by a mask that allows it, and nobody else.
+    // Version 2: the owner and `backup` (34) may read, by a mask that allows it, and no other user.
     const LIST: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x04\0\x22\0\0\0\x04\0\0\0\xff\xff\xff\xff\x10\0\x04\0\xff\xff\xff\xff\x20\0\0\0\xff\xff\xff\xff";
     let world = World::with("Host mine\n");
     let set = |name: &str, value: &[u8]| setxattr(world.config(), name, value, XattrFlags::empty());

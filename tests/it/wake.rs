@@ -302,7 +302,7 @@ async fn a_start_that_may_have_been_carried_out_says_so() {
     assert_eq!(made.load(Ordering::SeqCst), 1, "the others wait for what the first has left");
 }
 
-/// What is waited for, as it is told: an asterisk stands before trouble.
+/// The lines about a wait, as they are told: an asterisk stands before trouble.
 #[derive(Default)]
 struct Told(std::cell::RefCell<Vec<String>>);
 

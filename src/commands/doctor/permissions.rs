@@ -87,7 +87,7 @@ impl Seen {
     }
 }
 
-/// What another user owns, root above all: an earlier run as root with this user's HOME has left it.
+/// The things that another user owns, root above all: an earlier run as root with this user's HOME left them.
 fn belongs_to_others(folders: &Folders, owner: u32, foreign: &[(PathBuf, Metadata)]) -> Option<Check> {
     let (path, _) = foreign.first()?;
     let tops = [folders.home.join(".iximiuz"), folders.root.clone(), folders.home.join(".ssh")];

@@ -347,7 +347,7 @@ impl Local {
                     tokio::pin!(carrying);
                     let carried = tokio::select! {
                         carried = &mut carrying => carried,
-                        // What has come is delivered, and then a near program that waits is let go.
+                        // The bytes that have come are delivered, and then a near program that waits is let go.
                         () = ssh.over() => timeout(REST, carrying).await.unwrap_or(Ok(())),
                     };
                     // The SSH connection ends after its streams, unless it is lost.

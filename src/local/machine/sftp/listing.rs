@@ -1,4 +1,4 @@
-//! How files look to a client: their long names, the names of their owners, and the whole path of a name.
+//! Files as a client sees them: their long names, the names of their owners, and the whole path of a name.
 
 use std::{
     collections::HashMap,
