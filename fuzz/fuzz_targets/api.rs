@@ -56,7 +56,7 @@ fuzz_target!(|bytes: &[u8]| {
             write("names.json");
             let names = Names::load(&folders, Platform::Labs);
             names.plays.iter().flatten().for_each(|known| drop(known.hosts()));
-            names.catalog.iter().flatten().for_each(|entry| drop(entry.host()));
+            names.catalog.iter().flatten().for_each(|entry| drop(entry.hosts()));
         }
         _ => {
             write("local/credentials.json");
