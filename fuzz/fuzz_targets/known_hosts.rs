@@ -1,4 +1,4 @@
-//! known_hosts: lines that are not ours stay byte for byte, and forgetting is complete.
+//! known_hosts: lines that are not ours stay byte for byte, and what was learned is forgotten.
 #![no_main]
 
 use labctl_ssh_proxy::ssh::{host_key::HostKeyBlob, known_hosts::{KnownHosts, Verdict, Whose}};
@@ -13,8 +13,10 @@ fuzz_target!(|bytes: &[u8]| {
     std::fs::write(&path, bytes).unwrap();
     let known = KnownHosts::at(&path);
     let key = HostKeyBlob::from_fields("ssh-ed25519", KEY).unwrap();
+    // Lines of other programs bind as well. Those that name more or other hosts than the playground stay with it gone.
+    let before = known.knows(WHOSE).unwrap();
     // A key that was learned and then withdrawn is no longer binding.
-    if known.knows(WHOSE).unwrap().is_empty()
+    if before.is_empty()
         && known.check(WHOSE, &key).is_ok_and(|verdict| verdict == Verdict::Learnt)
     {
         known.withdraw(WHOSE, &key).unwrap();
@@ -23,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
     if known.confirm(WHOSE, &key).is_ok() {
         assert!(known.knows(WHOSE).unwrap().iter().any(|kind| kind == "ssh-ed25519"));
         known.forget_play(WHOSE.play).unwrap();
-        assert!(known.knows(WHOSE).unwrap().is_empty());
+        assert!(known.knows(WHOSE).unwrap().iter().all(|kind| before.contains(kind)));
         let after = std::fs::read(&path).unwrap();
         // A line that can name none of our plays must stay.
         let may_be_ours = |line: &[u8]| line.iter().any(|b| matches!(b, b'/' | b'|')) || line.windows(10).any(|w| w.eq_ignore_ascii_case(b"playground"));
