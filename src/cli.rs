@@ -164,7 +164,8 @@ pub fn command() -> clap::Command {
 /// # Errors
 /// clap's, which are also the help and the version.
 pub fn parse() -> Result<Cli, clap::Error> {
-    Cli::from_arg_matches(&command().try_get_matches()?)
+    // Connections need no help text, so it is put together only where something is printed.
+    Cli::try_parse().or_else(|_| Cli::from_arg_matches(&command().try_get_matches()?))
 }
 
 impl Cli {

@@ -27,6 +27,8 @@ fuzz_target!(|bytes: &[u8]| {
         known.forget_play(WHOSE.play).unwrap();
         assert!(known.knows(WHOSE).unwrap().iter().all(|kind| before.contains(kind)));
         let after = std::fs::read(&path).unwrap();
+        let ours = format!("{} ssh-ed25519 {KEY} {}/{}", WHOSE.alias, WHOSE.play, WHOSE.machine);
+        assert!(after.split(|b| *b == b'\n').all(|line| line != ours.as_bytes()));
         // A line that can name none of our plays must stay.
         let may_be_ours = |line: &[u8]| line.iter().any(|b| matches!(b, b'/' | b'|')) || line.windows(10).any(|w| w.eq_ignore_ascii_case(b"playground"));
         for line in bytes.split(|b| *b == b'\n').filter(|line| !may_be_ours(line)) {

@@ -13,7 +13,7 @@ use crate::support::{
     needs, not_run,
 };
 
-/// A user who is not root, and whom ssh knows: `nobody`.
+/// A user other than root that ssh knows: `nobody`.
 const USER: u32 = 65534;
 
 /// Returns everything below a folder, and the folder.

@@ -12,12 +12,18 @@ fn sources(folder: &Path, text: &mut String) {
     }
 }
 
-#[test]
-fn each_named_test_exists() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+/// All code of the program and of its tests.
+fn code(root: &Path) -> String {
     let mut code = String::new();
     sources(&root.join("src"), &mut code);
     sources(&root.join("tests"), &mut code);
+    code
+}
+
+#[test]
+fn each_named_test_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let code = code(root);
     let page = fs::read_to_string(root.join("SECURITY.md")).unwrap();
     // Names of tests are the only words in backticks with two underscores.
     let named: Vec<&str> = page
@@ -40,9 +46,7 @@ fn each_named_test_exists() {
 #[test]
 fn each_report_names_its_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut code = String::new();
-    sources(&root.join("src"), &mut code);
-    sources(&root.join("tests"), &mut code);
+    let code = code(root);
     let page = fs::read_to_string(root.join("docs/reports.md")).unwrap();
     let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
     assert!(rows.len() > 100, "{} rows", rows.len());
