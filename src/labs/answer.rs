@@ -218,7 +218,7 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         Ok(seconds) => Duration::from_secs(seconds),
         Err(_) => {
             let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-            SystemTime::from(until).duration_since(now).unwrap_or_default()
+            SystemTime::try_from(until).ok()?.duration_since(now).unwrap_or_default()
         }
     };
     Some(wait.min(LONGEST))
