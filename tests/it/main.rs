@@ -28,6 +28,7 @@ mod forward;
 mod host_keys;
 mod hosted;
 mod install;
+mod installer;
 mod intent;
 mod json;
 mod kube;
