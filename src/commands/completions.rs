@@ -13,6 +13,14 @@ use crate::{
 /// The environment variable in which the shell's script sends its name.
 const VARIABLE: &str = "LABCTL_SSH_PROXY_COMPLETE";
 
+/// The end of zsh's script. If zsh loads the script as a function from its `fpath`, then for the first word to complete,
+/// which only this call answers.
+const AUTOLOADED: &str = r#"
+if [[ "$funcstack[1]" == _labctl-ssh-proxy ]]; then
+    _clap_dynamic_completer_labctl_ssh_proxy "$@"
+fi
+"#;
+
 /// The shell that asks. The answer goes through clap, which knows it but does not pass it on.
 static ASKING: OnceLock<String> = OnceLock::new();
 
@@ -60,6 +68,9 @@ pub fn run(Args { shell }: Args) -> Result<()> {
     completer
         .write_registration(VARIABLE, &name.replace('-', "_"), name, &program.display().to_string(), &mut script)
         .map_err(|e: io::Error| Error::new(Kind::Internal, e.to_string()))?;
+    if shell == "zsh" {
+        script.extend(AUTOLOADED.as_bytes());
+    }
     out::write(&String::from_utf8_lossy(&script))
 }
 

@@ -157,3 +157,18 @@ fn the_manual_is_read_without_complaint() {
     let text = String::from_utf8_lossy(&out.stdout);
     assert!(text.contains("EXIT STATUS") && text.contains("LABCTL-SSH-PROXY OPEN"), "{text}");
 }
+
+#[test]
+fn zsh_completes_the_first_word_with_a_script_that_it_has_loaded_by_itself() {
+    let world = World::empty();
+    let folder = world.path("functions");
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("_labctl-ssh-proxy"), world.run(&["completions", "zsh"]).ok()).unwrap();
+    let script = format!(
+        "fpath=({} $fpath); compdef() {{}}; _describe() {{ print -rl -- \"${{(@P)@[-1]}}\" }}
+         autoload -Uz _labctl-ssh-proxy; words=(labctl-ssh-proxy completions ''); CURRENT=3; _labctl-ssh-proxy",
+        folder.display(),
+    );
+    let said = world.output(world.program(needs("zsh")).args(["-f", "-c", &script])).ok();
+    assert!(said.lines().any(|line| line.starts_with("elvish")), "{said}");
+}
