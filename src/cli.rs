@@ -142,6 +142,12 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
     ),
 ];
 
+/// The groups of the help, with the name of each command only.
+fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let name = |(name, _): &(&'static str, &str)| name.split(',').next().unwrap_or(name);
+    GROUPS.iter().map(|(heading, names)| (*heading, names.iter().map(name).collect())).collect()
+}
+
 /// The command line, with a help whose commands are in groups.
 pub fn command() -> clap::Command {
     let command = Cli::command();
@@ -268,7 +274,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Version => {
             out::line(&format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))).map(success)
         }
-        Command::Man(args) => man::run(args, Cli::command()).map(success),
+        Command::Man(args) => man::run(args, Cli::command(), &groups()).map(success),
         Command::Uninstall(args) => uninstall::run(app, args).await.map(success),
         Command::Login(args) => account::login(app, args).await.map(success),
         Command::Logout(args) => account::logout(app, args).await.map(success),
@@ -282,7 +288,9 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use std::collections::BTreeMap;
+
+    use clap::{CommandFactory, Parser};
 
     use super::{Cli, GROUPS, man, wants_json};
 
@@ -330,7 +338,7 @@ mod tests {
 
     #[test]
     fn every_command_is_in_the_manual_page() {
-        let page = String::from_utf8(man::page(Cli::command()).unwrap()).unwrap();
+        let page = man::whole(Cli::command()).unwrap();
         for command in Cli::command().get_subcommands() {
             let name = command.get_name().to_uppercase().replace('-', "\\-");
             assert!(page.contains(&format!("LABCTL\\-SSH\\-PROXY {name}\"")), "{name}");
@@ -338,6 +346,43 @@ mod tests {
         assert!(
             page.contains(".SH EXIT STATUS") && page.contains("the platform said no") && page.contains("wake_limit")
         );
+    }
+
+    #[test]
+    fn every_command_has_a_page_that_leads_to_the_others() {
+        fn check(command: &clap::Command, pages: &BTreeMap<String, String>, references: &str) {
+            let name = command.get_display_name().unwrap_or(command.get_name());
+            let page = &pages[&format!("{name}.1")];
+            let title = format!(".TH \"{}\" 1 \"2026-11-29\" ", name.to_uppercase().replace('-', "\\-"));
+            assert!(page.contains(&title) && page.contains(".SH SEE ALSO\n.BR labctl\\-ssh\\-proxy"), "{page}");
+            assert!(references.contains(&format!(".BR {} (1)", name.replace('-', "\\-"))), "{name}");
+            let below = command.get_subcommands().filter(|sub| sub.get_name() != "help");
+            below.for_each(|sub| check(sub, pages, page));
+        }
+        let mut program = Cli::command();
+        let pages: BTreeMap<_, _> =
+            man::pages(program.clone(), &super::groups(), "2026-11-29").unwrap().into_iter().collect();
+        program.build();
+        for command in program.get_subcommands().filter(|command| command.get_name() != "help") {
+            check(command, &pages, &pages["labctl-ssh-proxy.1"]);
+        }
+    }
+
+    #[test]
+    fn every_example_is_a_line_that_is_understood() {
+        let pages = man::pages(Cli::command(), &super::groups(), "").unwrap();
+        let mut count = 0;
+        for (name, page) in pages {
+            let Some((_, examples)) = page.split_once(".SH EXAMPLES\n") else { continue };
+            let lines = examples.lines().take_while(|line| !line.starts_with(".SH"));
+            for line in lines.filter_map(|line| line.strip_prefix("\\fB")?.strip_suffix("\\fR")) {
+                let line = line.replace("\\-", "-").replace("\\(ti", "/home/me");
+                let read = Cli::try_parse_from(line.split(' '));
+                assert!(read.is_ok(), "{name}: {line}: {read:?}");
+                count += 1;
+            }
+        }
+        assert!(count > 20, "{count}");
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub(crate) const KEYS: [(&str, &str); 9] = [
     ("reconnect_pause", "attempts that are closer together wake no playground, in seconds; 120 by default"),
     ("early_identification", "whether ssh gets the machine's last identification line early; true by default"),
     ("identity", "the private key for machines; by default the one that labctl uses, or else a new one"),
-    ("log_level", "off, error, warn, info (the default), debug or trace"),
+    ("log_level", "the amount of logging: off, error, warn, info (the default), debug or trace"),
     ("playgrounds", "settings of single playgrounds, by catalogue name or id, such as `docker: {wake: never}`"),
 ];
 

@@ -1,6 +1,7 @@
 //! `completions` in real shells, and `man` in the real man.
 
 use std::{
+    collections::BTreeMap,
     fs,
     time::{Duration, Instant},
 };
@@ -148,13 +149,17 @@ fn every_script_is_one_that_its_shell_reads() {
     assert!(world.run(&["completions", "tcsh"]).failed(2).contains("zsh"));
 }
 
+/// Renders a page with the real groff, which warns of every mistake.
+fn rendered(world: &World, page: &[u8]) -> String {
+    let out = world.feed(world.program(needs("groff")).args(["-man", "-Tascii", "-ww", "-P-cbou"]), page);
+    assert_eq!(String::from_utf8_lossy(&out.stderr), "");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
 #[test]
 fn the_manual_is_read_without_complaint() {
     let world = World::empty();
-    let page = world.run(&["man"]).ok();
-    let out = world.feed(world.program(needs("groff")).args(["-man", "-Tascii", "-ww", "-P-cbou"]), page.as_bytes());
-    assert_eq!(String::from_utf8_lossy(&out.stderr), "");
-    let text = String::from_utf8_lossy(&out.stdout);
+    let text = rendered(&world, world.run(&["man"]).ok().as_bytes());
     assert!(text.contains("EXIT STATUS") && text.contains("LABCTL-SSH-PROXY OPEN"), "{text}");
 }
 
@@ -171,4 +176,46 @@ fn zsh_completes_the_first_word_with_a_script_that_it_has_loaded_by_itself() {
     );
     let said = world.output(world.program(needs("zsh")).args(["-f", "-c", &script])).ok();
     assert!(said.lines().any(|line| line.starts_with("elvish")), "{said}");
+}
+
+#[test]
+fn every_page_is_read_without_complaint_and_made_of_the_same_bytes() {
+    let world = World::empty();
+    let pages = |name: &str| {
+        let folder = world.path(name);
+        world.run(&["man", "--folder", folder.to_str().unwrap()]).ok();
+        let read = |entry: std::io::Result<fs::DirEntry>| {
+            let path = entry.unwrap().path();
+            (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(path).unwrap())
+        };
+        fs::read_dir(folder).unwrap().map(read).collect::<BTreeMap<_, _>>()
+    };
+    let made = pages("man1");
+    assert_eq!(made, pages("again/man1"));
+    assert!(made.len() > 30 && made.contains_key("labctl-ssh-proxy-local-serve.1"), "{:?}", made.keys());
+    for (name, page) in &made {
+        let text = rendered(&world, page);
+        for section in ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "EXIT STATUS", "SEE ALSO"] {
+            assert!(text.lines().any(|line| line == section), "{name} has no {section}: {text}");
+        }
+        assert!(!text.contains('`'), "{name}: {text}");
+    }
+    let main = rendered(&world, &made["labctl-ssh-proxy.1"]);
+    for words in ["6 (refused)", "The platform said no.", "wake_limit", "LABCTL_SSH_PROXY_HOME", "settings.yaml"] {
+        assert!(main.contains(words), "{words} in {main}");
+    }
+}
+
+#[test]
+fn a_date_of_the_pages_is_asked_for() {
+    let world = World::empty();
+    let write = |date: &str| {
+        let folder = world.path("man1");
+        let args = ["man", "--folder", folder.to_str().unwrap()];
+        world.output(world.command(&args).env("SOURCE_DATE_EPOCH", date))
+    };
+    write("1764374400").ok();
+    let page = fs::read_to_string(world.path("man1/labctl-ssh-proxy.1")).unwrap();
+    assert!(page.contains("2025-11-29"), "{page}");
+    assert!(write("yesterday").failed(2).contains("SOURCE_DATE_EPOCH"));
 }

@@ -1,0 +1,87 @@
+//! The texts of the manual pages that the help does not have.
+
+use crate::settings::{HOME_VARIABLE, LOCAL_VARIABLE, SETTINGS_VARIABLE};
+
+/// Pages of other programs that belong to the program's page.
+pub(super) const OTHERS: [&str; 2] = ["ssh", "ssh_config"];
+
+/// The environment variables.
+pub(super) const ENVIRONMENT: [(&str, &str); 4] = [
+    (HOME_VARIABLE, "the folder for everything that this program writes"),
+    (SETTINGS_VARIABLE, "the settings file"),
+    (LOCAL_VARIABLE, "use the embedded platform, as `--local` does"),
+    ("HTTPS_PROXY, NO_PROXY", "the usual proxy variables; the setting `proxy` takes precedence"),
+];
+
+/// The files that the program reads or writes.
+pub(super) const FILES: [(&str, &str); 8] = [
+    (
+        "~/.config/labctl-ssh-proxy/settings.yaml",
+        "the settings; on macOS in ~/Library/Application Support, on Windows in %APPDATA%",
+    ),
+    ("~/.iximiuz/labctl-ssh-proxy", "this program's own files: host entries, host keys, records, backups, logs"),
+    ("~/.iximiuz/labctl/config.yaml", "the login, shared with labctl"),
+    ("~/.ssh/iximiuz_labs_user", "the key for machines, shared with labctl; made if it is missing"),
+    ("~/.ssh/config", "`config-ssh` adds one line, an Include"),
+    ("~/.kube/config", "`kube --merge` adds a context while it runs"),
+    ("~/.config/zed/settings.json", "`config-zed` adds playgrounds"),
+    ("~/.config/JetBrains/*/options/sshConfigs.xml", "`config-jetbrains` adds playgrounds"),
+];
+
+/// Examples: the command of the page, which is empty for the program's, the line, and its meaning.
+pub(super) const EXAMPLES: [(&str, &str, &str); 24] = [
+    ("", "labctl-ssh-proxy login", "log in once; a login of labctl is used as it is"),
+    ("", "labctl-ssh-proxy config-ssh", "then `ssh playground-<id>`, scp and editors work"),
+    ("", "labctl-ssh-proxy demo", "see it work on this computer, without an account"),
+    ("start", "labctl-ssh-proxy start docker --ssh", "start a playground, wait until it is ready, and go inside"),
+    ("start", "labctl-ssh-proxy start k3s --title demo --open code", "start one with a title, and open it in VS Code"),
+    ("list", "labctl-ssh-proxy list --all --json", "all of your playgrounds, for a script"),
+    ("ssh", "labctl-ssh-proxy ssh docker", "wake the playground if it is stopped, and go inside"),
+    ("ssh", "labctl-ssh-proxy ssh root@docker uname -a", "run one command as another user"),
+    ("ssh", "labctl-ssh-proxy ssh docker -L 8080:localhost:80 -N", "pass options to ssh"),
+    ("open", "labctl-ssh-proxy open cursor docker", "open it in Cursor"),
+    ("port-forward", "labctl-ssh-proxy port-forward docker -L 8080:80", "the machine's port 80 is port 8080 here"),
+    ("port-forward", "labctl-ssh-proxy port-forward docker -R 5432:5432", "this computer's port 5432 is the machine's"),
+    (
+        "port-forward",
+        "labctl-ssh-proxy port-forward docker -L 5353:53/udp --save",
+        "forward datagrams, and save it for later",
+    ),
+    ("port-forward", "labctl-ssh-proxy port-forward docker --restore", "open again what was saved"),
+    ("kube", "labctl-ssh-proxy kube k3s -- kubectl get nodes", "run kubectl on this computer"),
+    ("kube", "labctl-ssh-proxy kube k3s --merge", "add a context to your kubeconfig until Ctrl-C"),
+    ("stop", "labctl-ssh-proxy stop docker", "connections do not wake it until you start it again"),
+    ("wait", "labctl-ssh-proxy wait docker --timeout 10m", "wait for it in a script"),
+    ("config-ssh", "labctl-ssh-proxy config-ssh --dry-run", "show what would change"),
+    ("config-ssh", "labctl-ssh-proxy config-ssh --remove", "take it back"),
+    ("doctor", "labctl-ssh-proxy doctor docker", "check the way to one playground, too"),
+    ("demo", "labctl-ssh-proxy demo -- uname -a", "run one command inside instead of a shell"),
+    ("completions", "labctl-ssh-proxy completions zsh", "print the script for zsh"),
+    ("man", "labctl-ssh-proxy man --folder ~/.local/share/man/man1", "install the pages for yourself"),
+];
+
+/// Returns the sentence about the exit codes that matter for a command.
+pub(super) fn exit(command: &str) -> &'static str {
+    match command {
+        "ssh" => {
+            "The exit code of ssh, which is that of the command in the playground, or 255 if ssh itself failed. Before \
+             ssh has begun: 4 if there is no such playground, 5 if several match, 9 if it is not ready in time."
+        }
+        "connect" => "0 when the connection has ended. ssh itself shows 255 for whatever stops it.",
+        "start" => {
+            "0 when the playground is ready, 6 if the platform refuses, 9 if it is not ready in time. With `--ssh`, the \
+             exit code of ssh."
+        }
+        "wait" => {
+            "0 when the playground is ready, 14 if one of its tasks has failed, 9 if it is not ready in time, 7 if it \
+             is stopped, 8 if it has ended."
+        }
+        "kube" => "The exit code of COMMAND; without one, 130 after Ctrl-C.",
+        "port-forward" => "130 after Ctrl-C, which is its usual end.",
+        "doctor" => "0 if nothing is wrong, 1 if a check failed.",
+        "demo" => "The exit code of the last command inside, as ssh returns it; 14 if there is no ssh.",
+        "destroy" | "uninstall" => "0 when it is done, 15 if you answered no.",
+        "login" => "0 when you are logged in, 3 if the platform does not accept the credentials.",
+        _ => "0 on success.",
+    }
+}
