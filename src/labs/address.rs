@@ -1,12 +1,19 @@
 //! Addresses: of the API, of tunnels and their logins, of redirects. An address that would lead elsewhere than it says
 //! is refused, and one that carries a password is used and shown without it.
+//!
+//! `url` reads them, by the rules of browsers (WHATWG). Those rules repair much that Go's `net/url`, which the official
+//! client reads addresses with, refuses: backslashes, missing slashes, ports with a line break inside, hosts in octal.
+//! Such an address is refused here as well. They have no IPv6 zones, which we add. Addresses of proxies stay with
+//! [`super::proxy`]: there Go's answer counts even for texts that are no address.
+
+use std::cell::Cell;
 
 use hyper::Uri;
+use url::{Host, ParseError, SyntaxViolation, Url};
 
 use crate::{
     error::{Error, Kind, Result},
     secrets,
-    target::port_in,
 };
 
 /// Parses an address that the platform gave. The text is not shown, because a login's address is a secret.
@@ -64,66 +71,91 @@ pub(super) fn without_user(text: &str) -> String {
     }
 }
 
-/// Parses an address for hyper, for which WebSocket schemes are HTTP's under another name. hyper takes the scheme's
-/// port for one that it cannot read.
+/// Parses an address for hyper, for which WebSocket schemes are HTTP's under another name.
 fn parse(text: &str) -> Result<Uri, String> {
-    let text = without_user(text);
-    let (scheme, rest) = text.split_once("://").ok_or("it has no scheme")?;
-    let scheme = match scheme.to_ascii_lowercase().as_str() {
-        "http" | "ws" => "http",
-        "https" | "wss" => "https",
-        _ => return Err("it is neither http nor https".to_owned()),
-    };
-    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
-    port_in(authority)?;
-    let uri: Uri = format!("{scheme}://{rest}").parse().map_err(|_| "it cannot be read")?;
-    if uri.host().is_none_or(|host| host.is_empty() || host == "[]") {
-        return Err("it names no host".to_owned());
-    }
-    Ok(uri)
+    let (text, zone) = without_zone(&without_user(text));
+    for_hyper(&read(&text, None)?, zone.as_deref())
 }
 
-/// Resolves the address of a redirect against the one that it came from (RFC 3986, 5.2).
+/// Reads an address, or a reference to one from `base`. The reason for a refusal does not show it.
+fn read(text: &str, base: Option<&Url>) -> Result<Url, String> {
+    let is_repaired = Cell::new(false);
+    let note = |found| {
+        use SyntaxViolation::{Backslash, C0SpaceIgnored, ExpectedDoubleSlash, TabOrNewlineIgnored};
+        is_repaired.set(
+            is_repaired.get() | matches!(found, Backslash | C0SpaceIgnored | ExpectedDoubleSlash | TabOrNewlineIgnored),
+        );
+    };
+    let url = Url::options().base_url(base).syntax_violation_callback(Some(&note)).parse(text);
+    let url = url.map_err(|error| match error {
+        ParseError::RelativeUrlWithoutBase => "it has no scheme".to_owned(),
+        ParseError::EmptyHost => "it names no host".to_owned(),
+        ParseError::InvalidPort => NO_PORT.to_owned(),
+        _ => "it cannot be read".to_owned(),
+    })?;
+    if !matches!(url.scheme(), "http" | "https" | "ws" | "wss") {
+        return Err("it is neither http nor https".to_owned());
+    }
+    if url.port() == Some(0) {
+        return Err(NO_PORT.to_owned());
+    }
+    let is_as_written = match url.host() {
+        host if base.is_some_and(|base| base.host() == host) => true,
+        Some(Host::Ipv6(_)) => true,
+        // A name in another script is sent as its `xn--` form. Hosts in octal, or with `%2e`, have become other texts.
+        Some(Host::Ipv4(_) | Host::Domain(_)) => {
+            let host = url.host_str().unwrap_or_default();
+            text.to_ascii_lowercase().contains(host) || host.contains("xn--")
+        }
+        None => false,
+    };
+    if is_repaired.get() || !is_as_written { Err("it cannot be read".to_owned()) } else { Ok(url) }
+}
+
+/// The reason for which a port is refused.
+const NO_PORT: &str = "its port is not between 1 and 65535";
+
+/// Takes the zone out of an address with an IPv6 host (RFC 6874): `fe80::1%25eth0`.
+fn without_zone(text: &str) -> (String, Option<String>) {
+    let parts = || {
+        let (scheme, rest) = text.split_once("://[").filter(|(scheme, _)| !scheme.contains(['/', '?', '#']))?;
+        let (host, rest) = rest.split_once(']')?;
+        let (host, zone) = host.split_once("%25")?;
+        let is_zone = !zone.is_empty() && zone.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~".contains(&b));
+        is_zone.then(|| (format!("{scheme}://[{host}]{rest}"), Some(zone.to_owned())))
+    };
+    parts().unwrap_or_else(|| (text.to_owned(), None))
+}
+
+fn for_hyper(url: &Url, zone: Option<&str>) -> Result<Uri, String> {
+    // The scheme that hyper has for `ws` and `wss`.
+    let text = url.as_str().replacen("ws", "http", usize::from(url.scheme().starts_with("ws")));
+    let text = zone.map_or_else(|| text.clone(), |zone| text.replacen(']', &format!("%25{zone}]"), 1));
+    text.parse().map_err(|_| "it cannot be read".to_owned())
+}
+
+/// Resolves the address of a redirect against the one that it came from.
 pub(super) fn redirected(from: &Uri, location: &str) -> Result<Uri> {
     let bad = |why: &str| Error::new(Kind::Answer, format!("the tunnel's login is redirected to {why}")).lasting();
-    let location = location.split('#').next().unwrap_or_default();
-    let scheme = from.scheme_str().unwrap_or_default();
-    let path = from.path();
-    let colon = location.find(':').filter(|colon| !location[..*colon].contains(['/', '?']));
-    let text = match location {
-        _ if colon.is_some() => location.to_owned(),
-        _ if location.starts_with("//") => format!("{scheme}:{location}"),
-        _ => {
-            let authority = from.authority().map(|authority| authority.as_str()).unwrap_or_default();
-            let path = match location.chars().next() {
-                None => return Err(bad("an invalid address: it is empty")),
-                Some('/') => location.to_owned(),
-                Some('?') => format!("{path}{location}"),
-                Some(_) => format!("{}{location}", &path[..path.rfind('/').map_or(0, |slash| slash + 1)]),
-            };
-            format!("{scheme}://{authority}{}", without_dots(&path))
-        }
-    };
-    let to = parse(&text).map_err(|why| bad(&format!("an invalid address: {why}")))?;
-    if scheme == "https" && to.scheme_str() != Some("https") {
+    let invalid = |why: String| bad(&format!("an invalid address: {why}"));
+    let (base, zone) = without_zone(&from.to_string());
+    let base = read(&base, None).map_err(invalid)?;
+    if location.is_empty() {
+        return Err(invalid("it is empty".to_owned()));
+    }
+    // A browser takes `1:2` for a path; Go and RFC 3986 (4.2) take it for an address without a scheme.
+    let begins_with_colon = location.split(['/', '?', '#']).next().is_some_and(|first| first.contains(':'));
+    if begins_with_colon && Url::parse(location) == Err(ParseError::RelativeUrlWithoutBase) {
+        return Err(invalid("it has no scheme".to_owned()));
+    }
+    let (location, other_zone) = without_zone(&without_user(location));
+    let to = read(&location, Some(&base)).map_err(invalid)?;
+    let zone = other_zone.or(zone.filter(|_| to.host() == base.host()));
+    let to = for_hyper(&to, zone.as_deref()).map_err(invalid)?;
+    if from.scheme_str() == Some("https") && to.scheme_str() != Some("https") {
         return Err(bad("an address without TLS"));
     }
     Ok(to)
-}
-
-/// Resolves `.` and `..` in a path.
-fn without_dots(path: &str) -> String {
-    let (path, query) = path.split_at(path.find('?').unwrap_or(path.len()));
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/').skip(1) {
-        match part {
-            "." => {}
-            ".." => drop(parts.pop()),
-            part => parts.push(part),
-        }
-    }
-    let is_folder = path.ends_with("/.") || path.ends_with("/..");
-    format!("/{}{}{query}", parts.join("/"), if is_folder && !parts.is_empty() { "/" } else { "" })
 }
 
 #[cfg(test)]
@@ -160,12 +192,46 @@ mod tests {
             ("http://[::1]:65535", Some(65535)),
             // As in a browser, in curl and in Go.
             ("http://a.example:/", None),
-            ("https://a.example:0443/", Some(443)),
+            ("https://a.example:0443/", None),
+            ("http://a.example:0443/", Some(443)),
         ] {
             assert_eq!(given(text).unwrap().port_u16(), port, "{text}");
         }
         for text in ["http://[::1", "http://[::1]80/", "http://::1/", "http://a%2eb/", "http://a b/", "http://a\\@b/"] {
             assert!(given(text).is_err(), "{text}");
+        }
+    }
+
+    /// Texts that browsers repair, and Go refuses or reads as another host.
+    #[test]
+    fn an_address_that_must_be_repaired_is_refused() {
+        for text in [
+            " http://a.example/",
+            "http://a.example/\n",
+            "http://a.example:8\t0/",
+            "http:\\\\a.example/",
+            "http:\\/a.example/",
+            "http:/a.example/",
+            "http:a.example",
+            "http:////a.example/",
+            "http://127.1/",
+            "http://0177.0.0.1/",
+            "http://0x7f000001/",
+            "http://2130706433/",
+            "http://127.0.0.%31/",
+            "http://１２７.0.0.1/",
+        ] {
+            assert!(given(text).is_err(), "{text}");
+            assert!(!is_page(text), "{text}");
+        }
+        for (text, address) in [
+            ("HTTP://A.Example:80/x y?q=[b%25c]#z", "http://a.example/x%20y?q=[b%25c]"),
+            ("http://bücher.example/", "http://xn--bcher-kva.example/"),
+            ("http://[0:0::1]:8080", "http://[::1]:8080/"),
+            ("wss://[fe80::1%25eth0]:8443/ws", "https://[fe80::1%25eth0]:8443/ws"),
+            ("http://127.0.0.1:8080/ws", "http://127.0.0.1:8080/ws"),
+        ] {
+            assert_eq!(given(text).unwrap().to_string(), address, "{text}");
         }
     }
 
@@ -219,6 +285,9 @@ mod tests {
             ("https://b.example/next", "https://b.example/next"),
             ("https://me:secretpw99@b.example/next", "https://b.example/next"),
             ("HTTPS://b.example/a:b", "https://b.example/a:b"),
+            ("./a:b", "https://a.example/down/a:b"),
+            ("wss://b.example", "https://b.example/"),
+            ("/%2e%2e/x//y/./z/", "https://a.example/x//y/z/"),
         ] {
             assert_eq!(to(location).unwrap(), target, "{location}");
         }
@@ -230,8 +299,19 @@ mod tests {
             "https://a.example:84430/",
             "//a.example:0/",
             "https:///x",
+            "a:b",
+            "1:b",
+            "\\\\b.example/next",
+            "/\\b.example/next",
+            "//b.example\\@a.example/",
+            "/next\r\nx: y",
         ] {
             assert!(to(location).is_err(), "{location}");
         }
+        let from = given("http://[fe80::1%25eth0]:1/login").unwrap();
+        let to = |location: &str| redirected(&from, location).unwrap().to_string();
+        assert_eq!(to("next"), "http://[fe80::1%25eth0]:1/next");
+        assert_eq!(to("//[fe80::2]/"), "http://[fe80::2]/");
+        assert_eq!(to("http://[fe80::2%252]/"), "http://[fe80::2%252]/");
     }
 }
