@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap_complete::ArgValueCompleter;
+use jiff::fmt::friendly::SpanParser;
 
 use crate::commands::candidates;
 
@@ -17,21 +18,14 @@ pub(crate) struct One {
     pub json: bool,
 }
 
-/// A duration as people write it: `500ms`, `12s`, `10m`, `8h`.
+/// A duration as people write it: `500ms`, `12s`, `25m`, `1h30m`. A number alone is one of seconds.
 ///
 /// # Errors
-/// For another unit, or none.
+/// For another unit, such as days.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let number: u64 = number.parse().map_err(|_| "write a number and ms, s, m or h, such as 12s".to_owned())?;
-    match unit {
-        "ms" => Ok(Duration::from_millis(number)),
-        "" | "s" => Ok(Duration::from_secs(number)),
-        "m" => Ok(Duration::from_secs(number.saturating_mul(60))),
-        "h" => Ok(Duration::from_secs(number.saturating_mul(3600))),
-        _ => Err(format!("`{unit}` is not a unit: write ms, s, m or h")),
-    }
+    let seconds = text.parse().map(Duration::from_secs).ok();
+    let read = || SpanParser::new().parse_unsigned_duration(text).ok();
+    seconds.or_else(read).ok_or_else(|| "write numbers and units, such as 12s, 25m or 1h30m".to_owned())
 }
 
 #[cfg(test)]
@@ -40,9 +34,21 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        assert_eq!(duration("12s").unwrap().as_secs(), 12);
-        assert_eq!(duration("500ms").unwrap().as_millis(), 500);
-        assert_eq!(duration("10m").unwrap().as_secs(), 600);
-        assert!(duration("soon").is_err() && duration("1d").is_err() && duration("").is_err());
+        for (text, seconds) in [
+            ("12", 12.0),
+            ("12s", 12.0),
+            ("500ms", 0.5),
+            ("10m", 600.0),
+            ("1h30m", 5400.0),
+            ("1h 30m", 5400.0),
+            ("1.5h", 5400.0),
+            ("2 hours", 7200.0),
+            ("0s", 0.0),
+        ] {
+            assert_eq!(duration(text).map(|time| time.as_secs_f64()), Ok(seconds), "{text}");
+        }
+        for text in ["soon", "1d", "", "h", "-5m", "5m ago", "1.5", "99999999999999999999h", "1e3s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
     }
 }

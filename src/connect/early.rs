@@ -189,7 +189,7 @@ pub fn connect_timeout(arguments: &[String]) -> Option<Duration> {
     None
 }
 
-/// A time as ssh writes them (sshd_config(5), TIME FORMATS), in seconds.
+/// A time as ssh writes them (sshd_config(5), TIME FORMATS), in seconds. jiff's durations have no days and weeks.
 fn seconds(text: &str) -> Option<u64> {
     if text.is_empty() {
         return None;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::{
     app::App,
     commands::{
-        args::One,
+        args::{One, duration},
         playgrounds::listed::{report, time_left},
     },
     error::{Error, Kind, Result},
@@ -21,7 +21,7 @@ use crate::{
 pub(crate) struct Args {
     #[command(flatten)]
     one: One,
-    /// The number of minutes to add.
+    /// The time to add: minutes, or a duration such as 1h30m.
     #[arg(value_parser = minutes)]
     minutes: u64,
 }
@@ -30,8 +30,9 @@ pub(crate) struct Args {
 const MAX_MINUTES: u64 = 100_000;
 
 fn minutes(text: &str) -> Result<u64, String> {
-    let minutes = text.parse().ok().filter(|minutes| (1..=MAX_MINUTES).contains(minutes));
-    minutes.ok_or_else(|| format!("write a whole number of minutes, 1 to {MAX_MINUTES}"))
+    let in_units = || duration(text).ok().filter(|time| time.as_millis() % 60_000 == 0).map(|time| time.as_secs() / 60);
+    let minutes = text.parse().ok().or_else(in_units).filter(|minutes| (1..=MAX_MINUTES).contains(minutes));
+    minutes.ok_or_else(|| format!("write whole minutes, such as 90 or 1h30m, from 1 to {MAX_MINUTES}"))
 }
 
 /// Adds minutes to a playground's time, and never reduces it.
@@ -85,4 +86,18 @@ fn running_for(labs: &Labs, play: &Play) -> Duration {
     let began = began.parse::<jiff::Timestamp>().or_else(|_| play.created_at.parse());
     let began = began.ok().and_then(|began| Moment::try_from(began.as_millisecond()).ok());
     began.map(|began| ago(labs.by_our_clock(began))).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::minutes;
+
+    #[test]
+    fn the_time_to_add_is_whole_minutes() {
+        for (text, wanted) in
+            [("90", Some(90)), ("1h30m", Some(90)), ("25m", Some(25)), ("0", None), ("90s", None), ("999999h", None)]
+        {
+            assert_eq!(minutes(text).ok(), wanted, "{text}");
+        }
+    }
 }

@@ -1,5 +1,8 @@
 //! The presentation of playgrounds: as a table, and as JSON with the API's names.
 
+use std::time::Duration;
+
+use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use serde::Serialize;
 
 use crate::{
@@ -164,12 +167,13 @@ pub(super) fn time_left(play: &Play) -> String {
     if find::is_play_down(play) || find::is_gone(play) || play.expires_in.is_zero() {
         return String::new();
     }
-    match play.expires_in.as_secs() {
-        seconds @ ..60 => format!("{seconds}s"),
-        seconds @ ..3600 => format!("{}m", seconds / 60),
-        seconds => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
-    }
+    let seconds = play.expires_in.as_secs();
+    let whole = if seconds < 60 { seconds } else { seconds / 60 * 60 };
+    AS_WRITTEN.unsigned_duration_to_string(&Duration::from_secs(whole))
 }
+
+/// Durations as commands take them: `7h59m`, `45s`.
+const AS_WRITTEN: SpanPrinter = SpanPrinter::new().spacing(Spacing::None);
 
 pub(super) fn host(play: &Play) -> String {
     Target::of_play(&play.id, None).to_string()

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::fmt::friendly::SpanParser;
 use serde::{Deserialize, Deserializer};
 
 /// `expiresIn`: milliseconds on the wire; what is negative is over.
@@ -31,27 +32,7 @@ pub(super) fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Res
 
 /// Reads a Go duration: `8h0m0s`, `1.5h`, `90m`. `None` for anything else, negative ones included.
 pub(super) fn go_duration(text: &str) -> Option<Duration> {
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let number = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (value, behind) = rest.split_at(number);
-        let unit = behind.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(unit);
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        let part = Duration::try_from_secs_f64(value.parse::<f64>().ok()? * seconds).ok()?;
-        total = total.checked_add(part)?;
-        rest = behind;
-    }
-    (!text.is_empty()).then_some(total)
+    SpanParser::new().parse_unsigned_duration(text).ok()
 }
 
 #[cfg(test)]
