@@ -25,6 +25,7 @@ use std::{
 };
 
 use console::{Term, measure_text_width};
+use indicatif::BinaryBytes;
 use serde_json::{Value, json};
 use tokio::time::interval;
 
@@ -344,11 +345,13 @@ fn table(rows: &[Arc<Row>], counters: &[[u64; 5]], width: usize) -> Vec<String> 
             _ => (machine.as_str(), "here"),
         };
         let sent = match dropped {
-            0 => bytes(*sent),
-            n => format!("{} ({n} dropped)", bytes(*sent)),
+            0 => BinaryBytes(*sent).to_string(),
+            n => format!("{} ({n} dropped)", BinaryBytes(*sent)),
         };
         let ends = [format!("{listens} {address}{udp}"), format!("{leads} {to}")];
-        ends.into_iter().chain([open.to_string(), total.to_string(), sent, bytes(*received)]).collect()
+        ends.into_iter()
+            .chain([open.to_string(), total.to_string(), sent, BinaryBytes(*received).to_string()])
+            .collect()
     };
     let head = ["LISTENS", "FORWARDS TO", "OPEN", "TOTAL", "SENT", "RECEIVED"];
     let expendable = ["TOTAL", "RECEIVED", "SENT", "OPEN"];
@@ -376,18 +379,6 @@ fn draw(old: &[String], lines: &[String]) {
     }
     // A write error means that the terminal is gone.
     let _ = std::io::stderr().write_all(text.as_bytes());
-}
-
-/// Formats a number of bytes for people: `12 B`, `3.4 MiB`.
-fn bytes(count: u64) -> String {
-    let mut unit = 0;
-    let mut value = count as f64;
-    while value >= 1024.0 && unit < 4 {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let name = ["B", "KiB", "MiB", "GiB", "TiB"][unit];
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {name}") }
 }
 
 /// A connection of a forward. Dropping it reports its end.
@@ -439,7 +430,7 @@ impl Drop for Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::{Board, View, What, bytes, table};
+    use super::{Board, View, What, table};
 
     #[test]
     fn the_table_fits_its_terminal_and_breaks_no_address_that_it_has_room_for() {
@@ -461,10 +452,5 @@ mod tests {
         assert!(wide[3].starts_with("node-01 127.0.0.1:40973  "), "{wide:#?}");
         let narrow = table(&rows, &counters, 60).join("\n");
         assert!(narrow.contains("here 127.0.0.1:40973 ") && !narrow.contains("TOTAL"), "{narrow}");
-    }
-
-    #[test]
-    fn bytes_are_shown_as_people_read_them() {
-        assert_eq!([0, 1023, 1024, 3 << 20].map(bytes), ["0 B", "1023 B", "1.0 KiB", "3.0 MiB"]);
     }
 }
