@@ -3,6 +3,7 @@
 //! # Layout
 //!
 //! - `process`: this process, its parent and its children.
+//! - `others`: other processes, by name and argument.
 //! - `roots`: the authorities that the system trusts.
 //! - `signals`: the signals that ask a process to end.
 //! - `sockets`: questions to the system about sockets and pipes.
@@ -10,6 +11,7 @@
 //! - here: the terminal.
 
 mod files;
+mod others;
 mod process;
 mod roots;
 mod signals;
@@ -19,6 +21,7 @@ mod sockets;
 pub(crate) use files::{give_back, open_new_folder, rightful_owner};
 pub(crate) use files::{is_null_device, left_by_root, links, make_alike, settle, without_waiting};
 pub use files::{is_strangers, owner};
+pub(crate) use others::{process_name, process_with_argument};
 #[cfg(unix)]
 pub use process::in_its_own_session;
 pub use process::{

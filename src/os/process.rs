@@ -143,7 +143,7 @@ pub fn end_if_open(process: u32, path: &std::path::Path) -> io::Result<bool> {
     }
 }
 
-/// Reports whether there is a process of this number. True on systems that do not tell.
+/// Reports whether there is a process of this number.
 pub fn is_running(process: u32) -> bool {
     #[cfg(unix)]
     {
@@ -152,8 +152,7 @@ pub fn is_running(process: u32) -> bool {
     }
     #[cfg(not(unix))]
     {
-        let _ = process;
-        true
+        super::process_name(process).is_some()
     }
 }
 
