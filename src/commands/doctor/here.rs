@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use jsonc_parser::{ParseOptions, parse_to_serde_value};
 use tokio::time::sleep;
 
 use super::{Check, Fix, Verdict};
@@ -333,19 +334,19 @@ fn editors(app: &App) -> Vec<Check> {
     checks
 }
 
-/// Returns `remote.SSH.connectTimeout` from an editor's settings, which are JSON with comments. The last occurrence
-/// outside a comment line counts.
+/// Returns `remote.SSH.connectTimeout` from an editor's settings. Not read are settings of a profile: this one
+/// is of the application, as open-remote-ssh declares all of its kind, and such stand with the default profile.
 fn connect_timeout(home: &Path, name: &str) -> Option<u64> {
-    let text = files::read_text(&settings_file(home, name)?).ok()??;
-    text.lines()
-        .filter(|line| !line.trim_start().starts_with("//"))
-        .filter_map(|line| {
-            let value =
-                line.split_once("\"remote.SSH.connectTimeout\"")?.1.trim_start().strip_prefix(':')?.trim_start();
-            let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
-            value[..digits].parse().ok()
-        })
-        .next_back()
+    timeout_in(&files::read_text(&settings_file(home, name)?).ok()??)
+}
+
+/// Returns the timeout in settings, which are JSON with comments and commas at the end. The key counts at the top alone,
+/// not in a block for a language, and the last one of two.
+fn timeout_in(text: &str) -> Option<u64> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let settings: serde_json::Value = parse_to_serde_value(text, &ParseOptions::default()).ok()?;
+    let seconds = settings.get("remote.SSH.connectTimeout")?;
+    seconds.as_u64().or_else(|| seconds.as_f64().map(|seconds| seconds as u64))
 }
 
 fn settings_file(home: &Path, name: &str) -> Option<PathBuf> {
@@ -378,7 +379,7 @@ fn settings_file(home: &Path, name: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{connect_timeout, settings_file};
+    use super::{connect_timeout, settings_file, timeout_in};
 
     #[test]
     fn an_editors_timeout_is_read_through_comments() {
@@ -393,5 +394,25 @@ mod tests {
         std::fs::write(&path, "{\n  // \"remote.SSH.connectTimeout\": 5,\n  \"remote.SSH.connectTimeout\" : 1800,\n}")
             .unwrap();
         assert_eq!(connect_timeout(home.path(), "code"), Some(1800));
+    }
+    #[test]
+    fn an_editors_settings_are_read_as_it_reads_them() {
+        for (text, seconds) in [
+            ("\u{feff}{\"remote.SSH.connectTimeout\": 60}", Some(60)),
+            ("{/* \"remote.SSH.connectTimeout\": 5, */ \"remote.SSH.connectTimeout\": /* s */ 60.5, }", Some(60)),
+            ("{\r\n  // x\r\n  \"remote.SSH.connectTimeout\"\r\n  :\r\n  60 // s\r\n}\r\n", Some(60)),
+            ("{\"a\": \"\\\"remote.SSH.connectTimeout\\\": 5\", \"b\": [1, 2,],}", None),
+            ("{\"[python]\": {\"remote.SSH.connectTimeout\": 5}, \"remote.SSH.connectTimeout\": 60}", Some(60)),
+            ("{\"remote.SSH.connectTimeout\": 60, \"[python]\": {\"remote.SSH.connectTimeout\": 5}}", Some(60)),
+            ("{\"remote.SSH.connectTimeout\": 5, \"remote.SSH.connectTimeout\": 60}", Some(60)),
+            ("{\"remote.SSH.connectTimeout\": \"60\"}", None),
+            ("{\"remote.SSH.connectTimeout\": -1}", Some(0)),
+            ("", None),
+            ("[]", None),
+            ("// nothing yet", None),
+            ("{\"remote.SSH.connectTimeout\": ", None),
+        ] {
+            assert_eq!(timeout_in(text), seconds, "{text}");
+        }
     }
 }
