@@ -118,3 +118,47 @@ fn builds_go_by_the_lock_file() {
         assert!(line.contains("--locked") || line.contains("cargo fmt"), "{line}");
     }
 }
+
+/// Each advisory that is ignored begins with the crate that it is for, which is still there, and SECURITY.md says why it
+/// does not concern us.
+#[test]
+fn each_ignored_advisory_is_explained() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = fs::read_to_string(root.join("deny.toml")).unwrap();
+    let security = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let packages = packages();
+    let ignored = list("ignore");
+    assert!(!ignored.is_empty());
+    for id in ignored {
+        let line = text.lines().find(|line| line.contains(&format!("id = \"{id}\""))).unwrap();
+        let reason = line.split_once("reason = \"").unwrap().1;
+        let name = reason.split_once(": ").unwrap().0;
+        assert!(packages.iter().any(|package| package["name"] == name), "{name} is gone, and {id} can go, too");
+        assert!(security.contains(&format!("{id} ({name}")), "SECURITY.md does not explain {id}");
+    }
+}
+
+/// docs/dependencies.md has a row for each direct dependency, in its version, and no other.
+#[test]
+fn each_dependency_has_its_row() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packages = packages();
+    let own = packages.iter().find(|package| package["name"] == env!("CARGO_PKG_NAME")).unwrap();
+    let dependencies = own["dependencies"].as_array().unwrap().iter();
+    let named = dependencies.map(|one| {
+        let wanted = one["req"].as_str().unwrap().trim_start_matches('^');
+        (one["kind"] == "dev", one["name"].as_str().unwrap().to_owned(), wanted.to_owned())
+    });
+    let named: BTreeSet<_> = named.collect();
+    let page = fs::read_to_string(root.join("docs/dependencies.md")).unwrap();
+    let (program, tests) = page.split_once("\nTests alone").unwrap();
+    let rows = |text: &str, is_dev| -> Vec<(bool, String, String)> {
+        let rows = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+        rows.map(|(name, rest)| (is_dev, name.to_owned(), rest.split(" | ").next().unwrap().to_owned())).collect()
+    };
+    let shown = [rows(program, false), rows(tests, true)].concat();
+    assert_eq!(shown.iter().cloned().collect::<BTreeSet<_>>(), named);
+    assert_eq!(shown.len(), named.len(), "a crate has two rows");
+    // The one that russh brings, and no other with other types.
+    assert!(named.iter().all(|(_, name, _)| !["rsa", "ssh-key"].contains(&name.as_str())));
+}
