@@ -37,6 +37,7 @@ mod layers;
 mod machine;
 mod network;
 mod open;
+mod packages;
 mod pages;
 mod parsers;
 mod platform;
