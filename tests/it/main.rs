@@ -44,6 +44,7 @@ mod platform;
 mod platform_calls;
 mod platform_tasks;
 mod printed;
+mod publisher;
 mod real_peers;
 mod records;
 mod round_trips;

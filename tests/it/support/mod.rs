@@ -7,6 +7,7 @@ pub mod machine;
 pub mod platform;
 pub mod schema;
 pub mod transcript;
+pub mod tree;
 pub mod wsmux;
 
 use std::{

@@ -12,6 +12,10 @@ const cache = path.join(root, 'target/code-server/node_modules');
 export const binary = path.resolve(process.env.LABCTL_SSH_PROXY ?? path.join(root, 'target/debug/labctl-ssh-proxy'));
 const { chromium } = await import(path.join(cache, 'playwright-core/index.mjs'));
 
+const manifest = JSON.parse(readFileSync(path.join(extension, 'package.json'), 'utf8'));
+/** The id of the extension. VS Code calls a publisher undefined_publisher if there is none. */
+export const id = `${manifest.publisher ?? 'undefined_publisher'}.${manifest.name}`;
+
 const freePort = () =>
   new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
@@ -58,7 +62,7 @@ const SETTINGS = {
   'security.promptForRemoteUriHandling': false,
   'workbench.secondarySideBar.defaultVisibility': 'hidden',
   // A browser cannot run UI extensions, so this one has to run beside the binary.
-  'remote.extensionKind': { 'labctl-ssh-proxy.labctl-ssh-proxy': ['workspace'] },
+  'remote.extensionKind': { [id]: ['workspace'] },
   'playgrounds.local': true,
   'playgrounds.binary': binary,
 };
