@@ -56,5 +56,6 @@ mod supply_chain;
 mod support;
 mod uninstall;
 mod users_ssh;
+mod versions;
 mod wake;
 mod watch;
