@@ -2,9 +2,10 @@
 
 import type { ChildProcess } from 'node:child_process';
 import * as os from 'node:os';
+import { bundled } from './binary/bundled';
 import { type Listener, type Run, type Stream, collect, follow, start, terminate } from './binary/child';
-import { type System, locate } from './binary/locate';
-import { checkVersion } from './binary/version';
+import { type System, isProgram, locate } from './binary/locate';
+import { checkVersion, readVersion } from './binary/version';
 import { Failure, NAME, cancelled } from './failure';
 
 export type { Run, Stream } from './binary/child';
@@ -18,11 +19,15 @@ export interface World extends Partial<System> {
   configured(): string;
   /** The options that precede every command. */
   options(): string[];
+  /** The folder and the version of the extension, whose package may bring the program along. */
+  extension?: { folder: string; version: string };
   log(line: string): void;
 }
 
 export class Binary {
   private check: { file: string; done: Promise<void> } | undefined;
+  /** The copy of the extension's own program. Made once, because a window keeps its version of the extension. */
+  private copy: Promise<string | undefined> | undefined;
   private readonly running = new Set<ChildProcess>();
 
   constructor(private readonly world: World) {}
@@ -30,7 +35,20 @@ export class Binary {
   /** Finds the binary. Each call searches again, so that the extension notices when it is installed. */
   find(): Promise<string> {
     const { env = process.env, platform = process.platform, home = os.homedir() } = this.world;
-    return locate(this.world.configured(), { env, platform, home });
+    const system = { env, platform, home };
+    return locate(this.world.configured(), system, () => this.bundled(system));
+  }
+
+  private bundled(system: System): Promise<string | undefined> {
+    const { extension } = this.world;
+    if (extension === undefined) return Promise.resolve(undefined);
+    const versionOf = (file: string): Promise<string | undefined> =>
+      this.collect(file, ['--version'], { limit: ANSWER_MS }).then(readVersion, () => undefined);
+    const again = async (made: string | undefined): Promise<string | undefined> =>
+      made !== undefined && (await isProgram(made)) ? made : bundled({ ...extension, versionOf }, system);
+    // One after the other, because a command and the watch may search at the same time.
+    this.copy = Promise.resolve(this.copy).catch(() => undefined).then(again);
+    return this.copy;
   }
 
   /** Finds the binary and checks its version. */

@@ -45,6 +45,7 @@ function build(context: vscode.ExtensionContext): Services {
   const binary = new Binary({
     configured: () => settings().get<string>('binary', ''),
     options: () => (settings().get<boolean>('local', false) ? ['--local'] : []),
+    extension: { folder: context.extensionPath, version: (context.extension.packageJSON as { version: string }).version },
     log: write,
   });
   const watch = new Watch(binary, write);

@@ -1,4 +1,5 @@
-// The path of the binary: the configured one, else the first in PATH and in the folders of installers.
+// The path of the binary: the configured one, else the first in PATH and in the folders of installers, else the one that
+// the extension brings along.
 
 import { constants } from 'node:fs';
 import { access, stat } from 'node:fs/promises';
@@ -12,19 +13,30 @@ export interface System {
   home: string;
 }
 
-/** Finds the binary. A path in the setting, `configured`, excludes all others. */
-export async function locate(configured: string, system: System): Promise<string> {
+/** The file name of the program. */
+export function programName(platform: NodeJS.Platform): string {
+  return platform === 'win32' ? `${NAME}.exe` : NAME;
+}
+
+/**
+ * Finds the binary. A path in the setting, `configured`, excludes all others. An installed program comes before the one of
+ * the extension, `bundled`: otherwise the user's terminal and the extension would each write their own path into the ssh
+ * configuration, again and again.
+ */
+export async function locate(configured: string, system: System, bundled: () => Promise<string | undefined>): Promise<string> {
   const setting = configured.trim().replace(/^~(?=[\\/])/, system.home);
   if (setting !== '') {
     if (await isProgram(setting)) return setting;
     throw new Failure('no-binary', `${setting} is not a program`, 'correct its path in the setting playgrounds.binary');
   }
-  const name = system.platform === 'win32' ? `${NAME}.exe` : NAME;
+  const name = programName(system.platform);
   for (const folder of [...searchPath(system), ...installFolders(system)]) {
     const file = path.join(folder, name);
     // A relative folder in PATH could lie in the workspace, which is not trusted.
     if (path.isAbsolute(folder) && (await isProgram(file))) return file;
   }
+  const own = await bundled();
+  if (own !== undefined) return own;
   throw new Failure('no-binary', `the program ${NAME} was not found`, 'install it, or set its path in the setting playgrounds.binary');
 }
 
@@ -49,7 +61,7 @@ function installFolders({ env, platform, home }: System): string[] {
   ];
 }
 
-async function isProgram(file: string): Promise<boolean> {
+export async function isProgram(file: string): Promise<boolean> {
   try {
     await access(file, constants.X_OK);
     return (await stat(file)).isFile();

@@ -5,9 +5,14 @@ import { Failure, NAME } from '../failure';
 /** The oldest supported version. A test compares it with Cargo.toml. */
 export const MINIMUM = '0.1.0';
 
+/** Reads the version in the output of `--version`. */
+export function readVersion(output: string): string | undefined {
+  return /(\d+\.\d+\.\d+)/.exec(output)?.[1];
+}
+
 /** Checks the output of `file --version`. Throws if `file` is another program, or too old. */
 export function checkVersion(file: string, output: string): void {
-  const version = /(\d+\.\d+\.\d+)/.exec(output)?.[1];
+  const version = readVersion(output);
   if (version === undefined) {
     throw new Failure('bad-output', `${file} is not ${NAME}`, 'correct its path in the setting playgrounds.binary');
   }

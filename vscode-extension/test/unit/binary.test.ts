@@ -1,4 +1,5 @@
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { MINIMUM, isOlder } from '../../src/binary/version';
@@ -62,6 +63,92 @@ describe('finding the binary', () => {
   it('supports the version of this repository', () => {
     const cargo = readFileSync(path.join(import.meta.dirname, '../../../Cargo.toml'), 'utf8');
     expect(isOlder(/^version = "(.*)"/m.exec(cargo)?.[1] ?? '', MINIMUM)).toBe(false);
+  });
+});
+
+describe('the program of the extension', () => {
+  const old = new Date('2020-01-01');
+
+  /** An extension that brings a program of this version along, and a home without any other. */
+  function packed(version: string, home = folder()) {
+    const extension = { folder: folder(), version };
+    mkdirSync(path.join(extension.folder, 'bin'));
+    const brought = program('echo "$@" >> "$HOME/runs"', version, path.join(extension.folder, 'bin'));
+    chmodSync(brought, 0o644);
+    const world = { env: { PATH: '', HOME: home }, home, platform: 'linux' as const, extension };
+    const copy = path.join(home, '.iximiuz/labctl-ssh-proxy/bin/labctl-ssh-proxy');
+    return { world, home, brought, copy };
+  }
+
+  it('runs from a copy at a path that stays, and comes after an installed one', async () => {
+    const { world, home, brought, copy } = packed('1.2.3');
+    const one = binary('', world);
+    expect(await Promise.all([one.find(), one.usable()])).toEqual([copy, copy]);
+    expect(readFileSync(copy)).toEqual(readFileSync(brought));
+    expect(statSync(copy).mode & 0o777).toBe(0o755);
+    expect(readdirSync(path.dirname(copy))).toEqual(['labctl-ssh-proxy']);
+    // Another window does not write it again.
+    utimesSync(copy, old, old);
+    expect(await binary('', world).find()).toBe(copy);
+    expect(statSync(copy).mtime).toEqual(old);
+    const installed = path.join(home, '.local/bin');
+    mkdirSync(installed, { recursive: true });
+    const file = program('', '9.9.9', installed);
+    expect(await one.find()).toBe(file);
+  });
+
+  it('is updated, but a newer one of another editor stays', async () => {
+    const { world, home, copy } = packed('1.2.3');
+    await binary('', world).find();
+    const newer = packed('1.10.0', home);
+    expect(await binary('', newer.world).find()).toBe(copy);
+    expect(readFileSync(copy)).toEqual(readFileSync(newer.brought));
+    expect(await binary('', world).find()).toBe(copy);
+    expect(readFileSync(copy)).toEqual(readFileSync(newer.brought));
+    // One that does not run is replaced whatever it is.
+    program('', 'what?', path.dirname(copy));
+    await binary('', world).usable();
+    expect(readFileSync(copy, 'utf8')).toContain('1.2.3');
+  });
+
+  it('is copied again if the copy has gone, into the folder that the program would use', async () => {
+    const { world } = packed('1.2.3');
+    const moved = folder();
+    const one = binary('', { ...world, env: { ...world.env, LABCTL_SSH_PROXY_HOME: moved } });
+    const copy = path.join(moved, 'bin/labctl-ssh-proxy');
+    expect(await one.find()).toBe(copy);
+    execFileSync('rm', ['-r', path.dirname(copy)]);
+    expect(await one.find()).toBe(copy);
+    expect(existsSync(copy)).toBe(true);
+  });
+
+  it('says why it cannot be copied, and is missing in the package for all platforms', async () => {
+    const { world, home } = packed('1.2.3');
+    writeFileSync(path.join(home, '.iximiuz'), 'a file');
+    const refused = await failure(binary('', world).find());
+    expect([refused.kind, refused.message]).toEqual(['no-binary', expect.stringContaining('cannot be copied to')]);
+    const without = binary('', { ...world, extension: { folder: folder(), version: '1.2.3' } });
+    expect((await failure(without.find())).message).toContain('was not found');
+  });
+
+  it('is taken back when the extension is uninstalled, with the lines that name it', async () => {
+    const { world, home, copy } = packed('1.2.3');
+    const script = path.join(import.meta.dirname, '../../dist/uninstall.js');
+    const uninstall = () => execFileSync(process.execPath, [script], { env: { HOME: home, PATH: process.env['PATH'] } });
+    const runs = () => (existsSync(path.join(home, 'runs')) ? readFileSync(path.join(home, 'runs'), 'utf8') : '');
+    const entries = path.join(path.dirname(path.dirname(copy)), 'ssh_config');
+    // Nothing is there to be taken back.
+    uninstall();
+    await binary('', world).find();
+    writeFileSync(entries, 'Host x\n  ProxyCommand /usr/bin/labctl-ssh-proxy connect %h\n');
+    uninstall();
+    expect([runs(), existsSync(path.dirname(copy))]).toEqual(['', false]);
+    await binary('', world).find();
+    writeFileSync(entries, `Host x\n  ProxyCommand ${copy} connect %h\n`);
+    writeFileSync(path.join(path.dirname(copy), 'mine'), 'a file of the user');
+    uninstall();
+    expect(runs()).toBe('config-ssh --remove --yes\n');
+    expect(readdirSync(path.dirname(copy))).toEqual(['mine']);
   });
 });
 

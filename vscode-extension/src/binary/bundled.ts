@@ -1,0 +1,74 @@
+// The program that a platform's package of this extension brings along. It runs from a copy in the program's own folder:
+// the entries of the ssh configuration name its path, and the extension's folder has another name after each update. All
+// editors of a user share that copy.
+
+import { chmod, copyFile, mkdir, readFile, rename, rm } from 'node:fs/promises';
+import * as path from 'node:path';
+import { Failure, NAME } from '../failure';
+import { type System, isProgram, programName } from './locate';
+import { isOlder } from './version';
+
+/** The folder in which the program keeps its files; the program has the same rule. */
+export function ownFolder({ env, home }: System): string {
+  const moved = env['LABCTL_SSH_PROXY_HOME'] ?? '';
+  return path.isAbsolute(moved) ? moved : path.join(home, '.iximiuz', NAME);
+}
+
+/** The path of the copy, which need not exist. */
+export function copyPath(system: System): string {
+  return path.join(ownFolder(system), 'bin', programName(system.platform));
+}
+
+/** The package that brings a program along, unless it is the one for all platforms. */
+export interface Bundle {
+  /** The folder of the extension. */
+  folder: string;
+  /** The version of the extension, and so of its program. */
+  version: string;
+  /** Asks a program for its version; `undefined` if it does not run. */
+  versionOf: (file: string) => Promise<string | undefined>;
+}
+
+/** Returns the path of the copy, which is made if need be, or `undefined` if the package brings no program. */
+export async function bundled(bundle: Bundle, system: System): Promise<string | undefined> {
+  const brought = path.join(bundle.folder, 'bin', programName(system.platform));
+  const bytes = await readFile(brought).catch(() => undefined);
+  if (bytes === undefined) return undefined;
+  const copy = copyPath(system);
+  try {
+    if (!(await mayStay(copy, bytes, bundle))) await install(brought, copy, system.platform);
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new Failure('no-binary', `the program of this extension cannot be copied to ${copy}: ${reason}`, `make room there, or install ${NAME}`);
+  }
+  return copy;
+}
+
+/** True if the copy is the program of the package, or a newer one of another editor's package. */
+async function mayStay(copy: string, bytes: Buffer, { version, versionOf }: Bundle): Promise<boolean> {
+  if (!(await isProgram(copy))) return false;
+  if (bytes.equals(await readFile(copy))) return true;
+  const present = await versionOf(copy);
+  return present !== undefined && isOlder(version, present);
+}
+
+/** Copies the program in one step, because connections that are open run the previous copy. */
+async function install(brought: string, copy: string, platform: NodeJS.Platform): Promise<void> {
+  await mkdir(path.dirname(copy), { recursive: true, mode: 0o700 });
+  const beside = `${copy}.${process.pid}.new`;
+  try {
+    await copyFile(brought, beside);
+    await chmod(beside, 0o755);
+    if (platform === 'win32') {
+      // Windows refuses to replace a program that runs, but lets it be renamed.
+      const before = `${copy}.${process.pid}.old`;
+      await rename(copy, before).catch(() => undefined);
+      await rename(beside, copy);
+      await rm(before, { force: true }).catch(() => undefined);
+    } else {
+      await rename(beside, copy);
+    }
+  } finally {
+    await rm(beside, { force: true });
+  }
+}
