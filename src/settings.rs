@@ -270,6 +270,11 @@ impl Folders {
         self.root.join("backups")
     }
 
+    /// The folder of the program that the VS Code extension brings along, and copies there.
+    pub fn programs(&self) -> PathBuf {
+        self.root.join("bin")
+    }
+
     /// The folder of our kubeconfigs, and of the records about the user's.
     pub fn kube(&self) -> PathBuf {
         self.root.join("kube")

@@ -226,7 +226,13 @@ fn own_paths(folders: &Folders) -> Vec<PathBuf> {
 fn own_folders(folders: &Folders) -> Vec<records::Kept> {
     let mut own = records::folders(folders);
     own.push((folders.kube(), kube::user::is_own));
+    own.push((folders.programs(), is_copy));
     own
+}
+
+/// Reports whether the VS Code extension makes files of this name in the folder of the program that it copies.
+fn is_copy(name: &str) -> bool {
+    name.strip_prefix(env!("CARGO_PKG_NAME")).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
 }
 
 async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
@@ -275,6 +281,10 @@ fn delete_own(folders: &Folders, path: &Path) -> Result<()> {
     };
     for entry in entries.flatten() {
         let name = entry.file_name();
+        // The program that runs this goes the way it came, with the extension. Windows would refuse to delete it.
+        if ssh_config::program_path().is_ok_and(|program| program == entry.path()) {
+            continue;
+        }
         if name.to_str().is_some_and(|name| is_own(name) || name.starts_with(files::TEMPORARY_PREFIX)) {
             delete(&entry.path())?;
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::support::{
-    PROGRAM, World, eventually,
+    PROGRAM, World, copy_program, eventually,
     fault::{Fake, Fault, PLAY, Phase},
     needs,
 };
@@ -44,8 +44,16 @@ fn what_is_not_ours_stays_though_it_lies_among_ours() {
     world.serve(&[]);
     world.playground("shell");
     // Some with a name like one of ours, since the folder may be one that the user has chosen.
-    let mine =
-        ["notes.txt", "names.txt", "known_hosts.mine", "hosts", "logs/mine.log", "live/show.json", "kube/config"];
+    let mine = [
+        "notes.txt",
+        "names.txt",
+        "known_hosts.mine",
+        "hosts",
+        "logs/mine.log",
+        "live/show.json",
+        "kube/config",
+        "bin/x",
+    ];
     for name in mine {
         let path = world.root().join(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -54,7 +62,15 @@ fn what_is_not_ours_stays_though_it_lies_among_ours() {
     fs::create_dir_all(&keys).unwrap();
     fs::write(keys.join("other"), "mine, too").unwrap();
     let before = files(&keys);
+    // The program that came with the VS Code extension, and what is left of an update on Windows.
+    let copies = ["bin/labctl-ssh-proxy", "bin/labctl-ssh-proxy.7.old"].map(|name| world.root().join(name));
+    for copy in &copies {
+        copy_program(copy);
+    }
+    world.output(world.program(&copies[0]).args(["--local", "uninstall", "--yes"])).ok();
+    assert_eq!(copies.each_ref().map(|copy| copy.exists()), [true, false], "the running program stays");
     let said = world.local(&["uninstall", "--yes"]).ok();
+    assert_eq!(copies.each_ref().map(|copy| copy.exists()), [false, false]);
     assert!(!said.contains("keys\n") && !said.contains("notes.txt"), "{said}");
     assert_eq!(files(&keys), before);
     assert_eq!(mine.iter().find(|name| !world.root().join(name).exists()), None);
