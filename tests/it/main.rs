@@ -59,3 +59,4 @@ mod users_ssh;
 mod versions;
 mod wake;
 mod watch;
+mod workflows;
