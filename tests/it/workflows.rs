@@ -73,7 +73,7 @@ fn rights_are_few() {
             assert!(definition["timeout-minutes"].is_u64(), "{name}: {job}");
             let rights = definition["permissions"].as_object().unwrap_or_else(|| panic!("{name}: {job}"));
             if rights.iter().any(|(_, right)| right == "write") {
-                may_write.push(job.as_str());
+                may_write.push(job.clone());
             }
             for step in steps(definition) {
                 if step["uses"].as_str().is_some_and(|uses| uses.starts_with("actions/checkout@")) {

@@ -115,16 +115,38 @@ export class World {
     await this.served;
     this.settings(settings);
     mkdirSync(path.join(this.home, 'folder'));
+    this.codeServer('--install-extension', vsix);
+    await this.startServer();
+  }
+
+  /** The arguments of code-server in this world, and its environment. */
+  get invocation() {
     const entry = path.join(cache, 'code-server/out/node/entry.js');
-    const folders = ['--user-data-dir', path.join(this.home, 'user'), '--extensions-dir', path.join(this.home, 'ext')];
-    const env = { ...this.env, EXTENSIONS_GALLERY: '{"serviceUrl":"http://127.0.0.1:9/none"}' };
-    execFileSync(process.execPath, [entry, ...folders, '--install-extension', vsix], { env, stdio: 'pipe' });
+    const args = [entry, '--user-data-dir', path.join(this.home, 'user'), '--extensions-dir', path.join(this.home, 'ext')];
+    return { args, env: { ...this.env, EXTENSIONS_GALLERY: '{"serviceUrl":"http://127.0.0.1:9/none"}' } };
+  }
+
+  codeServer(...options) {
+    const { args, env } = this.invocation;
+    execFileSync(process.execPath, [...args, ...options], { env, stdio: 'pipe' });
+  }
+
+  async startServer() {
+    const { args, env } = this.invocation;
     const port = await freePort();
     const quiet = ['--disable-telemetry', '--disable-update-check', '--auth', 'none'];
-    const args = [entry, ...folders, ...quiet, '--bind-addr', `127.0.0.1:${port}`];
-    this.server = spawn(process.execPath, args, { env, stdio: 'ignore', detached: true });
+    const all = [...args, ...quiet, '--bind-addr', `127.0.0.1:${port}`];
+    this.server = spawn(process.execPath, all, { env, stdio: 'ignore', detached: true });
     this.base = `http://127.0.0.1:${port}`;
     await until('code-server answers', () => fetch(`${this.base}/healthz`).then((answer) => answer.ok, () => false));
+  }
+
+  /** Uninstalls the extension. VS Code cleans up after it at its next start. */
+  async uninstall() {
+    this.codeServer('--uninstall-extension', id);
+    process.kill(-this.server.pid, 'SIGKILL');
+    await this.startServer();
+    await this.window();
   }
 
   /**
