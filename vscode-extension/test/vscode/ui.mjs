@@ -82,6 +82,8 @@ try {
   await page.mouse.down();
   await page.mouse.move(500, 500, { steps: 5 });
   await page.mouse.up();
+  // Away from the border, which is highlighted under the pointer.
+  await page.mouse.move(900, 500);
   await text(page, 'Log in to iximiuz Labs');
   await picture(page, 'login', SIDE);
 
