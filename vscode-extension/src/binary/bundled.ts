@@ -2,7 +2,7 @@
 // the entries of the ssh configuration name its path, and the extension's folder has another name after each update. All
 // editors of a user share that copy.
 
-import { chmod, copyFile, mkdir, readFile, rename, rm } from 'node:fs/promises';
+import { chmod, copyFile, mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
 import * as path from 'node:path';
 import { Failure, NAME } from '../failure';
 import { type System, isProgram, programName } from './locate';
@@ -60,11 +60,13 @@ async function install(brought: string, copy: string, platform: NodeJS.Platform)
     await copyFile(brought, beside);
     await chmod(beside, 0o755);
     if (platform === 'win32') {
-      // Windows refuses to replace a program that runs, but lets it be renamed.
-      const before = `${copy}.${process.pid}.old`;
-      await rename(copy, before).catch(() => undefined);
+      // Windows refuses to replace or delete a program that runs, but lets it be renamed. Earlier ones have ended by now.
+      const folder = path.dirname(copy);
+      for (const old of (await readdir(folder)).filter((file) => file.endsWith('.old'))) {
+        await rm(path.join(folder, old), { force: true }).catch(() => undefined);
+      }
+      await rename(copy, `${copy}.${process.pid}.old`).catch(() => undefined);
       await rename(beside, copy);
-      await rm(before, { force: true }).catch(() => undefined);
     } else {
       await rename(beside, copy);
     }

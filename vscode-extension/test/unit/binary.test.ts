@@ -122,6 +122,21 @@ describe('the program of the extension', () => {
     expect(existsSync(copy)).toBe(true);
   });
 
+  it('is moved aside on Windows, where a running program cannot be replaced', async () => {
+    const { world, copy } = packed('1.2.3');
+    const windows = { ...world, platform: 'win32' as const };
+    const brought = path.join(world.extension.folder, 'bin/labctl-ssh-proxy.exe');
+    const update = async (text: string): Promise<string[]> => {
+      writeFileSync(brought, text, { mode: 0o755 });
+      expect(await binary('', windows).find()).toBe(`${copy}.exe`);
+      expect(readFileSync(`${copy}.exe`, 'utf8')).toBe(text);
+      return readdirSync(path.dirname(copy)).sort();
+    };
+    expect(await update('one')).toEqual(['labctl-ssh-proxy.exe']);
+    const old = `labctl-ssh-proxy.exe.${process.pid}.old`;
+    for (const text of ['two', 'three']) expect(await update(text)).toEqual(['labctl-ssh-proxy.exe', old]);
+  });
+
   it('says why it cannot be copied, and is missing in the package for all platforms', async () => {
     const { world, home } = packed('1.2.3');
     writeFileSync(path.join(home, '.iximiuz'), 'a file');
