@@ -19,7 +19,7 @@ pub const END: &str = "# --- END labctl-ssh-proxy ---";
 /// forms in which the user may have written it, without quotes.
 ///
 /// # Errors
-/// Fails when our markers in `text` do not pair up, or it begins with a byte order mark.
+/// Fails when our markers in `text` do not pair up, or it begins with a byte order mark, except on Windows.
 pub fn insert_include(text: &[u8], argument: &str, ours: &[String]) -> Result<Vec<u8>> {
     insert(text, &format!("{INCLUDE}\nInclude {argument}\n"), ours)
 }
@@ -33,15 +33,23 @@ pub fn insert_block(text: &[u8], entries: &str, ours: &[String]) -> Result<Vec<u
     insert(text, &format!("{BEGIN}\n{entries}\nHost *\n{END}\n"), ours)
 }
 
+/// The byte order mark that a text may begin with, and the rest.
+fn mark(text: &[u8]) -> (&[u8], &[u8]) {
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    text.split_at(if text.starts_with(MARK) { MARK.len() } else { 0 })
+}
+
 fn insert(text: &[u8], block: &str, ours: &[String]) -> Result<Vec<u8>> {
-    if text.starts_with(b"\xef\xbb\xbf") {
+    let (mark, text) = mark(text);
+    // Microsoft's OpenSSH skips it, and Windows' editors and shells like to write it.
+    if !mark.is_empty() && cfg!(not(windows)) {
         return Err(Error::new(Kind::File, "it begins with a byte order mark, which ssh takes for an option")
             .with_hint("save it as UTF-8 without a byte order mark"));
     }
     let rest = remove(text, ours)?;
     let crlf = rest.split_inclusive(|&b| b == b'\n').next().is_some_and(|line| line.ends_with(b"\r\n"));
     let block = if crlf { block.replace('\n', "\r\n") } else { block.to_owned() };
-    Ok([block.as_bytes(), &rest].concat())
+    Ok([mark, block.as_bytes(), &rest].concat())
 }
 
 /// `text` without anything of ours.
@@ -54,7 +62,9 @@ pub fn remove(text: &[u8], ours: &[String]) -> Result<Vec<u8>> {
             "remove the lines of labctl-ssh-proxy by hand, from `{BEGIN}` to `{END}`, and try again"
         )))
     };
+    let (mark, text) = mark(text);
     let mut rest = Vec::with_capacity(text.len());
+    rest.extend_from_slice(mark);
     let mut begun = None;
     let mut announced = false;
     for (number, line) in text.split_inclusive(|&b| b == b'\n').enumerate() {
@@ -80,12 +90,13 @@ pub fn remove(text: &[u8], ours: &[String]) -> Result<Vec<u8>> {
 
 /// Reports whether there is a block of ours in `text`.
 pub fn has_block(text: &[u8]) -> bool {
-    text.split(|&b| b == b'\n').any(|line| line.trim_ascii() == BEGIN.as_bytes())
+    mark(text).1.split(|&b| b == b'\n').any(|line| line.trim_ascii() == BEGIN.as_bytes())
 }
 
 /// Reports whether `text` is free of our markers.
 pub fn is_untouched(text: &[u8]) -> bool {
-    text.split(|&b| b == b'\n').all(|line| ![BEGIN, END, INCLUDE].iter().any(|m| m.as_bytes() == line.trim_ascii()))
+    let is_ours = |line: &[u8]| [BEGIN, END, INCLUDE].iter().any(|ours| ours.as_bytes() == line.trim_ascii());
+    !mark(text).1.split(|&b| b == b'\n').any(is_ours)
 }
 
 /// Reports whether a line includes our file. A line below our comment does so by any path, because the path may have
@@ -109,7 +120,7 @@ fn directive(line: &[u8]) -> Option<(&[u8], &[u8])> {
 /// The user's own `Host` patterns for our names, with their line numbers. Our entries stand above them and win.
 pub fn own_entries(text: &[u8]) -> Vec<(usize, String)> {
     let mut found = Vec::new();
-    for (number, line) in text.split(|&b| b == b'\n').enumerate() {
+    for (number, line) in mark(text).1.split(|&b| b == b'\n').enumerate() {
         let Some((keyword, patterns)) = directive(line.trim_ascii()) else { continue };
         if keyword.eq_ignore_ascii_case(b"host") {
             let patterns = String::from_utf8_lossy(patterns).into_owned();
@@ -235,7 +246,22 @@ mod tests {
             assert!(insert_block(text.as_bytes(), "", &[]).is_err());
             assert!(insert_include(text.as_bytes(), "x", &[]).is_err());
         }
+        #[cfg(not(windows))]
         assert!(insert_block(b"\xef\xbb\xbfHost a\n", "", &[]).unwrap_err().message().contains("byte order mark"));
+    }
+
+    #[cfg(windows)]
+    #[test]
+    fn a_byte_order_mark_stays_in_front() {
+        let text = b"\xef\xbb\xbfHost a\r\n  User b\r\n";
+        for edit in [include, block] {
+            let edited = edit(text);
+            assert!(edited.starts_with(b"\xef\xbb\xbf# ---") && edited.ends_with(&text[3..]), "{edited:?}");
+            assert_eq!(edit(&edited), edited);
+            assert_eq!(taken_out(&edited), text);
+            assert!(!super::is_untouched(&edited));
+        }
+        assert!(has_block(&block(text)) && own_entries(b"\xef\xbb\xbfHost playground-x\n").len() == 1);
     }
 
     #[test]
