@@ -16,6 +16,10 @@ use labctl_ssh_proxy::{
 };
 
 fn main() -> ExitCode {
+    os::on_a_large_stack(begin_and_end)
+}
+
+fn begin_and_end() -> ExitCode {
     os::survive_file_size_limit();
     match completions::answer(Cli::command) {
         Ok(false) => {}
