@@ -233,6 +233,9 @@ impl Error {
                 Some(give_back) => failed.with_hint(format!(
                     "root made it in a run with your HOME: run `{give_back}`; `labctl-ssh-proxy doctor` finds the rest"
                 )),
+                None if cfg!(windows) => {
+                    failed.with_hint("check with `icacls` who may use it, and that no program has it open")
+                }
                 None => failed.with_hint("check its owner and mode with `ls -ld`"),
             },
             io::ErrorKind::ReadOnlyFilesystem => failed.with_hint("use a disk that can be written to"),

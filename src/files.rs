@@ -7,6 +7,8 @@ use std::{
     io::{self, Seek, Write},
     path::{Path, PathBuf},
     sync::OnceLock,
+    thread,
+    time::Duration,
 };
 
 use tempfile::{NamedTempFile, PersistError};
@@ -15,9 +17,6 @@ use crate::{
     error::{Error, Result},
     os,
 };
-
-/// The mode of a file that may hold secrets or that only its owner should change.
-pub(crate) const PRIVATE: u32 = 0o600;
 
 /// An exclusive lock on a file beside the one it protects. The kernel releases it when the process ends, even by a
 /// kill. The lock file stays, because removing it would let two holders lock two different files of one name.
@@ -195,10 +194,18 @@ pub(crate) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
         found if os::is_null_device(&found) => Ok(Vec::new()),
         _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
     };
-    match read() {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
+    let mut attempts = 1;
+    loop {
+        match read() {
+            Ok(bytes) => return Ok(Some(bytes)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            // Another process replaces it just now.
+            Err(e) if os::is_in_use(&e) && attempts < ATTEMPTS => {
+                attempts += 1;
+                thread::sleep(PAUSE);
+            }
+            Err(e) => return Err(e),
+        }
     }
 }
 
@@ -270,7 +277,7 @@ pub(crate) const TEMPORARY_PREFIX: &str = ".labctl-ssh-proxy-";
 pub(crate) fn temporary(folder: &Path) -> io::Result<Temporary> {
     loop {
         let file = Temporary(tempfile::Builder::new().prefix(TEMPORARY_PREFIX).make_in(folder, new_file)?);
-        match file.as_file().try_lock() {
+        match os::mark(file.as_file()) {
             // A sweep may have taken it for a leftover before it was locked.
             Ok(()) if file.0.path().try_exists()? => return Ok(file),
             Ok(()) | Err(fs::TryLockError::WouldBlock) => {}
@@ -285,13 +292,7 @@ pub(crate) fn temporary(folder: &Path) -> io::Result<Temporary> {
 /// # Errors
 /// Fails when it is there, or cannot be made.
 pub(crate) fn new_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.create_new(true).read(true).write(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, PRIVATE);
-    let file = options.open(path)?;
-    os::settle(&file, folder_of(path), PRIVATE)?;
-    Ok(file)
+    os::new_private_file(path, folder_of(path))
 }
 
 /// The folder that a path is in.
@@ -314,8 +315,18 @@ impl Temporary {
     ///
     /// # Errors
     /// Fails when it cannot be renamed.
-    pub(crate) fn persist(self, path: &Path) -> Result<File, PersistError> {
-        self.0.persist(path)
+    pub(crate) fn persist(mut self, path: &Path) -> Result<File, PersistError> {
+        let mut attempts = 1;
+        loop {
+            match self.0.persist(path) {
+                Err(PersistError { error, file }) if os::is_in_use(&error) && attempts < ATTEMPTS => {
+                    attempts += 1;
+                    thread::sleep(PAUSE);
+                    self.0 = file;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// Gives the file its final name if no other file has it.
@@ -337,6 +348,11 @@ impl Write for Temporary {
     }
 }
 
+/// The attempts to open or replace a file that another process has open at the moment, with pauses: half a second in
+/// all, which is longer than programs read such files.
+const ATTEMPTS: u32 = 50;
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// The temporaries in `folder`.
 pub(crate) fn temporaries(folder: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
@@ -354,23 +370,11 @@ pub(crate) fn sweep(folder: &Path) {
         if !(kind.is_file() || kind.is_dir()) || os::is_strangers(&found, &owner) {
             continue;
         }
-        // Its writer holds the lock until the rename, after which the file has another name. We hold it until the file
-        // is gone: a writer that has just made it finds it locked, or gone, and makes another.
-        let Ok(lock) = open_folder(&path) else { continue };
-        if lock.try_lock().is_err() {
-            continue;
-        }
+        // Its writer holds a lock until the rename, after which the file has another name. We hold it until the file is
+        // gone: a writer that has just made it finds it locked, or gone, and makes another.
+        let Some(_ours) = os::abandoned(&path) else { continue };
         let _ = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
     }
-}
-
-fn open_folder(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(windows)]
-    // FILE_FLAG_BACKUP_SEMANTICS, without which a folder cannot be opened.
-    std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0200_0000);
-    options.open(path)
 }
 
 /// A folder that is deleted when this is dropped, or in the next [`sweep`] after its maker was killed.
@@ -394,14 +398,14 @@ impl TemporaryFolder {
                 made => made?,
             };
             let ((), path) = folder.keep().map_err(|e| e.error)?;
-            let lock = match open_folder(&path) {
+            let lock = match os::open_folder(&path) {
                 Ok(lock) => lock,
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 Err(e) => return Err(e),
             };
             let folder = TemporaryFolder { path, lock };
-            // On systems that cannot lock folders, such as Windows, it goes without a lock.
-            let is_ours = !matches!(folder.lock.try_lock(), Err(fs::TryLockError::WouldBlock));
+            // On systems that cannot lock folders it goes without a lock.
+            let is_ours = !matches!(os::mark(&folder.lock), Err(fs::TryLockError::WouldBlock));
             if is_ours && folder.path.try_exists()? {
                 return Ok(folder);
             }
@@ -416,14 +420,7 @@ impl TemporaryFolder {
 
 /// Makes a folder that was not there, 0700 whatever the umask. What root makes in another user's folder is that user's.
 fn new_folder(path: &Path) -> io::Result<()> {
-    #[cfg_attr(not(unix), expect(unused_mut, reason = "only Unix has modes"))]
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path)?;
-    #[cfg(unix)]
-    os::settle(&os::open_new_folder(path)?, folder_of(path), 0o700)?;
-    Ok(())
+    os::new_private_folder(path, folder_of(path))
 }
 
 impl Drop for TemporaryFolder {
@@ -476,6 +473,51 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         super::sweep(folder.path());
         assert!(pipe.exists());
+    }
+
+    /// Windows refuses to replace a file that another program reads, and to open one that is just being replaced.
+    #[test]
+    fn a_file_is_read_and_replaced_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        write_private(&path, b"0").unwrap();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let text = read_text(&path).unwrap().unwrap();
+                    assert!(text.parse::<u32>().is_ok(), "{text:?}");
+                    std::thread::sleep(std::time::Duration::from_millis(2));
+                }
+            });
+            for n in 0..20 {
+                write_private(&path, format!("{n}").as_bytes()).unwrap();
+            }
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        let reader = std::fs::File::open(&path).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(std::time::Duration::from_millis(50));
+                drop(reader);
+            });
+            write_private(&path, b"new").unwrap();
+        });
+        assert_eq!(read_text(&path).unwrap().as_deref(), Some("new"));
+    }
+
+    #[test]
+    fn a_folder_that_a_killed_maker_left_is_swept() {
+        let place = tempfile::tempdir().unwrap();
+        let alive = super::TemporaryFolder::make(place.path()).unwrap();
+        let left = place.path().join(format!("{TEMPORARY_PREFIX}left"));
+        std::fs::create_dir(&left).unwrap();
+        std::fs::write(left.join("file"), "").unwrap();
+        super::sweep(place.path());
+        assert!(!left.exists() && alive.path().exists());
+        let path = alive.path().to_owned();
+        drop(alive);
+        assert!(!path.exists());
     }
 
     #[test]

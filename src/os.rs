@@ -8,7 +8,10 @@
 //! - `signals`: the signals that ask a process to end.
 //! - `sockets`: questions to the system about sockets and pipes.
 //! - `files`: owners, modes and attributes of files.
-//! - here: the terminal.
+//! - `windows`: calls of that system.
+//! - here: the user's folders, words, and the terminal.
+
+use std::path::PathBuf;
 
 mod files;
 mod others;
@@ -16,22 +19,51 @@ mod process;
 mod roots;
 mod signals;
 mod sockets;
+#[cfg(windows)]
+mod windows;
 
 #[cfg(unix)]
-pub(crate) use files::{give_back, open_new_folder, rightful_owner};
-pub(crate) use files::{is_null_device, left_by_root, links, make_alike, settle, without_waiting};
+pub(crate) use files::{PRIVATE_FILE, give_back, rightful_owner};
+pub(crate) use files::{
+    abandoned, is_in_use, is_null_device, left_by_root, links, make_alike, mark, new_private_file, new_private_folder,
+    open_folder, without_waiting,
+};
 pub use files::{is_strangers, owner};
 pub(crate) use others::{process_name, process_with_argument};
 #[cfg(unix)]
 pub use process::in_its_own_session;
 pub use process::{
     GroupOnDrop, beginning, end_if_open, exit_code, forget_code, has_lost_its_client, has_open, has_room_for_files,
-    is_running, leave_no_core_dump, process_age, raise_open_files, raise_open_files_to, ssh_arguments,
+    is_running, leave_no_core_dump, on_a_large_stack, process_age, raise_open_files, raise_open_files_to,
+    ssh_arguments,
 };
 pub(crate) use roots::trusted_authorities;
 pub(crate) use signals::heed_signals;
 pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
 pub use sockets::{Peer, connect_locally, ssh_agent, stderr_takes_text, unacknowledged};
+
+/// The way to get an ssh.
+pub(crate) const INSTALL_SSH: &str = match cfg!(windows) {
+    true => "install Windows' OpenSSH client: Settings, System, Optional features",
+    false => "install openssh-client",
+};
+
+/// A folder of plain letters that is made for programs.
+pub(crate) const PROGRAMS: &str = if cfg!(windows) { r"C:\Tools" } else { "/usr/local/bin" };
+
+/// The variable that names the user's home folder.
+pub(crate) const HOME: &str = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
+
+/// The user's home folder. On Windows, the official client goes by the variable, and ssh.exe by the system's answer.
+pub(crate) fn home_folder() -> Option<PathBuf> {
+    if cfg!(windows) { std::env::home_dir() } else { dirs::home_dir() }
+}
+
+/// The user's folder for settings.
+pub(crate) fn settings_folder() -> Option<PathBuf> {
+    let named = std::env::var_os("APPDATA").map(PathBuf::from).filter(|path| cfg!(windows) && path.is_absolute());
+    named.or_else(dirs::config_dir)
+}
 
 /// Reports whether the terminal takes control sequences. TERM names its kind; consoles of Windows need none.
 pub fn terminal_takes_controls() -> bool {

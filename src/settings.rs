@@ -15,7 +15,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
     error::{Error, Kind, Result},
-    files,
+    files, os,
     platform::Platform,
     target::port_in,
 };
@@ -227,17 +227,20 @@ impl Folders {
     /// # Errors
     /// Fails when the user has no home folder.
     pub fn find() -> Result<Folders> {
-        let home = dirs::home_dir().ok_or_else(|| {
-            Error::new(Kind::File, "cannot find your home folder").with_hint("set HOME to its absolute path")
+        let variable_of_home = os::HOME;
+        let home = os::home_folder().ok_or_else(|| {
+            Error::new(Kind::File, "cannot find your home folder")
+                .with_hint(format!("set {variable_of_home} to its absolute path"))
         })?;
         if !home.is_absolute() {
-            let message = format!("HOME is `{}`, which is not an absolute path", home.display());
-            return Err(Error::new(Kind::File, message).with_hint("set HOME to the absolute path of your home folder"));
+            let message = format!("{variable_of_home} is `{}`, which is not an absolute path", home.display());
+            return Err(Error::new(Kind::File, message)
+                .with_hint(format!("set {variable_of_home} to the absolute path of your home folder")));
         }
         let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let root = variable(HOME_VARIABLE).unwrap_or_else(|| home.join(ROOT));
         let settings = variable(SETTINGS_VARIABLE).unwrap_or_else(|| {
-            dirs::config_dir().unwrap_or_else(|| home.join(".config")).join("labctl-ssh-proxy/settings.yaml")
+            os::settings_folder().unwrap_or_else(|| home.join(".config")).join("labctl-ssh-proxy/settings.yaml")
         });
         Ok(Folders { home, root, settings })
     }

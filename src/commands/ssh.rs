@@ -13,6 +13,7 @@ use crate::{
         visit::{Destination, Visit, arrive},
     },
     error::{Error, Kind, Result},
+    os,
     platform::Platform,
     ssh::options::{self, SshOptions},
     ssh_config::{
@@ -64,10 +65,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
 /// # Errors
 /// [`Kind::Program`] when it is not installed.
 pub(crate) fn program() -> Result<PathBuf> {
-    which::which("ssh").map_err(|_| {
-        Error::new(Kind::Program, "there is no ssh in PATH")
-            .with_hint("install it; the package is called openssh-client")
-    })
+    which::which("ssh").map_err(|_| Error::new(Kind::Program, "there is no ssh in PATH").with_hint(os::INSTALL_SSH))
 }
 
 /// Returns the ssh arguments for a destination: the same options that `config-ssh` would write.

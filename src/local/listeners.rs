@@ -13,6 +13,7 @@ use crate::{
     error::{Error, Kind, Result},
     files,
     labs::net::Conn,
+    os,
     settings::HOME_VARIABLE,
 };
 
@@ -131,6 +132,6 @@ pub(super) fn bind(socket: &Path) -> Result<UnixListener> {
         Ok(()) | Err(_) => {}
     }
     let listener = UnixListener::bind(socket).map_err(failed)?;
-    fs::set_permissions(socket, fs::Permissions::from_mode(files::PRIVATE)).map_err(failed)?;
+    fs::set_permissions(socket, fs::Permissions::from_mode(os::PRIVATE_FILE)).map_err(failed)?;
     Ok(listener)
 }

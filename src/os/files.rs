@@ -69,10 +69,54 @@ fn user_name(uid: u32) -> String {
     name.unwrap_or(number)
 }
 
+/// Makes a file that was not there, for its owner only (0600) from the moment it exists, whatever the umask. What root
+/// makes in another user's `folder` is that user's.
+///
+/// # Errors
+/// Fails when it is there, or cannot be made.
+pub(crate) fn new_private_file(path: &Path, folder: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = OpenOptions::new().create_new(true).read(true).write(true).mode(PRIVATE_FILE).open(path)?;
+        settle(&file, folder, PRIVATE_FILE)?;
+        Ok(file)
+    }
+    #[cfg(windows)]
+    {
+        let _ = folder;
+        super::windows::new_private_file(path)
+    }
+}
+
+/// Makes a folder that was not there, in the same way (0700).
+///
+/// # Errors
+/// Fails when it is there, or cannot be made.
+pub(crate) fn new_private_folder(path: &Path, folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        std::fs::DirBuilder::new().mode(PRIVATE_FOLDER).create(path)?;
+        settle(&open_new_folder(path)?, folder, PRIVATE_FOLDER)
+    }
+    #[cfg(windows)]
+    {
+        let _ = folder;
+        super::windows::new_private_folder(path)
+    }
+}
+
+/// The mode of a file that may hold secrets or that only its owner should change.
+#[cfg(unix)]
+pub(crate) const PRIVATE_FILE: u32 = 0o600;
+#[cfg(unix)]
+const PRIVATE_FOLDER: u32 = 0o700;
+
 /// Completes a file or folder that this process has just made in `folder`. It gets the bits of `mode` that the umask
 /// took away. If root made it in another user's folder, it gets the folder's owner, who could not use it otherwise.
 #[cfg(unix)]
-pub(crate) fn settle(made: &File, folder: &Path, mode: u32) -> io::Result<()> {
+fn settle(made: &File, folder: &Path, mode: u32) -> io::Result<()> {
     use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown};
     let found = made.metadata()?;
     if found.mode() & mode != mode {
@@ -88,15 +132,9 @@ pub(crate) fn settle(made: &File, folder: &Path, mode: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Does nothing, because a new file belongs to the user who makes it, and there are no modes.
-#[cfg(not(unix))]
-pub(crate) fn settle(_made: &File, _folder: &Path, _mode: u32) -> io::Result<()> {
-    Ok(())
-}
-
 /// Opens a folder that was just made, and never what a link leads to: another user may have put one in its place.
 #[cfg(unix)]
-pub(crate) fn open_new_folder(path: &Path) -> io::Result<File> {
+fn open_new_folder(path: &Path) -> io::Result<File> {
     use rustix::fs::OFlags;
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let flags = (OFlags::DIRECTORY | OFlags::NOFOLLOW).bits().cast_signed();
@@ -109,6 +147,61 @@ pub(crate) fn open_new_folder(path: &Path) -> io::Result<File> {
         }
         other => other,
     }
+}
+
+/// Opens a file or a folder, to lock it.
+///
+/// # Errors
+/// Fails when it cannot be opened.
+pub(crate) fn open_folder(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(windows)]
+    std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, FOLDERS_TOO);
+    options.open(path)
+}
+
+/// FILE_FLAG_BACKUP_SEMANTICS, without which a folder cannot be opened.
+#[cfg(windows)]
+const FOLDERS_TOO: u32 = 0x0200_0000;
+
+/// Marks an open file or folder as one whose maker lives, for [`abandoned`].
+///
+/// # Errors
+/// As [`File::try_lock`].
+#[cfg(unix)]
+pub(crate) fn mark(file: &File) -> Result<(), std::fs::TryLockError> {
+    file.try_lock()
+}
+
+/// Does nothing, because [`abandoned`] finds that the file is open. A lock would be in the way: no other process can
+/// read a locked file, even when it has its final name.
+#[cfg(windows)]
+pub(crate) fn mark(_file: &File) -> Result<(), std::fs::TryLockError> {
+    Ok(())
+}
+
+/// Opens a file or folder whose maker has ended, to be kept open until it is deleted. `None` while the maker lives.
+#[cfg(unix)]
+pub(crate) fn abandoned(path: &Path) -> Option<File> {
+    let file = open_folder(path).ok()?;
+    file.try_lock().is_ok().then_some(file)
+}
+
+/// Reports whether the maker of a file or folder has ended, because no process has it open. A name is never given
+/// again, so it stays abandoned.
+#[cfg(windows)]
+pub(crate) fn abandoned(path: &Path) -> Option<()> {
+    use std::os::windows::fs::OpenOptionsExt;
+    OpenOptions::new().read(true).share_mode(0).custom_flags(FOLDERS_TOO).open(path).ok().map(drop)
+}
+
+/// Reports whether a file could not be opened or replaced only because another process has it open. Windows, unlike
+/// Unix, refuses that for as long as a program such as ssh.exe or a virus scanner reads the file.
+pub(crate) fn is_in_use(error: &io::Error) -> bool {
+    /// ERROR_ACCESS_DENIED, ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION.
+    const IN_USE: [i32; 3] = [5, 32, 33];
+    cfg!(windows) && error.raw_os_error().is_some_and(|code| IN_USE.contains(&code))
 }
 
 /// Adds to `options` that neither opening nor writing waits, not even for the reader of a pipe.
@@ -190,12 +283,13 @@ pub(crate) fn make_alike(new: &File, old: &Path, found: &Metadata) -> io::Result
     attributes::copy(old, new)
 }
 
-/// Makes `new` a file like `old`, as far as its permissions go.
+/// Makes `new` a file like `old`, which it is to replace: with its access list and its attributes.
 ///
 /// # Errors
 /// Fails when it cannot be made alike.
-#[cfg(not(unix))]
-pub(crate) fn make_alike(new: &File, _old: &Path, found: &Metadata) -> io::Result<()> {
+#[cfg(windows)]
+pub(crate) fn make_alike(new: &File, old: &Path, found: &Metadata) -> io::Result<()> {
+    super::windows::copy_access_list(&File::open(old)?, new)?;
     new.set_permissions(found.permissions())
 }
 

@@ -68,7 +68,11 @@ pub fn process_age() -> std::time::Duration {
         };
         age().unwrap_or_default()
     }
-    #[cfg(not(target_os = "linux"))]
+    #[cfg(windows)]
+    {
+        super::windows::process_age().unwrap_or_default()
+    }
+    #[cfg(not(any(target_os = "linux", windows)))]
     {
         std::time::Duration::ZERO
     }
@@ -150,9 +154,31 @@ pub fn is_running(process: u32) -> bool {
         let pid = i32::try_from(process).ok().and_then(rustix::process::Pid::from_raw);
         pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
     }
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     {
         super::process_name(process).is_some()
+    }
+}
+
+/// Does the program's work on a stack of 8 MiB, which is what Linux and macOS give a program's first thread. Windows gives
+/// it 1 MiB, and the futures of a connection overflow that in a debug build.
+pub fn on_a_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    #[cfg(windows)]
+    {
+        const SIZE: usize = 8 << 20;
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(SIZE).name("main".to_owned());
+            let done = thread.spawn_scoped(scope, work).map(std::thread::ScopedJoinHandle::join);
+            match done {
+                Ok(Ok(done)) => done,
+                Ok(Err(panic)) => std::panic::resume_unwind(panic),
+                Err(error) => panic!("cannot start a thread: {error}"),
+            }
+        })
+    }
+    #[cfg(not(windows))]
+    {
+        work()
     }
 }
 
@@ -342,7 +368,23 @@ mod tests {
         assert!(!is_running(child.id()));
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(windows)]
+    #[test]
+    fn a_process_that_has_ended_is_not_running() {
+        use super::is_running;
+        let waits = ["/c", "pause"];
+        let mut child =
+            std::process::Command::new("cmd").args(waits).stdin(std::process::Stdio::piped()).spawn().unwrap();
+        assert!(is_running(std::process::id()) && is_running(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(!is_running(child.id()), "although its handle is still open");
+        let id = child.id();
+        drop(child);
+        assert!(!is_running(id));
+    }
+
+    #[cfg(any(target_os = "linux", windows))]
     #[test]
     fn a_process_knows_its_age() {
         use std::time::Duration;

@@ -1,7 +1,6 @@
 //! The signals that ask a process to end.
 
 /// SIGHUP.
-#[cfg(unix)]
 const HANGUP: u8 = 1;
 /// SIGINT.
 pub const INTERRUPT: u8 = 2;
@@ -14,6 +13,28 @@ pub struct Signals {
     /// Hangup, interrupt and terminate. A signal without a handler ends the process, which is as good.
     #[cfg(unix)]
     handlers: [(Option<tokio::signal::unix::Signal>, u8); 3],
+    /// The events of the console.
+    #[cfg(windows)]
+    events: Option<Events>,
+}
+
+/// The events of Windows' console: Ctrl-C, Ctrl-Break, its window is closed, the user logs off, the system ends. After
+/// each of the last three, the system ends the process a few seconds later.
+#[cfg(windows)]
+struct Events(
+    tokio::signal::windows::CtrlC,
+    tokio::signal::windows::CtrlBreak,
+    tokio::signal::windows::CtrlClose,
+    tokio::signal::windows::CtrlLogoff,
+    tokio::signal::windows::CtrlShutdown,
+);
+
+#[cfg(windows)]
+impl Events {
+    fn listen() -> std::io::Result<Events> {
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close, ctrl_logoff, ctrl_shutdown};
+        Ok(Events(ctrl_c()?, ctrl_break()?, ctrl_close()?, ctrl_logoff()?, ctrl_shutdown()?))
+    }
 }
 
 /// Reports whether this process ignores a signal.
@@ -66,8 +87,8 @@ impl Signals {
                 ],
             }
         }
-        #[cfg(not(unix))]
-        Signals {}
+        #[cfg(windows)]
+        Signals { events: Events::listen().ok() }
     }
 
     /// Waits for the next signal and returns its number.
@@ -88,12 +109,18 @@ impl Signals {
                 number = one(terminate) => number,
             }
         }
-        #[cfg(not(unix))]
+        #[cfg(windows)]
         {
-            if tokio::signal::ctrl_c().await.is_err() {
+            let Some(Events(c, r#break, close, logoff, shutdown)) = &mut self.events else {
                 return std::future::pending().await;
+            };
+            tokio::select! {
+                _ = c.recv() => INTERRUPT,
+                _ = r#break.recv() => INTERRUPT,
+                _ = close.recv() => HANGUP,
+                _ = logoff.recv() => TERMINATE,
+                _ = shutdown.recv() => TERMINATE,
             }
-            INTERRUPT
         }
     }
 }

@@ -65,7 +65,7 @@ impl Ssh {
                 .with_hint("add a line for it to /etc/passwd, or run this as a user whom the system knows"));
             }
             return Err(Error::new(Kind::Program, format!("`ssh -G` does not work: {}", said(&plain)))
-                .with_hint("install openssh-client 7.3 or newer"));
+                .with_hint(format!("{}; 7.3 or newer", os::INSTALL_SSH)));
         }
         // Older clients do not know `%d` here. Then the home stays unknown.
         let home = self.run(&["-F", "none", "-o", "ControlPath=%d/-", "probe.invalid"]).await?;
@@ -135,7 +135,7 @@ impl Ssh {
         #[cfg(unix)]
         command.process_group(0);
         let failed = |why: String| {
-            Error::new(Kind::Program, why).with_hint("install openssh-client, and check that `ssh -V` works")
+            Error::new(Kind::Program, why).with_hint(format!("{}, and check that `ssh -V` works", os::INSTALL_SSH))
         };
         let answered = async {
             let child = command.spawn()?;

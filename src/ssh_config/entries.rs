@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::{Error, Kind, Result, printable},
+    os,
     platform::Platform,
     settings::HOME_VARIABLE,
     ssh_config::words,
@@ -212,7 +213,7 @@ pub fn spell(path: &Path, home: Option<&Path>, what: &str) -> Result<String> {
         );
         Err(error.with_hint(match what {
             "program" => {
-                "install it below a path of plain letters, for example /usr/local/bin, and run that one".into()
+                format!("install it below a path of plain letters, for example {}, and run that one", os::PROGRAMS)
             }
             "identity" => "move it to a path of plain letters, and set that path in the settings".into(),
             _ => format!("set {HOME_VARIABLE} to a folder whose path has only plain letters"),
@@ -259,7 +260,57 @@ fn is_quotable(c: char) -> bool {
     matches!(c, ' ' | '(' | ')' | '&' | ';' | '~' | '^')
 }
 
-#[cfg(test)]
+#[cfg(all(test, windows))]
+mod windows_tests {
+    use std::path::Path;
+
+    use expect_test::expect_file;
+
+    use super::{Entry, Rendering, render, spell};
+    use crate::platform::Platform;
+
+    /// Microsoft's OpenSSH and Git's read the same words, which `words` models.
+    #[test]
+    fn entries_in_a_home_with_a_space() {
+        let rendering = Rendering {
+            program: r"C:\Program Files\labctl-ssh-proxy\labctl-ssh-proxy.exe".into(),
+            identity: Some(r"C:\Users\Ada Lövelace\.ssh\iximiuz_labs_user".into()),
+            known_hosts: r"C:\Users\Ada Lövelace\.iximiuz\labctl-ssh-proxy\known_hosts".into(),
+            known_hosts_local: r"C:\Users\Ada Lövelace\.iximiuz\labctl-ssh-proxy\known_hosts.local".into(),
+            home: None,
+            moved_root: None,
+            literal_user: false,
+            wildcard: true,
+        };
+        let entry = Entry {
+            host: "playground-0123456789abcdef01234567".into(),
+            user: "laborant".into(),
+            platform: Platform::Labs,
+            title: "My docker box".into(),
+        };
+        expect_file!["../../tests/golden/ssh_config/entries-windows"].assert_eq(&render(&[entry], &rendering).unwrap());
+    }
+
+    #[test]
+    fn paths_are_written_with_forward_slashes_or_refused() {
+        let home = Some(Path::new(r"C:\Users\a#b"));
+        let told = |path: &str| spell(Path::new(path), home, "program").map_err(|e| e.message().to_owned());
+        assert_eq!(told(r"C:\Tools\x.exe").unwrap(), "C:/Tools/x.exe");
+        assert_eq!(told(r"\\server\share\x.exe").unwrap(), "//server/share/x.exe");
+        assert_eq!(told(r"C:\Program Files (x86)\é\x.exe").unwrap(), "\"C:/Program Files (x86)/é/x.exe\"");
+        assert_eq!(told(r"C:\Users\a#b\.ssh\key").unwrap(), "~/.ssh/key");
+        for path in [r"C:\a%b\x", r"C:\a'b\x", r"\\?\C:\x", r"C:\a!b\x", r"C:\a=b\x"] {
+            assert!(told(path).unwrap_err().contains("has the character"), "{path}");
+        }
+        for path in [r"Tools\x.exe", r"\Tools\x.exe", r"C:x.exe"] {
+            assert!(told(path).unwrap_err().contains("not absolute"), "{path}");
+        }
+        let error = spell(Path::new(r"C:\a=b\x.exe"), None, "program").unwrap_err();
+        assert!(error.hint().unwrap().contains(r"C:\Tools"), "{error}");
+    }
+}
+
+#[cfg(all(test, unix))]
 mod tests {
     use std::path::Path;
 

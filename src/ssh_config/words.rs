@@ -5,7 +5,10 @@
 //! its own `sh`; and open-remote-ssh on every system, which has a tokenizer of its own. On Unix it is the user's shell,
 //! of any kind: words that are plain to the reader here are plain to all of them.
 
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    os,
+};
 
 /// The words of a command.
 ///
@@ -17,9 +20,10 @@ pub fn agreed(command: &str) -> Result<Vec<String>> {
         return Ok(words);
     }
     Err(Error::new(Kind::Usage, format!("not every program would read the command `{command}` in the same way"))
-        .with_hint(
-            "install labctl-ssh-proxy below a path of plain letters, for example /usr/local/bin, and run that one",
-        ))
+        .with_hint(format!(
+            "install labctl-ssh-proxy below a path of plain letters, for example {}, and run that one",
+            os::PROGRAMS
+        )))
 }
 
 /// The words of CreateProcess, with the rules by which a C program finds its arguments: the program's name ends at a
@@ -183,6 +187,7 @@ mod tests {
         assert!(create_process(" ").is_empty());
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_shell_by_what_the_one_here_does() {
         for command in [
