@@ -236,6 +236,10 @@ mod tests {
         assert_eq!(of("program -- program ssh "), Globals::default());
         assert_eq!(of("program -- program --local ssh "), Globals { local: true, home: None });
         for home in ["--home \"/a\u{a0}b\"", "--home=/a\u{a0}b", "--home = /a\\\u{a0}b"] {
+            // A backslash is a part of a path there, and no escape.
+            if cfg!(windows) && home.contains('\\') {
+                continue;
+            }
             let line = format!("program -- program {home} ssh x --local");
             let words = line.split(' ').map(|word| word.replace('\u{a0}', " ").into());
             assert_eq!(Globals::of(words), moved(true), "{line}");

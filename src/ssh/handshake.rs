@@ -385,12 +385,10 @@ pub fn disconnect_packet(reason: u32, text: &str) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, Stdio};
-
     use proptest::prelude::*;
 
     use super::{
-        BY_APPLICATION, Handshake, IDENTIFICATION,
+        BY_APPLICATION, Handshake,
         Side::{self, Client, Server},
         disconnect_packet,
     };
@@ -580,8 +578,11 @@ mod tests {
         assert!(handshake.is_over());
     }
 
+    #[cfg(unix)]
     #[test]
     fn openssh_shows_what_a_disconnect_says() {
+        use super::IDENTIFICATION;
+        use std::process::{Command, Stdio};
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("said");
         let say = |bytes: &[u8]| {

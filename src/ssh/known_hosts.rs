@@ -348,7 +348,7 @@ fn is_name(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, path::Path, process::Command};
+    use std::fs;
 
     use super::{Counts, KnownHosts, Verdict, Whose};
     use crate::{error::Kind, ssh::host_key::HostKeyBlob};
@@ -623,6 +623,7 @@ mod tests {
         assert_eq!(known.check(BY_ID, &ed(2)).unwrap(), Verdict::Learnt);
     }
 
+    #[cfg(unix)]
     #[test]
     fn hashed_lines_of_ours_bind_and_go_with_their_playground() {
         for cut in [false, true] {
@@ -664,6 +665,7 @@ mod tests {
         assert_eq!(text(&known), kept);
     }
 
+    #[cfg(unix)]
     #[test]
     fn ssh_keygen_finds_and_removes_our_lines() {
         let (folder, known) = file();
@@ -683,8 +685,9 @@ mod tests {
         assert_eq!(known.check(BY_NAME, &ed(2)).unwrap(), Verdict::Learnt);
     }
 
-    fn run(program: &str, arguments: &[&str], path: &Path) -> String {
-        let out = Command::new(program).args(arguments).arg(path).output().unwrap();
+    #[cfg(unix)]
+    fn run(program: &str, arguments: &[&str], path: &std::path::Path) -> String {
+        let out = std::process::Command::new(program).args(arguments).arg(path).output().unwrap();
         assert!(out.status.success(), "{program} {arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     }

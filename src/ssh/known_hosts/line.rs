@@ -206,8 +206,6 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use proptest::prelude::*;
 
     use super::{Entry, Marker, Owner, read_lines, write_lines};
@@ -216,8 +214,10 @@ mod tests {
     const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJdD7y3aLq454yWBdwLWbieU1ebz9/cu7/QEXn9OIeZJ";
 
     /// ssh-keygen decides in which lines a name is found.
+    #[cfg(unix)]
     #[test]
     fn a_line_is_found_where_ssh_keygen_finds_it() {
+        use std::process::Command;
         let name = "playground-docker";
         let mut names: Vec<String> = [
             "playground-docker",
