@@ -69,11 +69,10 @@ class World:
             "PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "LANG": "C.UTF-8", "USER": USER,
             "WINEPREFIX": str(self.prefix), "WINEDEBUG": "-all", "WINEPATH": "C:\\windows\\system32\\OpenSSH",
         }
-        # One server for all rows: it starts faster, and no row sees its last words.
+        # One server for all rows. What it starts with the first program keeps that program's output open.
         self.server("-p")
-        if not (self.prefix / "drive_c").exists():
-            subprocess.run([self.wine, "wineboot", "-i"], env=self.env, check=True, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL)
+        nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        subprocess.run([self.wine, "wineboot"], env=self.env, check=True, **nothing)
         self.program = f"{PLACE}\\labctl-ssh-proxy.exe"
         for source, target in ((program, self.program), (ssh, "C:\\windows\\system32\\OpenSSH\\ssh.exe")):
             self.path(target).parent.mkdir(parents=True, exist_ok=True)
