@@ -67,6 +67,16 @@ fn an_archive_has_all_that_is_promised_and_nothing_of_this_machine() {
             "man/man1/labctl-ssh-proxy.1",
         ]
     );
+    let formula = fs::read_to_string(root().join("packaging/homebrew.rb")).unwrap();
+    let installed = formula.lines().filter_map(|line| line.split_once(".install ")?.1.split('"').nth(1));
+    let mut count = 0;
+    for path in installed {
+        let is_there =
+            names.iter().any(|name| path.strip_suffix("*.1").map_or(*name == path, |start| name.starts_with(start)));
+        assert!(is_there, "Homebrew's formula installs {path}");
+        count += 1;
+    }
+    assert_eq!(count, 5, "{formula}");
 
     let content = folder.path().join("content");
     fs::create_dir(&content).unwrap();
