@@ -37,7 +37,7 @@ pub use process::{
     is_running, leave_no_core_dump, on_a_large_stack, process_age, raise_open_files, raise_open_files_to,
     ssh_arguments,
 };
-pub(crate) use roots::trusted_authorities;
+pub(crate) use roots::{FILES_COUNT, trusted_authorities};
 pub(crate) use signals::heed_signals;
 pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
 pub use sockets::{Peer, connect_locally, ssh_agent, stderr_takes_text, unacknowledged};

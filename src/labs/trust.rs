@@ -55,7 +55,7 @@ pub(super) fn connector() -> io::Result<TlsConnector> {
 /// The words for the store of trusted certificates in use.
 fn trust_store() -> String {
     let named = |variable: &str| {
-        let value = env::var(variable).ok().filter(|value| !value.is_empty())?;
+        let value = env::var(variable).ok().filter(|value| os::FILES_COUNT && !value.is_empty())?;
         Some(format!("{variable} ({value})"))
     };
     match (named("SSL_CERT_FILE"), named("SSL_CERT_DIR")) {
@@ -63,6 +63,11 @@ fn trust_store() -> String {
         (Some(one), None) | (None, Some(one)) => format!("the trust store of {one}"),
         (None, None) => "the system's trust store".to_owned(),
     }
+}
+
+/// The end of a hint, where a variable can add to the store.
+fn or_name_it() -> &'static str {
+    if os::FILES_COUNT { ", or name its file in SSL_CERT_FILE" } else { "" }
 }
 
 /// The judge of servers' certificates where the system has a file of authorities and no judge.
@@ -342,13 +347,14 @@ fn certificate(error: &CertificateError, host: &str) -> (String, String) {
         E::NotValidForName => (format!("its certificate is not for {host}"), check_address()),
         E::UnknownIssuer => (
             format!("its certificate is not signed by an authority of {}", trust_store()),
-            "if a proxy inspects TLS here, add the certificate of its authority to the system's trust store, or name its \
-             file in SSL_CERT_FILE"
-                .to_owned(),
+            format!(
+                "if a proxy inspects TLS here, add the certificate of its authority to the system's trust store{}",
+                or_name_it()
+            ),
         ),
         E::Other(other) if other.0.is::<SignedByItself>() => (
             format!("its certificate is signed by itself, and is not in {}", trust_store()),
-            "if it is the right one, add it to the system's trust store, or name its file in SSL_CERT_FILE".to_owned(),
+            format!("if it is the right one, add it to the system's trust store{}", or_name_it()),
         ),
         _ if webpki_says(error, "UnsupportedCriticalExtension") => (
             "its certificate has a critical extension that this program does not know".to_owned(),
@@ -360,7 +366,10 @@ fn certificate(error: &CertificateError, host: &str) -> (String, String) {
         ),
         E::Revoked => ("its certificate was revoked".to_owned(), "it needs another certificate".to_owned()),
         E::BadSignature => (
-            format!("its certificate is not signed by an authority of {}: one has the name, but another key", trust_store()),
+            format!(
+                "its certificate is not signed by an authority of {}: one has the name, but another key",
+                trust_store()
+            ),
             "if a proxy inspects TLS here, its authority may have been renewed: add the new certificate".to_owned(),
         ),
         E::BadEncoding => ("its certificate cannot be read".to_owned(), check_address()),

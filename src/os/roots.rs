@@ -1,5 +1,8 @@
 //! The authorities that this system trusts, where programs read them from files.
 
+/// True where the variables `SSL_CERT_FILE` and `SSL_CERT_DIR` name authorities.
+pub(crate) const FILES_COUNT: bool = cfg!(all(unix, not(target_vendor = "apple"), not(target_os = "android")));
+
 /// Reads the authorities of this system: those of `SSL_CERT_FILE` and `SSL_CERT_DIR` where one is set. `None` where the
 /// system itself judges certificates.
 #[cfg(all(unix, not(target_vendor = "apple"), not(target_os = "android")))]
