@@ -291,11 +291,14 @@ class StandIn:
             while data := os.read(stream.fileno(), 65536):
                 say(kind, data)
         readers = [threading.Thread(target=output, args=pair, daemon=True) for pair in ((ssh.stdout, b"O"), (ssh.stderr, b"E"))]
+        ended = threading.Event()
+
         def listen():
             while True:
                 kind, data = hear()
                 if kind == b"C":
                     self.codes.append(data.decode())
+                    ended.set()
                 elif kind == b"I" and data:
                     with contextlib.suppress(OSError):
                         ssh.stdin.write(data)
@@ -314,6 +317,8 @@ class StandIn:
         for thread in readers[:2]:
             thread.join()
         say(b"K")
+        # ssh does not wait, but the stand-in reports the end before it ends itself.
+        ended.wait(PATIENCE)
         return code if code >= 0 else 255
 
 
