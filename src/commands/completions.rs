@@ -6,7 +6,6 @@ use clap_complete::{ArgValueCandidates, CompleteEnv, CompletionCandidate, env::S
 
 use crate::{
     error::{Error, Kind, Result},
-    ssh_config::program_path,
     ui::out,
 };
 
@@ -42,8 +41,9 @@ pub fn answer(program: fn() -> clap::Command) -> clap::error::Result<bool> {
 
 /// Print a completion script for your shell.
 ///
-/// bash: put `source <(labctl-ssh-proxy completions bash)` into ~/.bashrc. zsh: the same with `zsh`, in ~/.zshrc after
-/// compinit. fish: run `labctl-ssh-proxy completions fish > ~/.config/fish/completions/labctl-ssh-proxy.fish`
+/// Packages install it. Otherwise, bash: put `source <(labctl-ssh-proxy completions bash)` into ~/.bashrc. zsh: the same
+/// with `zsh`, in ~/.zshrc after compinit. fish: run `labctl-ssh-proxy completions fish >
+/// ~/.config/fish/completions/labctl-ssh-proxy.fish`. The script finds the program in PATH.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// bash, elvish, fish, powershell or zsh.
@@ -62,11 +62,11 @@ pub fn run(Args { shell }: Args) -> Result<()> {
         return Err(Error::new(Kind::Usage, format!("`{shell}` is not a supported shell"))
             .with_hint(format!("use one of: {}", names.join(", "))));
     };
-    let program = program_path()?;
     let name = env!("CARGO_PKG_NAME");
     let mut script = Vec::new();
+    // The program is found in PATH, because a package's script is made on another computer.
     completer
-        .write_registration(VARIABLE, &name.replace('-', "_"), name, &program.display().to_string(), &mut script)
+        .write_registration(VARIABLE, &name.replace('-', "_"), name, name, &mut script)
         .map_err(|e: io::Error| Error::new(Kind::Internal, e.to_string()))?;
     if shell == "zsh" {
         script.extend(AUTOLOADED.as_bytes());

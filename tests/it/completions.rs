@@ -3,26 +3,35 @@
 use std::{
     collections::BTreeMap,
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
-use crate::support::{PROGRAM, World, needs};
+use crate::support::{PROGRAM, World, needs, not_run};
+
+/// The folder of the program, for PATH: the scripts find it there.
+fn bin() -> &'static str {
+    Path::new(PROGRAM).parent().unwrap().to_str().unwrap()
+}
 
 /// Returns bash's completions for a line, with the real script.
 fn bash(world: &World, line: &str) -> Vec<String> {
     let script = format!(
-        "source <({PROGRAM} completions bash)
+        "PATH={}:$PATH
+         source <(labctl-ssh-proxy completions bash)
          COMP_WORDS=({line}); COMP_CWORD=$(( ${{#COMP_WORDS[@]}} - 1 ))
          COMP_LINE='{line}'; COMP_POINT=${{#COMP_LINE}}; COMP_TYPE=9
          _clap_complete_labctl_ssh_proxy labctl-ssh-proxy \"${{COMP_WORDS[COMP_CWORD]}}\" x
-         printf '%s\\n' \"${{COMPREPLY[@]}}\""
+         printf '%s\\n' \"${{COMPREPLY[@]}}\"",
+        bin()
     );
     let said = world.output(world.program(needs("bash")).args(["-c", &script])).ok();
     said.lines().map(|line| line.trim().to_owned()).collect()
 }
 
 fn fish(world: &World, line: &str) -> Vec<String> {
-    let script = format!("{PROGRAM} completions fish | source; complete -C '{line}'");
+    let script =
+        format!("set -x PATH {} $PATH; labctl-ssh-proxy completions fish | source; complete -C '{line}'", bin());
     let said = world.output(world.program(needs("fish")).args(["--no-config", "-c", &script])).ok();
     said.lines().map(|line| line.split('\t').next().unwrap().to_owned()).collect()
 }
@@ -30,10 +39,12 @@ fn fish(world: &World, line: &str) -> Vec<String> {
 /// Returns the completions that zsh's own functions would get, with the real script.
 fn zsh(world: &World, line: &str) -> Vec<String> {
     let script = format!(
-        "compdef() {{}}; _describe() {{ print -rl -- \"${{(@P)@[-1]}}\" }}
-         source <({PROGRAM} completions zsh)
+        "PATH={}:$PATH
+         compdef() {{}}; _describe() {{ print -rl -- \"${{(@P)@[-1]}}\" }}
+         source <(labctl-ssh-proxy completions zsh)
          words=({line} ''); CURRENT=$#words
-         _clap_dynamic_completer_labctl_ssh_proxy"
+         _clap_dynamic_completer_labctl_ssh_proxy",
+        bin()
     );
     let said = world.output(world.program(needs("zsh")).args(["-f", "-c", &script])).ok();
     said.lines().map(|line| line.split(':').next().unwrap().to_owned()).filter(|word| !word.starts_with('-')).collect()
@@ -149,6 +160,65 @@ fn every_script_is_one_that_its_shell_reads() {
     assert!(world.run(&["completions", "tcsh"]).failed(2).contains("zsh"));
 }
 
+/// The scripts as packages install them: each shell finds the file by the command's name, and loads it when Tab is
+/// pressed for the first time.
+#[test]
+fn installed_scripts_are_loaded_by_the_shell_itself() {
+    let world = World::with_platform(&[]);
+    let install = |shell: &str, file: &str| {
+        let path = world.path(file);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let script = world.run(&["completions", shell]).ok();
+        assert!(!script.contains(bin()) && !script.contains("/debug"), "{script}");
+        fs::write(path, script).unwrap();
+    };
+    install("bash", "share/bash-completion/completions/labctl-ssh-proxy");
+    install("zsh", "share/zsh/vendor-completions/_labctl-ssh-proxy");
+    install("fish", "share/fish/vendor_completions.d/labctl-ssh-proxy.fish");
+    for shell in ["elvish", "powershell"] {
+        assert!(!world.run(&["completions", shell]).ok().contains(bin()), "{shell}");
+    }
+    let share = world.path("share");
+    let path = format!("{}:/usr/local/bin:/usr/bin:/bin", bin());
+    let with = |shell: &str| {
+        let mut command = world.program(needs(shell));
+        command.env("PATH", &path).env("XDG_DATA_DIRS", &share).env("TERM", "dumb");
+        command
+    };
+
+    let loader = Path::new("/usr/share/bash-completion/bash_completion");
+    if loader.exists() {
+        let script = format!(
+            "source {}
+             _completion_loader labctl-ssh-proxy; [ $? = 124 ] && complete -p labctl-ssh-proxy
+             COMP_WORDS=(labctl-ssh-proxy start sh); COMP_CWORD=2; COMP_TYPE=9
+             _clap_complete_labctl_ssh_proxy labctl-ssh-proxy sh start; echo \"${{COMPREPLY[@]}}\"",
+            loader.display()
+        );
+        let said = world.output(with("bash").env("LABCTL_SSH_PROXY_LOCAL", "1").args(["--norc", "-c", &script]));
+        assert!(said.out.contains("-F _clap_complete") && said.out.ends_with("shell\n"), "{said:?}");
+    } else {
+        not_run("bash-completion is not installed");
+    }
+
+    let said = world.output(
+        with("fish").env("LABCTL_SSH_PROXY_LOCAL", "1").args(["-c", "complete -C 'labctl-ssh-proxy start sh'"]),
+    );
+    assert!(said.out.lines().any(|line| line.starts_with("shell")), "{said:?}");
+
+    // zsh completes in its line editor only, so it gets a terminal, in which Tab is pressed.
+    let script = format!(
+        "zmodload zsh/zpty; zpty z PATH={path} LABCTL_SSH_PROXY_LOCAL=1 TERM=dumb zsh -f -i
+         zpty -w z 'PS1=; fpath=({}/zsh/vendor-completions $fpath); autoload -Uz compinit; compinit -u -D; echo rea''dy'
+         zpty -r z line '*ready*'
+         zpty -n -w z $'labctl-ssh-proxy start she\t'
+         zpty -r z line '*start shell*' && print -r -- \"$line\"",
+        share.display()
+    );
+    let said = world.output(with("timeout").args(["60", "zsh", "-f", "-c", &script]));
+    assert!(said.out.contains("start shell"), "{said:?}");
+}
+
 /// Renders a page with the real groff, which warns of every mistake.
 fn rendered(world: &World, page: &[u8]) -> String {
     let out = world.feed(world.program(needs("groff")).args(["-man", "-Tascii", "-ww", "-P-cbou"]), page);
@@ -170,8 +240,9 @@ fn zsh_completes_the_first_word_with_a_script_that_it_has_loaded_by_itself() {
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("_labctl-ssh-proxy"), world.run(&["completions", "zsh"]).ok()).unwrap();
     let script = format!(
-        "fpath=({} $fpath); compdef() {{}}; _describe() {{ print -rl -- \"${{(@P)@[-1]}}\" }}
+        "PATH={}:$PATH; fpath=({} $fpath); compdef() {{}}; _describe() {{ print -rl -- \"${{(@P)@[-1]}}\" }}
          autoload -Uz _labctl-ssh-proxy; words=(labctl-ssh-proxy completions ''); CURRENT=3; _labctl-ssh-proxy",
+        bin(),
         folder.display(),
     );
     let said = world.output(world.program(needs("zsh")).args(["-f", "-c", &script])).ok();
