@@ -1,6 +1,6 @@
 //! `demo`: an embedded platform of its own and a playground in it, ssh into that, and nothing left behind.
 
-use std::{ffi::OsString, process::Stdio, time::Duration};
+use std::{ffi::OsString, path::Path, process::Stdio, time::Duration};
 
 use tokio::{
     process::{Child, Command},
@@ -11,6 +11,7 @@ use crate::{
     app::App,
     commands::{open::quote, playgrounds, ssh},
     error::{Error, Kind, Result},
+    files,
     labs::wire::CreatePlay,
     local,
     os::{self, INTERRUPT, Signals, TERMINATE},
@@ -53,7 +54,7 @@ pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
     };
     let settings = format!("identity: {}\n", serde_json::json!(root.join("identity")));
     std::fs::write(&app.folders.settings, settings).map_err(|e| Error::file("write", &app.folders.settings, &e))?;
-    notice::line("Starting a playground on this machine: no account, no network, local processes.");
+    notice::line("Starting a playground on this computer: no account, no network, only processes.");
     let program = program_path()?;
     let mut platform = in_world(&app, Command::new(&program))
         .args(["local", "serve"])
@@ -81,13 +82,32 @@ pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
         os::pass_on(TERMINATE, &platform);
         let _ = platform.wait().await;
     }
-    notice::line("The playground and its platform have been removed. What you can do next:");
+    notice::line("\nYou are back. The playground and its platform are gone. What comes next:");
     if which::which(env!("CARGO_PKG_NAME")).is_err() {
-        notice::line("  cargo install --path . --locked        installs labctl-ssh-proxy");
+        notice::line(&format!("  {}\n      puts labctl-ssh-proxy into PATH", installing(&program)));
     }
-    notice::line("  labctl-ssh-proxy --local start shell   starts a playground here that stays");
-    notice::line("  labctl-ssh-proxy login                 and config-ssh: those on iximiuz Labs");
+    for line in NEXT {
+        notice::line(line);
+    }
     code
+}
+
+/// The commands that come after the demonstration.
+const NEXT: [&str; 4] = [
+    "  labctl-ssh-proxy login                 log in to iximiuz Labs",
+    "  labctl-ssh-proxy config-ssh            then `ssh playground-<id>` and editors work",
+    "  labctl-ssh-proxy start docker --ssh    start a playground there, and go inside",
+    "  labctl-ssh-proxy --local start shell   or one on this computer that stays",
+];
+
+/// Returns the command that puts a program into PATH which is not there: cargo's for one that was built in its source
+/// folder.
+fn installing(program: &Path) -> String {
+    let source = program.ancestors().find(|folder| folder.join("Cargo.toml").is_file());
+    match source {
+        Some(folder) => format!("cargo install --locked --path {}", quote(&folder.to_string_lossy())),
+        None => format!("sudo install {} /usr/local/bin", quote(&program.to_string_lossy())),
+    }
 }
 
 fn in_world(app: &App, mut command: Command) -> Command {
@@ -116,10 +136,14 @@ async fn answers(app: &App, platform: &mut Child) -> Result<()> {
 }
 
 /// Starts a playground, and ssh to it.
-async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Result<Child> {
+async fn visit(app: &App, ssh: &Path, command: Vec<OsString>) -> Result<Child> {
     let labs = app.labs().await?;
     let request = CreatePlay { playground: "shell".into(), safety_disclaimer_consent: false };
     let play = labs.create_play(&request).await?;
+    let machine = play.machines.first().map_or("", |machine| &machine.name);
+    if let Err(error) = set_prompt(&app.folders.root.join("local/plays").join(&play.id).join(machine).join("home")) {
+        log::warn!("the prompt of the machine is the shell's own: {error}");
+    }
     let file = app.folders.root.join("config");
     let request = ssh_config::Request {
         file: Some(file.clone()),
@@ -135,7 +159,13 @@ async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Resu
     let words = words.iter().chain(&command).map(|word| quote(&word.to_string_lossy()));
     notice::line(&format!("$ {}", words.collect::<Vec<_>>().join(" ")));
     if command.is_empty() {
-        notice::line(&format!("You are in playground {} now; `exit` leaves it.", play.shown()));
+        let (file, host) = (quote(&file.to_string_lossy()), quote(&host));
+        notice::line(&format!(
+            "\nYou are inside playground {} now: a machine that is only processes\non this computer. Try:\n\n  \
+             ls -la; uname -a           any command\n  exit                       leave, and remove it\n\nFrom another \
+             terminal, copy a file into it, for as long as you are inside:\n\n  scp -F {file} FILE {host}:\n",
+            play.shown()
+        ));
     }
     in_world(app, Command::new(ssh))
         .arg("-F")
@@ -144,6 +174,16 @@ async fn visit(app: &App, ssh: &std::path::Path, command: Vec<OsString>) -> Resu
         .args(command)
         .spawn()
         .map_err(|e| Error::new(Kind::Program, format!("cannot start ssh: {e}")))
+}
+
+/// Gives the home folder of a machine a prompt that says where one is, for the usual shells: the user's own prompt may
+/// look the same inside.
+fn set_prompt(home: &Path) -> std::io::Result<()> {
+    const SH: &str =
+        "if [ \"$BASH\" ]; then PS1='[inside the playground] \\w \\$ '; else PS1='[inside the playground] $ '; fi\n";
+    files::make_private_folder(home)?;
+    std::fs::write(home.join(".profile"), SH)?;
+    std::fs::write(home.join(".zshrc"), "PS1='[inside the playground] %~ %# '\n")
 }
 
 /// Waits for ssh and returns its exit code. An interrupt from the keyboard is for ssh alone; the other signals end it,
