@@ -2,7 +2,7 @@
 
 use std::{ffi::OsString, fmt::Write, path::PathBuf};
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, builder::FalseyValueParser};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum, builder::FalseyValueParser};
 
 #[cfg(unix)]
 use crate::commands::{demo, local};
@@ -16,31 +16,48 @@ use crate::{
     connect,
     error::Result,
     files,
-    settings::LOCAL_VARIABLE,
-    ui::{notice, out},
+    settings::{LOCAL_VARIABLE, NO_INPUT_VARIABLE},
+    ui::{color::Color, notice, out},
 };
 
 /// The display order of the options of every command: after the command's own.
 const LAST: usize = 900;
+/// Their heading in the help.
+const GLOBAL: &str = "Global options";
 
 /// Makes `ssh playground-<id>` just work, from every IDE and from plain ssh.
 #[derive(Debug, Parser)]
 #[command(name = "labctl-ssh-proxy", version, about, max_term_width = 100)]
-#[command(after_help = "Exit codes, settings and files: `labctl-ssh-proxy man | man -l -`")]
+#[cfg_attr(unix, command(after_help = "Exit codes, settings and files: `labctl-ssh-proxy man | man -l -`"))]
+#[cfg_attr(
+    not(unix),
+    command(
+        after_help = "Exit codes, settings and files: `labctl-ssh-proxy man`\n\nThe demo and --local need Linux or macOS: on \
+                      Windows, run them in WSL, or begin with `labctl-ssh-proxy login`."
+    )
+)]
 pub struct Cli {
     /// Use the embedded platform on this machine instead of the real one.
     #[arg(long, global = true, env = LOCAL_VARIABLE, value_parser = FalseyValueParser::new(), hide_env_values = true)]
-    #[arg(display_order = LAST)]
+    #[arg(display_order = LAST, help_heading = GLOBAL)]
     pub local: bool,
     /// The folder for everything this program writes. If it was moved, the entries of the ssh configuration pass it,
     /// because editors pass no environment.
     #[arg(long, global = true, value_name = "DIR", hide = true)]
     pub home: Option<PathBuf>,
+    /// Ask nothing. What would be a question is an error that names the option which answers it.
+    #[arg(long, global = true, env = NO_INPUT_VARIABLE, value_parser = FalseyValueParser::new(), hide_env_values = true)]
+    #[arg(display_order = LAST + 1, help_heading = GLOBAL)]
+    pub no_input: bool,
+    /// Use colour: always, never, or on a terminal unless NO_COLOR is set (auto).
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = true)]
+    #[arg(display_order = LAST + 2, help_heading = GLOBAL)]
+    pub color: Color,
     /// Log more: -v for details, -vv for everything. The log never contains secrets.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = LAST + 1)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, display_order = LAST + 3, help_heading = GLOBAL)]
     pub verbose: u8,
     /// Write the log to this file.
-    #[arg(long, global = true, value_name = "FILE", display_order = LAST + 2)]
+    #[arg(long, global = true, value_name = "FILE", display_order = LAST + 4, help_heading = GLOBAL)]
     pub log_file: Option<PathBuf>,
     /// The command.
     #[command(subcommand)]
@@ -223,11 +240,32 @@ impl Cli {
 /// is invalid. Words after `--` are skipped because they belong to another program, like those after the host of `ssh`.
 pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
     const WITHOUT: [&str; 7] = ["connect", "ssh", "demo", "completions", "completion", "man", "version"];
-    let words: Vec<String> = arguments.skip(1).map(|word| word.to_string_lossy().into_owned()).collect();
-    let ours: Vec<&str> = words.iter().map(String::as_str).take_while(|word| *word != "--").collect();
-    let is_value = |i: usize| i > 0 && matches!(ours[i - 1], "--home" | "--log-file");
-    let command = (0..ours.len()).find(|i| !ours[*i].starts_with('-') && !is_value(*i)).map(|i| ours[i]);
-    ours.contains(&"--json") && !command.is_some_and(|command| WITHOUT.contains(&command))
+    let (words, plain) = ours(arguments);
+    words.iter().any(|word| word == "--json") && !plain.first().is_some_and(|i| WITHOUT.contains(&&*words[*i]))
+}
+
+/// Returns the wish for colour in a command line, even if the line itself is invalid. What follows the host of `ssh` is
+/// ssh's.
+pub fn color(arguments: impl Iterator<Item = OsString>) -> Color {
+    let (words, plain) = ours(arguments);
+    let end = plain.get(1).filter(|_| words[plain[0]] == "ssh").map_or(words.len(), |host| *host);
+    let words = &words[..end];
+    let value = words.iter().enumerate().find_map(|(i, word)| match word.strip_prefix("--color") {
+        Some("") => words.get(i + 1).map(String::as_str),
+        Some(value) => value.strip_prefix('='),
+        None => None,
+    });
+    value.and_then(|value| Color::from_str(value, false).ok()).unwrap_or_default()
+}
+
+/// Returns the words of a command line that are ours, which are those before `--`; and the positions of those that are
+/// neither options nor values of options of every command. The first of them is the command.
+fn ours(arguments: impl Iterator<Item = OsString>) -> (Vec<String>, Vec<usize>) {
+    let words = arguments.skip(1).map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> = words.take_while(|word| word != "--").collect();
+    let is_value = |i: usize| i > 0 && matches!(&*words[i - 1], "--home" | "--log-file" | "--color");
+    let plain = (0..words.len()).filter(|i| !words[*i].starts_with('-') && !is_value(*i)).collect();
+    (words, plain)
 }
 
 /// Runs a command. Returns the exit code: 0, or that of a program it ran.
@@ -292,7 +330,7 @@ mod tests {
 
     use clap::{CommandFactory, Parser};
 
-    use super::{Cli, GROUPS, man, wants_json};
+    use super::{Cli, Color, GROUPS, man, wants_json};
 
     #[test]
     fn the_command_line_is_well_formed() {
@@ -303,17 +341,19 @@ mod tests {
     fn the_options_of_all_commands_stand_behind_a_commands_own() {
         fn check(command: &mut clap::Command) {
             let help = command.render_long_help().to_string();
-            let options = help.split_once("Options:").unwrap().1;
+            let options = help.split_once("\nGlobal options:").unwrap().1;
             let names: Vec<&str> = options
                 .lines()
                 .map(str::trim_start)
                 .filter(|line| line.starts_with('-'))
                 .map(|line| line.split(' ').find(|word| word.starts_with("--")).unwrap_or(line))
                 .collect();
-            let first = names.iter().position(|name| *name == "--local").unwrap();
-            let last = ["--local", "--verbose...", "--log-file", "--help"];
-            assert_eq!(names[first..][..4], last, "{}", command.get_name());
-            assert!(names[first + 4..].iter().all(|name| *name == "--version"), "{}: {names:?}", command.get_name());
+            assert_eq!(
+                names,
+                ["--local", "--no-input", "--color", "--verbose...", "--log-file"],
+                "{}",
+                command.get_name()
+            );
             command.get_subcommands_mut().filter(|command| command.get_name() != "help").for_each(check);
         }
         let mut command = Cli::command();
@@ -385,6 +425,26 @@ mod tests {
             }
         }
         assert!(count > 20, "{count}");
+    }
+
+    #[test]
+    fn colour_is_asked_for_by_a_word_of_our_own() {
+        let wanted = |line: &str| super::color(line.split(' ').map(Into::into));
+        for always in
+            ["x --color always list", "x list --color=always --wrong", "x --color always ssh host --color never"]
+        {
+            assert_eq!(wanted(always), Color::Always, "{always}");
+        }
+        for auto in [
+            "x list",
+            "x ssh host --color always",
+            "x ssh --consent h ls --color=always",
+            "x --color loud list",
+            "x kube k -- ls --color=always",
+            "x list --color",
+        ] {
+            assert_eq!(wanted(auto), Color::Auto, "{auto}");
+        }
     }
 
     #[test]

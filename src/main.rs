@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
+use clap::{ColorChoice, CommandFactory};
 use labctl_ssh_proxy::{
     app::App,
     cli::{self, Cli},
@@ -12,7 +12,10 @@ use labctl_ssh_proxy::{
     os::{self, ended_by_signal},
     platform::Platform,
     records::journal,
-    ui::{notice, out, screen::is_screen},
+    ui::{
+        color::{self, Color},
+        input, notice, out,
+    },
 };
 
 fn main() -> ExitCode {
@@ -27,21 +30,31 @@ fn begin_and_end() -> ExitCode {
         Err(e) => e.exit(),
     }
     let json = cli::wants_json(std::env::args_os());
+    let color = cli::color(std::env::args_os());
     let cli = match cli::parse() {
         Ok(cli) => cli,
-        Err(e) => return unparsed(&e, json),
+        Err(e) => return unparsed(e, json, color),
     };
+    if cli.no_input {
+        input::forbid();
+    }
+    // A connection's words may stand in another program's window.
+    let color = if cli.connects_to().is_some() { Color::Never } else { color };
     if cli.holds_credentials() {
         os::leave_no_core_dump();
     }
     // The runtime panics without them.
     if let Err(e) = os::has_room_for_files() {
         let error = Error::new(Kind::File, format!("cannot open more files: {e}"));
-        return failed(&error.with_hint("raise the limit of open files, for example with `ulimit -n 256`"), json);
+        return failed(
+            &error.with_hint("raise the limit of open files, for example with `ulimit -n 256`"),
+            json,
+            color,
+        );
     }
     let runtime = match runtime(&cli) {
         Ok(runtime) => runtime,
-        Err(e) => return failed(&Error::new(Kind::Internal, format!("cannot start the runtime: {e}")), json),
+        Err(e) => return failed(&Error::new(Kind::Internal, format!("cannot start the runtime: {e}")), json, color),
     };
     let result = runtime.block_on(run(cli));
     // Does not wait for threads, because one may be blocked forever in a read.
@@ -53,13 +66,13 @@ fn begin_and_end() -> ExitCode {
             }
             ExitCode::from(code)
         }
-        Err(error) => failed(&error, json),
+        Err(error) => failed(&error, json, color),
     }
 }
 
 /// Handles a command line that clap did not parse: prints the help if it was requested or a command is missing, or else
 /// the error.
-fn unparsed(error: &clap::Error, json: bool) -> ExitCode {
+fn unparsed(error: clap::Error, json: bool, color: Color) -> ExitCode {
     use clap::error::ErrorKind;
     let help = match error.kind() {
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(error.render()),
@@ -78,10 +91,14 @@ fn unparsed(error: &clap::Error, json: bool) -> ExitCode {
     };
     match help {
         Some(help) => {
-            let help = if is_screen(&std::io::stdout()) { help.ansi().to_string() } else { help.to_string() };
-            out::write(&help).map_or_else(|error| failed(&error, false), |()| ExitCode::SUCCESS)
+            let help = if color.shows(&std::io::stdout()) { help.ansi().to_string() } else { help.to_string() };
+            out::write(&help).map_or_else(|error| failed(&error, false, color), |()| ExitCode::SUCCESS)
         }
         None => {
+            let shows =
+                if error.use_stderr() { color.shows(&std::io::stderr()) } else { color.shows(&std::io::stdout()) };
+            let choice = if shows { ColorChoice::Always } else { ColorChoice::Never };
+            let error = error.with_cmd(&cli::command().color(choice));
             // If the stream is closed, the exit code alone must do.
             let _ = error.print();
             ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(Kind::Usage.exit_code()))
@@ -89,12 +106,12 @@ fn unparsed(error: &clap::Error, json: bool) -> ExitCode {
     }
 }
 
-fn failed(error: &Error, json: bool) -> ExitCode {
+fn failed(error: &Error, json: bool, color: Color) -> ExitCode {
     if json {
         out::failure(error);
     }
     if !error.is_told() {
-        notice::line(&error.to_string());
+        notice::line(&color::error(&error.to_string(), color));
     }
     ExitCode::from(error.kind().exit_code())
 }

@@ -28,6 +28,10 @@ pub const SETTINGS_VARIABLE: &str = "LABCTL_SSH_PROXY_SETTINGS";
 /// count as not set.
 pub const LOCAL_VARIABLE: &str = "LABCTL_SSH_PROXY_LOCAL";
 
+/// The variable that forbids questions, as `--no-input` does. Connections hear of it, too, because ssh passes its
+/// environment on.
+pub const NO_INPUT_VARIABLE: &str = "LABCTL_SSH_PROXY_NO_INPUT";
+
 /// The settings file. Every key is optional, and an unknown one is an error, because a misspelt wake policy must not be
 /// lost.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

@@ -1,5 +1,7 @@
 //! The terminal: output of commands, messages on standard error, progress, and the standard streams themselves.
 
+pub mod color;
+pub mod input;
 pub(crate) mod nearest;
 pub mod notice;
 pub mod out;

@@ -19,13 +19,16 @@ use crate::{
         wire::{Me, PremiumAccess},
     },
     platform::Platform,
-    ui::{notice, out},
+    ui::{input, notice, out},
 };
 
 /// Interval between two checks whether the user has confirmed the login. Same as the official client's.
 const POLL: Duration = Duration::from_secs(2);
 /// Lifetime of a login page at the platform.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10 * 60);
+
+/// The hint for a login that may not ask.
+const PASS_THEM: &str = "pass a session id and an access token: with --from-env, or with --stdin from a file or a pipe";
 
 /// Log in to the platform, in the browser or with the credentials that you pass.
 #[derive(Debug, clap::Args)]
@@ -120,6 +123,9 @@ pub(crate) async fn login(app: &App, args: Login) -> Result<()> {
 }
 
 async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(String, String)> {
+    if !input::is_allowed() {
+        return Err(Error::new(Kind::Usage, "cannot wait for a browser with --no-input").with_hint(PASS_THEM));
+    }
     let session = Labs::new(dialer.clone(), account)?.create_session().await?;
     let labs = Labs::new(dialer.clone(), &account.with_credentials(&session.id, &session.access_token))?;
     // Printed unredacted even if it contains the session's id: it works only with the id, and the user must open it.
@@ -153,6 +159,9 @@ async fn confirmed_in_browser(account: &Account, dialer: &Dialer) -> Result<(Str
 
 fn from_stdin() -> Result<(String, String)> {
     if stdin().is_terminal() {
+        if !input::is_allowed() {
+            return Err(Error::new(Kind::Usage, "cannot ask for credentials with --no-input").with_hint(PASS_THEM));
+        }
         notice::line("Enter the session id and the access token, one per line:");
     }
     let mut lines = stdin().lock().lines();

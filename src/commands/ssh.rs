@@ -20,6 +20,7 @@ use crate::{
         self,
         entries::{self, Rendering},
     },
+    ui::input,
 };
 
 /// ssh into a playground. It is woken first, with progress; then the system's ssh takes over.
@@ -53,6 +54,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let program = program()?;
     let place = arrive(app, &labs, &visit).await?;
     let mut command = Command::new(program);
+    if !input::is_allowed() {
+        command.args(["-o", "BatchMode=yes"]);
+    }
     command.args(options(app, &place, names_a_user(&args.arguments))?).arg(&place.host).args(&args.arguments);
     if !args.command.is_empty() {
         command.arg("--").args(&args.command);

@@ -11,8 +11,11 @@ use crate::{
     connect::client::ClientKind,
     error::{Error, Kind, Result},
     moment::{Moment, ago, now},
+    os,
     records::memory::{Memory, Record},
     settings::WakePolicy,
+    ssh::options::{self, SshOptions},
+    ui::input,
 };
 
 /// A client that polls may wake a playground for this long after a deliberate act.
@@ -127,13 +130,26 @@ impl Question<'_> {
             }
             Refusal::Never => format!("playground {name} is not running, and the wake policy is `never`"),
         };
-        if terminal::says_yes(&format!("{why}. Start it again? [y/N] ")).await {
+        let may_ask = input::is_allowed() && !os::ssh_arguments().is_some_and(|arguments| is_batch(&arguments));
+        if may_ask && terminal::says_yes(&format!("{why}. Start it again? [y/N] ")).await {
             self.memory.deliberate(label);
             return Ok(());
         }
         let hint = format!("start it with `labctl-ssh-proxy start {label}`");
         Err(Error::new(Kind::NotWoken, why).with_hint(hint))
     }
+}
+
+/// Returns true for an ssh whose command line forbids questions: `-o BatchMode=yes`.
+fn is_batch(arguments: &[String]) -> bool {
+    let mut options = SshOptions::new(arguments.iter().skip(1).map(String::as_str));
+    while let Some((flag, value)) = options.next() {
+        let Some(value) = options::value(value, "BatchMode").filter(|_| flag == 'o') else { continue };
+        // Arguments joined with spaces, as ps shows them. ssh uses the first value.
+        let value = if value.is_empty() { options.word().unwrap_or_default() } else { value };
+        return matches!(value, "yes" | "true");
+    }
+    false
 }
 
 #[cfg(unix)]
@@ -195,7 +211,7 @@ mod terminal {
 
 #[cfg(test)]
 mod tests {
-    use super::{ClientKind, DELIBERATE_LASTS, Refusal, decide};
+    use super::{ClientKind, DELIBERATE_LASTS, Refusal, decide, is_batch};
     use crate::{
         moment::now,
         records::memory::Record,
@@ -206,6 +222,19 @@ mod tests {
 
     fn before(duration: std::time::Duration) -> Option<u64> {
         Some(now() - u64::try_from(duration.as_millis()).unwrap() - 1)
+    }
+
+    #[test]
+    fn an_ssh_without_questions_is_known_by_its_command_line() {
+        let batch = |line: &str| is_batch(&line.split('|').map(str::to_owned).collect::<Vec<_>>());
+        for yes in
+            ["ssh|-oBatchMode=yes|h", "ssh|-T|-o|batchmode yes|h", "ssh|h|-o|BatchMode=yes", "ssh|-o|BatchMode|yes|h"]
+        {
+            assert!(batch(yes), "{yes}");
+        }
+        for no in ["ssh|h", "ssh|-oBatchMode=no|-oBatchMode=yes|h", "ssh|h|echo|-oBatchMode=yes", "ssh|-oPort=1|h"] {
+            assert!(!batch(no), "{no}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{error::printable, files::TemporaryFolder, os};
+use crate::{error::printable, files::TemporaryFolder, os, ui::input};
 
 /// A connection to an agent.
 pub(crate) type Agent = AgentClient<Box<dyn AgentStream + Send + Unpin>>;
@@ -65,9 +65,13 @@ pub(crate) async fn keys(socket: &Path) -> Result<Vec<PublicKey>, String> {
 /// Fails with ssh-add's words.
 pub(crate) async fn add(socket: &Path, key: &Path) -> Result<(), String> {
     // ssh-add asks on the terminal only if its input is one. Otherwise it runs SSH_ASKPASS.
-    let terminal = File::open("/dev/tty").map_or_else(|_| Stdio::null(), Stdio::from);
+    let terminal = File::open("/dev/tty").ok().filter(|_| input::is_allowed());
     let mut command = Command::new("ssh-add");
-    command.arg("-q").arg(key).env("SSH_AUTH_SOCK", socket).stdin(terminal).kill_on_drop(true);
+    command.arg("-q").arg(key).env("SSH_AUTH_SOCK", socket).kill_on_drop(true);
+    command.stdin(terminal.map_or_else(Stdio::null, Stdio::from));
+    if !input::is_allowed() {
+        command.env("SSH_ASKPASS_REQUIRE", "never");
+    }
     let output = command.output().await.map_err(|e| format!("cannot run ssh-add: {e}"))?;
     if output.status.success() {
         return Ok(());

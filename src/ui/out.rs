@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     error::{Error, Kind, Result},
-    ui::notice,
+    ui::{input, notice},
 };
 
 /// Prints one line. A closed pipe is no failure, so that `list | head` succeeds.
@@ -165,9 +165,9 @@ fn narrowest_widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     head.iter().enumerate().map(|(i, head)| widest(i, head)).collect()
 }
 
-/// Asks a yes-or-no question on the terminal, or returns `None` without one. A signal ends the wait.
+/// Asks a yes-or-no question on the terminal, or returns `None` without one or with --no-input. A signal ends the wait.
 pub async fn confirm(question: &str) -> Option<bool> {
-    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !input::is_allowed() || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return None;
     }
     let mut err = io::stderr().lock();
@@ -204,11 +204,14 @@ pub const ADD_YES_OR_DRY_RUN: &str = "add --yes, or --dry-run to see what would 
 /// without one.
 ///
 /// # Errors
-/// [`Kind::Declined`] with the sentence `otherwise` for a no; [`Kind::Usage`] with `hint` with `json` or without a
-/// terminal.
+/// [`Kind::Declined`] with the sentence `otherwise` for a no; [`Kind::Usage`] with `hint` with `json`, with --no-input
+/// or without a terminal.
 pub async fn agreed(question: &str, json: bool, otherwise: &str, hint: &str) -> Result<()> {
     if json {
         return Err(Error::new(Kind::Usage, "cannot ask with --json").with_hint(hint));
+    }
+    if !input::is_allowed() {
+        return Err(Error::new(Kind::Usage, "cannot ask with --no-input").with_hint(hint));
     }
     let mut unanswered = Unanswered(Some(otherwise));
     let answer = confirm(question).await;

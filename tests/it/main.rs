@@ -35,6 +35,7 @@ mod kube;
 mod labctl;
 mod layers;
 mod machine;
+mod manners;
 mod network;
 mod open;
 mod packages;

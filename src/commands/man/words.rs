@@ -1,15 +1,19 @@
 //! The texts of the manual pages that the help does not have.
 
-use crate::settings::{HOME_VARIABLE, LOCAL_VARIABLE, SETTINGS_VARIABLE};
+use crate::settings::{HOME_VARIABLE, LOCAL_VARIABLE, NO_INPUT_VARIABLE, SETTINGS_VARIABLE};
 
 /// Pages of other programs that belong to the program's page.
 pub(super) const OTHERS: [&str; 2] = ["ssh", "ssh_config"];
 
 /// The environment variables.
-pub(super) const ENVIRONMENT: [(&str, &str); 4] = [
+pub(super) const ENVIRONMENT: [(&str, &str); 8] = [
     (HOME_VARIABLE, "the folder for everything that this program writes"),
     (SETTINGS_VARIABLE, "the settings file"),
     (LOCAL_VARIABLE, "use the embedded platform, as `--local` does"),
+    (NO_INPUT_VARIABLE, "ask nothing, as `--no-input` does; also for connections of ssh, to which it passes this on"),
+    ("NO_COLOR", "if it is not empty: no colours, unless `--color` says otherwise"),
+    ("CLICOLOR_FORCE", "if it is neither empty nor 0: colours even if the output is no terminal"),
+    ("TERM", "with the value `dumb`, or without one: no colours, and nothing is drawn; lines are printed instead"),
     ("HTTPS_PROXY, NO_PROXY", "the usual proxy variables; the setting `proxy` takes precedence"),
 ];
 
