@@ -95,7 +95,7 @@ pub(crate) async fn run(Args { command }: Args) -> Result<u8> {
 /// The commands that come after the demonstration.
 const NEXT: [&str; 4] = [
     "  labctl-ssh-proxy login                 log in to iximiuz Labs",
-    "  labctl-ssh-proxy config-ssh            then `ssh playground-<id>` and editors work",
+    "  labctl-ssh-proxy config-ssh            then ssh and editors reach them",
     "  labctl-ssh-proxy start docker --ssh    start a playground there, and go inside",
     "  labctl-ssh-proxy --local start shell   or one on this computer that stays",
 ];
