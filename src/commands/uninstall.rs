@@ -124,11 +124,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         delete(&disks)?;
     }
     let _ = fs::remove_dir(app.folders.backups());
-    // This fails, as it should, while anything is left in the folder: a playground that stays, for example.
+    // These fail, as they should, while anything is left: a playground that stays, for example, or labctl's login.
     let _ = fs::remove_dir(&app.folders.root);
-    report.say(
-        "Done. Uninstall the program itself the way you installed it, and delete its completions where you put them.",
-    )?;
+    if let Some(shared) = app.folders.root.parent().filter(|folder| **folder == app.folders.home.join(".iximiuz")) {
+        let _ = fs::remove_dir(shared);
+    }
+    report.say(&farewell(&ssh_config::program_path()?))?;
     if disks.exists() {
         report.say(&format!("The embedded platform's playgrounds are still in {}.", disks.display()))?;
     }
@@ -173,6 +174,25 @@ impl Report {
         self.done = done;
         if self.json { out::json(&self) } else { Ok(()) }
     }
+}
+
+/// Says how the program itself is removed, if the way in which it was installed has left a trace.
+fn farewell(program: &Path) -> String {
+    let prefix = program.parent().and_then(Path::parent).unwrap_or(program);
+    let installer = prefix.join("share/labctl-ssh-proxy/remove");
+    let is_debian = || Path::new("/var/lib/dpkg/info/labctl-ssh-proxy.list").exists();
+    let command = if installer.exists() {
+        format!("sh {}", installer.display())
+    } else if program.starts_with("/usr/bin") && is_debian() {
+        "sudo apt-get remove labctl-ssh-proxy".into()
+    } else if prefix.join(".crates.toml").exists() {
+        "cargo uninstall labctl-ssh-proxy".into()
+    } else {
+        return "Done. Uninstall the program itself the way you installed it, and delete its completions where you put \
+                them."
+            .into();
+    };
+    format!("Done. This removes the program itself: {command}")
 }
 
 async fn may_erase(disks: &Path) -> bool {
