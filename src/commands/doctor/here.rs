@@ -379,7 +379,9 @@ fn settings_file(home: &Path, name: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{connect_timeout, settings_file, timeout_in};
+    use super::timeout_in;
+    #[cfg(unix)]
+    use super::{connect_timeout, settings_file};
 
     /// Elsewhere, the settings are not below the home that the test makes.
     #[cfg(unix)]
