@@ -153,6 +153,7 @@ async fn visit(app: &App, ssh: &Path, command: Vec<OsString>) -> Result<Child> {
     };
     let entries = playgrounds::entries::entries(app, &labs).await?;
     ssh_config::plan(&app.folders, request, Platform::Local, entries).await?.write().await?;
+    keep_settings(app)?;
     let host = Target::of_play(&play.id, None).to_string();
     // As it is run, so that it works in another terminal, too.
     let words = ["ssh".into(), "-F".into(), file.clone().into(), OsString::from(&host)];
@@ -174,6 +175,16 @@ async fn visit(app: &App, ssh: &Path, command: Vec<OsString>) -> Result<Child> {
         .args(command)
         .spawn()
         .map_err(|e| Error::new(Kind::Program, format!("cannot start ssh: {e}")))
+}
+
+/// Lets the entries name the settings of the demonstration. In another terminal, a connection would use the user's own,
+/// and make the user's key, which stays.
+fn keep_settings(app: &App) -> Result<()> {
+    let entries = app.folders.root.join("ssh_config");
+    let settings = quote(&app.folders.settings.to_string_lossy()).replace('%', "%%");
+    let text = files::read_text(&entries)?.unwrap_or_default();
+    let text = text.replace("ProxyCommand ", &format!("ProxyCommand env {SETTINGS_VARIABLE}={settings} "));
+    files::write_private(&entries, text.as_bytes())
 }
 
 /// Gives the home folder of a machine a prompt that says where one is, for the usual shells: the user's own prompt may

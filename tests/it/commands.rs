@@ -166,6 +166,15 @@ fn the_demonstration_leaves_nothing_behind() {
     // Commands have the path of the temporary folder, which is long in a test.
     let ours = said.lines().filter(|line| !line.starts_with("$ ssh") && !line.starts_with("  scp"));
     assert!(ours.map(str::trim_end).all(|line| line.chars().count() <= 80), "{said}");
+    // The printed commands, as another terminal would run them, leave nothing either.
+    let other = world.path("other");
+    let script =
+        "cd ../../../../..; ssh -F config \"$(sed -n 's/^Host //p' ssh_config | head -n 1)\" echo from outside\n";
+    fs::write(&other, script).unwrap();
+    let outside = format!("env -i HOME={} PATH=\"$PATH\" sh {}", world.home().display(), other.display());
+    let said = world.output(world.command(&["demo", "--", &outside]).env("TMPDIR", &temporary));
+    assert_eq!((said.code(), said.out.as_str()), (0, "from outside\n"), "{said:?}");
+    fs::remove_file(other).unwrap();
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
     let left: Vec<_> = fs::read_dir(world.home()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["tmp"]);
