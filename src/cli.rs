@@ -386,7 +386,7 @@ mod tests {
             assert!(page.contains(&format!("LABCTL\\-SSH\\-PROXY {name}\"")), "{name}");
         }
         assert!(
-            page.contains(".SH EXIT STATUS") && page.contains("the platform said no") && page.contains("wake_limit")
+            page.contains(".SH EXIT STATUS") && page.contains("The platform said no") && page.contains("wake_limit")
         );
     }
 
