@@ -200,7 +200,7 @@ fn a_demonstration_leaves_nothing_behind_whenever_it_is_ended() {
     fs::create_dir(&temporary).unwrap();
     // During the setup, and in the middle of a session, where Ctrl-C is for the session.
     for (signal, code) in SIGNALS {
-        for words in ["Starting a playground on this machine", "in the session"] {
+        for words in ["Starting a playground on this computer", "in the session"] {
             let mut demo = world.command(&["demo", "--", "echo in the session; sleep 300"]);
             let demo = demo.env("TMPDIR", &temporary).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = demo.spawn().unwrap();
