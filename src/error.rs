@@ -1,7 +1,7 @@
 //! Errors: a kind, a sentence and a hint, and the one place where a kind becomes an exit code.
 //!
 //! An error is one line that says what happened and to which playground, and at most one more line that says what to do
-//! now. Exit codes are part of the interface: README has the table, and a test compares it with this file.
+//! now. Exit codes are part of the interface: docs/exit-codes.md has the table, and a test compares it with this file.
 
 use std::{fmt, io, path::Path, time::Duration};
 
@@ -48,7 +48,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Every kind, for the table in the README and the test that compares it.
+    /// Every kind, for the table in docs/exit-codes.md and the test that compares it.
     pub const ALL: [Kind; 16] = [
         Kind::Internal,
         Kind::Usage,
@@ -90,7 +90,7 @@ impl Kind {
         }
     }
 
-    /// Its meaning for users, for the manual page and the README's table.
+    /// Its meaning for users, for the manual page and the table in docs/exit-codes.md.
     pub fn meaning(self) -> &'static str {
         match self {
             Kind::Internal => "a defect of this program, or a failure that fits nowhere else",

@@ -299,12 +299,12 @@ fn folders_that_cannot_be_used() {
     transcript.is(expect_file!["../golden/errors/folders"]);
 }
 
-/// The exit codes in the README's table and in the program are the same.
+/// The exit codes in the documentation's table and in the program are the same.
 #[test]
 fn exit_codes_are_documented() {
-    let readme = include_str!("../../README.md");
+    let page = include_str!("../../docs/exit-codes.md");
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
-    let rows = readme.lines().skip_while(|line| !line.starts_with("| code |")).skip(2);
+    let rows = page.lines().skip_while(|line| !line.starts_with("| code |")).skip(2);
     let rows = rows.take_while(|line| line.starts_with('|')).map(cells);
     let documented: Vec<_> = rows.map(|row| (row[1].parse().unwrap(), row[2].clone(), row[3].clone())).collect();
     let of = |kind: &Kind| (kind.exit_code(), kind.name().to_owned(), kind.meaning().to_owned());
