@@ -37,7 +37,7 @@ const GLOBAL: &str = "Global options";
     )
 )]
 pub struct Cli {
-    /// Use the embedded platform on this machine instead of the real one.
+    /// Use the embedded platform on this computer instead of the real one.
     #[arg(long, global = true, env = LOCAL_VARIABLE, value_parser = FalseyValueParser::new(), hide_env_values = true)]
     #[arg(display_order = LAST, help_heading = GLOBAL)]
     pub local: bool,
@@ -116,7 +116,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("config-jetbrains", "Add them to JetBrains products"),
             ("config-zed", "Add them to Zed"),
             ("doctor", "Check everything between ssh and a machine"),
-            ("demo", "ssh into a playground on this machine, to see it work"),
+            ("demo", "ssh into a playground on this computer, to see it work"),
         ],
     ),
     (

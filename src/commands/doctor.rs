@@ -171,7 +171,7 @@ async fn examine(app: &App, args: &Args) -> Vec<Check> {
             progress.waiting(what);
         }
     };
-    say("checking this machine");
+    say("checking this computer");
     let mut checks = here::all(app).await;
     say("checking the platform");
     checks.extend(there::all(app, args.host.as_deref(), &say).await);

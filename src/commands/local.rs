@@ -20,7 +20,7 @@ use crate::local::{
     start,
 };
 
-/// Manage the embedded platform: playgrounds as processes on this machine, without isolation.
+/// Manage the embedded platform: playgrounds as processes on this computer, without isolation.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Local {
     Serve(Serve),
