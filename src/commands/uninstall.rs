@@ -102,7 +102,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     )?;
     let open = live::all(&app.folders).len();
     if open > 0 {
-        report.warn(&format!("{open} connections are open; they stay open until they end by themselves"));
+        report.warn(&match open {
+            1 => "1 connection is open; it ends with its session".to_owned(),
+            _ => format!("{open} connections are open; they end with their sessions"),
+        });
     }
     if args.dry_run {
         return report.done(false);
