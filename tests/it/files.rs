@@ -13,7 +13,7 @@ use crate::support::{
     needs, not_run,
 };
 
-/// A user other than root that ssh knows: `nobody`.
+/// An account other than root that ssh knows.
 const USER: u32 = 65534;
 
 /// Returns everything below a folder, and the folder.

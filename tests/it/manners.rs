@@ -172,7 +172,7 @@ fn no_command_asks_when_it_may_not_or_cannot() {
         }
     }
     assert!(!labs.seen().iter().any(|seen| seen.line.starts_with("POST")), "nothing was asked for");
-    // Where a question would be without one, a person in a terminal is asked.
+    // Without the option, a person in a terminal is asked.
     let asked = world
         .program("timeout")
         .args(["5", "script", "-qec"])

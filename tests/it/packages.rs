@@ -1,4 +1,4 @@
-//! What `scripts/package` makes, judged by tar, gzip, sha256sum, the shells and shellcheck. The scripts that build are
+//! The archives of `scripts/package`, judged by tar, gzip, sha256sum, the shells and shellcheck. The scripts that build are
 //! not run here: they take minutes.
 
 use std::{
