@@ -159,10 +159,14 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
     ),
 ];
 
+/// The name of a command in [`GROUPS`], without its other names.
+fn name_of((names, _): &(&'static str, &str)) -> &'static str {
+    names.split(',').next().unwrap_or(names)
+}
+
 /// The groups of the help, with the name of each command only.
 fn groups() -> Vec<(&'static str, Vec<&'static str>)> {
-    let name = |(name, _): &(&'static str, &str)| name.split(',').next().unwrap_or(name);
-    GROUPS.iter().map(|(heading, names)| (*heading, names.iter().map(name).collect())).collect()
+    GROUPS.iter().map(|(heading, names)| (*heading, names.iter().map(name_of).collect())).collect()
 }
 
 /// The command line, with a help whose commands are in groups.
@@ -173,7 +177,7 @@ pub fn command() -> clap::Command {
     let mut groups = String::new();
     for (heading, names) in GROUPS {
         let _ = write!(groups, "\n\n{heading}:");
-        for (name, words) in names.iter().filter(|(name, _)| exists(name.split(',').next().unwrap_or(name))) {
+        for (name, words) in names.iter().filter(|entry| exists(name_of(entry))) {
             let _ = write!(groups, "\n  {name:16}  {words}");
         }
     }
