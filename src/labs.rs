@@ -1,8 +1,9 @@
-//! The platform's API: one method a call, and the one place where an HTTP status becomes an error.
+//! The platform's API: one method a call (`calls`), and the one place where an HTTP status becomes an error.
 
 pub mod account;
 pub(crate) mod address;
 pub mod answer;
+mod calls;
 pub(crate) mod catalog;
 pub(crate) mod find;
 mod gather;
@@ -29,7 +30,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use hyper::{
-    Method, Uri,
+    Method,
     header::{self, HeaderValue},
 };
 use serde::de::DeserializeOwned;
@@ -39,16 +40,12 @@ use crate::{
     labs::{
         account::Account,
         address::{configured, given, is_base, peer},
-        answer::{LOGIN, Reply, ahead, answered, decode, genuine, one, refusal},
-        http::{Http, Stream, keep_address},
+        answer::{LOGIN, Reply, ahead, answered, decode, refusal},
+        http::{Http, Stream},
         net::Dialer,
         retry::Repeat,
         titles::Titles,
-        tunnel::Tunnel,
-        wire::{
-            Action, CatalogEntry, Conn, CreatePlay, Login, Me, Play, PortForward, SavedForward, StartTunnel,
-            TaskDetails, TunnelOffer,
-        },
+        wire::Conn,
     },
     moment::{Moment, now},
     secrets,
@@ -189,232 +186,13 @@ impl Labs {
         &self.api
     }
 
-    /// Lists the recent plays: those that run, and for a while those that were destroyed.
-    ///
-    /// # Errors
-    /// As every call: [`Kind::NotLoggedIn`], [`Kind::Network`], [`Kind::Answer`], or the platform's refusal.
-    pub async fn plays(&self) -> Result<Vec<Play>> {
-        self.list(Call::get("/plays", "the list of playgrounds"))
-            .await
-            .map(genuine)
-            .map(|plays| self.titles.noted(plays))
-    }
-
-    /// Lists the plays that are kept: those that are stopped, and those that run and will be stopped at their end.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn persistent_plays(&self) -> Result<Vec<Play>> {
-        self.list(Call::get("/plays?persistent=true", "the list of playgrounds"))
-            .await
-            .map(genuine)
-            .map(|plays| self.titles.noted(plays))
-    }
-
-    /// One play.
-    ///
-    /// # Errors
-    /// As every call; [`Kind::NotFound`] when it does not exist or belongs to another account.
-    pub async fn play(&self, id: &str) -> Result<Play> {
-        let play = self.call(Call::get(format!("/plays/{id}"), format!("playground {id}"))).await?;
-        one(play, Some(id)).map(|play| self.titles.note(play))
-    }
-
-    /// Starts a playground from the catalogue. Never repeated after an unknown outcome; see
-    /// [`Error::may_have_happened`].
-    ///
-    /// # Errors
-    /// As every call; the platform's words where it refuses (quota, plan, consent).
-    pub async fn create_play(&self, request: &CreatePlay) -> Result<Play> {
-        let call = Call::post("/plays", request, format!("starting {}", request.playground))?;
-        one(self.call(call.once()).await?, None).map(|play| self.titles.note(play))
-    }
-
-    /// Performs an action on a play. Only some answers are a play; the others mean "done", and return `None`.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn act(&self, id: &str, action: &Action) -> Result<Option<Play>> {
-        let call = Call::post(format!("/plays/{id}/actions"), action, format!("playground {id}"))?;
-        let call = if action.is_repeatable() { call } else { call.once() };
-        let about = call.about.clone();
-        let Some(reply) = self.send(call).await? else { return Ok(None) };
-        Ok(decode::<Play>(&reply, &about).and_then(|play| one(play, Some(id))).ok())
-    }
-
-    /// Performs an action on a play, and returns the play as it is then.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn act_and_look(&self, id: &str, action: &Action) -> Result<Play> {
-        match self.act(id, action).await? {
-            Some(play) => Ok(play),
-            None => self.play(id).await,
-        }
-    }
-
-    /// Lists a play's tasks. Only their author gets most of their details.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn tasks(&self, id: &str) -> Result<Vec<TaskDetails>> {
-        self.list(Call::get(format!("/plays/{id}/tasks"), format!("the tasks of playground {id}"))).await
-    }
-
-    /// Lists the catalogue's official entries.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn catalog(&self) -> Result<Vec<CatalogEntry>> {
-        self.list(Call::get("/playgrounds", "the catalogue")).await
-    }
-
-    /// One catalogue entry.
-    ///
-    /// # Errors
-    /// As every call; [`Kind::NotFound`] when there is none of that name.
-    pub async fn catalog_entry(&self, name: &str) -> Result<CatalogEntry> {
-        self.call(Call::get(format!("/playgrounds/{name}"), format!("the catalogue entry `{name}`"))).await
-    }
-
-    /// Begins a login: a session to be confirmed in the browser.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn create_session(&self) -> Result<Login> {
-        let anonymous = Labs { authorization: Arc::default(), account_file: None, ..self.clone() };
-        let reply = anonymous.send(Call::new(Method::POST, "/sessions", "the login")).await?;
-        let session: Login = decode(&answered(reply, "the login")?, "the login")?;
-        // The address is no secret here, because the user has to see it.
-        [&session.id, &session.access_token].into_iter().for_each(|secret| secrets::keep(secret));
-        Ok(session)
-    }
-
-    /// Looks at a session, which need not be confirmed yet.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn session(&self, id: &str) -> Result<Login> {
-        self.call(Call::get(format!("/sessions/{id}"), "the login")).await
-    }
-
-    /// Ends a session at the platform.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn delete_session(&self, id: &str) -> Result<()> {
-        self.send(Call::new(Method::DELETE, format!("/sessions/{id}"), "the logout")).await.map(drop)
-    }
-
-    /// The account that these credentials belong to.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn me(&self) -> Result<Me> {
-        self.call(Call::get("/auth/me?authenticate=true", "the account")).await
-    }
-
-    /// Requests a tunnel to a machine for a user, with that user's public key; both may be empty for mere forwards. The
-    /// platform holds the request while the machine boots. Tunnels come out of a small pool per account, so one request
-    /// serves as many connections as possible, and callers pause between requests.
-    ///
-    /// # Errors
-    /// As every call; [`Kind::NotYet`] while the machine is not ready.
-    pub async fn start_tunnel(&self, play: &str, machine: &str, user: &str, key: &str) -> Result<TunnelOffer> {
-        let request = StartTunnel {
-            machine: machine.into(),
-            port: 0,
-            access: "private".into(),
-            generate_login_url: true,
-            ssh_user: user.into(),
-            ssh_pub_key: key.into(),
-        };
-        let about = match machine {
-            "" => format!("the tunnel to playground {play}"),
-            _ => format!("the tunnel to machine {machine} of playground {play}"),
-        };
-        let call = Call::post(format!("/plays/{play}/tunnels"), &request, about)?;
-        self.call(Call { repeat: Repeat::Never, limit: TUNNEL_ANSWER, ..call }).await
-    }
-
-    /// Fetches a tunnel's token.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn log_into_tunnel(&self, offer: &TunnelOffer) -> Result<TunnelSession> {
-        keep_address(&offer.login_url);
-        let token = self.http.cookie(given(&offer.login_url)?, tunnel::COOKIE, UPGRADE).await?;
-        Ok(TunnelSession { url: offer.url.clone(), token })
-    }
-
-    /// Opens one connection to `target` (`HOST:PORT`; an empty host is the machine itself).
-    ///
-    /// # Errors
-    /// [`Kind::Network`] when it cannot be reached, [`Kind::Refused`] and the like when the session is not valid.
-    pub async fn dial(&self, session: &TunnelSession, target: &str) -> Result<Tunnel<Stream>> {
-        Ok(Tunnel::client(self.open(session, target).await?))
-    }
-
-    /// Opens a WebSocket to any kind of target. Beside `HOST:PORT`, `listen:HOST:PORT` makes the machine listen, and
-    /// the WebSocket reports each connection by a text message; `connect:CID` accepts one.
-    ///
-    /// # Errors
-    /// As [`Labs::dial`]; [`Kind::Refused`] when an address cannot be bound.
-    pub async fn open(&self, session: &TunnelSession, target: &str) -> Result<Stream> {
-        let mut parts = given(&session.url)?.into_parts();
-        // `/` is in base64's alphabet and would begin another segment of the path.
-        let target = BASE64_STANDARD.encode(target).replace('/', "%2F");
-        let below = parts.path_and_query.as_ref().map_or("", |path| path.path().trim_end_matches('/'));
-        let path = format!("{below}/tunnels/{target}");
-        parts.path_and_query = Some(path.parse().map_err(|_| Error::new(Kind::Internal, "no such tunnel path"))?);
-        let uri = Uri::from_parts(parts).map_err(|_| Error::new(Kind::Answer, "the tunnel's address is not valid"))?;
-        let cookie = http::secret(&format!("{}={}", tunnel::COOKIE, session.token))?;
-        self.http.websocket(uri, &[(header::COOKIE, cookie)], UPGRADE).await
-    }
-
-    /// Lists the port forwards that are saved with a play, in the order of their indices.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn port_forwards(&self, play: &str) -> Result<Vec<SavedForward>> {
-        let about = format!("the port forwards of playground {play}");
-        // An index is a place in the list as it came, so the list keeps every element.
-        let all: Option<Vec<serde_json::Value>> =
-            self.call(Call::get(format!("/plays/{play}/port-forwards"), about)).await?;
-        Ok(all.unwrap_or_default().into_iter().map(SavedForward::from).collect())
-    }
-
-    /// Saves a port forward with a play. Never repeated after an unknown outcome; see [`Error::may_have_happened`].
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn save_port_forward(&self, play: &str, forward: &PortForward) -> Result<()> {
-        let about = format!("the port forwards of playground {play}");
-        self.send(Call::post(format!("/plays/{play}/port-forwards"), forward, about)?.once()).await.map(drop)
-    }
-
-    /// Forgets a saved port forward. Those behind it move up, so that a repetition would forget another one.
-    ///
-    /// # Errors
-    /// As every call; [`Kind::NotFound`] when there is none of that index.
-    pub async fn forget_port_forward(&self, play: &str, index: usize) -> Result<()> {
-        let about = format!("port forward {index} of playground {play}");
-        let call = Call::new(Method::DELETE, format!("/plays/{play}/port-forwards/{index}"), about);
-        self.send(call.once()).await.map(drop)
-    }
-
     /// Converts a moment that the platform has named to this computer's clock.
     pub fn by_our_clock(&self, moment: Moment) -> Moment {
         moment.saturating_add_signed(self.ahead.load(Ordering::Relaxed))
     }
 
-    /// Opens the stream of a play's live messages.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn live(&self, play: &str) -> Result<Stream> {
-        let about = format!("the messages of playground {play}");
-        let conn: Conn = self.call(Call::new(Method::POST, format!("/plays/{play}/conns"), about)).await?;
+    /// Opens a stream of messages, as a browser of the site would.
+    async fn stream(&self, conn: &Conn) -> Result<Stream> {
         let uri = given(&conn.url)?;
         let origin = HeaderValue::from_str(&format!("https://cli.{}", peer(&configured(&self.base)?)))
             .map_err(|_| Error::new(Kind::Usage, "base_url is not a valid address"))?;
