@@ -5,6 +5,7 @@ mod account;
 mod action;
 mod catalog;
 mod journal;
+mod learning;
 mod message;
 mod play;
 mod ports;
@@ -17,6 +18,10 @@ pub use account::{Login, Me, PremiumAccess};
 pub use action::{Action, CreatePlay};
 pub use catalog::{CatalogEntry, UserAccess};
 pub use journal::{Console, Consoles, JournalChunk, ReadJournal};
+pub use learning::{
+    Author, ChangeCourse, ChangeExercise, Course, Exercise, Learning, LearningKind, Lesson, LessonPlayground,
+    LessonProgress, Module, ModuleProgress, Named, Progress, is_by_a_stranger,
+};
 pub use message::{Conn, Message};
 pub use play::{Machine, MachineUser, Play, PlaygroundRef};
 pub use ports::{PortForward, SavedForward, ScannedPort};

@@ -10,7 +10,7 @@ use crate::{
     error::{Result, printable},
     labs::{
         find,
-        wire::{MachineUser, Play, PlaygroundRef},
+        wire::{Learning, MachineUser, Play, PlaygroundRef},
     },
     records::live::{self, Status},
     target::Target,
@@ -41,6 +41,9 @@ pub(crate) struct Listed {
     /// All tasks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     tasks: Vec<ListedTask>,
+    /// The challenge, tutorial or lesson that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    learning: Option<Learning>,
     /// The host name for ssh.
     host: String,
     /// This user's open connections to the playground.
@@ -113,6 +116,7 @@ impl Listed {
                     helper: task.helper,
                 })
                 .collect(),
+            learning: play.learning(),
             host: host(play),
             connections: connections.iter().filter(|status| status.playground == play.id).cloned().collect(),
             stopped_on_purpose: None,

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    learning::Named,
     state::{MachineStatus, State, Status},
     task::{Task, TaskStatus},
     units::{go_duration, milliseconds, text_or_nothing},
@@ -60,6 +61,18 @@ pub struct Play {
     /// The lesson it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lesson_path: Option<String>,
+    /// The tutorial's name and title.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tutorial: Option<Named>,
+    /// The challenge's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Named>,
+    /// The course's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub course: Option<Named>,
+    /// The lesson's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lesson: Option<Named>,
 }
 
 /// The catalogue entry that a play was started from.
@@ -157,9 +170,7 @@ impl Play {
 
     /// True for a play of a tutorial, a challenge or a course, which is no candidate for a catalogue name.
     pub fn belongs_to_a_lesson(&self) -> bool {
-        [&self.tutorial_name, &self.challenge_name, &self.course_name, &self.lesson_path]
-            .into_iter()
-            .any(|name| name.as_deref().is_some_and(|name| !name.is_empty()))
+        self.learning().is_some()
     }
 }
 
