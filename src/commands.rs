@@ -12,6 +12,7 @@ pub mod forward;
 pub mod kube;
 #[cfg(unix)]
 pub(crate) mod local;
+pub(crate) mod machine;
 pub(crate) mod man;
 pub(crate) mod open;
 pub(crate) mod playgrounds;

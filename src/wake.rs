@@ -21,8 +21,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 pub(crate) use lock::LOCK_RETRY;
 pub(crate) use patience::Patience;
+pub(crate) use preparation::check_running;
 use request::BOOTING;
 pub use request::{Visitor, request_tunnel};
+pub(crate) use restart::TAKES_EFFECT;
+pub(crate) use stage::machine_is_stopped;
 pub use stage::{down_since, is_down, is_up};
 
 use crate::{
@@ -148,8 +151,16 @@ impl<'a, P: Progress> Wake<'a, P> {
     /// As [`Wake::tunnel`].
     pub async fn wake_play(&self, play: Play) -> Result<Play> {
         let Some(first) = play.machines.first().map(|machine| machine.name.clone()) else { return Ok(play) };
+        self.wake_machine(play, &first).await
+    }
+
+    /// Restarts a machine that is stopped, itself or with its play, and returns the play as it is then: on its way.
+    ///
+    /// # Errors
+    /// As [`Wake::tunnel`].
+    pub async fn wake_machine(&self, play: Play, machine: &str) -> Result<Play> {
         let mut live = LivePlay::new(self.labs, play);
-        self.until_up(&mut live, &first, self.allowed).await?;
+        self.until_up(&mut live, machine, self.allowed).await?;
         Ok(live.play)
     }
 

@@ -167,7 +167,7 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     raise_open_files();
     // A port that is taken here is reported before anything is woken.
     let bound = bind(app, &labs, &play, &machine, wanted, board).await?;
-    app.memory().deliberate(&play.id);
+    app.memory().machine_wanted(&play.id, &machine);
     let mut tasks = open(app, &play, bound, args, board).await?;
     if let Some(words) = saved::save(&labs, &play, &records).await? {
         board.note(&words);

@@ -257,7 +257,7 @@ async fn prepare(
     let machine = find::machine(play, machine.or(usual))?;
     let user = machine.default_user();
     let way = Arc::new(Way::new(app, labs, play, machine, user, board)?);
-    app.memory().deliberate(&play.id);
+    app.memory().machine_wanted(&play.id, &machine.name);
     forward::begin(app, play, &way, Opens::Ssh, board).await?;
     let root = async || {
         let root = Arc::new(Way::new(app, labs, play, machine, "root", board)?);

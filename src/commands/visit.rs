@@ -142,7 +142,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
     if !place.is_ready() {
         underway.waits_for(&place.play);
     }
-    memory.deliberate(&place.play.id);
+    memory.machine_wanted(&place.play.id, &place.machine.name);
     if let Ok(Target { playground: Playground::Name(name), .. }) = Target::parse(&place.host) {
         memory.deliberate(&name);
     }

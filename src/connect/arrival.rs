@@ -101,7 +101,7 @@ fn may_be_found(error: &Error) -> bool {
 /// Returns true if a tunnel may be asked for before the playground has been found: a person wants it, nothing says that
 /// it is down, and it is certain that its policy allows a connection to wake it.
 fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> Result<bool> {
-    let Connection { app, request, memory, .. } = connection;
+    let Connection { app, request, target, memory, .. } = connection;
     // A record that cannot be read may say anything.
     let Ok(record) = memory.read(id) else { return Ok(false) };
     // After the pause that tells a person's attempt from an editor's, the end of a session says nothing any more.
@@ -112,9 +112,14 @@ fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> R
         settings.playgrounds.values().any(|one| one.wake == Some(WakePolicy::Never))
             || request.wake.unwrap_or_else(|| app.wake_policy(&[id])) == WakePolicy::Never
     };
+    // The first machine's name is not known yet.
+    let is_stopped = match &target.machine {
+        Some(machine) => record.machine_stopped(machine).is_some(),
+        None => record.machines.values().any(|machine| machine.stopped.is_some()),
+    };
     // Other clients may poll. A client that polls gets no tunnel before it is known that it may have one.
     let is_a_person = caller == ClientKind::OpenSsh;
-    Ok(is_a_person && record.stopped.is_none() && !has_just_ended && !may_refuse(&app.settings))
+    Ok(is_a_person && record.stopped.is_none() && !is_stopped && !has_just_ended && !may_refuse(&app.settings))
 }
 
 /// Starts or wakes the playground, and gets a tunnel session for the machine.

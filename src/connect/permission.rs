@@ -40,7 +40,7 @@ pub(super) async fn may_wake(connection: &Connection<'_>, client: &mut Client, f
             early::plan(connection, &play.id, machine)?;
             if !wake::is_down(play, machine) {
                 // On a full disk, too, a machine that runs can be reached.
-                if let Err(error) = memory.note_runs(&play.id) {
+                if let Err(error) = memory.note_runs(&play.id, machine) {
                     log::warn!("{}", error.message());
                 }
                 return Ok(false);
@@ -60,13 +60,15 @@ pub(super) async fn may_wake(connection: &Connection<'_>, client: &mut Client, f
     };
     let policy = request.wake.unwrap_or_else(|| app.wake_policy(&labels));
     let pause = app.settings.reconnect_pause();
-    let identification = identification(connection, client, label, policy).await?;
+    let identification = identification(connection, client, label, machine, policy).await?;
     let down_since = timeout(HISTORY_PATIENCE, down_since(connection, found, machine));
     let down_since = connection.present(client, down_since).await?.ok().flatten();
     let question = Question {
         memory,
         label,
         shown: &shown,
+        machine,
+        runs: matches!(found, Found::Play(play) if !find::is_play_down(play)),
         in_session: in_session(connection, found, machine),
         down_since,
         policy,
@@ -83,11 +85,12 @@ async fn identification(
     connection: &Connection<'_>,
     client: &mut Client,
     label: &str,
+    machine: Option<&str>,
     policy: WakePolicy,
 ) -> Result<Option<String>> {
     let identification = client.identification(IDENTIFICATION_PATIENCE).await;
     let pause = connection.app.settings.reconnect_pause();
-    if identification.is_none() && policy::depends_on_client(&connection.memory, label, policy, pause)? {
+    if identification.is_none() && policy::depends_on_client(&connection.memory, label, machine, policy, pause)? {
         return Ok(client.identification(POLLER_PATIENCE).await);
     }
     Ok(identification)

@@ -25,19 +25,28 @@ const DELIBERATE_LASTS: Duration = Duration::from_secs(10 * 60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Stopped,
+    MachineStopped,
     CutOff,
     Polling,
     Never,
 }
 
-/// Applies a policy to the record of a playground that is down.
-fn decide(policy: WakePolicy, record: &Record, client: ClientKind, pause: Duration) -> Result<(), Refusal> {
+/// Applies a policy to the record of a playground that is down, or runs while the machine is down that is connected to.
+fn decide(
+    policy: WakePolicy,
+    record: &Record,
+    machine: Option<&str>,
+    client: ClientKind,
+    pause: Duration,
+) -> Result<(), Refusal> {
     match policy {
         WakePolicy::Always => Ok(()),
         WakePolicy::Never => Err(Refusal::Never),
         WakePolicy::UnlessStopped => {
             if record.stopped.is_some() {
                 Err(Refusal::Stopped)
+            } else if machine.is_some_and(|machine| record.machine_stopped(machine).is_some()) {
+                Err(Refusal::MachineStopped)
             } else if record.cut_off.is_some_and(|at| ago(at) < pause) {
                 Err(Refusal::CutOff)
             } else if client == ClientKind::Sshj && record.deliberate.is_none_or(|at| ago(at) >= DELIBERATE_LASTS) {
@@ -54,12 +63,18 @@ fn decide(policy: WakePolicy, record: &Record, client: ClientKind, pause: Durati
 ///
 /// # Errors
 /// Fails when the memory cannot be read.
-pub(crate) fn depends_on_client(memory: &Memory, label: &str, policy: WakePolicy, pause: Duration) -> Result<bool> {
+pub(crate) fn depends_on_client(
+    memory: &Memory,
+    label: &str,
+    machine: Option<&str>,
+    policy: WakePolicy,
+    pause: Duration,
+) -> Result<bool> {
     if policy != WakePolicy::UnlessStopped {
         return Ok(false);
     }
     let record = memory.read(label)?;
-    let refused = |client| decide(policy, &record, client, pause).is_err();
+    let refused = |client| decide(policy, &record, machine, client, pause).is_err();
     Ok(refused(ClientKind::Sshj) && !refused(ClientKind::Other))
 }
 
@@ -72,6 +87,10 @@ pub(crate) struct Question<'a> {
     pub label: &'a str,
     /// The playground's name for people.
     pub shown: &'a str,
+    /// The machine; `None` of a playground that is to be started.
+    pub machine: Option<&'a str>,
+    /// True while the playground itself runs, so that only the machine is down.
+    pub runs: bool,
     /// True while another session has not noticed its end yet.
     pub in_session: bool,
     /// The time since which it has been down; `None` where the platform no longer says.
@@ -101,7 +120,7 @@ impl Question<'_> {
                 }
                 false => record.cut_off.max(record.session_ended.filter(was_live)),
             };
-            let decision = decide(self.policy, record, self.client, self.pause);
+            let decision = decide(self.policy, record, self.machine, self.client, self.pause);
             match decision {
                 Ok(()) => {
                     record.cut_off = None;
@@ -109,7 +128,7 @@ impl Question<'_> {
                 }
                 // The pause begins anew with every attempt.
                 Err(Refusal::CutOff) => record.cut_off = Some(now()),
-                Err(Refusal::Stopped | Refusal::Polling | Refusal::Never) => {}
+                Err(Refusal::Stopped | Refusal::MachineStopped | Refusal::Polling | Refusal::Never) => {}
             }
             decision
         });
@@ -122,8 +141,10 @@ impl Question<'_> {
             decision => decision?,
         };
         let Err(refusal) = decision else { return Ok(()) };
+        let machine = self.machine.unwrap_or_default();
         let why = match refusal {
             Refusal::Stopped => format!("playground {name} was stopped on purpose"),
+            Refusal::MachineStopped => format!("machine {machine} of playground {name} was stopped on purpose"),
             Refusal::CutOff => format!("playground {name} has ended while a session was open"),
             Refusal::Polling => {
                 format!("playground {name} is not running, and this client keeps connecting by itself")
@@ -132,10 +153,16 @@ impl Question<'_> {
         };
         let may_ask = input::is_allowed() && !os::ssh_arguments().is_some_and(|arguments| is_batch(&arguments));
         if may_ask && terminal::says_yes(&format!("{why}. Start it again? [y/N] ")).await {
-            self.memory.deliberate(label);
+            match self.machine {
+                Some(machine) => self.memory.machine_wanted(label, machine),
+                None => self.memory.deliberate(label),
+            }
             return Ok(());
         }
-        let hint = format!("start it with `labctl-ssh-proxy start {label}`");
+        let hint = match self.runs {
+            true => format!("start it with `labctl-ssh-proxy machine restart {label} {machine}`"),
+            false => format!("start it with `labctl-ssh-proxy start {label}`"),
+        };
         Err(Error::new(Kind::NotWoken, why).with_hint(hint))
     }
 }
@@ -214,7 +241,7 @@ mod tests {
     use super::{ClientKind, DELIBERATE_LASTS, Refusal, decide, is_batch};
     use crate::{
         moment::now,
-        records::memory::Record,
+        records::memory::{Machine, Record},
         settings::WakePolicy::{Always, Never, UnlessStopped},
     };
 
@@ -240,6 +267,10 @@ mod tests {
     #[test]
     fn the_default_policy_row_by_row() {
         let stopped = Record { stopped: before(PAUSE * 1000), ..Record::default() };
+        let stopped_machine = |name: &str| {
+            let machine = Machine { stopped: before(PAUSE * 1000), ..Machine::default() };
+            Record { machines: [(name.to_owned(), machine)].into(), ..Record::default() }
+        };
         let just_cut_off = Record { cut_off: Some(now()), ..Record::default() };
         let cut_off_long_ago = Record { cut_off: before(PAUSE), ..Record::default() };
         let just_started = Record { deliberate: Some(now()), ..Record::default() };
@@ -249,14 +280,18 @@ mod tests {
             (Record::default(), ClientKind::Other, Ok(())),
             (Record::default(), ClientKind::Sshj, Err(Refusal::Polling)),
             (stopped.clone(), ClientKind::OpenSsh, Err(Refusal::Stopped)),
+            (stopped_machine("m"), ClientKind::OpenSsh, Err(Refusal::MachineStopped)),
+            (stopped_machine("another"), ClientKind::OpenSsh, Ok(())),
             (just_cut_off, ClientKind::OpenSsh, Err(Refusal::CutOff)),
             (cut_off_long_ago, ClientKind::OpenSsh, Ok(())),
             (just_started, ClientKind::Sshj, Ok(())),
             (started_long_ago, ClientKind::Sshj, Err(Refusal::Polling)),
         ] {
-            assert_eq!(decide(UnlessStopped, &record, client, PAUSE), expected, "{record:?} {client:?}");
+            assert_eq!(decide(UnlessStopped, &record, Some("m"), client, PAUSE), expected, "{record:?} {client:?}");
         }
-        assert_eq!(decide(Always, &stopped, ClientKind::Sshj, PAUSE), Ok(()));
-        assert_eq!(decide(Never, &Record::default(), ClientKind::OpenSsh, PAUSE), Err(Refusal::Never));
+        for record in [stopped, stopped_machine("m")] {
+            assert_eq!(decide(Always, &record, Some("m"), ClientKind::Sshj, PAUSE), Ok(()));
+        }
+        assert_eq!(decide(Never, &Record::default(), None, ClientKind::OpenSsh, PAUSE), Err(Refusal::Never));
     }
 }

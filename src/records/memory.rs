@@ -64,9 +64,33 @@ pub struct Machine {
     pub up_since: Option<String>,
     /// True when the platform allows SSH access, once that is known.
     pub ssh: Option<bool>,
+    /// The moment when this tool stopped it on purpose, while its playground ran on, if nothing deliberate has happened
+    /// since.
+    #[serde(deserialize_with = "moment::recorded_if_any", skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<Moment>,
     /// As in [`Record`].
     #[serde(flatten)]
     pub others: BTreeMap<String, serde_json::Value>,
+}
+
+impl Record {
+    /// The moment when this tool stopped a machine on purpose, if nothing deliberate has happened with it since.
+    pub fn machine_stopped(&self, machine: &str) -> Option<Moment> {
+        self.machines.get(machine)?.stopped
+    }
+
+    /// Forgets that machines were stopped on purpose, because all of them start with their playground.
+    pub fn all_machines_start(&mut self) {
+        self.machines.values_mut().for_each(|machine| machine.stopped = None);
+    }
+
+    /// Forgets everything about the playground as a whole that speaks against a wake.
+    fn is_wanted(&mut self) {
+        self.stopped = None;
+        self.cut_off = None;
+        self.session_ended = None;
+        self.deliberate = Some(now());
+    }
 }
 
 /// A request to wake a playground, made once for all clients that want it.
@@ -189,13 +213,22 @@ impl Memory {
         Lock::try_acquire(&self.folder.join(format!("{}.wake", file_name(label))))
     }
 
-    /// Notes that the user wants it to run: everything that speaks against a wake is forgotten.
+    /// Notes that the user wants it to run, with all of its machines: everything that speaks against a wake is
+    /// forgotten.
     pub fn deliberate(&self, label: &str) {
         self.note(label, WITHOUT, |record| {
-            record.stopped = None;
-            record.cut_off = None;
-            record.session_ended = None;
-            record.deliberate = Some(now());
+            record.is_wanted();
+            record.all_machines_start();
+        });
+    }
+
+    /// Notes that the user wants one machine of it to run. Others that were stopped on purpose stay so.
+    pub fn machine_wanted(&self, play: &str, machine: &str) {
+        self.note(play, WITHOUT, |record| {
+            record.is_wanted();
+            if let Some(machine) = record.machines.get_mut(machine) {
+                machine.stopped = None;
+            }
         });
     }
 
@@ -207,13 +240,27 @@ impl Memory {
         });
     }
 
-    /// Notes that it runs. If it was stopped on purpose some time ago, it has been started since, perhaps elsewhere,
-    /// and its next end is another matter. A stop that is just being requested still stands.
+    /// Notes that the user stopped a machine on purpose, whose playground runs on.
+    pub fn note_machine_stopped(&self, play: &str, machine: &str) {
+        self.note(play, "the next connection may start the machine again", |record| {
+            record.machines.entry(machine.to_owned()).or_default().stopped = Some(now());
+        });
+    }
+
+    /// Notes that a machine runs, and so its playground. If they were stopped on purpose some time ago, they have been
+    /// started since, perhaps elsewhere, and their next end is another matter. A stop that is just being requested
+    /// still stands.
     ///
     /// # Errors
     /// As [`Memory::change`].
-    pub fn note_runs(&self, label: &str) -> Result<()> {
-        self.change(label, |record| record.stopped = record.stopped.filter(|at| ago(*at) < STOP_TAKES))
+    pub fn note_runs(&self, play: &str, machine: &str) -> Result<()> {
+        let still_stands = |stopped: Option<Moment>| stopped.filter(|at| ago(*at) < STOP_TAKES);
+        self.change(play, |record| {
+            record.stopped = still_stands(record.stopped);
+            if let Some(machine) = record.machines.get_mut(machine) {
+                machine.stopped = still_stands(machine.stopped);
+            }
+        })
     }
 
     /// Records a machine of a playground as it is at this connection. Returns the earlier record.
@@ -333,12 +380,40 @@ mod tests {
     fn a_playground_that_runs_again_is_no_longer_stopped_on_purpose() {
         let (_folder, memory) = memory();
         memory.note_stopped("x");
-        memory.note_runs("x").unwrap();
-        assert!(memory.read("x").unwrap().stopped.is_some(), "it is just about to stop");
+        memory.note_machine_stopped("x", "m");
+        memory.note_machine_stopped("x", "n");
+        let stopped = || {
+            let record = memory.read("x").unwrap();
+            [record.stopped, record.machine_stopped("m"), record.machine_stopped("n")].map(|at| at.is_some())
+        };
+        memory.note_runs("x", "m").unwrap();
+        assert_eq!(stopped(), [true; 3], "it is just about to stop");
         let long_ago = now() - u64::try_from(STOP_TAKES.as_millis()).unwrap();
-        memory.change("x", |record| record.stopped = Some(long_ago)).unwrap();
-        memory.note_runs("x").unwrap();
-        assert_eq!(memory.read("x").unwrap().stopped, None);
+        memory
+            .change("x", |record| {
+                record.stopped = Some(long_ago);
+                record.machines.values_mut().for_each(|machine| machine.stopped = Some(long_ago));
+            })
+            .unwrap();
+        memory.note_runs("x", "m").unwrap();
+        assert_eq!(stopped(), [false, false, true]);
+    }
+
+    #[test]
+    fn one_machine_is_wanted_or_all_of_them_are() {
+        let (_folder, memory) = memory();
+        let stopped = || ["m", "n"].map(|name| memory.read("x").unwrap().machine_stopped(name).is_some());
+        memory.note_machine_stopped("x", "m");
+        memory.note_machine_stopped("x", "n");
+        assert!(memory.read("x").unwrap().stopped.is_none(), "its playground runs on");
+        memory.machine_wanted("x", "m");
+        assert_eq!(stopped(), [false, true]);
+        assert!(memory.read("x").unwrap().deliberate.is_some());
+        memory.note_machine_stopped("x", "m");
+        memory.deliberate("x");
+        assert_eq!(stopped(), [false, false]);
+        memory.machine_wanted("y", "unknown");
+        assert!(memory.read("y").unwrap().machines.is_empty());
     }
 
     #[test]

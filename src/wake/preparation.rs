@@ -220,7 +220,11 @@ fn unready(play: &Play) -> Option<&str> {
     play.machines.iter().map(|machine| machine.name.as_str()).find(|name| is_coming(name))
 }
 
-fn check_running(play: &Play) -> Result<()> {
+/// Checks that the playground itself is not down.
+///
+/// # Errors
+/// [`Kind::NotWoken`] when it is stopped, [`Kind::Ended`] when it is gone.
+pub(crate) fn check_running(play: &Play) -> Result<()> {
     let id = &play.id;
     match play.state() {
         Some(State::Stopping | State::Stopped) => {

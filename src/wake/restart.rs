@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A request that the platform has answered shows in the state by then; if not, it is sent again.
-pub(super) const TAKES_EFFECT: Duration = Duration::from_secs(60);
+pub(crate) const TAKES_EFFECT: Duration = Duration::from_secs(60);
 /// A request whose answer was lost shows in the state by then, if it was carried out.
 pub(super) const OUTCOME_SHOWS: Duration = Duration::from_secs(10);
 
@@ -34,7 +34,7 @@ impl Restart<'_> {
     /// Requests the restart unless another process has, and returns the play as it is known then.
     ///
     /// # Errors
-    /// [`Kind::NotWoken`] when the play was stopped on purpose since the restart was permitted, or the platform's.
+    /// [`Kind::NotWoken`] when the play or the machine was stopped on purpose since the restart was permitted, or the platform's.
     pub(super) async fn request_once(&self) -> Result<Play> {
         let id = &self.play.id;
         let Some(_lock) = wake_lock(self.memory, &self.label()).await? else { return self.labs.play(id).await };
@@ -42,8 +42,8 @@ impl Restart<'_> {
         if self.has_moved_on(&current) {
             return Ok(current);
         }
-        if self.known(id).stopped.is_some_and(|at| at >= self.decided) {
-            return Err(stopped(&current, Part::Play));
+        if let Some(part) = self.stopped_since() {
+            return Err(stopped(&current, part));
         }
         let upon = state_stamp(&current, self.part);
         if self.is_pending(&upon) {
@@ -83,6 +83,17 @@ impl Restart<'_> {
         stage(current, self.part) != stage(self.play, self.part)
     }
 
+    /// The part that was stopped on purpose since the restart was permitted.
+    fn stopped_since(&self) -> Option<Part<'_>> {
+        let record = self.known(&self.play.id);
+        let machine = match self.part {
+            Part::Play => None,
+            Part::Machine(machine) => record.machine_stopped(machine),
+        };
+        let found = [(Part::Play, record.stopped), (self.part, machine)];
+        found.into_iter().find(|(_, at)| at.is_some_and(|at| at >= self.decided)).map(|(part, _)| part)
+    }
+
     /// True if this stop's restart was requested, and may still take effect.
     fn is_pending(&self, upon: &str) -> bool {
         let recorded = self.known(&self.label()).wake.filter(|wake| wake.upon == upon);
@@ -99,7 +110,13 @@ impl Restart<'_> {
     }
 
     fn record(&self, request: Option<WakeRequest>) {
-        if let Err(error) = self.memory.change(&self.label(), |record| record.wake = request) {
+        let change = |record: &mut Record| {
+            if self.part == Part::Play && request.as_ref().is_some_and(|request| request.sent) {
+                record.all_machines_start();
+            }
+            record.wake = request;
+        };
+        if let Err(error) = self.memory.change(&self.label(), change) {
             log::warn!("{}", error.message());
         }
     }

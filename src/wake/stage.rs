@@ -84,14 +84,20 @@ pub fn down_since(play: &Play, machine: &str) -> Option<Moment> {
     Moment::try_from(at.parse::<jiff::Timestamp>().ok()?.as_millisecond()).ok()
 }
 
+/// The error for a machine that is stopped while its play runs.
+pub(crate) fn machine_is_stopped(play: &Play, machine: &str) -> Error {
+    stopped(play, Part::Machine(machine))
+}
+
 /// The error for a part that is stopped and must not be woken.
 pub(super) fn stopped(play: &Play, part: Part<'_>) -> Error {
-    let machine = match part {
-        Part::Play => String::new(),
-        Part::Machine(machine) => format!("machine {machine} of "),
+    let (shown, id) = (play.shown(), &play.id);
+    let (what, command) = match part {
+        Part::Play => (String::new(), format!("start {id}")),
+        Part::Machine(machine) => (format!("machine {machine} of "), format!("machine restart {id} {machine}")),
     };
-    Error::new(Kind::NotWoken, format!("{machine}playground {} is stopped", play.shown()))
-        .with_hint(format!("start it with `labctl-ssh-proxy start {}`", play.id))
+    Error::new(Kind::NotWoken, format!("{what}playground {shown} is stopped"))
+        .with_hint(format!("start it with `labctl-ssh-proxy {command}`"))
 }
 
 /// The error for a play in a state without return.

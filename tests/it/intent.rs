@@ -74,6 +74,122 @@ fn what_was_stopped_on_purpose_stays_stopped() {
 }
 
 #[test]
+fn a_machine_that_was_stopped_on_purpose_stays_stopped() {
+    let mut world = World::with_platform(&[]);
+    world.settings("log_level: debug\n");
+    let id = world.playground("duo");
+    let [first, second] = ["node-01", "node-02"].map(|name| format!("playground-{id}.{name}"));
+    let machine = |name: &str| {
+        let play = world.api(&format!("/plays/{id}"));
+        let machines = play["status"]["machines"].as_array().unwrap().clone();
+        machines.iter().find(|machine| machine["name"] == name).unwrap()["state"].as_str().unwrap().to_owned()
+    };
+    for host in [&first, &second] {
+        world.ssh(&[host, "true"]).ok();
+    }
+    let said = world.local(&["machine", "stop", &id, "node-02"]).ok();
+    assert_eq!(said, format!("machine node-02 of duo-{} is stopped\n", &id[..4]));
+    assert_eq!((machine("node-01").as_str(), machine("node-02").as_str()), ("RUNNING", "STOPPED"));
+    let acted = world.logged("POST");
+    for _ in 0..3 {
+        let said = unattended(&world, &second).failed(255);
+        assert!(
+            said.contains(&format!("machine node-02 of playground duo-{} was stopped on purpose", &id[..4])),
+            "{said}"
+        );
+        assert!(said.contains(&format!("labctl-ssh-proxy --local machine restart {id} node-02")), "{said}");
+    }
+    let connected = world.held(&mut world.command(&["--local", "connect", &second]));
+    assert_eq!(connected.code(), 7, "{connected:?}");
+    assert_eq!((machine("node-02").as_str(), world.logged("POST")), ("STOPPED", acted), "nothing was asked for");
+    unattended(&world, &first).ok();
+
+    // A visit to the other machine says nothing about this one, and one to this machine wants it.
+    let visit = |host: &str| world.local(&["ssh", host, "true"]).ok();
+    visit(&first);
+    let _ = unattended(&world, &second).failed(255);
+    visit(&second);
+    assert_eq!(machine("node-02"), "RUNNING");
+
+    // So does a restart of the machine. A second stop of it changes nothing.
+    for _ in 0..2 {
+        world.local(&["machine", "stop", &second]).ok();
+    }
+    let _ = unattended(&world, &second).failed(255);
+    world.local(&["machine", "restart", &id, "node-02"]).ok();
+    assert_eq!(world.remembered(&id)["machines"]["node-02"]["stopped"], json!(null));
+    let act = json!({"action": "machine.stop", "machine": "node-02"});
+    let stop_elsewhere = || {
+        world.call("POST", &format!("/plays/{id}/actions"), &act);
+        eventually("it is stopped", || machine("node-02") == "STOPPED");
+    };
+    stop_elsewhere();
+    unattended(&world, &second).ok();
+
+    // As does a restart of its playground.
+    world.local(&["machine", "stop", &id, "node-02"]).ok();
+    world.local(&["restart", &id]).ok();
+    stop_elsewhere();
+    unattended(&world, &second).ok();
+
+    // A playground that has ended by itself comes back for its other machine, and so does this one.
+    world.local(&["machine", "stop", &id, "node-02"]).ok();
+    world.stop_elsewhere(&id);
+    let said = unattended(&world, &second).failed(255);
+    assert!(said.contains(&format!("labctl-ssh-proxy --local start {id}")), "{said}");
+    assert_eq!(world.state(&id), "STOPPED");
+    unattended(&world, &first).ok();
+    unattended(&world, &second).ok();
+    assert_eq!(world.remembered(&id)["machines"]["node-02"]["stopped"], json!(null));
+}
+
+#[test]
+fn a_machine_reboots_and_restarts_with_words_for_each_obstacle() {
+    let mut world = World::with_platform(&["--boot-delay", "300ms"]);
+    let id = world.playground("duo");
+    let shown = format!("duo-{}", &id[..4]);
+    let ready = |name: &str| {
+        let status = world.api(&format!("/plays/{id}"))["status"].clone();
+        let machines = status["machines"].as_array().unwrap().clone();
+        let found = machines.into_iter().find(|machine| machine["name"] == name).unwrap();
+        assert_eq!(
+            (&found["state"], &found["conditions"][0]["status"]),
+            (&json!("RUNNING"), &json!("True")),
+            "{found}"
+        );
+        found["conditions"][0]["lastTransitionAt"].as_str().unwrap().to_owned()
+    };
+    let mut last = ready("node-01");
+    for (action, words) in [("reboot", "has rebooted"), ("restart", "is running")] {
+        let said = world.local(&["machine", action, &id, "node-01"]).ok();
+        assert_eq!(said, format!("machine node-01 of {shown} {words}\n"));
+        let now = ready("node-01");
+        assert_ne!(now, last, "{action} is over when the machine is ready again");
+        last = now;
+    }
+    world.local(&["machine", "stop", &id, "node-01"]).ok();
+    let stopped = world.local(&["machine", "reboot", &id, "node-01"]).failed(7);
+    assert!(stopped.contains(&format!("machine restart {id} node-01")), "{stopped}");
+    let which = world.local(&["machine", "reboot", &id]).failed(2);
+    assert!(which.contains("has 2 machines") && which.contains("name one of them: node-01, node-02"), "{which}");
+    let two = world.local(&["machine", "stop", &format!("playground-{id}.node-01"), "node-02"]).failed(2);
+    assert!(two.contains("node-02 is another one"), "{two}");
+    let none = world.local(&["machine", "stop", &id, "node-03"]).failed(4);
+    assert!(none.contains("node-01, node-02"), "{none}");
+    world.local(&["stop", &id]).ok();
+    for action in ["reboot", "restart"] {
+        let said = world.local(&["machine", action, &id, "node-01"]).failed(7);
+        assert!(
+            said.contains(&format!("playground {shown} is stopped")) && said.contains(&format!("start {id}")),
+            "{said}"
+        );
+    }
+    world.local(&["machine", "stop", &id, "node-01"]).ok();
+    let shell = world.json(&["start", "shell", "--json"])["id"].as_str().unwrap().to_owned();
+    world.local(&["machine", "reboot", &shell]).ok();
+}
+
+#[test]
 fn each_playground_may_have_its_own_policy() {
     let mut world = World::with_platform(&[]);
     let id = world.playground("shell");

@@ -28,6 +28,9 @@ fn a_playgrounds_life_in_json() {
     assert_eq!(state(&["extend", &id, "60", "--json"]), "RUNNING");
     assert_eq!(state(&["persist", &id, "--json"]), "RUNNING");
     assert_eq!(state(&["wait", &id, "--json"]), "RUNNING");
+    for action in ["reboot", "stop", "restart"] {
+        assert_eq!(state(&["machine", action, &id, "node-02", "--json"]), "RUNNING");
+    }
     assert_eq!(state(&["stop", &id, "--json"]), "STOPPED");
     assert_eq!(state(&["restart", &id, "--json"]), "RUNNING");
     let command = world.json(&["open", "code", &id, "--print", "--json"]);

@@ -33,7 +33,7 @@ pub(super) const FILES: [(&str, &str); 8] = [
 ];
 
 /// Examples: the command of the page, which is empty for the program's, the line, and its meaning.
-pub(super) const EXAMPLES: [(&str, &str, &str); 24] = [
+pub(super) const EXAMPLES: [(&str, &str, &str); 25] = [
     ("", "labctl-ssh-proxy login", "log in once; a login of labctl is used as it is"),
     ("", "labctl-ssh-proxy config-ssh", "then `ssh playground-<id>`, scp and editors work"),
     ("", "labctl-ssh-proxy demo", "see it work on this computer, without an account"),
@@ -55,6 +55,7 @@ pub(super) const EXAMPLES: [(&str, &str, &str); 24] = [
     ("kube", "labctl-ssh-proxy kube k3s -- kubectl get nodes", "run kubectl on this computer"),
     ("kube", "labctl-ssh-proxy kube k3s --merge", "add a context to your kubeconfig until Ctrl-C"),
     ("stop", "labctl-ssh-proxy stop docker", "connections do not wake it until you start it again"),
+    ("machine", "labctl-ssh-proxy machine stop k3s node-01", "connections do not start it until you want it back"),
     ("wait", "labctl-ssh-proxy wait docker --timeout 10m", "wait for it in a script"),
     ("config-ssh", "labctl-ssh-proxy config-ssh --dry-run", "show what would change"),
     ("config-ssh", "labctl-ssh-proxy config-ssh --remove", "take it back"),
@@ -79,6 +80,10 @@ pub(super) fn exit(command: &str) -> &'static str {
         "wait" => {
             "0 when the playground is ready, 14 if one of its tasks has failed, 9 if it is not ready in time, 7 if it \
              is stopped, 8 if it has ended."
+        }
+        "machine" => {
+            "0 when its effect shows, 2 if it is not clear which machine is meant, 4 if there is none, 7 if it or its \
+             playground is stopped, 9 if the effect does not show in time."
         }
         "kube" => "The exit code of COMMAND; without one, 130 after Ctrl-C.",
         "port-forward" => "130 after Ctrl-C, which is its usual end.",

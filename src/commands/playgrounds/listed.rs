@@ -138,7 +138,7 @@ impl Listed {
 ///
 /// # Errors
 /// Fails when standard output cannot be written.
-pub(super) fn report(app: &App, play: &Play, json: bool, sentence: &str) -> Result<()> {
+pub(in crate::commands) fn report(app: &App, play: &Play, json: bool, sentence: &str) -> Result<()> {
     if json { out::json(&Listed::new(play, &live::all(&app.folders))) } else { out::line(sentence) }
 }
 

@@ -22,7 +22,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Time limit for a wake in progress. It exceeds the longest request, so by then the wake was answered or given up.
 const WAKE_IS_SENT: Duration = Duration::from_secs(40);
 /// Time limit for a stop or an erasure. Same as the official client's, because large disks are uploaded.
-pub(super) const END_LIMIT: Duration = Duration::from_secs(5 * 60);
+pub(in crate::commands) const END_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// Stop a playground. It keeps its disks, and stays stopped until you start it.
 #[derive(Debug, clap::Args)]
@@ -60,8 +60,16 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     report(app, &play, args.one.json, &format!("{} is stopped", play.shown()))
 }
 
-/// Waits until no process is asking the platform for a restart.
-async fn no_wake_on_its_way(memory: &Memory, label: &str, play: &Play, progress: &Spinner) -> Result<()> {
+/// Waits until no process is asking the platform for a restart of what goes by `label`.
+///
+/// # Errors
+/// [`Kind::NotYet`] when one goes on for too long.
+pub(in crate::commands) async fn no_wake_on_its_way(
+    memory: &Memory,
+    label: &str,
+    play: &Play,
+    progress: &Spinner,
+) -> Result<()> {
     let limit = Instant::now() + WAKE_IS_SENT;
     let shown = play.shown();
     while memory.try_wake_lock(label)?.is_none() {
