@@ -1,5 +1,7 @@
 //! The platform's API: one route a call.
 
+mod learning;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hyper::{HeaderMap, Method, Request, StatusCode, body::Incoming, header};
@@ -186,6 +188,7 @@ impl Api {
             ("GET", ["playgrounds", name]) => {
                 Ok(ok(&catalog::find(name).ok_or_else(|| no_entry(name))?.shown(world.base())))
             }
+            (_, ["challenges" | "tutorials" | "courses", ..]) => self.learn(&segments, &query, request).await,
             ("GET", ["auth", "me"]) => Ok(ok(&self.me())),
             ("PATCH", ["account", "preferences"]) => {
                 let wish: Preference = read(request).await?;
@@ -384,7 +387,7 @@ async fn new_play(request: Request<Incoming>) -> Answer<Wishes> {
     };
     let wish = CreatePlay::deserialize(Value::Object(wish)).map_err(|e| unreadable(&e))?;
     let (playground, safety_disclaimer_consent) = (wish.playground, wish.safety_disclaimer_consent);
-    Ok(Wishes { playground, init_conditions, safety_disclaimer_consent })
+    Ok(Wishes { playground, init_conditions, safety_disclaimer_consent, belongs: None })
 }
 
 fn not_found(words: &str) -> Refusal {

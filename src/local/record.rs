@@ -24,6 +24,8 @@ use crate::{
     platform::is_id,
 };
 
+use super::learning::Belonging;
+
 /// The longest history of states that is kept: ten times a whole life.
 const MAX_EVENTS: usize = 100;
 /// The prefix of the folder of a destroyed play until it is gone.
@@ -61,6 +63,9 @@ pub(super) struct Record {
     /// Consent to the safety disclaimer, as its start sent it.
     #[serde(default)]
     pub safety_disclaimer_consent: bool,
+    /// The challenge, tutorial or lesson that it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub belongs: Option<Belonging>,
     /// The states of the play and of its machines.
     pub status: Status,
     /// Its machines and their users.
@@ -343,6 +348,7 @@ mod tests {
             erased_at_end: true,
             init_conditions: Default::default(),
             safety_disclaimer_consent: true,
+            belongs: None,
             status: Status { machines: Record::new_machines(&machines), ..Status::default() },
             machines,
             tasks: vec![task("done", TaskStatus::COMPLETED), task("begun", TaskStatus::RUNNING)],

@@ -1,16 +1,19 @@
 //! The world of local playgrounds.
 //!
 //! - `actions`: the acts of clients, and the states that allow them; `turns`: the way from one state to the next.
+//! - `attempts`: the plays of challenges, tutorials and lessons.
 //! - `gates`: the ways into machines; `ports`: the ports that listen there.
 //! - `tasks`: the commands that prepare a playground; `console`: the output of a machine.
 
 mod actions;
+mod attempts;
 mod console;
 mod gates;
 mod ports;
 mod tasks;
 mod turns;
 
+pub(super) use attempts::status;
 pub(super) use console::Journal;
 pub(super) use tasks::{Change, Live};
 
@@ -37,6 +40,7 @@ use crate::{
 use super::{
     access::random,
     catalog::{self, InitTask},
+    learning::{Belonging, Learning},
     machine::Endpoint,
     record::{self, MachineRecord, Record},
     refusal::{Answer, Refusal, conflict, no_entry, no_play},
@@ -86,6 +90,15 @@ pub(super) struct Wishes {
     pub init_conditions: BTreeMap<String, String>,
     /// Consent to the safety disclaimer. The catalogue has only official playgrounds, which need none.
     pub safety_disclaimer_consent: bool,
+    /// The challenge, tutorial or lesson that it is to belong to.
+    pub belongs: Option<Belonging>,
+}
+
+impl Wishes {
+    /// The wish for a catalogue entry as it is.
+    fn of(playground: String, safety_disclaimer_consent: bool) -> Wishes {
+        Wishes { playground, safety_disclaimer_consent, init_conditions: BTreeMap::new(), belongs: None }
+    }
 }
 
 /// All playgrounds of one state folder.
@@ -93,6 +106,7 @@ pub(super) struct World {
     folder: PathBuf,
     base: String,
     rules: Rules,
+    learning: Learning,
     plays: Mutex<BTreeMap<String, Play>>,
     /// The number of plays that are being created, which count already.
     in_the_making: AtomicUsize,
@@ -160,10 +174,10 @@ impl World {
     ///
     /// # Errors
     /// Fails when a record cannot be read or is damaged.
-    pub(super) fn open(folder: PathBuf, base: String, rules: Rules) -> Result<Arc<World>> {
+    pub(super) fn open(folder: PathBuf, base: String, rules: Rules, learning: Learning) -> Result<Arc<World>> {
         let plays = record::load(&folder)?.into_iter().map(|record| (record.id.clone(), Play::new(record))).collect();
         let (plays, in_the_making) = (Mutex::new(plays), AtomicUsize::new(0));
-        Ok(Arc::new(World { folder, base, rules, plays, in_the_making }))
+        Ok(Arc::new(World { folder, base, rules, learning, plays, in_the_making }))
     }
 
     /// The platform's address for clients.
@@ -261,9 +275,15 @@ impl World {
             let (name, users) = (machine.name.into(), opened.users());
             machines.push(MachineRecord { name, users, no_ssh: machine.no_ssh });
         }
+        let plan = wishes.belongs.as_ref().and_then(Belonging::plan);
+        let mut tasks = entry.new_tasks(&self.rules.init_tasks);
+        if let (Some(plan), Some(first)) = (&plan, machines.first()) {
+            let user = first.users.iter().find(|user| user.default).map_or("root", |user| &user.name);
+            tasks.extend(plan.new_tasks(&first.name, user));
+        }
         let created_at = record::now();
         let mut record = Record {
-            title: format!("{playground}-{}", &id[..4]),
+            title: plan.map_or_else(|| format!("{playground}-{}", &id[..4]), |plan| plan.title.to_owned()),
             id: id.clone(),
             playground,
             updated_at: created_at.clone(),
@@ -275,13 +295,14 @@ impl World {
             erased_at_end: true,
             init_conditions: wishes.init_conditions,
             safety_disclaimer_consent: wishes.safety_disclaimer_consent,
+            belongs: wishes.belongs,
             status: Status {
                 factory_id: random(8),
                 state_events: Vec::new(),
                 machines: Record::new_machines(&machines),
             },
             machines,
-            tasks: entry.new_tasks(&self.rules.init_tasks),
+            tasks,
             port_forwards: Vec::new(),
             ports: Vec::new(),
         };
@@ -327,7 +348,7 @@ impl World {
         };
         let task = |task: &wire::TaskDetails| (task.task.name.clone(), task.task.clone());
         let machine = |m: &MachineRecord| catalog::machine(&m.name, m.users.clone(), m.no_ssh);
-        let play = wire::Play {
+        let mut play = wire::Play {
             id: record.id.clone(),
             title: record.title.clone(),
             created_at: record.created_at.clone(),
@@ -342,6 +363,9 @@ impl World {
             tasks: record.tasks.iter().map(task).collect::<BTreeMap<String, Task>>(),
             ..wire::Play::default()
         };
+        if let Some(belongs) = &record.belongs {
+            belongs.tell(&mut play, &self.base);
+        }
         Shown { play, init_conditions: record.init_conditions.clone() }
     }
 }

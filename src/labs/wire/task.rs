@@ -95,6 +95,9 @@ pub struct TaskDetails {
     /// The duration of that run, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_duration_ms: Option<u64>,
+    /// A command that fails the task for good when it fails.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub failcheck: String,
     /// Set where the machine was not asked, as while it boots: the row is what the platform last knew.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub control_plane_only: bool,

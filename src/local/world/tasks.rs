@@ -1,9 +1,17 @@
-//! Init tasks: the shell commands that prepare a playground. They run on its machines, each once in the play's life,
-//! after the machine has become ready, and do not hold anything up.
+//! Tasks: shell commands that run on a playground's machines after these have become ready, and hold nothing up. Those
+//! that prepare it (init tasks) run once in the play's life. The others check what the user does there: each runs again
+//! and again until it succeeds, or until its failcheck fails.
 
-use std::{collections::HashSet, sync::Arc, time::Instant};
+use std::{
+    collections::HashSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::{broadcast, watch};
+use tokio::{
+    sync::{broadcast, watch},
+    time::sleep,
+};
 
 use crate::labs::wire::{Status, Task, TaskDetails, TaskStatus};
 
@@ -49,7 +57,7 @@ impl Play {
     /// Notes that the life of the machine ends, or of all machines, and running tasks with it.
     pub(super) fn interrupt_tasks(&mut self, machine: Option<&str>) {
         for task in self.record.reset_tasks(machine) {
-            self.say(&task.machine, &format!("init task {}: interrupted", task.task.name));
+            self.say(&task.machine, &format!("{}: interrupted", called(&task)));
             let _ = self.tasks.send(change_of(&task));
         }
     }
@@ -120,7 +128,7 @@ impl World {
         }
         while let Some((task, turn, gate)) = play.next_task() {
             let name = &task.task.name;
-            play.say(&task.machine, &format!("init task {name}: running"));
+            play.say(&task.machine, &format!("{}: running", called(&task)));
             play.change_task(name, |task| {
                 task.task.status = TaskStatus::RUNNING;
                 task.last_run_at = record::now();
@@ -132,30 +140,83 @@ impl World {
     }
 
     async fn run_task(self: Arc<Self>, id: &str, task: &TaskDetails, turn: u64, gate: &Gate) {
-        let (name, began) = (&task.task.name, Instant::now());
-        let outcome = gate.machine().run(&task.run).await.unwrap_or_else(|e| Outcome {
-            code: CANNOT_RUN,
-            stdout: String::new(),
-            stderr: format!("the command cannot be run: {e}\n"),
-        });
-        let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        // A task that the end of its machine has interrupted runs again at the next boot.
-        self.on_machine_turn(id, &task.machine, turn, |play| {
-            let words = match outcome.code {
-                0 => format!("init task {name}: completed after {took} ms"),
-                code => format!("init task {name}: failed with exit code {code} after {took} ms"),
+        loop {
+            let began = Instant::now();
+            let mut outcome = run(gate, &task.run).await;
+            let is_spoilt = !task.failcheck.is_empty() && {
+                let failcheck = run(gate, &task.failcheck).await;
+                let is_spoilt = failcheck.code != 0;
+                outcome = if is_spoilt { failcheck } else { outcome };
+                is_spoilt
             };
-            play.say(&task.machine, &words);
-            play.change_task(name, |task| {
-                task.task.status = if outcome.code == 0 { TaskStatus::COMPLETED } else { TaskStatus::FAILED };
-                task.exit_code = Some(outcome.code.into());
-                (task.stdout, task.stderr) = (outcome.stdout, outcome.stderr);
-                task.last_duration_ms = Some(took);
-            });
-            self.go_on(play);
-        });
+            let took = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            // A task that the end of its machine has interrupted runs again at the next boot.
+            if task.task.init || outcome.code == 0 || is_spoilt {
+                self.on_machine_turn(id, &task.machine, turn, |play| {
+                    note_end(play, task, outcome, took);
+                    self.note_if_solved(&play.record);
+                    self.go_on(play);
+                });
+                return;
+            }
+            if !self.note_attempt(id, task, turn, outcome, took) {
+                return;
+            }
+            sleep(CHECK_EVERY).await;
+        }
     }
+
+    /// Notes the outcome of a check that is not fulfilled yet. It is no news for clients, and not worth a write to disk.
+    /// Returns false when the machine's turn is over.
+    fn note_attempt(&self, id: &str, task: &TaskDetails, turn: u64, outcome: Outcome, took: u64) -> bool {
+        let mut plays = self.locked();
+        let Some(play) = plays.get_mut(id) else { return false };
+        if play.slot(&task.machine).is_none_or(|slot| slot.turn != turn) {
+            return false;
+        }
+        if let Some(task) = play.record.tasks.iter_mut().find(|one| one.task.name == task.task.name) {
+            task.last_run_at = record::now();
+            note_outcome(task, outcome, took);
+        }
+        true
+    }
+}
+
+fn note_end(play: &mut Play, task: &TaskDetails, outcome: Outcome, took: u64) {
+    let called = called(task);
+    let words = match outcome.code {
+        0 => format!("{called}: completed after {took} ms"),
+        code => format!("{called}: failed with exit code {code} after {took} ms"),
+    };
+    play.say(&task.machine, &words);
+    play.change_task(&task.task.name, |task| {
+        task.task.status = if outcome.code == 0 { TaskStatus::COMPLETED } else { TaskStatus::FAILED };
+        note_outcome(task, outcome, took);
+    });
+}
+
+fn note_outcome(task: &mut TaskDetails, outcome: Outcome, took: u64) {
+    task.exit_code = Some(outcome.code.into());
+    (task.stdout, task.stderr) = (outcome.stdout, outcome.stderr);
+    task.last_duration_ms = Some(took);
+}
+
+async fn run(gate: &Gate, command: &str) -> Outcome {
+    gate.machine().run(command).await.unwrap_or_else(|e| Outcome {
+        code: CANNOT_RUN,
+        stdout: String::new(),
+        stderr: format!("the command cannot be run: {e}\n"),
+    })
+}
+
+/// The task's name in the words of a console.
+fn called(task: &TaskDetails) -> String {
+    let kind = if task.task.init { "init task" } else { "task" };
+    format!("{kind} {}", task.task.name)
 }
 
 /// The exit code of a command that could not be started, as in shells.
 const CANNOT_RUN: i32 = 126;
+/// The pause between two runs of a check. A run costs a shell's start, so that a hundred waiting checks would take a
+/// tenth of a processor.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
