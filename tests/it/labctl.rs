@@ -1,6 +1,8 @@
 //! The platform's own client, labctl, as the judge: each of its commands about playgrounds runs on the embedded
 //! platform, and prints the same values as ours for the same playground.
 
+mod learning;
+
 use std::{
     fs,
     io::Read,

@@ -43,6 +43,7 @@ mod pages;
 mod parsers;
 mod platform;
 mod platform_calls;
+mod platform_learning;
 mod platform_tasks;
 mod printed;
 mod publisher;
