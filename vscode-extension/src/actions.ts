@@ -3,6 +3,8 @@
 import { copySsh, kube, open, openNew, page, terminal } from './actions/connect';
 import { browse, forward, unforward } from './actions/forward';
 import { destroy, extend, persist, rename, restart, stop, wake } from './actions/lifecycle';
+import { followJournal, reboot, showConsole, startMachine, stopMachine } from './actions/machine';
+import { copyAddress, expose, exposePublicly, forwardPort, scan, unexpose } from './actions/ports';
 import { doctor, install, login, refresh, settings, showLog } from './actions/setup';
 import { start } from './actions/start';
 import type { Subject } from './actions/target';
@@ -27,6 +29,17 @@ export const ACTIONS: Record<Command, (services: Services, subject: Subject) => 
   'playgrounds.forward': forward,
   'playgrounds.browse': browse,
   'playgrounds.unforward': unforward,
+  'playgrounds.forwardPort': forwardPort,
+  'playgrounds.copyAddress': copyAddress,
+  'playgrounds.expose': expose,
+  'playgrounds.exposePublicly': exposePublicly,
+  'playgrounds.unexpose': unexpose,
+  'playgrounds.scan': scan,
+  'playgrounds.reboot': reboot,
+  'playgrounds.stopMachine': stopMachine,
+  'playgrounds.startMachine': startMachine,
+  'playgrounds.console': showConsole,
+  'playgrounds.journal': followJournal,
   'playgrounds.kube': kube,
   'playgrounds.copySsh': copySsh,
   'playgrounds.page': page,

@@ -7,8 +7,10 @@ import { Binary } from './binary';
 import { COMMANDS, type Command, SECTION, VIEW } from './commands';
 import { showFailure, showingFailure } from './messages';
 import { PortForwards } from './portforwards';
+import { Ports } from './ports';
 import { prewake, windowAuthority } from './prewake';
 import type { Services } from './services';
+import { Solved } from './solved';
 import { StatusBar } from './statusbar';
 import { type Node, Tree } from './tree';
 import { View } from './view';
@@ -19,6 +21,7 @@ export interface Api {
   watch: Watch;
   tree: Tree;
   forwards: PortForwards;
+  ports: Ports;
   /** Does what happens when a window with this authority opens. */
   enter: (authority: string | undefined) => Promise<void>;
 }
@@ -26,14 +29,15 @@ export interface Api {
 /** Activates the extension. In a playground's window it resolves once the playground is awake, and Remote-SSH waits for that. */
 export async function activate(context: vscode.ExtensionContext): Promise<Api> {
   const services = build(context);
-  const { watch, forwards } = services;
-  const tree = new Tree(watch, forwards);
+  const { watch, forwards, ports } = services;
+  const tree = new Tree(watch, forwards, ports);
   const view = vscode.window.createTreeView<Node>(VIEW, { treeDataProvider: tree, showCollapseAll: true });
-  context.subscriptions.push(tree, new View(view, watch, tree));
+  const openPage = (id: string): Promise<void> => ACTIONS['playgrounds.page'](services, id);
+  context.subscriptions.push(tree, new View(view, watch, tree, ports), new Solved(watch, openPage));
   context.subscriptions.push(...registerCommands(services), refreshOnNewSettings(watch));
   const enter = (authority: string | undefined): Promise<void> => enterWindow(services, authority);
   await enter(windowAuthority());
-  return { watch, tree, forwards, enter };
+  return { watch, tree, forwards, ports, enter };
 }
 
 function build(context: vscode.ExtensionContext): Services {
@@ -50,8 +54,9 @@ function build(context: vscode.ExtensionContext): Services {
   });
   const watch = new Watch(binary, write);
   const forwards = new PortForwards(binary, showFailure);
-  context.subscriptions.push(log, binary, watch, forwards);
-  return { binary, watch, forwards, log, context };
+  const ports = new Ports(binary, watch);
+  context.subscriptions.push(log, binary, watch, forwards, ports);
+  return { binary, watch, forwards, ports, log, context };
 }
 
 function registerCommands(services: Services): vscode.Disposable[] {

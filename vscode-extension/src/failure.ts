@@ -43,7 +43,14 @@ export const cancelled = (): Failure => new Failure('cancelled', 'cancelled');
 
 /** Returns the failure that the binary describes in JSON. */
 export function describedFailure(kind: string, message: string, hint: string): Failure {
-  return new Failure(BINARY_KINDS.get(kind) ?? 'failed', message, hint);
+  return unknownWord(message) ?? new Failure(BINARY_KINDS.get(kind) ?? 'failed', message, hint);
+}
+
+/** The failure of an older binary, whose parser does not know a command or an option of this extension. */
+function unknownWord(message: string): Failure | undefined {
+  const word = /^(?:error: )?(?:unrecognized subcommand|unexpected argument) '([^']+)'/.exec(message)?.[1];
+  if (word === undefined) return undefined;
+  return new Failure('old-binary', `the installed ${NAME} is too old for this: it does not know \`${word}\``, 'update it');
 }
 
 /** The end of a process. */
@@ -93,7 +100,7 @@ function fromText(stderr: string): Failure | undefined {
   const message = at < 0 ? lines[0] : lines[at]?.slice(`${NAME}: `.length);
   if (message === undefined) return undefined;
   const hint = lines.slice(at + 1).find((line) => line.startsWith('hint: '));
-  return new Failure('failed', message, hint?.slice('hint: '.length));
+  return unknownWord(message) ?? new Failure('failed', message, hint?.slice('hint: '.length));
 }
 
 const fromStatus = (code: number | null): Failure => new Failure('failed', `${NAME} ended with exit status ${code ?? 'unknown'}`);

@@ -1,6 +1,6 @@
 // Texts for times, sizes and states.
 
-import { type Condition, type Playground, type TaskStatus, condition, failedTasks } from './playground';
+import { type Condition, type Machine, type Playground, type Task, type TaskStatus, condition, failedTasks, tasksToSolve } from './playground';
 
 /** The time until `end`: "1h 05m", "12m" or "40s"; empty if there is no end or it has passed. */
 export function timeLeft(end: number | undefined, now = Date.now()): string {
@@ -69,6 +69,23 @@ const TASKS: Record<TaskStatus, string> = {
 
 /** The status of a task. */
 export const task = (status: TaskStatus): string => TASKS[status];
+
+/** The state of a machine that will be ready. */
+export const booting = (of: Machine): string => (of.state === 'REBOOTING' ? 'rebooting' : 'booting');
+
+/** The progress of tasks: "2/5 completed", "2/5 completed, 1 failed". */
+export function progress(tasks: Task[]): string {
+  const count = (status: TaskStatus): number => tasks.filter((one) => one.status === status).length;
+  const failed = count('failed');
+  return `${count('completed')}/${tasks.length} completed${failed === 0 ? '' : `, ${failed} failed`}`;
+}
+
+/** The progress of the tasks that the user is to solve: "2/5 tasks"; empty if there are none. */
+export function solved(of: Playground): string {
+  const tasks = tasksToSolve(of);
+  if (tasks.length === 0) return '';
+  return `${tasks.filter((one) => one.status === 'completed').length}/${tasks.length} tasks`;
+}
 
 /** The client of a connection, from its identification line: "OpenSSH 9.2". */
 export function client(identification: string): string {

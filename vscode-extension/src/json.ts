@@ -1,6 +1,7 @@
 // Readers of the binary's JSON. They are lenient: a missing field is empty, and an unknown one is ignored.
 
-import { type Connection, type Machine, type Playground, TASK_STATUSES, type Task } from './playground';
+import { type Connection, LEARNING_KINDS, type Learning, type Machine, type Playground, TASK_STATUSES, type Task } from './playground';
+import type { Exposure, Port, PortList, Shell } from './ports';
 
 export interface CatalogEntry {
   name: string;
@@ -51,8 +52,17 @@ export function readPlayground(value: unknown, now = Date.now()): Playground {
     initTasks: total > 0 ? { done: number(initTasks['done']) ?? 0, total } : undefined,
     tasks: list(it['tasks']).map(readTask).filter((one) => one.name !== ''),
     stoppedOnPurpose: it['stoppedOnPurpose'] === true,
-    ofLesson: ['tutorialName', 'challengeName', 'courseName', 'lessonPath'].some((name) => text(it[name]) !== ''),
+    learning: readLearning(it['learning']),
+    ofLesson:
+      text(fields(it['learning'])['kind']) !== '' ||
+      ['tutorialName', 'challengeName', 'courseName', 'lessonPath'].some((name) => text(it[name]) !== ''),
   };
+}
+
+function readLearning(value: unknown): Learning | undefined {
+  const it = fields(value);
+  const kind = LEARNING_KINDS.find((one) => one === it['kind']);
+  return kind && { kind, name: text(it['name']), title: text(it['title']), pageUrl: text(it['pageUrl']) };
 }
 
 function readMachine(value: unknown): Machine {
@@ -108,6 +118,40 @@ export function readCatalog(json: string): CatalogEntry[] {
     return { name: text(it['name']), title: text(it['title']), description: text(it['description']), owner: text(it['owner']) };
   });
 }
+
+/** Reads the output of `ports --json`. Throws if it is not JSON. */
+export function readPorts(json: string): PortList {
+  const it = fields(JSON.parse(json));
+  return { ports: list(it['ports']).map(readPort), shells: list(it['shells']).map(readShell) };
+}
+
+function readPort(value: unknown): Port {
+  const it = fields(value);
+  const { protocol } = it;
+  return {
+    machine: text(it['machine']),
+    number: number(it['number']) ?? 0,
+    protocol: protocol === 'http' || protocol === 'https' || protocol === 'tcp' ? protocol : undefined,
+    listening: it['listening'] === true,
+    loopbackOnly: it['loopbackOnly'] === true,
+    exposures: list(it['exposed']).map(readExposure),
+    forwards: list(it['forwards']).map(fields).map((one) => ({ local: text(one['local']), pid: number(one['pid']) ?? 0 })),
+    saved: list(it['saved']).map((one) => text(fields(one)['local'])).filter((local) => local !== ''),
+  };
+}
+
+function readExposure(value: unknown): Exposure {
+  const it = fields(value);
+  return { id: text(it['id']), url: text(it['url']), access: text(it['access']) };
+}
+
+function readShell(value: unknown): Shell {
+  const it = fields(value);
+  return { ...readExposure(value), machine: text(it['machine']), user: text(it['user']) };
+}
+
+/** Reads the output of `expose --json`. Throws if it is not JSON. */
+export const readExposed = (json: string): Exposure => readExposure(JSON.parse(json));
 
 /** Reads a line of `list --watch --json`. Throws if it is not JSON. */
 export function readWatchLine(json: string, now = Date.now()): WatchLine {

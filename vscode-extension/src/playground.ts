@@ -44,6 +44,16 @@ export interface Task {
   status: TaskStatus;
 }
 
+export const LEARNING_KINDS = ['challenge', 'tutorial', 'lesson'] as const;
+
+/** The learning content that a playground belongs to. */
+export interface Learning {
+  kind: (typeof LEARNING_KINDS)[number];
+  name: string;
+  title: string;
+  pageUrl: string;
+}
+
 /** A playground as `list --json` prints it. */
 export interface Playground {
   id: string;
@@ -63,6 +73,8 @@ export interface Playground {
   tasks: Task[];
   /** True if the user stopped it deliberately and has not started it since. */
   stoppedOnPurpose: boolean;
+  /** Undefined for a playground from the catalogue, and if the binary does not say. */
+  learning: Learning | undefined;
   /** True if it belongs to a tutorial, a challenge or a course. Such a playground is not found by its catalogue name. */
   ofLesson: boolean;
 }
@@ -73,11 +85,17 @@ export type Condition = 'up' | 'starting' | 'ending' | 'down' | 'gone' | 'unknow
 /** The machines that allow SSH access. */
 export const sshMachines = (of: Playground): Machine[] => of.machines.filter((one) => one.ssh);
 
-/** The condition of a playground. A running one counts as starting until all machines that allow SSH access are ready. */
+/** True for a machine that is stopped, which it can be in a running playground, too. */
+export const isOff = (machine: Machine): boolean => machine.state === 'STOPPING' || machine.state === 'STOPPED';
+
+/**
+ * The condition of a playground. A running one counts as starting until all machines that allow SSH access are ready, apart
+ * from those that the user has stopped.
+ */
 export function condition(of: Playground): Condition {
   switch (of.state) {
     case 'RUNNING':
-      return sshMachines(of).every((one) => one.ready) ? 'up' : 'starting';
+      return sshMachines(of).every((one) => one.ready || isOff(one)) ? 'up' : 'starting';
     case 'CREATED':
     case 'WARMING_UP':
     case 'WARMED_UP':
@@ -108,6 +126,21 @@ export function pendingTasks(of: Playground): Task[] {
 export function failedTasks(of: Playground): Task[] {
   const tasks = pendingTasks(of);
   return tasks.some((one) => one.status === 'running') ? [] : tasks.filter((one) => one.status === 'failed');
+}
+
+/** The tasks that the user is to solve. */
+export const tasksToSolve = (of: Playground): Task[] => of.tasks.filter((one) => !one.init && !one.helper);
+
+/** The tasks of a running playground that the tree shows: init tasks until all have completed, and those to solve. */
+export function shownTasks(of: Playground): Task[] {
+  const now = condition(of);
+  return now === 'up' || now === 'starting' ? [...pendingTasks(of), ...tasksToSolve(of)] : [];
+}
+
+/** True if all tasks have completed, apart from helpers. A playground without tasks is never solved. */
+export function isSolved(of: Playground): boolean {
+  const tasks = of.tasks.filter((one) => !one.helper);
+  return tasks.length > 0 && tasks.every((one) => one.status === 'completed');
 }
 
 /** Sorts running playgrounds first. Within a condition the order stays. */

@@ -3,12 +3,14 @@
 import type * as vscode from 'vscode';
 import type { Binary } from './binary';
 import type { PortForwards } from './portforwards';
+import type { Ports } from './ports';
 import type { Watch } from './watch';
 
 export interface Services {
   binary: Binary;
   watch: Watch;
   forwards: PortForwards;
+  ports: Ports;
   log: vscode.LogOutputChannel;
   context: vscode.ExtensionContext;
 }

@@ -1,11 +1,13 @@
-// The nodes of the tree: playgrounds, their init tasks and machines, and the machines' connections and port-forwards.
-// `tree/items` renders them.
+// The nodes of the tree: playgrounds, their tasks, machines and ports, and the machines' connections and port-forwards.
+// `tree/items` and `tree/portitems` render them.
 
 import * as vscode from 'vscode';
 import * as format from './format';
-import { type Connection, type Machine, type Playground, type Task, pendingTasks } from './playground';
+import { type Connection, type Machine, type Playground, type Task, shownTasks } from './playground';
 import type { PortForward, PortForwards } from './portforwards';
-import { connectionItem, forwardItem, machineItem, playgroundItem, taskItem } from './tree/items';
+import type { Port, Ports, Shell } from './ports';
+import { connectionItem, forwardItem, machineItem, playgroundItem, taskItem, tasksItem } from './tree/items';
+import { portItem, portsItem, scanItem, shellItem } from './tree/portitems';
 import type { Disposable, Watch } from './watch';
 
 interface PlaygroundNode {
@@ -19,10 +21,27 @@ interface MachineNode {
   machine: Machine;
 }
 
+/** A port, and the port-forward to it of this window. */
+export interface PortNode {
+  kind: 'port';
+  playground: Playground;
+  port: Port;
+  own: PortForward | undefined;
+}
+
+export interface ShellNode {
+  kind: 'shell';
+  playground: Playground;
+  shell: Shell;
+}
+
 export type Node =
   | PlaygroundNode
   | MachineNode
+  | { kind: 'tasks' | 'ports' | 'scan'; playground: Playground }
   | { kind: 'task'; playground: Playground; task: Task }
+  | PortNode
+  | ShellNode
   | { kind: 'connection'; playground: Playground; machine: Machine; connection: Connection }
   | { kind: 'forward'; playground: Playground; machine: Machine; forward: PortForward };
 
@@ -36,11 +55,12 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   constructor(
     private readonly watch: Watch,
     private readonly forwards: PortForwards,
+    private readonly ports: Ports,
   ) {
     const change = (): void => {
       this.update();
     };
-    this.subscriptions = [this.changed, watch.onDidChange(change), forwards.onDidChange(change)];
+    this.subscriptions = [this.changed, watch.onDidChange(change), forwards.onDidChange(change), ports.onDidChange(change)];
     this.update();
   }
 
@@ -71,11 +91,18 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
         return [...this.shown.values()].map((one) => one.node);
       case 'playground':
         return playgroundChildren(node.playground);
+      case 'tasks':
+        return shownTasks(node.playground).map((task): Node => ({ kind: 'task', playground: node.playground, task }));
       case 'machine':
         return this.machineChildren(node);
+      case 'ports':
+        return this.portChildren(node.playground);
       case 'task':
       case 'connection':
       case 'forward':
+      case 'scan':
+      case 'port':
+      case 'shell':
         return [];
     }
   }
@@ -84,6 +111,8 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     switch (node.kind) {
       case 'playground':
         return playgroundItem(node.playground);
+      case 'tasks':
+        return tasksItem(node.playground);
       case 'task':
         return taskItem(node.playground, node.task);
       case 'machine':
@@ -92,6 +121,14 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
         return connectionItem(node.connection);
       case 'forward':
         return forwardItem(node.forward);
+      case 'ports':
+        return portsItem(node.playground, this.ports.of(node.playground.id));
+      case 'scan':
+        return scanItem(node.playground, this.ports.of(node.playground.id));
+      case 'port':
+        return portItem(node.playground, node.port, node.own);
+      case 'shell':
+        return shellItem(node.playground, node.shell);
     }
   }
 
@@ -107,15 +144,30 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     ];
   }
 
+  private portChildren(playground: Playground): Node[] {
+    this.ports.show(playground.id);
+    const { list, failure } = this.ports.of(playground.id);
+    const ports = (list?.ports ?? []).map((port): Node => ({ kind: 'port', playground, port, own: this.ownForward(playground, port) }));
+    const shells = (list?.shells ?? []).map((shell): Node => ({ kind: 'shell', playground, shell }));
+    const needsWords = failure !== undefined || ports.length + shells.length === 0;
+    return [...(needsWords ? [{ kind: 'scan' as const, playground }] : []), ...ports, ...shells];
+  }
+
+  private ownForward(playground: Playground, port: Port): PortForward | undefined {
+    return this.forwards.of(playground.id, port.machine).find((one) => one.remotePort === port.number);
+  }
+
   private look(playground: Playground): string {
     const forwards = playground.machines.map((machine) => this.forwards.of(playground.id, machine.name));
-    return JSON.stringify([{ ...playground, endsAt: format.timeLeft(playground.endsAt) }, forwards]);
+    const { list, failure } = this.ports.of(playground.id);
+    return JSON.stringify([{ ...playground, endsAt: format.timeLeft(playground.endsAt) }, forwards, list, failure?.text]);
   }
 }
 
 function playgroundChildren(playground: Playground): Node[] {
   return [
-    ...pendingTasks(playground).map((task): Node => ({ kind: 'task', playground, task })),
+    ...(shownTasks(playground).length > 0 ? [{ kind: 'tasks' as const, playground }] : []),
     ...playground.machines.map((machine): Node => ({ kind: 'machine', playground, machine })),
+    ...(playground.state === 'RUNNING' ? [{ kind: 'ports' as const, playground }] : []),
   ];
 }

@@ -1,8 +1,9 @@
-// The view around the tree: its badge, message and welcome. It holds the watch while it is visible.
+// The view around the tree: its badge, message and welcome. It holds the watch while it is visible, and tells which ports are.
 
 import * as vscode from 'vscode';
 import { SITUATION } from './commands';
 import { condition } from './playground';
+import type { Ports } from './ports';
 import type { Node, Tree } from './tree';
 import type { Disposable, Situation, Watch } from './watch';
 
@@ -18,11 +19,18 @@ export class View implements Disposable {
     private readonly view: vscode.TreeView<Node>,
     private readonly watch: Watch,
     private readonly tree: Tree,
+    private readonly ports: Ports,
   ) {
     this.subscriptions = [
       view,
       view.onDidChangeVisibility(() => {
         this.holdWhileVisible();
+      }),
+      view.onDidExpandElement(({ element }) => {
+        this.notePorts(element, true);
+      }),
+      view.onDidCollapseElement(({ element }) => {
+        this.notePorts(element, false);
       }),
       watch.onDidChange(() => {
         this.show();
@@ -36,7 +44,13 @@ export class View implements Disposable {
     for (const subscription of this.subscriptions) subscription.dispose();
   }
 
+  private notePorts({ kind, playground }: Node, expanded: boolean): void {
+    if (kind === 'ports') this.ports.setExpanded(playground.id, expanded);
+    if (kind === 'playground') this.ports.setFolded(playground.id, !expanded);
+  }
+
   private holdWhileVisible(): void {
+    this.ports.setVisible(this.view.visible);
     if (!this.view.visible) this.release();
     else if (!this.held) this.hold();
   }

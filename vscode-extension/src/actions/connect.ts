@@ -43,7 +43,7 @@ export async function kube(services: Services, subject: Subject): Promise<void> 
 }
 
 /** Runs a command of the binary in a terminal on the user's computer, even in a remote window. */
-async function openTerminal({ binary, context }: Services, name: string, args: string[]): Promise<void> {
+export async function openTerminal({ binary, context }: Services, name: string, args: string[]): Promise<void> {
   const { file: shellPath, args: shellArgs } = await binary.commandLine(args);
   const iconPath = new vscode.ThemeIcon('vm-running');
   const options: vscode.TerminalOptions = { name, shellPath, shellArgs, iconPath };
@@ -63,7 +63,7 @@ export async function copySsh(services: Services, subject: Subject): Promise<voi
 
 export async function page(services: Services, subject: Subject): Promise<void> {
   const found = await target(services, subject, isAny, 'open the web page of');
-  const address = found && vscode.Uri.parse(found.playground.pageUrl);
+  const address = found && vscode.Uri.parse(found.playground.learning?.pageUrl || found.playground.pageUrl);
   // Only web addresses are passed to the operating system.
   if (address && /^https?$/.test(address.scheme)) await vscode.env.openExternal(address);
 }

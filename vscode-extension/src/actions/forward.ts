@@ -2,9 +2,9 @@
 
 import * as http from 'node:http';
 import * as vscode from 'vscode';
-import type { Machine } from '../playground';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
+import { openPort, openShell } from './ports';
 import { type Subject, isUp, machineOf, sshTarget } from './target';
 
 /** The time limit of an HTTP request to a local port. */
@@ -15,37 +15,42 @@ export async function forward(services: Services, subject: Subject): Promise<voi
   const found = await sshTarget(services, subject, isUp, 'forward a port from');
   const machine = found && (await machineOf(found));
   if (!machine) return;
-  const port = await enterPort(machine);
+  const port = await enterPort(`Enter the port of ${machine.name} to forward`);
   if (port === undefined) return;
   const { localPort = 0 } = await withProgress(`Forwarding port ${port} of ${machine.name}`, (work) =>
-    services.forwards.add(found.playground.id, machine.name, Number(port), work),
+    services.forwards.add(found.playground.id, machine.name, port, work),
   );
   if (await answersHttp(localPort)) await openInBrowser(localPort);
   else void vscode.window.showInformationMessage(`Port ${port} of ${machine.name} is forwarded to localhost:${localPort}.`);
 }
 
-function enterPort(machine: Machine): Thenable<string | undefined> {
-  return vscode.window.showInputBox({
-    prompt: `Enter the port of ${machine.name} to forward`,
+export async function enterPort(prompt: string): Promise<number | undefined> {
+  const entered = await vscode.window.showInputBox({
+    prompt,
     placeHolder: '8080',
     validateInput: (text) => (isPort(text) ? undefined : 'Enter a number from 1 to 65535.'),
   });
+  return entered === undefined ? undefined : Number(entered);
 }
 
-export async function browse(_: Services, subject: Subject): Promise<void> {
-  if (typeof subject === 'object' && subject.kind === 'forward') await openInBrowser(subject.forward.localPort ?? 0);
+export async function browse(services: Services, subject: Subject): Promise<void> {
+  if (typeof subject !== 'object') return;
+  if (subject.kind === 'forward') await openInBrowser(subject.forward.localPort ?? 0);
+  if (subject.kind === 'port') await openPort(services, subject);
+  if (subject.kind === 'shell') await openShell(subject);
 }
 
 export function unforward({ forwards }: Services, subject: Subject): Promise<void> {
   if (typeof subject === 'object' && subject.kind === 'forward') forwards.remove(subject.forward);
+  if (typeof subject === 'object' && subject.kind === 'port' && subject.own) forwards.remove(subject.own);
   return Promise.resolve();
 }
 
 const isPort = (text: string): boolean => /^\d{1,5}$/.test(text) && Number(text) >= 1 && Number(text) <= 65_535;
 
 /** Opens a local port in the browser. In a remote window `env.openExternal` would add a tunnel of VS Code's own. */
-async function openInBrowser(port: number): Promise<void> {
-  await vscode.commands.executeCommand('vscode.open', vscode.Uri.parse(`http://127.0.0.1:${port}`));
+export async function openInBrowser(port: number, scheme: 'http' | 'https' = 'http'): Promise<void> {
+  await vscode.commands.executeCommand('vscode.open', vscode.Uri.parse(`${scheme}://127.0.0.1:${port}`));
 }
 
 /** Resolves to true if an HTTP server answers on a local port. */

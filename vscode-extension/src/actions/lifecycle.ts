@@ -2,7 +2,7 @@
 
 import * as vscode from 'vscode';
 import * as format from '../format';
-import type { Playground } from '../playground';
+import type { Learning, Playground } from '../playground';
 import { withProgress } from '../progress';
 import { forgetHosts } from '../remotesettings';
 import type { Services } from '../services';
@@ -16,7 +16,20 @@ export async function wake(services: Services, subject: Subject): Promise<void> 
 
 export async function stop(services: Services, subject: Subject): Promise<void> {
   const found = await target(services, subject, isUp, 'stop');
-  if (found) await run(services, `Stopping ${format.title(found.playground)}`, ['stop', found.playground.id, '--json']);
+  if (!found) return;
+  const { id, learning } = found.playground;
+  const title = format.title(found.playground);
+  if (learning && !(await isMeantToEnd(title, learning))) return;
+  // An older binary does not know the option.
+  const consent = learning ? ['--yes'] : [];
+  await run(services, `Stopping ${title}`, ['stop', id, ...consent, '--json']);
+}
+
+/** Asks before a stop that ends an attempt at learning content, because that erases its playground. */
+async function isMeantToEnd(title: string, { kind }: Learning): Promise<boolean> {
+  const yes = 'End Attempt';
+  const question = `Stop ${title}? This ends your attempt at the ${kind}, and its playground will be erased.`;
+  return (await vscode.window.showWarningMessage(question, { modal: true }, yes)) === yes;
 }
 
 export async function restart(services: Services, subject: Subject): Promise<void> {
@@ -40,19 +53,32 @@ export async function extend(services: Services, subject: Subject): Promise<void
   const found = await target(services, subject, isUp, 'extend');
   if (!found) return;
   const { playground } = found;
-  const minutes = await selectMinutes(playground);
-  if (minutes === undefined) return;
-  await run(services, `Extending ${format.title(playground)}`, ['extend', playground.id, String(minutes), '--json']);
+  const time = await selectTime(playground);
+  if (time === undefined) return;
+  await run(services, `Extending ${format.title(playground)}`, ['extend', playground.id, time, '--json']);
 }
 
-async function selectMinutes(playground: Playground): Promise<number | undefined> {
+/** Asks how much time to add. Returns it as `extend` takes it: minutes, or what the user has entered. */
+async function selectTime(playground: Playground): Promise<string | undefined> {
   const items = [30, 60, 120, 240, 480].map((minutes) => ({
     label: minutes < 60 ? `${minutes} minutes` : `${minutes / 60} hour${minutes > 60 ? 's' : ''}`,
-    minutes,
+    time: String(minutes),
   }));
+  const other = { label: 'Another time...', time: '' };
   const end = format.end(playground);
   const placeHolder = `Select how much time to add to ${format.title(playground)}.${end && ` It ${end}.`}`;
-  return (await vscode.window.showQuickPick(items, { placeHolder }))?.minutes;
+  const selected = await vscode.window.showQuickPick([...items, other], { placeHolder });
+  return selected === other ? enterTime() : selected?.time;
+}
+
+async function enterTime(): Promise<string | undefined> {
+  const entered = await vscode.window.showInputBox({
+    prompt: 'Enter how much time to add, or the time of day until which it should run',
+    placeHolder: '2h, 90m, until 18:00',
+    // The binary reads it. A hyphen would make it an option.
+    validateInput: (text) => (/^(\d|until\s+\d)/.test(text.trim()) ? undefined : 'Enter for example 2h, 90m or until 18:00.'),
+  });
+  return entered?.trim();
 }
 
 export async function persist(services: Services, subject: Subject): Promise<void> {

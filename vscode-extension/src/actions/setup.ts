@@ -4,7 +4,9 @@ import * as vscode from 'vscode';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 
-export const refresh = ({ watch }: Services): Promise<void> => watch.refresh();
+export async function refresh({ watch, ports }: Services): Promise<void> {
+  await Promise.all([watch.refresh(), ports.refresh()]);
+}
 
 export async function login({ binary, watch }: Services): Promise<void> {
   await withProgress('Confirm the login in your browser', ({ signal, report }) =>

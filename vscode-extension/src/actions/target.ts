@@ -44,9 +44,13 @@ export async function sshTarget(services: Services, subject: Subject, suits: Sui
   return found;
 }
 
+/** Finds the machine of a target that needs SSH. The user selects it if there are several. */
+export const machineOf = (of: Target): Promise<Machine | undefined> => selectMachine(of, sshMachines(of.playground));
+
 /** Finds the machine of a target. The user selects it if there are several. */
-export async function machineOf({ playground, machine }: Target): Promise<Machine | undefined> {
-  const machines = sshMachines(playground);
+export const anyMachineOf = (of: Target): Promise<Machine | undefined> => selectMachine(of, of.playground.machines);
+
+async function selectMachine({ machine }: Target, machines: Machine[]): Promise<Machine | undefined> {
   if (machine || machines.length <= 1) return machine ?? machines[0];
   const items = machines.map((one) => ({ label: one.name, description: one.user, machine: one }));
   return (await vscode.window.showQuickPick(items, { placeHolder: 'Select a machine' }))?.machine;

@@ -3,8 +3,11 @@
 import * as vscode from 'vscode';
 import { MAKE_PERSISTENT } from '../commands';
 import * as format from '../format';
-import { type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition } from '../playground';
+import {
+  type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, isOff, shownTasks,
+} from '../playground';
 import type { PortForward } from '../portforwards';
+import { icon, joined } from './looks';
 
 const CONDITION_ICONS: Record<Condition, [icon: string, color: string]> = {
   up: ['vm-running', 'charts.green'],
@@ -25,16 +28,14 @@ const TASK_ICONS: Record<TaskStatus, [icon: string, color: string]> = {
   unknown: ['question', 'disabledForeground'],
 };
 
-const icon = (id: string, color: string): vscode.ThemeIcon => new vscode.ThemeIcon(id, new vscode.ThemeColor(color));
-const joined = (parts: (string | undefined)[], separator: string): string => parts.filter(Boolean).join(separator);
-
 export function playgroundItem(playground: Playground): vscode.TreeItem {
   const now = condition(playground);
   const { name, title } = playground.template;
   const label = playground.title || title || name || playground.id;
   const state = format.state(playground);
-  const left = now === 'down' || now === 'gone' ? '' : format.timeLeft(playground.endsAt);
-  const description = joined([name, state, left && `${left} left`], ' · ');
+  const isOver = now === 'down' || now === 'gone';
+  const left = isOver ? '' : format.timeLeft(playground.endsAt);
+  const description = joined([playground.learning?.kind ?? name, state, !isOver && format.solved(playground), left && `${left} left`], ' · ');
   const item = new vscode.TreeItem(label, vscode.TreeItemCollapsibleState.Collapsed);
   item.id = playground.id;
   item.contextValue = `playground.${now === 'starting' ? 'up.starting' : now}${playground.persistent === true ? '.persistent' : ''}`;
@@ -53,8 +54,22 @@ function playgroundTooltip(playground: Playground, heading: string): vscode.Mark
   return tooltip.appendMarkdown('\n\n').appendCodeblock(`ssh ${playground.host}`, 'sh');
 }
 
+/** The item above the tasks. */
+export function tasksItem(playground: Playground): vscode.TreeItem {
+  const { Collapsed, Expanded } = vscode.TreeItemCollapsibleState;
+  const tasks = shownTasks(playground);
+  const isDone = tasks.every((one) => one.status === 'completed');
+  const item = new vscode.TreeItem('Tasks', isDone ? Collapsed : Expanded);
+  item.id = `${playground.id}//tasks`;
+  item.contextValue = 'tasks';
+  item.description = format.progress(tasks);
+  item.iconPath = isDone ? icon('pass-filled', 'charts.green') : new vscode.ThemeIcon('checklist');
+  return item;
+}
+
 export function taskItem(playground: Playground, task: Task): vscode.TreeItem {
-  const label = `${task.helper ? 'Helper init task' : 'Init task'} ${task.name}`;
+  const kind = task.init ? (task.helper ? 'Helper init task' : 'Init task') : 'Task';
+  const label = `${kind} ${task.name}`;
   const status = format.task(task.status);
   const item = new vscode.TreeItem(task.name);
   item.id = `${playground.id}/task/${task.name}`;
@@ -74,12 +89,13 @@ function sshMachineItem(playground: Playground, machine: Machine, hasChildren: b
   const { Expanded, None } = vscode.TreeItemCollapsibleState;
   const now = condition(playground);
   const up = now === 'up' || now === 'starting';
-  const booting = up && !machine.ready;
+  const off = isOff(machine);
+  const booting = up && !machine.ready && !off;
   const item = new vscode.TreeItem(machine.name, hasChildren ? Expanded : None);
   // VS Code remembers for each id whether the item is expanded. A new id with the first child makes it expand.
   item.id = `${playground.id}/${machine.name}${hasChildren ? '/' : ''}`;
-  item.contextValue = `machine.${up ? 'up' : now}`;
-  item.description = joined([machine.user, booting ? 'booting' : machine.state.toLowerCase()], ' · ');
+  item.contextValue = `machine.${up ? (off ? 'off' : 'up') : now}`;
+  item.description = joined([machine.user, booting ? format.booting(machine) : machine.state.toLowerCase()], ' · ');
   item.iconPath = machine.ready && up ? icon('server', 'charts.green') : icon(booting ? 'loading~spin' : 'server', 'disabledForeground');
   item.tooltip = `ssh ${machine.host}`;
   return item;

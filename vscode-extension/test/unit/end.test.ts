@@ -4,6 +4,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import manifest from '../../package.json';
 import { MAKE_PERSISTENT } from '../../src/commands';
 import { PortForwards } from '../../src/portforwards';
+import { Ports } from '../../src/ports';
 import { StatusBar, render } from '../../src/statusbar';
 import { Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
@@ -46,7 +47,7 @@ describe('a tooltip shows it, with the ways to prevent it', () => {
     const it = binary(program(`echo '${JSON.stringify(all)}'`));
     const watch = new Watch(it, () => undefined);
     await watch.fetch();
-    const tree = new Tree(watch, new PortForwards(it, () => undefined));
+    const tree = new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch));
     const items = tree.getChildren().map((node) => tree.getTreeItem(node));
     const tooltips = items.map((item) => (item.tooltip as { value: string }).value.split('\n')[2]);
     expect(tooltips).toEqual([

@@ -68,8 +68,8 @@ describe('a failure without JSON', () => {
   });
 
   it('is the first line of a crash, or of a command line that is not understood', async () => {
-    const stderr = "error: unexpected argument '--json' found\n\nUsage: labctl-ssh-proxy stop\n\nFor more information, try '--help'.\n";
-    expect(failed({ code: 2, stderr })).toMatchObject({ kind: 'failed', message: "error: unexpected argument '--json' found", hint: '' });
+    const stderr = "error: invalid value 'x' for '<MINUTES>'\n\nUsage: labctl-ssh-proxy extend\n\nFor more information, try '--help'.\n";
+    expect(failed({ code: 2, stderr })).toMatchObject({ kind: 'failed', message: "error: invalid value 'x' for '<MINUTES>'", hint: '' });
     expect(await failureOf("echo 'thread panicked' >&2; echo 'note: run' >&2; exit 101")).toMatchObject({ kind: 'failed', message: 'thread panicked' });
   });
 
@@ -80,6 +80,17 @@ describe('a failure without JSON', () => {
   it('names the signal that killed the process', async () => {
     const failure = await failureOf("echo 'labctl-ssh-proxy: waking' >&2; kill -KILL $$");
     expect(failure).toMatchObject({ kind: 'failed', message: 'labctl-ssh-proxy was killed by SIGKILL' });
+  });
+});
+
+describe('a binary that is older than the extension', () => {
+  const text = 'The installed labctl-ssh-proxy is too old for this: it does not know `ports`. Update it.';
+
+  it('does not know a command or an option, and the user is told to update it', () => {
+    const lastLine = JSON.stringify({ error: { kind: 'usage', message: "unrecognized subcommand 'ports'", hint: 'see `labctl-ssh-proxy help`' } });
+    expect(failed({ code: 2, lastLine })).toMatchObject({ kind: 'old-binary', text });
+    expect(failed({ code: 2, stderr: "error: unrecognized subcommand 'ports'\n\n  tip: see\n" })).toMatchObject({ kind: 'old-binary', text });
+    expect(failed({ code: 2, stderr: "error: unexpected argument '--yes' found\n" }).message).toContain('`--yes`');
   });
 });
 
@@ -142,6 +153,7 @@ it('each command whose failure is read is run with --json', async () => {
     'playgrounds.extend': '1 hour',
     'playgrounds.rename': 'New',
     'playgrounds.forward': '8080',
+    'playgrounds.expose': '8080',
   };
   const { does, runs } = acting([listed()], { catalog: [{ name: 'docker', title: 'Docker', owner: '' }] });
   for (const command of COMMANDS) {
@@ -153,6 +165,6 @@ it('each command whose failure is read is run with --json', async () => {
   expect(plain).toEqual(['doctor']);
   const names = new Set(runs().map((run) => run.split(' ')[0]));
   expect([...names].sort()).toEqual([
-    'catalog', 'config-ssh', 'destroy', 'doctor', 'extend', 'list', 'login', 'persist', 'port-forward', 'rename', 'restart', 'start', 'stop',
+    'catalog', 'config-ssh', 'destroy', 'doctor', 'expose', 'extend', 'list', 'login', 'machine', 'persist', 'port-forward', 'rename', 'restart', 'start', 'stop',
   ]);
 });

@@ -6,6 +6,7 @@ import manifest from '../../package.json';
 import { COMMANDS, SECTION, SETTINGS, SITUATION, VIEW } from '../../src/commands';
 import { readForwardLine, readWatchLine } from '../../src/json';
 import { PortForwards } from '../../src/portforwards';
+import { Ports } from '../../src/ports';
 import { CONNECT_TIMEOUT, forgetHosts, offerSettings } from '../../src/remotesettings';
 import { render } from '../../src/statusbar';
 import { Throughput } from '../../src/throughput';
@@ -15,7 +16,7 @@ import { condition } from '../../src/playground';
 import * as format from '../../src/format';
 import { openHost } from '../../src/open';
 import { commands, user } from './vscode';
-import { binary, listed, one, program, until } from './world';
+import { binary, listed, menuOf, one, program, until } from './world';
 
 const sorted = (names: readonly string[]): string[] => [...names].sort();
 
@@ -111,7 +112,7 @@ describe('the tree', () => {
     const forwards = new PortForwards(it, () => undefined);
     watch.hold();
     await until(() => watch.situation.kind === 'known');
-    return { tree: new Tree(watch, forwards), forwards, end: () => { watch.dispose(); forwards.dispose(); } };
+    return { tree: new Tree(watch, forwards, new Ports(it, watch)), forwards, end: () => { watch.dispose(); forwards.dispose(); } };
   }
 
   const first = (nodes: Node[]): Node => nodes[0] as Node;
@@ -144,7 +145,7 @@ describe('the tree', () => {
     const lines = [[listed(), other], [listed(), other], [listed({ title: 'New' }), other], [other]].map((playgrounds) => JSON.stringify({ type: 'playgrounds', playgrounds }));
     const it = binary(program(lines.map((line) => `sleep 0.1; echo '${line}'`).join('\n') + '\nexec sleep 1000'));
     const watch = new Watch(it, () => undefined);
-    const tree = new Tree(watch, new PortForwards(it, () => undefined));
+    const tree = new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch));
     const fired: unknown[] = [];
     tree.onDidChangeTreeData((nodes) => fired.push(nodes?.map((node) => node.playground.title)));
     watch.hold();
@@ -154,20 +155,13 @@ describe('the tree', () => {
   });
 
   it('has menus for what can be done, by the state', () => {
-    const menu = manifest.contributes.menus['view/item/context'];
-    const inline = (value: string): string[] =>
-      menu
-        .filter((item) => item.group.startsWith('inline'))
-        .filter(({ when }) => {
-          const regex = /viewItem =~ \/(.*)\/$/.exec(when)?.[1];
-          return regex === undefined ? when.endsWith(`viewItem == ${value}`) : new RegExp(regex).test(value);
-        })
-        .map(({ command }) => command.replace('playgrounds.', ''));
+    const inline = (value: string): string[] => menuOf(value, 'inline');
     expect(inline('playground.up')).toEqual(['terminal', 'open', 'stop']);
     expect(inline('playground.up.starting')).toEqual(['terminal', 'open', 'stop']);
     expect(inline('playground.down')).toEqual(['wake', 'open']);
     expect(inline('playground.gone')).toEqual([]);
     expect(inline('machine.up')).toEqual(['terminal', 'open']);
+    expect(inline('machine.off')).toEqual(['startMachine']);
     expect(inline('forward.own')).toEqual(['browse', 'unforward']);
   });
 });

@@ -70,6 +70,12 @@ export const user = {
   /** The default values of settings that another extension declares. */
   known: {} as Record<string, unknown>,
   answer: undefined as string | undefined,
+  /** The answers to the next questions, before `answer`. */
+  answers: [] as (string | undefined)[],
+  /** The text in the input of the next list. */
+  typed: '',
+  /** The web addresses that were opened. */
+  opened: [] as string[],
   asked: [] as string[],
   /** The buttons or list entries of the last question. */
   offered: [] as string[],
@@ -83,8 +89,37 @@ export const user = {
 const ask = (message: string, ...buttons: unknown[]): Promise<string | undefined> => {
   user.asked.push(message);
   user.offered = buttons.filter((one) => typeof one === 'string');
-  return Promise.resolve(user.answer);
+  return Promise.resolve(user.answers.length > 0 ? user.answers.shift() : user.answer);
 };
+
+/** A list that the user sees once it is complete: types, and then takes the entry that `user.answer` names. */
+function createQuickPick(): unknown {
+  const [value, accept, hide] = [new EventEmitter<string>(), new EventEmitter<void>(), new EventEmitter<void>()];
+  const list = {
+    placeholder: '',
+    value: '',
+    busy: false,
+    items: [] as { label: string }[],
+    selectedItems: [] as { label: string }[],
+    onDidChangeValue: value.event,
+    onDidAccept: accept.event,
+    onDidHide: hide.event,
+    show: () => void act(),
+    dispose: () => {
+      hide.fire();
+    },
+  };
+  const act = async (): Promise<void> => {
+    while (list.busy) await new Promise((resolve) => setTimeout(resolve, 5));
+    list.value = user.typed;
+    value.fire(user.typed);
+    const answer = await ask(list.placeholder, ...list.items.map(labelOf));
+    list.selectedItems = list.items.filter((item) => item.label === answer);
+    if (list.selectedItems.length > 0) accept.fire();
+    hide.fire();
+  };
+  return list;
+}
 
 type Item = string | { label: string };
 const labelOf = (item: Item): string => (typeof item === 'string' ? item : item.label);
@@ -109,6 +144,7 @@ export const window = {
     const answer = await ask(title ?? placeHolder ?? '', ...all.map(labelOf));
     return all.find((one) => labelOf(one) === answer);
   },
+  createQuickPick,
   showInputBox: ({ prompt }: { prompt: string }) => ask(prompt),
   setStatusBarMessage: (message: string) => void user.asked.push(message),
   createStatusBarItem: () =>
@@ -145,9 +181,11 @@ export const commands = {
 };
 
 export const Uri = {
+  parse: (address: string) => ({ scheme: /^[a-z]+(?=:)/.exec(address)?.[0] ?? '', toString: () => address }),
   from: ({ scheme, authority, path }: { scheme: string; authority: string; path: string }) => `${scheme}://${authority}${path}`,
 };
 
-export const env: { remoteAuthority?: string; clipboard: unknown } = {
+export const env: { remoteAuthority?: string; clipboard: unknown; openExternal: unknown } = {
+  openExternal: (uri: unknown) => Promise.resolve(void user.opened.push(String(uri))),
   clipboard: { writeText: (text: string) => Promise.resolve(void (user.clipboard = text)) },
 };

@@ -5,10 +5,12 @@ import { tmpdir } from 'node:os';
 import * as path from 'node:path';
 import type * as vscode from 'vscode';
 import { afterAll } from 'vitest';
+import manifest from '../../package.json';
 import { ACTIONS, type Subject } from '../../src/actions';
 import { Binary, type World } from '../../src/binary';
 import { COMMANDS, type Command } from '../../src/commands';
 import { PortForwards } from '../../src/portforwards';
+import { Ports } from '../../src/ports';
 import { Watch } from '../../src/watch';
 import { readPlayground } from '../../src/json';
 import type { Playground } from '../../src/playground';
@@ -61,7 +63,17 @@ export function listed(more: Record<string, unknown> = {}): Record<string, unkno
 
 export const one = (more: Record<string, unknown> = {}, now = Date.now()): Playground => readPlayground(listed(more), now);
 
-type Acting = Pick<Services, 'binary' | 'watch'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[] };
+/** The commands in the menu of a tree item with this context value, of the groups that begin with `group`. */
+export function menuOf(value: string | undefined, group = ''): string[] {
+  const suits = (when: string): boolean => {
+    const regex = /viewItem =~ \/(.*)\/$/.exec(when)?.[1];
+    return regex === undefined ? when.endsWith(`viewItem == ${value ?? ''}`) : new RegExp(regex).test(value ?? '');
+  };
+  const items = manifest.contributes.menus['view/item/context'].filter((item) => item.group.startsWith(group) && suits(item.when));
+  return items.map(({ command }) => command.replace('playgrounds.', ''));
+}
+
+type Acting = Pick<Services, 'binary' | 'watch' | 'ports'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[] };
 
 /** The actions with a fake binary that lists these playgrounds, starts the first, and prints these answers to other commands. */
 export function acting(playgrounds: unknown[], answers: Record<string, unknown> = {}): Acting {
@@ -73,10 +85,11 @@ export function acting(playgrounds: unknown[], answers: Record<string, unknown> 
   const context = { globalState: { get: () => undefined, update: () => Promise.resolve() } } as unknown as vscode.ExtensionContext;
   const log = { info: () => undefined } as unknown as vscode.LogOutputChannel;
   const forwards = new PortForwards(it, () => undefined);
-  const services: Services = { binary: it, watch, forwards, log, context };
+  const ports = new Ports(it, watch);
+  const services: Services = { binary: it, watch, forwards, ports, log, context };
   const does = Object.fromEntries(COMMANDS.map((command) => [command, (subject?: Subject) => ACTIONS[command](services, subject)])) as Acting['does'];
   const runs = (): string[] => (existsSync(`${at}/runs`) ? readFileSync(`${at}/runs`, 'utf8').trim().split('\n') : []);
-  return { binary: it, watch, does, runs };
+  return { binary: it, watch, ports, does, runs };
 }
 
 export async function until(look: () => boolean, ms = 10_000): Promise<void> {

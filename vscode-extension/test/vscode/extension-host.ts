@@ -1,13 +1,14 @@
 // Tests inside the extension host. `run()` runs the suite that the file `suite` names, in the world that the test has prepared.
 
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import type { AddressInfo } from 'node:net';
 import { createServer } from 'node:http';
 import { chmodSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import * as path from 'node:path';
 import * as vscode from 'vscode';
 import { COMMANDS } from '../../src/commands';
+import { readFailure } from '../../src/failure';
 import { CONNECT_TIMEOUT } from '../../src/remotesettings';
 import type { Api } from '../../src/extension';
 import { condition } from '../../src/playground';
@@ -70,6 +71,11 @@ async function plain(): Promise<void> {
   await vscode.commands.executeCommand('playgrounds.list.focus');
   await until('the tree is what list is', () => api.watch.situation.kind === 'known');
   assert.deepEqual(titles(api), list().map((one) => one.title));
+
+  // The parser of a real binary names a command that it does not know. An older one says the same of a new command.
+  const unknown = spawnSync(BINARY, ['no-such-command', '--json'], { encoding: 'utf8' });
+  const said = readFailure({ lastLine: unknown.stdout.trim(), stderr: unknown.stderr, code: unknown.status, signal: null });
+  assert.equal(said.kind, 'old-binary', said.message);
 
   // A stop by another process shows in the tree.
   const [first] = list();

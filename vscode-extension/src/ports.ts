@@ -1,0 +1,195 @@
+// The ports of playgrounds, from `ports --json`. Each run makes the platform scan the machines, so a playground is scanned only
+// while its ports are on the screen.
+
+import { ANSWER_MS, type Binary } from './binary';
+import { Failure } from './failure';
+import { readPorts } from './json';
+import type { Disposable, Watch } from './watch';
+
+/** An address at which the platform serves a port. */
+export interface Exposure {
+  id: string;
+  url: string;
+  /** `private`, for the logged-in user only, or `public`. */
+  access: string;
+}
+
+export type Protocol = 'http' | 'https' | 'tcp';
+
+export interface Port {
+  machine: string;
+  number: number;
+  /** Undefined if no scan has seen it. */
+  protocol: Protocol | undefined;
+  listening: boolean;
+  /** True if a scan found it on the loopback interface only, where the platform does not reach it. */
+  loopbackOnly: boolean;
+  exposures: Exposure[];
+  /** The port-forwards to it from this computer, by any process. */
+  forwards: { local: string; pid: number }[];
+  /** The local addresses of its port-forwards that are saved on the platform. */
+  saved: string[];
+}
+
+/** A web terminal that the platform serves. */
+export interface Shell {
+  id: string;
+  machine: string;
+  user: string;
+  access: string;
+  url: string;
+}
+
+export interface PortList {
+  ports: Port[];
+  shells: Shell[];
+}
+
+/** The result of the last scan, and the last list. */
+export interface Scan {
+  /** Undefined until the first scan has succeeded. */
+  list: PortList | undefined;
+  failure: Failure | undefined;
+}
+
+/** The pause between two scans. It doubles after each failure, up to {@link LONGEST_PAUSE_MS}. */
+export const PAUSE_MS = 15_000;
+const LONGEST_PAUSE_MS = 120_000;
+
+/** A playground whose ports have been on the screen. */
+interface Entry {
+  scan: Scan;
+  expanded: boolean;
+  /** True while the playground itself is collapsed. */
+  folded: boolean;
+  /** The end of the last scan, in ms since 1970. */
+  scannedAt: number;
+  pause: number;
+  running: AbortController | undefined;
+  timer: NodeJS.Timeout | undefined;
+}
+
+const NONE: Scan = { list: undefined, failure: undefined };
+
+export class Ports implements Disposable {
+  private readonly entries = new Map<string, Entry>();
+  private readonly listeners = new Set<() => void>();
+  private readonly subscription: Disposable;
+  private visible = false;
+
+  constructor(
+    private readonly binary: Binary,
+    private readonly watch: Watch,
+  ) {
+    this.subscription = watch.onDidChange(() => {
+      this.forgetStopped();
+    });
+  }
+
+  onDidChange(listener: () => void): Disposable {
+    this.listeners.add(listener);
+    return { dispose: () => this.listeners.delete(listener) };
+  }
+
+  /** The last scan of a playground. */
+  of(id: string): Scan {
+    return this.entries.get(id)?.scan ?? NONE;
+  }
+
+  /** Notes that the tree shows the ports of a playground. VS Code reports no expansion if it restores one. */
+  show(id: string): void {
+    if (!this.entries.has(id)) this.setExpanded(id, true);
+  }
+
+  setExpanded(id: string, expanded: boolean): void {
+    const entry = this.entries.get(id) ?? add(this.entries, id);
+    entry.expanded = expanded;
+    this.adjust(id, entry);
+  }
+
+  /** Notes that the playground itself was collapsed or expanded. */
+  setFolded(id: string, folded: boolean): void {
+    const entry = this.entries.get(id);
+    if (!entry) return;
+    entry.folded = folded;
+    this.adjust(id, entry);
+  }
+
+  setVisible(visible: boolean): void {
+    this.visible = visible;
+    for (const [id, entry] of this.entries) this.adjust(id, entry);
+  }
+
+  /** Scans a playground now; without an id, all whose ports are on the screen. */
+  async refresh(id?: string): Promise<void> {
+    const chosen = [...this.entries].filter(([each, entry]) => (id ?? each) === each && this.isOnScreen(entry));
+    await Promise.all(chosen.map(([each, entry]) => this.scan(each, entry)));
+  }
+
+  dispose(): void {
+    this.subscription.dispose();
+    for (const entry of this.entries.values()) halt(entry);
+    this.entries.clear();
+    this.listeners.clear();
+  }
+
+  private isOnScreen(entry: Entry): boolean {
+    return this.visible && entry.expanded && !entry.folded;
+  }
+
+  /** Starts or stops the scans of a playground, as what is on the screen requires. */
+  private adjust(id: string, entry: Entry): void {
+    if (!this.isOnScreen(entry)) halt(entry);
+    else if (!entry.running && !entry.timer) this.schedule(id, entry);
+  }
+
+  private schedule(id: string, entry: Entry): void {
+    const kind = entry.scan.failure?.kind;
+    // It would fail again until the user has updated the binary and refreshes.
+    if (kind === 'old-binary' || kind === 'no-binary') return;
+    const wait = entry.scannedAt + entry.pause - Date.now();
+    entry.timer = setTimeout(() => void this.scan(id, entry), Math.max(wait, 0));
+  }
+
+  private async scan(id: string, entry: Entry): Promise<void> {
+    halt(entry);
+    const abort = new AbortController();
+    entry.running = abort;
+    const scan = await this.binary.ask(['ports', id, '--json'], readPorts, { signal: abort.signal, limit: ANSWER_MS }).then(
+      (list): Scan => ({ list, failure: undefined }),
+      (error: unknown): Scan => ({ list: entry.scan.list, failure: Failure.from(error) }),
+    );
+    if (abort.signal.aborted) return;
+    entry.running = undefined;
+    entry.scan = scan;
+    entry.scannedAt = Date.now();
+    entry.pause = scan.failure ? Math.min(entry.pause * 2, LONGEST_PAUSE_MS) : PAUSE_MS;
+    this.schedule(id, entry);
+    for (const listener of this.listeners) listener();
+  }
+
+  private forgetStopped(): void {
+    const { situation } = this.watch;
+    if (situation.kind !== 'known') return;
+    const running = new Set(situation.playgrounds.filter((one) => one.state === 'RUNNING').map((one) => one.id));
+    for (const [id, entry] of this.entries) {
+      if (running.has(id)) continue;
+      halt(entry);
+      this.entries.delete(id);
+    }
+  }
+}
+
+function add(entries: Map<string, Entry>, id: string): Entry {
+  const entry: Entry = { scan: NONE, expanded: false, folded: false, scannedAt: 0, pause: PAUSE_MS, running: undefined, timer: undefined };
+  entries.set(id, entry);
+  return entry;
+}
+
+/** Ends the scan that runs, and the wait for the next one. */
+function halt(entry: Entry): void {
+  clearTimeout(entry.timer);
+  entry.timer = undefined;
+  entry.running?.abort();
+  entry.running = undefined;
+}

@@ -1,0 +1,6 @@
+// The parts of all tree items.
+
+import * as vscode from 'vscode';
+
+export const icon = (id: string, color: string): vscode.ThemeIcon => new vscode.ThemeIcon(id, new vscode.ThemeColor(color));
+export const joined = (parts: (string | false | undefined)[], separator: string): string => parts.filter(Boolean).join(separator);
