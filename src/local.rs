@@ -10,12 +10,15 @@
 //! - `serve`: the process: one platform a folder, its connections, idle end; `listeners`: its sockets.
 //! - `api`: the calls; `access`: the right to make them; `preferences`: the account's; `reply`, `refusal`: the answers.
 //! - `world`: playgrounds, their states and their tasks; `record`: their part on disk; `catalog`: the playgrounds to
-//!   start; `learning`: challenges, tutorials and courses, and the progress in them; `live`: streams of messages.
+//!   start, `blueprint`: their machines, tasks and choices, `custom`: those that the account made; `learning`:
+//!   challenges, tutorials and courses, and the progress in them; `live`: streams of messages.
 //! - `tunnels`: WebSockets into machines; `pool`: their number; `machine`: the machines.
 
 mod access;
 mod api;
+mod blueprint;
 mod catalog;
+mod custom;
 mod learning;
 mod listeners;
 mod live;

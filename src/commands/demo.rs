@@ -138,7 +138,7 @@ async fn answers(app: &App, platform: &mut Child) -> Result<()> {
 /// Starts a playground, and ssh to it.
 async fn visit(app: &App, ssh: &Path, command: Vec<OsString>) -> Result<Child> {
     let labs = app.labs().await?;
-    let request = CreatePlay { playground: "shell".into(), safety_disclaimer_consent: false };
+    let request = CreatePlay { playground: "shell".into(), ..CreatePlay::default() };
     let play = labs.create_play(&request).await?;
     let machine = play.machines.first().map_or("", |machine| &machine.name);
     if let Err(error) = set_prompt(&app.folders.root.join("local/plays").join(&play.id).join(machine).join("home")) {

@@ -128,7 +128,7 @@ pub(super) fn one(play: Play, id: Option<&str>) -> Result<Play> {
 
 /// Takes out every null below `value`. A list that is the whole answer keeps its own, because places in it may be
 /// indices.
-pub(super) fn drop_nulls(value: &mut serde_json::Value) {
+pub(crate) fn drop_nulls(value: &mut serde_json::Value) {
     match value {
         serde_json::Value::Object(members) => {
             members.retain(|_, member| !member.is_null());

@@ -16,7 +16,8 @@ mod units;
 
 pub use account::{Login, Me, PremiumAccess};
 pub use action::{Action, CreatePlay};
-pub use catalog::{CatalogEntry, UserAccess};
+pub(crate) use catalog::Misfit;
+pub use catalog::{CatalogEntry, InitCondition, InitConditions, UserAccess};
 pub use journal::{Console, Consoles, JournalChunk, ReadJournal};
 pub use learning::{
     Author, ChangeCourse, ChangeExercise, Course, Exercise, Learning, LearningKind, Lesson, LessonPlayground,

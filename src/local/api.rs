@@ -1,17 +1,18 @@
 //! The platform's API: one route a call.
 
 mod learning;
+mod playgrounds;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use hyper::{HeaderMap, Method, Request, StatusCode, body::Incoming, header};
 use russh::keys::PublicKey;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::labs::{
     tunnel,
-    wire::{self, Action, CreatePlay, ReadJournal, StartTunnel},
+    wire::{self, Action, ReadJournal, StartTunnel},
 };
 
 use super::{
@@ -20,16 +21,14 @@ use super::{
     pool::Pool,
     preferences::Preferences,
     record::{Port, PortForward, Record},
-    refusal::{Answer, Refusal, no_entry, no_machine},
-    reply::{Reply, nothing, ok, read, refused, text, unreadable, values},
+    refusal::{Answer, Refusal, no_machine},
+    reply::{Reply, nothing, ok, read, refused, text, values},
     tunnels,
-    world::{Wishes, World},
+    world::World,
 };
 
 /// The largest number of saved port forwards, and of exposed ports, of one play.
 const MAX_RECORDS: usize = 100;
-/// Kinds of playgrounds besides the official ones that clients ask for. There are none here.
-const FILTERS: [&str; 5] = ["my-custom", "recent", "popular", "community", "base"];
 
 /// The API's server.
 pub(super) struct Api {
@@ -120,7 +119,7 @@ impl Api {
         match (method.as_str(), segments.as_slice()) {
             ("GET", ["plays"]) if values(&query, "persistent") == ["true"] => Ok(ok(&world.kept())),
             ("GET", ["plays"]) => Ok(ok(&world.recent())),
-            ("POST", ["plays"]) => Ok(ok(&world.create(new_play(request).await?).await?)),
+            ("POST", ["plays"]) => Ok(ok(&world.create(playgrounds::new_play(request).await?).await?)),
             ("GET", ["plays", id]) => Ok(ok(&world.get(id)?)),
             ("POST", ["plays", id, "actions"]) => match read(request).await? {
                 Action::ListConsoles { machine } => Ok(ok(&world.consoles(id, &machine)?)),
@@ -184,9 +183,13 @@ impl Api {
                 world.read(id, |_| Err(Refusal::not_here("this platform has no web terminals: use ssh instead")))
             }
             ("DELETE", ["plays", id, "shells", _]) => world.read(id, |_| Err(Refusal::not_found("no such shell"))),
-            ("GET", ["playgrounds"]) => Ok(ok(&playgrounds(&values(&query, "filter"), world.base())?)),
-            ("GET", ["playgrounds", name]) => {
-                Ok(ok(&catalog::find(name).ok_or_else(|| no_entry(name))?.shown(world.base())))
+            ("GET", ["playgrounds"]) => Ok(ok(&playgrounds::list(world, &values(&query, "filter"))?)),
+            ("POST", ["playgrounds"]) => Ok(ok(&playgrounds::create(world, request).await?)),
+            ("GET", ["playgrounds", name]) => Ok(ok(&playgrounds::get(world, name)?)),
+            ("PUT", ["playgrounds", name]) => Ok(ok(&playgrounds::update(world, name, request).await?)),
+            ("DELETE", ["playgrounds", name]) => {
+                playgrounds::remove(world, name)?;
+                Ok(nothing(StatusCode::NO_CONTENT))
             }
             (_, ["challenges" | "tutorials" | "courses", ..]) => self.learn(&segments, &query, request).await,
             ("GET", ["auth", "me"]) => Ok(ok(&self.me())),
@@ -318,19 +321,6 @@ struct Preference {
     region: String,
 }
 
-/// The catalogue, or one of the other kinds of playgrounds.
-fn playgrounds(filter: &[&str], base: &str) -> Answer<Vec<Value>> {
-    match filter {
-        [] => Ok(catalog::CATALOG.iter().map(|entry| entry.shown(base)).collect()),
-        [kind] if FILTERS.contains(kind) => Ok(Vec::new()),
-        kinds => Err(Refusal::bad_request(format!(
-            "there is no filter {}; there are {}",
-            kinds.join(" or "),
-            FILTERS.join(", ")
-        ))),
-    }
-}
-
 /// The user that a tunnel lets in.
 fn user_of_tunnel(record: &Record, wish: &StartTunnel) -> Answer<String> {
     let machine = match wish.machine.as_str() {
@@ -362,32 +352,6 @@ fn check_journal(wish: &ReadJournal) -> Answer<()> {
             Err(Refusal::not_here(words))
         }
     }
-}
-
-/// The wishes for a new play. Wishes that would change the catalogue entry itself are not supported here, and so not
-/// accepted.
-async fn new_play(request: Request<Incoming>) -> Answer<Wishes> {
-    let wish: serde_json::Map<String, Value> = read(request).await?;
-    for key in ["machines", "tabs", "networks", "initTasks"] {
-        let given = match wish.get(key) {
-            Some(Value::Array(items)) => !items.is_empty(),
-            Some(Value::Object(members)) => !members.is_empty(),
-            Some(other) => !other.is_null(),
-            None => false,
-        };
-        if given {
-            let words =
-                format!("this platform starts playgrounds only as they are in its catalogue, without other {key}");
-            return Err(Refusal::bad_request(words));
-        }
-    }
-    let init_conditions = match wish.get("initConditions") {
-        None | Some(Value::Null) => BTreeMap::new(),
-        Some(choices) => BTreeMap::deserialize(choices).map_err(|e| unreadable(&e))?,
-    };
-    let wish = CreatePlay::deserialize(Value::Object(wish)).map_err(|e| unreadable(&e))?;
-    let (playground, safety_disclaimer_consent) = (wish.playground, wish.safety_disclaimer_consent);
-    Ok(Wishes { playground, init_conditions, safety_disclaimer_consent, belongs: None })
 }
 
 fn not_found(words: &str) -> Refusal {

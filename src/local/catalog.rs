@@ -1,10 +1,12 @@
 //! The playgrounds that can be started on the embedded platform.
 
-use std::{collections::BTreeMap, str::FromStr};
+use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use crate::labs::wire::{CatalogEntry, Machine, MachineUser, PlaygroundRef, Task, TaskDetails, TaskStatus, UserAccess};
+use crate::labs::wire::{CatalogEntry, InitCondition, InitConditions, Machine, MachineUser, UserAccess};
+
+use super::blueprint::{Blueprint, Choice, MachinePlan, TaskPlan};
 
 /// A catalogue entry.
 pub(super) struct Entry {
@@ -15,6 +17,7 @@ pub(super) struct Entry {
     /// Its machines; the first is the default one.
     pub machines: &'static [MachineEntry],
     tasks: &'static [TaskEntry],
+    conditions: &'static [ConditionEntry],
 }
 
 /// A machine of a catalogue entry.
@@ -31,6 +34,31 @@ struct TaskEntry {
     machine: &'static str,
     needs: &'static [&'static str],
     run: &'static str,
+    /// The choice with which it exists.
+    only_with: Option<(&'static str, &'static str)>,
+}
+
+/// A choice of the start of a catalogue entry.
+struct ConditionEntry {
+    key: &'static str,
+    default: &'static str,
+    nullable: bool,
+    options: &'static [&'static str],
+    placeholder: &'static str,
+    pattern: &'static str,
+}
+
+const fn task(
+    name: &'static str,
+    machine: &'static str,
+    needs: &'static [&'static str],
+    run: &'static str,
+) -> TaskEntry {
+    TaskEntry { name, machine, needs, run, only_with: None }
+}
+
+const fn runtime_task(name: &'static str, runtime: &'static str, run: &'static str) -> TaskEntry {
+    TaskEntry { only_with: Some((RUNTIME, runtime)), ..task(name, "work-01", &["inspect"], run) }
 }
 
 const fn machine_entry(name: &'static str) -> MachineEntry {
@@ -41,23 +69,22 @@ const fn machine_entry(name: &'static str) -> MachineEntry {
 const INSPECT: &str = "uname -sr && cd && pwd && df -P . | tail -n 1";
 
 /// The whole catalogue.
-pub(super) const CATALOG: [Entry; 5] = [
+pub(super) const CATALOG: [Entry; 6] = [
     Entry {
         name: "shell",
         title: "A shell",
         description: "One machine on this computer: your shell, in a home folder of its own.",
         machines: &[machine_entry("shell-01")],
-        tasks: &[TaskEntry { name: "inspect", machine: "shell-01", needs: &[], run: INSPECT }],
+        tasks: &[task("inspect", "shell-01", &[], INSPECT)],
+        conditions: &[],
     },
     Entry {
         name: "duo",
         title: "Two machines",
         description: "Two machines on this computer, for everything that needs more than one.",
         machines: &[machine_entry("node-01"), machine_entry("node-02")],
-        tasks: &[
-            TaskEntry { name: "inspect_01", machine: "node-01", needs: &[], run: INSPECT },
-            TaskEntry { name: "inspect_02", machine: "node-02", needs: &["inspect_01"], run: INSPECT },
-        ],
+        tasks: &[task("inspect_01", "node-01", &[], INSPECT), task("inspect_02", "node-02", &["inspect_01"], INSPECT)],
+        conditions: &[],
     },
     Entry {
         name: "alpine",
@@ -65,7 +92,8 @@ pub(super) const CATALOG: [Entry; 5] = [
         description: "A shell on this computer, with this computer's system, under the name that `labctl expose local` \
                       looks for.",
         machines: &[machine_entry("alpine-01")],
-        tasks: &[TaskEntry { name: "inspect", machine: "alpine-01", needs: &[], run: INSPECT }],
+        tasks: &[task("inspect", "alpine-01", &[], INSPECT)],
+        conditions: &[],
     },
     Entry {
         name: "broken",
@@ -74,27 +102,68 @@ pub(super) const CATALOG: [Entry; 5] = [
                       failed one, so that it is never initialised.",
         machines: &[machine_entry("broken-01")],
         tasks: &[
-            TaskEntry { name: "inspect", machine: "broken-01", needs: &[], run: INSPECT },
-            TaskEntry {
-                name: "fetch",
-                machine: "broken-01",
-                needs: &["inspect"],
-                run: "echo 'fetching what does not exist'; echo 'there is nothing to fetch: this task always fails' >&2; exit 3",
-            },
-            TaskEntry { name: "unpack", machine: "broken-01", needs: &["fetch"], run: "true" },
+            task("inspect", "broken-01", &[], INSPECT),
+            task(
+                "fetch",
+                "broken-01",
+                &["inspect"],
+                "echo 'fetching what does not exist'; echo 'there is nothing to fetch: this task always fails' >&2; exit 3",
+            ),
+            task("unpack", "broken-01", &["fetch"], "true"),
         ],
+        conditions: &[],
     },
     Entry {
         name: "verified",
         title: "A machine and its verifier",
         description: "A machine on this computer to work on, and a hidden helper machine without SSH access.",
         machines: &[machine_entry("work-01"), MachineEntry { name: "verifier", no_ssh: true }],
+        tasks: &[task("inspect", "work-01", &[], INSPECT), task("inspect_verifier", "verifier", &[], INSPECT)],
+        conditions: &[],
+    },
+    Entry {
+        name: "choices",
+        title: "A start with choices",
+        description: "One machine on this computer. A start chooses what its init tasks prepare, and must name a team.",
+        machines: &[machine_entry("work-01")],
         tasks: &[
-            TaskEntry { name: "inspect", machine: "work-01", needs: &[], run: INSPECT },
-            TaskEntry { name: "inspect_verifier", machine: "verifier", needs: &[], run: INSPECT },
+            task("inspect", "work-01", &[], INSPECT),
+            runtime_task("containerd", "containerd", "echo containerd >runtime"),
+            runtime_task("docker", "docker", "echo docker >runtime"),
+            runtime_task("cri_o", "CRI-O", "echo cri-o >runtime"),
+            task("welcome", "work-01", &["containerd", "docker", "cri_o"], "echo \"This machine has $(cat runtime).\""),
+        ],
+        conditions: &[
+            ConditionEntry {
+                key: RUNTIME,
+                default: "containerd",
+                nullable: false,
+                options: &["containerd", "docker", "CRI-O"],
+                placeholder: "",
+                pattern: "",
+            },
+            ConditionEntry {
+                key: "Team",
+                default: "",
+                nullable: false,
+                options: &[],
+                placeholder: "blue",
+                pattern: "^[a-z][a-z0-9-]{1,19}$",
+            },
+            ConditionEntry {
+                key: "Note",
+                default: "",
+                nullable: true,
+                options: &[],
+                placeholder: "a line about this playground",
+                pattern: "^.{1,80}$",
+            },
         ],
     },
 ];
+
+/// The key of the choice between container runtimes.
+const RUNTIME: &str = "Container runtime";
 
 /// An init task that every playground gets besides those of its catalogue entry: `local serve --init-task`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,17 +198,6 @@ pub(super) fn find(name: &str) -> Option<&'static Entry> {
     CATALOG.iter().find(|entry| entry.name == name)
 }
 
-/// The reference of a play to its catalogue entry. An entry that this version no longer has still has its name.
-pub(super) fn reference(name: &str) -> PlaygroundRef {
-    let entry = find(name);
-    PlaygroundRef {
-        name: name.into(),
-        title: entry.map_or(name, |entry| entry.title).into(),
-        machines: entry.map(Entry::shown_machines).unwrap_or_default(),
-        ..PlaygroundRef::default()
-    }
-}
-
 /// A machine as the API shows it.
 pub(super) fn machine(name: &str, users: Vec<MachineUser>, no_ssh: bool) -> Machine {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
@@ -147,25 +205,39 @@ pub(super) fn machine(name: &str, users: Vec<MachineUser>, no_ssh: bool) -> Mach
 }
 
 impl Entry {
-    fn shown_machines(&self) -> Vec<Machine> {
-        let users = vec![super::machine::default_user()];
-        self.machines.iter().map(|one| machine(one.name, users.clone(), one.no_ssh)).collect()
-    }
-
-    /// The init tasks of a new play: the entry's own, then `more` on the first machine.
-    pub(super) fn new_tasks(&self, more: &[InitTask]) -> Vec<TaskDetails> {
-        let user = super::machine::default_user().name;
-        let task = |name: &str, machine: &str, needs: &[&str], run: &str| TaskDetails {
-            task: Task { name: name.into(), init: true, helper: false, status: TaskStatus::CREATED, version: 1 },
-            machine: machine.into(),
-            needs: needs.iter().map(|need| (*need).into()).collect(),
-            run: run.into(),
-            user: user.clone(),
-            ..TaskDetails::default()
+    /// The makings of a playground of it.
+    pub(super) fn blueprint(&self) -> Blueprint {
+        let words = |all: &[&str]| all.iter().map(|word| (*word).to_owned()).collect();
+        let machine =
+            |m: &MachineEntry| MachinePlan { name: m.name.into(), no_ssh: m.no_ssh, ..MachinePlan::default() };
+        let task = |t: &TaskEntry| TaskPlan {
+            name: t.name.into(),
+            machine: t.machine.into(),
+            init: true,
+            user: super::machine::default_user().name,
+            needs: words(t.needs),
+            run: t.run.into(),
+            conditions: t
+                .only_with
+                .iter()
+                .map(|(key, value)| Choice { key: (*key).into(), value: (*value).into() })
+                .collect(),
+            ..TaskPlan::default()
         };
-        let first = self.machines.first().map_or("", |machine| machine.name);
-        let own = self.tasks.iter().map(|own| task(own.name, own.machine, own.needs, own.run));
-        own.chain(more.iter().map(|one| task(&one.name, first, &[], &one.run))).collect()
+        let condition = |c: &ConditionEntry| InitCondition {
+            key: c.key.into(),
+            default: c.default.into(),
+            nullable: c.nullable,
+            options: words(c.options),
+            placeholder: c.placeholder.into(),
+            validation_regex: c.pattern.into(),
+        };
+        Blueprint {
+            machines: self.machines.iter().map(machine).collect(),
+            init_tasks: self.tasks.iter().map(task).collect(),
+            init_conditions: InitConditions { values: self.conditions.iter().map(condition).collect() },
+            ..Blueprint::default()
+        }
     }
 
     /// The entry as the API shows it; `base` is the platform's address.
@@ -178,22 +250,16 @@ impl Entry {
             categories: vec!["linux".into()],
             page_url: format!("{base}/playgrounds/{}", self.name),
             published: true,
-            machines: self.shown_machines(),
             user_access: UserAccess { can_list: true, can_read: true, can_start: true },
             ..CatalogEntry::default()
         };
-        let manifest = |task: TaskDetails| {
-            let shown = json!({ "name": task.task.name, "machine": task.machine, "init": true, "user": task.user,
-                                "needs": task.needs, "run": task.run });
-            (task.task.name, shown)
-        };
-        let mut value = json!(entry);
+        let (mut value, blueprint) = (json!(entry), self.blueprint());
         value["cover"] = json!("");
-        value["networks"] = json!([]);
-        value["tabs"] = json!([]);
-        value["initTasks"] = json!(self.new_tasks(&[]).into_iter().map(manifest).collect::<BTreeMap<_, _>>());
-        value["initConditions"] = json!({ "values": [] });
         value["accessControl"] = json!({ "canList": [], "canRead": [], "canStart": [] });
+        if let (Some(members), Value::Object(manifest)) = (value.as_object_mut(), json!(blueprint)) {
+            members.extend(manifest);
+        }
+        value["machines"] = json!(blueprint.shown_machines());
         value
     }
 }
@@ -206,6 +272,7 @@ mod tests {
     fn tasks_are_on_machines_that_exist_and_need_tasks_that_exist() {
         for entry in CATALOG {
             assert!(!entry.tasks.is_empty(), "{}", entry.name);
+            entry.blueprint().check().unwrap();
             for task in entry.tasks {
                 assert!(entry.machines.iter().any(|machine| machine.name == task.machine), "{}", task.name);
                 for need in task.needs {

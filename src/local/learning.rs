@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(plans.iter().flatten().count(), plans.len() - 1, "one lesson has no playground");
         for plan in plans.into_iter().flatten() {
             let entry = catalog::find(plan.playground).unwrap();
-            let own = entry.new_tasks(&[]);
+            let own = entry.blueprint().new_tasks(&Default::default(), &[]);
             for task in plan.new_tasks("m", "u") {
                 assert!(own.iter().all(|other| other.task.name != task.task.name), "{}", task.task.name);
             }

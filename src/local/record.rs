@@ -73,6 +73,11 @@ pub(super) struct Record {
     /// The tasks that prepare it, with their results.
     #[serde(default)]
     pub tasks: Vec<TaskDetails>,
+    /// The tabs of its page, and the networks of its machines: kept for clients, without meaning here.
+    #[serde(default)]
+    pub tabs: Vec<serde_json::Value>,
+    #[serde(default)]
+    pub networks: Vec<serde_json::Value>,
     /// Saved port forwards.
     pub port_forwards: Vec<PortForward>,
     /// Exposed ports.
@@ -351,6 +356,8 @@ mod tests {
             belongs: None,
             status: Status { machines: Record::new_machines(&machines), ..Status::default() },
             machines,
+            tabs: vec![],
+            networks: vec![],
             tasks: vec![task("done", TaskStatus::COMPLETED), task("begun", TaskStatus::RUNNING)],
             port_forwards: vec![PortForward {
                 kind: Direction::Local,
@@ -388,7 +395,7 @@ mod tests {
         record(ID).save(folder.path()).unwrap();
         let path = super::file_of(folder.path(), ID);
         let mut old: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-        for key in ["erasedAtEnd", "tasks", "initConditions", "safetyDisclaimerConsent"] {
+        for key in ["erasedAtEnd", "tasks", "initConditions", "safetyDisclaimerConsent", "tabs", "networks"] {
             assert!(old.as_object_mut().unwrap().remove(key).is_some(), "{key}");
         }
         fs::write(&path, old.to_string()).unwrap();

@@ -7,7 +7,7 @@ use crate::{
     labs::wire::State,
 };
 
-use super::{catalog, record::Record};
+use super::record::Record;
 
 /// A refusal: the HTTP status and the words that go with it.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,13 +69,6 @@ impl From<Error> for Refusal {
 /// 404 for a play.
 pub(super) fn no_play(id: &str) -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, format!("no playground {id}"))
-}
-
-/// 404 for a catalogue name.
-pub(super) fn no_entry(name: &str) -> Refusal {
-    let names: Vec<&str> = catalog::CATALOG.iter().map(|entry| entry.name).collect();
-    let words = format!("no playground named {name}; there are {}", names.join(", "));
-    Refusal::new(StatusCode::NOT_FOUND, words)
 }
 
 /// 404 for a machine's name.

@@ -4,6 +4,9 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, Response, StatusCode, body::Incoming, header};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::labs::answer::drop_nulls;
 
 use super::refusal::{Answer, Refusal};
 
@@ -26,6 +29,16 @@ pub(super) async fn read<T: DeserializeOwned>(request: Request<Incoming>) -> Ans
         }
     })?;
     serde_json::from_slice(&body.to_bytes()).map_err(|e| unreadable(&e))
+}
+
+/// As [`read`], where null is as good as missing: Go writes it for an empty list.
+///
+/// # Errors
+/// As [`read`].
+pub(super) async fn read_present<T: DeserializeOwned>(request: Request<Incoming>) -> Answer<T> {
+    let mut value: Value = read(request).await?;
+    drop_nulls(&mut value);
+    T::deserialize(value).map_err(|e| unreadable(&e))
 }
 
 /// 400 for a body that does not fit the call.

@@ -23,7 +23,6 @@ use super::{
     access::{Names, Sessions, random},
     api::{Api, Door, Entrance},
     catalog::InitTask,
-    learning::Learning,
     listeners::{Listeners, bind, check_length, listen, make_folder, same_user},
     machine::Endpoint,
     pool::Pool,
@@ -299,7 +298,7 @@ impl Running {
             init_tasks: options.init_tasks,
         };
         let api = Api {
-            world: World::open(folder.join("plays"), base, rules, Learning::open(&folder)?)?,
+            world: World::open(&folder, base, rules)?,
             hold: options.hold,
             port,
             pool: Arc::new(Pool::new(options.tunnel_limit)),

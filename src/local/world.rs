@@ -1,13 +1,14 @@
 //! The world of local playgrounds.
 //!
 //! - `actions`: the acts of clients, and the states that allow them; `turns`: the way from one state to the next.
-//! - `attempts`: the plays of challenges, tutorials and lessons.
+//! - `entries`: the playgrounds that plays are made of; `attempts`: the plays of challenges, tutorials and lessons.
 //! - `gates`: the ways into machines; `ports`: the ports that listen there.
 //! - `tasks`: the commands that prepare a playground; `console`: the output of a machine.
 
 mod actions;
 mod attempts;
 mod console;
+mod entries;
 mod gates;
 mod ports;
 mod tasks;
@@ -19,7 +20,7 @@ pub(super) use tasks::{Change, Live};
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -29,21 +30,24 @@ use std::{
 
 use hyper::StatusCode;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 
 use crate::{
     error::Result,
-    labs::wire::{self, State, Status, Task},
+    labs::wire::{self, PlaygroundRef, State, Status, Task},
 };
 
 use super::{
     access::random,
+    blueprint::{Blueprint, Choices},
     catalog::{self, InitTask},
+    custom::Customs,
     learning::{Belonging, Learning},
     machine::Endpoint,
     record::{self, MachineRecord, Record},
-    refusal::{Answer, Refusal, conflict, no_entry, no_play},
+    refusal::{Answer, Refusal, conflict, no_play},
     tunnels::Gate,
 };
 
@@ -60,15 +64,6 @@ const MAX_PLAYS: usize = 64;
 /// The number of changes of tasks by which a slow client may be behind.
 const BEHIND: usize = 1024;
 
-/// A play as the API shows it.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct Shown {
-    #[serde(flatten)]
-    play: wire::Play,
-    init_conditions: BTreeMap<String, String>,
-}
-
 /// The behaviour of playgrounds.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
@@ -84,12 +79,14 @@ pub(super) struct Rules {
 
 /// The wishes of a client that starts a playground.
 pub(super) struct Wishes {
-    /// The catalogue entry.
+    /// The catalogue entry, or a playground of the account's own.
     pub playground: String,
     /// Its choices.
-    pub init_conditions: BTreeMap<String, String>,
-    /// Consent to the safety disclaimer. The catalogue has only official playgrounds, which need none.
+    pub choices: Choices,
+    /// Consent to the safety disclaimer. There are only official playgrounds and one's own, which need none.
     pub safety_disclaimer_consent: bool,
+    /// The machines, tabs, networks and init tasks that it has in place of the playground's own.
+    pub changes: Blueprint,
     /// The challenge, tutorial or lesson that it is to belong to.
     pub belongs: Option<Belonging>,
 }
@@ -97,7 +94,8 @@ pub(super) struct Wishes {
 impl Wishes {
     /// The wish for a catalogue entry as it is.
     fn of(playground: String, safety_disclaimer_consent: bool) -> Wishes {
-        Wishes { playground, safety_disclaimer_consent, init_conditions: BTreeMap::new(), belongs: None }
+        let (choices, changes) = (Choices::new(), Blueprint::default());
+        Wishes { playground, choices, safety_disclaimer_consent, changes, belongs: None }
     }
 }
 
@@ -107,6 +105,7 @@ pub(super) struct World {
     base: String,
     rules: Rules,
     learning: Learning,
+    customs: Customs,
     plays: Mutex<BTreeMap<String, Play>>,
     /// The number of plays that are being created, which count already.
     in_the_making: AtomicUsize,
@@ -170,14 +169,16 @@ impl Play {
 }
 
 impl World {
-    /// Opens the plays below `folder`. `base` is the platform's address for clients.
+    /// Opens the plays and the account's own playgrounds below `folder`. `base` is the platform's address for clients.
     ///
     /// # Errors
     /// Fails when a record cannot be read or is damaged.
-    pub(super) fn open(folder: PathBuf, base: String, rules: Rules, learning: Learning) -> Result<Arc<World>> {
+    pub(super) fn open(folder: &Path, base: String, rules: Rules) -> Result<Arc<World>> {
+        let (learning, customs) = (Learning::open(folder)?, Customs::open(folder.join("playgrounds"))?);
+        let folder = folder.join("plays");
         let plays = record::load(&folder)?.into_iter().map(|record| (record.id.clone(), Play::new(record))).collect();
         let (plays, in_the_making) = (Mutex::new(plays), AtomicUsize::new(0));
-        Ok(Arc::new(World { folder, base, rules, learning, plays, in_the_making }))
+        Ok(Arc::new(World { folder, base, rules, learning, customs, plays, in_the_making }))
     }
 
     /// The platform's address for clients.
@@ -193,17 +194,17 @@ impl World {
     }
 
     /// All plays, the newest first. Those that were destroyed a short time ago are among them.
-    pub(super) fn recent(&self) -> Vec<Shown> {
+    pub(super) fn recent(&self) -> Vec<Value> {
         self.list(|_| true)
     }
 
     /// The plays that are kept: those that are persistent, and those that are stopped, which never expire.
-    pub(super) fn kept(&self) -> Vec<Shown> {
+    pub(super) fn kept(&self) -> Vec<Value> {
         let is_kept = |record: &Record| record.persistent || *record.state() == State::Stopped;
         self.list(|play| play.destroyed.is_none() && is_kept(&play.record))
     }
 
-    fn list(&self, wanted: impl Fn(&Play) -> bool) -> Vec<Shown> {
+    fn list(&self, wanted: impl Fn(&Play) -> bool) -> Vec<Value> {
         let plays = self.locked();
         let mut records: Vec<&Record> = plays.values().filter(|play| wanted(play)).map(|play| &play.record).collect();
         records.sort_by(|a, b| b.created_at.cmp(&a.created_at));
@@ -214,7 +215,7 @@ impl World {
     ///
     /// # Errors
     /// 404 when there is no such play.
-    pub(super) fn get(&self, id: &str) -> Answer<Shown> {
+    pub(super) fn get(&self, id: &str) -> Answer<Value> {
         self.read(id, |record| Ok(self.shown(record)))
     }
 
@@ -259,24 +260,23 @@ impl World {
     /// # Errors
     /// 404 when there is no such entry, 400 for a choice that it does not have, 403 when there are too many plays, 507
     /// or 500 when it cannot be made.
-    pub(super) async fn create(self: &Arc<Self>, wishes: Wishes) -> Answer<Shown> {
+    pub(super) async fn create(self: &Arc<Self>, wishes: Wishes) -> Answer<Value> {
         let playground = wishes.playground;
-        let entry = catalog::find(&playground).ok_or_else(|| no_entry(&playground))?;
-        if let Some(key) = wishes.init_conditions.keys().next() {
-            let words = format!("playground {playground} has no init condition {key:?}: it has none at all");
-            return Err(Refusal::bad_request(words));
-        }
+        let blueprint = self.blueprint(&playground).ok_or_else(|| self.no_entry(&playground))?;
+        let blueprint = blueprint.changed(wishes.changes);
+        blueprint.check()?;
+        let choices = blueprint.choose(&playground, wishes.choices)?;
         let seat = self.seat()?;
         let id = random(12);
         let mut machines = Vec::new();
-        for machine in entry.machines {
-            let opened = self.open_machine(&id, machine.name, None).await;
+        for machine in &blueprint.machines {
+            let opened = self.open_machine(&id, &machine.name, None).await;
             let opened = opened.inspect_err(|_| self.forget(&id))?;
-            let (name, users) = (machine.name.into(), opened.users());
+            let (name, users) = (machine.name.clone(), opened.users());
             machines.push(MachineRecord { name, users, no_ssh: machine.no_ssh });
         }
         let plan = wishes.belongs.as_ref().and_then(Belonging::plan);
-        let mut tasks = entry.new_tasks(&self.rules.init_tasks);
+        let mut tasks = blueprint.new_tasks(&choices, &self.rules.init_tasks);
         if let (Some(plan), Some(first)) = (&plan, machines.first()) {
             let user = first.users.iter().find(|user| user.default).map_or("root", |user| &user.name);
             tasks.extend(plan.new_tasks(&first.name, user));
@@ -293,7 +293,6 @@ impl World {
             max_play_minutes: PLAY_MINUTES,
             persistent: false,
             erased_at_end: true,
-            init_conditions: wishes.init_conditions,
             safety_disclaimer_consent: wishes.safety_disclaimer_consent,
             belongs: wishes.belongs,
             status: Status {
@@ -303,7 +302,10 @@ impl World {
             },
             machines,
             tasks,
-            port_forwards: Vec::new(),
+            init_conditions: choices,
+            tabs: blueprint.tabs,
+            networks: blueprint.networks,
+            port_forwards: blueprint.port_forwards,
             ports: Vec::new(),
         };
         record.enter(State::Created, false);
@@ -341,7 +343,16 @@ impl World {
         self.locked().values().filter(|play| play.destroyed.is_none()).count()
     }
 
-    fn shown(&self, record: &Record) -> Shown {
+    /// A play as the API shows it.
+    fn shown(&self, record: &Record) -> Value {
+        let mut shown = json!(self.play(record));
+        shown["initConditions"] = json!(record.init_conditions);
+        shown["playground"] = self.reference(record);
+        shown
+    }
+
+    /// The part of it that clients of every kind know.
+    fn play(&self, record: &Record) -> wire::Play {
         let left = match record.state() {
             State::Stopping | State::Stopped | State::Destroying | State::Destroyed | State::Failed => Duration::ZERO,
             _ => record.time_left(),
@@ -357,7 +368,7 @@ impl World {
             expires_in: left,
             max_play_time: format!("{}h{}m0s", record.max_play_minutes / 60, record.max_play_minutes % 60),
             status: Some(record.status.clone()),
-            playground: catalog::reference(&record.playground),
+            playground: PlaygroundRef::deserialize(self.reference(record)).unwrap_or_default(),
             page_url: format!("{}/plays/{}", self.base, record.id),
             machines: record.machines.iter().map(machine).collect(),
             tasks: record.tasks.iter().map(task).collect::<BTreeMap<String, Task>>(),
@@ -366,6 +377,6 @@ impl World {
         if let Some(belongs) = &record.belongs {
             belongs.tell(&mut play, &self.base);
         }
-        Shown { play, init_conditions: record.init_conditions.clone() }
+        play
     }
 }

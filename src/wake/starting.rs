@@ -147,7 +147,7 @@ impl<P: Progress> Starting<'_, P> {
     async fn request(&self, note: impl Fn(bool)) -> Result<Play> {
         let name = self.name;
         let before: Vec<String> = self.labs.plays().await?.into_iter().map(|play| play.id).collect();
-        let request = CreatePlay { playground: name.into(), safety_disclaimer_consent: true };
+        let request = CreatePlay { playground: name.into(), safety_disclaimer_consent: true, ..CreatePlay::default() };
         note(false);
         let error = match self.labs.create_play(&request).await {
             Err(error) if is_unknown(&error) => error,

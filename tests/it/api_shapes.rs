@@ -174,7 +174,8 @@ async fn plays() {
     platform.every_shape(list, &["/0/id"], |labs| async move { labs.persistent_plays().await }, all).await;
     platform.every_shape(Value::Null, &[], |labs| async move { labs.plays().await }, all).await;
     platform.every_shape(play(), &["/id"], |labs| async move { labs.play(ID).await }, id).await;
-    let request = || CreatePlay { playground: "docker".into(), safety_disclaimer_consent: true };
+    let request =
+        || CreatePlay { playground: "docker".into(), safety_disclaimer_consent: true, ..CreatePlay::default() };
     platform.every_shape(play(), &["/id"], |labs| async move { labs.create_play(&request()).await }, id).await;
 }
 

@@ -72,7 +72,7 @@ fn starts_by_name_and_what_is_in_the_catalogue() {
     let catalog = world.json(&["catalog", "--json"]);
     schema::check("catalog", &catalog);
     let names: Vec<&str> = catalog.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap()).collect();
-    assert_eq!(names, ["alpine", "broken", "duo", "shell", "verified"]);
+    assert_eq!(names, ["alpine", "broken", "choices", "duo", "shell", "verified"]);
     // `start NAME` always creates a new one. `start playground-NAME` uses the existing one, as a connection does.
     let start = |name: &str| world.json(&["start", name, "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
     let first = start("shell");

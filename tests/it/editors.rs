@@ -76,7 +76,7 @@ fn playgrounds_come_into_every_product_and_out_again() {
     let list: Value = listed();
     schema::check("jetbrains", &list);
     assert!(list[0]["product"] == "IntelliJIdea2025.1" && list[0]["process"].is_null(), "{list}");
-    assert_eq!(list[0]["playgrounds"], 7, "by the catalogue's five names, and two machines of one: {list}");
+    assert_eq!(list[0]["playgrounds"], 8, "by the catalogue's six names, and two machines of one: {list}");
 
     world.run(&["config-jetbrains", "--remove", "--yes"]).ok();
     assert_eq!(all_files(&base), before, "and no backup is left");

@@ -500,7 +500,7 @@ async fn bad_requests_are_refused_in_words() {
         ("POST", "/api/plays", "{", 400),
         ("POST", "/api/plays", "[]", 400),
         ("POST", "/api/plays", r#"{"playground":"docker"}"#, 404),
-        ("POST", "/api/plays", r#"{"playground":"shell","machines":[{"name":"x"}]}"#, 400),
+        ("POST", "/api/plays", r#"{"playground":"shell","machines":[{"name":""}]}"#, 400),
         ("POST", &format!("{play}/actions"), r#"{"action":"dance"}"#, 400),
         ("POST", &format!("{play}/actions"), r#"{"action":"set_title"}"#, 400),
         ("POST", &format!("{play}/actions"), &format!(r#"{{"action":"{}"}}"#, "x".repeat(2 << 20)), 413),
@@ -524,7 +524,7 @@ async fn bad_requests_are_refused_in_words() {
     assert_eq!((&port["url"], &port["access"]), (&"http://localhost:8080".into(), &"private".into()));
     let path = format!("{play}/ports/{}", port["id"].as_str().unwrap());
     assert_eq!(platform.status_of("DELETE", &path, "").await, 204);
-    assert_eq!(platform.labs.catalog().await.unwrap().len(), 5);
+    assert_eq!(platform.labs.catalog().await.unwrap().len(), 6);
     assert_eq!(platform.labs.catalog_entry("duo").await.unwrap().machines.len(), 2);
     assert_eq!(platform.labs.me().await.unwrap().id, "local");
     platform.end().await;

@@ -89,18 +89,26 @@ async fn stopped_plays_are_among_the_kept_ones_and_destroyed_ones_among_the_rece
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_catalogue_has_official_playgrounds_only() {
+async fn the_catalogue_has_official_playgrounds_and_ones_own_by_filter() {
     let mut platform = Platform::start(quick()).await;
     let names = async |query: &str| {
         let all = platform.json("GET", &format!("/api/playgrounds{query}"), "").await;
         all.as_array().unwrap().iter().map(|entry| entry["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
     };
     for query in ["", "?filter="] {
-        assert_eq!(names(query).await, ["shell", "duo", "alpine", "broken", "verified"]);
+        assert_eq!(names(query).await, ["shell", "duo", "alpine", "broken", "verified", "choices"]);
     }
-    for filter in ["my-custom", "recent", "popular", "community", "base"] {
+    assert_eq!(names("?filter=base").await.len(), 6);
+    for filter in ["my-custom", "recent", "popular", "community"] {
         assert!(names(&format!("?filter={filter}")).await.is_empty(), "{filter}");
     }
+    for playground in ["shell", "duo", "duo", "shell", "duo"] {
+        let id = platform.create(playground).await.id;
+        // So that no two begin in the same millisecond.
+        platform.ready(&id).await;
+    }
+    assert_eq!(names("?filter=popular").await, ["duo", "shell"]);
+    assert_eq!(names("?filter=recent").await, ["duo", "shell"]);
     assert_eq!(platform.status_of("GET", "/api/playgrounds?filter=mine", "").await, 400);
     let entry = platform.json("GET", "/api/playgrounds/verified?format=extended", "").await;
     assert_eq!(entry["machines"][0].get("noSSH"), None, "{entry}");
@@ -153,6 +161,123 @@ async fn choices_of_the_start_are_kept_or_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn choices_decide_which_init_tasks_exist() {
+    let mut platform = Platform::start(quick()).await;
+    let start = |choices: &str| {
+        format!(r#"{{"playground":"choices","safetyDisclaimerConsent":true,"initConditions":{choices}}}"#)
+    };
+    let body = start(r#"{"Container runtime":"CRI-O","Team":"blue"}"#);
+    let play = platform.json("POST", "/api/plays", &body).await;
+    assert_eq!(play["initConditions"], serde_json::json!({ "Container runtime": "CRI-O", "Team": "blue" }));
+    let tasks: Vec<&String> = play["tasks"].as_object().unwrap().keys().collect();
+    assert_eq!(tasks, ["cri_o", "inspect", "welcome"]);
+    let id = play["id"].as_str().unwrap();
+    platform.until(id, |play| play.init_progress() == Some((3, 3))).await;
+    let home = platform.folders.local().join("plays").join(id).join("work-01/home");
+    assert_eq!(fs::read_to_string(home.join("runtime")).unwrap(), "cri-o\n");
+    for (choices, words) in [
+        ("{}", r#"needs a value for init condition "Team""#),
+        (r#"{"Team":"Blue!"}"#, "it must match"),
+        (r#"{"Team":"blue","Container runtime":"podman"}"#, "there are containerd, docker, CRI-O"),
+        (r#"{"Team":"blue","container runtime":"docker"}"#, "did you mean `Container runtime`?"),
+    ] {
+        let reply = platform.send("POST", "/api/plays", &start(choices)).await;
+        let said = String::from_utf8_lossy(&reply.body).into_owned();
+        assert!(reply.status.as_u16() == 400 && said.contains(words), "{choices}: {said}");
+    }
+    let entry = platform.json("GET", "/api/playgrounds/choices", "").await;
+    assert_eq!(entry["initConditions"]["values"][0]["options"][2], "CRI-O");
+    assert_eq!(entry["initTasks"]["docker"]["conditions"][0]["value"], "docker");
+    platform.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_playground_of_ones_own_is_made_started_changed_and_removed() {
+    let mut platform = Platform::start(quick()).await;
+    // As Go writes it, with null for what is empty.
+    let wish = r#"{"name":"mine","base":"duo","title":"Mine","networks":null,"tabs":[{"kind":"terminal","name":"t"}],
+        "machines":[{"name":"web-01","kernel":{"source":"k"},"drives":null},{"name":"judge","noSSH":true}],
+        "initTasks":{"hello":{"name":"hello","init":true,"user":"root","run":"touch hello"}},
+        "initConditions":{"values":[{"key":"Size","default":"small","options":["small","large"]}]},
+        "portForwards":[{"kind":"local","machine":"web-01","localPort":8080,"remotePort":80}],
+        "registryAuth":"","accessControl":{"canStart":["owner"]}}"#;
+    let made = platform.json("POST", "/api/playgrounds", wish).await;
+    let name = made["name"].as_str().unwrap().to_owned();
+    assert!(name.starts_with("mine-") && name.len() == "mine-".len() + 8, "{name}");
+    let me = platform.json("GET", "/api/auth/me", "").await;
+    assert_eq!((&made["owner"], &made["base"]), (&me["id"], &serde_json::json!("duo")));
+    let own = platform.json("GET", "/api/playgrounds?filter=my-custom", "").await;
+    assert_eq!(own.as_array().unwrap().iter().map(|one| &one["name"]).collect::<Vec<_>>(), [&made["name"]]);
+    assert_eq!(platform.json("GET", "/api/playgrounds", "").await.as_array().unwrap().len(), 6);
+    let whole = platform.json("GET", &format!("/api/playgrounds/{name}?format=extended"), "").await;
+    assert_eq!((&whole["machines"][0]["kernel"]["source"], &whole["tabs"][0]["name"]), (&"k".into(), &"t".into()));
+    assert_eq!(whole["accessControl"]["canStart"][0], "owner");
+
+    let play = platform.create(&name).await;
+    assert_eq!((play.machines[0].name.as_str(), play.machines[1].no_ssh), ("web-01", true));
+    assert_eq!((play.playground.owner.as_str(), play.playground.title.as_str()), ("local", "Mine"));
+    platform.until(&play.id, |play| play.init_progress() == Some((1, 1))).await;
+    let shown = platform.json("GET", &format!("/api/plays/{}", play.id), "").await;
+    assert_eq!(
+        (&shown["initConditions"]["Size"], &shown["playground"]["tabs"][0]["name"]),
+        (&"small".into(), &"t".into())
+    );
+    let forwards = platform.json("GET", &format!("/api/plays/{}/port-forwards", play.id), "").await;
+    assert_eq!(forwards[0]["remotePort"], 80, "the list has those of the manifest");
+
+    let path = format!("/api/playgrounds/{name}");
+    let changed = platform.json("PUT", &path, r#"{"title":"Other","machines":[{"name":"only"}]}"#).await;
+    assert_eq!(
+        (&changed["title"], &changed["base"], &changed["machines"][0]["name"]),
+        (&"Other".into(), &"duo".into(), &"only".into())
+    );
+    for (method, path, body, status) in [
+        ("PUT", "/api/playgrounds/shell", "{}", 403),
+        ("DELETE", "/api/playgrounds/shell", "", 403),
+        ("PUT", "/api/playgrounds/none-of-mine", "{}", 404),
+        ("POST", "/api/playgrounds", r#"{"name":"x","base":"none"}"#, 400),
+        ("POST", "/api/playgrounds", r#"{"name":"X x","base":"shell"}"#, 400),
+        ("DELETE", &path, "", 204),
+        ("DELETE", &path, "", 404),
+        ("GET", &path, "", 404),
+    ] {
+        assert_eq!(platform.status_of(method, path, body).await, status, "{method} {path}");
+    }
+    let kept = platform.json("GET", &format!("/api/plays/{}", play.id), "").await;
+    assert_eq!(kept["machines"][0]["name"], "web-01", "its play goes on");
+    platform.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_start_brings_machines_and_tasks_along() {
+    let mut platform = Platform::start(quick()).await;
+    let body = r#"{"playground":"shell","safetyDisclaimerConsent":true,"tabs":[{"kind":"ide","name":"Code"}],
+        "networks":[{"name":"lan","subnet":"10.0.0.0/24"}],
+        "machines":[{"name":"a","backend":"cloud-hypervisor"},{"name":"b"}],
+        "initTasks":{"t":{"name":"t","init":true,"machine":"b","user":"root","run":"touch made"}}}"#;
+    let play = platform.json("POST", "/api/plays", body).await;
+    let id = play["id"].as_str().unwrap();
+    assert_eq!(
+        (&play["machines"][1]["name"], &play["playground"]["networks"][0]["name"]),
+        (&"b".into(), &"lan".into())
+    );
+    platform.until(id, |play| play.init_progress() == Some((1, 1))).await;
+    assert!(platform.folders.local().join("plays").join(id).join("b/home/made").exists());
+    for wrong in [
+        r#"{"playground":"shell","machines":[{"name":"a"},{"name":"a"}]}"#,
+        r#"{"playground":"shell","machines":[{"name":"../a"}]}"#,
+        r#"{"playground":"shell","machines":{"name":"a"}}"#,
+        r#"{"playground":"shell","initTasks":{"t":{"run":"true","machine":"nowhere"}}}"#,
+    ] {
+        assert_eq!(platform.status_of("POST", "/api/plays", wrong).await, 400, "{wrong}");
+    }
+    let files =
+        r#"{"playground":"shell","machines":[{"name":"a","startupFiles":[{"path":"/etc/motd","content":""}]}]}"#;
+    assert_eq!(platform.status_of("POST", "/api/plays", files).await, 501);
+    platform.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn there_are_no_web_terminals() {
     let mut platform = Platform::start(quick()).await;
     let id = platform.create("shell").await.id;
@@ -161,16 +286,7 @@ async fn there_are_no_web_terminals() {
     assert_eq!(platform.status_of("POST", &shells, r#"{"machine":"shell-01","user":"root"}"#).await, 501);
     assert_eq!(platform.status_of("DELETE", &format!("{shells}/x"), "").await, 404);
     assert_eq!(platform.status_of("GET", "/api/plays/ffffffffffffffffffffffff/shells", "").await, 404);
-    for (method, path) in [
-        ("POST", "/api/oauth/tokens"),
-        ("POST", "/api/auth/signin-url"),
-        ("POST", "/api/playgrounds"),
-        ("PUT", "/api/playgrounds/shell"),
-        ("DELETE", "/api/playgrounds/shell"),
-        ("GET", "/api/challenges"),
-        ("GET", "/api/tutorials"),
-        ("GET", "/api/courses"),
-    ] {
+    for (method, path) in [("POST", "/api/oauth/tokens"), ("POST", "/api/auth/signin-url"), ("GET", "/api/nonsense")] {
         assert_eq!(platform.status_of(method, path, "{}").await, 404, "{method} {path}");
     }
     platform.end().await;

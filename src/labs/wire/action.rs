@@ -1,6 +1,9 @@
 //! Requests that start and change plays.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// `POST /plays`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -11,6 +14,21 @@ pub struct CreatePlay {
     /// True for official playgrounds, for one's own, and after the user has consented to a stranger's: a connection
     /// that cannot ask starts no others.
     pub safety_disclaimer_consent: bool,
+    /// The choices, by the keys of the entry's conditions.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub init_conditions: BTreeMap<String, String>,
+    /// Machines in place of the entry's own, as a manifest has them; likewise the next three.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub machines: Vec<Value>,
+    /// Tabs of its page.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tabs: Vec<Value>,
+    /// Networks of its machines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub networks: Vec<Value>,
+    /// Init tasks by name.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub init_tasks: Map<String, Value>,
 }
 
 /// `POST /plays/{id}/actions`.

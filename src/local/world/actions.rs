@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::labs::wire::{Action, State};
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
         record::Record,
         refusal::{Answer, Refusal, conflict, machine_conflict, no_machine},
     },
-    Shown, World,
+    World,
     turns::{Next, Power},
 };
 
@@ -24,7 +26,7 @@ impl World {
     /// # Errors
     /// 404 when there is no such play or machine, 409 when its state does not allow it, 400 when a value is out of
     /// range.
-    pub(crate) fn act(self: &Arc<Self>, id: &str, action: Action) -> Answer<Shown> {
+    pub(crate) fn act(self: &Arc<Self>, id: &str, action: Action) -> Answer<Value> {
         match action {
             Action::MakePersistent => self.edit(id, |record| {
                 record.persistent = true;

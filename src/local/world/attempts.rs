@@ -25,7 +25,7 @@ impl World {
         let is_over = |record: &Record| matches!(record.state(), State::Destroying | State::Destroyed);
         let mut records = plays.values().map(|play| &play.record);
         let record = records.find(|record| record.belongs.as_ref() == Some(of) && !is_over(record))?;
-        Some(self.shown(record).play)
+        Some(self.play(record))
     }
 
     /// Begins an attempt, unless one goes on.
