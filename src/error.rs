@@ -309,7 +309,8 @@ impl Error {
     /// True for a request that the platform may have carried out, because its answer was lost.
     pub fn may_have_happened(&self) -> bool {
         match self.status {
-            Some(status) => status >= 500 && status != 503,
+            // 501: the platform has no such thing. 503: it does nothing yet.
+            Some(status) => status >= 500 && !matches!(status, 501 | 503),
             None => self.kind == Kind::Network && !self.not_sent,
         }
     }

@@ -182,7 +182,10 @@ fn error_of(reply: &Reply, about: &str) -> Error {
                  ~/.iximiuz/labctl/config.yaml",
             )
         }
-        status if status.is_client_error() => Error::new(Kind::Refused, format!("{about}: the platform says: {said}")),
+        // The platform has no such thing, which another attempt would hear again.
+        status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => {
+            Error::new(Kind::Refused, format!("{about}: the platform says: {said}"))
+        }
         status if words.is_empty() => {
             Error::new(Kind::Answer, format!("{about}: the platform answered {status}")).with_hint(SERVER)
         }
