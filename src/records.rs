@@ -4,10 +4,12 @@ use std::path::PathBuf;
 
 use crate::{platform::Platform, settings::Folders};
 
+pub mod forwards;
 pub mod journal;
 pub mod live;
 pub mod memory;
 pub mod names;
+mod presence;
 pub mod tunnels;
 
 /// A folder of records, and a function that tells our files in it, by their names, from others.
@@ -22,7 +24,8 @@ pub(crate) fn files(folders: &Folders) -> Vec<PathBuf> {
 pub(crate) fn folders(folders: &Folders) -> Vec<Kept> {
     let mut kept: Vec<Kept> = vec![
         (journal::folder(folders), journal::is_own),
-        (live::folder(folders), live::is_own),
+        (live::folder(folders), presence::is_own),
+        (forwards::folder(folders), presence::is_own),
         (tunnels::folder(&folders.root), tunnels::is_own),
     ];
     kept.extend(Platform::ALL.map(|platform| (memory::folder(folders, platform), memory::is_own as fn(&str) -> bool)));

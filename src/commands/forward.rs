@@ -31,6 +31,7 @@ use crate::{
     error::{Error, Kind, Result},
     labs::{Labs, find, wire::Play},
     os::{ended_by_signal, raise_open_files},
+    records::forwards::Forwards,
     target::Target,
     ui::spinner::Spinner,
     wake,
@@ -168,6 +169,7 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     // A port that is taken here is reported before anything is woken.
     let bound = bind(app, &labs, &play, &machine, wanted, board).await?;
     app.memory().machine_wanted(&play.id, &machine);
+    board.record(Forwards::begin(&app.folders, &play.id));
     let mut tasks = open(app, &play, bound, args, board).await?;
     if let Some(words) = saved::save(&labs, &play, &records).await? {
         board.note(&words);

@@ -44,6 +44,7 @@ use crate::{
     labs::{Labs, find, wire::Play},
     os::{self, Signals, ended_by_signal},
     platform::is_id,
+    records::forwards::Forwards,
     settings::Folders,
     ssh::{
         client::SshClient,
@@ -192,6 +193,7 @@ impl Ready<'_> {
         os::raise_open_files();
         let (way, text) = prepare(app, &labs, &play, machine.as_deref(), board).await?;
         config::check(&text, &play.shown())?;
+        board.record(Forwards::begin(&app.folders, &play.id));
         let mut tasks = JoinSet::new();
         let ports = listen(&mut tasks, &way, &config::servers(&text)?, board).await?;
         let port = |server: &Server| ports.get(&(server.host.clone(), server.port)).copied().unwrap_or(0);

@@ -3,9 +3,9 @@
 
 use std::{
     cell::RefCell,
-    fs::{self, File},
-    io::{self, Seek, Write},
-    path::{Path, PathBuf},
+    fs::File,
+    io::{Seek, Write},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -14,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Result,
-    files::{self, Lock, lock_path},
+    files,
     labs::tunnel::Vitals,
     moment::{Moment, now},
     os,
     settings::Folders,
 };
+
+use super::presence::{self, Presence};
 
 /// The interval at which the figures of a connection are brought up to date.
 pub const UPDATE: Duration = Duration::from_secs(5);
@@ -72,11 +74,11 @@ pub struct Status {
     pub message: String,
 }
 
-/// The status file of this proxy, removed when it is dropped.
+/// The status of this proxy, whose file is removed when it is dropped.
 pub struct Live {
     status: RefCell<Status>,
     vitals: RefCell<Option<Arc<Vitals>>>,
-    file: Option<(RefCell<File>, PathBuf, Lock)>,
+    file: Option<(RefCell<File>, Presence)>,
 }
 
 /// The folder of the status files.
@@ -103,10 +105,8 @@ impl Live {
             expires_at: None,
             message: String::new(),
         };
-        sweep(folders);
-        let path = folder(folders).join(format!("{}-{:x}.json", status.pid, fastrand::u32(..)));
-        let file = match create(&path) {
-            Ok((file, lock)) => Some((RefCell::new(file), path, lock)),
+        let file = match create(folders) {
+            Ok((file, presence)) => Some((RefCell::new(file), presence)),
             Err(error) => {
                 log::warn!("cannot keep a status file: {}", error.message());
                 None
@@ -148,7 +148,7 @@ impl Live {
 
     /// Brings the file up to date.
     pub fn write(&self) {
-        let Some((file, path, _lock)) = &self.file else { return };
+        let Some((file, presence)) = &self.file else { return };
         let Ok(mut text) = serde_json::to_vec(&self.status()) else { return };
         text.resize(text.len().max(SIZE - 1), b' ');
         text.push(b'\n');
@@ -156,94 +156,33 @@ impl Live {
         let length = text.len() as u64;
         // Cut a longer text that was there before.
         if let Err(error) = file.rewind().and_then(|()| file.write_all(&text)).and_then(|()| file.set_len(length)) {
-            log::warn!("cannot write {}: {error}", path.display());
+            log::warn!("cannot write {}: {error}", presence.path().display());
         }
     }
 }
 
-impl Drop for Live {
-    fn drop(&mut self) {
-        if let Some((_, path, _lock)) = &self.file {
-            remove(path);
-        }
-    }
-}
-
-fn create(path: &Path) -> Result<(File, Lock)> {
-    let lock = loop {
-        let lock = Lock::acquire(path)?;
-        // Another process may have swept it as a leftover before it was locked.
-        if lock.is_there() {
-            break lock;
-        }
-    };
+fn create(folders: &Folders) -> Result<(File, Presence)> {
+    let presence = Presence::begin(&folder(folders))?;
+    let path = presence.path();
     let file = files::new_file(path).map_err(|e| crate::error::Error::file("create", path, &e))?;
-    Ok((file, lock))
-}
-
-/// Removes a status file and its lock. The lock's file may go, too, because its name is never used again.
-fn remove(path: &Path) {
-    for path in [path.to_owned(), lock_path(path)] {
-        if let Err(error) = fs::remove_file(&path)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            log::warn!("cannot remove {}: {error}", path.display());
-        }
-    }
+    Ok((file, presence))
 }
 
 /// The status files of the proxies that have lost their client, each with the number of a process that was seen to have
 /// the file open.
 pub fn left_over(folders: &Folders) -> Vec<(u32, PathBuf)> {
-    let process = |path: PathBuf| Some((pid_of(&path)?, path));
-    let mut found: Vec<_> = sweep(folders).into_iter().filter_map(process).collect();
+    let process = |path: PathBuf| Some((presence::pid_of(&path)?, path));
+    let mut found: Vec<_> = presence::all(&folder(folders)).into_iter().filter_map(process).collect();
     found.retain(|(pid, path)| os::has_open(*pid, path) && os::has_lost_its_client(*pid));
     found
-}
-
-/// The number of the process in the name of its status file.
-fn pid_of(path: &Path) -> Option<u32> {
-    path.file_name()?.to_str()?.split_once('-')?.0.parse().ok()
-}
-
-/// Reports whether a file of the folder has a name that we give: the process and a number.
-pub(super) fn is_own(name: &str) -> bool {
-    let name = name.strip_suffix(".lock").unwrap_or(name).strip_suffix(".json").unwrap_or_default();
-    let number = |text: &str, radix| !text.is_empty() && text.chars().all(|c| c.is_digit(radix));
-    name.split_once('-').is_some_and(|(process, random)| number(process, 10) && number(random, 16))
 }
 
 /// The status of every running proxy. Files of killed proxies are swept.
 pub fn all(folders: &Folders) -> Vec<Status> {
     let read = |path: PathBuf| serde_json::from_slice(&files::read(&path).ok()??).ok();
-    let mut found: Vec<Status> = sweep(folders).into_iter().filter_map(read).collect();
+    let mut found: Vec<Status> = presence::all(&folder(folders)).into_iter().filter_map(read).collect();
     found.sort_by_key(|status| (status.host.clone(), status.pid));
     found
-}
-
-/// Removes the files of killed proxies; returns those of the running ones.
-fn sweep(folders: &Folders) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(folder(folders)) else { return Vec::new() };
-    // A killed proxy may have left nothing but a lock.
-    let status = |path: PathBuf| match path.extension()?.to_str()? {
-        "json" => Some(path),
-        "lock" => Some(path.with_extension("")),
-        _ => None,
-    };
-    let entries = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_own));
-    let mut paths: Vec<PathBuf> = entries.filter_map(|entry| status(entry.path())).collect();
-    paths.sort_unstable();
-    paths.dedup();
-    paths.retain(|path| match Lock::try_acquire(path) {
-        // Without locks, a proxy counts as running for as long as there is a process of its number.
-        Ok(Some(free)) if !free.is_held() && pid_of(path).is_some_and(os::is_running) => true,
-        Ok(Some(_free)) => {
-            remove(path);
-            false
-        }
-        Ok(None) | Err(_) => true,
-    });
-    paths
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use tokio::time::interval;
 use crate::{
     error::printable,
     os,
+    records::forwards::Forwards,
     ui::{
         notice::{self, Progress},
         out::{self, Expendable},
@@ -90,6 +91,8 @@ pub struct Board {
     written: Mutex<mpsc::Receiver<()>>,
     rows: Mutex<Vec<Arc<Row>>>,
     said: Mutex<HashMap<String, Instant>>,
+    /// What other processes of ours know of the forwards.
+    record: Mutex<Option<Forwards>>,
 }
 
 /// One forward and its counters.
@@ -146,7 +149,16 @@ impl Board {
         }
         let (lines, written) = (Mutex::new(Some(lines)), Mutex::new(written));
         let (drawn, rows, said) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Board { view, drawn, lines, written, rows, said })
+        Arc::new(Board { view, drawn, lines, written, rows, said, record: Mutex::default() })
+    }
+
+    /// Has the forwards to come recorded for other processes of ours.
+    pub fn record(&self, record: Forwards) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(record);
+    }
+
+    fn recorded(&self, note: impl Fn(&Forwards)) {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).iter().for_each(note);
     }
 
     /// Returns true if the output is JSON.
@@ -214,6 +226,7 @@ impl Board {
         rows.push(Arc::clone(&row));
         drop(rows);
         let What { kind, protocol, machine, address, to } = &row.what;
+        self.recorded(|record| record.opened([machine, kind, protocol, address, to]));
         self.event(&json!({
             "event": "listening", "forward": row.number, "kind": kind, "protocol": protocol, "machine": machine,
             "address": address, "to": to,
@@ -315,6 +328,7 @@ impl Board {
         if self.view == View::Table && !rows.is_empty() {
             self.draw_table(&rows, &rows.iter().map(|row| row.counters()).collect::<Vec<_>>(), None);
         }
+        drop(self.record.lock().unwrap_or_else(PoisonError::into_inner).take());
         drop(self.lines.lock().unwrap_or_else(PoisonError::into_inner).take());
         let _ = self.written.lock().unwrap_or_else(PoisonError::into_inner).recv_timeout(LAST_WORDS);
     }
