@@ -11,6 +11,7 @@ use crate::{
     commands::{
         account, completions, config, doctor, forward, kube, machine, man, open,
         playgrounds::{catalog, destroy, extend, list, persist, rename, restart, start, stop, tasks, wait},
+        ports::{self, expose, unexpose},
         ssh, uninstall,
     },
     connect,
@@ -84,6 +85,9 @@ enum Command {
     Extend(extend::Args),
     #[command(subcommand)]
     Machine(machine::Machine),
+    Ports(ports::Args),
+    Expose(expose::Args),
+    Unexpose(unexpose::Args),
     Persist(persist::Args),
     Rename(rename::Args),
     #[command(visible_alias = "rm")]
@@ -140,6 +144,9 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("restart", "Stop a playground and start it again"),
             ("extend", "Let a playground run some minutes longer"),
             ("machine", "Reboot, stop or restart one machine"),
+            ("ports", "List what listens, is exposed, forwarded and saved"),
+            ("expose", "Give a port or a web terminal an address for browsers"),
+            ("unexpose", "Take that address away"),
             ("persist", "Keep a playground when its time is up"),
             ("rename", "Change a playground's title"),
             ("destroy, rm", "Erase a playground"),
@@ -310,6 +317,9 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Tasks(args) => tasks::run(app, args).await.map(success),
         Command::Destroy(args) => destroy::run(app, args).await.map(success),
         Command::Extend(args) => extend::run(app, args).await.map(success),
+        Command::Ports(args) => ports::run(app, args).await.map(success),
+        Command::Expose(args) => expose::run(app, args).await.map(success),
+        Command::Unexpose(args) => unexpose::run(app, args).await.map(success),
         Command::Rename(args) => rename::run(app, args).await.map(success),
         Command::Machine(command) => machine::run(app, command).await.map(success),
         Command::Persist(args) => persist::run(app, args).await.map(success),

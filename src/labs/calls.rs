@@ -1,6 +1,7 @@
 //! The calls of the API, a method each, by their subject.
 
 mod account;
+mod exposure;
 mod playgrounds;
 mod plays;
 mod ports;

@@ -4,6 +4,7 @@
 mod account;
 mod action;
 mod catalog;
+mod exposure;
 mod journal;
 mod learning;
 mod message;
@@ -18,6 +19,7 @@ pub use account::{Login, Me, PremiumAccess};
 pub use action::{Action, CreatePlay};
 pub(crate) use catalog::Misfit;
 pub use catalog::{CatalogEntry, InitCondition, InitConditions, UserAccess};
+pub use exposure::{ExposePort, ExposeShell, ExposedPort, ExposedShell, PRIVATE, PUBLIC};
 pub use journal::{Console, Consoles, JournalChunk, ReadJournal};
 pub use learning::{
     Author, ChangeCourse, ChangeExercise, Course, Exercise, Learning, LearningKind, Lesson, LessonPlayground,

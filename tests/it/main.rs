@@ -45,6 +45,7 @@ mod platform;
 mod platform_calls;
 mod platform_learning;
 mod platform_tasks;
+mod ports;
 mod printed;
 mod publisher;
 mod real_peers;

@@ -149,9 +149,10 @@ fn no_command_asks_when_it_may_not_or_cannot() {
     let stranger = World::empty();
     let labs = Labs::start(&stranger, PLAIN);
     // The command, its exit code, and the words of the hint.
-    let rows: [(&World, &[&str], i32, &str); 7] = [
+    let rows: [(&World, &[&str], i32, &str); 8] = [
         (&world, &["--local", "destroy", &id], 2, "add --yes"),
         (&world, &["--local", "config-ssh", "--remove"], 2, "add --yes, or --dry-run"),
+        (&world, &["--local", "expose", &id, "8080", "--public"], 2, "add --yes"),
         (&world, &["--local", "uninstall"], 2, "add --yes, or --dry-run"),
         (&stranger, &["start", "by-mallory"], 6, "add --consent"),
         (&stranger, &["ssh", "playground-by-mallory"], 6, "add --consent"),

@@ -91,6 +91,38 @@ fn a_doctor_who_is_content_and_one_who_is_not() {
     transcript.is(expect_file!["../golden/printed/doctor"]);
 }
 
+#[test]
+fn ports_that_listen_are_exposed_and_saved() {
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    labs.listens_on(&[22, 8080, 3000]);
+    labs.save_forwards(json!([{ "kind": "local", "machine": "docker-01", "localPort": 8080, "remotePort": 8080 }]));
+    let mut transcript = Transcript::new(&world);
+    for args in [
+        &["expose", ID, "8080"][..],
+        &["expose", ID, "8080", "--json"],
+        &["expose", ID, "8080", "--tls", "--public"],
+        &["expose", ID, "9090", "--public", "--yes"],
+        &["expose", ID, "--shell", "--user", "root"],
+        &["expose", ID, "--shell", "--public"],
+        &["expose", ID],
+        &["ports", ID],
+        &["ports", ID, "--json"],
+        &["unexpose", ID, "9090"],
+        &["unexpose", ID, "9090"],
+        &["unexpose", ID, "shells-1"],
+    ] {
+        transcript.run(args);
+    }
+    // A part that fails costs its own column.
+    labs.instead(&format!("POST /api/plays/{ID}/ports/scan"), 500, "out of order");
+    labs.instead(&format!("GET /api/plays/{ID}/shells"), 403, "no web terminals for you");
+    transcript.run(&["ports", ID]);
+    labs.instead(&format!("GET /api/plays/{ID}/port"), 500, "out of order");
+    transcript.run(&["ports", ID]);
+    transcript.is(expect_file!["../golden/printed/ports"]);
+}
+
 /// Returns the commands that a help text lists.
 fn commands(help: &str) -> Vec<&str> {
     let listed = help.split("\nOptions:").next().unwrap_or_default().lines();

@@ -36,10 +36,10 @@ pub fn record(forward: &Forward, machine: &str) -> Result<PortForward> {
             .with_hint("leave out --save: the platform saves only TCP forwards from a port to a port"));
     };
     let bind = match (bind, side) {
-        (Bind::Loopback, _) | (Bind::Unnamed, Side::Local) => "127.0.0.1".to_owned(),
-        (Bind::All, _) | (Bind::Unnamed, Side::Remote) => "0.0.0.0".to_owned(),
-        (Bind::Host(host), _) => host.clone(),
+        (Bind::Unnamed, Side::Remote) => &Bind::All,
+        (bind, _) => bind,
     };
+    let bind = bind.address().to_owned();
     let machine = machine.to_owned();
     Ok(match side {
         Side::Local => PortForward {

@@ -90,6 +90,17 @@ pub enum Bind {
     Host(String),
 }
 
+impl Bind {
+    /// Returns the address to listen on for `-L`, the first one if there are several.
+    pub(crate) fn address(&self) -> &str {
+        match self {
+            Bind::Unnamed | Bind::Loopback => "127.0.0.1",
+            Bind::All => "0.0.0.0",
+            Bind::Host(host) => host,
+        }
+    }
+}
+
 /// A destination.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Endpoint {

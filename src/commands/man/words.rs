@@ -33,7 +33,7 @@ pub(super) const FILES: [(&str, &str); 8] = [
 ];
 
 /// Examples: the command of the page, which is empty for the program's, the line, and its meaning.
-pub(super) const EXAMPLES: [(&str, &str, &str); 25] = [
+pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("", "labctl-ssh-proxy login", "log in once; a login of labctl is used as it is"),
     ("", "labctl-ssh-proxy config-ssh", "then `ssh playground-<id>`, scp and editors work"),
     ("", "labctl-ssh-proxy demo", "see it work on this computer, without an account"),
@@ -52,6 +52,11 @@ pub(super) const EXAMPLES: [(&str, &str, &str); 25] = [
         "forward datagrams, and save it for later",
     ),
     ("port-forward", "labctl-ssh-proxy port-forward docker --restore", "open again what was saved"),
+    ("ports", "labctl-ssh-proxy ports docker", "see what listens, and who reaches it"),
+    ("expose", "labctl-ssh-proxy expose docker 8080", "an address for your browser, for you alone"),
+    ("expose", "labctl-ssh-proxy expose docker 8080 --public", "for everybody who has the address; asks first"),
+    ("expose", "labctl-ssh-proxy expose docker --shell", "a terminal in your browser"),
+    ("unexpose", "labctl-ssh-proxy unexpose docker 8080", "take the address away"),
     ("kube", "labctl-ssh-proxy kube k3s -- kubectl get nodes", "run kubectl on this computer"),
     ("kube", "labctl-ssh-proxy kube k3s --merge", "add a context to your kubeconfig until Ctrl-C"),
     ("stop", "labctl-ssh-proxy stop docker", "connections do not wake it until you start it again"),
@@ -89,7 +94,7 @@ pub(super) fn exit(command: &str) -> &'static str {
         "port-forward" => "130 after Ctrl-C, which is its usual end.",
         "doctor" => "0 if nothing is wrong, 1 if a check failed.",
         "demo" => "The exit code of the last command inside, as ssh returns it; 14 if there is no ssh.",
-        "destroy" | "uninstall" => "0 when it is done, 15 if you answered no.",
+        "destroy" | "expose" | "uninstall" => "0 when it is done, 15 if you answered no.",
         "login" => "0 when you are logged in, 3 if the platform does not accept the credentials.",
         _ => "0 on success.",
     }

@@ -82,6 +82,10 @@ struct State {
     sshd: SocketAddr,
     refused_dials: Mutex<u32>,
     forwards: Mutex<Vec<Value>>,
+    /// The exposed ports, the web terminals, and what a scan finds.
+    ports: Mutex<Vec<Value>>,
+    shells: Mutex<Vec<Value>>,
+    listening: Mutex<Vec<Value>>,
     /// The path of a tunnel's URL.
     tunnel_path: Mutex<String>,
     wsmux: Mutex<Option<SocketAddr>>,
@@ -130,6 +134,9 @@ impl Labs {
             sshd: sshd.local_addr().unwrap(),
             refused_dials: Mutex::new(0),
             forwards: Mutex::default(),
+            ports: Mutex::default(),
+            shells: Mutex::default(),
+            listening: Mutex::default(),
             tunnel_path: Mutex::default(),
             wsmux: Mutex::new(None),
             access: Mutex::new(TOKEN.to_owned()),
@@ -191,6 +198,20 @@ impl Labs {
 
     pub fn forwards(&self) -> Vec<Value> {
         self.state.forwards.lock().unwrap().clone()
+    }
+
+    pub fn ports(&self) -> Vec<Value> {
+        self.state.ports.lock().unwrap().clone()
+    }
+
+    pub fn shells(&self) -> Vec<Value> {
+        self.state.shells.lock().unwrap().clone()
+    }
+
+    /// Has scans find these ports on the machine.
+    pub fn listens_on(&self, ports: &[u16]) {
+        let found = ports.iter().map(|port| json!({ "machine": "docker-01", "number": port, "protocol": "HTTP" }));
+        *self.state.listening.lock().unwrap() = found.collect();
     }
 
     pub fn api_url(&self) -> &str {
@@ -454,6 +475,23 @@ fn api(state: &State, seen: &Seen) -> Answer {
             state.forwards.lock().unwrap().remove(index.parse().unwrap());
             reply(204, "")
         }
+        ["POST", "plays", _, "ports", "scan", ..] => json_reply(&json!(*state.listening.lock().unwrap())),
+        ["GET", "plays", _, kind @ ("ports" | "shells")] => json_reply(&json!(*exposed(state, kind).lock().unwrap())),
+        ["POST", "plays", id, kind @ ("ports" | "shells")] => {
+            let mut all = exposed(state, kind).lock().unwrap();
+            let mut made = seen.body.clone();
+            made["id"] = json!(format!("{kind}-{}", all.len() + 1));
+            made["playId"] = json!(id);
+            made["url"] = json!(format!("https://{id}-{:06x}.node.example.org", all.len() + 1));
+            all.push(made.clone());
+            json_reply(&made)
+        }
+        ["DELETE", "plays", _, kind @ ("ports" | "shells"), id] => {
+            let mut all = exposed(state, kind).lock().unwrap();
+            let before = all.len();
+            all.retain(|one| one["id"] != id);
+            if all.len() == before { reply(404, "no such port") } else { reply(204, "") }
+        }
         ["GET", "playgrounds"] => json_reply(&json!([entry("docker", ""), entry("by-mallory", "mallory")])),
         ["GET", "playgrounds", "docker"] => json_reply(&entry("docker", "")),
         ["GET", "playgrounds", "by-mallory"] => json_reply(&entry("by-mallory", "mallory")),
@@ -474,6 +512,10 @@ fn api(state: &State, seen: &Seen) -> Answer {
         }
         _ => reply(404, "no such thing"),
     }
+}
+
+fn exposed<'a>(state: &'a State, kind: &str) -> &'a Mutex<Vec<Value>> {
+    if kind == "ports" { &state.ports } else { &state.shells }
 }
 
 /// Changes the state of a play and its machines.
