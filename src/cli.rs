@@ -10,7 +10,7 @@ use crate::{
     app::App,
     commands::{
         account, completions, config, doctor, forward, kube, machine, man, open,
-        playgrounds::{catalog, destroy, extend, list, persist, rename, restart, start, stop, tasks, wait},
+        playgrounds::{catalog, destroy, extend, lifetime, list, persist, rename, restart, start, stop, tasks, wait},
         ports::{self, expose, unexpose},
         ssh, uninstall,
     },
@@ -83,6 +83,7 @@ enum Command {
     Stop(stop::Args),
     Restart(restart::Args),
     Extend(extend::Args),
+    Lifetime(lifetime::Args),
     #[command(subcommand)]
     Machine(machine::Machine),
     Ports(ports::Args),
@@ -142,7 +143,8 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
         &[
             ("stop", "Stop a playground; it keeps its disks"),
             ("restart", "Stop a playground and start it again"),
-            ("extend", "Let a playground run some minutes longer"),
+            ("extend", "Let a playground run longer"),
+            ("lifetime", "Show or set a playground's whole time"),
             ("machine", "Reboot, stop or restart one machine"),
             ("ports", "List what listens, is exposed, forwarded and saved"),
             ("expose", "Give a port or a web terminal an address for browsers"),
@@ -320,6 +322,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Ports(args) => ports::run(app, args).await.map(success),
         Command::Expose(args) => expose::run(app, args).await.map(success),
         Command::Unexpose(args) => unexpose::run(app, args).await.map(success),
+        Command::Lifetime(args) => lifetime::run(app, args).await.map(success),
         Command::Rename(args) => rename::run(app, args).await.map(success),
         Command::Machine(command) => machine::run(app, command).await.map(success),
         Command::Persist(args) => persist::run(app, args).await.map(success),

@@ -8,7 +8,7 @@ use std::{
     process::Stdio,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{
     PROGRAM, Said, World, eventually,
@@ -405,6 +405,72 @@ fn the_time_of_a_stopped_playground_is_not_changed() {
     assert!(minutes().abs_diff(before) <= 1, "{before} {}", minutes());
     let said = world.local(&["extend", "Fresh", "60"]).ok();
     assert!(minutes().abs_diff(before + 60) <= 1, "{said}");
+}
+
+#[test]
+fn the_whole_time_is_shown_and_set_and_a_near_end_is_asked_about() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    world.local(&["rename", &id, "Fresh"]).ok();
+    let listed = || of(&world.json(&["list", "--json"]), &id).clone();
+    let erased = format!("then it is erased; keep it with `labctl-ssh-proxy --local persist {id}`\n");
+    let shown = world.local(&["lifetime", "Fresh"]).ok();
+    assert!(shown.starts_with("8h in all, ") && shown.ends_with(&format!("left; {erased}")), "{shown}");
+    let set = world.local(&["lifetime", "Fresh", "1h30m"]).ok();
+    assert!(set.starts_with("Fresh has 1h30m in all, 1h29m left; "), "{set}");
+    let json = world.json(&["lifetime", "Fresh", "120", "--json"]);
+    assert_eq!((&json["lifetime"], json["expiresIn"].as_u64().unwrap() / 60), (&json!(7200), 119), "{json}");
+    assert_eq!(world.json(&["lifetime", "Fresh", "--json"])["lifetime"], 7200);
+
+    // What would end it soon needs a yes; nothing is asked for before that.
+    for time in ["1", "4m"] {
+        let refused = world.local(&["lifetime", "Fresh", time]).failed(2);
+        assert!(refused.contains("add --yes"), "{refused}");
+        assert_eq!(listed()["lifetime"], 7200);
+    }
+    world.local(&["lifetime", "Fresh", "4m", "--yes"]).ok();
+    assert_eq!(listed()["lifetime"], 240);
+    // It is no shortening, so it needs none.
+    world.local(&["lifetime", "Fresh", "5m"]).ok();
+    assert_eq!(listed()["lifetime"], 300);
+    let wrong = world.local(&["lifetime", "Fresh", "tomorrow"]).failed(2);
+    assert!(wrong.contains("`tomorrow` is no time") && wrong.contains("until 18:00"), "{wrong}");
+    let too_much = world.local(&["lifetime", "Fresh", "90000"]).failed(6);
+    assert!(too_much.contains("at most 10080 minutes"), "{too_much}");
+
+    world.local(&["persist", "Fresh"]).ok();
+    world.local(&["stop", "Fresh"]).ok();
+    let stopped = world.local(&["lifetime", "Fresh"]).ok();
+    assert_eq!(stopped, "5m in all, and it does not run, because the playground is stopped\n");
+    let refused = world.local(&["lifetime", "Fresh", "until", "18:00"]).failed(7);
+    assert!(refused.contains(&format!("then run `labctl-ssh-proxy --local lifetime {id} until 18:00`")), "{refused}");
+}
+
+/// The judge of the local time is date(1), in zones with other offsets from UTC, one of them not of whole hours.
+#[test]
+fn a_time_of_day_is_the_next_one_on_the_clock_of_this_computer() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let left = || of(&world.json(&["list", "--json"]), &id)["expiresIn"].as_i64().unwrap();
+    let in_zone = |zone: &str, args: &[&str]| world.output(world.command(args).env("TZ", zone)).ok();
+    for (zone, hours) in [("Asia/Kolkata", 9), ("America/New_York", 23), ("UTC", 12), ("CET-1CEST,M3.5.0,M10.5.0/3", 3)]
+    {
+        let then = format!("+%H:%M --date=now+{hours}hours");
+        let date = world.output(world.program("date").env("TZ", zone).args(then.split(' '))).ok();
+        let until = format!("until {}", date.trim());
+        let _ = in_zone(zone, &["--local", "lifetime", &id, &until]);
+        // The clock shows whole minutes, and so is the time that the platform takes.
+        let due = hours * 3600;
+        assert!((due - 90..=due + 60).contains(&left()), "{zone} {until}: {} s", left());
+        let before = left();
+        let said = in_zone(zone, &["--local", "extend", &id, "until", date.trim()]);
+        assert!(said.contains("runs for") && left() <= before, "it runs until then already: {said}");
+    }
+    let _ = in_zone("UTC0", &["--local", "extend", &id, "60"]);
+    let ends = left();
+    let date = world.output(world.program("date").env("TZ", "UTC").args(["+%H:%M", "--date=now+2hours"])).ok();
+    let _ = in_zone("UTC", &["--local", "extend", &id, "until", date.trim()]);
+    assert!(left() >= ends - 30, "it is never shortened: {ends} {}", left());
 }
 
 /// Starts a fake embedded platform that answers only the check whether it is there. At the next request it is gone: it

@@ -26,6 +26,8 @@ fn a_playgrounds_life_in_json() {
     };
     assert_eq!(state(&["rename", &id, "A box", "--json"]), "RUNNING");
     assert_eq!(state(&["extend", &id, "60", "--json"]), "RUNNING");
+    assert_eq!(state(&["lifetime", &id, "9h", "--json"]), "RUNNING");
+    assert_eq!(state(&["lifetime", &id, "--json"]), "RUNNING");
     assert_eq!(state(&["persist", &id, "--json"]), "RUNNING");
     assert_eq!(state(&["wait", &id, "--json"]), "RUNNING");
     for action in ["reboot", "stop", "restart"] {

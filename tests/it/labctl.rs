@@ -2,6 +2,7 @@
 //! platform, and prints the same values as ours for the same playground.
 
 mod learning;
+mod life;
 mod start;
 
 use std::{

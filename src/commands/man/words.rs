@@ -60,6 +60,12 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("kube", "labctl-ssh-proxy kube k3s -- kubectl get nodes", "run kubectl on this computer"),
     ("kube", "labctl-ssh-proxy kube k3s --merge", "add a context to your kubeconfig until Ctrl-C"),
     ("stop", "labctl-ssh-proxy stop docker", "connections do not wake it until you start it again"),
+    (
+        "extend",
+        "labctl-ssh-proxy extend docker until 18:00",
+        "let it run until six in the evening, by this computer's clock",
+    ),
+    ("lifetime", "labctl-ssh-proxy lifetime docker 3h", "let it end three hours after its start"),
     ("machine", "labctl-ssh-proxy machine stop k3s node-01", "connections do not start it until you want it back"),
     ("wait", "labctl-ssh-proxy wait docker --timeout 10m", "wait for it in a script"),
     ("config-ssh", "labctl-ssh-proxy config-ssh --dry-run", "show what would change"),
@@ -95,6 +101,9 @@ pub(super) fn exit(command: &str) -> &'static str {
         "doctor" => "0 if nothing is wrong, 1 if a check failed.",
         "demo" => "The exit code of the last command inside, as ssh returns it; 14 if there is no ssh.",
         "destroy" | "expose" | "uninstall" => "0 when it is done, 15 if you answered no.",
+        "lifetime" => {
+            "0 on success, 6 if the platform grants less, 7 if the playground is stopped, 15 if you answered no."
+        }
         "login" => "0 when you are logged in, 3 if the platform does not accept the credentials.",
         _ => "0 on success.",
     }

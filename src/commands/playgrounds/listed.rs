@@ -32,6 +32,9 @@ pub(crate) struct Listed {
     created_at: String,
     /// The remaining time in seconds.
     expires_in: u64,
+    /// The whole time from its start, in seconds, where the platform tells it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lifetime: Option<u64>,
     page_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     persistent: Option<bool>,
@@ -103,6 +106,7 @@ impl Listed {
                 .collect(),
             created_at: play.created_at.clone(),
             expires_in: play.expires_in.as_secs(),
+            lifetime: play.lifetime().map(|whole| whole.as_secs()),
             page_url: play.page_url.clone(),
             persistent: play.persistent,
             init_tasks: play.init_progress().map(|(done, total)| InitTasks { done, total }),
@@ -171,7 +175,12 @@ pub(super) fn time_left(play: &Play) -> String {
     if find::is_play_down(play) || find::is_gone(play) || play.expires_in.is_zero() {
         return String::new();
     }
-    let seconds = play.expires_in.as_secs();
+    in_words(play.expires_in)
+}
+
+/// Formats a time in whole minutes, or seconds below a minute.
+pub(super) fn in_words(time: Duration) -> String {
+    let seconds = time.as_secs();
     let whole = if seconds < 60 { seconds } else { seconds / 60 * 60 };
     AS_WRITTEN.unsigned_duration_to_string(&Duration::from_secs(whole))
 }

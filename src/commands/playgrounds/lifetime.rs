@@ -1,0 +1,82 @@
+//! `lifetime`: shows or sets the whole time of a playground.
+
+use std::time::Duration;
+
+use jiff::ZonedDateTime;
+
+use crate::{
+    app::App,
+    commands::{
+        args::One,
+        playgrounds::{
+            listed::{in_words, report, time_left},
+            playtime::{self, Span, Time},
+        },
+    },
+    error::{Result, printable},
+    labs::{Labs, find, wire::Play},
+    ui::out,
+    wake,
+};
+
+/// A playground that would end sooner than this is asked about.
+const SOON: Duration = Duration::from_secs(5 * 60);
+
+/// Show a playground's whole time, or set it, counted from its start. `extend` adds to what is left.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    one: One,
+    /// The whole time. Without it, the command shows the time.
+    #[arg(value_name = "TIME", help = format!("The whole time: {}", playtime::HELP))]
+    time: Vec<String>,
+    /// Do not ask, even if the playground would end within 5 minutes.
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Shows the whole time, or sets it. Asks before it ends the playground at once or soon.
+///
+/// # Errors
+/// As [`playtime::set`] and [`out::agreed`]; [`Kind::NotWoken`](crate::error::Kind::NotWoken) to set that of a stopped
+/// playground.
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
+    let Args { one, time, yes } = args;
+    let wish = if time.is_empty() { None } else { Some(Time::read(&time)?) };
+    let labs = app.labs().await?;
+    let mut play = find::whole(&labs, &one.playground).await?;
+    let Some(wish) = wish else {
+        let words = shown(app, &labs, &play).await?;
+        return report(app, &play, one.json, &words);
+    };
+    playtime::check_running(&play, &format!("lifetime {} {}", play.id, time.join(" ")))?;
+    let span = Span::of(&labs, &play);
+    let wanted = wish.from_now(span.elapsed(), &ZonedDateTime::now())?;
+    if wanted < SOON && wanted < span.left && !yes {
+        let end = if wanted.is_zero() { "at once".into() } else { format!("in {}", in_words(wanted)) };
+        let fate = match find::is_kept(&labs, &play).await {
+            Some(true) => "is stopped then",
+            Some(false) | None => "is erased then, with everything in it",
+        };
+        let question = format!("{} would end {end}, and {fate}. Shorten its time?", play.shown());
+        out::agreed(&question, one.json, "Nothing was changed.", out::ADD_YES).await?;
+    }
+    play = playtime::set(app, &labs, &play, span, wanted).await?;
+    let sentence = match play.expires_in.is_zero() {
+        true => format!("the time of {} is up", play.shown()),
+        false => format!("{} has {}", play.shown(), shown(app, &labs, &play).await?),
+    };
+    report(app, &play, one.json, &sentence)
+}
+
+/// The time of a playground, and what comes after it.
+async fn shown(app: &App, labs: &Labs, play: &Play) -> Result<String> {
+    let whole = play.lifetime().map_or_else(|| printable(&play.max_play_time), in_words);
+    let whole = if whole.is_empty() { String::new() } else { format!("{whole} in all, ") };
+    if find::is_play_down(play) {
+        return Ok(format!("{whole}and it does not run, because the playground is stopped"));
+    }
+    wake::check_running(play)?;
+    let left = if play.expires_in.is_zero() { "nothing".into() } else { time_left(play) };
+    Ok(format!("{whole}{left} left; then {}", playtime::fate(app, labs, play).await))
+}

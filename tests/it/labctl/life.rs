@@ -1,0 +1,76 @@
+//! A playground's time, its machines and their words, with labctl as the judge.
+
+use super::{Labctl, seconds};
+use crate::support::eventually;
+
+#[test]
+#[ignore = "needs the real labctl in PATH: scripts/test runs it"]
+fn both_show_and_set_the_same_lifetime() {
+    let labctl = Labctl::new(&[]);
+    let world = &labctl.world;
+    let id = labctl.start(&["shell"]);
+    labctl.is_no_longer_whole();
+    let theirs = || labctl.run(&["playground", "lifetime", &id]);
+    let ours = || world.json(&["lifetime", &id, "--json"]);
+    for (set_by_us, time, whole) in [
+        (true, "3h", "3h0m0s"),
+        (false, "90m", "1h30m0s"),
+        (true, "1h30m", "1h30m0s"),
+        (false, "2h30m", "2h30m0s"),
+        (true, "100", "1h40m0s"),
+    ] {
+        let _ = match set_by_us {
+            true => world.local(&["lifetime", &id, time]).ok(),
+            false => labctl.run(&["playground", "lifetime", &id, time]),
+        };
+        let (theirs, ours) = (theirs(), ours());
+        let (shown, left) = theirs.split_once(" (expires in ").unwrap();
+        assert_eq!(shown, whole);
+        assert_eq!(ours["lifetime"], seconds(whole), "{time}");
+        let left = seconds(left.trim_end().trim_end_matches(')'));
+        let difference = left - ours["expiresIn"].as_i64().unwrap();
+        assert!((0..=20).contains(&difference), "{theirs} {ours}");
+    }
+    // What is not in whole minutes is cut by labctl, and refused by us, who would set another time than was asked for.
+    let _ = world.local(&["lifetime", &id, "90s", "--yes"]).failed(2);
+    labctl.refused(&["playground", "lifetime", &id, "0m"], "at least 1 minute");
+    let _ = world.local(&["lifetime", &id, "0", "--yes"]).failed(2);
+}
+
+#[test]
+#[ignore = "needs the real labctl in PATH: scripts/test runs it"]
+fn a_machine_of_one_clients_is_the_same_machine_of_the_other() {
+    let labctl = Labctl::new(&[]);
+    let world = &labctl.world;
+    let id = labctl.start(&["duo"]);
+    let machine = || {
+        let play = labctl.json(&["api", &format!("/plays/{id}")]);
+        let machines = play["status"]["machines"].as_array().unwrap().clone();
+        machines.into_iter().find(|machine| machine["name"] == "node-02").unwrap()
+    };
+    let is = |state: &str| machine()["state"] == state;
+    let is_ready = || is("RUNNING") && machine()["conditions"][0]["status"] == "True";
+    let theirs = |action: &str| labctl.said(&["playground", "machine", action, &id, "node-02"]);
+    let ours = |action: &str| world.local(&["machine", action, &id, "node-02"]);
+    // labctl shows the effect of ours at once, because ours has waited for it.
+    for action in ["reboot", "restart"] {
+        let before = machine()["conditions"][0]["lastTransitionAt"].clone();
+        let _ = ours(action).ok();
+        assert!(is_ready() && machine()["conditions"][0]["lastTransitionAt"] != before, "{action}: {}", machine());
+    }
+    let _ = ours("stop").ok();
+    assert!(is("STOPPED"));
+    assert!(theirs("reboot").err.contains("409") && ours("reboot").code() == 7);
+    assert!(theirs("stop").err.contains("409"));
+    let _ = ours("stop").ok();
+    let _ = theirs("restart").ok();
+    eventually("it is ready", is_ready);
+    let _ = theirs("reboot").ok();
+    eventually("it is ready", is_ready);
+    let _ = theirs("stop").ok();
+    eventually("it is stopped", || is("STOPPED"));
+    let _ = ours("restart").ok();
+    assert!(is_ready());
+    labctl.refused(&["playground", "machine", "reboot", &id, "node-03"], "not found");
+    let _ = world.local(&["machine", "reboot", &id, "node-03"]).failed(4);
+}
