@@ -57,7 +57,7 @@ function ways(port: Port, own: PortForward | undefined): string[] {
 }
 
 function color(port: Port, own: PortForward | undefined): string {
-  if (port.exposures.some((one) => one.access === 'public')) return 'charts.orange';
+  if (port.exposures.some((one) => one.access === 'public')) return 'charts.yellow';
   if (port.exposures.length > 0) return 'charts.green';
   if (own || port.forwards.length > 0) return 'charts.purple';
   return port.listening ? 'foreground' : 'disabledForeground';

@@ -220,7 +220,7 @@ describe('a port in the tree', () => {
     expect(item({ protocol: null, listening: false, exposed: [exposed()] })).toMatchObject({
       description: 'not listening · exposed', contextValue: 'port.web.free.exposed', iconPath: { color: { id: 'charts.green' } },
     });
-    expect(item({ exposed: [exposed('public')] })).toMatchObject({ description: 'http · public', iconPath: { color: { id: 'charts.orange' } } });
+    expect(item({ exposed: [exposed('public')] })).toMatchObject({ description: 'http · public', iconPath: { color: { id: 'charts.yellow' } } });
     expect(item({}, true)).toMatchObject({ description: 'http · at localhost:8080', contextValue: 'port.web.own.hidden' });
     expect(item({ forwards: [{ local: '127.0.0.1:9090', pid: 7 }] })).toMatchObject({
       description: 'http · at 127.0.0.1:9090', contextValue: 'port.web.elsewhere.hidden', tooltip: 'Port 80 of docker-01\nForwarded by process 7: 127.0.0.1:9090',

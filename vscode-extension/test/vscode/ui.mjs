@@ -4,47 +4,12 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import path from 'node:path';
+import { command, picture, row, rows, sees, text, widen } from './hands.mjs';
 import { World, binary, extension, showView, until } from './world.mjs';
 
 let page;
 const world = new World(['--boot-delay', '1s']);
-const picture = (page, name, clip) =>
-  page.screenshot({ path: path.join(process.env.PICTURES ?? path.join(extension, 'dist'), `${name}.png`), clip });
-const rows = (page) => page.locator('.pane-body .monaco-list-row').allInnerTexts();
-const row = (page, text) => page.locator('.pane-body .monaco-list-row', { hasText: text });
 const SIDE = { x: 0, y: 0, width: 520, height: 260 };
-
-async function sees(page, what, look, ms) {
-  const began = Date.now();
-  try {
-    await until(what, look, ms);
-  } catch (error) {
-    console.log(await rows(page));
-    throw error;
-  }
-  return Date.now() - began;
-}
-
-const text = (page, words) => sees(page, words, async () => (await page.locator('body').innerText()).includes(words));
-
-/** Runs a command from the palette and answers its questions, each by an entry of a list or by a text. */
-async function command(title, ...answers) {
-  const widget = page.locator('.quick-input-widget');
-  const input = widget.locator('input[type=text]').first();
-  await page.keyboard.press('F1');
-  await input.fill(`>Playgrounds: ${title}`);
-  await widget.locator('.monaco-list-row', { hasText: `Playgrounds: ${title}` }).first().waitFor();
-  await input.press('Enter');
-  for (const { asked, answer } of answers) {
-    // The previous question keeps its text while it is hidden.
-    const isAsked = async () =>
-      (await input.isVisible()) && ((await input.getAttribute('placeholder'))?.includes(asked) || (await widget.innerText()).includes(asked));
-    await sees(page, asked, isAsked);
-    await input.fill(answer);
-    await sees(page, `${asked} ${answer}`, async () => (await widget.locator('.monaco-list-row').count()) <= 1);
-    await input.press('Enter');
-  }
-}
 
 const which = (answer) => ({ asked: 'Select a playground to', answer });
 
@@ -77,13 +42,7 @@ try {
 
   console.log('- no login');
   await showView(page);
-  // Room for long lines in the pictures.
-  await page.mouse.move(326, 500);
-  await page.mouse.down();
-  await page.mouse.move(500, 500, { steps: 5 });
-  await page.mouse.up();
-  // Away from the border, which is highlighted under the pointer.
-  await page.mouse.move(900, 500);
+  await widen(page);
   await text(page, 'Log in to iximiuz Labs');
   await picture(page, 'login', SIDE);
 
@@ -182,14 +141,14 @@ try {
 
   console.log('- rename, extend, destroy: from the palette, with its questions');
   const named = async (title) => (await world.list()).find((one) => one.title === title);
-  await command('Rename', which('Old exp'), { asked: 'Enter a new title', answer: 'Older' });
+  await command(page, 'Rename', which('Old exp'), { asked: 'Enter a new title', answer: 'Older' });
   await sees(page, 'the new title', async () => (await rows(page)).some((one) => one.startsWith('Older')));
   assert.ok(await named('Older'));
   const { expiresIn } = await named('Two machines');
-  await command('Extend', which('Two machines'), { asked: 'Select how much time', answer: '2 hours' });
+  await command(page, 'Extend', which('Two machines'), { asked: 'Select how much time', answer: '2 hours' });
   await sees(page, 'two hours more', async () => (await named('Two machines')).expiresIn > expiresIn + 7000);
   for (const [button, is] of [['Cancel', true], ['Destroy', false]]) {
-    await command('Destroy', which('Older'));
+    await command(page, 'Destroy', which('Older'));
     await page.locator('.monaco-dialog-box').getByRole('button', { name: button }).click();
     await sees(page, 'the answer holds', async () => is === (await rows(page)).some((one) => one.startsWith('Older')));
     assert.equal((await named('Older')) !== undefined, is);
@@ -197,7 +156,7 @@ try {
 
   console.log('- keep, and the init tasks of one whose preparation fails');
   assert.equal((await named('Two machines')).persistent, false);
-  await command('Make Persistent', which('Two machines'));
+  await command(page, 'Make Persistent', which('Two machines'));
   await sees(page, 'it is kept', async () => (await named('Two machines')).persistent === true);
   await world.run('start', 'broken', '--json', '--title', 'Broken');
   await sees(page, 'the failure', async () => (await rows(page)).some((one) => /Broken.*preparation failed: fetch/s.test(one)));
@@ -213,7 +172,7 @@ try {
   const kube = path.join(world.home, '.iximiuz/labctl-ssh-proxy/local/plays', id, 'node-01/home/.kube');
   mkdirSync(kube, { recursive: true });
   writeFileSync(path.join(kube, 'config'), "clusters:\n- name: a\n  cluster: {server: 'https://node-01:6443'}\n");
-  await command('Open Terminal with Kubeconfig', which('Two machines'));
+  await command(page, 'Open Terminal with Kubeconfig', which('Two machines'));
   const own = path.join(world.home, `.iximiuz/labctl-ssh-proxy/kube/${id}.yaml`);
   await sees(page, 'our kubeconfig', () => existsSync(own));
   await sees(page, 'a shell', async () => /[$#] *$/.test((await screen.last().innerText()).trim()));
@@ -224,7 +183,7 @@ try {
   await noTerminal();
 
   console.log('- doctor: its report is in the log');
-  await command('Run Doctor');
+  await command(page, 'Run Doctor');
   const log = async () => (await page.locator('.output-view-container, .panel').first().innerText()).replaceAll('\u00a0', ' ');
   await sees(page, 'the report', async () => /throughput +ok/.test(await log()), 60_000);
   await page.keyboard.press('Control+j');

@@ -1,0 +1,66 @@
+// The eyes and hands of a user in a window of VS Code: reads the lines of the view, clicks their buttons and menus, runs
+// commands from the palette.
+import path from 'node:path';
+import { extension, until } from './world.mjs';
+
+export const picture = (page, name, clip) =>
+  page.screenshot({ path: path.join(process.env.PICTURES ?? path.join(extension, 'dist'), `${name}.png`), clip });
+export const rows = (page) => page.locator('.pane-body .monaco-list-row').allInnerTexts();
+export const row = (page, text) => page.locator('.pane-body .monaco-list-row', { hasText: text });
+
+export async function sees(page, what, look, ms) {
+  const began = Date.now();
+  try {
+    await until(what, look, ms);
+  } catch (error) {
+    console.log(await rows(page));
+    throw error;
+  }
+  return Date.now() - began;
+}
+
+export const text = (page, words, ms) => sees(page, words, async () => (await page.locator('body').innerText()).includes(words), ms);
+
+/** Makes the side bar wide, so that long lines have room. */
+export async function widen(page) {
+  await page.mouse.move(326, 500);
+  await page.mouse.down();
+  await page.mouse.move(500, 500, { steps: 5 });
+  await page.mouse.up();
+  // Away from the border, which is highlighted under the pointer.
+  await page.mouse.move(900, 500);
+}
+
+/** Runs a command from the palette and answers its questions, each by an entry of a list or by a text. */
+export async function command(page, title, ...answers) {
+  const widget = page.locator('.quick-input-widget');
+  const input = widget.locator('input[type=text]').first();
+  await page.keyboard.press('F1');
+  await input.fill(`>Playgrounds: ${title}`);
+  await widget.locator('.monaco-list-row', { hasText: `Playgrounds: ${title}` }).first().waitFor();
+  await input.press('Enter');
+  for (const { asked, answer } of answers) {
+    // The previous question keeps its text while it is hidden.
+    const isAsked = async () =>
+      (await input.isVisible()) && ((await input.getAttribute('placeholder'))?.includes(asked) || (await widget.innerText()).includes(asked));
+    await sees(page, asked, isAsked);
+    await input.fill(answer);
+    await sees(page, `${asked} ${answer}`, async () => (await widget.locator('.monaco-list-row').count()) <= 1);
+    await input.press('Enter');
+  }
+}
+
+/** Clicks an entry in the menu of a line. */
+export async function menu(page, line, entry) {
+  await line.click({ button: 'right' });
+  // The menu is drawn in a shadow root, which locators look into.
+  await page.locator('.monaco-menu .action-label', { hasText: entry }).first().click();
+}
+
+/** Clicks a button of a line, which shows while the pointer is over it. */
+export async function button(line, name) {
+  await line.hover();
+  await line.getByRole('button', { name }).click();
+}
+
+export const answer = (page, name) => page.locator('.monaco-dialog-box').getByRole('button', { name }).click();
