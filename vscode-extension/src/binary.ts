@@ -111,6 +111,7 @@ export class Binary {
       (command) => {
         if (over) return;
         child = this.start(command.file, command.args);
+        if (child.pid !== undefined) listener.started?.(child.pid);
         follow(child, untilOver);
       },
       (error: unknown) => {

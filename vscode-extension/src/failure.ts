@@ -34,7 +34,7 @@ export class Failure extends Error {
 }
 
 /** Ends a text with a full stop, and begins it with a capital letter unless the first word is a name or a path. */
-function sentence(text: string): string {
+export function sentence(text: string): string {
   const capitalized = text.replace(/^[a-z]+(?=[\s,;:]|$)/, (word) => `${word.charAt(0).toUpperCase()}${word.slice(1)}`);
   return /[.!?]$/.test(capitalized) ? capitalized : `${capitalized}.`;
 }

@@ -122,7 +122,8 @@ export function readCatalog(json: string): CatalogEntry[] {
 /** Reads the output of `ports --json`. Throws if it is not JSON. */
 export function readPorts(json: string): PortList {
   const it = fields(JSON.parse(json));
-  return { ports: list(it['ports']).map(readPort), shells: list(it['shells']).map(readShell) };
+  const problems = list(it['problems']).map((one) => text(fields(one)['message'])).filter((message) => message !== '');
+  return { ports: list(it['ports']).map(readPort), shells: list(it['shells']).map(readShell), problems };
 }
 
 function readPort(value: unknown): Port {
@@ -132,7 +133,7 @@ function readPort(value: unknown): Port {
     machine: text(it['machine']),
     number: number(it['number']) ?? 0,
     protocol: protocol === 'http' || protocol === 'https' || protocol === 'tcp' ? protocol : undefined,
-    listening: it['listening'] === true,
+    listening: typeof it['listening'] === 'boolean' ? it['listening'] : undefined,
     loopbackOnly: it['loopbackOnly'] === true,
     exposures: list(it['exposed']).map(readExposure),
     forwards: list(it['forwards']).map(fields).map((one) => ({ local: text(one['local']), pid: number(one['pid']) ?? 0 })),

@@ -24,6 +24,8 @@ export interface PortForward {
 
 export class PortForwards {
   private readonly streams = new Map<PortForward, Stream>();
+  /** The processes of all port-forwards so far. */
+  private readonly pids = new Set<number>();
   private readonly changed = new vscode.EventEmitter<void>();
   readonly onDidChange = this.changed.event;
 
@@ -35,6 +37,11 @@ export class PortForwards {
 
   of(playground: string, machine: string): PortForward[] {
     return [...this.streams.keys()].filter((one) => one.playground === playground && one.machine === machine);
+  }
+
+  /** True for a process that runs, or ran, a port-forward of this window. */
+  hasStarted(pid: number): boolean {
+    return this.pids.has(pid);
   }
 
   /** Forwards a port of a machine to the same local one, or to another if that is taken. Resolves when it listens. */
@@ -65,7 +72,8 @@ export class PortForwards {
         resolve(forward);
       };
       signal.addEventListener('abort', cancel);
-      this.streams.set(forward, this.binary.stream(args, { line, ended }));
+      const started = (pid: number): void => void this.pids.add(pid);
+      this.streams.set(forward, this.binary.stream(args, { started, line, ended }));
       this.changed.fire();
     });
   }

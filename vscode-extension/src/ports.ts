@@ -19,9 +19,9 @@ export type Protocol = 'http' | 'https' | 'tcp';
 export interface Port {
   machine: string;
   number: number;
-  /** Undefined if no scan has seen it. */
+  /** Undefined if the scan has not told. */
   protocol: Protocol | undefined;
-  listening: boolean;
+  listening: boolean | undefined;
   /** True if a scan found it on the loopback interface only, where the platform does not reach it. */
   loopbackOnly: boolean;
   exposures: Exposure[];
@@ -43,6 +43,8 @@ export interface Shell {
 export interface PortList {
   ports: Port[];
   shells: Shell[];
+  /** What the platform did not tell, one sentence each. */
+  problems: string[];
 }
 
 /** The result of the last scan, and the last list. */
@@ -137,10 +139,10 @@ export class Ports implements Disposable {
     return this.visible && entry.expanded && !entry.folded;
   }
 
-  /** Starts or stops the scans of a playground, as what is on the screen requires. */
+  /** Plans the next scan of a playground, or none, as what is on the screen requires. A scan that runs goes on. */
   private adjust(id: string, entry: Entry): void {
-    if (!this.isOnScreen(entry)) halt(entry);
-    else if (!entry.running && !entry.timer) this.schedule(id, entry);
+    clearTimeout(entry.timer);
+    if (!entry.running && this.isOnScreen(entry)) this.schedule(id, entry);
   }
 
   private schedule(id: string, entry: Entry): void {
@@ -164,7 +166,7 @@ export class Ports implements Disposable {
     entry.scan = scan;
     entry.scannedAt = Date.now();
     entry.pause = scan.failure ? Math.min(entry.pause * 2, LONGEST_PAUSE_MS) : PAUSE_MS;
-    this.schedule(id, entry);
+    this.adjust(id, entry);
     for (const listener of this.listeners) listener();
   }
 
@@ -189,7 +191,6 @@ function add(entries: Map<string, Entry>, id: string): Entry {
 /** Ends the scan that runs, and the wait for the next one. */
 function halt(entry: Entry): void {
   clearTimeout(entry.timer);
-  entry.timer = undefined;
   entry.running?.abort();
   entry.running = undefined;
 }

@@ -7,7 +7,7 @@ import { type Connection, type Machine, type Playground, type Task, shownTasks }
 import type { PortForward, PortForwards } from './portforwards';
 import type { Port, Ports, Shell } from './ports';
 import { connectionItem, forwardItem, machineItem, playgroundItem, taskItem, tasksItem } from './tree/items';
-import { portItem, portsItem, scanItem, shellItem } from './tree/portitems';
+import { portItem, portsItem, problemOf, scanItem, shellItem } from './tree/portitems';
 import type { Disposable, Watch } from './watch';
 
 interface PlaygroundNode {
@@ -146,15 +146,18 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
 
   private portChildren(playground: Playground): Node[] {
     this.ports.show(playground.id);
-    const { list, failure } = this.ports.of(playground.id);
-    const ports = (list?.ports ?? []).map((port): Node => ({ kind: 'port', playground, port, own: this.ownForward(playground, port) }));
-    const shells = (list?.shells ?? []).map((shell): Node => ({ kind: 'shell', playground, shell }));
-    const needsWords = failure !== undefined || ports.length + shells.length === 0;
+    const scan = this.ports.of(playground.id);
+    const ports = (scan.list?.ports ?? []).map((port) => this.portNode(playground, port));
+    const shells = (scan.list?.shells ?? []).map((shell): Node => ({ kind: 'shell', playground, shell }));
+    const needsWords = problemOf(scan) !== undefined || ports.length + shells.length === 0;
     return [...(needsWords ? [{ kind: 'scan' as const, playground }] : []), ...ports, ...shells];
   }
 
-  private ownForward(playground: Playground, port: Port): PortForward | undefined {
-    return this.forwards.of(playground.id, port.machine).find((one) => one.remotePort === port.number);
+  private portNode(playground: Playground, port: Port): Node {
+    const own = this.forwards.of(playground.id, port.machine).find((one) => one.remotePort === port.number);
+    // The scan may be older than the end of a port-forward of this window.
+    const forwards = port.forwards.filter(({ pid }) => !this.forwards.hasStarted(pid));
+    return { kind: 'port', playground, port: { ...port, forwards }, own };
   }
 
   private look(playground: Playground): string {

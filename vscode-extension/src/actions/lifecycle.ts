@@ -40,10 +40,11 @@ export async function restart(services: Services, subject: Subject): Promise<voi
 export async function destroy(services: Services, subject: Subject): Promise<void> {
   const found = await target(services, subject, isAny, 'destroy');
   if (!found) return;
-  const { id } = found.playground;
+  const { id, learning } = found.playground;
   const title = format.title(found.playground);
   const yes = 'Destroy';
-  const answer = await vscode.window.showWarningMessage(`Destroy ${title}? Everything in it will be erased.`, { modal: true }, yes);
+  const end = learning ? ` This ends your attempt at the ${learning.kind}.` : '';
+  const answer = await vscode.window.showWarningMessage(`Destroy ${title}? Everything in it will be erased.${end}`, { modal: true }, yes);
   if (answer !== yes) return;
   await run(services, `Destroying ${title}`, ['destroy', id, '--yes', '--json']);
   await forgetHosts(id);

@@ -90,7 +90,7 @@ async function choosePort(services: Services, subject: Subject): Promise<Pick<Po
   if (number === undefined) return undefined;
   const known = services.ports.of(found.playground.id).list?.ports.find((one) => one.machine === machine.name && one.number === number);
   const unknown: Port = {
-    machine: machine.name, number, protocol: undefined, listening: false, loopbackOnly: false, exposures: [], forwards: [], saved: [],
+    machine: machine.name, number, protocol: undefined, listening: undefined, loopbackOnly: false, exposures: [], forwards: [], saved: [],
   };
   return { playground: found.playground, port: known ?? unknown };
 }
@@ -117,7 +117,7 @@ export async function unexpose({ binary, ports }: Services, subject: Subject): P
   const { id } = subject.playground;
   const [name, exposures] = isPort(subject)
     ? [`port ${subject.port.number} of ${subject.port.machine}`, subject.port.exposures]
-    : [`the shell of ${subject.shell.user}`, [subject.shell]];
+    : [`the web terminal of ${subject.shell.user}`, [subject.shell]];
   if (exposures.some((one) => one.id === '')) throw new Failure('bad-output', `${name} has no id`, 'see the log');
   await withProgress(`Hiding ${name}`, async ({ signal, report }) => {
     for (const one of exposures) await binary.run(['unexpose', id, one.id, '--json'], { signal, onProgress: report });

@@ -1,6 +1,7 @@
 // Starts a playground from the catalogue, or that of learning content by its page address.
 
 import * as vscode from 'vscode';
+import { Failure, sentence } from '../failure';
 import * as format from '../format';
 import { type CatalogEntry, readCatalog, readStarted } from '../json';
 import { showingFailure } from '../messages';
@@ -9,6 +10,9 @@ import { withProgress } from '../progress';
 import type { Services } from '../services';
 import { contentAt, webAddress } from './address';
 import { open, openNew, terminal } from './connect';
+
+/** The option of `start` that says that the user trusts the author. */
+const CONSENT = '--consent';
 
 /** A choice of the list: an entry of the catalogue, or a page address. */
 interface Choice extends vscode.QuickPickItem {
@@ -23,11 +27,26 @@ export async function start(services: Services): Promise<void> {
   const choice = await select(services);
   const consent = await choice?.consent();
   if (!choice || !consent) return;
-  const playground = await withProgress(`Starting ${choice.title}`, ({ signal, report }) =>
-    services.binary.ask(['start', choice.name, '--json', ...consent], readStarted, { signal, onProgress: report }),
-  );
+  const playground = await run(services, choice, consent);
+  if (!playground) return;
   await services.watch.catchUp();
   offerToConnect(services, playground);
+}
+
+/** Starts the playground of a choice. If the binary needs the user's trust in an author, asks for it, and starts it then. */
+async function run({ binary }: Services, { title, name }: Choice, consent: string[]): Promise<Playground | undefined> {
+  const begin = (options: string[]): Promise<Playground> =>
+    withProgress(`Starting ${title}`, ({ signal, report }) =>
+      binary.ask(['start', name, '--json', ...options], readStarted, { signal, onProgress: report }),
+    );
+  try {
+    return await begin(consent);
+  } catch (error) {
+    const failure = Failure.from(error);
+    // Nothing was started then. Only the platform knows the authors of a page.
+    if (!failure.hint.includes(CONSENT) || consent.includes(CONSENT)) throw error;
+    return (await mayTrust(sentence(failure.message))) ? begin([...consent, CONSENT]) : undefined;
+  }
 }
 
 /** Offers the catalogue, and a page address that is pasted into its input. */
@@ -78,7 +97,7 @@ async function mayBegin({ kind, name }: Pick<Learning, 'kind' | 'name'>): Promis
 function choiceOf(entry: CatalogEntry): Choice {
   const consent = async (): Promise<string[] | undefined> => {
     if (!isThirdParty(entry)) return [];
-    return (await isTrusted(entry)) ? ['--consent'] : undefined;
+    return (await isTrusted(entry)) ? [CONSENT] : undefined;
   };
   return { ...itemOf(entry), title: titleOf(entry), name: entry.name, consent };
 }
@@ -88,10 +107,12 @@ function itemOf(entry: CatalogEntry): vscode.QuickPickItem {
   return { label: titleOf(entry), description, detail: entry.description };
 }
 
-/** Asks for the user's trust in the author. */
-async function isTrusted(entry: CatalogEntry): Promise<boolean> {
+const isTrusted = (entry: CatalogEntry): Promise<boolean> => mayTrust(`${titleOf(entry)} is by ${entry.owner}, not by the platform.`);
+
+/** Asks for the user's trust in an author. */
+async function mayTrust(authorship: string): Promise<boolean> {
   const yes = 'Trust and Start';
-  const question = `Do you trust ${entry.owner}, the author of ${titleOf(entry)}? The author decides what runs in the playground.`;
+  const question = `${authorship} Do you trust the author, who decides what runs in the playground?`;
   return (await vscode.window.showWarningMessage(question, { modal: true }, yes)) === yes;
 }
 

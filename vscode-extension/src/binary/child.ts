@@ -34,6 +34,8 @@ export interface Stream {
 
 /** The receiver of a {@link Stream}'s lines and of its end. */
 export interface Listener {
+  /** Called with the number of the process. */
+  started?(pid: number): void;
   line(text: string): void;
   /** Called once, unless `end()` was called before. */
   ended(failure: Failure): void;

@@ -1,7 +1,7 @@
 // The tree items of ports and shells.
 
 import * as vscode from 'vscode';
-import type { Failure } from '../failure';
+import { sentence } from '../failure';
 import { sshMachines, type Playground } from '../playground';
 import type { PortForward } from '../portforwards';
 import type { Port, Scan, Shell } from '../ports';
@@ -12,7 +12,7 @@ export function portsItem(playground: Playground, { list, failure }: Scan): vsco
   item.id = `${playground.id}//ports`;
   item.contextValue = 'ports';
   item.iconPath = new vscode.ThemeIcon('radio-tower');
-  item.description = joined([list && count(list), failure && 'not up to date'], ' · ');
+  item.description = joined([list && count(list), failure ? 'not up to date' : list?.problems.length && 'not complete'], ' · ');
   item.tooltip = 'The ports that listen on the machines, scanned while they are shown here';
   return item;
 }
@@ -46,7 +46,7 @@ function contextValue(playground: Playground, port: Port, own: PortForward | und
 const isWeb = (port: Port): boolean => port.protocol === 'http' || port.protocol === 'https' || port.exposures.length > 0;
 
 function facts(port: Port): string[] {
-  if (!port.listening) return ['not listening'];
+  if (port.listening === false) return ['not listening'];
   return [port.protocol ?? '', port.loopbackOnly ? 'loopback only' : ''].filter(Boolean);
 }
 
@@ -60,7 +60,7 @@ function color(port: Port, own: PortForward | undefined): string {
   if (port.exposures.some((one) => one.access === 'public')) return 'charts.yellow';
   if (port.exposures.length > 0) return 'charts.green';
   if (own || port.forwards.length > 0) return 'charts.purple';
-  return port.listening ? 'foreground' : 'disabledForeground';
+  return port.listening === false ? 'disabledForeground' : 'foreground';
 }
 
 function tooltip(port: Port, own: PortForward | undefined): string {
@@ -74,7 +74,7 @@ function tooltip(port: Port, own: PortForward | undefined): string {
 }
 
 export function shellItem(playground: Playground, shell: Shell): vscode.TreeItem {
-  const item = new vscode.TreeItem(`Shell of ${shell.user || 'root'}`);
+  const item = new vscode.TreeItem(`Web terminal of ${shell.user || 'root'}`);
   item.id = `${playground.id}//shell/${shell.id}`;
   item.contextValue = 'shell';
   item.description = joined([playground.machines.length === 1 ? '' : shell.machine, shell.access], ' · ');
@@ -85,15 +85,18 @@ export function shellItem(playground: Playground, shell: Shell): vscode.TreeItem
 
 /** The item in place of a list of ports, or above one that is not up to date. */
 export function scanItem(playground: Playground, { list, failure }: Scan): vscode.TreeItem {
-  const item = new vscode.TreeItem(failure ? failure.text : list ? 'No port is listening or exposed' : 'Scanning the ports');
+  const problem = problemOf({ list, failure });
+  const item = new vscode.TreeItem(problem ?? (list ? 'No port is listening or exposed' : 'Scanning the ports'));
   item.id = `${playground.id}//scan`;
   item.contextValue = 'note';
-  item.iconPath = scanIcon(failure, list !== undefined);
-  item.tooltip = failure?.text;
+  if (problem !== undefined) item.iconPath = icon('warning', 'charts.yellow');
+  else item.iconPath = list ? icon('circle-slash', 'disabledForeground') : icon('loading~spin', 'charts.yellow');
+  item.tooltip = problem;
   return item;
 }
 
-function scanIcon(failure: Failure | undefined, isDone: boolean): vscode.ThemeIcon {
-  if (failure) return icon('warning', 'charts.yellow');
-  return isDone ? icon('circle-slash', 'disabledForeground') : icon('loading~spin', 'charts.yellow');
+/** The reason why the list of ports is not up to date, or not complete. */
+export function problemOf({ list, failure }: Scan): string | undefined {
+  if (failure) return failure.text;
+  return list && list.problems.length > 0 ? list.problems.map(sentence).join(' ') : undefined;
 }

@@ -140,6 +140,21 @@ describe('a page address', () => {
     expect(runs()).toContain(`start ${PAGE} --json --yes`);
   });
 
+  it('whose author is not the platform takes a second question', async () => {
+    const said = JSON.stringify({ error: { kind: 'refused', message: 'the challenge is by Ada, not by the platform', hint: 'if you trust its author, add --consent' } });
+    const { does, runs } = acting([challenge()], { catalog: [] }, `[ "$1" = start ] && [ "$5" != --consent ] && { echo '${said}'; exit 6; }`);
+    const begins = ['Start the challenge docker-run', 'Begin Attempt'];
+    user.typed = PAGE;
+    user.answers = [...begins, undefined];
+    await does['playgrounds.start']();
+    expect(user.asked.at(-1)).toBe('The challenge is by Ada, not by the platform. Do you trust the author, who decides what runs in the playground?');
+    user.answers = [...begins, 'Trust and Start'];
+    await does['playgrounds.start']();
+    const plain = `start ${PAGE} --json --yes`;
+    expect(runs().filter((run) => run.startsWith('start'))).toEqual([plain, plain, `${plain} --consent`]);
+    expect(user.asked.at(-1)).toBe('Compose trial is running.');
+  });
+
   it('of something else is left to the binary', async () => {
     const { does, runs } = acting([listed()], { catalog: [] });
     user.typed = 'https://labs.example.org/playgrounds/docker';

@@ -3,6 +3,7 @@
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
 import type { TreeView } from 'vscode';
+import type { Playground } from '../../src/playground';
 import { Failure } from '../../src/failure';
 import { readPorts } from '../../src/json';
 import { PortForwards } from '../../src/portforwards';
@@ -19,7 +20,9 @@ const port = (number: number, more: Record<string, unknown> = {}): Record<string
 });
 const exposed = (access = 'private'): Record<string, unknown> => ({ id: `p-${access}`, url: `https://web-${access}.example.org`, access, tls: false });
 const shell = { id: 's-1', machine: 'docker-01', user: 'laborant', access: 'private', url: 'https://shell.example.org' };
-const portList = (ports: unknown[], shells: unknown[] = []): Record<string, unknown> => ({ playground: ID, host: `playground-${ID}`, ports, shells });
+const portList = (ports: unknown[], problems: unknown[] = []): Record<string, unknown> => ({
+  playground: ID, host: `playground-${ID}`, ports, shells: [], problems,
+});
 const read = (more: Record<string, unknown>): Port => readPorts(JSON.stringify(portList([port(80, more)]))).ports[0] as Port;
 
 beforeEach(() => {
@@ -29,11 +32,11 @@ beforeEach(() => {
 
 describe('ports in JSON', () => {
   it('are read leniently', () => {
-    for (const text of ['{}', 'null', '7', '{"ports":7,"shells":null}']) expect(readPorts(text)).toEqual({ ports: [], shells: [] });
+    for (const text of ['{}', 'null', '7', '{"ports":7,"shells":null}']) expect(readPorts(text)).toEqual({ ports: [], shells: [], problems: [] });
     expect(() => readPorts('<html>')).toThrow();
     expect(readPorts('{"ports":[{"number":80,"protocol":"SPDY","loopbackOnly":null,"exposed":[{}],"forwards":[null],"saved":[{}],"new":1}]}').ports).toEqual([
       {
-        machine: '', number: 80, protocol: undefined, listening: false, loopbackOnly: false,
+        machine: '', number: 80, protocol: undefined, listening: undefined, loopbackOnly: false,
         exposures: [{ id: '', url: '', access: '' }], forwards: [{ local: '', pid: 0 }], saved: [],
       },
     ]);
@@ -41,10 +44,10 @@ describe('ports in JSON', () => {
 });
 
 /** A view on a fake binary that counts its scans. It lists the playgrounds of `lists`, and prints `said` for `ports`. */
-function viewed(said: string, lists: unknown[][] = [[listed()]]) {
+function viewed(said: string, lists: unknown[][] = [[listed()]], also = '') {
   const at = folder();
   const lines = lists.map((playgrounds) => `echo '${JSON.stringify({ type: 'playgrounds', playgrounds })}'; sleep 0.2`);
-  const it = binary(program(`[ "$1" = ports ] && { echo "$@" >> ${at}/scans; ${said}; exit; }\n${lines.join('\n')}\nexec sleep 1000`));
+  const it = binary(program(`[ "$1" = ports ] && { echo "$@" >> ${at}/scans; ${said}; exit; }\n${also}\n${lines.join('\n')}\nexec sleep 1000`));
   const watch = new Watch(it, () => undefined);
   const forwards = new PortForwards(it, () => undefined);
   const ports = new Ports(it, watch);
@@ -66,7 +69,7 @@ function viewed(said: string, lists: unknown[][] = [[listed()]]) {
     },
     labels: () => tree.getChildren(find('ports')).map((node) => tree.getTreeItem(node).label),
     group: () => { const node = find('ports'); return node && tree.getTreeItem(node); },
-    end: () => { view.dispose(); ports.dispose(); watch.dispose(); it.dispose(); },
+    end: () => { view.dispose(); forwards.dispose(); ports.dispose(); watch.dispose(); it.dispose(); },
   };
 }
 
@@ -94,14 +97,17 @@ describe('a scan', () => {
   it('is repeated after a pause while the ports are on the screen, and only then', async () => {
     const { watch, ports, labels, fold, setVisible, scans, end } = viewed(two);
     await until(() => watch.situation.kind === 'known');
+    let changes = 0;
+    ports.onDidChange(() => changes++);
     labels();
     await until(() => labels().length === 2);
     vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout', 'Date'] });
     const done = async (count: number): Promise<void> => {
       for (let i = 0; i < 2000 && scans() < count; i += 1) await settle();
       expect(scans()).toBe(count);
-      // The end of the process, and the next pause.
-      for (let i = 0; i < 2000 && vi.getTimerCount() < 2; i += 1) await settle();
+      // The end of the process.
+      for (let i = 0; i < 20_000 && changes < count; i += 1) await settle();
+      expect(changes).toBe(count);
     };
     try {
       // The timer was set by the real clock.
@@ -137,14 +143,20 @@ describe('a scan', () => {
     }
   });
 
-  it('that runs is ended when the ports are hidden', async () => {
-    const { watch, labels, setVisible, scans, ports, end } = viewed('exec sleep 1000');
+  it('that runs goes on when the ports are hidden, and is used when they are shown again', async () => {
+    const go = `${folder()}/go`;
+    const { watch, labels, setVisible, scans, ports, end } = viewed(`while [ ! -e ${go} ]; do sleep 0.05; done; ${two}`);
     await until(() => watch.situation.kind === 'known');
     labels();
     await until(() => scans() === 1);
     setVisible(false);
-    expect(labels()).toEqual(['Scanning the ports']);
-    expect(ports.of(ID)).toEqual({ list: undefined, failure: undefined });
+    setVisible(true);
+    setVisible(false);
+    writeFileSync(go, '');
+    await until(() => ports.of(ID).list !== undefined);
+    setVisible(true);
+    expect(labels()).toEqual(['80', '5432']);
+    expect(scans()).toBe(1);
     end();
   });
 
@@ -202,6 +214,38 @@ describe('a scan', () => {
     expect(labels()).toEqual(['No port is listening or exposed']);
     end();
   });
+});
+
+it('a scan that tells only a part says what is missing', async () => {
+  const problems = [{ part: 'saved', message: 'the saved port-forwards are not known' }, { part: 'shells', message: 'no web terminals' }];
+  const { watch, labels, group, end } = viewed(`echo '${JSON.stringify(portList([port(80)], problems))}'`);
+  await until(() => watch.situation.kind === 'known');
+  labels();
+  await until(() => labels().length === 2);
+  expect(labels()).toEqual(['The saved port-forwards are not known. No web terminals.', '80']);
+  expect(group()?.description).toBe('1 listening · not complete');
+  end();
+});
+
+it('a port-forward of this window shows once, whatever a scan says of its process', async () => {
+  // The port-forward writes its own number into what the next scan prints.
+  const at = folder();
+  const listening = '{"event":"listening","forward":0,"address":"127.0.0.1:4321"}';
+  const one = JSON.stringify(portList([port(80, { forwards: [{ local: '127.0.0.1:4321', pid: 'PID' }] })])).replace('"PID"', 'PID');
+  const { watch, labels, tree, forwards, ports, end } = viewed(
+    `sed s/PID/$(cat ${at}/pid)/ ${at}/list`, [[listed()]], `[ "$1" = port-forward ] && { echo $$ > ${at}/pid; echo '${listening}'; exec sleep 1000; }`,
+  );
+  writeFileSync(`${at}/list`, one);
+  await until(() => watch.situation.kind === 'known');
+  const made = await forwards.add(ID, 'docker-01', 80, { signal: new AbortController().signal, report: () => undefined });
+  labels();
+  await until(() => labels()[0] === '80');
+  const item = () => tree.getChildren({ kind: 'ports', playground: watch.playgrounds[0] as Playground }).map((node) => tree.getTreeItem(node))[0];
+  expect(ports.of(ID).list?.ports[0]?.forwards.length).toBe(1);
+  expect(item()).toMatchObject({ contextValue: 'port.web.own.hidden', tooltip: 'Port 80 of docker-01\nForwarded by this window: localhost:4321' });
+  forwards.remove(made);
+  expect(item()).toMatchObject({ contextValue: 'port.web.free.hidden', description: 'http' });
+  end();
 });
 
 describe('a port in the tree', () => {

@@ -75,12 +75,15 @@ export function menuOf(value: string | undefined, group = ''): string[] {
 
 type Acting = Pick<Services, 'binary' | 'watch' | 'ports'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[] };
 
-/** The actions with a fake binary that lists these playgrounds, starts the first, and prints these answers to other commands. */
-export function acting(playgrounds: unknown[], answers: Record<string, unknown> = {}): Acting {
+/**
+ * The actions with a fake binary that lists these playgrounds, starts the first, and prints these answers to other commands.
+ * It runs the lines of `also` first.
+ */
+export function acting(playgrounds: unknown[], answers: Record<string, unknown> = {}, also = ''): Acting {
   const at = folder();
   const all = { list: playgrounds, start: playgrounds[0], ...answers };
   for (const [command, answer] of Object.entries(all)) writeFileSync(path.join(at, command), JSON.stringify(answer));
-  const it = binary(program(`echo "$@" >> ${at}/runs; [ -e ${at}/$1 ] && cat ${at}/$1; exit 0`));
+  const it = binary(program(`echo "$@" >> ${at}/runs; ${also || ':'}; [ -e ${at}/$1 ] && cat ${at}/$1; exit 0`));
   const watch = new Watch(it, () => undefined);
   const context = { globalState: { get: () => undefined, update: () => Promise.resolve() } } as unknown as vscode.ExtensionContext;
   const log = { info: () => undefined } as unknown as vscode.LogOutputChannel;

@@ -53,8 +53,12 @@ export async function command(page, title, ...answers) {
 /** Clicks an entry in the menu of a line. */
 export async function menu(page, line, entry) {
   await line.click({ button: 'right' });
-  // The menu is drawn in a shadow root, which locators look into.
-  await page.locator('.monaco-menu .action-label', { hasText: entry }).first().click();
+  const item = page.locator('.monaco-menu .action-label', { hasText: entry }).first();
+  // A menu that has just opened ignores clicks for a moment.
+  await until(`${entry} is clicked`, async () => {
+    await item.click({ timeout: 2000 }).catch(() => undefined);
+    return (await item.count()) === 0;
+  });
 }
 
 /** Clicks a button of a line, which shows while the pointer is over it. */

@@ -1,0 +1,142 @@
+// What a user does with one playground, in a real VS Code: its ports, its machines, the tasks of a challenge. The judges of the
+// effects are the program's own commands, HTTP requests, and an ssh session that ends with its machine.
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import path from 'node:path';
+import { answer, button, command, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
+import { World, extension, showView, until } from './world.mjs';
+
+let page;
+const world = new World(['--boot-delay', '1s']);
+
+/** Waits for a line of the view that matches all of these. */
+const line = (what, ...words) => sees(page, what, async () => (await rows(page)).some((one) => words.every((word) => word.test(one))), 30_000);
+const noLine = (what, ...words) => sees(page, what, async () => !(await rows(page)).some((one) => words.every((word) => word.test(one))), 30_000);
+const dismiss = async () => {
+  const clear = page.locator('.notification-toast .codicon-notifications-clear').first();
+  await clear.click({ timeout: 2000 }).catch(() => undefined);
+};
+
+/** Runs a command in a machine, until it prints its first line. */
+async function inside(host, script) {
+  const child = spawn('ssh', ['-F', path.join(world.home, '.ssh/config'), host, script], { env: world.env, stdio: ['pipe', 'pipe', 'inherit'] });
+  const said = await new Promise((resolve) => child.stdout.once('data', (data) => resolve(String(data).trim())));
+  return { child, said, ended: new Promise((resolve) => child.once('exit', resolve)) };
+}
+
+/** A server of Node.js at this port of the machine, or at a free one. Prints the port. */
+const serve = (make, port) => {
+  const listen = `s.once("error", () => s.listen(0)).listen(${port})`;
+  return `exec ${process.execPath} -e 'const s = ${make}; s.once("listening", () => console.log(s.address().port)); ${listen}'`;
+};
+const HTTP = 'require("http").createServer((q, a) => a.end("hello"))';
+const TCP = 'require("net").createServer((c) => c.on("error", () => {}).end("hello\\n"))';
+
+async function ports(id) {
+  const [{ host, machines }] = await world.list();
+  const portOf = async (number) => JSON.parse(await world.run('ports', id, '--json')).ports.find((one) => one.number === Number(number));
+
+  console.log('- ports: a server on a machine shows once they are expanded');
+  const server = await inside(machines[0].host, serve(HTTP, 8080));
+  const other = await inside(machines[1].host, serve(TCP, 5432));
+  const number = new RegExp(`^${server.said}(?!\\d)`);
+  await row(page, 'Two machines').first().click();
+  await line('the ports', /^Ports/);
+  assert.ok(!(await rows(page)).some((one) => number.test(one)));
+  await row(page, 'Ports').first().click();
+  await line('both servers', number, /node-01 · http/);
+  await line('the other one', new RegExp(`^${other.said}`), /node-02 · tcp/);
+
+  console.log('- a port: forwarded, and not any more');
+  await menu(page, row(page, server.said).first(), 'Forward Port');
+  await line('its address', number, /at localhost:\d+/);
+  const shown = (await rows(page)).find((one) => number.test(one));
+  const forwarded = /localhost:(\d+)/.exec(shown)[1];
+  assert.equal(await (await fetch(`http://127.0.0.1:${forwarded}/`)).text(), 'hello');
+  await button(row(page, server.said).first(), 'Stop Forwarding Port');
+  await noLine('no address', number, /localhost/);
+  await until('nothing listens', () => fetch(`http://127.0.0.1:${forwarded}/`).then(() => false, () => true));
+
+  console.log('- a port: exposed for the user, hidden, exposed for everyone after a yes');
+  await menu(page, row(page, server.said).first(), 'Expose Port Privately');
+  await line('it is exposed', number, /exposed/);
+  assert.deepEqual((await portOf(server.said)).exposed.map((one) => one.access), ['private']);
+  await text(page, `is exposed for you`);
+  await dismiss();
+  await button(row(page, other.said).first(), 'Forward Port');
+  await line('the other one is forwarded', new RegExp(`^${other.said}`), /localhost/);
+  await page.mouse.move(900, 560);
+  await picture(page, 'ports', { x: 0, y: 0, width: 520, height: 260 });
+  await button(row(page, other.said).first(), 'Stop Forwarding Port');
+  await button(row(page, server.said).first(), 'Hide from the Web');
+  await noLine('it is hidden', number, /exposed/);
+  assert.deepEqual((await portOf(server.said)).exposed, []);
+  await menu(page, row(page, server.said).first(), 'Expose Port Publicly...');
+  await answer(page, 'Cancel');
+  assert.deepEqual((await portOf(server.said)).exposed, []);
+  await menu(page, row(page, server.said).first(), 'Expose Port Publicly...');
+  await answer(page, 'Expose Publicly');
+  await line('it is public', number, /public/);
+  assert.deepEqual((await portOf(server.said)).exposed.map((one) => one.access), ['public']);
+  await dismiss();
+
+  console.log('- a server that has ended');
+  server.child.kill();
+  await server.ended;
+  await button(row(page, 'Ports').first(), 'Scan Ports Again');
+  await line('nothing listens', number, /not listening/);
+  await button(row(page, server.said).first(), 'Hide from the Web');
+  await noLine('it goes', number);
+  other.child.kill();
+
+  console.log('- hidden ports are not scanned');
+  await row(page, 'Ports').first().click();
+  await sees(page, 'only the watch', () => world.processes().length === 1);
+  assert.ok(host);
+}
+
+async function machines(id) {
+  const [{ machines: [, second] }] = await world.list();
+  const state = async () => (await world.list()).find((one) => one.id === id).machines[1].state;
+
+  console.log('- a machine: reboot, which ends its sessions');
+  const session = await inside(second.host, 'echo in; exec cat');
+  await menu(page, row(page, 'node-02').first(), 'Reboot Machine');
+  await session.ended;
+  await sees(page, 'it is up', async () => (await state()) === 'RUNNING', 30_000);
+  await line('it shows', /^node-02/, /running/);
+  await sees(page, 'no progress', async () => (await page.locator('.notification-toast', { hasText: 'Rebooting' }).count()) === 0, 30_000);
+
+  console.log('- a machine: stopped, while its playground runs on, and started again');
+  await menu(page, row(page, 'node-02').first(), 'Stop Machine');
+  await line('it is stopped', /^node-02/, /stopped/);
+  await line('the playground runs', /^Two machines/, /duo · running/);
+  assert.equal(await state(), 'STOPPED');
+  await button(row(page, 'node-02').first(), 'Start Machine');
+  await line('it runs', /^node-02/, /running/);
+  assert.equal(await state(), 'RUNNING');
+}
+
+try {
+  await world.start();
+  page = await world.window();
+  page.setDefaultTimeout(15_000);
+  await showView(page);
+  await widen(page);
+  await world.run('config-ssh', '--yes');
+  await world.run('start', 'duo', '--json', '--title', 'Two machines');
+  const [{ id }] = await world.list();
+  await line('it runs', /^Two machines/, /running/);
+  await ports(id);
+  await machines(id);
+  await page.close();
+  await until('no process', () => world.processes().length === 0, 20_000);
+} catch (error) {
+  console.error(error, page?.messages.slice(-20));
+  if (page && !page.isClosed()) await page.screenshot({ path: path.join(extension, 'dist/failed.png') });
+  process.exitCode = 1;
+} finally {
+  await world.end();
+}
+process.exit();
