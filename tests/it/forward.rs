@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::Stdio,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -13,95 +13,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Ending, World, eventually, needs, noise, not_run, schema, within};
-
-/// A running `port-forward` and its output.
-struct Forward {
-    child: Child,
-    said: mpsc::Receiver<String>,
-    /// The `listening` events, in order.
-    listening: Vec<Value>,
-}
-
-impl Forward {
-    fn start(world: &World, args: &[&str]) -> Forward {
-        let mut command = world.command(&["--local", "port-forward"]);
-        command.args(args).arg("--json").stdout(Stdio::piped());
-        command.stderr(fs::File::create(world.home().join("forward.err")).unwrap());
-        let mut child = command.spawn().unwrap();
-        let said = lines(child.stdout.take().unwrap());
-        let mut forward = Forward { child, said, listening: Vec::new() };
-        loop {
-            let event = forward.event(world);
-            match event["event"].as_str().unwrap() {
-                "listening" => forward.listening.push(event),
-                "ready" => return forward,
-                _ => {}
-            }
-        }
-    }
-
-    fn event(&mut self, world: &World) -> Value {
-        let line = self.said.recv_timeout(Duration::from_secs(60)).unwrap_or_else(|e| {
-            panic!("{e}: {}", fs::read_to_string(world.home().join("forward.err")).unwrap_or_default())
-        });
-        said(&line)
-    }
-
-    fn until(&mut self, world: &World, event: &str) -> Value {
-        loop {
-            let said = self.event(world);
-            if said["event"] == event {
-                return said;
-            }
-        }
-    }
-
-    fn address(&self, i: usize) -> SocketAddr {
-        self.listening[i]["address"].as_str().unwrap().parse().unwrap()
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
-    }
-
-    fn end(mut self, signal: &str) -> i32 {
-        self.signal(signal);
-        self.child.wait().unwrap().code().unwrap_or(-1)
-    }
-}
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        // Events that the test has not read must also match the schema. A killed process may have left an incomplete
-        // line.
-        if !thread::panicking() {
-            self.said.iter().filter(|line| line.ends_with('}')).for_each(|line| drop(said(&line)));
-        }
-    }
-}
-
-/// Parses a line and checks it against the schema.
-#[track_caller]
-fn said(line: &str) -> Value {
-    let event = serde_json::from_str(line).unwrap();
-    schema::check("forwardLine", &event);
-    event
-}
-
-/// Reads the lines of the output, so that the pipe never fills up.
-fn lines(stdout: ChildStdout) -> mpsc::Receiver<String> {
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines() {
-            let _ = sender.send(line.unwrap());
-        }
-    });
-    lines
-}
+use crate::support::{Ending, World, eventually, forward::Forward, needs, noise, not_run, schema, within};
 
 fn world() -> (World, String) {
     let world = World::with_platform(&[]);

@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod fault;
+pub mod forward;
 pub mod labs;
 pub mod machine;
 pub mod platform;
