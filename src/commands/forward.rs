@@ -6,9 +6,11 @@
 //! - `bound`: a forward whose local listener is open. `way`: the connection to a machine for as long as the command
 //!   runs.
 //! - `local`, `remote`, `udp`: one kind of forward each. `relay.py` and `relay.pl` are the machine's end of UDP.
+//! - `auto`: forwards that follow the ports of a machine.
 //! - `carry`: one forwarded connection, and the decision when it is over.
 //! - `board`: the output. `saved`: the forwards that the platform stores.
 
+mod auto;
 pub(crate) mod board;
 mod bound;
 pub(crate) mod carry;
@@ -37,6 +39,7 @@ use crate::{
     wake,
 };
 
+use auto::{Auto, plan::Ports};
 use board::{Board, View};
 use bound::Bound;
 use saved::Which;
@@ -83,11 +86,19 @@ pub struct Args {
     /// skipped. Those to port 22 are skipped, because labctl saves one for each of its own connections.
     #[arg(long)]
     restore: bool,
+    /// Also forward each TCP port that something listens on, as it appears, until it goes: from the same port of this
+    /// computer's loopback interface if that is free. Ports below 1024 are left out; at most 32 are forwarded at once.
+    /// The machine is scanned every 10 seconds.
+    #[arg(long)]
+    auto: bool,
+    /// Ports that --auto leaves out, such as 3000,8000-8080.
+    #[arg(long, value_name = "PORTS", requires = "auto")]
+    exclude: Vec<Ports>,
     /// Only list the saved port forwards.
-    #[arg(long, conflicts_with_all = ["from_here", "remote", "save", "restore", "remove"])]
+    #[arg(long, conflicts_with_all = ["from_here", "remote", "save", "restore", "auto", "remove"])]
     list: bool,
     /// Only remove a saved port forward: an index that --list shows, or all.
-    #[arg(long, value_name = "INDEX", conflicts_with_all = ["from_here", "remote", "save", "restore"])]
+    #[arg(long, value_name = "INDEX", conflicts_with_all = ["from_here", "remote", "save", "restore", "auto"])]
     remove: Vec<Which>,
     /// Print JSON, one line per event.
     #[arg(long)]
@@ -164,15 +175,20 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     let machine = find::machine(&play, machine.as_deref())?.name.clone();
     let typed = args.forwards();
     let records = if args.save { saved::records(&typed, &machine)? } else { Vec::new() };
-    let wanted = wanted::all(&labs, &play, &machine, typed, args.restore, board).await?;
+    let wanted = wanted::all(&labs, &play, &machine, typed, args.restore, args.auto, board).await?;
     raise_open_files();
     // A port that is taken here is reported before anything is woken.
-    let bound = bind(app, &labs, &play, &machine, wanted, board).await?;
+    let mut bound = bind(app, &labs, &play, &machine, wanted, board).await?;
+    let mut auto = args.auto.then(|| follow(app, &labs, &play, &machine, &mut bound, args, board)).transpose()?;
     app.memory().machine_wanted(&play.id, &machine);
     board.record(Forwards::begin(&app.folders, &play.id));
     let mut tasks = open(app, &play, bound, args, board).await?;
     if let Some(words) = saved::save(&labs, &play, &records).await? {
         board.note(&words);
+    }
+    if let Some(mut auto) = auto.take() {
+        let next = auto.turn().await?;
+        tasks.spawn(auto.run(next));
     }
     board.ready();
     // A forward ends by itself only when the playground no longer exists.
@@ -182,10 +198,36 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     Ok(())
 }
 
+/// Makes ready to follow the ports of `machine`, by the way that its other forwards have, too.
+fn follow(
+    app: &App,
+    labs: &Labs,
+    play: &Play,
+    machine: &str,
+    bound: &mut Vec<Bundle>,
+    args: &Args,
+    board: &Arc<Board>,
+) -> Result<Auto> {
+    let known = bound.iter().position(|bundle| bundle.way.machine() == machine);
+    let at = known.unwrap_or(bound.len());
+    if known.is_none() {
+        let machine = find::machine(play, Some(machine))?;
+        let way = Arc::new(Way::new(app, labs, play, machine, machine.default_user(), board)?);
+        bound.push(Bundle { way, forwards: Vec::new(), is_followed: true });
+    }
+    bound[at].is_followed = true;
+    let Bundle { way, forwards, .. } = &bound[at];
+    let fixed = forwards.iter().filter_map(|(_, bound)| bound.leads_to(machine)).collect();
+    let auto = Auto::new(app, labs, &play.id, Arc::clone(way), board);
+    Ok(auto.without(Ports::all(&args.exclude), fixed).over_ssh(args.over_ssh))
+}
+
 /// The forwards of one machine, bound on this side, and the way there.
 struct Bundle {
     way: Arc<Way>,
     forwards: Vec<(Wanted, Bound)>,
+    /// True for the machine whose ports --auto follows.
+    is_followed: bool,
 }
 
 /// Binds this side of each forward. Forwards to one machine share the way there.
@@ -211,7 +253,9 @@ async fn bind(
         };
         let Some((way, bound)) = one.or_left_out(board, bound.await)? else { continue };
         match (way, known) {
-            (Some(way), _) => bundles.push(Bundle { way: Arc::new(way), forwards: vec![(one, bound)] }),
+            (Some(way), _) => {
+                bundles.push(Bundle { way: Arc::new(way), forwards: vec![(one, bound)], is_followed: false })
+            }
             (None, Some(known)) => bundles[known].forwards.push((one, bound)),
             (None, None) => {}
         }
@@ -228,9 +272,14 @@ async fn open(
     board: &Arc<Board>,
 ) -> Result<JoinSet<Result<()>>> {
     let mut tasks = JoinSet::new();
-    for Bundle { way, forwards } in bundles {
-        let opens = forwards.iter().map(|(_, bound)| bound.opens(args.over_ssh)).max().unwrap_or(Opens::Ports);
+    for Bundle { way, forwards, is_followed } in bundles {
+        let least = if is_followed && args.over_ssh { Opens::Ssh } else { Opens::Ports };
+        let opens = forwards.iter().map(|(_, bound)| bound.opens(args.over_ssh)).fold(least, Opens::max);
         let begun = begin(app, play, &way, opens, board).await;
+        if is_followed {
+            // Without it there is nothing to follow, even if a saved forward could be left out.
+            begun.clone()?;
+        }
         for (one, bound) in forwards {
             let opened = match &begun {
                 Ok(()) => bound.open(&mut tasks, Arc::clone(&way), args.over_ssh, args.udp_idle, board).await,
@@ -239,7 +288,7 @@ async fn open(
             one.or_left_out(board, opened)?;
         }
     }
-    if tasks.is_empty() {
+    if tasks.is_empty() && !args.auto {
         let message = format!("no saved port forward of playground {} could be opened", play.shown());
         return Err(Error::new(Kind::Refused, message)
             .with_hint("see the messages above for the reasons; --list shows the saved port forwards"));

@@ -25,6 +25,7 @@ mod errors;
 mod faults;
 mod files;
 mod forward;
+mod forward_auto;
 mod host_keys;
 mod hosted;
 mod install;

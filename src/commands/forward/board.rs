@@ -6,6 +6,7 @@
 //! | `event` | fields | when |
 //! | --- | --- | --- |
 //! | `listening` | `forward`, `kind` (`local`, `remote`), `protocol` (`tcp`, `udp`, `unix`), `machine`, `address` (as bound, with the actual port), `to` | a forward is ready |
+//! | `closed` | `forward` | with `--auto`: a forward takes no new connections, because its port has gone |
 //! | `ready` | | all forwards are ready |
 //! | `open` | `forward`, `connection` (a number), `peer` | a connection opened, or a UDP peer sent its first datagram |
 //! | `close` | `forward`, `connection`, `sent`, `received` (bytes, to and from `to`), `error` (text, if any) | a connection ended |
@@ -18,7 +19,7 @@ use std::{
     io::Write,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
@@ -105,6 +106,8 @@ pub struct Row {
     sent: AtomicU64,
     received: AtomicU64,
     dropped: AtomicU64,
+    /// True when it no longer listens. Connections may go on.
+    closed: AtomicBool,
 }
 
 /// The description of a forward.
@@ -222,6 +225,7 @@ impl Board {
             sent: AtomicU64::default(),
             received: AtomicU64::default(),
             dropped: AtomicU64::default(),
+            closed: AtomicBool::default(),
         });
         rows.push(Arc::clone(&row));
         drop(rows);
@@ -235,6 +239,23 @@ impl Board {
             self.say(&sentence(&row.what));
         }
         row
+    }
+
+    /// Records that a forward no longer listens, and reports it. Its connections go on.
+    pub fn closed(&self, row: &Row) {
+        row.closed.store(true, Ordering::Relaxed);
+        self.recorded(|record| record.closed(&row.what.address));
+        self.event(&json!({ "event": "closed", "forward": row.number }));
+        if self.view == View::Lines {
+            let What { machine, address, to, .. } = &row.what;
+            self.say(&format!("{address} on this computer no longer forwards to {to} on machine {machine}"));
+        }
+    }
+
+    /// Returns the forwards that listen now.
+    pub fn listeners(&self) -> Vec<What> {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().filter(|row| !row.closed.load(Ordering::Relaxed)).map(|row| row.what.clone()).collect()
     }
 
     /// Reports that all forwards listen.
@@ -285,15 +306,17 @@ impl Board {
     pub async fn show(&self) -> std::convert::Infallible {
         let mut tick = interval(if self.view == View::Table { REDRAW } else { TRAFFIC });
         let mut shown: Vec<[u64; 5]> = Vec::new();
-        let mut size = Term::stderr().size();
+        let (mut listened, mut size) = (0, Term::stderr().size());
         loop {
             tick.tick().await;
             let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let now: Vec<[u64; 5]> = rows.iter().map(|row| row.counters()).collect();
             let resized = self.view == View::Table && Term::stderr().size() != size;
-            if now == shown && !resized {
+            let listening = self.listeners().len();
+            if now == shown && listening == listened && !resized {
                 continue;
             }
+            listened = listening;
             size = Term::stderr().size();
             match self.view {
                 View::Table => self.draw_table(&rows, &now, Some(ENDS)),
@@ -367,11 +390,13 @@ fn table(rows: &[Arc<Row>], counters: &[[u64; 5]], width: usize) -> Vec<String> 
             .chain([open.to_string(), total.to_string(), sent, BinaryBytes(*received).to_string()])
             .collect()
     };
+    // One that is closed is shown until its last connection has ended.
+    let is_shown = |(row, counters): &(&Arc<Row>, &[u64; 5])| counters[0] > 0 || !row.closed.load(Ordering::Relaxed);
     let head = ["LISTENS", "FORWARDS TO", "OPEN", "TOTAL", "SENT", "RECEIVED"];
     let expendable = ["TOTAL", "RECEIVED", "SENT", "OPEN"];
     out::fitted(
         &head,
-        rows.iter().zip(counters).map(row).collect(),
+        rows.iter().zip(counters).filter(is_shown).map(row).collect(),
         &Expendable { early: &[], late: &expendable },
         Some(width),
     )

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind, Result},
+    records::forwards::is_machine_itself,
     target::host_port,
 };
 
@@ -31,6 +32,14 @@ impl Bound {
             Bound::Local(Endpoint::Port(..), _) if !over_ssh => Opens::Ports,
             Bound::Remote(Listen::Port(_, 1..), _) => Opens::Ports,
             Bound::Local(..) | Bound::Udp(..) | Bound::Remote(..) => Opens::Ssh,
+        }
+    }
+
+    /// The port of `machine` itself to which it leads from this computer by TCP.
+    pub(super) fn leads_to(&self, machine: &str) -> Option<u16> {
+        match self {
+            Bound::Local(Endpoint::Port(host, port), _) if is_machine_itself(host, machine) => Some(*port),
+            Bound::Local(..) | Bound::Udp(..) | Bound::Remote(..) => None,
         }
     }
 

@@ -14,7 +14,7 @@ use futures_util::future::select_all;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream, lookup_host},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -294,9 +294,19 @@ impl Local {
     /// # Errors
     /// Fails when the playground no longer exists.
     pub(crate) async fn serve(self, listeners: Listeners) -> Result<()> {
+        self.serve_until(listeners, std::future::pending()).await
+    }
+
+    /// The same, until `stop` is done: then it listens no longer, and waits for the open connections to end.
+    ///
+    /// # Errors
+    /// As [`Local::serve`].
+    pub(crate) async fn serve_until(self, listeners: Listeners, stop: impl Future<Output = ()>) -> Result<()> {
         let mut connections = JoinSet::new();
+        tokio::pin!(stop);
         loop {
             tokio::select! {
+                () = &mut stop => break,
                 accepted = listeners.accept() => match accepted {
                     Ok((near, peer)) => {
                         let this = self.clone();
@@ -313,14 +323,14 @@ impl Local {
                         sleep(OUT_OF_DESCRIPTORS).await;
                     }
                 },
-                Some(ended) = connections.join_next() => {
-                    // A panicked task affects only its own connection.
-                    if let Ok(Err(error)) = ended {
-                        return Err(error);
-                    }
-                }
+                Some(ended) = connections.join_next() => is_it_over(ended)?,
             }
         }
+        drop(listeners);
+        while let Some(ended) = connections.join_next().await {
+            is_it_over(ended)?;
+        }
+        Ok(())
     }
 
     /// Carries one connection until it ends.
@@ -379,6 +389,12 @@ impl Local {
             }
         }
     }
+}
+
+/// The end of one connection, which is that of all when the playground no longer exists. A panicked task affects only
+/// its own connection.
+fn is_it_over(ended: Result<Result<()>, JoinError>) -> Result<()> {
+    ended.unwrap_or(Ok(()))
 }
 
 /// Tells a tunnel that one side has closed from one that just ended, as it does after a failed dial.

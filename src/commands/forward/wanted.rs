@@ -14,7 +14,7 @@ pub(super) struct Wanted {
     restored: bool,
 }
 
-/// All of them. A saved one that the command line has, too, counts once.
+/// All of them. A saved one that the command line has, too, counts once. With `auto`, there may be none.
 ///
 /// # Errors
 /// The platform's; [`Kind::NotFound`] and [`Kind::Usage`] when there is none.
@@ -24,6 +24,7 @@ pub(super) async fn all(
     machine: &str,
     typed: Vec<Forward>,
     restore: bool,
+    auto: bool,
     board: &Board,
 ) -> Result<Vec<Wanted>> {
     let mut wanted: Vec<Wanted> =
@@ -38,13 +39,15 @@ pub(super) async fn all(
             }
         }
     }
-    if wanted.is_empty() {
+    if wanted.is_empty() && !auto {
         return Err(match restore {
             true => {
                 Error::new(Kind::NotFound, format!("playground {} has no saved port forwards to open", play.shown()))
                     .with_hint("save some with --save and -L or -R; those to port 22 are skipped")
             }
-            false => Error::new(Kind::Usage, "there is nothing to forward").with_hint("use -L, -R or --restore"),
+            false => {
+                Error::new(Kind::Usage, "there is nothing to forward").with_hint("use -L, -R, --restore or --auto")
+            }
         });
     }
     Ok(wanted)

@@ -52,6 +52,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "forward datagrams, and save it for later",
     ),
     ("port-forward", "labctl-ssh-proxy port-forward docker --restore", "open again what was saved"),
+    ("port-forward", "labctl-ssh-proxy port-forward docker --auto", "every server's port, as it comes and goes"),
     ("ports", "labctl-ssh-proxy ports docker", "see what listens, and who reaches it"),
     ("expose", "labctl-ssh-proxy expose docker 8080", "an address for your browser, for you alone"),
     ("expose", "labctl-ssh-proxy expose docker 8080 --public", "for everybody who has the address; asks first"),

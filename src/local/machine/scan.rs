@@ -16,10 +16,14 @@ use super::Machine;
 const ANSWER: Duration = Duration::from_millis(500);
 
 impl Machine {
-    /// The TCP addresses on which programs of the machine listen; `None` on systems that do not tell.
+    /// The TCP addresses on which programs of the machine listen; `None` on systems that do not tell. This program is
+    /// none of them: where the machine is this computer, a forward that is run in a session would be found as a server,
+    /// and forwarded again.
     #[cfg(target_os = "linux")]
     pub fn listening(&self) -> Option<Vec<SocketAddr>> {
-        let own = linux::sockets_of(&self.processes.marked());
+        let mut processes = self.processes.marked();
+        processes.retain(|process| !linux::runs_this_program(*process));
+        let own = linux::sockets_of(&processes);
         let table = |name: &str| std::fs::read_to_string(format!("/proc/self/net/{name}")).unwrap_or_default();
         let all = [table("tcp"), table("tcp6")];
         let listening = all.iter().flat_map(|table| linux::listening(table));
@@ -45,6 +49,17 @@ mod linux {
 
     /// The state of a socket that listens, in `/proc/net/tcp`.
     const LISTEN: &str = "0A";
+
+    /// True for a process of this program's own file.
+    pub(super) fn runs_this_program(process: Pid) -> bool {
+        use std::os::unix::fs::MetadataExt;
+        let file = |process: &str| {
+            let found = fs::metadata(format!("/proc/{process}/exe")).ok()?;
+            Some((found.dev(), found.ino()))
+        };
+        let of = file(&process.as_raw_nonzero().to_string());
+        of.is_some() && of == file("self")
+    }
 
     /// The inodes of the sockets that these processes hold.
     pub(super) fn sockets_of(processes: &[Pid]) -> HashSet<u64> {
