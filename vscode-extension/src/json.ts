@@ -119,6 +119,9 @@ export function readCatalog(json: string): CatalogEntry[] {
   });
 }
 
+/** Reads the output of `machine console --json`. Throws if it is not JSON. */
+export const readConsole = (json: string): string => text(fields(JSON.parse(json))['content']);
+
 /** Reads the output of `ports --json`. Throws if it is not JSON. */
 export function readPorts(json: string): PortList {
   const it = fields(JSON.parse(json));

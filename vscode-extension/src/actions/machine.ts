@@ -1,10 +1,13 @@
 // The machines of a running playground: reboot, stop, start again, console, journal.
 
-import type { Machine } from '../playground';
+import { readConsole } from '../json';
+import { type Machine, isOff } from '../playground';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 import { openTerminal } from './connect';
 import { type Subject, type Target, anyMachineOf, isUp, target } from './target';
+
+type MachineTarget = Target & { machine: Machine };
 
 export const reboot = (services: Services, subject: Subject): Promise<void> => act(services, subject, 'reboot', 'Rebooting');
 export const stopMachine = (services: Services, subject: Subject): Promise<void> => act(services, subject, 'stop', 'Stopping');
@@ -20,11 +23,18 @@ async function act(services: Services, subject: Subject, action: string, title: 
   await watch.catchUp();
 }
 
-/** Shows the console of a machine in a terminal. */
+/** Shows the console of a machine: in a terminal that follows it, or in the log once the machine has stopped. */
 export async function showConsole(services: Services, subject: Subject): Promise<void> {
   const found = await machineTarget(services, subject, 'show a console of');
   if (!found) return;
-  await openTerminal(services, `console ${found.machine.name}`, ['machine', 'console', found.playground.id, found.machine.name, '--follow']);
+  if (isOff(found.machine)) await logConsole(services, found);
+  else await openTerminal(services, `console ${found.machine.name}`, ['machine', 'console', found.playground.id, found.machine.name, '--follow']);
+}
+
+async function logConsole({ binary, log }: Services, { playground, machine }: MachineTarget): Promise<void> {
+  const content = await binary.ask(['machine', 'console', playground.id, machine.name, '--json'], readConsole);
+  log.info(`the console of ${machine.name}\n${content}`);
+  log.show();
 }
 
 /** Follows the journal of a machine in a terminal. */
@@ -34,7 +44,7 @@ export async function followJournal(services: Services, subject: Subject): Promi
   await openTerminal(services, `journal ${found.machine.name}`, ['machine', 'journal', found.playground.id, found.machine.name, '--follow']);
 }
 
-async function machineTarget(services: Services, subject: Subject, purpose: string): Promise<(Target & { machine: Machine }) | undefined> {
+async function machineTarget(services: Services, subject: Subject, purpose: string): Promise<MachineTarget | undefined> {
   const found = await target(services, subject, isUp, purpose);
   const machine = found && (await anyMachineOf(found));
   return machine && { ...found, machine };

@@ -57,9 +57,13 @@ function select({ binary }: Services): Promise<Choice | undefined> {
   list.matchOnDetail = true;
   list.busy = true;
   let entries: Choice[] = [];
+  let shown = entries;
   const show = (): void => {
     const address = webAddress(list.value);
-    list.items = address ? [choiceAt(address)] : entries;
+    // New items would move the selection.
+    if (!address && shown === entries) return;
+    shown = address ? [choiceAt(address)] : entries;
+    list.items = shown;
   };
   return new Promise<Choice | undefined>((resolve, reject) => {
     list.onDidChangeValue(show);

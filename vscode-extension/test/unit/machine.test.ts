@@ -60,6 +60,14 @@ it('the actions on a machine run the binary', async () => {
   expect(user.asked).toEqual(['Select a machine']);
 });
 
+it('the console of a stopped machine is written to the log', async () => {
+  const playground = one({ machines: [machine('a', 'STOPPED')] });
+  const { does, runs, logged } = acting([listed({ machines: [machine('a', 'STOPPED')] })], { machine: { content: 'a login:' } });
+  await does['playgrounds.console']({ kind: 'machine', playground, machine: playground.machines[0] as (typeof playground.machines)[number] });
+  expect(runs()).toEqual([`machine console ${ID} a --json`]);
+  expect(logged).toEqual(['the console of a\na login:']);
+});
+
 it('more time can be entered, as a duration or a time of day', async () => {
   const { does, runs } = acting([listed()]);
   for (const entered of ['2h', ' until 18:00 ']) {

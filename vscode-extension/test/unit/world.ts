@@ -73,7 +73,7 @@ export function menuOf(value: string | undefined, group = ''): string[] {
   return items.map(({ command }) => command.replace('playgrounds.', ''));
 }
 
-type Acting = Pick<Services, 'binary' | 'watch' | 'ports'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[] };
+type Acting = Pick<Services, 'binary' | 'watch' | 'ports'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[]; logged: string[] };
 
 /**
  * The actions with a fake binary that lists these playgrounds, starts the first, and prints these answers to other commands.
@@ -86,13 +86,14 @@ export function acting(playgrounds: unknown[], answers: Record<string, unknown> 
   const it = binary(program(`echo "$@" >> ${at}/runs; ${also || ':'}; [ -e ${at}/$1 ] && cat ${at}/$1; exit 0`));
   const watch = new Watch(it, () => undefined);
   const context = { globalState: { get: () => undefined, update: () => Promise.resolve() } } as unknown as vscode.ExtensionContext;
-  const log = { info: () => undefined } as unknown as vscode.LogOutputChannel;
+  const logged: string[] = [];
+  const log = { info: (line: string) => logged.push(line), show: () => undefined } as unknown as vscode.LogOutputChannel;
   const forwards = new PortForwards(it, () => undefined);
   const ports = new Ports(it, watch);
   const services: Services = { binary: it, watch, forwards, ports, log, context };
   const does = Object.fromEntries(COMMANDS.map((command) => [command, (subject?: Subject) => ACTIONS[command](services, subject)])) as Acting['does'];
   const runs = (): string[] => (existsSync(`${at}/runs`) ? readFileSync(`${at}/runs`, 'utf8').trim().split('\n') : []);
-  return { binary: it, watch, ports, does, runs };
+  return { binary: it, watch, ports, does, runs, logged };
 }
 
 export async function until(look: () => boolean, ms = 10_000): Promise<void> {

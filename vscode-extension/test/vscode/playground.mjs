@@ -118,6 +118,52 @@ async function machines(id) {
   assert.equal(await state(), 'RUNNING');
 }
 
+async function challenge() {
+  const [{ pageUrl }] = await world.list();
+  const address = `${new URL(pageUrl).origin}/challenges/write-a-file`;
+  const begin = (reply) => async () => {
+    await command(page, 'Start a Playground', { asked: 'paste the address', answer: address });
+    await answer(page, reply);
+  };
+  const play = async () => (await world.list()).find((one) => one.learning?.name === 'write-a-file');
+
+  console.log('- a challenge, by the address of its page: no attempt without a yes');
+  await begin('Cancel')();
+  assert.equal(await play(), undefined);
+  await begin('Begin Attempt')();
+  await line('it runs', /challenge · running/);
+  await text(page, 'is running.');
+  await dismiss();
+  const { id, title } = await play();
+  await row(page, 'challenge').first().click();
+  await line('its tasks', /^Tasks/, /0\/2 completed/);
+
+  console.log('- its tasks, with a tick for each that is done, and a message when it is solved');
+  const file = path.join(world.home, '.iximiuz/labctl-ssh-proxy/local/plays', id, 'shell-01/home/hello.txt');
+  writeFileSync(file, 'good morning');
+  await line('one is done', /^verify_file/, /completed/);
+  await line('the other is not', /^verify_words/, /running/);
+  await line('half', /challenge · running · 1\/2 tasks/);
+  await page.mouse.move(900, 560);
+  await picture(page, 'challenge', { x: 0, y: 0, width: 520, height: 260 });
+  assert.ok(!(await page.locator('body').innerText()).includes('You have solved'));
+  writeFileSync(file, 'hello');
+  await text(page, 'You have solved the challenge Write a File.', 30_000);
+  await line('both', /challenge · running · 2\/2 tasks/);
+  await picture(page, 'solved', { x: 600, y: 440, width: 500, height: 200 });
+  await dismiss();
+
+  console.log('- its stop ends the attempt, after a question');
+  for (const [reply, goesOn] of [['Cancel', true], ['End Attempt', false]]) {
+    await button(row(page, 'challenge').first(), 'Stop');
+    await text(page, 'This ends your attempt at the challenge, and its playground will be erased.');
+    await answer(page, reply);
+    await sees(page, 'the answer holds', async () => ((await play()) !== undefined) === goesOn, 30_000);
+  }
+  await noLine('it goes', /challenge/);
+  assert.ok(title);
+}
+
 try {
   await world.start();
   page = await world.window();
@@ -130,6 +176,8 @@ try {
   await line('it runs', /^Two machines/, /running/);
   await ports(id);
   await machines(id);
+  await row(page, 'Two machines').first().click();
+  await challenge();
   await page.close();
   await until('no process', () => world.processes().length === 0, 20_000);
 } catch (error) {
