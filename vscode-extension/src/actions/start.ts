@@ -68,7 +68,10 @@ function select({ binary }: Services): Promise<Choice | undefined> {
   return new Promise<Choice | undefined>((resolve, reject) => {
     list.onDidChangeValue(show);
     list.onDidAccept(() => {
-      resolve(list.selectedItems[0]);
+      // The list may not show a pasted address yet.
+      const address = webAddress(list.value);
+      const choice = address ? choiceAt(address) : list.selectedItems[0];
+      if (choice) resolve(choice);
     });
     list.onDidHide(() => {
       resolve(undefined);
