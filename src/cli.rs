@@ -145,7 +145,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("restart", "Stop a playground and start it again"),
             ("extend", "Let a playground run longer"),
             ("lifetime", "Show or set a playground's whole time"),
-            ("machine", "Reboot, stop or restart one machine"),
+            ("machine", "Reboot, stop or restart one machine, read its console"),
             ("ports", "List what listens, is exposed, forwarded and saved"),
             ("expose", "Give a port or a web terminal an address for browsers"),
             ("unexpose", "Take that address away"),

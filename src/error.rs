@@ -370,7 +370,7 @@ pub fn printable(text: &str) -> String {
 }
 
 /// Characters that are invisible or reorder the text around them (bidirectional controls, zero-width marks).
-fn is_format(c: char) -> bool {
+pub(crate) fn is_format(c: char) -> bool {
     matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod address;
 pub mod answer;
 mod calls;
 pub(crate) mod catalog;
+pub(crate) mod feed;
 pub(crate) mod find;
 mod gather;
 pub mod http;

@@ -40,6 +40,7 @@ fn begin_and_end() -> ExitCode {
     }
     // A connection's words may stand in another program's window.
     let color = if cli.connects_to().is_some() { Color::Never } else { color };
+    color::choose(color);
     if cli.holds_credentials() {
         os::leave_no_core_dump();
     }

@@ -1,6 +1,7 @@
 //! The terminal: output of commands, messages on standard error, progress, and the standard streams themselves.
 
 pub mod color;
+pub(crate) mod foreign;
 pub mod input;
 pub(crate) mod nearest;
 pub mod notice;

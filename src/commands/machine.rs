@@ -11,9 +11,12 @@ use crate::{
     target::Target,
 };
 
+pub(in crate::commands) mod console;
+mod journal;
 mod power;
+mod words;
 
-/// Reboot, stop or restart one machine of a playground.
+/// Reboot, stop or restart one machine of a playground, and read its console and its journal.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Machine {
     /// Reboot a machine, and wait until its SSH server answers again.
@@ -22,6 +25,8 @@ pub(crate) enum Machine {
     Stop(Which),
     /// Start a machine that is stopped, or stop and start one that runs, and wait until its SSH server answers.
     Restart(Which),
+    Console(console::Args),
+    Journal(journal::Args),
 }
 
 /// The machine that a command acts on.
@@ -47,6 +52,8 @@ pub(crate) async fn run(app: &App, machine: Machine) -> Result<()> {
         Machine::Reboot(which) => power::reboot(app, which).await,
         Machine::Stop(which) => power::stop(app, which).await,
         Machine::Restart(which) => power::restart(app, which).await,
+        Machine::Console(args) => console::run(app, args).await,
+        Machine::Journal(args) => journal::run(app, args).await,
     }
 }
 

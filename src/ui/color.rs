@@ -1,7 +1,7 @@
 //! Colour: what the user wants, and whether a stream gets it. Only colour: a screen may be drawn on without it, which is
 //! [`crate::ui::screen`]'s question.
 
-use std::{env, io::IsTerminal};
+use std::{env, io::IsTerminal, sync::OnceLock};
 
 use crate::ui::screen::is_screen;
 
@@ -13,6 +13,20 @@ pub enum Color {
     Auto,
     Always,
     Never,
+}
+
+/// The wish of this run's command line.
+static CHOSEN: OnceLock<Color> = OnceLock::new();
+
+/// Notes the wish of the command line, for commands that print what may be coloured.
+pub fn choose(color: Color) {
+    // It is noted once, at the start.
+    let _ = CHOSEN.set(color);
+}
+
+/// The wish of the command line.
+pub(crate) fn chosen() -> Color {
+    CHOSEN.get().copied().unwrap_or_default()
 }
 
 impl Color {

@@ -4,7 +4,11 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Ending, PROGRAM, Said, World, copy_program, eventually, schema};
+use crate::support::{
+    Ending, PROGRAM, Said, World, copy_program, eventually,
+    labs::{ID, Labs, PLAIN},
+    schema,
+};
 
 fn doctor(world: &World, args: &[&str]) -> (Value, Said) {
     let said = world.local(&[&["doctor", "--json"], args].concat());
@@ -218,6 +222,38 @@ fn a_failing_chain_is_told_where_it_breaks() {
     fs::write(&known, swapped).unwrap();
     let (value, said) = doctor(&world, &[&format!("playground-{id}")]);
     assert_eq!((said.code(), &check(&value, "host key")["verdict"]), (1, &"failed".into()), "{value:#}");
+}
+
+/// The console of a machine may say why its SSH server does not answer.
+#[test]
+fn a_machine_that_does_not_answer_is_shown_with_its_last_words() {
+    let world = World::with_platform(&["--boot-delay", "1h"]);
+    let id = world.json(&["start", "shell", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
+    world.until(&id, "RUNNING");
+    let (value, _) = doctor(&world, &[&id]);
+    let tunnel = check(&value, "tunnel");
+    assert!(
+        tunnel["verdict"] == "warning" && tunnel["found"].as_str().unwrap().contains("does not answer yet"),
+        "{value:#}"
+    );
+    let console = check(&value, "console")["found"].as_str().unwrap();
+    let (first, last) = console.split_once('\n').unwrap();
+    assert!(first == "the last lines of machine shell-01:" && last.ends_with(" starting"), "{console}");
+    // The platform says that it is ready, and leads nowhere.
+    let world = World::empty();
+    let labs = Labs::start(&world, PLAIN);
+    let text: String = (1..=12).map(|n| format!("line {n}\r\n")).collect();
+    let answer = serde_json::json!({ "consoles": ["first", "second"], "content": text + "\x1b[2Jpanic" }).to_string();
+    labs.instead(&format!("POST /api/plays/{ID}/actions"), 200, &answer);
+    labs.instead(&format!("POST /api/plays/{ID}/tunnels"), 500, "no such luck");
+    let value: Value = serde_json::from_str(&world.run(&["doctor", ID, "--json"]).out).unwrap();
+    assert_eq!(check(&value, "tunnel")["verdict"], "failed");
+    let console = check(&value, "console")["found"].as_str().unwrap();
+    assert!(
+        console.lines().count() == 11 && console.contains("line 4\n") && console.ends_with("[2Jpanic"),
+        "{console:?}"
+    );
+    assert!(!console.contains("line 3\n") && world.run(&["doctor", ID]).out.contains("[2Jpanic"), "{console:?}");
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod clients;
 mod commands;
 mod completions;
 mod connect;
+mod consoles;
 mod crash;
 mod doctor;
 mod early;

@@ -16,6 +16,7 @@ use super::{Check, Verdict};
 use crate::{
     app::App,
     commands::{
+        machine::console,
         ssh,
         visit::{Destination, Visit, find_place},
     },
@@ -38,6 +39,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const SAMPLE: usize = 8 * 1024 * 1024;
 /// Largest greeting of a login shell that is skipped.
 const MAX_EARLY: usize = 64 * 1024;
+/// Number of lines of a console.
+const LAST_LINES: usize = 10;
+/// The check that the platform leads to the machine's SSH server.
+const TUNNEL: &str = "tunnel";
+/// The check that the system's ssh gets in.
+const BY_SSH: &str = "ssh to a machine";
 /// Number of measured round trips.
 const ROUNDS: usize = 9;
 
@@ -64,14 +71,26 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
     }
     checks.push(Check::ok("platform", format!("{} answers in {}", labs.api(), millis(began.elapsed()))));
     let place = match a_machine(&labs, host).await {
-        Ok(Some(place)) => place,
-        Ok(None) => {
-            let check = Check::skipped("tunnel", "there is no running machine to check; doctor wakes none");
+        Ok(Reach::Ready(place)) => *place,
+        Ok(Reach::Silent(place)) => {
+            let (play, machine) = (&place.play, &place.machine.name);
+            let found = format!("machine {machine} of {} runs, but its SSH server does not answer yet", play.shown());
+            let remedy = format!(
+                "if it stays so, read `labctl-ssh-proxy machine console {0} {machine}`, or run `labctl-ssh-proxy machine \
+                 reboot {0} {machine}`",
+                play.id
+            );
+            checks.push(Check::new(TUNNEL, Verdict::Warning, found).remedy(remedy));
+            checks.extend(last_words(&labs, &place).await);
+            return checks;
+        }
+        Ok(Reach::Nothing) => {
+            let check = Check::skipped(TUNNEL, "there is no running machine to check; doctor wakes none");
             checks.push(check.remedy("start a playground and run doctor again, or name a running one: doctor HOST"));
             return checks;
         }
         Err(error) => {
-            checks.push(Check::failed("tunnel", &error));
+            checks.push(Check::failed(TUNNEL, &error));
             return checks;
         }
     };
@@ -79,20 +98,48 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
     match tunnel(app, &labs, &place).await {
         Ok(more) => checks.extend(more),
         Err(check) => {
+            let is_silent = check.name == TUNNEL;
             checks.push(check);
+            if is_silent {
+                checks.extend(last_words(&labs, &place).await);
+            }
             return checks;
         }
     }
     say(&format!("running ssh {}", place.host));
     checks.extend(by_ssh(app, &place).await);
+    if checks.last().is_some_and(|last| last.name == BY_SSH && last.verdict == Verdict::Failed) {
+        checks.extend(last_words(&labs, &place).await);
+    }
     checks
 }
 
+/// The last lines of the machine's console, which may say why its SSH server does not answer.
+async fn last_words(labs: &Labs, place: &Destination) -> Option<Check> {
+    let machine = &place.machine.name;
+    let tail = within(console::tail(labs, &place.play.id, machine, LAST_LINES)).await.unwrap_or_else(|error| {
+        log::info!("{}", error.message());
+        None
+    })?;
+    let lines: Vec<String> = tail.lines().map(printable).collect();
+    Some(Check::skipped("console", format!("the last lines of machine {machine}:\n{}", lines.join("\n"))))
+}
+
+/// The machine that can be checked.
+enum Reach {
+    /// It says that its SSH server answers.
+    Ready(Box<Destination>),
+    /// The named one runs, and does not say so.
+    Silent(Box<Destination>),
+    /// None runs.
+    Nothing,
+}
+
 /// Returns the named machine, if it is running, or the first running one if `host` names none.
-async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Destination>> {
-    let runs = |place: &Destination| {
-        place.play.state() == Some(&State::Running)
-            && place.play.machine_status(&place.machine.name).is_some_and(|status| status.is_ready())
+async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Reach> {
+    let status = |place: &Destination| {
+        let status = place.play.machine_status(&place.machine.name).cloned();
+        status.filter(|status| status.state == State::Running && place.play.state() == Some(&State::Running))
     };
     let places = match host {
         Some(host) => vec![find_place(labs, &Visit { host: host.to_owned(), ..Visit::default() }).await?],
@@ -107,12 +154,18 @@ async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Option<Destination
             places
         }
     };
-    Ok(places.into_iter().flatten().find(runs))
+    let (mut ready, others): (Vec<_>, Vec<_>) =
+        places.into_iter().flatten().partition(|place| status(place).is_some_and(|status| status.is_ready()));
+    if !ready.is_empty() {
+        return Ok(Reach::Ready(ready.swap_remove(0).into()));
+    }
+    let silent = others.into_iter().find(|place| host.is_some() && status(place).is_some());
+    Ok(silent.map_or(Reach::Nothing, |place| Reach::Silent(place.into())))
 }
 
 /// Opens a tunnel session and checks the host keys at its other end.
 async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check>, Check> {
-    let failed = |e: Error| Check::failed("tunnel", &e);
+    let failed = |e: Error| Check::failed(TUNNEL, &e);
     let began = Instant::now();
     let identity = app.identity().map_err(|e| Check::failed("identity", &e))?;
     let key = identity.authorized_key().map_err(|e| Check::failed("identity", &e))?;
@@ -129,7 +182,7 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
     let keys = within(learn::host_keys(owner, || labs.dial(&session, tunnel::SSH))).await.map_err(failed)?;
     let shaken = millis(began.elapsed());
     let mut checks = vec![Check::ok(
-        "tunnel",
+        TUNNEL,
         format!("to {machine} of {}: a session in {opened}, SSH in {shaken}", place.play.shown()),
     )];
     let known_hosts = app.known_hosts();
@@ -155,11 +208,11 @@ async fn by_ssh(app: &App, place: &Destination) -> Vec<Check> {
     let began = Instant::now();
     let (first, mut rounds) = match within(round_trips(app, place)).await {
         Ok(rounds) => (millis(began.elapsed()), rounds),
-        Err(error) => return vec![Check::failed("ssh to a machine", &error)],
+        Err(error) => return vec![Check::failed(BY_SSH, &error)],
     };
     rounds.sort_unstable();
     let median = rounds.get(rounds.len() / 2).copied().unwrap_or_default();
-    let check = Check::ok("ssh to a machine", format!("{} answers in {first}", place.host));
+    let check = Check::ok(BY_SSH, format!("{} answers in {first}", place.host));
     let round = Check::ok("round trip", format!("{} (median of {})", millis(median), rounds.len()));
     let throughput = match within(sample(app, place)).await {
         Ok(time) => {

@@ -68,6 +68,8 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ),
     ("lifetime", "labctl-ssh-proxy lifetime docker 3h", "let it end three hours after its start"),
     ("machine", "labctl-ssh-proxy machine stop k3s node-01", "connections do not start it until you want it back"),
+    ("machine", "labctl-ssh-proxy machine console k3s node-01 -f", "follow a boot"),
+    ("machine", "labctl-ssh-proxy machine journal k3s node-01 -u ssh -n 50", "the last entries of its SSH server"),
     ("wait", "labctl-ssh-proxy wait docker --timeout 10m", "wait for it in a script"),
     ("config-ssh", "labctl-ssh-proxy config-ssh --dry-run", "show what would change"),
     ("config-ssh", "labctl-ssh-proxy config-ssh --remove", "take it back"),
@@ -95,7 +97,8 @@ pub(super) fn exit(command: &str) -> &'static str {
         }
         "machine" => {
             "0 when its effect shows, 2 if it is not clear which machine is meant, 4 if there is none, 7 if it or its \
-             playground is stopped, 9 if the effect does not show in time."
+             playground is stopped, 9 if the effect does not show in time, 10 if a journal is cut off, 130 after Ctrl-C, \
+             which is the usual end with `--follow`."
         }
         "kube" => "The exit code of COMMAND; without one, 130 after Ctrl-C.",
         "port-forward" => "130 after Ctrl-C, which is its usual end.",

@@ -45,6 +45,10 @@ fn is_zero_lines(lines: &u64) -> bool {
     *lines == 0
 }
 
+fn is_success(exit_code: &i64) -> bool {
+    *exit_code == 0
+}
+
 /// A message of a journal's stream.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase", default)]
@@ -55,6 +59,9 @@ pub struct JournalChunk {
     /// Complaints of journalctl.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub stderr: String,
+    /// The exit code of journalctl, with the last message.
+    #[serde(skip_serializing_if = "is_success")]
+    pub exit_code: i64,
     /// Set in the last message.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub eof: bool,

@@ -1,7 +1,7 @@
 //! A playground's time, its machines and their words, with labctl as the judge.
 
 use super::{Labctl, seconds};
-use crate::support::eventually;
+use crate::support::{Ending, eventually};
 
 #[test]
 #[ignore = "needs the real labctl in PATH: scripts/test runs it"]
@@ -73,4 +73,35 @@ fn a_machine_of_one_clients_is_the_same_machine_of_the_other() {
     assert!(is_ready());
     labctl.refused(&["playground", "machine", "reboot", &id, "node-03"], "not found");
     let _ = world.local(&["machine", "reboot", &id, "node-03"]).failed(4);
+}
+
+#[test]
+#[ignore = "needs the real labctl in PATH: scripts/test runs it"]
+fn both_print_the_same_consoles_and_journals() {
+    let labctl = Labctl::new(&[]);
+    let world = &labctl.world;
+    let id = labctl.start(&["shell"]);
+    let _ = labctl.run(&["playground", "machine", "reboot", &id, "shell-01"]);
+    let ours = |args: &[&str]| world.local(&[&["machine"], args].concat()).ok();
+    eventually("it has booted again", || ours(&["console", &id]).contains("its SSH server answers"));
+    // labctl prints all of them, each below its name.
+    let names = ours(&["console", &id, "--list"]);
+    let all = names.lines().map(|boot| format!("===== {boot} =====\n{}", ours(&["console", &id, "--boot", boot])));
+    let theirs = labctl.run(&["playground", "machine", "console", &id, "shell-01"]);
+    assert_eq!(all.collect::<Vec<_>>().join("\n"), theirs);
+    // Its journal has no end before the playground's, and ours is that of --follow.
+    let follow = |mut command: std::process::Command, to: &str| {
+        let file = std::fs::File::create(world.path(to)).unwrap();
+        Ending(command.stdout(file).stderr(std::process::Stdio::null()).spawn().unwrap())
+    };
+    let mut theirs =
+        follow(labctl.command(&["playground", "machine", "journal", &id, "shell-01", "--lines", "5"]), "theirs");
+    let mut ours = follow(world.command(&["--local", "machine", "journal", &id, "-f", "-n", "5"]), "ours");
+    let read = |name: &str| std::fs::read_to_string(world.path(name)).unwrap();
+    for name in ["theirs", "ours"] {
+        eventually("past lines", || read(name).lines().count() >= 5);
+    }
+    let _ = world.local(&["stop", &id]).ok();
+    assert!(theirs.0.wait().unwrap().success() && ours.0.wait().unwrap().success());
+    assert_eq!(read("ours"), read("theirs"));
 }
