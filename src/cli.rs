@@ -314,7 +314,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Ssh(args) => ssh::run(app, args).await,
         Command::Open(args) => open::run(app, args).await.map(success),
         Command::Stop(args) => stop::run(app, args).await.map(success),
-        Command::Restart(args) => restart::run(app, args).await.map(success),
+        Command::Restart(args) => restart::run(app, args).await,
         Command::Wait(args) => wait::run(app, args).await.map(success),
         Command::Tasks(args) => tasks::run(app, args).await.map(success),
         Command::Destroy(args) => destroy::run(app, args).await.map(success),

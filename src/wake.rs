@@ -30,7 +30,10 @@ pub use stage::{down_since, is_down, is_up};
 
 use crate::{
     error::{Error, Kind, Result},
-    labs::{Labs, TunnelSession, wire::Play},
+    labs::{
+        Labs, TunnelSession,
+        wire::{CreatePlay, Play},
+    },
     moment::{Moment, now},
     records::memory::Memory,
     ui::notice::Progress,
@@ -169,20 +172,21 @@ impl<'a, P: Progress> Wake<'a, P> {
     ///
     /// # Errors
     /// The platform's refusal, and that of [`find::by_target`](crate::labs::find::by_target) when several fit by now.
-    pub async fn start_once(&self, name: &str) -> Result<Play> {
-        self.starting(name).once().await
+    pub async fn start_once(&self, request: &CreatePlay) -> Result<Play> {
+        self.starting(request).once().await
     }
 
     /// Starts a new playground, even if there are others of that name. The caller has obtained the user's consent.
     ///
     /// # Errors
     /// The platform's refusal.
-    pub async fn start_new(&self, name: &str) -> Result<Play> {
-        self.starting(name).another().await
+    pub async fn start_new(&self, request: &CreatePlay) -> Result<Play> {
+        self.starting(request).another().await
     }
 
-    fn starting<'b>(&'b self, name: &'b str) -> Starting<'b, P> {
-        Starting { labs: self.labs, memory: self.memory, progress: self.progress, deadline: self.deadline, name }
+    fn starting<'b>(&'b self, request: &'b CreatePlay) -> Starting<'b, P> {
+        let (labs, memory, progress, deadline) = (self.labs, self.memory, self.progress, self.deadline);
+        Starting { labs, memory, progress, deadline, name: &request.playground, request }
     }
 
     /// Brings the play and the machine to a stage at which the tunnel can be requested.

@@ -15,7 +15,7 @@ use crate::{
     app::App,
     commands::{completions::is_for_bash, open::ide},
     error::{Result, printable},
-    labs::find,
+    labs::{find, wire::CatalogEntry},
     platform::Platform,
     records::names::{self, Names},
     settings::LOCAL_VARIABLE,
@@ -103,6 +103,12 @@ pub(crate) fn startable(typed: &OsStr) -> Vec<CompletionCandidate> {
     let stopped = plays.iter().map(|known| candidate(&known.host, &known.title));
     let all = catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).chain(stopped).collect();
     begun(typed, all, &plays)
+}
+
+/// Returns the entries of the catalogue that `typed` may become.
+pub(crate) fn catalog(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let catalog = names(What::Catalog).catalog.unwrap_or_default();
+    begun(typed, catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).collect(), &[])
 }
 
 /// Returns the editors that `open` knows.
@@ -208,7 +214,9 @@ async fn ask(app: &App, plays: bool, catalog: bool) -> Result<()> {
         names::remember_plays(&app.folders, app.platform, &find::all(&labs).await?);
     }
     if catalog {
-        names::remember_catalog(&app.folders, app.platform, &labs.catalog().await?);
+        let (official, own) = tokio::join!(labs.catalog(), labs.own_playgrounds());
+        let entries: Vec<CatalogEntry> = official?.into_iter().chain(own.unwrap_or_default()).collect();
+        names::remember_catalog(&app.folders, app.platform, &entries);
     }
     Ok(())
 }

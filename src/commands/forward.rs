@@ -35,7 +35,7 @@ use crate::{
     os::{ended_by_signal, raise_open_files},
     records::forwards::Forwards,
     target::Target,
-    ui::spinner::Spinner,
+    ui::{notice, spinner::Spinner},
     wake,
 };
 
@@ -48,7 +48,7 @@ use wanted::Wanted;
 use way::{Opens, Way};
 
 /// Forward ports between this computer and a playground until Ctrl-C (exit code 130).
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(
     after_help = "SPEC has ssh's syntax: [BIND:]PORT:HOST:HOSTPORT, where BIND:PORT and HOST:HOSTPORT can each be the \
     path of a Unix socket. Port 0 stands for a free port, which is then shown. Without HOST, the other side itself is \
@@ -146,6 +146,21 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
     };
     board.end();
     ended
+}
+
+/// Carries the saved forwards of a playground that was started just now, as `port-forward --restore` does. It is no
+/// failure if there are none.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn carry_saved(app: &App, play: &Play) -> Result<u8> {
+    let labs = app.labs().await?;
+    if labs.port_forwards(&play.id).await?.is_empty() {
+        notice::line(&format!("{} has no saved port forwards.", play.shown()));
+        return Ok(0);
+    }
+    // All of them are TCP, which has no use for the time of UDP peers.
+    run(app, Args { playground: play.id.clone(), restore: true, ..Args::default() }).await
 }
 
 async fn look_at_saved(app: &App, args: &Args) -> Result<()> {

@@ -4,6 +4,7 @@
 //! update the ssh configuration, if `config-ssh` was ever run.
 
 pub(crate) mod catalog;
+mod conditions;
 pub(crate) mod destroy;
 pub(crate) mod entries;
 pub(crate) mod extend;
@@ -11,6 +12,7 @@ pub(crate) mod forget;
 pub(crate) mod lifetime;
 pub(crate) mod list;
 pub(crate) mod listed;
+mod manifest;
 pub(crate) mod persist;
 mod playtime;
 pub(crate) mod rename;

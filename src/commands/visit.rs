@@ -14,7 +14,7 @@ use crate::{
         find::{self, Found},
         messages::Messages,
         tunnel,
-        wire::{Machine, Play, State},
+        wire::{CatalogEntry, CreatePlay, Machine, Play, State},
     },
     ssh::learn,
     target::{Playground, Target, user},
@@ -133,9 +133,10 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
             let (user, host) = visit.split()?;
             let target = Target::parse(host)?;
             let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
-            self::consent(labs, name, visit.consent).await?;
+            let entry = self::consent(labs, name, visit.consent).await?;
+            let init_conditions = catalog::defaults(&entry)?;
             underway.requests(name);
-            let play = wake.start_once(name).await?;
+            let play = wake.start_once(&CreatePlay { init_conditions, ..CreatePlay::of(name) }).await?;
             self::place(target.to_string(), play, target.machine.as_deref(), user)?
         }
     };
@@ -197,25 +198,25 @@ async fn prepared(
     Ok(place)
 }
 
-/// Obtains the user's consent to starting a playground by another author than the platform.
+/// Obtains the user's consent to starting a playground by another author than the platform. Returns the entry.
 ///
 /// # Errors
 /// [`Kind::Refused`] without consent, and the platform's errors.
-pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<()> {
+pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<CatalogEntry> {
     let entry = match catalog::entry(labs, name).await {
         Ok(entry) => entry,
         Err(error) => return Err(catalog::with_nearest(labs, name, error).await),
     };
     if !catalog::needs_consent(labs, &entry).await? {
-        return Ok(());
+        return Ok(entry);
     }
     let question =
         format!("playground {name} is by {}, who decides what runs in it. Do you trust this author?", entry.owner);
     if given {
-        return Ok(());
+        return Ok(entry);
     }
     match out::confirm(&question).await {
-        Some(true) => return Ok(()),
+        Some(true) => return Ok(entry),
         Some(false) => return Err(Error::new(Kind::Declined, "Nothing was started.")),
         None => {}
     }

@@ -12,7 +12,7 @@ use crate::{
         TunnelSession, catalog,
         find::{self, Found},
         retry::Pauses,
-        wire::Play,
+        wire::{CreatePlay, Play},
     },
     moment::{Moment, ago, now},
     records::live::Phase,
@@ -141,8 +141,9 @@ pub(super) async fn arrive(
     let mut play = match found {
         Found::Play(play) => *play,
         Found::Startable(name) => {
-            catalog::needs_no_consent(labs, &name).await?;
-            wake.start_once(&name).await?
+            let entry = catalog::needs_no_consent(labs, &name).await?;
+            let init_conditions = catalog::defaults(&entry)?;
+            wake.start_once(&CreatePlay { init_conditions, ..CreatePlay::of(&name) }).await?
         }
     };
     let machine = find::machine(&play, target.machine.as_deref())?.clone();

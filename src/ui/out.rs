@@ -165,13 +165,34 @@ fn narrowest_widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     head.iter().enumerate().map(|(i, head)| widest(i, head)).collect()
 }
 
+/// Returns true if there is a terminal for questions, and --no-input does not forbid them.
+#[must_use]
+pub fn can_ask() -> bool {
+    input::is_allowed() && io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Asks a yes-or-no question on the terminal, or returns `None` without one or with --no-input. A signal ends the wait.
 pub async fn confirm(question: &str) -> Option<bool> {
-    if !input::is_allowed() || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !can_ask() {
         return None;
     }
+    let answer = answer(&format!("{question} [y/N] ")).await?;
+    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Asks for a line on the terminal, for a caller that knows that it [can ask](can_ask). `None` at the end of the input.
+/// A signal ends the wait with the sentence `otherwise`.
+pub async fn ask(question: &str, otherwise: &str) -> Option<String> {
+    let mut unanswered = Unanswered(Some(otherwise));
+    let answer = answer(question).await;
+    unanswered.0 = None;
+    answer.filter(|line| !line.is_empty())
+}
+
+/// Prints a question, and reads the line after it: an empty one at the end of the input.
+async fn answer(question: &str) -> Option<String> {
     let mut err = io::stderr().lock();
-    write!(err, "{question} [y/N] ").and_then(|()| err.flush()).ok()?;
+    write!(err, "{question}").and_then(|()| err.flush()).ok()?;
     drop(err);
     let read = || {
         let mut answer = String::new();
@@ -181,7 +202,7 @@ pub async fn confirm(question: &str) -> Option<bool> {
     let answer = tokio::task::spawn_blocking(read).await.ok()?.ok()?;
     // The end of the input leaves the cursor behind the question, and an answer does not.
     line.0 = answer.is_empty();
-    Some(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+    Some(answer)
 }
 
 /// The line of a question. Ends it when the question is given up, so that the next words begin a line of their own.

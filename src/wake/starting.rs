@@ -33,6 +33,8 @@ pub(super) struct Starting<'a, P> {
     pub(super) deadline: Instant,
     /// The name in the catalogue.
     pub(super) name: &'a str,
+    /// What the platform is asked for.
+    pub(super) request: &'a CreatePlay,
 }
 
 impl<P: Progress> Starting<'_, P> {
@@ -147,9 +149,8 @@ impl<P: Progress> Starting<'_, P> {
     async fn request(&self, note: impl Fn(bool)) -> Result<Play> {
         let name = self.name;
         let before: Vec<String> = self.labs.plays().await?.into_iter().map(|play| play.id).collect();
-        let request = CreatePlay { playground: name.into(), safety_disclaimer_consent: true, ..CreatePlay::default() };
         note(false);
-        let error = match self.labs.create_play(&request).await {
+        let error = match self.labs.create_play(self.request).await {
             Err(error) if is_unknown(&error) => error,
             done => return done,
         };

@@ -16,7 +16,7 @@ use std::{
 };
 
 use labctl_ssh_proxy::{
-    labs::{Labs, net::Dialer},
+    labs::{Labs, net::Dialer, wire::CreatePlay},
     moment::now,
     platform::Platform,
     records::memory::{Memory, WakeRequest},
@@ -232,7 +232,7 @@ async fn start(folders: Folders) -> String {
     let memory = Memory::of(&folders, Platform::Local);
     let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
     let wake = Wake { labs: &labs, memory: &memory, progress: &Silent, allowed: true, decided: now(), deadline };
-    wake.start_once("docker").await.unwrap().id
+    wake.start_once(&CreatePlay::of("docker")).await.unwrap().id
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -281,7 +281,11 @@ async fn a_start_whose_answer_is_lost_is_looked_for() {
         let labs = Labs::embedded(Dialer::socket(folders.socket()));
         let memory = Memory::of(&folders, Platform::Local);
         let wake = Wake::wanted(&labs, &memory, &Silent, Duration::from_secs(60));
-        let play = if new { wake.start_new("docker").await } else { wake.start_once("docker").await };
+        let play = if new {
+            wake.start_new(&CreatePlay::of("docker")).await
+        } else {
+            wake.start_once(&CreatePlay::of("docker")).await
+        };
         assert_eq!((play.unwrap().id, made.load(Ordering::SeqCst)), ("1".repeat(24), 1), "new: {new}");
     }
 }
@@ -294,7 +298,11 @@ async fn a_start_that_may_have_been_carried_out_says_so() {
     let memory = Memory::of(&folders, Platform::Local);
     // The wait is never longer than the caller's patience.
     let wake = Wake::wanted(&labs, &memory, &Silent, Duration::from_secs(3));
-    for wake in [wake.start_new("docker").await, wake.start_once("docker").await, wake.start_once("docker").await] {
+    for wake in [
+        wake.start_new(&CreatePlay::of("docker")).await,
+        wake.start_once(&CreatePlay::of("docker")).await,
+        wake.start_once(&CreatePlay::of("docker")).await,
+    ] {
         let error = wake.unwrap_err();
         assert!(error.message().contains("it is not known whether playground docker was started"), "{error}");
         assert!(error.hint().unwrap().contains("it may have been started"), "{error}");

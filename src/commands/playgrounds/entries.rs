@@ -62,7 +62,8 @@ async fn gather(app: &App, labs: &Labs, mut plays: Vec<Play>) -> Result<(Vec<Ent
         }
     }
     if app.platform == Platform::Local {
-        for mut kind in labs.catalog().await? {
+        let (official, own) = tokio::try_join!(labs.catalog(), labs.own_playgrounds())?;
+        for mut kind in official.into_iter().chain(own) {
             kind.machines.retain(|machine| !machine.no_ssh);
             add_entries(&mut entries, app.platform, &format!("{PREFIX}{}", kind.name), &kind.title, &kind.machines);
         }

@@ -4,6 +4,7 @@ use crate::{
     app::App,
     commands::{
         args::One,
+        forward,
         playgrounds::{
             listed::report,
             start::{ready, wanted},
@@ -25,14 +26,18 @@ pub(crate) struct Args {
     /// Do not wait for its init tasks, if any are left.
     #[arg(long)]
     no_wait_init: bool,
+    /// Then carry the port forwards that are saved with it until Ctrl-C, as `port-forward --restore` does.
+    #[arg(long, conflicts_with = "json")]
+    with_port_forwards: bool,
 }
 
 /// Stops a playground if it is running, and starts it again. Then waits for the init tasks unless told not to. They run
 /// only once in a playground's life, but some may be left.
 ///
 /// # Errors
-/// The platform's, and any error that keeps the machines from becoming ready.
-pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
+/// The platform's, and any error that keeps the machines from becoming ready; those of port forwards. Returns their
+/// exit code.
+pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
     let memory = app.memory();
@@ -42,7 +47,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     underway.waits_for(&play);
     let restarted = again(app, &labs, &play, !args.no_wait_init).await;
     let play = underway.over(restarted)?;
-    report(app, &play, args.one.json, &format!("{} is running", play.shown()))
+    report(app, &play, args.one.json, &format!("{} is running", play.shown()))?;
+    if args.with_port_forwards { forward::carry_saved(app, &play).await } else { Ok(0) }
 }
 
 /// Stops the playground if it is running, and waits until it is ready again.

@@ -3,20 +3,22 @@
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 
 use super::{
+    conditions::{self, Choice, Questions},
     entries::refresh_entries,
     listed::{Listed, host},
+    manifest::Manifest,
 };
 use crate::{
     app::App,
     commands::{
-        candidates, open, ssh,
+        candidates, forward, open, ssh,
         underway::{Underway, ssh_command},
         visit::consent,
     },
-    error::{Kind, Result},
+    error::{Error, Kind, Result},
     labs::{
         Labs, catalog, find, tunnel,
-        wire::{Action, Play},
+        wire::{Action, CatalogEntry, CreatePlay, Play},
     },
     records::{live, memory::Memory},
     ssh::learn,
@@ -40,8 +42,20 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A catalogue name, or the id, host name or title of a stopped playground.
-    #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::startable))]
-    name: String,
+    #[arg(value_name = "PLAYGROUND", required_unless_present = "file")]
+    #[arg(add = ArgValueCompleter::new(candidates::startable))]
+    name: Option<String>,
+    /// A choice of the start, such as -i "Container runtime=docker". `catalog NAME` shows the choices there are. One
+    /// without a value is asked for if it has no default.
+    #[arg(short = 'i', long = "init-condition", value_name = "KEY=VALUE", value_parser = conditions::choice)]
+    choices: Vec<Choice>,
+    /// Ask for every choice that -i does not make, also for those with a default.
+    #[arg(long, conflicts_with_all = ["json"])]
+    ask: bool,
+    /// A manifest (YAML) with the machines, tabs, networks and init tasks that the playground has in place of its own;
+    /// - is standard input. Without PLAYGROUND, it starts the one that the manifest names, or else its base.
+    #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    file: Option<String>,
     /// The playground's title.
     #[arg(long)]
     title: Option<String>,
@@ -64,6 +78,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IDE", conflicts_with_all = ["no_wait", "json", "ssh"])]
     #[arg(add = ArgValueCandidates::new(candidates::editors))]
     open: Option<String>,
+    /// Then carry the port forwards that are saved with it until Ctrl-C, as `port-forward --restore` does.
+    #[arg(long, conflicts_with_all = ["no_wait", "json", "ssh"])]
+    with_port_forwards: bool,
 }
 
 /// Starts a playground, then opens ssh or an editor on it if requested. Returns ssh's exit code.
@@ -71,13 +88,16 @@ pub(crate) struct Args {
 /// # Errors
 /// As [`start()`], [`ssh::run`] and [`open::run`].
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
-    let host = start(app, &args).await?.id;
+    let play = start(app, &args).await?;
+    let host = play.id.clone();
     match (args.ssh, args.open) {
         (true, _) => ssh::run(app, ssh::Args { host, consent: args.consent, ..ssh::Args::default() }).await,
         (false, Some(ide)) => {
             let into = open::Args { ide, host, consent: args.consent, no_wait_init: true, ..open::Args::default() };
-            open::run(app, into).await.map(|()| 0)
+            open::run(app, into).await?;
+            if args.with_port_forwards { forward::carry_saved(app, &play).await } else { Ok(0) }
         }
+        (false, None) if args.with_port_forwards => forward::carry_saved(app, &play).await,
         (false, None) => Ok(0),
     }
 }
@@ -97,17 +117,23 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
     let progress = Spinner::new();
     let memory = app.memory();
     let wake = Wake::wanted(&labs, &memory, &progress, app.settings.wake_limit());
-    let mut play = match startable(&labs, &args.name).await? {
+    let manifest = match &args.file {
+        Some(path) => Some(Manifest::read(path).await?),
+        None => None,
+    };
+    let is_particular = manifest.is_some() || !args.choices.is_empty() || args.ask;
+    let mut play = match meant(&labs, args, manifest.as_ref()).await? {
+        Startable::Existing(play) if is_particular => return Err(already_started(&play)),
         Startable::Existing(play) => *play,
-        Startable::ByName(name) => {
-            consent(&labs, &name, args.consent).await?;
+        Startable::ByName(name) if !is_particular => {
+            let request = request(&labs, &name, args, None).await?;
             underway.requests(&name);
-            wake.start_once(&name).await?
+            wake.start_once(&request).await?
         }
-        Startable::New(name) => {
-            consent(&labs, &name, args.consent).await?;
+        Startable::ByName(name) | Startable::New(name) => {
+            let request = request(&labs, &name, args, manifest.as_ref()).await?;
             underway.requests(&name);
-            wake.start_new(&name).await?
+            wake.start_new(&request).await?
         }
     };
     underway.waits_for(&play);
@@ -140,6 +166,43 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
         }
     }
     Ok(play)
+}
+
+/// Asks what there is to ask before a start, and returns the request for it.
+async fn request(labs: &Labs, name: &str, args: &Args, manifest: Option<&Manifest>) -> Result<CreatePlay> {
+    let entry: CatalogEntry = consent(labs, name, args.consent).await?;
+    let conditions = catalog::conditions(labs, &entry).await?;
+    let questions = Questions { all: args.ask, allowed: !args.json };
+    let init_conditions = conditions::choose(name, &conditions, &args.choices, questions).await?;
+    let mut request = CreatePlay { init_conditions, ..CreatePlay::of(name) };
+    if let Some(manifest) = manifest {
+        manifest.add_to(&mut request);
+    }
+    Ok(request)
+}
+
+fn already_started(play: &Play) -> Error {
+    let message = format!("playground {} was started before, and its choices were made then", play.shown());
+    Error::new(Kind::Usage, message).with_hint("leave out -i, --ask and -f, or name an entry of the catalogue")
+}
+
+/// The playground that the command line means, or else the manifest.
+async fn meant(labs: &Labs, args: &Args, manifest: Option<&Manifest>) -> Result<Startable> {
+    let names = match (&args.name, manifest) {
+        (Some(name), _) => return startable(labs, name).await,
+        (None, Some(manifest)) => manifest.names()?,
+        // The parser of the command line lets no such one through.
+        (None, None) => return Err(Error::new(Kind::Usage, "there is nothing to start")),
+    };
+    let mut missing = None;
+    for name in names {
+        match catalog::entry(labs, name).await {
+            Ok(entry) => return Ok(Startable::New(entry.name)),
+            Err(error) if error.kind() == Kind::NotFound => missing = Some(error),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(missing.unwrap_or_else(|| Error::new(Kind::Usage, "there is nothing to start")))
 }
 
 /// The meaning of NAME in `start NAME`.

@@ -31,6 +31,13 @@ pub struct CreatePlay {
     pub init_tasks: Map<String, Value>,
 }
 
+impl CreatePlay {
+    /// A start of a playground as it is. The caller knows that it needs no consent, or has it.
+    pub fn of(playground: &str) -> CreatePlay {
+        CreatePlay { playground: playground.into(), safety_disclaimer_consent: true, ..CreatePlay::default() }
+    }
+}
+
 /// `POST /plays/{id}/actions`.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(tag = "action")]

@@ -77,6 +77,11 @@ pub(crate) enum Misfit<'a> {
 }
 
 impl InitCondition {
+    /// True if a start must name its value.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.default.is_empty() && !self.nullable
+    }
+
     /// Checks a value. A pattern that cannot be read here matches everything, so that the platform decides.
     pub(crate) fn check(&self, value: &str) -> Result<(), Misfit<'_>> {
         if value.is_empty() {
