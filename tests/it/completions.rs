@@ -15,7 +15,7 @@ fn bin() -> &'static str {
 }
 
 /// Returns bash's completions for a line, with the real script.
-fn bash(world: &World, line: &str) -> Vec<String> {
+pub fn bash(world: &World, line: &str) -> Vec<String> {
     let script = format!(
         "PATH={}:$PATH
          source <(labctl-ssh-proxy completions bash)

@@ -14,7 +14,7 @@ use crate::support::{
 
 const PLAY: &str = "/api/plays/0123456789abcdef01234567";
 
-fn hosted() -> (World, Labs) {
+pub fn hosted() -> (World, Labs) {
     let world = World::empty();
     let labs = Labs::start(&world, PLAIN);
     (world, labs)

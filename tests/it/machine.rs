@@ -20,6 +20,7 @@ use crate::support::{
     fault::closed_port,
     machine::{BOTH, PATIENCE, World, listen, make_key, run, succeed},
     not_run,
+    terminal::OnTerminal,
 };
 
 /// Waits for a condition that becomes true soon, by polling.
@@ -144,49 +145,10 @@ fn a_reader_that_stalls_holds_nobody_else_up() {
     }
 }
 
-/// A program on a terminal of ours.
-struct OnTerminal {
-    terminal: Arc<pty_process::blocking::Pty>,
-    child: std::process::Child,
-    output: mpsc::Receiver<Vec<u8>>,
-    seen: String,
-}
-
-impl OnTerminal {
-    fn start(world: &World, arguments: &[&str], rows: u16, columns: u16) -> OnTerminal {
-        let (terminal, inner) = pty_process::blocking::open().unwrap();
-        terminal.resize(pty_process::Size::new(rows, columns)).unwrap();
-        let command = pty_process::blocking::Command::new("ssh").arg("-F").arg(world.path("config")).args(arguments);
-        let child = command.env("TERM", "vt220").spawn(inner).unwrap();
-        let terminal = Arc::new(terminal);
-        let (sender, output) = mpsc::channel();
-        let reader = Arc::clone(&terminal);
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // The end of a terminal is reported as an error.
-            while let Ok(n @ 1..) = (&*reader).read(&mut buffer) {
-                if sender.send(buffer[..n].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        OnTerminal { terminal, child, output, seen: String::new() }
-    }
-
-    fn type_in(&self, text: &str) {
-        (&*self.terminal).write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Waits until `text` was shown, and discards the output up to it.
-    fn expect(&mut self, text: &str) {
-        while !self.seen.contains(text) {
-            match self.output.recv_timeout(PATIENCE) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(_) => panic!("no {text:?} in {:?}", self.seen),
-            }
-        }
-        self.seen = self.seen.split_once(text).unwrap().1.to_owned();
-    }
+/// Starts ssh on a terminal of ours.
+fn on_terminal(world: &World, arguments: &[&str], rows: u16, columns: u16) -> OnTerminal {
+    let command = pty_process::blocking::Command::new("ssh").arg("-F").arg(world.path("config")).args(arguments);
+    OnTerminal::start(command.env("TERM", "vt220"), rows, columns)
 }
 
 /// Returns true if sshd can open terminals. Without root, it needs terminals of group tty, which containers often lack.
@@ -205,7 +167,7 @@ fn terminals_have_a_size_that_changes_and_keys_that_interrupt() {
             not_run("the group of new terminals is not the one that sshd wants");
             continue;
         }
-        let mut shell = OnTerminal::start(&world, &["m"], 31, 97);
+        let mut shell = on_terminal(&world, &["m"], 31, 97);
         shell.type_in("PS1=; stty -echo; echo begin; stty size; tty; echo $TERM\n");
         shell.expect("begin\r\n31 97\r\n/dev/");
         shell.expect("vt220\r\n");

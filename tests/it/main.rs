@@ -57,6 +57,7 @@ mod security_page;
 mod server_rows;
 mod ssh_command;
 mod ssh_config;
+mod starting;
 mod supply_chain;
 mod support;
 mod uninstall;

@@ -492,6 +492,7 @@ fn api(state: &State, seen: &Seen) -> Answer {
             all.retain(|one| one["id"] != id);
             if all.len() == before { reply(404, "no such port") } else { reply(204, "") }
         }
+        ["GET", "playgrounds", "filter=my-custom"] => json_reply(&json!([])),
         ["GET", "playgrounds"] => json_reply(&json!([entry("docker", ""), entry("by-mallory", "mallory")])),
         ["GET", "playgrounds", "docker"] => json_reply(&entry("docker", "")),
         ["GET", "playgrounds", "by-mallory"] => json_reply(&entry("by-mallory", "mallory")),

@@ -7,6 +7,7 @@ pub mod labs;
 pub mod machine;
 pub mod platform;
 pub mod schema;
+pub mod terminal;
 pub mod transcript;
 pub mod tree;
 pub mod wsmux;
