@@ -7,6 +7,7 @@
 //! - `roots`: the authorities that the system trusts.
 //! - `signals`: the signals that ask a process to end.
 //! - `sockets`: questions to the system about sockets and pipes.
+//! - `tcp_table`: the kernel's table of TCP sockets.
 //! - `files`: owners, modes and attributes of files.
 //! - `windows`: calls of that system.
 //! - here: the user's folders, words, and the terminal.
@@ -19,6 +20,7 @@ mod process;
 mod roots;
 mod signals;
 mod sockets;
+mod tcp_table;
 #[cfg(windows)]
 mod windows;
 
@@ -41,6 +43,7 @@ pub(crate) use roots::{FILES_COUNT, trusted_authorities};
 pub(crate) use signals::heed_signals;
 pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
 pub use sockets::{Peer, connect_locally, ssh_agent, stderr_takes_text, unacknowledged};
+pub(crate) use tcp_table::listening_sockets;
 
 /// The way to get an ssh.
 pub(crate) const INSTALL_SSH: &str = match cfg!(windows) {

@@ -1,8 +1,10 @@
 //! `ports`: what listens on a playground's machines, and who reaches it.
 //!
+//! - `addresses`: those that a machine's servers listen on, as its kernel tells.
 //! - `survey`: what the platform and our own records say, joined into one list (pure beyond its requests).
 //! - `expose`, `unexpose`: an address for browsers, and its end.
 
+mod addresses;
 pub(crate) mod expose;
 mod survey;
 pub(crate) mod unexpose;

@@ -19,7 +19,7 @@ use crate::support::{
 
 /// A Python program on the machine, which prints one line when it is ready, and reads lines.
 struct Server {
-    process: Ending,
+    _process: Ending,
     input: ChildStdin,
     said: String,
 }
@@ -33,7 +33,7 @@ impl Server {
         let child: &mut Child = &mut process.0;
         let mut said = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut said).unwrap();
-        Server { input: child.stdin.take().unwrap(), process, said: said.trim().to_owned() }
+        Server { input: child.stdin.take().unwrap(), _process: process, said: said.trim().to_owned() }
     }
 
     /// An echo server for one connection after the other. Once a line is written to it, it listens no longer.

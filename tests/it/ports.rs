@@ -77,6 +77,8 @@ fn one_list_has_what_listens_is_exposed_forwarded_and_saved() {
         (&json!("node-01"), &json!(true), &json!("http"))
     );
     assert_eq!(port(&found, other).unwrap()["machine"], "node-02");
+    let loopback = |row: Option<Value>| row.unwrap()["loopbackOnly"].clone();
+    assert_eq!([number, other].map(|number| loopback(port(&found, number))), [json!(false), json!(true)]);
     // One machine, named in either way.
     for args in [&[&second[..]][..], &[&id, "--machine", "node-02"]] {
         let found = survey(&world, args);
@@ -84,6 +86,9 @@ fn one_list_has_what_listens_is_exposed_forwarded_and_saved() {
         assert!(port(&found, other).is_some());
     }
 
+    let said = world.local(&["expose", &second, &other.to_string()]);
+    assert!(said.err.contains("listens on the loopback interface only, which is enough on this computer"), "{said:?}");
+    world.local(&["unexpose", &id, &other.to_string()]).ok();
     let exposed = world.json(&["expose", &host, &number.to_string(), "--json"]);
     schema::check("exposedPort", &exposed);
     let spec = format!("0:localhost:{number}");
@@ -264,6 +269,37 @@ fn a_web_terminal_is_made_once_for_each_user_and_never_public() {
     assert!(removed.starts_with(&format!("The web terminal of {other} on machine docker-01")), "{removed}");
     assert_eq!(labs.shells().len(), 1);
     shell(&["--user", "mallory"]).failed(4);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn the_machine_says_where_its_servers_listen() {
+    let (world, labs) = hosted();
+    // Behind its tunnels, the machine is this computer, with a real sshd.
+    let [local, open] = ["127.0.0.1:0", "0.0.0.0:0"].map(|address| std::net::TcpListener::bind(address).unwrap());
+    let [local, open] = [local, open].map(|server| (server.local_addr().unwrap().port(), server));
+    labs.listens_on(&[22, local.0, open.0]);
+    let survey = || -> Value { serde_json::from_str(&world.run(&["ports", ID, "--json"]).ok()).unwrap() };
+    let loopback = |found: &Value, number| port(found, number).unwrap()["loopbackOnly"].clone();
+    let tunnels = format!("POST /api/plays/{ID}/tunnels");
+    // Without a key that is there already, it is not known.
+    assert_eq!((loopback(&survey(), local.0), labs.count(&tunnels)), (Value::Null, 0));
+    world.run(&["config-ssh", "--yes"]).ok();
+    labs.forget_seen();
+    for _ in 0..2 {
+        let found = survey();
+        assert_eq!((loopback(&found, local.0), loopback(&found, open.0)), (json!(true), json!(false)), "{found}");
+        assert_eq!(loopback(&found, 22), Value::Null);
+    }
+    let said = expose(&world, &[&local.0.to_string()]);
+    assert!(said.err.contains("where the platform does not reach it: the server must listen on the machine's main"));
+    assert!(expose(&world, &[&open.0.to_string()]).err.is_empty());
+    assert_eq!(labs.count(&tunnels), 1, "one tunnel session serves them all");
+    // What hinders this costs only this.
+    labs.edit(ID, |play| play["machines"][0]["noSSH"] = json!(true));
+    assert_eq!(loopback(&survey(), local.0), Value::Null);
+    assert!(survey()["problems"].as_array().unwrap().is_empty());
+    assert_eq!(labs.count(&tunnels), 1);
 }
 
 #[test]

@@ -15,11 +15,13 @@ use crate::{
     error::{Error, Kind, Result, printable},
     labs::{
         Labs, find,
-        wire::{ExposePort, ExposeShell, ExposedPort, ExposedShell, PRIVATE, PUBLIC, Play, ScannedPort},
+        wire::{ExposePort, ExposeShell, ExposedPort, ExposedShell, PRIVATE, PUBLIC, Play},
     },
     platform::Platform,
     ui::{notice, out},
 };
+
+use super::addresses;
 
 /// Number of looks for something whose request was answered with silence, and the pause before each.
 const LOOKS: u32 = 5;
@@ -110,13 +112,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
 }
 
 async fn expose_port(app: &App, labs: &Labs, play: &Play, wish: &ExposePort, args: &Args) -> Result<()> {
-    let scan = async {
-        // The port is exposed even if it is not known what listens there.
-        let scan =
-            if find::is_play_down(play) { None } else { Some(labs.scan_ports(&play.id, Some(&wish.machine)).await) };
-        scan.and_then(|scan| scan.inspect_err(|error| log::warn!("{}", error.message())).ok())
-    };
-    let (known, scan) = tokio::join!(labs.ports(&play.id), scan);
+    let (known, hindrance) = tokio::join!(labs.ports(&play.id), hindrance(app, labs, play, wish));
     let known = known?;
     let (port, was_there) = match of_number(&known, wish).find(|port| wish.is(port)) {
         Some(port) => (port.clone(), true),
@@ -135,7 +131,7 @@ async fn expose_port(app: &App, labs: &Labs, play: &Play, wish: &ExposePort, arg
             (request(labs, play, wish, &known).await?, false)
         }
     };
-    if let Some(words) = warning(app.platform, play, wish, scan.as_deref()) {
+    if let Some(words) = hindrance {
         notice::line(&format!("labctl-ssh-proxy: {words}"));
     }
     let (access, url) = (port.access(), &port.url);
@@ -235,16 +231,27 @@ fn lost(error: Error, play: &Play, unknown: impl FnOnce() -> String) -> Error {
         .with_hint(format!("see `labctl-ssh-proxy ports {}`, and expose it again only if it is not there", play.id))
 }
 
-/// Returns what keeps an exposed port from being reached, as far as the scan tells.
-fn warning(platform: Platform, play: &Play, wish: &ExposePort, scan: Option<&[ScannedPort]>) -> Option<String> {
-    let ExposePort { number, machine, .. } = wish;
+/// Returns what keeps the port from being reached at its address, as far as can be seen. It is no reason not to expose it.
+async fn hindrance(app: &App, labs: &Labs, play: &Play, wish: &ExposePort) -> Option<String> {
+    let ExposePort { number, machine: name, .. } = wish;
     if find::is_play_down(play) {
-        let start = platform.commands(&format!("start it with `labctl-ssh-proxy start {}`", play.id));
+        let start = app.platform.commands(&format!("start it with `labctl-ssh-proxy start {}`", play.id));
         return Some(format!("{} is stopped, so nothing answers at that address: {start}", play.shown()));
     }
-    let listens =
-        scan?.iter().any(|port| port.number == *number && (port.machine.is_empty() || port.machine == *machine));
-    (!listens).then(|| format!("nothing listens on port {number} of machine {machine} now"))
+    let scan = labs.scan_ports(&play.id, Some(name)).await;
+    let scan = scan.inspect_err(|error| log::warn!("{}", error.message())).ok()?;
+    if !scan.iter().any(|port| port.number == *number && (port.machine.is_empty() || port.machine == *name)) {
+        return Some(format!("nothing listens on port {number} of machine {name} now"));
+    }
+    let machine = find::machine(play, Some(name)).ok()?;
+    let addresses = addresses::of(app, labs, play, machine).await?;
+    let only = format!("port {number} of machine {name} listens on the loopback interface only");
+    let must = "the server must listen on the machine's main interface or on all addresses, such as 0.0.0.0";
+    addresses::is_loopback_only(&addresses, *number)?.then(|| match app.platform {
+        Platform::Labs => format!("{only}, where the platform does not reach it: {must}"),
+        // The machine is this computer, and so is the address.
+        Platform::Local => format!("{only}, which is enough on this computer; at the real platform, {must}"),
+    })
 }
 
 async fn expose_shell(labs: &Labs, play: &Play, wish: &ExposeShell, json: bool) -> Result<()> {

@@ -17,6 +17,8 @@ use crate::{
     target::{Target, host_port},
 };
 
+use super::addresses;
+
 /// What a problem is about.
 pub(super) const LISTENING: &str = "listening";
 pub(super) const EXPOSED: &str = "exposed";
@@ -48,6 +50,14 @@ pub(super) struct Port {
     pub exposed: Vec<Exposed>,
     pub forwards: Vec<Forwarded>,
     pub saved: Vec<Saved>,
+}
+
+impl Port {
+    /// True if something listens that is no sshd, which serves all.
+    fn is_a_server(&self) -> bool {
+        const SSH: u16 = 22;
+        self.listening == Listening(Some(true)) && self.number != SSH
+    }
 }
 
 /// The protocol of a server, the most telling one last.
@@ -188,6 +198,17 @@ impl Survey {
         let is_asked_for = |name: &str| machine.is_none_or(|machine| machine == name);
         let mut ports = join(play, Answers { scan, exposed, saved, open });
         ports.retain(|port| is_asked_for(&port.machine));
+        // One machine after the other, because tunnels come from a small pool.
+        for machine in &play.machines {
+            let mut servers = ports.iter_mut().filter(|port| port.machine == machine.name && port.is_a_server());
+            if let Some(first) = servers.next()
+                && let Some(addresses) = addresses::of(app, labs, play, machine).await
+            {
+                for port in std::iter::once(first).chain(servers) {
+                    port.loopback_only = addresses::is_loopback_only(&addresses, port.number);
+                }
+            }
+        }
         Ok(Survey {
             playground: play.id.clone(),
             host: Target::of_play(&play.id, None).to_string(),
