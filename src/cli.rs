@@ -12,7 +12,7 @@ use crate::{
         account, completions, config, doctor, forward, kube, machine, man, open,
         playgrounds::{catalog, destroy, extend, lifetime, list, persist, rename, restart, start, stop, tasks, wait},
         ports::{self, expose, unexpose},
-        ssh, uninstall,
+        region, ssh, uninstall,
     },
     connect,
     error::Result,
@@ -95,6 +95,7 @@ enum Command {
     Destroy(destroy::Args),
     Wait(wait::Args),
     Tasks(tasks::Args),
+    Region(region::Args),
     Whoami(account::Whoami),
     Logout(account::Logout),
     #[command(alias = "completion")]
@@ -159,6 +160,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
     (
         "Other",
         &[
+            ("region", "Show or choose where new playgrounds run"),
             ("whoami", "Show who is logged in"),
             ("logout", "Log out of the platform"),
             ("local", "Manage the embedded platform, which --local uses"),
@@ -337,6 +339,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Uninstall(args) => uninstall::run(app, args).await.map(success),
         Command::Login(args) => account::login(app, args).await.map(success),
         Command::Logout(args) => account::logout(app, args).await.map(success),
+        Command::Region(args) => region::run(app, args).await.map(success),
         Command::Whoami(args) => account::whoami(app, args).await.map(success),
         #[cfg(unix)]
         Command::Local(command) => local::run(app, command).await.map(success),

@@ -17,6 +17,7 @@ pub(crate) mod man;
 pub(crate) mod open;
 pub(crate) mod playgrounds;
 pub(crate) mod ports;
+pub(crate) mod region;
 pub(crate) mod ssh;
 pub(crate) mod underway;
 pub(crate) mod uninstall;

@@ -51,4 +51,14 @@ impl Labs {
     pub async fn me(&self) -> Result<Me> {
         self.call(Call::get("/auth/me?authenticate=true", "the account")).await
     }
+
+    /// Chooses the region in which new playgrounds run.
+    ///
+    /// # Errors
+    /// As every call; the platform's words for a region that it does not have.
+    pub async fn prefer_region(&self, region: &str) -> Result<Me> {
+        let wish = serde_json::json!({ "region": region });
+        let call = Call::post("/account/preferences", &wish, "the account's region")?;
+        self.call(Call { method: Method::PATCH, ..call }).await
+    }
 }
