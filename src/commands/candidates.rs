@@ -13,7 +13,7 @@ use clap_complete::CompletionCandidate;
 
 use crate::{
     app::App,
-    commands::{completions::is_for_bash, open::ide},
+    commands::{completions::is_for_bash, open::ide, playgrounds::choice::KINDS},
     error::{Result, printable},
     labs::{find, wire::CatalogEntry},
     platform::Platform,
@@ -109,6 +109,14 @@ pub(crate) fn startable(typed: &OsStr) -> Vec<CompletionCandidate> {
 pub(crate) fn catalog(typed: &OsStr) -> Vec<CompletionCandidate> {
     let catalog = names(What::Catalog).catalog.unwrap_or_default();
     begun(typed, catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).collect(), &[])
+}
+
+/// Returns the filters of `list` that `typed` may become.
+pub(crate) fn filters(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let catalog = names(What::Catalog).catalog.unwrap_or_default();
+    let named = catalog.iter().map(|entry| candidate(format!("playground={}", entry.name), &entry.title));
+    let kinds = KINDS.iter().skip(1).map(|kind| candidate(format!("{kind}="), ""));
+    begun(typed, named.chain(kinds).collect(), &[])
 }
 
 /// Returns the editors that `open` knows.

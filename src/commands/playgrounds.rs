@@ -4,6 +4,7 @@
 //! update the ssh configuration, if `config-ssh` was ever run.
 
 pub(crate) mod catalog;
+pub(crate) mod choice;
 mod conditions;
 pub(crate) mod destroy;
 pub(crate) mod entries;

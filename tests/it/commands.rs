@@ -473,6 +473,56 @@ fn a_time_of_day_is_the_next_one_on_the_clock_of_this_computer() {
     assert!(left() >= ends - 30, "it is never shortened: {ends} {}", left());
 }
 
+#[test]
+fn a_list_is_filtered_and_shortened_to_ids() {
+    let world = World::with_platform(&[]);
+    let start = |args: &[&str]| {
+        let play = world.json(&[&["start"], args, &["--no-wait", "--json"]].concat());
+        play["id"].as_str().unwrap().to_owned()
+    };
+    let (duo, shell) = (start(&["duo"]), start(&["shell"]));
+    let list = |args: &[&str]| world.local(&[&["list"], args].concat());
+    assert_eq!(list(&["-q", "-f", "playground=duo"]).ok(), format!("{duo}\n"));
+    let all = list(&["--quiet"]).ok();
+    assert!(all.lines().count() == 2 && all.contains(&duo) && all.contains(&shell), "{all}");
+    let json = world.json(&["list", "--json", "--filter", "Playground=shell"]);
+    assert_eq!((json.as_array().unwrap().len(), &json[0]["id"]), (1, &json!(shell)));
+    let table = list(&["-f", "playground=duo"]).ok();
+    assert!(table.contains(&duo) && !table.contains(&shell), "{table}");
+    world.local(&["destroy", &duo, "--yes"]).ok();
+    assert_eq!(list(&["-qf", "playground=duo"]).ok(), "");
+    assert_eq!(list(&["-aqf", "playground=duo"]).ok(), format!("{duo}\n"));
+    let none = list(&["-f", "challenge=none"]);
+    assert!(none.out.is_empty() && none.err.contains("No playground fits the filter."), "{none:?}");
+    for wrong in [&["-f", "lesson=x"][..], &["-f", "x"], &["-q", "--json"], &["-q", "--watch"]] {
+        list(wrong).failed(2);
+    }
+    // A watch has the same choice.
+    let mut watch = world.command(&["--local", "list", "--watch", "--json", "-f", "playground=duo"]);
+    let mut watch = crate::support::Ending(watch.stdout(std::process::Stdio::piped()).spawn().unwrap());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(watch.0.stdout.take().unwrap()), &mut line).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["playgrounds"], json!([]));
+}
+
+#[test]
+fn the_region_of_new_playgrounds_is_shown_and_chosen() {
+    let world = World::with_platform(&[]);
+    let region = |args: &[&str]| world.local(&[&["region"], args].concat());
+    let none = region(&[]);
+    assert!(none.out.is_empty() && none.err.contains("region eu"), "{none:?}");
+    assert_eq!(world.json(&["region", "--json"]), json!({ "region": null }));
+    for name in ["ap", "eu"] {
+        assert_eq!(region(&[name]).ok(), format!("{name}\n"));
+        let shown = world.json(&["region", "--json"]);
+        crate::support::schema::check("region", &shown);
+        assert_eq!(shown["region"], name);
+        assert_eq!(world.json(&["whoami", "--json"])["preferredRegion"], name);
+    }
+    let wrong = region(&["moon"]).failed(2);
+    assert!(wrong.contains("possible values: eu, ap"), "{wrong}");
+}
+
 /// Starts a fake embedded platform that answers only the check whether it is there. At the next request it is gone: it
 /// has accepted the connection, or not.
 fn ends_between(world: &World, takes: bool) -> std::thread::JoinHandle<()> {

@@ -100,6 +100,8 @@ fn shells_complete_what_there_is() {
     assert_eq!(fish(&world, "labctl-ssh-proxy --local start sh"), ["shell"]);
     assert_eq!(fish(&world, "labctl-ssh-proxy open rust"), ["rustrover"]);
     assert_eq!(fish(&world, "labctl-ssh-proxy --local port-forward x -m node-0"), ["node-01", "node-02"]);
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local list -f playground=du"), ["playground=duo"]);
+    assert_eq!(fish(&world, "labctl-ssh-proxy --local region a"), ["ap"]);
     let machines = fish(&world, &format!("labctl-ssh-proxy --local machine reboot {id} node-0"));
     assert_eq!(machines, ["node-01", "node-02"]);
     assert!(bash(&world, "labctl-ssh-proxy conf").contains(&"config-ssh".to_owned()));

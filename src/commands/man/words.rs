@@ -41,6 +41,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("start", "labctl-ssh-proxy start k8s-omni -i \"Container runtime=containerd\"", "choose what it comes with"),
     ("start", "labctl-ssh-proxy start k3s --title demo --open code", "start one with a title, and open it in VS Code"),
     ("list", "labctl-ssh-proxy list --all --json", "all of your playgrounds, for a script"),
+    (
+        "list",
+        "labctl-ssh-proxy list -q --filter playground=docker",
+        "the ids of those that were started from one entry",
+    ),
     ("ssh", "labctl-ssh-proxy ssh docker", "wake the playground if it is stopped, and go inside"),
     ("ssh", "labctl-ssh-proxy ssh root@docker uname -a", "run one command as another user"),
     ("ssh", "labctl-ssh-proxy ssh docker -L 8080:localhost:80 -N", "pass options to ssh"),

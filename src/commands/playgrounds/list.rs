@@ -1,11 +1,17 @@
 //! `list`: prints the playgrounds, once or continuously.
 
+use clap_complete::ArgValueCompleter;
+
 use crate::{
     app::App,
-    commands::playgrounds::{
-        entries::refresh_with,
-        listed::{Listed, NONE, in_order, table},
-        watch,
+    commands::{
+        candidates,
+        playgrounds::{
+            choice::{Choice, Filter},
+            entries::refresh_with,
+            listed::{Listed, table},
+            watch,
+        },
     },
     error::Result,
     labs::{find, wire::Play},
@@ -18,8 +24,14 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Also list those that have failed or were destroyed.
-    #[arg(long)]
+    #[arg(short, long)]
     all: bool,
+    /// Only those of one playground of the catalogue, challenge, tutorial or course.
+    #[arg(short, long, value_name = "KIND=NAME", add = ArgValueCompleter::new(candidates::filters))]
+    filter: Option<Filter>,
+    /// Print ids only, one a line.
+    #[arg(short, long, conflicts_with_all = ["json", "watch"])]
+    quiet: bool,
     /// Keep showing them as they change: redraw the table, or with --json print a line for each change.
     #[arg(long)]
     watch: bool,
@@ -31,14 +43,16 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Prints the playgrounds that can be connected to, running ones first, or all of them with `all`.
+/// Prints the playgrounds that can be connected to, running ones first, or all of them with `all`; only those that fit
+/// the filter.
 ///
 /// # Errors
 /// The platform's.
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
-    let Args { all, watch, figures, json } = args;
+    let Args { all, filter, quiet, watch, figures, json } = args;
+    let choice = Choice { all, filter };
     if watch {
-        return watch::watch(app, all, json, figures).await;
+        return watch::watch(app, choice, json, figures).await;
     }
     let labs = app.labs().await?;
     let mut plays = find::all(&labs).await?;
@@ -47,7 +61,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         learn_ssh(&labs, &memory, play).await;
     }
     refresh_with(app, &labs, &plays).await;
-    in_order(&mut plays, all);
+    choice.apply(&mut plays);
+    if quiet {
+        return out::lines(plays.into_iter().map(|play| play.id).collect());
+    }
     let connections = live::all(&app.folders);
     if json {
         let listed = |play: &Play| {
@@ -60,7 +77,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         return out::json(&plays.iter().map(listed).collect::<Result<Vec<_>>>()?);
     }
     if plays.is_empty() {
-        notice::line(&app.platform.commands(NONE));
+        notice::line(&app.platform.commands(choice.none()));
         return Ok(());
     }
     out::lines(table(&plays, &connections))

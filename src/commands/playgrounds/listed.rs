@@ -17,9 +17,6 @@ use crate::{
     ui::out,
 };
 
-/// The line that replaces an empty list.
-pub(crate) const NONE: &str = "No playgrounds. Run `labctl-ssh-proxy catalog` to see those that you can start.";
-
 /// A playground in `list --json`, with the API's names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -144,13 +141,6 @@ impl Listed {
 /// Fails when standard output cannot be written.
 pub(in crate::commands) fn report(app: &App, play: &Play, json: bool, sentence: &str) -> Result<()> {
     if json { out::json(&Listed::new(play, &live::all(&app.folders))) } else { out::line(sentence) }
-}
-
-/// Sorts the list for printing: running ones first, then by age, the newest first. Removes those that no longer exist,
-/// unless `all` is set.
-pub(crate) fn in_order(plays: &mut Vec<Play>, all: bool) {
-    plays.retain(|play| all || !find::is_gone(play));
-    plays.sort_by_key(|play| (find::is_play_down(play), std::cmp::Reverse(play.created_at.clone())));
 }
 
 /// Formats the list as a table.

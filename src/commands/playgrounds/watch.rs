@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use self::{model::Model, view::View};
-use super::entries::entries_of;
+use super::{choice::Choice, entries::entries_of};
 use crate::{
     app::App,
     error::{Error, Kind, Result},
@@ -53,10 +53,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Fails when standard output is closed. A failure to ask the platform is shown, and asking goes on.
-pub(crate) async fn watch(app: &App, all: bool, json: bool, figures: bool) -> Result<()> {
+pub(super) async fn watch(app: &App, choice: Choice, json: bool, figures: bool) -> Result<()> {
     let closed = |e: io::Error| Error::new(Kind::Usage, format!("standard output is closed: {e}"));
     let mut output = stdio::output().map_err(closed)?;
-    let mut watcher = Watcher::new(app, all);
+    let mut watcher = Watcher::new(app, choice);
     let mut view = View::new(json, figures);
     loop {
         watcher.ask_if_due();
@@ -93,14 +93,14 @@ struct Watcher<'a> {
 type Answer = (Option<Labs>, Result<Vec<Play>>);
 
 impl<'a> Watcher<'a> {
-    fn new(app: &'a App, all: bool) -> Watcher<'a> {
+    fn new(app: &'a App, choice: Choice) -> Watcher<'a> {
         let (tell, told) = mpsc::channel(64);
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let now = Instant::now();
         Watcher {
             app,
-            model: Model::new(app.platform, all, tell),
+            model: Model::new(app.platform, choice, tell),
             connections: live::all(&app.folders),
             told,
             look,

@@ -105,3 +105,43 @@ fn both_print_the_same_consoles_and_journals() {
     assert!(theirs.0.wait().unwrap().success() && ours.0.wait().unwrap().success());
     assert_eq!(read("ours"), read("theirs"));
 }
+
+#[test]
+#[ignore = "needs the real labctl in PATH: scripts/test runs it"]
+fn both_list_the_same_ids_and_choose_the_same_region() {
+    let labctl = Labctl::new(&[]);
+    let world = &labctl.world;
+    let ids: Vec<String> = ["shell", "duo", "shell"].iter().map(|name| labctl.start(&[name])).collect();
+    let _ = world.local(&["stop", &ids[1]]).ok();
+    let _ = world.local(&["destroy", "--yes", &ids[2]]).ok();
+    let sorted = |text: String| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    for options in [
+        &[][..],
+        &["--all"],
+        &["-a", "-f", "playground=shell"],
+        &["--filter", "playground=duo"],
+        &["-f", "challenge=none"],
+        &["-f", "COURSE="],
+    ] {
+        let theirs = labctl.run(&[&["playground", "list", "--quiet"], options].concat());
+        let ours = world.local(&[&["list", "--quiet"], options].concat()).ok();
+        assert_eq!(sorted(ours), sorted(theirs), "{options:?}");
+    }
+    for wrong in ["shell", "lesson=x"] {
+        assert!(!labctl.said(&["playground", "list", "-f", wrong]).status.success());
+        let _ = world.local(&["list", "-f", wrong]).failed(2);
+    }
+    for (by_us, region) in [(true, "ap"), (false, "eu")] {
+        let _ = match by_us {
+            true => world.local(&["region", region]).ok(),
+            false => labctl.run(&["playground", "region", region]),
+        };
+        assert_eq!(world.local(&["region"]).ok(), labctl.run(&["playground", "region"]));
+        assert_eq!(world.local(&["region"]).ok(), format!("{region}\n"));
+    }
+    labctl.refused(&["playground", "region", "moon"], "eu");
+}

@@ -5,7 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
-    commands::playgrounds::listed,
+    commands::playgrounds::choice::Choice,
     error::Error,
     labs::{
         Labs, find,
@@ -22,8 +22,8 @@ const MAX_FOLLOWED: usize = 50;
 pub(super) struct Model {
     /// The platform.
     pub(super) platform: Platform,
-    /// True if gone playgrounds are shown, too.
-    all: bool,
+    /// Those that are shown.
+    choice: Choice,
     plays: Vec<Play>,
     /// The beginning of the last question that was answered with them.
     asked: Option<Instant>,
@@ -48,8 +48,13 @@ impl Drop for Followed {
 
 impl Model {
     /// A model that knows nothing yet. The news of its plays go to `tell`.
-    pub(super) fn new(platform: Platform, all: bool, tell: mpsc::Sender<Told>) -> Model {
-        Model { platform, all, plays: Vec::new(), asked: None, error: None, followed: HashMap::new(), tell }
+    pub(super) fn new(platform: Platform, choice: Choice, tell: mpsc::Sender<Told>) -> Model {
+        Model { platform, choice, plays: Vec::new(), asked: None, error: None, followed: HashMap::new(), tell }
+    }
+
+    /// The line that replaces an empty list.
+    pub(super) fn none(&self) -> String {
+        self.platform.commands(self.choice.none())
     }
 
     /// The plays, as they were last known.
@@ -115,7 +120,7 @@ impl Model {
         for play in plays.iter_mut().filter(|play| !play.expires_in.is_zero()) {
             play.expires_in = play.expires_in.saturating_sub(since).max(Duration::from_secs(1));
         }
-        listed::in_order(&mut plays, self.all);
+        self.choice.apply(&mut plays);
         plays
     }
 }

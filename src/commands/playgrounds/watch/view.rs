@@ -9,7 +9,6 @@ use crate::{
     commands::playgrounds::listed::{self, Listed},
     error::{Error, Kind, Result, printable},
     labs::wire::Play,
-    platform::Platform,
     records::live::Status,
     ui::{out, screen::is_screen},
 };
@@ -90,7 +89,7 @@ impl View {
                 Ok(line + "\n")
             }
             View::Text { terminal, last } => {
-                let lines = lines(model.platform, &plays, connections, model.error());
+                let lines = lines(model, &plays, connections);
                 let text = if *terminal { page(lines) } else { lines.join("\n") + "\n\n" };
                 if text == *last {
                     return Ok(String::new());
@@ -120,13 +119,12 @@ fn end(play: &Play) -> i64 {
 }
 
 /// The table, and below it the reason why it may be out of date.
-fn lines(platform: Platform, plays: &[Play], connections: &[Status], error: Option<&Error>) -> Vec<String> {
-    let mut lines =
-        if plays.is_empty() { vec![platform.commands(listed::NONE)] } else { listed::table(plays, connections) };
+fn lines(model: &Model, plays: &[Play], connections: &[Status]) -> Vec<String> {
+    let mut lines = if plays.is_empty() { vec![model.none()] } else { listed::table(plays, connections) };
     for status in connections.iter().filter(|status| !status.message.is_empty()) {
         lines.push(format!("{}: {}", printable(&status.host), printable(&status.message)));
     }
-    if let Some(error) = error {
+    if let Some(error) = model.error() {
         lines.push(String::new());
         lines.extend(error.to_string().lines().map(str::to_owned));
     }
