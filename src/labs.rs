@@ -9,6 +9,7 @@ pub(crate) mod feed;
 pub(crate) mod find;
 mod gather;
 pub mod http;
+pub(crate) mod learning;
 pub mod messages;
 pub mod net;
 mod proxy;
@@ -162,6 +163,15 @@ impl Labs {
     /// The site's address.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// The hosts of the platform's site: the account's, and the public one.
+    pub fn sites(&self) -> Vec<&str> {
+        let host = |address: &'static str| address.trim_start_matches("https://");
+        let own = self.base.split_once("://").map_or(self.base.as_str(), |(_, rest)| rest);
+        let own = own.split('/').next().unwrap_or_default();
+        let public = host(account::BASE_URL);
+        if own == public { vec![public] } else { vec![own, public] }
     }
 
     /// A text that is different for each account of each platform. A secret.

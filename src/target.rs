@@ -1,4 +1,5 @@
-//! Host names for ssh and their meaning: conversion to playgrounds and machines, and back. Pure.
+//! Host names for ssh and their meaning: conversion to playgrounds and machines, and back. Pure. `reference` reads the
+//! page addresses of the platform's site.
 //!
 //! | host name | means |
 //! | --- | --- |
@@ -6,6 +7,8 @@
 //! | `playground-<id>.<machine>` | the machine of that name in it |
 //! | `playground-<name>` | the playground with that catalogue name |
 //! | `playground-<name>.<machine>` | the machine of that name in it |
+
+pub mod reference;
 
 use std::fmt;
 

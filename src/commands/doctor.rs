@@ -33,7 +33,7 @@ use crate::{
 /// Exits with code 1 if something does not work.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The playground to check, by its host name, id, title or catalogue name; by default one that is running. Nothing
+    /// The playground to check, by its host name, id, title, catalogue name or page address; by default one that is running. Nothing
     /// is woken.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     host: Option<String>,

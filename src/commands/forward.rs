@@ -59,7 +59,7 @@ use way::{Opens, Way};
     needs python3 or perl."
 )]
 pub struct Args {
-    /// The playground's id, host name, title or catalogue name. It is woken if it is stopped.
+    /// The playground's id, host name, title, catalogue name or page address. It is woken if it is stopped.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: String,
     /// The machine; the first one by default.

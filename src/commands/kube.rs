@@ -70,7 +70,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Use this computer's kubectl with a playground's Kubernetes API.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The playground's id, host name, title or catalogue name. It is woken if it is stopped.
+    /// The playground's id, host name, title, catalogue name or page address. It is woken if it is stopped.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: String,
     /// The machine with the kubeconfig; cplane-01 by default, or the first machine if there is none.

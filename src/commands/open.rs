@@ -25,7 +25,8 @@ use crate::{
             ide::{Ide, Link},
             repo::Repo,
         },
-        playgrounds, ssh,
+        playgrounds::{self, attempt::Answers},
+        ssh,
         visit::{Destination, Visit, arrive, foresee},
     },
     error::{Error, Kind, Result, printable},
@@ -59,7 +60,7 @@ pub(crate) struct Args {
     /// The editor.
     #[arg(add = ArgValueCandidates::new(candidates::editors))]
     pub ide: String,
-    /// The playground's host name, id, title or catalogue name; USER@ may stand before it.
+    /// The playground's host name, id, title, catalogue name or page address; USER@ may stand before it.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     pub host: String,
     /// The folder to open, absolute or below the home folder. By default the editor decides.
@@ -76,7 +77,8 @@ pub(crate) struct Args {
     /// Do not wait for the playground's init tasks.
     #[arg(long)]
     pub no_wait_init: bool,
-    /// Do not ask before adding your playgrounds to the ssh configuration, if config-ssh has not been run yet.
+    /// Do not ask before adding your playgrounds to the ssh configuration, if config-ssh has not been run yet, nor before
+    /// beginning an attempt at a challenge, a tutorial or a lesson.
     #[arg(long)]
     pub yes: bool,
     /// Start it although it is not published by the platform: you trust its author.
@@ -94,7 +96,9 @@ pub(crate) struct Args {
 /// for a clone that fails; any error that keeps the machine from becoming ready.
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let ide = ide::by_name(&args.ide)?;
-    let visit = Visit { host: args.host.clone(), consent: args.consent, wait_init: !args.no_wait_init };
+    let answers = Answers { yes: args.yes, consent: args.consent, json: args.json };
+    let (host, consent) = (args.host.clone(), args.consent);
+    let visit = Visit { host, consent, wait_init: !args.no_wait_init, begins: Some(answers) };
     let labs = app.labs().await?;
     if args.print {
         let place = foresee(&labs, &visit).await?;

@@ -32,7 +32,7 @@ pub(crate) struct Args {
     /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     pub consent: bool,
-    /// The playground's host name, id, title or catalogue name; USER@ may stand before it.
+    /// The playground's host name, id, title, catalogue name or page address; USER@ may stand before it.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     pub host: String,
     /// Options for ssh, or a command.
@@ -49,7 +49,7 @@ pub(crate) struct Args {
 /// Any error that keeps the machine from becoming ready, and [`Kind::Program`] when there is no ssh.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let labs = app.labs().await?;
-    let visit = Visit { host: args.host, consent: args.consent, wait_init: false };
+    let visit = Visit { host: args.host, consent: args.consent, ..Visit::default() };
     // Before the machine is woken, so that a missing ssh is reported at once.
     let program = program()?;
     let place = arrive(app, &labs, &visit).await?;

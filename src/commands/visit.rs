@@ -1,23 +1,30 @@
 //! A deliberate visit to a machine: it is found, started or woken, with its progress on the terminal, and its host keys
 //! are learnt.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+};
 
 use tokio::time::Instant;
 
 use crate::{
     app::App,
-    commands::underway::Underway,
+    commands::{
+        playgrounds::attempt::{self, Answers},
+        underway::Underway,
+    },
     error::{Error, Kind, Result, printable},
     labs::{
         Labs, catalog,
         find::{self, Found},
+        learning::{self, Content},
         messages::Messages,
         tunnel,
         wire::{CatalogEntry, CreatePlay, Machine, Play, State},
     },
     ssh::learn,
-    target::{Playground, Target, user},
+    target::{PREFIX, Playground, Target, reference::Reference, user},
     ui::{notice::Progress, out, spinner::Spinner},
     wake::{
         Visitor, Wake,
@@ -55,14 +62,28 @@ pub(crate) struct Visit {
     pub consent: bool,
     /// Also wait for the playground's init tasks.
     pub wait_init: bool,
+    /// Begin an attempt at the challenge, the tutorial or the lesson that the host names, with these answers. Without
+    /// them none is ever begun.
+    pub begins: Option<Answers>,
 }
 
 impl Visit {
-    fn split(&self) -> Result<(Option<&str>, &str)> {
-        match self.host.rsplit_once('@') {
-            Some((name, host)) => Ok((user(Some(name))?, host)),
-            None => Ok((None, self.host.as_str())),
-        }
+    /// The user and the host. The page of a playground is as good as its host name.
+    fn split(&self, sites: &[&str]) -> Result<(Option<&str>, Cow<'_, str>)> {
+        // An address may have an @, too.
+        let (name, host) = match self.host.rsplit_once('@').filter(|(name, _)| !name.contains('/')) {
+            Some((name, host)) => (user(Some(name))?, host),
+            None => (None, self.host.as_str()),
+        };
+        let page = if host.contains('/') { Reference::parse(host, sites)? } else { None };
+        Ok((
+            name,
+            match page {
+                Some(Reference::Playground(name)) => format!("{PREFIX}{name}").into(),
+                Some(Reference::Play(id)) => Target::of_play(&id, None).to_string().into(),
+                _ => host.into(),
+            },
+        ))
     }
 }
 
@@ -71,14 +92,14 @@ impl Visit {
 /// # Errors
 /// Fails when there is no such playground, machine or user, and with the platform's errors.
 pub(crate) async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Destination>> {
-    let (user, host) = visit.split()?;
-    let target = Target::parse(host);
+    let (user, host) = visit.split(&labs.sites())?;
+    let target = Target::parse(&host);
     let (play, machine) = match &target {
         Ok(target) => match find::by_target(labs, target).await? {
             Found::Play(play) => (*play, target.machine.as_deref()),
             Found::Startable(_) => return Ok(None),
         },
-        Err(_) => (find::by_argument(labs, host).await?, None),
+        Err(_) => (find::by_argument(labs, &host).await?, None),
     };
     // A catalogue name stays a catalogue name, so that host keys are recorded under the name that the user typed.
     let host = target.as_ref().map_or_else(|_| Target::of_play(&play.id, None).to_string(), ToString::to_string);
@@ -94,12 +115,12 @@ pub(crate) async fn foresee(labs: &Labs, visit: &Visit) -> Result<Destination> {
     if let Some(place) = find_place(labs, visit).await? {
         return Ok(place);
     }
-    let (user, host) = visit.split()?;
-    let target = Target::parse(host)?;
+    let (user, host) = visit.split(&labs.sites())?;
+    let target = Target::parse(&host)?;
     let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
     let machines = match catalog::entry(labs, name).await {
         Ok(entry) => entry.machines,
-        Err(error) => return Err(catalog::with_nearest(labs, name, error).await),
+        Err(error) => return Err(unknown(labs, name, error).await),
     };
     let play = Play { id: name.clone(), machines, ..Play::default() };
     place(target.to_string(), play, target.machine.as_deref(), user)
@@ -127,11 +148,16 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
     let memory = app.memory();
     let progress = WakeProgress::new();
     let wake = Wake::wanted(labs, &memory, &progress, app.settings.wake_limit());
-    let mut place = match find_place(labs, visit).await? {
-        Some(place) => place,
-        None => {
-            let (user, host) = visit.split()?;
-            let target = Target::parse(host)?;
+    let (user, host) = visit.split(&labs.sites())?;
+    let found = find_place(labs, visit).await;
+    let mut place = match (found, visit.begins) {
+        (Ok(Some(place)), _) => place,
+        (found, Some(answers)) if let Some(content) = begins(labs, &host, &found).await? => {
+            let play = attempt::begin(app, labs, &content, answers, underway, &progress).await?;
+            self::place(Target::of_play(&play.id, None).to_string(), play, None, user)?
+        }
+        (Ok(None), _) => {
+            let target = Target::parse(&host)?;
             let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
             let entry = self::consent(labs, name, visit.consent).await?;
             let init_conditions = catalog::defaults(&entry)?;
@@ -139,6 +165,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
             let play = wake.start_once(&CreatePlay { init_conditions, ..CreatePlay::of(name) }).await?;
             self::place(target.to_string(), play, target.machine.as_deref(), user)?
         }
+        (Err(error), _) => return Err(error),
     };
     if !place.is_ready() {
         underway.waits_for(&place.play);
@@ -198,6 +225,21 @@ async fn prepared(
     Ok(place)
 }
 
+/// The content to begin an attempt at: where nothing else has that name.
+async fn begins(labs: &Labs, host: &str, found: &Result<Option<Destination>>) -> Result<Option<Content>> {
+    match found {
+        Err(error) if error.kind() != Kind::NotFound => return Ok(None),
+        Ok(_) if let Ok(Target { playground: Playground::Name(name), .. }) = Target::parse(host) => {
+            match labs.catalog_entry(&name).await {
+                Err(error) if error.kind() == Kind::NotFound => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(_) | Err(_) => {}
+    }
+    attempt::meant(labs, host).await
+}
+
 /// Obtains the user's consent to starting a playground by another author than the platform. Returns the entry.
 ///
 /// # Errors
@@ -205,23 +247,37 @@ async fn prepared(
 pub(crate) async fn consent(labs: &Labs, name: &str, given: bool) -> Result<CatalogEntry> {
     let entry = match catalog::entry(labs, name).await {
         Ok(entry) => entry,
-        Err(error) => return Err(catalog::with_nearest(labs, name, error).await),
+        Err(error) => return Err(unknown(labs, name, error).await),
     };
-    if !catalog::needs_consent(labs, &entry).await? {
+    if given || !catalog::needs_consent(labs, &entry).await? {
         return Ok(entry);
     }
-    let question =
-        format!("playground {name} is by {}, who decides what runs in it. Do you trust this author?", entry.owner);
-    if given {
-        return Ok(entry);
+    trust(&format!("playground {name}"), &printable(&entry.owner)).await?;
+    Ok(entry)
+}
+
+/// Asks if the user trusts the author of what is to be started.
+///
+/// # Errors
+/// [`Kind::Declined`] for a no, [`Kind::Refused`] where nothing can be asked.
+pub(crate) async fn trust(what: &str, by: &str) -> Result<()> {
+    match out::confirm(&format!("{what} is by {by}, who decides what runs in it. Do you trust this author?")).await {
+        Some(true) => Ok(()),
+        Some(false) => Err(Error::new(Kind::Declined, "Nothing was started.")),
+        None => Err(Error::new(Kind::Refused, format!("{what} is by {by}, not by the platform"))
+            .with_hint("if you trust its author, add --consent")),
     }
-    match out::confirm(&question).await {
-        Some(true) => return Ok(entry),
-        Some(false) => return Err(Error::new(Kind::Declined, "Nothing was started.")),
-        None => {}
+}
+
+/// The error for a name that neither the catalogue nor a playground has.
+async fn unknown(labs: &Labs, name: &str, error: Error) -> Error {
+    if error.kind() != Kind::NotFound {
+        return error;
     }
-    Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", printable(&entry.owner)))
-        .with_hint("if you trust its author, add --consent"))
+    match learning::explained(labs, &Reference::Name(name.to_owned())).await {
+        Some(better) => better,
+        None => catalog::with_nearest(labs, name, error).await,
+    }
 }
 
 /// The progress of a wake: the current wait, the states, and the init tasks.
@@ -330,9 +386,17 @@ mod tests {
 
     #[test]
     fn a_user_may_be_named_as_ssh_does() {
-        let visit = |host: &str| Visit { host: host.into(), ..Visit::default() };
-        assert_eq!(visit("ada@playground-x").split().unwrap(), (Some("ada"), "playground-x"));
-        assert_eq!(visit("playground-x").split().unwrap(), (None, "playground-x"));
-        assert!(visit("-oProxyCommand=x@playground-x").split().is_err());
+        let split = |host: &str| {
+            let visit = Visit { host: host.into(), ..Visit::default() };
+            visit.split(&["labs.example.org"]).map(|(user, host)| (user.map(str::to_owned), host.into_owned()))
+        };
+        assert_eq!(split("ada@playground-x").unwrap(), (Some("ada".into()), "playground-x".into()));
+        assert_eq!(split("playground-x").unwrap(), (None, "playground-x".into()));
+        assert!(split("-oProxyCommand=x@playground-x").is_err());
+        let page = "https://labs.example.org/playgrounds/docker?mail=ada@example.org";
+        assert_eq!(split(page).unwrap(), (None, "playground-docker".into()));
+        let challenge = "https://labs.example.org/challenges/x#a@b";
+        assert_eq!(split(challenge).unwrap(), (None, challenge.into()));
+        assert!(split("https://ada@labs.example.org/playgrounds/docker").is_err());
     }
 }

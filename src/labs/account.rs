@@ -11,7 +11,7 @@ use crate::{
     labs::address::without_user,
 };
 
-const BASE_URL: &str = "https://labs.iximiuz.com";
+pub(super) const BASE_URL: &str = "https://labs.iximiuz.com";
 const SESSION_ID: &str = "IXIMIUZ_SESSION_ID";
 const ACCESS_TOKEN: &str = "IXIMIUZ_ACCESS_TOKEN";
 

@@ -2,6 +2,7 @@
 
 mod account;
 mod exposure;
+mod learning;
 mod machines;
 mod playgrounds;
 mod plays;

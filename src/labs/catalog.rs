@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use crate::{
     error::{Error, Kind, Result, printable},
     labs::{
-        Labs,
+        Labs, learning,
         wire::{CatalogEntry, InitCondition},
     },
+    target::reference::Reference,
     ui::nearest::did_you_mean,
 };
 
@@ -118,7 +119,13 @@ pub(crate) fn option(one: &InitCondition) -> String {
 /// # Errors
 /// [`Kind::Refused`] when the user has to consent first.
 pub(crate) async fn needs_no_consent(labs: &Labs, name: &str) -> Result<CatalogEntry> {
-    let entry = entry(labs, name).await?;
+    let entry = match entry(labs, name).await {
+        Ok(entry) => entry,
+        Err(e) if e.kind() == Kind::NotFound => {
+            return Err(learning::explained(labs, &Reference::Name(name.to_owned())).await.unwrap_or(e));
+        }
+        Err(e) => return Err(e),
+    };
     if needs_consent(labs, &entry).await? {
         return Err(Error::new(Kind::Refused, format!("playground {name} is by {}, not by the platform", entry.owner))
             .with_hint(format!("if you trust its author, start it with `labctl-ssh-proxy start {name}`")));

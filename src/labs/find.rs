@@ -5,11 +5,11 @@ use std::collections::HashSet;
 use crate::{
     error::{Error, Kind, Result},
     labs::{
-        Labs,
+        Labs, learning,
         wire::{Machine, Play, State},
     },
     platform::is_id,
-    target::{PREFIX, Playground, Target},
+    target::{PREFIX, Playground, Target, reference::Reference},
     ui::nearest::did_you_mean,
 };
 
@@ -29,7 +29,25 @@ pub(crate) enum Found {
 pub(crate) async fn by_target(labs: &Labs, target: &Target) -> Result<Found> {
     match &target.playground {
         Playground::Id(id) => Ok(Found::Play(Box::new(by_id(labs, id).await?))),
-        Playground::Name(name) => by_name(name, all(labs).await?),
+        Playground::Name(name) => by_host_name(labs, name).await,
+    }
+}
+
+/// As [`by_name`]. The name of a challenge, a tutorial or a lesson means its play, unless the catalogue has that name,
+/// too: only then the platform is asked once more.
+async fn by_host_name(labs: &Labs, name: &str) -> Result<Found> {
+    let plays = all(labs).await?;
+    let homework = learning::plays_of(&Reference::Name(name.to_owned()), &plays);
+    match by_name(name, plays)? {
+        Found::Startable(name) if !homework.is_empty() => match labs.catalog_entry(&name).await {
+            Ok(_) => Ok(Found::Startable(name)),
+            Err(e) if e.kind() == Kind::NotFound => {
+                let play = live_or_down(homework, &name)?;
+                Ok(play.map_or(Found::Startable(name), |play| Found::Play(Box::new(play))))
+            }
+            Err(e) => Err(e),
+        },
+        found => Ok(found),
     }
 }
 
@@ -80,15 +98,17 @@ pub(crate) fn is_gone(play: &Play) -> bool {
 /// The one live play of a catalogue name, else its one stopped play, else a new one. Plays of a tutorial, a challenge
 /// or a course are homework and no candidates.
 fn by_name(name: &str, plays: Vec<Play>) -> Result<Found> {
-    let (down, live): (Vec<_>, Vec<_>) = plays
-        .into_iter()
-        .filter(|play| play.playground.name == name && !is_gone(play) && !play.belongs_to_a_lesson())
-        .partition(is_play_down);
-    let candidates = if live.is_empty() { down } else { live };
-    match one(candidates, name)? {
+    let is_meant = |play: &Play| play.playground.name == name && !play.belongs_to_a_lesson();
+    match live_or_down(plays.into_iter().filter(is_meant), name)? {
         Some(play) => Ok(Found::Play(Box::new(play))),
         None => Ok(Found::Startable(name.to_owned())),
     }
+}
+
+/// The one live play, else the one stopped play.
+fn live_or_down(plays: impl IntoIterator<Item = Play>, name: &str) -> Result<Option<Play>> {
+    let (down, live): (Vec<_>, Vec<_>) = plays.into_iter().filter(|play| !is_gone(play)).partition(is_play_down);
+    one(if live.is_empty() { down } else { live }, name)
 }
 
 fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
@@ -100,35 +120,92 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
     Ok(candidates.pop())
 }
 
-/// Finds the play that a command's argument names by its id, host name, catalogue name or unique title. A title in
-/// other upper and lower case counts if there is none in the same.
+/// Finds the play that a command's argument names by its id, host name, catalogue name or unique title, or by a page
+/// address or the name of a challenge, a tutorial or a lesson. A title in other upper and lower case counts if there is
+/// none in the same.
 ///
 /// # Errors
-/// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, or the platform's.
+/// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, [`Kind::Usage`] for an address of another site, or the
+/// platform's.
 pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
-    let name = match Target::parse(argument) {
-        Ok(Target { playground: Playground::Id(id), .. }) => return by_id(labs, &id).await,
-        Ok(Target { playground: Playground::Name(name), .. }) => name,
-        Err(_) if is_id(argument) => return by_id(labs, argument).await,
-        Err(_) => argument.to_owned(),
+    let named = match named(argument) {
+        Named::Id(id) => return by_id(labs, &id).await,
+        Named::Otherwise(name) => name,
     };
     let plays: Vec<_> = all(labs).await?.into_iter().filter(|play| !is_gone(play)).collect();
-    let titled =
-        |is_it: &dyn Fn(&str) -> bool| one(plays.iter().filter(|play| is_it(&play.title)).cloned().collect(), argument);
-    if let Some(play) = titled(&|title| title == argument)? {
+    let reference = Reference::parse(&named, &labs.sites());
+    if let Some(play) = among(labs, argument, &named, &reference, &plays).await? {
         return Ok(play);
     }
     let names: Vec<String> = plays.iter().flat_map(|play| [play.title.clone(), play.playground.name.clone()]).collect();
-    if let Found::Play(play) = by_name(&name, plays.clone())? {
-        return Ok(*play);
+    let meant = did_you_mean(argument, names.iter().map(String::as_str));
+    let error = Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
+        .with_hint(format!("{meant}run `labctl-ssh-proxy list` to see yours"));
+    match reference? {
+        Some(reference) => learning::running(labs, &reference, error).await,
+        None => Err(error),
+    }
+}
+
+/// As [`by_argument`], but `None` if there is no such play.
+///
+/// # Errors
+/// As [`by_argument`].
+pub(crate) async fn existing(labs: &Labs, argument: &str) -> Result<Option<Play>> {
+    let named = match named(argument) {
+        Named::Id(id) => return by_id(labs, &id).await.map(Some),
+        Named::Otherwise(name) => name,
+    };
+    let plays: Vec<_> = all(labs).await?.into_iter().filter(|play| !is_gone(play)).collect();
+    among(labs, argument, &named, &Reference::parse(&named, &labs.sites()), &plays).await
+}
+
+/// The form of an argument.
+enum Named {
+    Id(String),
+    /// A host name's name, or the whole argument.
+    Otherwise(String),
+}
+
+fn named(argument: &str) -> Named {
+    match Target::parse(argument) {
+        Ok(Target { playground: Playground::Id(id), .. }) => Named::Id(id),
+        Ok(Target { playground: Playground::Name(name), .. }) => Named::Otherwise(name),
+        Err(_) if is_id(argument) => Named::Id(argument.to_owned()),
+        Err(_) => Named::Otherwise(argument.to_owned()),
+    }
+}
+
+/// The play among `plays` that an argument names: by its title, its catalogue name, its title in other upper and lower
+/// case, or a page address or a name of the content that it belongs to.
+async fn among(
+    labs: &Labs,
+    argument: &str,
+    name: &str,
+    reference: &Result<Option<Reference>>,
+    plays: &[Play],
+) -> Result<Option<Play>> {
+    let titled =
+        |is_it: &dyn Fn(&str) -> bool| one(plays.iter().filter(|play| is_it(&play.title)).cloned().collect(), argument);
+    if let Some(play) = titled(&|title| title == argument)? {
+        return Ok(Some(play));
+    }
+    if let Found::Play(play) = by_name(name, plays.to_vec())? {
+        return Ok(Some(*play));
     }
     let lower = argument.to_lowercase();
     if let Some(play) = titled(&|title| title.to_lowercase() == lower)? {
-        return Ok(play);
+        return Ok(Some(play));
     }
-    let meant = did_you_mean(argument, names.iter().map(String::as_str));
-    Err(Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
-        .with_hint(format!("{meant}run `labctl-ssh-proxy list` to see yours")))
+    match reference.as_ref().map_err(Clone::clone)? {
+        Some(Reference::Play(id)) => by_id(labs, id).await.map(Some),
+        Some(Reference::Playground(name)) => match by_name(name, plays.to_vec())? {
+            Found::Play(play) => Ok(Some(*play)),
+            Found::Startable(_) => Ok(None),
+        },
+        Some(homework) => live_or_down(learning::plays_of(homework, plays), argument),
+        None => Ok(None),
+    }
 }
 
 /// The machine of a play: the named one, else the first that SSH can get into.

@@ -36,6 +36,7 @@ mod json;
 mod kube;
 mod labctl;
 mod layers;
+mod learning;
 mod machine;
 mod manners;
 mod network;

@@ -118,6 +118,29 @@ fn each_editor_is_called_as_it_wants_to_be() {
 }
 
 #[test]
+fn a_lessons_address_is_enough_and_begins_it_after_a_question() {
+    let editors = Editors::new(&[], &["code"]);
+    let address = "http://localhost/courses/shell-basics/files/first-folder?from=mail#task";
+    let _ = editors.world.local(&["config-ssh", "--yes"]).ok();
+    let said = editors.run(&["open", "code", address]).failed(2);
+    assert!(said.contains("--yes"), "{said}");
+    let said = editors.run(&["open", "code", address, "--print"]).failed(4);
+    assert!(said.contains("start shell-basics/files/first-folder` begins one"), "{said}");
+    assert_eq!(editors.world.json(&["list", "--json"]), serde_json::json!([]));
+    editors.run(&["open", "code", address, "/srv", "--yes"]).ok();
+    let play = &editors.world.json(&["list", "--json"])[0];
+    assert_eq!(play["learning"]["name"], "shell-basics/files/first-folder");
+    let host = play["host"].as_str().unwrap();
+    assert_eq!(editors.called(), ["code", "--folder-uri", &format!("vscode-remote://ssh-remote+{host}/srv")]);
+    // It goes on, so that nothing is asked.
+    editors.run(&["open", "code", address]).ok();
+    assert_eq!(editors.called(), ["code", "--new-window", "--remote", &format!("ssh-remote+{host}")]);
+    editors.run(&["open", "code", "http://localhost/playgrounds/duo", "/srv"]).ok();
+    assert_eq!(editors.called()[2], "vscode-remote://ssh-remote+playground-duo/srv");
+    assert_eq!(editors.world.json(&["list", "--json"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn what_is_missing_is_said_before_anything_is_woken() {
     let editors = Editors::new(&[], &[]);
     let id = editors.start("shell");

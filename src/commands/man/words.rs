@@ -40,6 +40,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("start", "labctl-ssh-proxy start docker --ssh", "start a playground, wait until it is ready, and go inside"),
     ("start", "labctl-ssh-proxy start k8s-omni -i \"Container runtime=containerd\"", "choose what it comes with"),
     ("start", "labctl-ssh-proxy start k3s --title demo --open code", "start one with a title, and open it in VS Code"),
+    (
+        "start",
+        "labctl-ssh-proxy start https://labs.iximiuz.com/challenges/docker-101-container-run",
+        "begin an attempt at a challenge, after a question",
+    ),
     ("list", "labctl-ssh-proxy list --all --json", "all of your playgrounds, for a script"),
     (
         "list",
@@ -77,6 +82,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("machine", "labctl-ssh-proxy machine console k3s node-01 -f", "follow a boot"),
     ("machine", "labctl-ssh-proxy machine journal k3s node-01 -u ssh -n 50", "the last entries of its SSH server"),
     ("wait", "labctl-ssh-proxy wait docker --timeout 10m", "wait for it in a script"),
+    ("wait", "labctl-ssh-proxy wait docker-101-container-run --solved", "wait until you have solved a challenge"),
     ("config-ssh", "labctl-ssh-proxy config-ssh --dry-run", "show what would change"),
     ("config-ssh", "labctl-ssh-proxy config-ssh --remove", "take it back"),
     ("doctor", "labctl-ssh-proxy doctor docker", "check the way to one playground, too"),

@@ -8,6 +8,7 @@ use crate::{
     commands::{
         args::One,
         playgrounds::{
+            attempt,
             entries::refresh_entries,
             forget::forget,
             listed::host,
@@ -16,16 +17,18 @@ use crate::{
     },
     error::{Error, Kind, Result},
     labs::{
-        find,
-        wire::{Action, State},
+        Labs, find,
+        wire::{Action, Play, State},
     },
     moment::now,
     target::is_label,
     ui::{notice::Progress, out, spinner::Spinner},
-    wake::Patience,
+    wake::{Patience, TAKES_EFFECT},
 };
 
 /// Erase a playground, with everything in it. Asks first.
+///
+/// If it belongs to a challenge, a tutorial or a lesson, that attempt ends.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -50,21 +53,74 @@ struct Erased<'a> {
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
-    if !args.yes {
-        let question = format!("Erase {} ({}) and everything in it?", play.shown(), host(&play));
-        out::agreed(&question, args.one.json, "Nothing was erased.", out::ADD_YES).await?;
+    erase(app, &labs, &play, args.yes, args.one.json).await
+}
+
+/// Erases a playground after a question, unless its answer is a yes already. If it belongs to a challenge, a tutorial or
+/// a lesson, that attempt is ended, and its end erases it.
+///
+/// # Errors
+/// As [`run`].
+pub(super) async fn erase(app: &App, labs: &Labs, play: &Play, yes: bool, json: bool) -> Result<()> {
+    let learning = play.learning();
+    if !yes {
+        let (shown, host) = (play.shown(), host(play));
+        let question = match &learning {
+            None => format!("Erase {shown} ({host}) and everything in it?"),
+            Some(of) => format!("End {of}, and erase {shown} ({host}) and everything in it?"),
+        };
+        out::agreed(&question, json, "Nothing was erased.", out::ADD_YES).await?;
     }
     let progress = Spinner::new();
     progress.waiting(&format!("erasing playground {}", play.shown()));
     let began = now();
-    labs.act(&play.id, &Action::Destroy).await?;
+    match &learning {
+        None => drop(labs.act(&play.id, &Action::Destroy).await?),
+        Some(_) => attempt::end(labs, play).await?,
+    }
     app.memory().note_acted();
+    gone(labs, play, learning.is_some()).await?;
+    drop(progress);
+    forget(app, &play.id).await?;
+    let name = attempt::label(play);
+    if is_label(&name) {
+        // It is erased. What is on record about the name of its catalogue entry, or of its content, concerns the next.
+        if let Err(error) = app.memory().note_over(&name, &play.id, began) {
+            log::warn!("{}", error.message());
+        }
+    }
+    app.memory().note_acted();
+    refresh_entries(app, labs).await;
+    if json {
+        return out::json(&Erased { id: &play.id, host: host(play), title: &play.title });
+    }
+    match learning {
+        None => out::line(&format!("{} is erased", play.shown())),
+        Some(of) => out::line(&format!("{of} has ended, and {} is erased", play.shown())),
+    }
+}
+
+/// Waits until a playground is gone. With `ended`, the end of an attempt may only have stopped it: then it is erased.
+async fn gone(labs: &Labs, play: &Play, mut ended: bool) -> Result<()> {
     let limit = Instant::now() + END_LIMIT;
     let mut patience = Patience::new();
+    // A play that was stopped before is so until its end has begun.
+    let was_down = find::is_play_down(play);
+    let began = Instant::now();
     loop {
         match labs.play(&play.id).await {
-            Ok(play) if matches!(play.state(), Some(State::Destroyed | State::Failed)) => break,
-            Err(e) if e.kind() == Kind::NotFound => break,
+            Ok(play) if matches!(play.state(), Some(State::Destroyed | State::Failed)) => return Ok(()),
+            Err(e) if e.kind() == Kind::NotFound => return Ok(()),
+            Ok(play)
+                if ended && play.state() == Some(&State::Stopped) && (!was_down || began.elapsed() > TAKES_EFFECT) =>
+            {
+                ended = false;
+                match labs.act(&play.id, &Action::Destroy).await {
+                    // It is being erased already.
+                    Err(e) if matches!(e.status(), Some(404 | 409 | 410)) => {}
+                    done => drop(done?),
+                }
+            }
             Ok(_) | Err(_) if Instant::now() > limit => {
                 return Err(Error::new(Kind::NotYet, format!("playground {} has not been erased yet", play.shown()))
                     .with_hint("see `labctl-ssh-proxy list --all`"));
@@ -74,19 +130,4 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         }
         sleep(LOOK_EVERY).await;
     }
-    drop(progress);
-    forget(app, &play.id).await?;
-    let name = &play.playground.name;
-    if is_label(name) {
-        // It is erased. What is on record about the name of its catalogue entry concerns the next one.
-        if let Err(error) = app.memory().note_over(name, &play.id, began) {
-            log::warn!("{}", error.message());
-        }
-    }
-    app.memory().note_acted();
-    refresh_entries(app, &labs).await;
-    if args.one.json {
-        return out::json(&Erased { id: &play.id, host: host(&play), title: &play.title });
-    }
-    out::line(&format!("{} is erased", play.shown()))
 }

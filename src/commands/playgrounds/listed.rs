@@ -150,7 +150,7 @@ pub(crate) fn table(plays: &[Play], connections: &[Status]) -> Vec<String> {
         vec![
             host(play),
             printable(&play.title),
-            printable(&play.playground.name),
+            play.learning().map_or_else(|| printable(&play.playground.name), |of| of.to_string()),
             play.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default(),
             time_left(play),
             if open == 0 { String::new() } else { open.to_string() },

@@ -3,6 +3,7 @@
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 
 use super::{
+    attempt::{self, Answers},
     conditions::{self, Choice, Questions},
     entries::refresh_entries,
     listed::{Listed, host},
@@ -15,15 +16,18 @@ use crate::{
         underway::{Underway, ssh_command},
         visit::consent,
     },
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, printable},
     labs::{
-        Labs, catalog, find, tunnel,
+        Labs, catalog, find,
+        learning::Content,
+        tunnel,
         wire::{Action, CatalogEntry, CreatePlay, Play},
     },
+    platform::is_id,
     records::{live, memory::Memory},
     ssh::learn,
     ssh_config,
-    target::{Playground, Target, is_label},
+    target::{Playground, Target, is_label, reference::Reference},
     ui::{
         notice::{self, Progress},
         out,
@@ -37,11 +41,15 @@ use crate::{
 
 /// Start a new playground from the catalogue, or a stopped one, and wait until it is ready.
 ///
+/// A challenge, a tutorial or a lesson is begun, after a question, by its name or its page address: only `start` and
+/// `open` begin an attempt. `challenges/NAME`, `tutorials/NAME` and `COURSE/MODULE/LESSON` select one of them.
+///
 /// A playground is ready when its machines are ready and its init tasks are done. If an init task fails, the command
 /// reports it and carries on. The platform erases a playground when its time is up, unless `persist` keeps it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A catalogue name, or the id, host name or title of a stopped playground.
+    /// A catalogue name; the id, host name or title of a stopped playground; the name or page address of a challenge, a
+    /// tutorial or a lesson.
     #[arg(value_name = "PLAYGROUND", required_unless_present = "file")]
     #[arg(add = ArgValueCompleter::new(candidates::startable))]
     name: Option<String>,
@@ -71,6 +79,9 @@ pub(crate) struct Args {
     /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     consent: bool,
+    /// Do not ask before beginning an attempt at a challenge, a tutorial or a lesson.
+    #[arg(long)]
+    yes: bool,
     /// Then ssh into it.
     #[arg(long, conflicts_with_all = ["no_wait", "json"])]
     ssh: bool,
@@ -125,6 +136,14 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
     let mut play = match meant(&labs, args, manifest.as_ref()).await? {
         Startable::Existing(play) if is_particular => return Err(already_started(&play)),
         Startable::Existing(play) => *play,
+        Startable::Attempt(content) if is_particular => {
+            return Err(Error::new(Kind::Usage, format!("{content} has no choices, and takes no manifest"))
+                .with_hint("leave out -i, --ask and -f"));
+        }
+        Startable::Attempt(content) => {
+            let answers = Answers { yes: args.yes, consent: args.consent, json: args.json };
+            attempt::begin(app, &labs, &content, answers, underway, &progress).await?
+        }
         Startable::ByName(name) if !is_particular => {
             let request = request(&labs, &name, args, None).await?;
             underway.requests(&name);
@@ -140,7 +159,7 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
     wanted(&memory, &play);
     // The catalogue name may refer to this play from now on.
     app.tunnels().forget(&play.id);
-    app.tunnels().forget(&play.playground.name);
+    app.tunnels().forget(&attempt::label(&play));
     if let Some(title) = &args.title {
         play = labs.act_and_look(&play.id, &Action::SetTitle { title: title.clone() }).await?;
         memory.note_acted();
@@ -160,6 +179,9 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
     } else {
         let state = if args.no_wait { "is starting" } else { "is running" };
         out::line(&format!("{} {state}: {}", play.shown(), ssh_command(app, &play.id)))?;
+        if play.belongs_to_a_lesson() && !play.page_url.is_empty() {
+            out::line(&format!("Its page: {}", printable(&play.page_url)))?;
+        }
         if !ssh_config::is_managed(&app.folders) {
             let text = "For plain ssh and editors, run `labctl-ssh-proxy config-ssh` once.";
             notice::line(&app.platform.commands(text));
@@ -211,25 +233,40 @@ enum Startable {
     /// A host name: the existing play, or else a new one, as for a connection.
     ByName(String),
     New(String),
+    /// A challenge, a tutorial or a lesson that has no playground yet.
+    Attempt(Box<Content>),
 }
 
 async fn startable(labs: &Labs, name: &str) -> Result<Startable> {
-    match Target::parse(name) {
-        Ok(Target { playground: Playground::Name(name), .. }) => Ok(Startable::ByName(name)),
-        Ok(Target { playground: Playground::Id(id), .. }) => {
-            Ok(Startable::Existing(find::by_id(labs, &id).await?.into()))
-        }
-        Err(_) if crate::platform::is_id(name) => Ok(Startable::Existing(find::by_id(labs, name).await?.into())),
-        Err(_) if is_label(name) => match catalog::entry(labs, name).await {
-            Ok(entry) => Ok(Startable::New(entry.name)),
-            Err(e) if e.kind() == Kind::NotFound => match find::by_argument(labs, name).await {
-                Ok(play) => Ok(Startable::Existing(play.into())),
-                Err(several) if several.kind() == Kind::Ambiguous => Err(several),
-                Err(_) => Err(catalog::with_nearest(labs, name, e).await),
-            },
-            Err(e) => Err(e),
+    // The page of an entry of the catalogue is as good as its name.
+    let page = if name.contains('/') { Reference::parse(name, &labs.sites())? } else { None };
+    let name = match &page {
+        Some(Reference::Playground(entry)) => entry,
+        _ => name,
+    };
+    let (entry, is_host) = match Target::parse(name) {
+        Ok(Target { playground: Playground::Name(name), .. }) => (Some(name), true),
+        Ok(Target { playground: Playground::Id(_), .. }) => (None, true),
+        Err(_) => (Some(name.to_owned()).filter(|name| is_label(name) && !is_id(name)), false),
+    };
+    let unknown = match entry {
+        None => None,
+        Some(entry) => match catalog::entry(labs, &entry).await {
+            Ok(entry) if is_host => return Ok(Startable::ByName(entry.name)),
+            Ok(entry) => return Ok(Startable::New(entry.name)),
+            Err(e) if e.kind() == Kind::NotFound => Some(e),
+            Err(e) => return Err(e),
         },
-        Err(_) => Ok(Startable::Existing(find::by_argument(labs, name).await?.into())),
+    };
+    if let Some(play) = find::existing(labs, name).await? {
+        return Ok(Startable::Existing(play.into()));
+    }
+    if let Some(content) = attempt::meant(labs, name).await? {
+        return Ok(Startable::Attempt(content.into()));
+    }
+    match unknown {
+        Some(e) => Err(catalog::with_nearest(labs, name, e).await),
+        None => find::by_argument(labs, name).await.map(|play| Startable::Existing(play.into())),
     }
 }
 
@@ -282,11 +319,11 @@ pub(super) async fn ready<P: Progress>(
     Ok(play)
 }
 
-/// Records that the user wants this playground to run, under its id and under its catalogue name.
+/// Records that the user wants this playground to run, under its id and under the name that connections may use.
 pub(crate) fn wanted(memory: &Memory, play: &Play) {
     memory.deliberate(&play.id);
-    let name = &play.playground.name;
-    if is_label(name) {
-        memory.deliberate(name);
+    let name = attempt::label(play);
+    if is_label(&name) {
+        memory.deliberate(&name);
     }
 }

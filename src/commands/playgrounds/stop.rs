@@ -6,7 +6,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::{
     app::App,
-    commands::{args::One, playgrounds::listed::report},
+    commands::{
+        args::One,
+        playgrounds::{destroy::erase, listed::report},
+    },
     error::{Error, Kind, Result},
     labs::{
         Labs, find,
@@ -25,19 +28,29 @@ const WAKE_IS_SENT: Duration = Duration::from_secs(40);
 pub(in crate::commands) const END_LIMIT: Duration = Duration::from_secs(5 * 60);
 
 /// Stop a playground. It keeps its disks, and stays stopped until you start it.
+///
+/// The playground of a challenge, a tutorial or a lesson is erased instead, after a question, because its stop ends the
+/// attempt.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
     one: One,
+    /// Do not ask before ending an attempt at a challenge, a tutorial or a lesson.
+    #[arg(long)]
+    yes: bool,
 }
 
-/// Stops a playground. It keeps its disks, and stays stopped until the user wants it back.
+/// Stops a playground. It keeps its disks, and stays stopped until the user wants it back. The stop of one that belongs
+/// to a challenge, a tutorial or a lesson ends the attempt, as the official client does, which erases it.
 ///
 /// # Errors
-/// The platform's.
+/// The platform's, and for an attempt those of [`erase`].
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &args.one.playground).await?;
+    if play.belongs_to_a_lesson() {
+        return erase(app, &labs, &play, args.yes, args.one.json).await;
+    }
     let memory = app.memory();
     // Before the stop itself, because an editor that reconnects immediately must find this record.
     memory.note_stopped(&play.id);

@@ -35,7 +35,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
                   the loopback interface (127.0.0.1, localhost) the platform does not reach it."
 )]
 pub(crate) struct Args {
-    /// The playground's id, host name, title or catalogue name.
+    /// The playground's id, host name, title, catalogue name or page address.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: String,
     /// The port that the service listens on.

@@ -17,7 +17,7 @@ use crate::{
 /// Take the address of an exposed port, or of a web terminal, away.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The playground's id, host name, title or catalogue name.
+    /// The playground's id, host name, title, catalogue name or page address.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: String,
     /// A port, or the id or the address that `ports` shows.

@@ -496,6 +496,20 @@ fn api(state: &State, seen: &Seen) -> Answer {
         ["GET", "playgrounds"] => json_reply(&json!([entry("docker", ""), entry("by-mallory", "mallory")])),
         ["GET", "playgrounds", "docker"] => json_reply(&entry("docker", "")),
         ["GET", "playgrounds", "by-mallory"] => json_reply(&entry("by-mallory", "mallory")),
+        ["GET", "challenges", "solve-it"] => json_reply(&challenge(&plays)),
+        ["PATCH", "challenges", "solve-it"] => {
+            let running = plays.iter().position(|play| play["challengeName"] == "solve-it");
+            match (seen.body["started"].as_bool().unwrap(), running) {
+                (true, None) => {
+                    let mut begun = play(&format!("{:024x}", plays.len() + 1), "Solve It", "docker", "RUNNING");
+                    begun["challengeName"] = json!("solve-it");
+                    plays.push(begun);
+                }
+                (false, Some(running)) => drop(plays.remove(running)),
+                (true, Some(_)) | (false, None) => {}
+            }
+            json_reply(&challenge(&plays))
+        }
         ["POST", "sessions"] => json_reply(&json!({
             "id": SESSION, "userId": "", "authenticated": false, "accessToken": TOKEN,
             "authUrl": format!("https://labs.test/confirm/{SESSION}"),
@@ -517,6 +531,15 @@ fn api(state: &State, seen: &Seen) -> Answer {
 
 fn exposed<'a>(state: &'a State, kind: &str) -> &'a Mutex<Vec<Value>> {
     if kind == "ports" { &state.ports } else { &state.shells }
+}
+
+/// The only challenge, with the play of its attempt if one goes on.
+fn challenge(plays: &[Value]) -> Value {
+    let play = plays.iter().find(|play| play["challengeName"] == "solve-it");
+    json!({
+        "name": "solve-it", "title": "Solve It", "pageUrl": "https://labs.test/challenges/solve-it",
+        "authors": [{ "userId": "p", "official": true }], "play": play, "completedAt": null, "tags": null,
+    })
 }
 
 /// Changes the state of a play and its machines.
