@@ -3,6 +3,7 @@
 
 mod learning;
 mod life;
+mod ports;
 mod start;
 
 use std::{
