@@ -1,10 +1,16 @@
 //! Starts with choices and manifests, and playgrounds of one's own.
 
-use std::fs;
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{TcpListener, TcpStream},
+    process::{Command, Stdio},
+};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Labctl;
+use crate::support::{Ending, eventually};
 
 /// A manifest in the form of today, and one machine in the old form, where `kernel` is a string.
 const MANIFEST: &str = "\
@@ -122,4 +128,71 @@ fn labctl_makes_changes_and_removes_a_playground() {
     assert_eq!(own().trim(), "");
     labctl.refused(&["playground", "manifest", &name], "not found");
     labctl.refused(&["playground", "remove", "--force", "shell"], "not yours");
+}
+
+/// The parts of a play that its start decides.
+fn made(labctl: &Labctl, id: &str) -> Value {
+    let play = labctl.world.play(id);
+    let machines: Vec<Value> = play["machines"].as_array().unwrap().iter().map(|one| one["name"].clone()).collect();
+    let tasks: Vec<&String> = play["tasks"].as_object().unwrap().keys().collect();
+    let entry = &play["playground"];
+    json!({ "choices": play["initConditions"], "machines": machines, "tasks": tasks, "playground": entry["name"],
+            "tabs": entry["tabs"], "networks": entry["networks"] })
+}
+
+#[test]
+#[ignore = "needs the real labctl in PATH: scripts/test runs it"]
+fn ours_starts_what_labctl_starts() {
+    let labctl = Labctl::new(&[]);
+    let file = labctl.world.path("manifest.yaml");
+    fs::write(&file, MANIFEST.replace("      conditions:\n      - key: Size\n        value: large\n", "")).unwrap();
+    let file = file.to_str().unwrap();
+    let conditional = labctl.world.path("conditional.yaml");
+    fs::write(&conditional, MANIFEST).unwrap();
+    let create = ["playground", "create", "--quiet", "mine", "--base", "duo", "-f", conditional.to_str().unwrap()];
+    let own = labctl.run(&create).trim().to_owned();
+    for line in [
+        &["choices", "-i", "Container runtime=CRI-O", "-i", "Team=blue"][..],
+        &["choices", "-i", "Team=blue", "-i", "Note=a line, with a comma"],
+        &["shell", "-f", file],
+        &[&own],
+        &[&own, "-i", "Size=large"],
+    ] {
+        let theirs = labctl.start(line);
+        let play = labctl.world.json(&[&["start", "--json"], line].concat());
+        let ours = play["id"].as_str().unwrap();
+        assert_eq!(made(&labctl, ours), made(&labctl, &theirs), "{line:?}");
+    }
+    for filter in ["my-custom", "recent", "popular", "community", "base"] {
+        let theirs = labctl.run(&["playground", "catalog", "--quiet", "--filter", filter]);
+        let ours = labctl.world.local(&["catalog", "--quiet", "--filter", filter]).ok();
+        let sorted = |names: &str| names.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+        assert_eq!(sorted(&ours), sorted(&theirs), "{filter}");
+    }
+}
+
+#[test]
+#[ignore = "needs the real labctl in PATH: scripts/test runs it"]
+fn ours_carries_the_forwards_that_labctl_saves() {
+    let labctl = Labctl::new(&[]);
+    let id = labctl.start(&["shell"]);
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let spec = format!("{free}:localhost:{}", server.local_addr().unwrap().port());
+    let reaches = |mut command: Command| {
+        let running = Ending(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        eventually("the forward listens", || TcpStream::connect(("127.0.0.1", free)).is_ok());
+        let _ = server.accept().unwrap();
+        drop(running);
+        eventually("it is closed", || TcpStream::connect(("127.0.0.1", free)).is_err());
+    };
+    // labctl saves each that it forwards.
+    reaches(labctl.command(&["port-forward", &id, "-L", &spec]));
+    let stop = || {
+        let _ = labctl.run(&["playground", "stop", &id]);
+    };
+    stop();
+    reaches(labctl.command(&["playground", "restart", &id, "--with-port-forwards"]));
+    stop();
+    reaches(labctl.world.command(&["--local", "restart", &id, "--with-port-forwards"]));
 }
