@@ -134,12 +134,15 @@ impl Blueprint {
         if self.machines.is_empty() || self.machines.len() > MAX_MACHINES {
             return wrong(format!("a playground has 1 to {MAX_MACHINES} machines, and not {}", self.machines.len()));
         }
-        for (index, MachinePlan { name, rest, .. }) in self.machines.iter().enumerate() {
+        for (index, MachinePlan { name, users, rest, .. }) in self.machines.iter().enumerate() {
             if !is_label(name) {
                 return wrong(format!("{name:?} cannot be a machine's name: letters, digits, - and _ can"));
             }
             if self.machines[..index].iter().any(|other| other.name == *name) {
                 return wrong(format!("two machines are called {name}"));
+            }
+            if let Some(user) = users.iter().find(|user| !is_label(&user.name)) {
+                return wrong(format!("{:?} cannot be a user's name: letters, digits, - and _ can", user.name));
             }
             if rest.get("startupFiles").is_some_and(|files| files.as_array().is_none_or(|files| !files.is_empty())) {
                 let words = format!(
@@ -327,6 +330,7 @@ mod tests {
         assert_eq!(json!(blueprint())["machines"][0]["kernel"]["source"], "x", "what has no meaning here is kept");
         for (wrong, words) in [
             (json!({ "machines": [{ "name": "../x" }] }), "machine's name"),
+            (json!({ "machines": [{ "name": "a", "users": [{ "name": "../x" }] }] }), "user's name"),
             (json!({ "machines": [{ "name": "a" }, { "name": "a" }] }), "two machines"),
             (json!({ "machines": (0..6).map(|i| json!({ "name": format!("m{i}") })).collect::<Vec<_>>() }), "1 to 5"),
             (json!({ "machines": [{ "name": "a", "startupFiles": [{ "path": "/etc/x" }] }] }), "startupFiles"),

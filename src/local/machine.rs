@@ -85,6 +85,8 @@ pub struct Machine {
     authorized_folder: PathBuf,
     authorized: Mutex<BTreeMap<String, Vec<PublicKey>>>,
     account: Account,
+    /// Further names of the account's user, and the user of logins that name none, as a manifest has them.
+    names: Vec<MachineUser>,
     server: Server,
     processes: Processes,
     stopped: watch::Sender<bool>,
@@ -144,10 +146,17 @@ impl Machine {
             authorized: Mutex::new(read_authorized(&authorized_folder)?),
             authorized_folder,
             account,
+            names: Vec::new(),
             server,
             processes,
             stopped: watch::Sender::new(false),
         })
+    }
+
+    /// The same machine with these users: further names of its only one.
+    #[must_use]
+    pub fn with_users(self, names: Vec<MachineUser>) -> Machine {
+        Machine { names, ..self }
     }
 
     /// Its name.
@@ -160,12 +169,21 @@ impl Machine {
         &self.home
     }
 
-    /// The users that can log in: the user of this process, and root, who is the same one under another name. OpenSSH
-    /// does not know that name unless this process is root's.
+    /// The users that can log in: the user of this process, and the same one under other names, such as root. OpenSSH
+    /// does not know those, unless this process is root's.
     pub fn users(&self) -> Vec<MachineUser> {
-        let mut users = vec![MachineUser { name: self.account.name.clone(), default: true }];
-        if self.account.name != "root" && matches!(self.server, Server::Russh(_)) {
-            users.push(MachineUser { name: "root".to_owned(), default: false });
+        let mut users = vec![MachineUser { name: self.account.name.clone(), default: false }];
+        if matches!(self.server, Server::Russh(_)) {
+            let root = MachineUser { name: "root".to_owned(), default: false };
+            for name in std::iter::once(&root).chain(&self.names) {
+                match users.iter_mut().find(|known| known.name == name.name) {
+                    Some(known) => known.default |= name.default,
+                    None => users.push(name.clone()),
+                }
+            }
+        }
+        if !users.iter().any(|user| user.default) {
+            users[0].default = true;
         }
         users
     }

@@ -270,7 +270,7 @@ impl World {
         let id = random(12);
         let mut machines = Vec::new();
         for machine in &blueprint.machines {
-            let opened = self.open_machine(&id, &machine.name, None).await;
+            let opened = self.open_machine(&id, &machine.name, machine.users.clone(), None).await;
             let opened = opened.inspect_err(|_| self.forget(&id))?;
             let (name, users) = (machine.name.clone(), opened.users());
             machines.push(MachineRecord { name, users, no_ssh: machine.no_ssh });

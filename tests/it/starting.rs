@@ -113,6 +113,8 @@ playground:
   machines:
   - name: web
     kernel: old
+    users:
+    - {name: laborant, default: true, welcome: Hello}
   - name: judge
     noSSH: true
   tabs:
@@ -134,6 +136,9 @@ fn a_manifest_brings_machines_and_tasks_along() {
         assert_eq!(machines, ["web", "judge"]);
         assert_eq!((&play["machines"][1]["ssh"], &play["initTasks"]["done"]), (&json!(false), &json!(1)));
         assert!(world.machine_home(id_of(&play), "web").join("hello").exists());
+        let user = play["machines"][0]["users"].as_array().unwrap().iter().find(|user| user["default"] == true);
+        assert_eq!(user.unwrap()["name"], "laborant");
+        assert_eq!(world.local(&["ssh", id_of(&play), "--", "ls hello"]).ok(), "hello\n");
         let shown = world.play(id_of(&play));
         assert_eq!(shown["playground"]["networks"][0]["subnet"], "10.0.0.0/24");
     }

@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     error::{Error, Kind, Result},
-    labs::wire::{State, Status},
+    labs::wire::{MachineUser, State, Status},
 };
 
 use super::{
@@ -281,7 +281,8 @@ impl World {
         if !self.on_machine_turn(id, name, turn, |_| {}) {
             return;
         }
-        let opened = self.open_machine(id, name, Some(life)).await;
+        let users = self.read(id, |record| Ok(record.machine(name).map(|machine| machine.users.clone())));
+        let opened = self.open_machine(id, name, users.ok().flatten().unwrap_or_default(), Some(life)).await;
         let ready = self.on_machine_turn(id, name, turn, |play| match opened {
             Ok(machine) => {
                 let no_ssh = play.record.machine(name).is_some_and(|machine| machine.no_ssh);
@@ -309,12 +310,13 @@ impl World {
         &self,
         id: &str,
         name: &str,
+        users: Vec<MachineUser>,
         life: Option<OwnedMutexGuard<()>>,
     ) -> Result<Machine> {
         let (folder, endpoint, owned) = (self.folder.join(id).join(name), self.rules.endpoint, name.to_owned());
         // Goes on to its end even if the caller is gone, and holds the life that long.
         let opened = tokio::task::spawn_blocking(move || {
-            let opened = Machine::open(&owned, &folder, endpoint);
+            let opened = Machine::open(&owned, &folder, endpoint).map(|machine| machine.with_users(users));
             drop(life);
             opened
         });
