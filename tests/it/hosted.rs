@@ -106,6 +106,54 @@ fn an_extension_adds_to_the_whole_time_and_needs_no_clock() {
     assert!(world.run(&["extend", ID, "60"]).failed(6).contains("run only"));
 }
 
+/// The platform carries it out, and a gateway answers 504 in its place: another request could reboot it twice.
+#[test]
+fn an_action_on_a_machine_whose_answer_is_lost_is_asked_for_once() {
+    let (world, labs) = hosted();
+    let machine = |state: &str, since: &str| {
+        labs.edit(ID, |play| {
+            let machine = &mut play["status"]["machines"][0];
+            machine["state"] = json!(state);
+            machine["conditions"][0]["status"] = json!(if state == "RUNNING" { "True" } else { "False" });
+            machine["conditions"][0]["lastTransitionAt"] = json!(since);
+        });
+    };
+    let actions = line("POST", "/actions");
+    labs.instead(&actions, 504, "<html>504</html>");
+    for (action, words) in [("reboot", "has rebooted"), ("stop", "is stopped")] {
+        let before = labs.count(&actions);
+        let mut command = world.command(&["machine", action, ID]);
+        let command = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let child = command.spawn().unwrap();
+        eventually("it is asked for", || labs.count(&actions) > before);
+        match action {
+            // The state in between passes unseen.
+            "reboot" => machine("RUNNING", "2026-11-22T13:00:00Z"),
+            _ => machine("STOPPED", "2026-11-22T14:00:00Z"),
+        }
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success() && String::from_utf8_lossy(&output.stdout).contains(words), "{output:?}");
+        assert_eq!(labs.count(&actions), before + 1);
+    }
+    let record: Value =
+        serde_json::from_slice(&std::fs::read(world.root().join(format!("memory/{ID}.json"))).unwrap()).unwrap();
+    assert!(record["machines"]["docker-01"]["stopped"].is_u64(), "{record}");
+    // A refusal is final, and so is a machine that another client has stopped meanwhile.
+    machine("RUNNING", "2026-11-22T15:00:00Z");
+    labs.instead(&actions, 409, "it is busy");
+    let refused = world.run(&["machine", "reboot", ID]).failed(6);
+    assert!(refused.contains("it is busy"), "{refused}");
+    machine("STOPPING", "2026-11-22T15:00:00Z");
+    let mut command = world.command(&["machine", "stop", ID]);
+    let mut child = Ending(command.stdout(std::process::Stdio::null()).spawn().unwrap());
+    let asked = labs.count(&actions);
+    let looked = labs.count(&line("GET", ""));
+    eventually("it looks", || labs.count(&line("GET", "")) > looked + 2);
+    machine("STOPPED", "2026-11-22T16:00:00Z");
+    assert!(child.0.wait().unwrap().success());
+    assert_eq!(labs.count(&actions), asked, "it ends by itself");
+}
+
 #[test]
 fn an_end_erases_what_nobody_keeps_and_the_warning_says_so() {
     for kept in [false, true] {

@@ -38,8 +38,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     playtime::check_running(&play, &format!("extend {} {}", play.id, time.join(" ")))?;
     let span = Span::of(&labs, &play);
     let wanted = match wish {
-        Time::Minutes(_) => span.left + wish.from_now(std::time::Duration::ZERO, &ZonedDateTime::now())?,
-        Time::Until(_) => wish.from_now(span.elapsed(), &ZonedDateTime::now())?,
+        Time::Minutes(_) => span.left + wish.remaining(std::time::Duration::ZERO, &ZonedDateTime::now())?,
+        Time::Until(_) => wish.remaining(span.elapsed(), &ZonedDateTime::now())?,
     };
     // It may run until then already.
     if wanted > span.left {

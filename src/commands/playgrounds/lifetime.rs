@@ -51,7 +51,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     };
     playtime::check_running(&play, &format!("lifetime {} {}", play.id, time.join(" ")))?;
     let span = Span::of(&labs, &play);
-    let wanted = wish.from_now(span.elapsed(), &ZonedDateTime::now())?;
+    let wanted = wish.remaining(span.elapsed(), &ZonedDateTime::now())?;
     if wanted < SOON && wanted < span.left && !yes {
         let end = if wanted.is_zero() { "at once".into() } else { format!("in {}", in_words(wanted)) };
         let fate = match find::is_kept(&labs, &play).await {

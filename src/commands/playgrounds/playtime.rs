@@ -53,7 +53,7 @@ impl Time {
     }
 
     /// The time from now on, for minutes that count from `since` before now.
-    pub(super) fn from_now(self, since: Duration, now: &ZonedDateTime) -> Result<Duration> {
+    pub(super) fn remaining(self, since: Duration, now: &ZonedDateTime) -> Result<Duration> {
         match self {
             Time::Minutes(minutes) => Ok(Duration::from_secs(minutes * 60).saturating_sub(since)),
             Time::Until(clock) => next(now, clock)
@@ -231,10 +231,10 @@ mod tests {
             assert_eq!(found.timestamp().to_string(), expected, "{now} {clock:?}");
         }
         let now = at("EST5", "2026-11-29T12:00:30Z");
-        let left = Time::Until(time(8, 0, 0, 0)).from_now(Duration::from_secs(999), &now).unwrap();
+        let left = Time::Until(time(8, 0, 0, 0)).remaining(Duration::from_secs(999), &now).unwrap();
         assert_eq!(left, Duration::from_secs(3600 - 30));
-        assert_eq!(Time::Minutes(2).from_now(Duration::from_secs(90), &now).unwrap(), Duration::from_secs(30));
-        assert_eq!(Time::Minutes(2).from_now(Duration::from_secs(130), &now).unwrap(), Duration::ZERO);
+        assert_eq!(Time::Minutes(2).remaining(Duration::from_secs(90), &now).unwrap(), Duration::from_secs(30));
+        assert_eq!(Time::Minutes(2).remaining(Duration::from_secs(130), &now).unwrap(), Duration::ZERO);
     }
 
     #[test]
