@@ -67,8 +67,8 @@ const TASKS: Record<TaskStatus, string> = {
   unknown: 'status unknown',
 };
 
-/** The status of a task. */
-export const task = (status: TaskStatus): string => TASKS[status];
+/** The status of a task. One that the user is to solve is checked again and again, which the platform calls running. */
+export const task = ({ init, status }: Pick<Task, 'init' | 'status'>): string => (status === 'running' && !init ? 'to do' : TASKS[status]);
 
 /** The state of a machine that will be ready. */
 export const booting = (of: Machine): string => (of.state === 'REBOOTING' ? 'rebooting' : 'booting');

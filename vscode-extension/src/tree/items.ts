@@ -70,12 +70,12 @@ export function tasksItem(playground: Playground): vscode.TreeItem {
 export function taskItem(playground: Playground, task: Task): vscode.TreeItem {
   const kind = task.init ? (task.helper ? 'Helper init task' : 'Init task') : 'Task';
   const label = `${kind} ${task.name}`;
-  const status = format.task(task.status);
+  const status = format.task(task);
   const item = new vscode.TreeItem(task.name);
   item.id = `${playground.id}/task/${task.name}`;
   item.contextValue = 'task';
   item.description = status;
-  item.iconPath = icon(...TASK_ICONS[task.status]);
+  item.iconPath = task.status === 'running' && !task.init ? icon('circle-large-outline', 'charts.yellow') : icon(...TASK_ICONS[task.status]);
   item.tooltip = `${label}: ${status}`;
   item.accessibilityInformation = { label: `${label}, ${status}` };
   return item;

@@ -99,7 +99,6 @@ async function windows() {
           await picture(page, 'statusbar', { x: 0, y: 600, width: 620, height: 40 });
           await world.run('stop', id);
           await page.getByRole('button', { name: 'Start and Reload Window' }).waitFor();
-          await picture(page, 'ended', CORNER);
         } finally {
           writeFileSync(path.join(world.home, 'enough'), '');
           ssh.kill();
