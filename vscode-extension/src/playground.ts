@@ -2,7 +2,7 @@
 
 export interface Machine {
   name: string;
-  /** The host name in the ssh configuration. */
+  /** Its host name. The ssh configuration has it if the playground has several machines, see {@link sshHost}. */
   host: string;
   state: string;
   /** False if the platform does not allow SSH access, as on a hidden helper. Such a machine never becomes ready. */
@@ -84,6 +84,10 @@ export type Condition = 'up' | 'starting' | 'ending' | 'down' | 'gone' | 'unknow
 
 /** The machines that allow SSH access. */
 export const sshMachines = (of: Playground): Machine[] => of.machines.filter((one) => one.ssh);
+
+/** The host name of a machine that the ssh configuration has. It names the machines of a playground only if there are several. */
+export const sshHost = (of: Playground, machine: Machine | undefined): string =>
+  machine && of.machines.length > 1 ? machine.host : of.host;
 
 /** True for a machine that is stopped, which it can be in a running playground, too. */
 export const isOff = (machine: Machine): boolean => machine.state === 'STOPPING' || machine.state === 'STOPPED';

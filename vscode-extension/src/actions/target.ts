@@ -3,7 +3,7 @@
 import * as vscode from 'vscode';
 import { Failure } from '../failure';
 import * as format from '../format';
-import { type Machine, type Playground, condition, sshMachines } from '../playground';
+import { type Machine, type Playground, condition, sshHost, sshMachines } from '../playground';
 import type { Services } from '../services';
 import type { Node } from '../tree';
 
@@ -57,7 +57,7 @@ async function selectMachine({ machine }: Target, machines: Machine[]): Promise<
 }
 
 /** The host name of a target: that of its machine, else that of its playground, which leads to the default machine. */
-export const hostOf = ({ playground, machine }: Target): string => machine?.host ?? playground.host;
+export const hostOf = ({ playground, machine }: Target): string => sshHost(playground, machine);
 
 /** The target of a node. The node may hold an older version of its playground, so the newest one is taken. */
 function targetOf(node: Node, newest: Playground[]): Target {

@@ -4,7 +4,7 @@ import * as vscode from 'vscode';
 import { MAKE_PERSISTENT } from '../commands';
 import * as format from '../format';
 import {
-  type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, isOff, shownTasks,
+  type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, isOff, shownTasks, sshHost,
 } from '../playground';
 import type { PortForward } from '../portforwards';
 import { icon, joined } from './looks';
@@ -97,7 +97,7 @@ function sshMachineItem(playground: Playground, machine: Machine, hasChildren: b
   item.contextValue = `machine.${up ? (off ? 'off' : 'up') : now}`;
   item.description = joined([machine.user, booting ? format.booting(machine) : machine.state.toLowerCase()], ' · ');
   item.iconPath = machine.ready && up ? icon('server', 'charts.green') : icon(booting ? 'loading~spin' : 'server', 'disabledForeground');
-  item.tooltip = `ssh ${machine.host}`;
+  item.tooltip = `ssh ${sshHost(playground, machine)}`;
   return item;
 }
 

@@ -86,8 +86,14 @@ describe('actions that need SSH', () => {
     await does['playgrounds.copySsh']();
     expect(user.offered).toEqual(['Open']);
     await expect(does['playgrounds.copySsh'](ID)).rejects.toThrow('SSH access to Compose trial');
-    await does['playgrounds.copySsh'](node([open, closed], 'docker-01'));
-    expect(user.clipboard).toBe(`ssh playground-${ID}.docker-01`);
+  });
+
+  it('name the machine of a playground that has several', async () => {
+    for (const [machines, host] of [[[open, closed], `playground-${ID}.docker-01`], [[open], `playground-${ID}`]] as const) {
+      const { does } = acting([listed({ machines })]);
+      await does['playgrounds.copySsh'](node([...machines], 'docker-01'));
+      expect(user.clipboard).toBe(`ssh ${host}`);
+    }
   });
 });
 
