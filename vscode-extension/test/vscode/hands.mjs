@@ -50,8 +50,26 @@ export async function command(page, title, ...answers) {
   }
 }
 
+/**
+ * Waits until the view has not changed for a moment, because VS Code loses clicks while it loads lines, and until no tooltip
+ * hides a line.
+ */
+async function quiet(line) {
+  const page = line.page();
+  await page.mouse.move(900, 300);
+  let before;
+  await until('the view is quiet', async () => {
+    const now = String(await rows(page));
+    const same = now === before && (await page.locator('.hover-contents').count()) === 0;
+    before = now;
+    await page.waitForTimeout(300);
+    return same;
+  });
+}
+
 /** Clicks an entry in the menu of a line. */
 export async function menu(page, line, entry) {
+  await quiet(line);
   await line.click({ button: 'right' });
   const item = page.locator('.monaco-menu .action-label', { hasText: entry }).first();
   // A menu that has just opened ignores clicks for a moment.
@@ -63,6 +81,7 @@ export async function menu(page, line, entry) {
 
 /** Clicks a button of a line, which shows while the pointer is over it. */
 export async function button(line, name) {
+  await quiet(line);
   await line.hover();
   await line.getByRole('button', { name }).click();
 }

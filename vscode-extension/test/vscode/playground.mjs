@@ -108,6 +108,18 @@ async function machines(id) {
   await line('it shows', /^node-02/, /running/);
   await sees(page, 'no progress', async () => (await page.locator('.notification-toast', { hasText: 'Rebooting' }).count()) === 0, 30_000);
 
+  console.log('- a machine: its journal and its console, each in a terminal that follows it');
+  const screen = page.locator('.terminal-wrapper .xterm-rows').last();
+  for (const entry of ['Follow Journal', 'Show Console']) {
+    await menu(page, row(page, 'node-02').first(), entry);
+    await sees(page, entry, async () => (await screen.innerText()).replaceAll('\u00a0', ' ').includes('its SSH server answers'));
+    const kind = entry.split(' ')[1].toLowerCase();
+    await sees(page, 'its process', () => world.processes().some((one) => one.includes(`machine ${kind} ${id} node-02 --follow`)));
+    await page.locator('.panel').getByRole('button', { name: /Kill Terminal/ }).first().click();
+    await sees(page, 'its end', () => !world.processes().some((one) => one.includes('--follow')));
+    await sees(page, 'no terminal', async () => (await page.locator('.terminal-wrapper').count()) === 0);
+  }
+
   console.log('- a machine: stopped, while its playground runs on, and started again');
   await menu(page, row(page, 'node-02').first(), 'Stop Machine');
   await line('it is stopped', /^node-02/, /stopped/);
@@ -134,7 +146,7 @@ async function challenge() {
   await line('it runs', /challenge · running/);
   await text(page, 'is running.');
   await dismiss();
-  const { id, machines } = await play();
+  const { id, host } = await play();
   await row(page, 'challenge').first().click();
   await line('its tasks', /^Tasks/, /0\/2 completed/);
 
@@ -144,7 +156,7 @@ async function challenge() {
   await line('one is done', /^verify_file/, /completed/);
   await line('the other is not', /^verify_words/, /to do/);
   await line('half', /challenge · running · 1\/2 tasks/);
-  const [server, database] = [await inside(machines[0].host, serve(HTTP, 8080)), await inside(machines[0].host, serve(TCP, 5432))];
+  const [server, database] = [await inside(host, serve(HTTP, 8080)), await inside(host, serve(TCP, 5432))];
   await row(page, 'Ports').first().click();
   await line('its ports', new RegExp(`^${server.said}`), /http/);
   await world.run('expose', id, server.said, '--json');
@@ -159,10 +171,10 @@ async function challenge() {
   writeFileSync(file, 'hello');
   await text(page, 'You have solved the challenge Write a File.', 30_000);
   await line('both', /challenge · running · 2\/2 tasks/);
-  await picture(page, 'solved', { x: 600, y: 440, width: 500, height: 200 });
   await dismiss();
 
   console.log('- its stop ends the attempt, after a question');
+  for (const one of [server, database]) one.child.kill();
   for (const [reply, goesOn] of [['Cancel', true], ['End Attempt', false]]) {
     await button(row(page, 'challenge').first(), 'Stop');
     await text(page, 'This ends your attempt at the challenge, and its playground will be erased.');

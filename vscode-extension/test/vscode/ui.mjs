@@ -83,7 +83,7 @@ try {
   // The list draws only the rows that fit.
   await sees(page, 'all entries', async () => (await shown.count()) >= Math.min(catalogue.length, 6));
   assert.match(await shown.first().getAttribute('aria-label'), new RegExp(catalogue[0].title));
-  await picture(page, 'catalogue', { x: 210, y: 0, width: 680, height: 330 });
+  await picture(page, 'catalogue', { x: 248, y: 0, width: 606, height: 274 });
   await input.fill('two machines');
   await input.press('Enter');
   await sees(page, 'it runs', async () => /duo · running/.test((await rows(page)).join('\n')));
