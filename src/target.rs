@@ -66,6 +66,11 @@ impl Target {
         Ok(Target { playground, machine: machine.map(Into::into) })
     }
 
+    /// Returns the host name of a playground by its name in the catalogue.
+    pub fn of_name(name: &str) -> Target {
+        Target { playground: Playground::Name(name.into()), machine: None }
+    }
+
     /// Returns the host name of a machine of the play with this id. `None` means its default machine.
     pub fn of_play(id: &str, machine: Option<&str>) -> Target {
         Target { playground: Playground::Id(id.into()), machine: machine.map(Into::into) }

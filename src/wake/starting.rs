@@ -18,7 +18,7 @@ use crate::{
     },
     moment::{ago, now},
     records::memory::{Memory, WakeRequest},
-    target::{Playground, Target},
+    target::Target,
     ui::notice::Progress,
 };
 
@@ -121,7 +121,7 @@ impl<P: Progress> Starting<'_, P> {
 
     /// The playground of that name, if there is one: listed, or just started by another process.
     async fn find(&self, pending: Option<&WakeRequest>) -> Result<Option<Play>> {
-        let target = Target { playground: Playground::Name(self.name.into()), machine: None };
+        let target = Target::of_name(self.name);
         loop {
             if let find::Found::Play(play) = find::by_target(self.labs, &target).await? {
                 return Ok(Some(*play));

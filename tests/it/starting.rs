@@ -49,7 +49,9 @@ fn choices_are_checked_before_anything_is_started() {
         assert!(said.contains(words), "{arguments:?}: {said}");
     }
     assert_eq!(world.plays(), 1, "nothing else was started");
-    // A host name with choices means another playground.
+    // By its host name, an existing one needs no choices any more.
+    assert_eq!(world.json(&["start", "playground-choices", "--json"])["id"], play["id"]);
+    // With choices, another one is meant.
     let another = world.json(&["start", "playground-choices", "-i", "Team=red", "--json"]);
     assert_ne!(another["id"], play["id"]);
     assert_eq!(choices(&world, id_of(&another)), json!({ "Container runtime": "containerd", "Team": "red" }));

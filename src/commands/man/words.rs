@@ -101,7 +101,7 @@ pub(super) fn exit(command: &str) -> &'static str {
         "connect" => "0 when the connection has ended. ssh itself shows 255 for whatever stops it.",
         "start" => {
             "0 when the playground is ready, 6 if the platform refuses, 9 if it is not ready in time. With `--ssh`, the \
-             exit code of ssh."
+             exit code of ssh; with `--with-port-forwards`, 130 after Ctrl-C."
         }
         "wait" => {
             "0 when the playground is ready, 14 if one of its tasks has failed, 9 if it is not ready in time, 7 if it \

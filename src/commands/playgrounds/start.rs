@@ -18,7 +18,8 @@ use crate::{
     },
     error::{Error, Kind, Result, printable},
     labs::{
-        Labs, catalog, find,
+        Labs, catalog,
+        find::{self, Found},
         learning::Content,
         tunnel,
         wire::{Action, CatalogEntry, CreatePlay, Play},
@@ -144,11 +145,15 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
             let answers = Answers { yes: args.yes, consent: args.consent, json: args.json };
             attempt::begin(app, &labs, &content, answers, underway, &progress).await?
         }
-        Startable::ByName(name) if !is_particular => {
-            let request = request(&labs, &name, args, None).await?;
-            underway.requests(&name);
-            wake.start_once(&request).await?
-        }
+        // An existing one needs neither consent nor choices any more.
+        Startable::ByName(name) if !is_particular => match find::by_target(&labs, &Target::of_name(&name)).await? {
+            Found::Play(play) => *play,
+            Found::Startable(name) => {
+                let request = request(&labs, &name, args, None).await?;
+                underway.requests(&name);
+                wake.start_once(&request).await?
+            }
+        },
         Startable::ByName(name) | Startable::New(name) => {
             let request = request(&labs, &name, args, manifest.as_ref()).await?;
             underway.requests(&name);
