@@ -60,12 +60,15 @@ pub(crate) async fn run(app: &App, Args { one, machine }: Args) -> Result<()> {
     out::lines(table(&survey, play.machines.len() > 1))
 }
 
+/// A column of the table: its heading, whether it is shown, and its cell for a port.
+type Column = (&'static str, bool, fn(&Port) -> String);
+
 /// Formats the ports as a table, and below it the addresses, which users copy whole.
 fn table(survey: &Survey, names_machines: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if !survey.ports.is_empty() {
         let is_known = |part| survey.problems.iter().all(|problem| problem.part != part);
-        let columns: Vec<(&str, bool, fn(&Port) -> String)> = vec![
+        let columns: Vec<Column> = vec![
             ("PORT", true, |port| port.number.to_string()),
             ("MACHINE", names_machines, |port| printable(&port.machine)),
             ("LISTENS", is_known(survey::LISTENING), listens),

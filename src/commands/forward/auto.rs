@@ -138,6 +138,13 @@ impl Auto {
                     self.board.note("Ports are looked for again.");
                 }
                 self.follow(&found).await;
+                if is_first && self.open.is_empty() {
+                    let machine = self.way.machine();
+                    self.board.note(&format!(
+                        "No port of machine {machine} is to be forwarded yet; it is looked at every {} s.",
+                        EVERY.as_secs()
+                    ));
+                }
                 Ok(next)
             }
             Err(error) => {

@@ -489,6 +489,12 @@ mod tests {
         assert!(wide[1].starts_with("here 127.0.0.1:40973      node-01 [2001:db8::1]:80"), "{wide:#?}");
         assert!(wide[2].contains("127.0.0.1:40973/udp  node-01 x:53") && wide[2].contains("(7 dropped)"), "{wide:#?}");
         assert!(wide[3].starts_with("node-01 127.0.0.1:40973  "), "{wide:#?}");
+        // One that is closed is shown until its last connection has ended.
+        rows.iter().for_each(|row| board.closed(row));
+        let left = table(&rows, &counters, 120);
+        assert!(left.len() == 2 && left[1].contains("[2001:db8::1]:80"), "{left:#?}");
+        assert!(board.listeners().is_empty());
+        let rows = rows.map(|row| board.listening(row.what.clone()));
         let narrow = table(&rows, &counters, 60).join("\n");
         assert!(narrow.contains("here 127.0.0.1:40973 ") && !narrow.contains("TOTAL"), "{narrow}");
     }

@@ -5,13 +5,13 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use clap_complete::{ArgValueCandidates, ArgValueCompleter};
+use clap_complete::ArgValueCandidates;
 use serde::Serialize;
 use tokio::time::sleep;
 
 use crate::{
     app::App,
-    commands::{candidates, forward::find_play},
+    commands::{args::One, candidates, forward::find_play},
     error::{Error, Kind, Result, printable},
     labs::{
         Labs, find,
@@ -35,9 +35,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
                   the loopback interface (127.0.0.1, localhost) the platform does not reach it."
 )]
 pub(crate) struct Args {
-    /// The playground's id, host name, title, catalogue name or page address.
-    #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
-    playground: String,
+    #[command(flatten)]
+    one: One,
     /// The port that the service listens on.
     #[arg(value_parser = clap::value_parser!(u16).range(1..), required_unless_present = "shell")]
     #[arg(conflicts_with = "shell")]
@@ -66,9 +65,6 @@ pub(crate) struct Args {
     /// Do not ask.
     #[arg(long)]
     yes: bool,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// What `expose --json` prints: one of these, as in `ports --json`, with its machine and port or user.
@@ -89,7 +85,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         return Err(Error::new(Kind::Usage, why).with_hint("leave out --public"));
     }
     let labs = app.labs().await?;
-    let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
+    let (play, machine) = find_play(&labs, &args.one.playground, args.machine.as_deref()).await?;
     let machine = find::machine(&play, machine.as_deref())?;
     match args.port {
         Some(number) => {
@@ -106,7 +102,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         None => {
             let user = find::user(&play, machine, args.user.as_deref())?.to_owned();
             let wish = ExposeShell { machine: machine.name.clone(), user, access: PRIVATE };
-            expose_shell(&labs, &play, &wish, args.json).await
+            expose_shell(&labs, &play, &wish, args.one.json).await
         }
     }
 }
@@ -126,7 +122,7 @@ async fn expose_port(app: &App, labs: &Labs, play: &Play, wish: &ExposePort, arg
                     "Let everybody who has the address reach port {number} of machine {machine} of {}?",
                     play.shown()
                 );
-                out::agreed(&question, args.json, "Nothing was exposed.", out::ADD_YES).await?;
+                out::agreed(&question, args.one.json, "Nothing was exposed.", out::ADD_YES).await?;
             }
             (request(labs, play, wish, &known).await?, false)
         }
@@ -135,7 +131,7 @@ async fn expose_port(app: &App, labs: &Labs, play: &Play, wish: &ExposePort, arg
         notice::line(&format!("labctl-ssh-proxy: {words}"));
     }
     let (access, url) = (port.access(), &port.url);
-    if args.json {
+    if args.one.json {
         let ExposedPort { id, tls, .. } = &port;
         let (machine, number) = (&wish.machine, wish.number);
         return out::json(&Printed::Port { id, url, access, tls: *tls, machine, number });

@@ -1,11 +1,11 @@
 //! `unexpose`: takes the address of a port or a web terminal away.
 
-use clap_complete::{ArgValueCandidates, ArgValueCompleter};
+use clap_complete::ArgValueCandidates;
 use serde::Serialize;
 
 use crate::{
     app::App,
-    commands::{candidates, forward::find_play},
+    commands::{args::One, candidates, forward::find_play},
     error::{Error, Kind, Result, printable},
     labs::{
         Labs, find,
@@ -17,17 +17,13 @@ use crate::{
 /// Take the address of an exposed port, or of a web terminal, away.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The playground's id, host name, title, catalogue name or page address.
-    #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
-    playground: String,
-    /// A port, or the id or the address that `ports` shows.
+    #[command(flatten)]
+    one: One,
+    /// The port or the address that `ports` shows, or the id that `ports --json` has.
     what: String,
     /// The machine of the port, if several have one of that number exposed.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
-    /// Print JSON.
-    #[arg(long)]
-    json: bool,
 }
 
 /// Something that is exposed.
@@ -85,7 +81,7 @@ impl Exposure {
 /// [`Kind::NotFound`] and [`Kind::Ambiguous`] with what there is, or the platform's.
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
-    let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
+    let (play, machine) = find_play(&labs, &args.one.playground, args.machine.as_deref()).await?;
     let machine = machine.map(|name| find::machine(&play, Some(&name)).map(|found| found.name.clone())).transpose()?;
     let (ports, shells) = tokio::join!(labs.ports(&play.id), labs.shells(&play.id));
     let mut all: Vec<Exposure> = ports?.into_iter().map(Exposure::from).collect();
@@ -99,7 +95,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
             .map_err(|not_found| if not_found.kind() == Kind::NotFound { error.clone() } else { not_found })?,
     };
     remove(&labs, &play, &one).await?;
-    if args.json {
+    if args.one.json {
         return out::json(&one);
     }
     let shown = one.shown();
