@@ -2,8 +2,7 @@
 //! real sshd behind them. It records every request.
 
 use std::{
-    convert::Infallible,
-    fs,
+    fs, io,
     net::SocketAddr,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -27,6 +26,9 @@ pub const ID: &str = "0123456789abcdef01234567";
 pub const SESSION: &str = "session-of-ada";
 pub const TOKEN: &str = "token-of-ada";
 const TUNNEL_TOKEN: &str = "bearer+of/tunnels==";
+
+/// The status of an answer that is not sent: the connection ends instead.
+pub const CUT: u16 = 599;
 
 /// A request that arrived.
 #[derive(Clone, Debug)]
@@ -354,7 +356,12 @@ where
 {
     let service = service_fn(move |request| {
         let state = Arc::clone(&state);
-        async move { Ok::<_, Infallible>(answer(&state, request, is_api).await) }
+        async move {
+            match answer(&state, request, is_api).await {
+                cut if cut.status() == CUT => Err(io::Error::other("the answer is lost")),
+                answer => Ok(answer),
+            }
+        }
     });
     let serving = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     let _ = serving.with_upgrades().await;
