@@ -9,6 +9,22 @@ export interface CatalogEntry {
   description: string;
   /** The author; empty for entries of the platform itself. */
   owner: string;
+  /** The choices of its start. */
+  conditions: Condition[];
+}
+
+/** A choice of a start. */
+export interface Condition {
+  key: string;
+  /** Its default; empty for none. */
+  initial: string;
+  /** The values to choose from; empty if it is free. */
+  options: string[];
+  placeholder: string;
+  /** The regular expression of a free value; empty for none. */
+  pattern: string;
+  /** True if it may be left out. */
+  optional: boolean;
 }
 
 /** A line of `list --watch --json`. */
@@ -115,8 +131,21 @@ export const readStarted = (json: string): Playground => readPlayground(JSON.par
 export function readCatalog(json: string): CatalogEntry[] {
   return parseList(json).map((value) => {
     const it = fields(value);
-    return { name: text(it['name']), title: text(it['title']), description: text(it['description']), owner: text(it['owner']) };
+    const conditions = list(fields(it['initConditions'])['values']).map(readCondition).filter((one) => one.key !== '');
+    return { name: text(it['name']), title: text(it['title']), description: text(it['description']), owner: text(it['owner']), conditions };
   });
+}
+
+function readCondition(value: unknown): Condition {
+  const it = fields(value);
+  return {
+    key: text(it['key']),
+    initial: text(it['default']),
+    options: list(it['options']).filter((one) => typeof one === 'string'),
+    placeholder: text(it['placeholder']),
+    pattern: text(it['validationRegex']),
+    optional: it['nullable'] === true,
+  };
 }
 
 /** Reads the output of `machine console --json`. Throws if it is not JSON. */

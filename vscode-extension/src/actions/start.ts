@@ -9,6 +9,7 @@ import { type Learning, type Playground, failedTasks } from '../playground';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 import { contentAt, webAddress } from './address';
+import { choose } from './conditions';
 import { open, openNew, terminal } from './connect';
 
 /** The option of `start` that says that the user trusts the author. */
@@ -17,35 +18,35 @@ const CONSENT = '--consent';
 /** A choice of the list: an entry of the catalogue, or a page address. */
 interface Choice extends vscode.QuickPickItem {
   title: string;
-  /** Asks the questions before the start. Resolves to the options that answer them for the binary; undefined if the user says no. */
-  consent: () => Promise<string[] | undefined>;
+  /** Asks the questions before the start. Resolves to the options that answer them for the binary; undefined to start nothing. */
+  prepare: () => Promise<string[] | undefined>;
   /** The argument of `start`. */
   name: string;
 }
 
 export async function start(services: Services): Promise<void> {
   const choice = await select(services);
-  const consent = await choice?.consent();
-  if (!choice || !consent) return;
-  const playground = await run(services, choice, consent);
+  const options = await choice?.prepare();
+  if (!choice || !options) return;
+  const playground = await run(services, choice, options);
   if (!playground) return;
   await services.watch.catchUp();
   offerToConnect(services, playground);
 }
 
 /** Starts the playground of a choice. If the binary needs the user's trust in an author, asks for it, and starts it then. */
-async function run({ binary }: Services, { title, name }: Choice, consent: string[]): Promise<Playground | undefined> {
-  const begin = (options: string[]): Promise<Playground> =>
+async function run({ binary }: Services, { title, name }: Choice, options: string[]): Promise<Playground | undefined> {
+  const begin = (...more: string[]): Promise<Playground> =>
     withProgress(`Starting ${title}`, ({ signal, report }) =>
-      binary.ask(['start', name, '--json', ...options], readStarted, { signal, onProgress: report }),
+      binary.ask(['start', name, '--json', ...options, ...more], readStarted, { signal, onProgress: report }),
     );
   try {
-    return await begin(consent);
+    return await begin();
   } catch (error) {
     const failure = Failure.from(error);
     // Nothing was started then. Only the platform knows the authors of a page.
-    if (!failure.hint.includes(CONSENT) || consent.includes(CONSENT)) throw error;
-    return (await mayTrust(sentence(failure.message))) ? begin([...consent, CONSENT]) : undefined;
+    if (!failure.hint.includes(CONSENT) || options.includes(CONSENT)) throw error;
+    return (await mayTrust(sentence(failure.message))) ? begin(CONSENT) : undefined;
   }
 }
 
@@ -90,8 +91,8 @@ function select({ binary }: Services): Promise<Choice | undefined> {
 function choiceAt(address: URL): Choice {
   const content = contentAt(address);
   const title = content ? `the ${content.kind} ${content.name}` : address.href;
-  const consent = (): Promise<string[] | undefined> => (content ? mayBegin(content) : Promise.resolve([]));
-  return { label: `Start ${title}`, detail: content ? address.href : '', alwaysShow: true, title, name: address.href, consent };
+  const prepare = (): Promise<string[] | undefined> => (content ? mayBegin(content) : Promise.resolve([]));
+  return { label: `Start ${title}`, detail: content ? address.href : '', alwaysShow: true, title, name: address.href, prepare };
 }
 
 /** Asks before an attempt at learning content begins. */
@@ -102,11 +103,12 @@ async function mayBegin({ kind, name }: Pick<Learning, 'kind' | 'name'>): Promis
 }
 
 function choiceOf(entry: CatalogEntry): Choice {
-  const consent = async (): Promise<string[] | undefined> => {
-    if (!isThirdParty(entry)) return [];
-    return (await isTrusted(entry)) ? [CONSENT] : undefined;
+  const prepare = async (): Promise<string[] | undefined> => {
+    if (isThirdParty(entry) && !(await isTrusted(entry))) return undefined;
+    const choices = await choose(entry.conditions);
+    return choices && [...(isThirdParty(entry) ? [CONSENT] : []), ...choices];
   };
-  return { ...itemOf(entry), title: titleOf(entry), name: entry.name, consent };
+  return { ...itemOf(entry), title: titleOf(entry), name: entry.name, prepare };
 }
 
 function itemOf(entry: CatalogEntry): vscode.QuickPickItem {

@@ -184,6 +184,17 @@ async function challenge() {
   await noLine('it goes', /challenge/);
 }
 
+async function choices() {
+  console.log('- a start with choices');
+  const value = (asked, answer) => ({ asked: `"${asked}"`, answer });
+  await command(page, 'Start a Playground', { asked: 'Select a playground to start', answer: 'start with choices' },
+    value('Container runtime', 'docker'), value('Team', 'red'));
+  await line('it runs', /choices · running/);
+  const { id } = (await world.list()).find((one) => one.playground.name === 'choices');
+  const said = JSON.parse(await world.run('tasks', id, '--json'));
+  assert.ok(said.length > 0 && said.filter((one) => one.init).every((one) => one.status === 'completed'), JSON.stringify(said));
+}
+
 try {
   await world.start();
   page = await world.window();
@@ -198,6 +209,7 @@ try {
   await machines(id);
   await row(page, 'Two machines').first().click();
   await challenge();
+  await choices();
   await page.close();
   await until('no process', () => world.processes().length === 0, 20_000);
 } catch (error) {
