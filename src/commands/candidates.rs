@@ -53,6 +53,10 @@ pub(crate) fn hosts(typed: &OsStr) -> Vec<CompletionCandidate> {
 fn begun(typed: &OsStr, mut all: Vec<CompletionCandidate>, plays: &[names::Known]) -> Vec<CompletionCandidate> {
     all.retain(|candidate| candidate.get_value().as_encoded_bytes().starts_with(typed.as_encoded_bytes()));
     all.extend(titles(typed, plays));
+    // The names of attempts that go on, once one is begun.
+    let learning = plays.iter().filter(|known| !known.learning.is_empty() && !typed.is_empty());
+    let learning = learning.filter(|known| known.learning.starts_with(&*typed.to_string_lossy()));
+    all.extend(learning.map(|known| candidate(&known.learning, &known.title)));
     all
 }
 
@@ -101,7 +105,12 @@ pub(crate) fn startable(typed: &OsStr) -> Vec<CompletionCandidate> {
     let (catalog, mut plays) = (names.catalog.unwrap_or_default(), names.plays.unwrap_or_default());
     plays.retain(|known| known.down);
     let stopped = plays.iter().map(|known| candidate(&known.host, &known.title));
-    let all = catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).chain(stopped).collect();
+    let mut all: Vec<_> = catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).chain(stopped).collect();
+    // There are hundreds of these, so they are offered once one is begun.
+    if !typed.is_empty() {
+        let exercises = names.exercises.values().flatten();
+        all.extend(exercises.map(|entry| candidate(&entry.name, &entry.title)));
+    }
     begun(typed, all, &plays)
 }
 

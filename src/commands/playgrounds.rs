@@ -9,6 +9,7 @@ pub(crate) mod choice;
 mod conditions;
 pub(crate) mod destroy;
 pub(crate) mod entries;
+pub(crate) mod exercises;
 pub(crate) mod extend;
 pub(crate) mod forget;
 pub(crate) mod lifetime;

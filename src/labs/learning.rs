@@ -5,8 +5,8 @@ use crate::{
     labs::{
         Labs, find,
         wire::{
-            Author, ChangeCourse, ChangeExercise, Course, Exercise, Learning, LearningKind, LessonProgress,
-            ModuleProgress, Play, Progress, is_by_a_stranger,
+            self, Author, ChangeCourse, ChangeExercise, Course, Exercise, Learning, LearningKind, LessonProgress,
+            Module, ModuleProgress, Play, Progress, is_by_a_stranger,
         },
     },
     target::{is_label, reference::Reference},
@@ -237,14 +237,23 @@ fn of_course(course: &Course, module: Option<&str>, lesson: &str) -> Result<Cont
     }
 }
 
+/// All lessons of a course.
+pub(crate) fn lessons_of(course: &Course) -> Vec<Content> {
+    let of = |module: &Module| {
+        let lesson = |one: &wire::Lesson| Content::of_lesson(course, &module.name, &one.name);
+        module.lessons.iter().filter_map(lesson).collect::<Vec<_>>()
+    };
+    course.modules.iter().flat_map(of).collect()
+}
+
 /// The names of a course's lessons as `start` takes them; only those of the given name, if there is one.
 fn lessons(course: &Course, only: Option<&str>) -> String {
-    let names = course.modules.iter().flat_map(|module| module.lessons.iter().map(move |lesson| (module, lesson)));
-    let names = names.filter(|(_, one)| only.is_none_or(|only| one.name == only || one.slug == only));
-    let name = |(module, lesson): (&crate::labs::wire::Module, &crate::labs::wire::Lesson)| {
-        Content::of_lesson(course, &module.name, &lesson.name).map(|content| printable(&content.name))
+    let is_meant = |content: &Content| match (only, &content.lesson) {
+        (Some(only), Some(one)) => one.lesson == only || content.name.rsplit('/').next() == Some(only),
+        _ => true,
     };
-    names.filter_map(name).collect::<Vec<_>>().join(", ")
+    let names = lessons_of(course).into_iter().filter(is_meant).map(|content| printable(&content.name));
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// The content that a play belongs to, as the platform has it; `None` where it is gone or cannot be told.

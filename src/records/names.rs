@@ -1,7 +1,7 @@
 //! The names of playgrounds and of the catalogue as the platform last listed them. They are for the completion of a
 //! command line, which has to answer while a key is held down.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::{
     files,
     labs::{
         find,
-        wire::{CatalogEntry, Play},
+        wire::{CatalogEntry, Exercise, LearningKind, Play},
     },
     platform::Platform,
     settings::Folders,
@@ -25,6 +25,8 @@ pub struct Names {
     pub plays: Option<Vec<Known>>,
     /// The catalogue.
     pub catalog: Option<Vec<Entry>>,
+    /// The challenges and the tutorials that were listed, by the first part of their pages' paths.
+    pub exercises: BTreeMap<String, Vec<Entry>>,
 }
 
 /// A playground.
@@ -35,6 +37,8 @@ pub struct Known {
     pub host: String,
     /// Its title.
     pub title: String,
+    /// The name of the challenge, tutorial or lesson that it belongs to; empty for a playground of its own.
+    pub learning: String,
     /// True if it was stopped.
     pub down: bool,
     /// Its machines.
@@ -89,6 +93,7 @@ pub fn remember_plays(folders: &Folders, platform: Platform, plays: &[Play]) {
     let known = |play: &Play| Known {
         host: Target::of_play(&play.id, None).to_string(),
         title: play.title.clone(),
+        learning: play.learning().map(|of| of.name).filter(|name| name.split('/').all(is_label)).unwrap_or_default(),
         down: find::is_play_down(play),
         machines: play.machines.iter().map(|machine| machine.name.clone()).filter(|name| is_label(name)).collect(),
     };
@@ -105,6 +110,13 @@ pub fn remember_catalog(folders: &Folders, platform: Platform, entries: &[Catalo
     };
     let entries = entries.iter().filter(|entry| is_label(&entry.name)).map(entry).collect();
     Names::change(folders, platform, |names| names.catalog = Some(entries));
+}
+
+/// Remembers the challenges or the tutorials.
+pub fn remember_exercises(folders: &Folders, platform: Platform, kind: LearningKind, all: &[Exercise]) {
+    let entry = |one: &Exercise| Entry { name: one.name.clone(), title: one.title.clone(), machines: Vec::new() };
+    let entries = all.iter().filter(|one| is_label(&one.name)).map(entry).collect();
+    Names::change(folders, platform, |names| drop(names.exercises.insert(kind.plural().to_owned(), entries)));
 }
 
 impl Known {

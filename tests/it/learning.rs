@@ -242,3 +242,33 @@ fn a_lost_answer_is_looked_for_and_not_asked_for_again() {
     assert_eq!(labs.count(&format!("POST /api/plays/{id}/actions")), 1);
     assert!(labs.play(id).is_none());
 }
+
+#[test]
+fn what_can_be_learnt_is_listed() {
+    let world = World::with_platform(&[]);
+    let names = |options: &[&str]| world.local(&[&["catalog", "-q"], options].concat()).ok();
+    assert_eq!(names(&["--challenges"]), "keep-the-egg\nwrite-a-file\n");
+    assert_eq!(names(&["--challenges", "--category", "security", "--category", "none"]), "keep-the-egg\n");
+    assert_eq!(names(&["--challenges", "--status", "solved"]), "");
+    assert_eq!(names(&["--tutorials"]), "shell\ntwo-machines\n");
+    assert_eq!(names(&["--courses"]), "shell-basics/files/first-folder\n");
+    schema::check("exercises", &world.json(&["catalog", "--challenges", "--json"]));
+    schema::check("courses", &world.json(&["catalog", "--courses", "--json"]));
+    let table = world.local(&["catalog", "--tutorials"]).ok();
+    assert!(
+        table.lines().nth(2).unwrap().starts_with("two-machines  Two Machines at Once  todo    linux, networking"),
+        "{table}"
+    );
+    for wrong in [&["shell", "--challenges"][..], &["--challenges", "--tutorials"], &["--category", "linux"]] {
+        let _ = world.local(&[&["catalog"], wrong].concat()).failed(2);
+    }
+    // A name that was listed is completed, and so is that of an attempt.
+    let complete = |command: &str, word: &str| {
+        let mut completing = world.command(&["--", "labctl-ssh-proxy", "--local", command, word]);
+        world.output(completing.env("COMPLETE", "fish")).ok()
+    };
+    assert!(complete("start", "write").starts_with("write-a-file\tWrite a File\n"), "{}", complete("start", "write"));
+    assert!(!complete("stop", "write").contains("write-a-file"));
+    let _ = world.local(&["start", "write-a-file", "--yes"]).ok();
+    assert!(complete("stop", "write").contains("write-a-file\tWrite a File"), "{}", complete("stop", "write"));
+}

@@ -5,7 +5,7 @@ use clap_complete::ArgValueCompleter;
 
 use crate::{
     app::App,
-    commands::candidates,
+    commands::{candidates, playgrounds::exercises::Wanted},
     error::{Result, printable},
     labs::{
         Labs,
@@ -16,7 +16,7 @@ use crate::{
     ui::{notice, out},
 };
 
-/// List the playgrounds that you can start, or show one.
+/// List the playgrounds that you can start, or show one; or list challenges, tutorials or lessons.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Show this one: its machines, and the choices of its start.
@@ -25,6 +25,8 @@ pub(crate) struct Args {
     /// List only these. Without it, those of the platform and your own.
     #[arg(short, long, value_enum)]
     filter: Option<Filter>,
+    #[command(flatten)]
+    learning: Wanted,
     /// Print only the names.
     #[arg(short, long, conflicts_with = "json")]
     quiet: bool,
@@ -69,6 +71,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     if let Some(name) = &args.name {
         return show(app, &labs, name, args.json).await;
+    }
+    if args.learning.list(app, &labs, args.json, args.quiet).await? {
+        return Ok(());
     }
     let (mut entries, own) = match args.filter {
         Some(filter) => (labs.filtered_catalog(filter.word()).await?, Vec::new()),

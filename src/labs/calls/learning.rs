@@ -11,13 +11,23 @@ use crate::{
 };
 
 impl Labs {
-    /// Lists the challenges or the tutorials.
+    /// Lists the challenges or the tutorials; only those of the given categories and statuses, if there are any.
     ///
     /// # Errors
     /// As every call.
-    pub async fn exercises(&self, kind: LearningKind) -> Result<Vec<Exercise>> {
+    pub async fn exercises(
+        &self,
+        kind: LearningKind,
+        categories: &[String],
+        statuses: &[String],
+    ) -> Result<Vec<Exercise>> {
         let plural = kind.plural();
-        self.list(Call::get(format!("/{plural}"), format!("the list of {plural}"))).await
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(categories.iter().map(|name| ("category", name)));
+        query.extend_pairs(statuses.iter().map(|word| ("status", word)));
+        let query = query.finish();
+        let path = if query.is_empty() { format!("/{plural}") } else { format!("/{plural}?{query}") };
+        self.list(Call::get(path, format!("the list of {plural}"))).await
     }
 
     /// One challenge or tutorial.

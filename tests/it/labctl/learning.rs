@@ -77,3 +77,52 @@ fn labctl_reads_a_tutorial_and_a_course_of_the_embedded_platform() {
     assert!(play(&labctl, "shell-basics/files/first-folder").is_none(), "labctl waits for its end");
     assert!(lesson("stop", "first-folder").err.contains("not running"));
 }
+
+#[test]
+#[ignore = "needs the real labctl in PATH: scripts/test runs it"]
+fn either_client_ends_what_the_other_began() {
+    let labctl = Labctl::new(&[]);
+    let (world, name) = (&labctl.world, "write-a-file");
+    let ours = |arguments: &[&str]| world.local(arguments).ok();
+    let theirs = |action: &str| labctl.run(&["challenge", action, name]);
+    let running = || labctl.run(&["challenge", "list", "-q"]);
+    let id = || play(&labctl, name).unwrap()["id"].as_str().unwrap().to_owned();
+    let solve = || {
+        fs::write(world.machine_home(&id(), "shell-01").join("hello.txt"), "hello").unwrap();
+    };
+
+    // Ours begins, labctl finds the same attempt and ends it.
+    let _ = ours(&["start", name, "--yes"]);
+    assert_eq!(running().trim(), name);
+    let begun = id();
+    let _ = labctl.run(&["challenge", "start", name, "--no-open", "--no-ssh"]);
+    assert_eq!(id(), begun);
+    solve();
+    assert_eq!(ours(&["wait", name, "--solved"]), "challenge write-a-file is solved\n");
+    let _ = labctl.run(&["challenge", "wait", name, "--timeout", "1s"]);
+    let _ = theirs("stop");
+    eventually("its play is gone", || play(&labctl, name).is_none());
+
+    // labctl begins, ours finds the same attempt and ends it.
+    let _ = labctl.run(&["challenge", "start", name, "--no-open", "--no-ssh"]);
+    let begun = id();
+    assert_eq!(world.json(&["start", "https://localhost/challenges/write-a-file", "--json"])["id"], begun.as_str());
+    let _ = ours(&["stop", name, "--yes"]);
+    assert_eq!(running(), "");
+    assert!(labctl.said(&["challenge", "stop", name]).err.contains("nothing to stop"));
+    let tasks: Value = labctl.json(&["api", "/challenges/write-a-file"]);
+    assert_eq!((tasks["attemptCount"].as_u64(), tasks["completionCount"].as_u64()), (Some(2), Some(1)));
+
+    // The lists of content agree, filter by filter.
+    for (kind, statuses) in [("challenge", ["todo", "solved"]), ("tutorial", ["todo", "completed"])] {
+        for status in statuses {
+            let catalog = labctl.run(&[kind, "catalog", "--status", status]);
+            let plural = format!("--{kind}s");
+            let ours = ours(&["catalog", &plural, "-q", "--status", status]);
+            let theirs = catalog.lines().filter_map(|line| line.strip_prefix("- name: ")).collect::<Vec<_>>();
+            let mut theirs: Vec<String> = theirs.into_iter().map(str::to_owned).collect();
+            theirs.sort();
+            assert_eq!(ours.lines().collect::<Vec<_>>(), theirs, "{kind} {status}");
+        }
+    }
+}
