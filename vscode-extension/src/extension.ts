@@ -21,7 +21,6 @@ export interface Api {
   watch: Watch;
   tree: Tree;
   forwards: PortForwards;
-  ports: Ports;
   /** Does what happens when a window with this authority opens. */
   enter: (authority: string | undefined) => Promise<void>;
 }
@@ -37,7 +36,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<Api> {
   context.subscriptions.push(...registerCommands(services), refreshOnNewSettings(watch));
   const enter = (authority: string | undefined): Promise<void> => enterWindow(services, authority);
   await enter(windowAuthority());
-  return { watch, tree, forwards, ports, enter };
+  return { watch, tree, forwards, enter };
 }
 
 function build(context: vscode.ExtensionContext): Services {
