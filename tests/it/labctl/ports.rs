@@ -59,7 +59,6 @@ fn labctl_exposes_what_ours_lists_and_hides() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 #[ignore = "needs the real labctl in PATH: scripts/test runs it"]
 fn labctl_scans_and_saves_what_ours_lists() {
     let labctl = Labctl::new(&["--init-task", "web=exec python3 -u -m http.server --bind 127.0.0.1 0 >web"]);
