@@ -55,10 +55,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     if wanted < SOON && wanted < span.left && !yes {
         let end = if wanted.is_zero() { "at once".into() } else { format!("in {}", in_words(wanted)) };
         let fate = match find::is_kept(&labs, &play).await {
-            Some(true) => "is stopped then",
-            Some(false) | None => "is erased then, with everything in it",
+            Some(true) => "be stopped",
+            Some(false) | None => "be erased, with everything in it",
         };
-        let question = format!("{} would end {end}, and {fate}. Shorten its time?", play.shown());
+        let question = format!("{} would end {end} and {fate}. Shorten its time?", play.shown());
         out::agreed(&question, one.json, "Nothing was changed.", out::ADD_YES).await?;
     }
     play = playtime::set(app, &labs, &play, span, wanted).await?;
