@@ -128,6 +128,17 @@ pub(crate) fn filters(typed: &OsStr) -> Vec<CompletionCandidate> {
     begun(typed, named.chain(kinds).collect(), &[])
 }
 
+/// Returns the choices of the entry on the command line that `typed` may become.
+pub(crate) fn choices(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let catalog = names(What::Catalog).catalog.unwrap_or_default();
+    let words: Vec<OsString> = line(env::args_os()).collect();
+    let named = |entry: &&names::Entry| words.iter().any(|word| word == entry.name.as_str());
+    let choices = catalog.iter().filter(named).flat_map(|entry| &entry.choices);
+    let plain = choices.filter(|choice| printable(choice) == **choice);
+    let all = plain.map(|choice| if is_for_bash() { escaped(choice) } else { choice.clone() });
+    begun(typed, all.map(CompletionCandidate::new).collect(), &[])
+}
+
 /// Returns the editors that `open` knows.
 pub(crate) fn editors() -> Vec<CompletionCandidate> {
     ide::ALL.iter().map(|ide| candidate(ide.name, ide.title)).collect()

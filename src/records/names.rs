@@ -55,6 +55,8 @@ pub struct Entry {
     pub title: String,
     /// Its machines that allow SSH.
     pub machines: Vec<String>,
+    /// The choices of its start as `KEY=VALUE`; free text has no value.
+    pub choices: Vec<String>,
 }
 
 /// The file of the names of `platform`.
@@ -106,7 +108,12 @@ pub fn remember_catalog(folders: &Folders, platform: Platform, entries: &[Catalo
     let entry = |entry: &CatalogEntry| {
         let machines = entry.machines.iter().filter(|machine| !machine.no_ssh);
         let machines = machines.map(|machine| machine.name.clone()).filter(|name| is_label(name)).collect();
-        Entry { name: entry.name.clone(), title: entry.title.clone(), machines }
+        let conditions = entry.init_conditions.iter().flat_map(|conditions| &conditions.values);
+        let choices = conditions.flat_map(|one| match one.options[..] {
+            [] => vec![format!("{}=", one.key)],
+            _ => one.options.iter().map(|option| format!("{}={option}", one.key)).collect(),
+        });
+        Entry { name: entry.name.clone(), title: entry.title.clone(), machines, choices: choices.collect() }
     };
     let entries = entries.iter().filter(|entry| is_label(&entry.name)).map(entry).collect();
     Names::change(folders, platform, |names| names.catalog = Some(entries));

@@ -29,7 +29,7 @@ pub fn bash(world: &World, line: &str) -> Vec<String> {
     said.lines().map(|line| line.trim().to_owned()).collect()
 }
 
-fn fish(world: &World, line: &str) -> Vec<String> {
+pub fn fish(world: &World, line: &str) -> Vec<String> {
     let script =
         format!("set -x PATH {} $PATH; labctl-ssh-proxy completions fish | source; complete -C '{line}'", bin());
     let said = world.output(world.program(needs("fish")).args(["--no-config", "-c", &script])).ok();

@@ -38,7 +38,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("", "labctl-ssh-proxy config-ssh", "then `ssh playground-<id>`, scp and editors work"),
     ("", "labctl-ssh-proxy demo", "see it work on this computer, without an account"),
     ("start", "labctl-ssh-proxy start docker --ssh", "start a playground, wait until it is ready, and go inside"),
-    ("start", "labctl-ssh-proxy start k8s-omni -i \"Container runtime=containerd\"", "choose what it comes with"),
+    ("start", "labctl-ssh-proxy start k8s-omni --ask", "choose what it comes with, question by question"),
     ("start", "labctl-ssh-proxy start k3s --title demo --open code", "start one with a title, and open it in VS Code"),
     (
         "start",

@@ -57,6 +57,7 @@ pub(crate) struct Args {
     /// A choice of the start, such as -i "Container runtime=docker". `catalog NAME` shows the choices there are. One
     /// without a value is asked for if it has no default.
     #[arg(short = 'i', long = "init-condition", value_name = "KEY=VALUE", value_parser = conditions::choice)]
+    #[arg(add = ArgValueCompleter::new(candidates::choices))]
     choices: Vec<Choice>,
     /// Ask for every choice that -i does not make, also for those with a default.
     #[arg(long, conflicts_with_all = ["json"])]
