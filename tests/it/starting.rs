@@ -206,7 +206,7 @@ fn ones_own_are_listed_shown_started_and_completed() {
     assert_eq!(crate::completions::bash(&world, "labctl-ssh-proxy --local catalog cho"), ["choices"]);
     let choices = ["containerd", "docker", "CRI-O"].map(|runtime| format!("Container runtime={runtime}"));
     assert_eq!(crate::completions::fish(&world, "labctl-ssh-proxy --local start choices -i Con"), choices);
-    assert_eq!(crate::completions::bash(&world, "labctl-ssh-proxy --local start choices -i Te"), ["Team="]);
+    assert_eq!(crate::completions::bash(&world, "labctl-ssh-proxy --local start choices -i Te"), ["Team\\="]);
 }
 
 #[test]
