@@ -121,7 +121,7 @@ pub fn remember_catalog(folders: &Folders, platform: Platform, entries: &[Catalo
 
 /// Remembers the challenges or the tutorials.
 pub fn remember_exercises(folders: &Folders, platform: Platform, kind: LearningKind, all: &[Exercise]) {
-    let entry = |one: &Exercise| Entry { name: one.name.clone(), title: one.title.clone(), machines: Vec::new() };
+    let entry = |one: &Exercise| Entry { name: one.name.clone(), title: one.title.clone(), ..Entry::default() };
     let entries = all.iter().filter(|one| is_label(&one.name)).map(entry).collect();
     Names::change(folders, platform, |names| drop(names.exercises.insert(kind.plural().to_owned(), entries)));
 }
