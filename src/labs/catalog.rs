@@ -9,7 +9,7 @@ use crate::{
         wire::{CatalogEntry, InitCondition},
     },
     target::reference::Reference,
-    ui::nearest::did_you_mean,
+    ui::nearest::{did_you_mean, nearest},
 };
 
 /// The hint for a name that leads to nothing.
@@ -106,8 +106,14 @@ pub(crate) fn named(playground: &str, needed: &[&InitCondition], kind: Kind) -> 
 
 /// The option of the command line that makes a choice, with a value that fits where one is known.
 pub(crate) fn option(one: &InitCondition) -> String {
-    let example = [one.options.first(), Some(&one.placeholder)].into_iter().flatten();
-    let value = example.map(|text| printable(text)).find(|text| !text.is_empty() && one.check(text).is_ok());
+    option_near(one, "")
+}
+
+/// As [`option`], with the value that `typed` is probably meant for, if there is one.
+pub(crate) fn option_near(one: &InitCondition, typed: &str) -> String {
+    let meant = nearest(typed, one.options.iter().map(String::as_str));
+    let example = [meant, one.options.first().map(String::as_str), Some(&one.placeholder)].into_iter().flatten();
+    let value = example.map(printable).find(|text| !text.is_empty() && one.check(text).is_ok());
     let text = format!("{}={}", printable(&one.key), value.unwrap_or_else(|| "VALUE".to_owned()));
     let is_plain = text.chars().all(|c| c.is_alphanumeric() || "=-_./:".contains(c));
     if is_plain { format!("-i {text}") } else { format!("-i \"{text}\"") }

@@ -282,7 +282,8 @@ pub(crate) async fn of_play(labs: &Labs, play: &Play) -> Result<Option<Content>>
 /// `None` for one that leads nowhere. This costs requests, so it is called only where a command fails anyway.
 pub(crate) async fn explained(labs: &Labs, reference: &Reference) -> Option<Error> {
     match content(labs, reference).await {
-        Ok(content) => content.map(|content| not_running(&content)),
+        Ok(Some(content)) => Some(not_running(&content)),
+        Ok(None) => unknown(reference),
         // What is wrong with the reference itself.
         Err(e) => matches!(e.kind(), Kind::Usage | Kind::Ambiguous | Kind::NotFound).then_some(e),
     }
@@ -301,6 +302,19 @@ pub(crate) async fn running(labs: &Labs, reference: &Reference, error: Error) ->
         return Ok(play);
     }
     Err(explained(labs, reference).await.unwrap_or(error))
+}
+
+/// The error for a page or a path of content that does not exist. `None` for a mere name, which may be of something
+/// else.
+fn unknown(reference: &Reference) -> Option<Error> {
+    let (kind, name, list) = match reference {
+        Reference::Challenge(name) => ("challenge", name, "--challenges"),
+        Reference::Tutorial(name) => ("tutorial", name, "--tutorials"),
+        Reference::Course(name) | Reference::Lesson { course: name, .. } => ("course", name, "--courses"),
+        Reference::Name(_) | Reference::Playground(_) | Reference::Play(_) => return None,
+    };
+    let error = Error::new(Kind::NotFound, format!("the platform has no {kind} {}", printable(name)));
+    Some(error.with_hint(format!("run `labctl-ssh-proxy catalog {list}` to see what it has")))
 }
 
 fn not_running(content: &Content) -> Error {

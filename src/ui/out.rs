@@ -229,10 +229,10 @@ pub const ADD_YES_OR_DRY_RUN: &str = "add --yes, or --dry-run to see what would 
 /// or without a terminal.
 pub async fn agreed(question: &str, json: bool, otherwise: &str, hint: &str) -> Result<()> {
     if json {
-        return Err(Error::new(Kind::Usage, "cannot ask with --json").with_hint(hint));
+        return Err(unasked("with --json", question, hint));
     }
     if !input::is_allowed() {
-        return Err(Error::new(Kind::Usage, "cannot ask with --no-input").with_hint(hint));
+        return Err(unasked("with --no-input", question, hint));
     }
     let mut unanswered = Unanswered(Some(otherwise));
     let answer = confirm(question).await;
@@ -240,8 +240,13 @@ pub async fn agreed(question: &str, json: bool, otherwise: &str, hint: &str) -> 
     match answer {
         Some(true) => Ok(()),
         Some(false) => Err(Error::new(Kind::Declined, otherwise)),
-        None => Err(Error::new(Kind::Usage, "cannot ask, because there is no terminal").with_hint(hint)),
+        None => Err(unasked("without a terminal", question, hint)),
     }
+}
+
+/// The error for a question that cannot be asked. It says what the command would do.
+fn unasked(why: &str, question: &str, hint: &str) -> Error {
+    Error::new(Kind::Usage, format!("cannot ask {why}: {question}")).with_hint(hint)
 }
 
 /// A question without an answer yet. A signal drops it, and then says what that means.

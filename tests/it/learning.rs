@@ -55,7 +55,9 @@ fn an_attempt_begins_after_a_yes_and_is_used_again() {
     let (code, said) = ask(&world, "start write-a-file", "n\n");
     assert!(said.contains("Begin challenge write-a-file, \"Write a File\"? It counts as an attempt."), "{said}");
     assert!(code == Some(15) && said.ends_with("\nNothing was started.\n"), "{said}");
-    assert!(world.local(&["start", "write-a-file"]).failed(2).contains("add --yes"));
+    let unasked = world.local(&["start", "write-a-file"]).failed(2);
+    assert!(unasked.contains("cannot ask without a terminal: Begin challenge write-a-file, "), "{unasked}");
+    assert!(unasked.contains("hint: add --yes"), "{unasked}");
     assert!(
         world.local(&["--no-input", "start", "http://localhost/challenges/write-a-file"]).failed(2).contains("--yes")
     );
@@ -168,8 +170,12 @@ fn references_that_lead_nowhere_say_why() {
         ("http://localhost/courses/shell-basics", 2, "name one of its lessons: shell-basics/files/first-folder, "),
         ("shell-basics/files/reading", 4, "has no playground: it is only to be read"),
         ("shell-basics/none", 4, "course shell-basics has no lesson none"),
-        ("no-course/x", 4, "no playground has the id, host name or title `no-course/x`"),
-        ("challenges/none", 4, "no playground has the id"),
+        (
+            "no-course/x",
+            4,
+            "the platform has no course no-course\nhint: run `labctl-ssh-proxy --local catalog --courses`",
+        ),
+        ("challenges/none", 4, "the platform has no challenge none"),
         ("write-a-fil", 4, "nothing in the catalogue is called `write-a-fil`"),
     ] {
         let said = world.local(&["start", argument, "--yes"]).failed(code);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::{
     error::{Error, Kind, Result, printable},
     labs::{
-        catalog::{Conditions, named, option},
+        catalog::{Conditions, named, option, option_near},
         wire::{InitCondition, Misfit},
     },
     ui::{nearest::did_you_mean, notice, out},
@@ -102,7 +102,7 @@ fn check(name: &str, all: &[InitCondition], chosen: &BTreeMap<String, String>) -
         if !value.is_empty()
             && let Err(misfit) = condition.check(value)
         {
-            let hint = format!("use {}", option(condition));
+            let hint = format!("use {}", option_near(condition, value));
             return Err(Error::new(Kind::Usage, unfit(key, value, &misfit)).with_hint(hint));
         }
     }
@@ -223,6 +223,7 @@ mod tests {
                 "use -i \"Container runtime=containerd\""
             )
         );
+        assert_eq!(wrong(&["Team=red", "Container runtime=dokcer"]).1, "use -i \"Container runtime=docker\"");
         assert_eq!(wrong(&["Team=R2"]), words("`R2` is no value of Team: it must match ^[a-z]+$", "use -i Team=blue"));
         for text in ["", "x", "=x", " =x"] {
             assert!(choice(text).is_err(), "{text}");

@@ -41,11 +41,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         Time::Minutes(_) => span.left + wish.remaining(std::time::Duration::ZERO, &ZonedDateTime::now())?,
         Time::Until(_) => wish.remaining(span.elapsed(), &ZonedDateTime::now())?,
     };
-    // It may run until then already.
-    if wanted > span.left {
+    let runs = if wanted > span.left {
         play = playtime::set(app, &labs, &play, span, wanted).await?;
-    }
+        "runs"
+    } else {
+        "already runs"
+    };
     let fate = playtime::fate(app, &labs, &play).await;
-    let sentence = format!("{} runs for {} more, then {fate}", play.shown(), time_left(&play));
+    let sentence = format!("{} {runs} for {} more, then {fate}", play.shown(), time_left(&play));
     report(app, &play, one.json, &sentence)
 }
