@@ -15,12 +15,12 @@ use crate::{
     app::App,
     commands::{completions::is_for_bash, open::ide, playgrounds::choice::KINDS},
     error::{Result, printable},
-    labs::{find, wire::CatalogEntry},
+    labs::{Labs, find, wire::CatalogEntry},
     platform::Platform,
     records::names::{self, Names},
     settings::LOCAL_VARIABLE,
     ssh_config::state::State,
-    target::PREFIX,
+    target::{PREFIX, Playground, Target},
 };
 
 /// Time limit for asking the platform while the user waits for the completion.
@@ -86,17 +86,41 @@ fn escaped(word: &str) -> String {
 /// Returns the machines of the playground on the command line, or of all playgrounds if it names none yet.
 pub(crate) fn machines() -> Vec<CompletionCandidate> {
     let plays = names(What::Plays).plays.unwrap_or_default();
-    let words: Vec<OsString> = line(env::args_os()).collect();
-    let named = |known: &&names::Known| {
-        let calls = [known.host.as_str(), known.host.strip_prefix(PREFIX).unwrap_or_default(), &known.title];
-        words.iter().any(|word| calls.iter().any(|name| !name.is_empty() && word == name))
-    };
-    let meant: Vec<&names::Known> = plays.iter().filter(named).collect();
+    let meant = meant(&plays);
     let meant = if meant.is_empty() { plays.iter().collect() } else { meant };
     let mut machines: Vec<&String> = meant.iter().flat_map(|known| &known.machines).collect();
     machines.sort_unstable();
     machines.dedup();
     machines.into_iter().map(CompletionCandidate::new).collect()
+}
+
+/// Returns the playgrounds that a word of the command line names.
+fn meant(plays: &[names::Known]) -> Vec<&names::Known> {
+    let words: Vec<OsString> = line(env::args_os()).collect();
+    let named = |known: &&names::Known| {
+        let calls =
+            [known.host.as_str(), known.host.strip_prefix(PREFIX).unwrap_or_default(), &known.title, &known.learning];
+        words.iter().any(|word| calls.iter().any(|name| !name.is_empty() && word == name))
+    };
+    plays.iter().filter(named).collect()
+}
+
+/// Returns what is exposed of the playground on the command line: its ports, and the ids of its web terminals. Only the
+/// platform knows them.
+pub(crate) fn exposures() -> Vec<CompletionCandidate> {
+    let plays = names(What::Plays).plays.unwrap_or_default();
+    let target = meant(&plays).first().and_then(|known| Target::parse(&known.host).ok());
+    let Some(Target { playground: Playground::Id(id), .. }) = target else { return Vec::new() };
+    let Some(app) = app() else { return Vec::new() };
+    let asked = in_time(async {
+        let labs = labs(&app).await?;
+        let (ports, shells) = tokio::join!(labs.ports(&id), labs.shells(&id));
+        Some((ports.unwrap_or_default(), shells.unwrap_or_default()))
+    });
+    let (ports, shells) = asked.flatten().unwrap_or_default();
+    let ports = ports.iter().map(|port| candidate(port.number.to_string(), &port.url));
+    let shells = shells.iter().filter(|shell| printable(&shell.id) == shell.id);
+    ports.chain(shells.map(|shell| candidate(&shell.id, &shell.url))).collect()
 }
 
 /// Returns everything that can be started and that `typed` may become: the catalogue, and stopped playgrounds.
@@ -198,14 +222,27 @@ fn folder(word: OsString) -> PathBuf {
     }
 }
 
-/// Returns the names from the local copy, or from the platform if there is none. Errors only mean fewer candidates.
-fn names(what: What) -> Names {
+/// The app of the platform and the home folder that the command line selects.
+fn app() -> Option<App> {
     let set = |value: &OsStr| !matches!(value.to_str(), Some("" | "0" | "false" | "no" | "off"));
     let Globals { local, home } = Globals::of(env::args_os());
     let local = local || env::var_os(LOCAL_VARIABLE).is_some_and(|v| set(&v));
     let platform = if local { Platform::Local } else { Platform::Labs };
-    let Ok((app, _)) = App::load(platform, home, true) else { return Names::default() };
-    let mut names = Names::load(&app.folders, platform);
+    App::load(platform, home, true).ok().map(|(app, _)| app)
+}
+
+/// Runs a future while the user waits for the completion. `None` after a timeout.
+fn in_time<T>(future: impl Future<Output = T>) -> Option<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    let done = runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.ok() });
+    runtime.shutdown_background();
+    done
+}
+
+/// Returns the names from the local copy, or from the platform if there is none. Errors only mean fewer candidates.
+fn names(what: What) -> Names {
+    let Some(app) = app() else { return Names::default() };
+    let mut names = Names::load(&app.folders, app.platform);
     if what != What::Catalog && names.plays.is_none() {
         names.plays = of_entries(&app);
     }
@@ -214,14 +251,9 @@ fn names(what: What) -> Names {
     if !wants_plays && !wants_catalog {
         return names;
     }
-    if let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        runtime.block_on(async {
-            // After a timeout, offer the names that are there.
-            let _ = tokio::time::timeout(PATIENCE, ask(&app, wants_plays, wants_catalog)).await;
-        });
-        runtime.shutdown_background();
-    }
-    let asked = Names::load(&app.folders, platform);
+    // After a timeout or an error, offer the names that are there.
+    let _ = in_time(ask(&app, wants_plays, wants_catalog));
+    let asked = Names::load(&app.folders, app.platform);
     Names { plays: asked.plays.or(names.plays), ..asked }
 }
 
@@ -232,12 +264,16 @@ fn of_entries(app: &App) -> Option<Vec<names::Known>> {
     Some(entries.map(|entry| names::Known { host: entry.host, title: entry.title, ..Default::default() }).collect())
 }
 
-async fn ask(app: &App, plays: bool, catalog: bool) -> Result<()> {
-    // A completion must not start the embedded platform.
+/// The platform's client. `None` where the embedded platform does not run, because a completion must not start it.
+async fn labs(app: &App) -> Option<Labs> {
     if app.platform == Platform::Local && !is_there(&app.folders.socket()) {
-        return Ok(());
+        return None;
     }
-    let labs = app.labs().await?;
+    app.labs().await.ok()
+}
+
+async fn ask(app: &App, plays: bool, catalog: bool) -> Result<()> {
+    let Some(labs) = labs(app).await else { return Ok(()) };
     if plays {
         names::remember_plays(&app.folders, app.platform, &find::all(&labs).await?);
     }

@@ -104,6 +104,10 @@ fn shells_complete_what_there_is() {
     assert_eq!(fish(&world, "labctl-ssh-proxy --local region a"), ["ap"]);
     let machines = fish(&world, &format!("labctl-ssh-proxy --local machine reboot {id} node-0"));
     assert_eq!(machines, ["node-01", "node-02"]);
+    world.local(&["expose", &id, "18080", "--machine", "node-02"]).ok();
+    for complete in [bash, fish] {
+        assert_eq!(complete(&world, &format!("labctl-ssh-proxy --local unexpose {id} 1")), ["18080"]);
+    }
     assert!(bash(&world, "labctl-ssh-proxy conf").contains(&"config-ssh".to_owned()));
     // The machines of a name, and titles as far as they are begun.
     let of_name = ["playground-duo", "playground-duo.node-01", "playground-duo.node-02"];

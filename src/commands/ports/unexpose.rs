@@ -20,6 +20,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     one: One,
     /// The port or the address that `ports` shows, or the id that `ports --json` has.
+    #[arg(add = ArgValueCandidates::new(candidates::exposures))]
     what: String,
     /// The machine of the port, if several have one of that number exposed.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
