@@ -284,7 +284,7 @@ pub(crate) async fn explained(labs: &Labs, reference: &Reference) -> Option<Erro
     match content(labs, reference).await {
         Ok(Some(content)) => Some(not_running(&content)),
         Ok(None) => unknown(reference),
-        // What is wrong with the reference itself.
+        // These are about the reference itself.
         Err(e) => matches!(e.kind(), Kind::Usage | Kind::Ambiguous | Kind::NotFound).then_some(e),
     }
 }

@@ -34,7 +34,8 @@ impl Restart<'_> {
     /// Requests the restart unless another process has, and returns the play as it is known then.
     ///
     /// # Errors
-    /// [`Kind::NotWoken`] when the play or the machine was stopped on purpose since the restart was permitted, or the platform's.
+    /// [`Kind::NotWoken`] when the play or the machine was stopped on purpose since the restart was permitted, or the
+    /// platform's.
     pub(super) async fn request_once(&self) -> Result<Play> {
         let id = &self.play.id;
         let Some(_lock) = wake_lock(self.memory, &self.label()).await? else { return self.labs.play(id).await };

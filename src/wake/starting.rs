@@ -33,7 +33,7 @@ pub(super) struct Starting<'a, P> {
     pub(super) deadline: Instant,
     /// The name in the catalogue.
     pub(super) name: &'a str,
-    /// What the platform is asked for.
+    /// The request to the platform.
     pub(super) request: &'a CreatePlay,
 }
 

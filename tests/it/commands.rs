@@ -261,38 +261,20 @@ fn a_strangers_playground_takes_consent() {
 fn a_terminal_is_asked_and_a_no_is_a_no() {
     let mut world = World::with_platform(&[]);
     let id = world.playground("shell");
-    let ask = |command: &str, answer: &str| {
-        let command = format!("{PROGRAM} --local {command}");
-        let mut script = world.program("script");
-        script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = script.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let mut said = String::new();
-        let mut out = child.stdout.take().unwrap();
-        // Only then, because a key that is pressed before belongs to no question.
-        while !said.contains("[y/N]") {
-            let mut byte = [0];
-            out.read_exact(&mut byte).unwrap();
-            said.push(byte[0].into());
-        }
-        stdin.write_all(answer.as_bytes()).unwrap();
-        out.read_to_string(&mut said).unwrap();
-        (child.wait().unwrap().code(), said.replace('\r', ""))
-    };
     let destroy = format!("destroy {id}");
     // A no is no failure, so that no error is printed. Nor is a Ctrl-C, which ends the question's line.
-    let (code, said) = ask(&destroy, "n\n");
+    let (code, said) = world.asked(&destroy, "n\n");
     assert!(code == Some(15) && said.ends_with("\nNothing was erased.\n"), "{said}");
-    let (code, said) = ask(&destroy, "\x03");
+    let (code, said) = world.asked(&destroy, "\x03");
     assert!(code == Some(130) && said.ends_with("[y/N] ^C\nNothing was erased.\n"), "{said:?}");
-    let (code, said) = ask(&destroy, "\x04");
+    let (code, said) = world.asked(&destroy, "\x04");
     assert!(code == Some(15) && said.contains("\nNothing was erased.\n"), "{said:?}");
-    let (code, said) = ask("config-ssh --remove", "no\n");
+    let (code, said) = world.asked("config-ssh --remove", "no\n");
     assert!(code == Some(15) && said.ends_with("\nNothing was written.\n"), "{said}");
-    let (code, said) = ask("uninstall", "\n");
+    let (code, said) = world.asked("uninstall", "\n");
     assert!(code == Some(15) && said.ends_with("\nNothing was removed.\n"), "{said}");
     assert_eq!(of(&world.json(&["list", "--json"]), &id)["state"], "RUNNING");
-    let (code, said) = ask(&destroy, "y\n");
+    let (code, said) = world.asked(&destroy, "y\n");
     assert!(code == Some(0) && said.contains("is erased"), "{said}");
 }
 
@@ -422,7 +404,7 @@ fn the_whole_time_is_shown_and_set_and_a_near_end_is_asked_about() {
     assert_eq!((&json["lifetime"], json["expiresIn"].as_u64().unwrap() / 60), (&json!(7200), 119), "{json}");
     assert_eq!(world.json(&["lifetime", "Fresh", "--json"])["lifetime"], 7200);
 
-    // What would end it soon needs a yes; nothing is asked for before that.
+    // A lifetime that would end it soon needs a yes; nothing is asked for before that.
     for time in ["1", "4m"] {
         let refused = world.local(&["lifetime", "Fresh", time]).failed(2);
         assert!(refused.contains("add --yes"), "{refused}");

@@ -1,10 +1,6 @@
 //! Challenges, tutorials and lessons: by their names and page addresses, and their attempts.
 
-use std::{
-    fs,
-    io::{Read, Write},
-    process::Stdio,
-};
+use std::{fs, process::Stdio};
 
 use serde_json::{Value, json};
 
@@ -32,27 +28,10 @@ fn attempts(world: &World, path: &str) -> u64 {
     world.api(path)["attemptCount"].as_u64().unwrap()
 }
 
-/// Answers the question of a command on a terminal. Returns its exit code, and all that it said.
-fn ask(world: &World, command: &str, answer: &str) -> (Option<i32>, String) {
-    let mut script = world.program("script");
-    let command = format!("{PROGRAM} --local {command}");
-    script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = script.spawn().unwrap();
-    let (mut stdin, mut out, mut said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap(), String::new());
-    while !said.contains("[y/N]") {
-        let mut byte = [0];
-        out.read_exact(&mut byte).unwrap();
-        said.push(byte[0].into());
-    }
-    stdin.write_all(answer.as_bytes()).unwrap();
-    out.read_to_string(&mut said).unwrap();
-    (child.wait().unwrap().code(), said.replace('\r', ""))
-}
-
 #[test]
 fn an_attempt_begins_after_a_yes_and_is_used_again() {
     let world = World::with_platform(&[]);
-    let (code, said) = ask(&world, "start write-a-file", "n\n");
+    let (code, said) = world.asked("start write-a-file", "n\n");
     assert!(said.contains("Begin challenge write-a-file, \"Write a File\"? It counts as an attempt."), "{said}");
     assert!(code == Some(15) && said.ends_with("\nNothing was started.\n"), "{said}");
     let unasked = world.local(&["start", "write-a-file"]).failed(2);
@@ -63,7 +42,7 @@ fn an_attempt_begins_after_a_yes_and_is_used_again() {
     );
     assert_eq!((names(&world), attempts(&world, "/challenges/write-a-file")), (vec![], 0));
 
-    let (code, said) = ask(&world, "start http://localhost/challenges/write-a-file?from=mail", "y\n");
+    let (code, said) = world.asked("start http://localhost/challenges/write-a-file?from=mail", "y\n");
     assert!(code == Some(0) && said.contains("Write a File is running: "), "{said}");
     assert!(said.contains("Its page: http://localhost/challenges/write-a-file\n"), "{said}");
     let play = world.json(&["start", "write-a-file", "--json"]);
@@ -134,7 +113,7 @@ fn a_stop_ends_the_attempt_and_erases_its_playground() {
     let world = World::with_platform(&[]);
     for (end, name) in [("stop", "write-a-file"), ("destroy", LESSON), ("stop", "two-machines")] {
         let id = world.json(&["start", name, "--yes", "--json"])["id"].as_str().unwrap().to_owned();
-        let (code, said) = ask(&world, &format!("{end} {name}"), "n\n");
+        let (code, said) = world.asked(&format!("{end} {name}"), "n\n");
         assert!(said.contains("End ") && said.contains("and erase ") && said.contains("everything in it?"), "{said}");
         assert!(code == Some(15) && said.contains("Nothing was erased."), "{said}");
         assert!(world.local(&[end, name]).failed(2).contains("add --yes"));
@@ -154,7 +133,7 @@ fn a_strangers_challenge_takes_consent_besides_the_yes() {
     let world = World::with_platform(&[]);
     let said = world.local(&["start", "keep-the-egg", "--yes"]).failed(6);
     assert!(said.contains("by A stranger, not by the platform") && said.contains("--consent"), "{said}");
-    let (code, said) = ask(&world, "start keep-the-egg --yes", "n\n");
+    let (code, said) = world.asked("start keep-the-egg --yes", "n\n");
     assert!(code == Some(15) && said.contains("Do you trust this author?"), "{said}");
     assert!(names(&world).is_empty());
     let _ = world.local(&["start", "keep-the-egg", "--yes", "--consent"]).ok();

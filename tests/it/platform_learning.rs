@@ -60,7 +60,7 @@ async fn a_check_runs_until_it_succeeds_and_the_last_one_solves_the_challenge() 
     assert_eq!((one.status.as_str(), one.completion_count), ("solved", 1));
     assert!(one.completed_at.starts_with("20"), "{}", one.completed_at);
 
-    // What is known of it, and whose play that is, outlives the process.
+    // Its record, and the play that it names, outlive the process.
     platform.end().await;
     let again = Platform::start_in(&platform.folders, quick()).await;
     let one: Exercise = serde_json::from_slice(&again.send("GET", CHALLENGE, "").await.body).unwrap();

@@ -295,7 +295,7 @@ fn the_machine_says_where_its_servers_listen() {
     assert!(said.err.contains("where the platform does not reach it: the server must listen on the machine's main"));
     assert!(expose(&world, &[&open.0.to_string()]).err.is_empty());
     assert_eq!(labs.count(&tunnels), 1, "one tunnel session serves them all");
-    // What hinders this costs only this.
+    // A part that fails costs only itself.
     labs.edit(ID, |play| play["machines"][0]["noSSH"] = json!(true));
     assert_eq!(loopback(&survey(), local.0), Value::Null);
     assert!(survey()["problems"].as_array().unwrap().is_empty());
@@ -308,7 +308,7 @@ fn the_options_travel_as_the_official_client_sends_them() {
     let options = ["--public", "--yes", "--tls", "--host-rewrite", "a.example.org", "--path-rewrite", "/app"];
     let said = expose(&world, &[&["8080"], &options[..]].concat());
     assert!(said.err.is_empty(), "{said:?}");
-    assert!(said.ok().contains("exposed to everybody: https://"));
+    assert!(said.ok().contains("exposed to everyone: https://"));
     expose(&world, &["9090"]).ok();
     let bodies: Vec<Value> = labs
         .seen()

@@ -92,7 +92,7 @@ pub struct Board {
     written: Mutex<mpsc::Receiver<()>>,
     rows: Mutex<Vec<Arc<Row>>>,
     said: Mutex<HashMap<String, Instant>>,
-    /// What other processes of ours know of the forwards.
+    /// The record of the forwards for other processes of ours.
     record: Mutex<Option<Forwards>>,
 }
 

@@ -269,7 +269,7 @@ mod tests {
             let text = &whole[dropped..];
             let (found, _) = news(&known, text);
             prop_assert!(text.ends_with(found));
-            // Where the text repeats itself, more of it may look as if it were known.
+            // In a text that repeats itself, more may look as if it were known.
             prop_assert!(found.len() <= new.len());
             prop_assert!(known.ends_with(&text[..text.len() - found.len()]));
         }

@@ -66,7 +66,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("port-forward", "labctl-ssh-proxy port-forward docker --auto", "every server's port, as it comes and goes"),
     ("ports", "labctl-ssh-proxy ports docker", "see what listens, and who reaches it"),
     ("expose", "labctl-ssh-proxy expose docker 8080", "an address for your browser, for you alone"),
-    ("expose", "labctl-ssh-proxy expose docker 8080 --public", "for everybody who has the address; asks first"),
+    ("expose", "labctl-ssh-proxy expose docker 8080 --public", "for everyone who has the address; asks first"),
     ("expose", "labctl-ssh-proxy expose docker --shell", "a terminal in your browser"),
     ("unexpose", "labctl-ssh-proxy unexpose docker 8080", "take the address away"),
     ("kube", "labctl-ssh-proxy kube k3s -- kubectl get nodes", "run kubectl on this computer"),

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// The machine; the first one by default.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
-    /// Let everybody who has the address in. Asks first. A web terminal is never public.
+    /// Let everyone who has the address in. Asks first. A web terminal is never public.
     #[arg(short, long)]
     public: bool,
     /// The service speaks HTTPS itself, with any certificate.
@@ -67,7 +67,7 @@ pub(crate) struct Args {
     yes: bool,
 }
 
-/// What `expose --json` prints: one of these, as in `ports --json`, with its machine and port or user.
+/// The output of `expose --json`: one of these, as in `ports --json`, with its machine and port or user.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Printed<'a> {
@@ -81,7 +81,7 @@ enum Printed<'a> {
 /// The platform's; [`Kind::Refused`] for a port that is exposed with other options; those of [`out::agreed`].
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     if args.shell && args.public {
-        let why = "a web terminal is never public, because everybody with its address could use the machine";
+        let why = "a web terminal is never public, because everyone with its address could use the machine";
         return Err(Error::new(Kind::Usage, why).with_hint("leave out --public"));
     }
     let labs = app.labs().await?;
@@ -119,7 +119,7 @@ async fn expose_port(app: &App, labs: &Labs, play: &Play, wish: &ExposePort, arg
             if args.public && !args.yes {
                 let ExposePort { number, machine, .. } = wish;
                 let question = format!(
-                    "Let everybody who has the address reach port {number} of machine {machine} of {}?",
+                    "Let everyone who has the address reach port {number} of machine {machine} of {}?",
                     play.shown()
                 );
                 out::agreed(&question, args.one.json, "Nothing was exposed.", out::ADD_YES).await?;
@@ -137,7 +137,7 @@ async fn expose_port(app: &App, labs: &Labs, play: &Play, wish: &ExposePort, arg
         return out::json(&Printed::Port { id, url, access, tls: *tls, machine, number });
     }
     let already = if was_there { " already" } else { "" };
-    let whom = if access == PUBLIC { "everybody" } else { "you alone" };
+    let whom = if access == PUBLIC { "everyone" } else { "you alone" };
     out::line(&format!(
         "Port {} of machine {} of {} is exposed{already} to {whom}: {}",
         wish.number,

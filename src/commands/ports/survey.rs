@@ -19,13 +19,13 @@ use crate::{
 
 use super::addresses;
 
-/// What a problem is about.
+/// The subject of a problem.
 pub(super) const LISTENING: &str = "listening";
 pub(super) const EXPOSED: &str = "exposed";
 pub(super) const SHELLS: &str = "shells";
 pub(super) const SAVED: &str = "saved";
 
-/// What `ports --json` prints.
+/// The output of `ports --json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Survey {
     playground: String,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// `access` of what only its owner reaches, logged in in that browser.
 pub const PRIVATE: &str = "private";
-/// `access` of what everybody with its address reaches.
+/// `access` of what everyone with its address reaches.
 pub const PUBLIC: &str = "public";
 
 /// An exposed port.

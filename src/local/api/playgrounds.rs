@@ -21,7 +21,7 @@ use super::super::{
 pub(super) fn list(world: &World, filter: &[&str]) -> Answer<Vec<Value>> {
     let official = || catalog::CATALOG.iter().map(|entry| entry.shown(world.base()));
     match filter {
-        // What a playground of one's own can be made from.
+        // The entries that a playground of one's own can be made from.
         [] | ["base"] => Ok(official().collect()),
         ["my-custom"] => Ok(world.customs().all().iter().map(|custom| custom.shown(USER, world.base())).collect()),
         ["recent"] => Ok(world.started_last().iter().filter_map(|name| world.entry(name)).collect()),

@@ -31,7 +31,7 @@ fn both_show_and_set_the_same_lifetime() {
         let difference = left - ours["expiresIn"].as_i64().unwrap();
         assert!((0..=20).contains(&difference), "{theirs} {ours}");
     }
-    // What is not in whole minutes is cut by labctl, and refused by us, who would set another time than was asked for.
+    // labctl cuts a time to whole minutes. Ours refuses it, because it would set another time than was asked for.
     let _ = world.local(&["lifetime", &id, "90s", "--yes"]).failed(2);
     labctl.refused(&["playground", "lifetime", &id, "0m"], "at least 1 minute");
     let _ = world.local(&["lifetime", &id, "0", "--yes"]).failed(2);

@@ -81,12 +81,12 @@ fn labctl_scans_and_saves_what_ours_lists() {
         .collect();
     assert!(!ours.is_empty());
     assert_eq!(ours, theirs);
-    // What labctl exposes of a scan is what ours says is exposed.
+    // Ours lists as exposed exactly the ports that labctl exposes after a scan.
     let number = ours.first().unwrap().1;
     let url = labctl.run(&["expose", "port", &id, "--scanned"]);
     let row = port(&labctl, &id, number);
     assert_eq!((&row["exposed"][0]["url"], &row["loopbackOnly"]), (&json!(url.trim()), &json!(true)));
-    // What labctl's port-forward saves.
+    // The record that labctl's port-forward saves.
     let local = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     let mut forward = labctl.command(&["port-forward", &id, "-L", &format!("{local}:{number}")]);
     let _forward = super::Ending(forward.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());

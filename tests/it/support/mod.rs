@@ -15,7 +15,7 @@ pub mod wsmux;
 use std::{
     ffi::OsStr,
     fs,
-    io::Write,
+    io::{Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
     time::{Duration, Instant},
@@ -68,6 +68,25 @@ pub struct World {
 }
 
 impl World {
+    /// Runs a command of the embedded platform on a terminal, and answers its question. Returns its exit code, and all
+    /// that it said.
+    pub fn asked(&self, command: &str, answer: &str) -> (Option<i32>, String) {
+        let mut script = self.program("script");
+        let command = format!("{PROGRAM} --local {command}");
+        script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = script.spawn().unwrap();
+        let (mut stdin, mut out, mut said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap(), String::new());
+        // Only then, because a key that is pressed before belongs to no question.
+        while !said.contains("[y/N]") {
+            let mut byte = [0];
+            out.read_exact(&mut byte).unwrap();
+            said.push(byte[0].into());
+        }
+        stdin.write_all(answer.as_bytes()).unwrap();
+        out.read_to_string(&mut said).unwrap();
+        (child.wait().unwrap().code(), said.replace('\r', ""))
+    }
+
     /// Creates a world with an empty home.
     pub fn empty() -> World {
         leave_terminal();
