@@ -224,6 +224,26 @@ fn a_failing_chain_is_told_where_it_breaks() {
     assert_eq!((said.code(), &check(&value, "host key")["verdict"]), (1, &"failed".into()), "{value:#}");
 }
 
+#[test]
+fn a_machine_that_is_stopped_is_named_with_the_command_that_starts_it() {
+    let world = World::with_platform(&[]);
+    let id = world.json(&["start", "duo", "--json"])["id"].as_str().unwrap().to_owned();
+    world.local(&["machine", "stop", &id, "node-02"]).ok();
+    let node = format!("playground-{id}.node-02");
+    let tunnel = |host: &str| {
+        let (value, said) = doctor(&world, &[host]);
+        let tunnel = check(&value, "tunnel");
+        assert_eq!((said.code(), &tunnel["verdict"]), (0, &"skipped".into()), "{value:#}");
+        ["found", "remedy"].map(|part| tunnel[part].as_str().unwrap().to_owned())
+    };
+    let [found, remedy] = tunnel(&node);
+    assert!(found.starts_with("machine node-02 of playground duo-") && found.contains(" is stopped; "), "{found}");
+    assert!(remedy.contains(&format!("--local machine restart {id} node-02`")), "{remedy}");
+    world.local(&["stop", &id]).ok();
+    let [found, remedy] = tunnel(&node);
+    assert!(found.starts_with("playground duo-") && remedy.contains(&format!("start {id}`")), "{found}: {remedy}");
+}
+
 /// The console of a machine may say why its SSH server does not answer.
 #[test]
 fn a_machine_that_does_not_answer_is_shown_with_its_last_words() {

@@ -31,6 +31,7 @@ use crate::{
         options,
     },
     target::Target,
+    wake,
 };
 
 /// Time limit for one step. A running machine answers within a second or two.
@@ -84,6 +85,14 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
             checks.extend(last_words(&labs, &place).await);
             return checks;
         }
+        Ok(Reach::Down(error)) => {
+            let check = Check::skipped(TUNNEL, format!("{}; doctor wakes none", error.message()));
+            checks.push(match error.hint() {
+                Some(hint) => check.remedy(hint),
+                None => check,
+            });
+            return checks;
+        }
         Ok(Reach::Nothing) => {
             let check = Check::skipped(TUNNEL, "there is no running machine to check; doctor wakes none");
             checks.push(check.remedy("start a playground and run doctor again, or name a running one: doctor HOST"));
@@ -131,6 +140,8 @@ enum Reach {
     Ready(Box<Destination>),
     /// The named one runs, and does not say so.
     Silent(Box<Destination>),
+    /// The named one is stopped, or its playground is.
+    Down(Error),
     /// None runs.
     Nothing,
 }
@@ -159,8 +170,17 @@ async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Reach> {
     if !ready.is_empty() {
         return Ok(Reach::Ready(ready.swap_remove(0).into()));
     }
-    let silent = others.into_iter().find(|place| host.is_some() && status(place).is_some());
-    Ok(silent.map_or(Reach::Nothing, |place| Reach::Silent(place.into())))
+    let named = others.into_iter().next().filter(|_| host.is_some());
+    Ok(named.map_or(Reach::Nothing, |place| match status(&place) {
+        Some(_) => Reach::Silent(place.into()),
+        None => down(&place).map_or(Reach::Nothing, Reach::Down),
+    }))
+}
+
+/// The error for a machine that is stopped, or whose playground is.
+fn down(Destination { play, machine, .. }: &Destination) -> Option<Error> {
+    let is_stopped = || wake::is_down(play, &machine.name).then(|| wake::machine_is_stopped(play, &machine.name));
+    wake::check_running(play).err().or_else(is_stopped)
 }
 
 /// Opens a tunnel session and checks the host keys at its other end.
