@@ -150,13 +150,17 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
     let wake = Wake::wanted(labs, &memory, &progress, app.settings.wake_limit());
     let (user, host) = visit.split(&labs.sites())?;
     let found = find_place(labs, visit).await;
-    let mut place = match (found, visit.begins) {
+    let attempt = match (&found, visit.begins) {
+        (Ok(Some(_)), _) | (_, None) => None,
+        (_, Some(answers)) => begins(labs, &host, &found).await?.map(|content| (content, answers)),
+    };
+    let mut place = match (found, attempt) {
         (Ok(Some(place)), _) => place,
-        (found, Some(answers)) if let Some(content) = begins(labs, &host, &found).await? => {
+        (_, Some((content, answers))) => {
             let play = attempt::begin(app, labs, &content, answers, underway, &progress).await?;
             self::place(Target::of_play(&play.id, None).to_string(), play, None, user)?
         }
-        (Ok(None), _) => {
+        (Ok(None), None) => {
             let target = Target::parse(&host)?;
             let (Playground::Name(name) | Playground::Id(name)) = &target.playground;
             let entry = self::consent(labs, name, visit.consent).await?;
@@ -165,7 +169,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
             let play = wake.start_once(&CreatePlay { init_conditions, ..CreatePlay::of(name) }).await?;
             self::place(target.to_string(), play, target.machine.as_deref(), user)?
         }
-        (Err(error), _) => return Err(error),
+        (Err(error), None) => return Err(error),
     };
     if !place.is_ready() {
         underway.waits_for(&place.play);
@@ -227,15 +231,14 @@ async fn prepared(
 
 /// The content to begin an attempt at: where nothing else has that name.
 async fn begins(labs: &Labs, host: &str, found: &Result<Option<Destination>>) -> Result<Option<Content>> {
-    match found {
-        Err(error) if error.kind() != Kind::NotFound => return Ok(None),
-        Ok(_) if let Ok(Target { playground: Playground::Name(name), .. }) = Target::parse(host) => {
-            match labs.catalog_entry(&name).await {
-                Err(error) if error.kind() == Kind::NotFound => {}
-                _ => return Ok(None),
-            }
+    if found.as_ref().is_err_and(|error| error.kind() != Kind::NotFound) {
+        return Ok(None);
+    }
+    if let (Ok(_), Ok(Target { playground: Playground::Name(name), .. })) = (found, Target::parse(host)) {
+        match labs.catalog_entry(&name).await {
+            Err(error) if error.kind() == Kind::NotFound => {}
+            _ => return Ok(None),
         }
-        Ok(_) | Err(_) => {}
     }
     attempt::meant(labs, host).await
 }

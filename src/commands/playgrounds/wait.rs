@@ -69,8 +69,11 @@ pub(crate) async fn run(app: &App, Args { one, init, solved, timeout: limit }: A
     }
     drop(progress);
     match failure {
-        None if let Some(of) = challenge => report(app, &play, one.json, &format!("{of} is solved")),
-        None => report(app, &play, one.json, &format!("{} is ready", play.shown())),
+        None => {
+            let sentence =
+                challenge.map_or_else(|| format!("{} is ready", play.shown()), |of| format!("{of} is solved"));
+            report(app, &play, one.json, &sentence)
+        }
         Some(words) => {
             Err(Error::new(Kind::Program, words).with_hint(format!("see `labctl-ssh-proxy tasks {}`", play.id)))
         }
