@@ -17,6 +17,7 @@ pub(crate) mod retry;
 mod titles;
 mod trust;
 pub mod tunnel;
+pub mod vitals;
 pub mod wire;
 
 use std::{

@@ -10,6 +10,7 @@ pub mod connect;
 pub mod editors;
 pub mod error;
 pub(crate) mod files;
+pub mod hold;
 pub mod labs;
 #[cfg(unix)]
 pub mod local;

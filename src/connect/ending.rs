@@ -7,10 +7,7 @@ use tokio::time::timeout;
 use super::{Connection, Destination, upkeep::time_left};
 use crate::{
     error::{Error, Kind, Result},
-    labs::{
-        tunnel::{PING_EVERY, Vitals},
-        wire::State,
-    },
+    labs::{tunnel::PING_EVERY, vitals::Vitals, wire::State},
     moment::now,
     records::memory::Memory,
     target::Playground,

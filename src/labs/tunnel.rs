@@ -16,10 +16,7 @@ use std::{
     borrow::Cow,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -34,7 +31,8 @@ use tokio_websockets::{
     ClientBuilder, CloseCode, Config, Error as WsError, Limits, Message, ServerBuilder, WebSocketStream,
 };
 
-use crate::{error::printable, moment::now};
+use super::vitals::Vitals;
+use crate::error::printable;
 
 /// The target of a tunnel to the SSH server of a machine, as it is reached from inside that machine.
 pub const SSH: &str = ":22";
@@ -79,65 +77,6 @@ impl Pings {
 /// The time for which the side that ends the stream waits until the other has read the rest. Closing a TCP socket that
 /// has unread input resets it, and the reset would overtake the tail of what was sent.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// The figures of a tunnel, readable while it runs.
-#[derive(Debug, Default)]
-pub struct Vitals {
-    sent: AtomicU64,
-    received: AtomicU64,
-    /// The number of times that the client has spoken after the server.
-    turns: AtomicU64,
-    server_spoke_last: AtomicBool,
-    round_trip_us: AtomicU64,
-    heard_at: AtomicU64,
-    ended: AtomicBool,
-    cut_off: AtomicBool,
-}
-
-impl Vitals {
-    /// Bytes sent to the machine.
-    pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
-    }
-
-    /// Bytes received from the machine.
-    pub fn received(&self) -> u64 {
-        self.received.load(Ordering::Relaxed)
-    }
-
-    /// The time since anything came, a pong included; by the clock, which goes on while a laptop sleeps.
-    pub fn silent_for(&self) -> Duration {
-        Duration::from_millis(now().saturating_sub(self.heard_at.load(Ordering::Relaxed)))
-    }
-
-    /// True once the machine's side has ended the stream.
-    pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::Relaxed)
-    }
-
-    /// True once the stream has ended without a Close message of either side. After a failed dial it ends so at once.
-    pub fn was_cut_off(&self) -> bool {
-        self.cut_off.load(Ordering::Relaxed)
-    }
-
-    /// The number of times that the client has spoken after the server.
-    pub fn turns(&self) -> u64 {
-        self.turns.load(Ordering::Relaxed)
-    }
-
-    /// True if the last data came from the server.
-    pub fn server_spoke_last(&self) -> bool {
-        self.server_spoke_last.load(Ordering::Relaxed)
-    }
-
-    /// The last ping's round trip, once there was one.
-    pub fn round_trip(&self) -> Option<Duration> {
-        match self.round_trip_us.load(Ordering::Relaxed) {
-            0 => None,
-            us => Some(Duration::from_micros(us)),
-        }
-    }
-}
 
 /// A stream that a tunnel can run over.
 pub trait Socket: AsyncRead + AsyncWrite + Unpin {
@@ -195,6 +134,17 @@ impl<S: Socket> Tunnel<S> {
         Tunnel { keepalive: Some(Keepalive::new(PING_EVERY, Some(SILENCE))), ..Tunnel::over(ws) }
     }
 
+    /// The client's side of an upgraded connection whose user keeps watch: no pings, and no patience that ends.
+    pub fn unwatched(socket: S) -> Self {
+        let ws = ClientBuilder::new().config(config()).limits(limits()).take_over(socket);
+        Tunnel::over(ws)
+    }
+
+    /// The number of bytes that the peer has accepted so far, on the wire.
+    pub fn accepted(&self) -> u64 {
+        self.ws.get_ref().accepted()
+    }
+
     /// The server's side of an upgraded connection.
     pub fn server(socket: S) -> Self {
         let ws = ServerBuilder::new().config(config()).limits(limits()).serve(socket);
@@ -211,7 +161,7 @@ impl<S: Socket> Tunnel<S> {
             closing: false,
             failure: None,
             keepalive: None,
-            vitals: Arc::new(Vitals { heard_at: now().into(), ..Vitals::default() }),
+            vitals: Arc::new(Vitals::new()),
         }
     }
 
@@ -264,7 +214,7 @@ impl<S: Socket> Tunnel<S> {
     /// Notes that something came: once for several messages, because reading a clock takes as long as a small one.
     fn note_life(&mut self) {
         if std::mem::take(&mut self.heard) {
-            self.vitals.heard_at.store(now(), Ordering::Relaxed);
+            self.vitals.note_heard();
             if let Some(keepalive) = &mut self.keepalive {
                 keepalive.alive = Instant::now();
             }
@@ -277,11 +227,11 @@ impl<S: Socket> Tunnel<S> {
             let message = match ready!(Pin::new(&mut self.ws).poll_next(cx)) {
                 Some(Ok(message)) => message,
                 None => {
-                    self.vitals.cut_off.store(!self.closing, Ordering::Relaxed);
+                    self.vitals.note_cut_off(!self.closing);
                     return Poll::Ready(Ok(None));
                 }
                 Some(Err(WsError::Io(e))) if e.kind() == io::ErrorKind::UnexpectedEof => {
-                    self.vitals.cut_off.store(!self.closing, Ordering::Relaxed);
+                    self.vitals.note_cut_off(!self.closing);
                     return Poll::Ready(Ok(None));
                 }
                 Some(Err(e)) => return Poll::Ready(Err(as_io(e))),
@@ -293,14 +243,12 @@ impl<S: Socket> Tunnel<S> {
                     return Poll::Ready(Err(broken("too many pings")));
                 }
                 if let Some(sent) = message.is_pong().then(|| keepalive.pinged.take()).flatten() {
-                    let us = u64::try_from(sent.elapsed().as_micros()).unwrap_or(u64::MAX).max(1);
-                    self.vitals.round_trip_us.store(us, Ordering::Relaxed);
+                    self.vitals.note_round_trip(sent.elapsed());
                 }
             }
             if message.is_binary() {
                 let data = Bytes::from(message.into_payload());
-                self.vitals.received.fetch_add(data.len() as u64, Ordering::Relaxed);
-                self.vitals.server_spoke_last.store(true, Ordering::Relaxed);
+                self.vitals.note_received(data.len());
                 return Poll::Ready(Ok(Some(data)));
             }
             if message.is_close() {
@@ -373,7 +321,7 @@ impl<S: Socket> AsyncRead for Tunnel<S> {
                 Poll::Ready(Ok(Some(data))) => this.unread = data,
                 Poll::Ready(Ok(None)) => {
                     this.ended = true;
-                    this.vitals.ended.store(true, Ordering::Relaxed);
+                    this.vitals.note_end();
                 }
                 Poll::Ready(Err(e)) => result = Err(e),
                 Poll::Pending if buf.filled().len() == before => {
@@ -407,10 +355,7 @@ impl<S: Socket> AsyncWrite for Tunnel<S> {
             let data = this.outgoing.split();
             Pin::new(&mut this.ws).start_send(Message::binary(data)).map_err(as_io)?;
             let _ = Pin::new(&mut this.ws).poll_flush(cx).map_err(as_io)?;
-            this.vitals.sent.fetch_add(n as u64, Ordering::Relaxed);
-            if this.vitals.server_spoke_last.swap(false, Ordering::Relaxed) {
-                this.vitals.turns.fetch_add(1, Ordering::Relaxed);
-            }
+            this.vitals.note_sent(n);
         }
         Poll::Ready(Ok(n))
     }

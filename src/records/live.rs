@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     error::Result,
     files,
-    labs::tunnel::Vitals,
+    labs::vitals::Vitals,
     moment::{Moment, now},
     os,
     settings::Folders,
@@ -40,6 +40,8 @@ pub enum Phase {
     Opening,
     /// Bytes flow.
     Connected,
+    /// The machine cannot be reached, and the session waits for it.
+    Away,
 }
 
 /// The status of one proxy.
@@ -68,6 +70,12 @@ pub struct Status {
     pub received: u64,
     /// The last ping's round trip, in ms.
     pub round_trip_ms: Option<f64>,
+    /// True if the session survives its connection.
+    #[serde(default)]
+    pub held: bool,
+    /// The number of times that the machine could not be reached, and then could again.
+    #[serde(default)]
+    pub resumed: u32,
     /// The playground's end, in ms since 1970: the platform erases it then, or stops it if it is persistent.
     pub expires_at: Option<Moment>,
     /// The thing that is being waited for, or a warning.
@@ -102,6 +110,8 @@ impl Live {
             sent: 0,
             received: 0,
             round_trip_ms: None,
+            held: false,
+            resumed: 0,
             expires_at: None,
             message: String::new(),
         };
@@ -142,6 +152,12 @@ impl Live {
             let mut status = self.status.borrow_mut();
             (status.sent, status.received) = (vitals.sent(), vitals.received());
             status.round_trip_ms = vitals.round_trip().map(|time| time.as_secs_f64() * 1e3);
+            status.resumed = vitals.resumed();
+            match (vitals.away_since(), status.phase) {
+                (Some(since), Phase::Connected) => (status.phase, status.since) = (Phase::Away, since),
+                (None, Phase::Away) => (status.phase, status.since) = (Phase::Connected, now()),
+                _ => {}
+            }
         }
         self.status.borrow().clone()
     }

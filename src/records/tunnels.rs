@@ -37,7 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     files::{self, make_private_folder},
-    labs::{TunnelSession, tunnel::Vitals},
+    labs::{TunnelSession, vitals::Vitals},
     moment::{self, Moment, ago, now},
     secrets,
 };

@@ -20,7 +20,7 @@ use tokio::{
 
 use crate::{
     error::{Error, Kind, Result},
-    labs::tunnel::Vitals,
+    labs::vitals::Vitals,
     ssh::client::SshStream,
     target::host_port,
 };

@@ -1,0 +1,1 @@
+//! The wire format of the relay's protocol, version 1. Pure.

@@ -1,0 +1,1 @@
+//! The bytes that were sent and may have to be sent again. Pure.
