@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     connect::client::Client,
-    labs::{http::Stream, tunnel::Tunnel},
+    hold::Session,
     pipe::{self, End},
 };
 
@@ -25,10 +25,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) async fn carry(
     connection: &Connection<'_>,
     client: &mut Client,
-    tunnel: Tunnel<Stream>,
+    session: Session,
     destination: &Destination,
 ) -> Result<(), Stop> {
-    let vitals = tunnel.vitals();
+    let vitals = session.vitals();
     let Destination { play, machine, user, .. } = destination;
     connection.live.update(|status| status.client = client.line().unwrap_or_default());
     connection.live.connected(vitals.clone());
@@ -36,7 +36,7 @@ pub(super) async fn carry(
     // It records the end when it is dropped, which a signal does, too.
     let ending = Ending::of(connection, destination, vitals);
     let (input, output, gone) = client.streams();
-    let (rx, tx) = tokio::io::split(tunnel);
+    let (rx, tx) = tokio::io::split(session);
     let end = tokio::select! {
         end = pipe::run(input, output, rx, tx, gone) => end,
         never = upkeep::look_after(connection, destination) => match never {},

@@ -8,7 +8,7 @@ use std::{io, pin::Pin, time::Duration};
 
 use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::{Sleep, sleep},
 };
 
@@ -18,7 +18,6 @@ use crate::{
         early::{Early, Passed, Swallow, Swallowed},
     },
     error::{Error, Kind, Result},
-    labs::tunnel::{Socket, Tunnel},
     pipe::End,
     ssh::{
         handshake::Handshake,
@@ -97,9 +96,9 @@ impl Drop for KeyCheck<'_> {
 ///
 /// # Errors
 /// Fails when the host key is not the one on record, or known hosts cannot be written.
-pub(crate) async fn greet<S: Socket>(
+pub(crate) async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
     client: &mut Client,
-    tunnel: &mut Tunnel<S>,
+    tunnel: &mut S,
     check: KeyCheck<'_>,
     early: &Early,
 ) -> Result<Greeted> {
@@ -158,9 +157,9 @@ enum Event {
 }
 
 /// A first exchange on its way.
-struct Exchange<'a, S: Socket> {
+struct Exchange<'a, S> {
     client: &'a mut Client,
-    tunnel: &'a mut Tunnel<S>,
+    tunnel: &'a mut S,
     check: KeyCheck<'a>,
     early: &'a Early,
     handshake: Handshake,
@@ -172,7 +171,7 @@ struct Exchange<'a, S: Socket> {
     sent: usize,
 }
 
-impl<S: Socket> Exchange<'_, S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Exchange<'_, S> {
     /// Returns true once bytes of the server have been passed on.
     fn is_answered(&self) -> bool {
         self.early.passed() == Passed::Bytes
@@ -262,7 +261,7 @@ impl<S: Socket> Exchange<'_, S> {
     }
 }
 
-async fn send<S: Socket>(tunnel: &mut Tunnel<S>, bytes: &[u8]) -> io::Result<()> {
+async fn send(tunnel: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
     tunnel.write_all(bytes).await?;
     tunnel.flush().await
 }

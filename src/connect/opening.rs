@@ -13,10 +13,10 @@ use crate::{
         patience::Patience,
     },
     error::{Error, Kind, Result},
+    hold::Session,
     labs::{
         find::{self, Found},
-        http::Stream,
-        tunnel::{self, Tunnel},
+        tunnel,
     },
     pipe::End,
     records::{
@@ -60,8 +60,8 @@ async fn attempt(
     connection: &Connection<'_>,
     client: &mut Client,
     destination: &Destination,
-    dial: impl Future<Output = Result<Tunnel<Stream>>>,
-) -> Result<Tunnel<Stream>, NotOpened> {
+    dial: impl Future<Output = Result<Session>>,
+) -> Result<Session, NotOpened> {
     let mut tunnel = connection.present(client, dial).await?.map_err(NotOpened::NoUse)?;
     let known_hosts = connection.app.known_hosts();
     let Destination { play, machine, .. } = destination;
@@ -83,7 +83,7 @@ async fn attempt(
 pub(super) async fn open_at_once(
     connection: &Connection<'_>,
     client: &mut Client,
-) -> Result<Option<(Slot, Tunnel<Stream>, Destination)>, Stop> {
+) -> Result<Option<(Slot, Session, Destination)>, Stop> {
     let Some((slot, destination)) = kept_session(connection)? else { return Ok(None) };
     connection.live.update(|status| {
         status.phase = Phase::Opening;
@@ -130,10 +130,16 @@ fn kept_session(connection: &Connection<'_>) -> Result<Option<(Slot, Destination
     Ok(Some((slot, Destination { play: known.play, machine: known.machine, user: known.user, session })))
 }
 
+/// Dials the machine's SSH server.
+async fn direct(connection: &Connection<'_>, destination: &Destination) -> Result<Session> {
+    let tunnel = connection.labs.dial(&destination.session, tunnel::SSH).await?;
+    Ok(Session::Direct(Box::new(tunnel)))
+}
+
 /// Dials, and asks at the same time if the target still means that playground.
-async fn dial_if_meant(connection: &Connection<'_>, destination: &Destination) -> Result<Tunnel<Stream>> {
-    let dial = connection.labs.dial(&destination.session, tunnel::SSH);
-    let (dialled, is_meant) = tokio::join!(dial, is_still_meant(connection, &destination.play));
+async fn dial_if_meant(connection: &Connection<'_>, destination: &Destination) -> Result<Session> {
+    let (dialled, is_meant) =
+        tokio::join!(direct(connection, destination), is_still_meant(connection, &destination.play));
     let tunnel = dialled?;
     if !is_meant {
         return Err(Error::new(Kind::NotFound, "the name no longer stands for that playground alone"));
@@ -177,11 +183,11 @@ pub(super) async fn open(
     connection: &Connection<'_>,
     client: &mut Client,
     mut destination: Destination,
-) -> Result<(Tunnel<Stream>, Destination), Stop> {
+) -> Result<(Session, Destination), Stop> {
     connection.live.update(|status| status.phase = Phase::Opening);
     let mut patience = Patience::until(connection.deadline(), Instant::now());
     loop {
-        let dial = connection.labs.dial(&destination.session, tunnel::SSH);
+        let dial = direct(connection, &destination);
         let problem = match attempt(connection, client, &destination, dial).await {
             Ok(tunnel) => return Ok((tunnel, destination)),
             Err(NotOpened::NoUse(problem)) => problem,
