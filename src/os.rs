@@ -6,6 +6,7 @@
 //! - `others`: other processes, by name and argument.
 //! - `roots`: the authorities that the system trusts.
 //! - `signals`: the signals that ask a process to end.
+//! - `network`: changes of the network, and the local address.
 //! - `sockets`: questions to the system about sockets and pipes.
 //! - `tcp_table`: the kernel's table of TCP sockets.
 //! - `files`: owners, modes and attributes of files.
@@ -15,6 +16,7 @@
 use std::path::PathBuf;
 
 mod files;
+mod network;
 mod others;
 mod process;
 mod roots;
@@ -31,6 +33,7 @@ pub(crate) use files::{
     open_folder, without_waiting,
 };
 pub use files::{is_strangers, owner};
+pub use network::{NetworkEvents, local_address};
 pub(crate) use others::{process_name, process_with_argument};
 #[cfg(unix)]
 pub use process::in_its_own_session;
