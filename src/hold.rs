@@ -29,7 +29,7 @@ pub mod frames;
 mod held;
 mod replay;
 
-pub use held::{Held, Options, Reach, Verdict};
+pub use held::{Held, Options, Reach, Ticket, Verdict};
 
 /// A running relay: what a client must know to use it.
 #[derive(Clone, PartialEq, Eq)]
@@ -51,6 +51,11 @@ pub enum Session {
 }
 
 impl Session {
+    /// True if the session survives its connections.
+    pub fn is_held(&self) -> bool {
+        matches!(self, Session::Held(_))
+    }
+
     /// The figures of the session.
     pub fn vitals(&self) -> Arc<Vitals> {
         match self {

@@ -38,6 +38,25 @@ pub trait Reach: Send + Sync + 'static {
 
     /// Waits until the system reports that routes have changed or the computer has woken up.
     fn event(&self) -> impl Future<Output = ()> + Send;
+
+    /// Notes that the relay has proven to be the one and holds a session, which this ticket ends. Called once, when
+    /// WELCOME has come.
+    fn begun(&self, _ticket: &Ticket) {}
+
+    /// Notes that nothing of the session is left at the relay: BYE was written, or END has come, or the relay knows no
+    /// such session. Not called for a session that could not be said farewell to: its ticket stays.
+    fn over(&self) {}
+}
+
+/// What ends a session that its proxy could not end.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Ticket {
+    /// The session's id.
+    pub id: [u8; 16],
+    /// The session's key.
+    pub key: [u8; 32],
+    /// The relay's port for resuming.
+    pub resume_port: u16,
 }
 
 /// The meaning of a failed attempt to reach the relay.
