@@ -12,7 +12,7 @@ use crate::{
         memory::Memory,
         tunnels::{Slot, TunnelCache},
     },
-    settings::{Folders, Settings, WakePolicy},
+    settings::{Folders, ResumePolicy, Settings, WakePolicy},
     ssh::{
         identity::{self, Identity},
         known_hosts::KnownHosts,
@@ -169,5 +169,11 @@ impl App {
     pub fn wake_policy(&self, labels: &[&str]) -> WakePolicy {
         let own = labels.iter().find_map(|label| self.settings.playgrounds.get(*label)?.wake);
         own.unwrap_or(self.settings.wake)
+    }
+
+    /// Returns the choice of the sessions that survive, for a playground that has any of these labels.
+    pub fn resume_policy(&self, labels: &[&str]) -> ResumePolicy {
+        let own = labels.iter().find_map(|label| self.settings.playgrounds.get(*label)?.resume);
+        own.unwrap_or(self.settings.resume)
     }
 }

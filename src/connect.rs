@@ -21,6 +21,7 @@ use crate::{
 };
 
 mod arrival;
+mod away;
 mod carry;
 pub mod client;
 pub mod early;

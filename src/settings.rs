@@ -52,6 +52,12 @@ pub struct Settings {
     pub reconnect_pause: Option<u64>,
     /// True to send OpenSSH under a `ConnectTimeout` the machine's last identification line early. The default is true.
     pub early_identification: Option<bool>,
+    /// The choice of the sessions that survive a lost network.
+    pub resume: ResumePolicy,
+    /// The time awake for which a session waits for a machine that cannot be reached, in seconds.
+    pub resume_for: Option<u64>,
+    /// True to say at a terminal that the network was lost, and that it is back. The default is true.
+    pub resume_notices: Option<bool>,
     /// Private key (or `.pub` of one in an agent) whose public half is sent to machines.
     pub identity: Option<PathBuf>,
     /// The amount of logging.
@@ -61,13 +67,16 @@ pub struct Settings {
 }
 
 /// Every setting with its meaning, for the manual page.
-pub(crate) const KEYS: [(&str, &str); 9] = [
+pub(crate) const KEYS: [(&str, &str); 12] = [
     ("proxy", "HTTP proxy for the API and the tunnel, http://[user:password@]host:port; by default HTTPS_PROXY"),
     ("no_proxy", "hosts that are reached without the proxy, separated by commas; by default NO_PROXY"),
     ("wake", "whether a connection wakes a stopped playground: unless-stopped (the default), always or never"),
     ("wake_limit", "how long a connection waits for a machine, in seconds; 1500 by default"),
     ("reconnect_pause", "attempts that are closer together wake no playground, in seconds; 120 by default"),
     ("early_identification", "whether ssh gets the machine's last identification line early; true by default"),
+    ("resume", "which sessions survive sleep and a lost network: auto (the default), never or always"),
+    ("resume_for", "how long a session waits for a lost network, in seconds awake; 3600 by default"),
+    ("resume_notices", "whether a terminal is told that the network was lost and is back; true by default"),
     ("identity", "the private key for machines; by default the one that labctl uses, or else a new one"),
     ("log_level", "the amount of logging: off, error, warn, info (the default), debug or trace"),
     ("playgrounds", "settings of single playgrounds, by catalogue name or id, such as `docker: {wake: never}`"),
@@ -79,6 +88,8 @@ pub(crate) const KEYS: [(&str, &str); 9] = [
 pub struct PlaygroundSettings {
     /// Its wake policy, instead of the general one.
     pub wake: Option<WakePolicy>,
+    /// Its choice of the sessions that survive, instead of the general one.
+    pub resume: Option<ResumePolicy>,
 }
 
 /// The policy for connections to a stopped playground.
@@ -92,6 +103,20 @@ pub enum WakePolicy {
     Always,
     /// Never. Only a deliberate action wakes it, such as `start`, `ssh` or `open`, or a yes at the terminal.
     Never,
+}
+
+/// The choice of the sessions that survive a lost network. They need a small program on the machine.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ResumePolicy {
+    /// Where that disturbs nothing: not in the playground of a challenge, a tutorial or a lesson, whose own programs
+    /// may look for processes and ports, and not by a security key, which has to be touched for it.
+    #[default]
+    Auto,
+    /// None. Nothing is put on machines.
+    Never,
+    /// All.
+    Always,
 }
 
 /// The amount of logging.
@@ -108,12 +133,13 @@ pub enum LogLevel {
     Trace,
 }
 
+/// The longest limit, in seconds. A moment so far away as a greater number would make cannot be told.
+const LONGEST: u64 = 365 * 24 * 3600;
+
 impl Settings {
     /// The time for which a connection waits for a machine. A cold boot can take 20 minutes, and the platform's own
     /// client waits 25.
     pub fn wake_limit(&self) -> Duration {
-        // A moment so far away as a greater number would make cannot be told.
-        const LONGEST: u64 = 365 * 24 * 3600;
         Duration::from_secs(self.wake_limit.unwrap_or(25 * 60).min(LONGEST))
     }
 
@@ -121,6 +147,12 @@ impl Settings {
     /// session. Attempts that are closer together are an editor's: VS Code's are at most 30 s apart.
     pub fn reconnect_pause(&self) -> Duration {
         Duration::from_secs(self.reconnect_pause.unwrap_or(120))
+    }
+
+    /// The time awake for which a session waits for a machine that cannot be reached. ssh itself gives up after an hour
+    /// by our entries.
+    pub fn resume_for(&self) -> Duration {
+        Duration::from_secs(self.resume_for.unwrap_or(60 * 60).min(LONGEST))
     }
 
     /// Reads the settings file; a missing one means the defaults.
@@ -300,7 +332,7 @@ impl Folders {
 
 #[cfg(test)]
 mod tests {
-    use super::{KEYS, Settings, WakePolicy};
+    use super::{KEYS, ResumePolicy, Settings, WakePolicy};
 
     fn read(text: &str) -> Result<Settings, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -345,6 +377,10 @@ mod tests {
         assert_eq!(hosts("~"), None);
         assert_eq!(settings.wake_limit().as_secs(), 60);
         assert_eq!(settings.playgrounds["docker"].wake, Some(WakePolicy::Always));
+        let settings = read("resume: always\nresume_for: 7200\nplaygrounds: {docker: {resume: never}}\n").unwrap();
+        assert_eq!((settings.resume, settings.resume_for().as_secs()), (ResumePolicy::Always, 7200));
+        assert_eq!(settings.playgrounds["docker"].resume, Some(ResumePolicy::Never));
+        assert_eq!((read("").unwrap().resume, read("").unwrap().resume_for().as_secs()), (ResumePolicy::Auto, 3600));
     }
 
     #[test]

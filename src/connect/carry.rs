@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    Connection, Destination, Stop,
+    Connection, Destination, Stop, away,
     ending::{self, Ending, ended, lost},
     upkeep,
 };
@@ -31,15 +31,16 @@ pub(super) async fn carry(
     let vitals = session.vitals();
     let Destination { play, machine, user, .. } = destination;
     connection.live.update(|status| status.client = client.line().unwrap_or_default());
-    connection.live.connected(vitals.clone());
+    connection.live.connected(vitals.clone(), session.is_held());
     log::info!("connected to machine {machine} of playground {play} as {user}");
     // It records the end when it is dropped, which a signal does, too.
-    let ending = Ending::of(connection, destination, vitals);
+    let ending = Ending::of(connection, destination, vitals.clone());
     let (input, output, gone) = client.streams();
     let (rx, tx) = tokio::io::split(session);
     let end = tokio::select! {
         end = pipe::run(input, output, rx, tx, gone) => end,
         never = upkeep::look_after(connection, destination) => match never {},
+        never = away::show(connection, destination, &vitals) => match never {},
     };
     log::info!("the connection has ended: {end:?}");
     if matches!(end, End::Input | End::Output) && !ending.tunnel_has_ended() {

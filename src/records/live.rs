@@ -140,10 +140,10 @@ impl Live {
         self.write();
     }
 
-    /// Notes that bytes flow. From now on the figures come from the tunnel.
-    pub fn connected(&self, vitals: Arc<Vitals>) {
+    /// Notes that bytes flow, in a session that may survive its connection. From now on the figures are the session's.
+    pub fn connected(&self, vitals: Arc<Vitals>, held: bool) {
         *self.vitals.borrow_mut() = Some(vitals);
-        self.update(|status| status.phase = Phase::Connected);
+        self.update(|status| (status.phase, status.held) = (Phase::Connected, held));
     }
 
     /// A copy of the status, with its current figures.
@@ -203,8 +203,10 @@ pub fn all(folders: &Folders) -> Vec<Status> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::{Live, Phase, all, folder};
-    use crate::settings::Folders;
+    use crate::{labs::vitals::Vitals, settings::Folders};
 
     fn folders(root: &std::path::Path) -> Folders {
         Folders { home: root.into(), root: root.into(), settings: root.join("settings.yaml") }
@@ -225,6 +227,27 @@ mod tests {
         drop(live);
         assert_eq!(all(&folders), []);
         assert_eq!(std::fs::read_dir(folder(&folders)).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_machine_out_of_reach_is_seen() {
+        let root = tempfile::tempdir().unwrap();
+        let folders = folders(root.path());
+        let live = Live::begin(&folders, "playground-x");
+        let vitals = Arc::new(Vitals::new());
+        live.connected(Arc::clone(&vitals), true);
+        let seen = || {
+            live.write();
+            let status = all(&folders).remove(0);
+            (status.phase, status.held, status.resumed)
+        };
+        assert_eq!(seen(), (Phase::Connected, true, 0));
+        vitals.note_away(5);
+        assert_eq!(seen(), (Phase::Away, true, 0));
+        assert_eq!(all(&folders)[0].since, 5);
+        vitals.note_back();
+        assert_eq!(seen(), (Phase::Connected, true, 1));
+        assert!(all(&folders)[0].since > 5);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::{
         find,
         wire::{Learning, MachineUser, Play, PlaygroundRef},
     },
-    records::live::{self, Status},
+    records::live::{self, Phase, Status},
     target::Target,
     ui::out,
 };
@@ -146,14 +146,19 @@ pub(in crate::commands) fn report(app: &App, play: &Play, json: bool, sentence: 
 /// Formats the list as a table.
 pub(crate) fn table(plays: &[Play], connections: &[Status]) -> Vec<String> {
     let row = |play: &Play| {
-        let open = connections.iter().filter(|status| status.playground == play.id).count();
+        let own = || connections.iter().filter(|status| status.playground == play.id);
+        let (open, away) = (own().count(), own().filter(|status| status.phase == Phase::Away).count());
         vec![
             host(play),
             printable(&play.title),
             play.learning().map_or_else(|| printable(&play.playground.name), |of| of.to_string()),
             play.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default(),
             time_left(play),
-            if open == 0 { String::new() } else { open.to_string() },
+            match (open, away) {
+                (0, _) => String::new(),
+                (_, 0) => open.to_string(),
+                _ => format!("{open} ({away} away)"),
+            },
         ]
     };
     let head = ["HOST", "TITLE", "PLAYGROUND", "STATE", "TIME LEFT", "CONNECTIONS"];
