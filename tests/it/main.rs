@@ -61,6 +61,7 @@ mod ssh_config;
 mod starting;
 mod supply_chain;
 mod support;
+mod surviving;
 mod uninstall;
 mod users_ssh;
 mod versions;

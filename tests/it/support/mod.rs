@@ -1,6 +1,8 @@
 //! A world for one test: its own home, embedded platform and ssh configuration, apart from the user's.
 
 pub mod api;
+pub mod cut;
+pub mod distant;
 pub mod fault;
 pub mod forward;
 pub mod labs;
