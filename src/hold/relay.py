@@ -156,13 +156,14 @@ class Client:  # A connection of a client. Its session is None until C_RESUME is
             if s.acked <= received <= s.read:
                 status, key = RESUMED, s.key
                 s.attach(self, received)
-        answer = struct.pack(">BBQ", 1, status, s.received if status == RESUMED else 0)
-        tag = mac(key, b"res-r", port, id, hello[22:26], nonce, answer)[:16]
+        ours = struct.pack(">Q", s.received if status == RESUMED else 0)
+        answer = b"LHR1" + bytes((1, status)) + ours
+        answer += mac(key, b"res-r", port, id, hello[22:26], ours, nonce, answer[5:6])[:16]
         if self.session:
-            self.control = b"LHR1" + answer + tag + self.control
+            self.control = answer + self.control
             return True
         try:
-            self.sock.send(b"LHR1" + answer + tag)
+            self.sock.send(answer)
         except OSError:
             pass
         if s and status != STALE:
