@@ -5,8 +5,8 @@
 //! shortly before the limit strikes; the machine's own is swallowed when it comes. The line enters the key exchange, so
 //! one that differs ends the connection, is remembered, and the next attempt works.
 //!
-//! After the line ssh waits for as long as its keepalives say, 45 s by our entries. Other clients, whose timers the
-//! line would start, never get one.
+//! After the line ssh waits for as long as its keepalives say: by our entries an hour, which `wake_limit` ends
+//! sooner. Other clients, whose timers the line would start, never get one.
 
 use std::{
     cell::{Cell, RefCell},

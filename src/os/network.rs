@@ -10,7 +10,6 @@
 //!   A look that comes late means that the program did not run.
 
 use std::{
-    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -18,8 +17,6 @@ use std::{
 
 use tokio::time::{Instant, sleep_until};
 
-/// Systems report one change as several. Dialling in the middle of them would meet half a network.
-const DEBOUNCE: Duration = Duration::from_millis(250);
 /// Between two looks, where the system reports nothing. Half the goal for a network that came back unreported.
 const POLL: Duration = Duration::from_secs(2);
 /// A look that is later than this is one after a sleep.
@@ -113,11 +110,14 @@ use reports::Reports;
 
 #[cfg(unix)]
 mod reports {
-    use std::os::fd::OwnedFd;
+    use std::{io, os::fd::OwnedFd, time::Duration};
 
     use tokio::io::{Interest, unix::AsyncFd};
 
-    use super::{DEBOUNCE, Instant, Mutex, io, lock, sleep_until};
+    use super::{Instant, Mutex, lock, sleep_until};
+
+    /// Systems report one change as several. Dialling in the middle of them would meet half a network.
+    pub(super) const DEBOUNCE: Duration = Duration::from_millis(250);
 
     /// One read's room; a message that is longer is cut, and only its coming matters.
     const ROOM: usize = 4096;
@@ -295,7 +295,7 @@ mod tests {
         let far = "192.0.2.1:9".parse().unwrap();
         let events = NetworkEvents::watch();
         assert!(matches!(events.source, super::Source::Reported(_)));
-        assert!(timeout(2 * super::DEBOUNCE, events.next()).await.is_err(), "nothing has happened");
+        assert!(timeout(2 * super::reports::DEBOUNCE, events.next()).await.is_err(), "nothing has happened");
         assert_eq!(local_address(far), None, "there is no route");
 
         ip("link set lo up");
@@ -303,7 +303,7 @@ mod tests {
         ip("route add default dev lo src 198.51.100.7");
         timeout(limit, events.next()).await.expect("a change is reported");
         assert_eq!(local_address(far), Some("198.51.100.7".parse().unwrap()));
-        assert!(timeout(2 * super::DEBOUNCE, events.next()).await.is_err(), "all its messages are one event");
+        assert!(timeout(2 * super::reports::DEBOUNCE, events.next()).await.is_err(), "all its messages are one event");
 
         ip("route del default");
         // A caller who is called away again and again loses nothing.

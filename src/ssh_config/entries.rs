@@ -150,6 +150,22 @@ fn own(user: &str, platform: Platform, host: &str, rendering: &Rendering) -> Res
     Ok((format!("  User {user}\n  UserKnownHostsFile {known_hosts}\n"), format!("  ProxyCommand {command}\n")))
 }
 
+/// ssh's own watch over a connection.
+struct Alive {
+    /// Seconds between two questions, which are data: hops that end quiet connections after 60 s see them.
+    every: u32,
+    /// ssh ends the session after so many questions without an answer.
+    unanswered: u32,
+}
+
+/// The watch of our entries: an hour. This program notices within seconds that a machine cannot be reached, and knows
+/// whether the session can be saved; ssh knows neither, and its 45 s of old ended sessions that would have gone on.
+/// It is the net below: it counts questions and not time, so that a night's sleep costs one of them, and ends the
+/// session when ours gives up by default, too (`resume_for`). sshj gives up after five whatever the second number says:
+/// 150 s. ssh waits as long for a key exchange that begins with a remembered identification line; there
+/// `wake_limit` strikes first.
+const ALIVE: Alive = Alive { every: 30, unanswered: 120 };
+
 /// The lines that are the same for every machine.
 fn shared(rendering: &Rendering) -> Result<String> {
     let mut text = String::new();
@@ -157,10 +173,10 @@ fn shared(rendering: &Rendering) -> Result<String> {
         let identity = spell(identity, rendering.home.as_deref(), "identity")?;
         text += &format!("  IdentityFile {identity}\n  IdentitiesOnly yes\n");
     }
-    // ConnectTimeout 0: wait for as long as a machine takes to wake. ServerAlive, 3 times 15 s: a machine that has gone
-    // is noticed within a minute, and ssh waits 45 s when it was given a remembered identification line. UpdateHostKeys
-    // no: the lines of our known_hosts are bound to playgrounds, and ssh's own would not be.
-    text += "  StrictHostKeyChecking yes\n  UpdateHostKeys no\n  ConnectTimeout 0\n  ServerAliveInterval 15\n  ServerAliveCountMax 3\n";
+    // ConnectTimeout 0: wait for as long as a machine takes to wake. ServerAlive: see `ALIVE`. UpdateHostKeys no: the
+    // lines of our known_hosts are bound to playgrounds, and ssh's own would not be.
+    text += "  StrictHostKeyChecking yes\n  UpdateHostKeys no\n  ConnectTimeout 0\n";
+    text += &format!("  ServerAliveInterval {}\n  ServerAliveCountMax {}\n", ALIVE.every, ALIVE.unanswered);
     Ok(text)
 }
 
@@ -312,13 +328,13 @@ mod windows_tests {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::path::Path;
+    use std::{path::Path, time::Duration};
 
     use expect_test::expect_file;
     use proptest::prelude::*;
 
     use super::{Entry, Rendering, proxy_command, render, spell};
-    use crate::platform::Platform;
+    use crate::{labs::tunnel, platform::Platform};
 
     const ID: &str = "0123456789abcdef01234567";
 
@@ -353,6 +369,18 @@ mod tests {
     #[test]
     fn entries_as_every_reader_takes_them() {
         expect_file!["../../tests/golden/ssh_config/entries"].assert_eq(&render(&entries(), &rendering()).unwrap());
+    }
+
+    /// The reasons for the two numbers, as far as they can be computed.
+    #[test]
+    fn ssh_s_own_watch_is_the_net_below_ours() {
+        let every = Duration::from_secs(super::ALIVE.every.into());
+        // The shortest patience of a hop that was found: Heroku's router, nginx and AWS' balancers end what is quiet
+        // for 55 to 60 s.
+        assert!(every < Duration::from_secs(55));
+        let whole = every * super::ALIVE.unanswered;
+        assert_eq!(whole, Duration::from_secs(3600), "as long as a session is tried to be resumed by default");
+        assert!(every * 5 > 2 * tunnel::SILENCE, "sshj, which counts to five, outlasts our own watch");
     }
 
     #[test]
