@@ -146,6 +146,13 @@ impl Labs {
         Labs { repeats: false, ..self }
     }
 
+    /// Returns the same client with connections of its own, a new one for each request, and without repetition: for a
+    /// caller that has just lost one.
+    #[must_use]
+    pub fn dialling_anew(&self) -> Labs {
+        Labs { http: self.http.dialling_anew(), repeats: false, ..self.clone() }
+    }
+
     /// Reads the credentials from the account's file again when the platform refuses them: the user may have logged in
     /// since.
     #[must_use]

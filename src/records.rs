@@ -10,6 +10,7 @@ pub mod live;
 pub mod memory;
 pub mod names;
 mod presence;
+pub mod tickets;
 pub mod tunnels;
 
 /// A folder of records, and a function that tells our files in it, by their names, from others.
@@ -26,6 +27,7 @@ pub(crate) fn folders(folders: &Folders) -> Vec<Kept> {
         (journal::folder(folders), journal::is_own),
         (live::folder(folders), presence::is_own),
         (forwards::folder(folders), presence::is_own),
+        (tickets::folder(&folders.root), tickets::is_own),
         (tunnels::folder(&folders.root), tunnels::is_own),
     ];
     kept.extend(Platform::ALL.map(|platform| (memory::folder(folders, platform), memory::is_own as fn(&str) -> bool)));

@@ -8,13 +8,14 @@ use super::{Connection, Destination, early};
 use crate::{
     connect::client::ClientKind,
     error::{Error, Kind, Result},
+    hold::reach::expiry,
     labs::{
         TunnelSession, catalog,
         find::{self, Found},
         retry::Pauses,
         wire::{CreatePlay, Play},
     },
-    moment::{Moment, ago, now},
+    moment::{ago, now},
     records::live::Phase,
     settings::{Settings, WakePolicy},
     target::{self, Playground},
@@ -158,7 +159,7 @@ pub(super) async fn arrive(
     let key = connection.app.identity()?.authorized_key()?;
     let visitor = Visitor { machine: &machine.name, user: &user, key: &key };
     let session = wake.tunnel_after(asked, play.clone(), visitor).await?;
-    if up_since(&play, &machine.name).is_none()
+    if play.up_since(&machine.name).is_none()
         && let Ok(current) = labs.play(&play.id).await
     {
         play = current;
@@ -169,7 +170,7 @@ pub(super) async fn arrive(
 
 /// Says when the machine has been restarted since the last connection, unless this one woke it.
 pub(super) fn note_restart(connection: &Connection<'_>, play: &Play, machine: &str, woken: bool) {
-    let Some(up_since) = up_since(play, machine) else { return };
+    let Some(up_since) = play.up_since(machine).map(str::to_owned) else { return };
     let memory = &connection.memory;
     let before = match memory.machine(&play.id, machine, |machine| machine.up_since = Some(up_since.clone())) {
         Ok(before) => before,
@@ -181,16 +182,4 @@ pub(super) fn note_restart(connection: &Connection<'_>, play: &Play, machine: &s
             .notices
             .say(&format!("machine {machine} of playground {shown} has been restarted since the last connection"));
     }
-}
-
-/// The time since which a machine has been up, in the platform's words.
-fn up_since(play: &Play, machine: &str) -> Option<String> {
-    let ready = play.machine_status(machine)?.conditions.iter().find(|condition| condition.name == "Ready")?;
-    (ready.status == "True" && !ready.last_transition_at.is_empty()).then(|| ready.last_transition_at.clone())
-}
-
-/// A play's end.
-pub(super) fn expiry(play: &Play) -> Option<Moment> {
-    let left = u64::try_from(play.expires_in.as_millis()).ok().filter(|left| *left > 0)?;
-    Some(now().saturating_add(left))
 }

@@ -4,17 +4,16 @@ use std::{io, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
-use super::{Connection, Destination, upkeep::time_left};
+use super::{Connection, Destination};
 use crate::{
     error::{Error, Kind, Result},
-    labs::{tunnel::PING_EVERY, vitals::Vitals, wire::State},
+    hold::reach,
+    labs::{tunnel::PING_EVERY, vitals::Vitals},
     moment::now,
     records::memory::Memory,
     target::Playground,
 };
 
-/// A playground that was destroyed so shortly before its end was erased at it: clocks and answers take their time.
-const AT_ITS_END: Duration = Duration::from_secs(5);
 /// A tunnel that leads somewhere answers pings more often than this.
 const PINGS_UNANSWERED: Duration = PING_EVERY.saturating_mul(2);
 /// The time that the platform has to say why a connection ended.
@@ -23,37 +22,12 @@ const EXPLANATION: Duration = Duration::from_secs(2);
 /// Asks the platform if the playground or its machine has gone away, and returns that as the reason for the end.
 pub(super) async fn reason(connection: &Connection<'_>, destination: &Destination) -> Option<Error> {
     let Destination { play: id, machine, .. } = destination;
-    let play = match timeout(EXPLANATION, connection.labs.play(id)).await {
-        Ok(Ok(play)) => play,
-        Ok(Err(e)) if e.kind() == Kind::NotFound => return Some(destroyed(connection, id)),
-        Ok(Err(_)) | Err(_) => return None,
-    };
-    let shown = play.shown();
-    let why = match play.state() {
-        Some(State::Stopping | State::Stopped) => format!("playground {shown} was stopped"),
-        Some(State::Destroying | State::Destroyed) => return Some(destroyed(connection, &shown)),
-        Some(State::Failed) => format!("playground {shown} has failed"),
-        _ => match play.machine_status(machine).map(|status| &status.state) {
-            Some(State::Stopping | State::Stopped) => format!("machine {machine} of playground {shown} was stopped"),
-            Some(State::Rebooting) => {
-                log::info!("machine {machine} is rebooting");
-                return None;
-            }
-            _ => return None,
-        },
-    };
-    Some(Error::new(Kind::Ended, why))
-}
-
-/// The error for a playground that is gone: destroyed, or erased at its end.
-fn destroyed(connection: &Connection<'_>, shown: &str) -> Error {
-    let had_time = connection.live.status().expires_at.is_none_or(|at| time_left(at) > AT_ITS_END);
-    if had_time {
-        return Error::new(Kind::Ended, format!("playground {shown} was destroyed"));
+    let expires_at = connection.live.status().expires_at;
+    match timeout(EXPLANATION, connection.labs.play(id)).await {
+        Ok(Ok(play)) => reach::end(&play, machine, expires_at),
+        Ok(Err(e)) if e.kind() == Kind::NotFound => Some(reach::destroyed(id, expires_at)),
+        Ok(Err(_)) | Err(_) => None,
     }
-    Error::new(Kind::Ended, format!("playground {shown} was erased because its time was up")).with_hint(
-        "keep the next one with `labctl-ssh-proxy persist`, or give it more time with `labctl-ssh-proxy extend`",
-    )
 }
 
 /// The error for a tunnel that was lost, for no reason that the platform knows.

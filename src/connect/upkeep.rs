@@ -8,11 +8,9 @@ use std::{
 
 use tokio::time::{Instant, interval_at};
 
-use super::{
-    Connection, Destination,
-    arrival::{expiry, note_restart},
-};
+use super::{Connection, Destination, arrival::note_restart};
 use crate::{
+    hold::reach::expiry,
     labs::{find, wire::Play},
     moment::{Moment, now},
     os,

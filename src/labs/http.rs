@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, IoSlice},
+    net::SocketAddr,
     ops::Range,
     pin::Pin,
     task::{Context, Poll, ready},
@@ -50,12 +51,21 @@ const MAX_REDIRECTS: usize = 10;
 #[derive(Clone)]
 pub struct Http {
     client: Client<Dialer, Full<Bytes>>,
+    dialer: Dialer,
 }
 
 impl Http {
     /// A client that dials by `dialer`.
     pub fn new(dialer: Dialer) -> Http {
-        Http { client: Client::builder(TokioExecutor::new()).build(dialer) }
+        Http { client: Client::builder(TokioExecutor::new()).build(dialer.clone()), dialer }
+    }
+
+    /// A client that dials anew for each request: after a sleep, or a change of the network, no open connection can be
+    /// trusted, and one that is dead without a word costs the time of a whole request.
+    #[must_use]
+    pub fn dialling_anew(&self) -> Http {
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(self.dialer.clone());
+        Http { client, dialer: self.dialer.clone() }
     }
 
     /// Sends a request and waits for the whole answer, `limit` at most.
@@ -305,6 +315,11 @@ impl Stream {
     /// The connection `conn` after its upgrade; `early` was read from it together with the upgrade's headers.
     pub fn new(early: Bytes, conn: Conn) -> Stream {
         Stream { early, conn, ahead: Vec::new(), held: 0..0, much: false }
+    }
+
+    /// The address of the other end, which is a proxy's where one is used; `None` for a Unix socket.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        self.conn.remote()
     }
 
     /// The program at the other end, if it runs on this computer.

@@ -6,6 +6,7 @@ use std::{
     fmt,
     future::Future,
     io::{self, IoSlice},
+    net::SocketAddr,
     path::PathBuf,
     pin::Pin,
     sync::{
@@ -280,6 +281,18 @@ impl Conn {
             #[cfg(unix)]
             Conn::Unix(_) => 0,
         }
+    }
+
+    /// The address of the other end, which is a proxy's where one is used; `None` for a Unix socket.
+    pub fn remote(&self) -> Option<SocketAddr> {
+        let addresses = match self {
+            Conn::Tcp(socket) => socket.addresses(),
+            Conn::Tls(stream) => stream.get_ref().0.addresses(),
+            Conn::TlsInTls(stream) => stream.get_ref().0.get_ref().0.addresses(),
+            #[cfg(unix)]
+            Conn::Unix(_) => None,
+        };
+        addresses.map(|(peer, _)| peer)
     }
 
     /// The program at the other end, if it runs on this computer.

@@ -152,6 +152,12 @@ impl Play {
         self.status.as_ref()?.machines.iter().find(|machine| machine.name == name)
     }
 
+    /// The time since which a machine has been up, in the platform's words: another one after a restart.
+    pub fn up_since(&self, machine: &str) -> Option<&str> {
+        let ready = self.machine_status(machine)?.conditions.iter().find(|condition| condition.name == "Ready")?;
+        (ready.status == "True" && !ready.last_transition_at.is_empty()).then_some(ready.last_transition_at.as_str())
+    }
+
     /// The tasks that prepare it.
     pub fn init_tasks(&self) -> impl Iterator<Item = &Task> {
         self.tasks.values().filter(|task| task.init)
