@@ -2,7 +2,7 @@
 // server is known to: messages of 1 KiB, TCP written inside the read loop, a ping every 30 s, no Close. The client sends
 // and receives as wsmux's client does. Neither is wsmux, and the figures against them say so.
 //
-//	standin server --listen ADDR (--target ADDR | --tunnels URL) [--cert FILE --key FILE]
+//	standin server --listen ADDR (--target ADDR | --tunnels URL) [--cert FILE --key FILE] [--user NAME]
 //	standin client --listen ADDR --url URL
 package main
 
@@ -38,6 +38,7 @@ func main() {
 	tunnels := flags.String("tunnels", "", "another server's URL, a real wsmux's, that serves the tunnels")
 	cert := flags.String("cert", "", "PEM file of a certificate, for TLS")
 	key := flags.String("key", "", "PEM file of its key")
+	user := flags.String("user", "", "the machine's only user; by default the client's own default")
 	url := flags.String("url", "", "the tunnel's ws or wss URL, without its path")
 	flags.Parse(os.Args[2:])
 	listener, err := net.Listen("tcp", *listen)
@@ -47,7 +48,7 @@ func main() {
 	fmt.Println(listener.Addr())
 	switch os.Args[1] {
 	case "server":
-		server := &server{target: *target, tunnels: *tunnels, scheme: "http"}
+		server := &server{target: *target, tunnels: *tunnels, user: *user, scheme: "http"}
 		if *cert == "" {
 			log.Fatal(http.Serve(listener, server))
 		}
@@ -66,7 +67,20 @@ func main() {
 	}
 }
 
-type server struct{ target, tunnels, scheme string }
+type server struct{ target, tunnels, user, scheme string }
+
+// The only playground's id in the list. An account asks for any id, and gets it.
+const listed = "0123456789abcdef01234567"
+
+func (s *server) play(id string) string {
+	users := ""
+	if s.user != "" {
+		users = fmt.Sprintf(`{"name":%q,"default":true}`, s.user)
+	}
+	return fmt.Sprintf(`{"id":%q,"title":"bench","playground":{"name":"bench"},"machines":[{"name":"m","users":[%s]}],`+
+		`"status":{"stateEvents":[{"state":"RUNNING"}],"machines":[{"name":"m","state":"RUNNING",`+
+		`"conditions":[{"name":"Ready","status":"True"}]}]}}`, id, users)
+}
 
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	base := s.scheme + "://" + r.Host
@@ -81,11 +95,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			tunnels = base
 		}
 		fmt.Fprintf(w, `{"url":%q,"loginUrl":%q}`, tunnels, base+"/login")
+	case r.URL.Path == "/api/plays" && r.URL.RawQuery == "":
+		fmt.Fprintf(w, "[%s]", s.play(listed))
+	case r.URL.Path == "/api/plays":
+		fmt.Fprint(w, "[]")
 	case strings.HasPrefix(r.URL.Path, "/api/plays/"):
-		id := strings.TrimPrefix(r.URL.Path, "/api/plays/")
-		fmt.Fprintf(w, `{"id":%q,"title":"bench","playground":{"name":"bench"},"machines":[{"name":"m","users":[]}],`+
-			`"status":{"stateEvents":[{"state":"RUNNING"}],"machines":[{"name":"m","state":"RUNNING",`+
-			`"conditions":[{"name":"Ready","status":"True"}]}]}}`, id)
+		fmt.Fprint(w, s.play(strings.TrimPrefix(r.URL.Path, "/api/plays/")))
 	default:
 		http.NotFound(w, r)
 	}
