@@ -27,6 +27,7 @@ use crate::labs::{http::Stream, tunnel::Tunnel, vitals::Vitals};
 
 pub mod frames;
 mod held;
+pub mod place;
 pub mod reach;
 mod replay;
 

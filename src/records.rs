@@ -10,6 +10,7 @@ pub mod live;
 pub mod memory;
 pub mod names;
 mod presence;
+pub mod relays;
 pub mod tickets;
 pub mod tunnels;
 
@@ -27,6 +28,7 @@ pub(crate) fn folders(folders: &Folders) -> Vec<Kept> {
         (journal::folder(folders), journal::is_own),
         (live::folder(folders), presence::is_own),
         (forwards::folder(folders), presence::is_own),
+        (relays::folder(&folders.root), relays::is_own),
         (tickets::folder(&folders.root), tickets::is_own),
         (tunnels::folder(&folders.root), tunnels::is_own),
     ];

@@ -600,8 +600,8 @@ def main():
         if not _:
             os.setsid()
     os.chdir("/")
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit())
     relay = Relay(tuple(server), file, path)
     about = {"ver": 1, "new": relay.new_port, "resume": relay.resume_port, "key": relay.key.hex(),
              "pid": os.getpid(), "server": server}

@@ -18,6 +18,7 @@ use crate::{
     error::{Error, Kind, Result},
     files::{self, Lock, lock_path, write_private},
     moment::{self, Moment, ago, now},
+    records::relays::{bytes, hex},
     secrets,
 };
 
@@ -55,22 +56,6 @@ impl Ticket {
     pub fn id_and_key(&self) -> Option<([u8; 16], [u8; 32])> {
         Some((bytes(&self.id)?, bytes(&self.key)?))
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// The bytes of a text of hexadecimal digits, if they are so many.
-fn bytes<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let mut bytes = [0; N];
-    if text.len() != 2 * N || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return None;
-    }
-    for (i, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).ok()?;
-    }
-    Some(bytes)
 }
 
 /// The tickets on this computer.

@@ -39,6 +39,7 @@ use crate::{
     files::{self, make_private_folder},
     labs::{TunnelSession, vitals::Vitals},
     moment::{self, Moment, ago, now},
+    records::relays::Relays,
     secrets,
 };
 
@@ -92,10 +93,11 @@ impl Known {
     }
 }
 
-/// The sessions of every account on this computer.
+/// The sessions of every account on this computer. What forgets the sessions into a playground forgets its relays too.
 #[derive(Clone, Debug)]
 pub struct TunnelCache {
     folder: PathBuf,
+    relays: Relays,
 }
 
 /// The place of one session: for one account, API, key, host name and user.
@@ -118,7 +120,7 @@ pub(super) fn is_own(name: &str) -> bool {
 impl TunnelCache {
     /// The sessions kept below `root`.
     pub fn below(root: &Path) -> TunnelCache {
-        TunnelCache { folder: folder(root) }
+        TunnelCache { folder: folder(root), relays: Relays::below(root) }
     }
 
     /// The place of the session that `key` names, in its parts: account, API address, key's fingerprint, host, user.
@@ -134,23 +136,31 @@ impl TunnelCache {
 
     /// Forgets every session into a playground, by its id or the name it was asked for.
     pub fn forget(&self, label: &str) {
-        self.sweep(|known| known.play == label || known.name.as_deref() == Some(label));
+        self.relays.forget(label);
+        sweep(&self.folder, |known| {
+            let is_meant = known.play == label || known.name.as_deref() == Some(label);
+            if is_meant && known.play != label {
+                self.relays.forget(&known.play);
+            }
+            is_meant
+        });
     }
 
     /// Forgets all of them.
     pub fn clear(&self) {
-        self.sweep(|_| true);
+        self.relays.clear();
+        sweep(&self.folder, |_| true);
     }
+}
 
-    /// Deletes the sessions for which `gone` returns true, and those that are too old or unreadable.
-    fn sweep(&self, gone: impl Fn(&Known) -> bool) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for slot in entries.filter_map(|entry| Some(Slot { path: entry.ok()?.path() })) {
-            if slot.path.extension().is_some_and(|extension| extension == "json")
-                && slot.read().is_none_or(|known| !known.is_fresh() || gone(&known))
-            {
-                slot.forget();
-            }
+/// Deletes the sessions for which `gone` returns true, and those that are too old or unreadable.
+fn sweep(folder: &Path, gone: impl Fn(&Known) -> bool) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for slot in entries.filter_map(|entry| Some(Slot { path: entry.ok()?.path() })) {
+        if slot.path.extension().is_some_and(|extension| extension == "json")
+            && slot.read().is_none_or(|known| !known.is_fresh() || gone(&known))
+        {
+            slot.forget();
         }
     }
 }
@@ -179,7 +189,7 @@ impl Slot {
         if let Err(error) = kept {
             log::warn!("cannot keep the tunnel's session: {error}");
         }
-        TunnelCache { folder: folder.to_owned() }.sweep(|_| false);
+        sweep(folder, |_| false);
     }
 
     /// Forgets the session.

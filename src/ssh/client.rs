@@ -4,7 +4,12 @@
 //! The host key is checked against our known hosts, as `ssh` does through `connect`, and a new one is recorded. The
 //! keys are those that ssh would use: see [`crate::ssh::credentials`].
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use russh::{
     AgentAuthError, Channel, ChannelMsg, ChannelOpenFailure, ChannelStream, Preferred,
@@ -46,6 +51,7 @@ pub struct SshClient {
     forwarded: mpsc::Receiver<SshStream>,
     machine: String,
     alias: String,
+    host_key: Arc<OnceLock<HostKeyBlob>>,
 }
 
 /// A byte stream through the connection. Shutting its writer down sends the end of file to the other side.
@@ -98,7 +104,13 @@ impl SshClient {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, forwarded) = mpsc::channel(FORWARDED);
-        let handler = Handler { known_hosts: known_hosts.clone(), login: login.clone(), forwarded: sender };
+        let host_key = Arc::default();
+        let handler = Handler {
+            known_hosts: known_hosts.clone(),
+            login: login.clone(),
+            forwarded: sender,
+            host_key: Arc::clone(&host_key),
+        };
         let config = Arc::new(client::Config { preferred: preferred(known_hosts, login), ..client::Config::default() });
         let handshake = async {
             let stream = hear(stream, &login.machine).await?;
@@ -107,7 +119,12 @@ impl SshClient {
         let connected = timeout(HANDSHAKE, handshake).await;
         let mut handle = connected.unwrap_or_else(|_| Err(silent(&login.machine, &login.alias)))?;
         authenticate(&mut handle, login, credentials).await?;
-        Ok(SshClient { handle, forwarded, machine: login.machine.clone(), alias: login.alias.clone() })
+        Ok(SshClient { handle, forwarded, machine: login.machine.clone(), alias: login.alias.clone(), host_key })
+    }
+
+    /// Returns the host key that the machine has shown and proven.
+    pub fn host_key(&self) -> Option<&HostKeyBlob> {
+        self.host_key.get()
     }
 
     /// Runs `command` in the user's shell on the machine. The channel's data are its standard input and output.
@@ -289,6 +306,7 @@ struct Handler {
     known_hosts: KnownHosts,
     login: Login,
     forwarded: mpsc::Sender<SshStream>,
+    host_key: Arc<OnceLock<HostKeyBlob>>,
 }
 
 impl client::Handler for Handler {
@@ -304,6 +322,8 @@ impl client::Handler for Handler {
         let key = key.ok_or_else(|| Error::new(Kind::HostKey, "the machine's host key cannot be read"))?;
         let Login { alias, play, machine, .. } = &self.login;
         self.known_hosts.confirm_preferred(Whose { alias, play, machine }, &key)?;
+        // A key that comes later, in another key exchange, is the same one.
+        let _ = self.host_key.set(key);
         Ok(true)
     }
 
