@@ -2,12 +2,26 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "figures for who runs it with --nocapture")]
 
-use std::time::Duration;
+use std::{
+    fs,
+    io::{Read, Write},
+    process::Stdio,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
 
 use crate::support::{
-    cut::{Flow, How, Kind},
-    distant::{Distant, NOTICED, SOON},
+    Ending, checksum,
+    cut::{EVERY, Flow, How, Kind},
+    distant::{Distant, NOTICED, SOON, Talk, is_alive, send},
+    eventually, noise, within,
 };
+
+mod cuts;
+mod ends;
+mod programs;
+mod soak;
 
 /// A network to try things on by hand: it fails at commands on standard input. `cargo test --test it -- --ignored
 /// --nocapture surviving::a_network_that_fails_on_command`
@@ -62,4 +76,220 @@ fn a_direct_session_ends_with_its_connection() {
     distant.tunnels.heals();
     assert_eq!(talk.line(SOON), "late");
     talk.ends();
+}
+
+/// A size of which a transfer at [`RATE`] takes a second or two.
+const SOME: usize = 6 << 20;
+const RATE: u32 = 4 << 20;
+
+/// The number of times that the sessions of a world have gone on over a new connection.
+fn resumes(distant: &Distant) -> usize {
+    distant.tunnels.count(Kind::Resume)
+}
+
+/// Waits until a session has gone on over a new connection, and returns the time.
+#[track_caller]
+fn resumed_since(distant: &Distant, before: usize, limit: Duration) -> Duration {
+    let began = Instant::now();
+    within(limit, "the session has gone on over another connection", &mut || resumes(distant) > before);
+    began.elapsed()
+}
+
+#[test]
+fn an_idle_session_goes_on_after_a_loss_of_every_kind() {
+    let distant = Distant::with_relay();
+    let mut talk = distant.echo();
+    let others = |distant: &Distant| distant.tunnels.count(Kind::New) + distant.tunnels.count(Kind::Direct);
+    let before = others(&distant);
+    for how in EVERY {
+        // With a key, which is answered.
+        distant.tunnels.fail(how);
+        let took = talk.echoes(NOTICED);
+        eprintln!("{how:?}, after a key: {took:?}");
+        // Without one.
+        let count = resumes(&distant);
+        distant.tunnels.fail(how);
+        let took = resumed_since(&distant, count, NOTICED);
+        eprintln!("{how:?}, idle: {took:?}");
+        talk.echoes(SOON);
+    }
+    assert!(is_alive(talk.machine_pid), "it is the same process on the machine");
+    let status = distant.status(&talk);
+    assert!(status["held"] == true && status["resumed"].as_u64() >= Some(10), "{status}");
+    talk.ends();
+    assert_eq!(others(&distant), before, "there was one session");
+}
+
+#[test]
+fn transfers_go_on_after_a_loss_of_every_kind() {
+    transfers(SOME, RATE);
+}
+
+#[test]
+#[ignore = "minutes: scripts/try-surviving runs it"]
+fn transfers_of_64_mib_go_on_after_a_loss_of_every_kind() {
+    transfers(64 << 20, 16 << 20);
+}
+
+/// Moves noise up, down, and both ways, and loses the connections once in the middle.
+fn transfers(size: usize, rate: u32) {
+    let distant = Distant::with_relay();
+    let data = noise(size);
+    fs::write(distant.world.path("big"), &data).unwrap();
+    let sum = checksum(&data);
+    let read = format!("cat {}", distant.world.path("big").display());
+    for how in EVERY {
+        distant.tunnels.flows(Flow::Rate(rate), Flow::Rate(rate));
+        let before = resumes(&distant);
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(distant.ssh("cksum", &data) == sum.as_bytes(), "up, {how:?}"));
+            scope.spawn(|| assert!(distant.ssh(&read, b"") == data, "down, {how:?}"));
+            scope.spawn(|| assert!(distant.ssh("cat", &data) == data, "both ways, {how:?}"));
+            eventually("three sessions have moved something", || distant.tunnels.busy(64 << 10) == 3);
+            std::thread::sleep(Duration::from_millis(300));
+            distant.tunnels.fail(how);
+        });
+        eprintln!("{how:?}: {:?}", began.elapsed());
+        assert!(resumes(&distant) >= before + 3, "each of three went on over a new connection");
+    }
+}
+
+/// A reader that takes a rest is no loss: the whole waits, and no connection is replaced. (Other programs have called a
+/// full window an error.)
+#[test]
+fn a_stopped_reader_is_waited_for() {
+    stopped_readers(Duration::from_secs(13));
+}
+
+#[test]
+#[ignore = "minutes: scripts/try-surviving runs it"]
+fn a_reader_that_is_stopped_for_a_minute_is_waited_for() {
+    stopped_readers(Duration::from_secs(60));
+}
+
+fn stopped_readers(rest: Duration) {
+    let distant = Distant::with_relay();
+    // More than the windows of the session, of OpenSSH, and of the kernels hold.
+    let data = noise(24 << 20);
+    fs::write(distant.world.path("big"), &data).unwrap();
+    let sum = checksum(&data);
+    let read = format!("cat {}", distant.world.path("big").display());
+    let late = format!("sleep {}; cksum", rest.as_secs());
+    let slow = |command: &str, input: &[u8]| {
+        let mut ssh = distant.world.ssh_program("ssh");
+        ssh.args([&distant.host, command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut ssh = Ending(ssh.spawn().unwrap());
+        let (mut stdin, mut stdout) = (ssh.0.stdin.take().unwrap(), ssh.0.stdout.take().unwrap());
+        let mut all = Vec::new();
+        std::thread::scope(|scope| {
+            scope.spawn(move || stdin.write_all(input).unwrap());
+            std::thread::sleep(rest);
+            stdout.read_to_end(&mut all).unwrap();
+        });
+        assert!(ssh.0.wait().unwrap().success());
+        all
+    };
+    let all = || {
+        std::thread::scope(|scope| {
+            scope.spawn(|| assert!(slow(&read, b"") == data, "down"));
+            scope.spawn(|| assert!(distant.ssh(&late, &data) == sum.as_bytes(), "up"));
+            scope.spawn(|| assert!(slow("cat", &data) == data, "both ways"));
+            if resumes(&distant) > 0 {
+                std::thread::sleep(rest / 2);
+                distant.tunnels.fail(How::Reset);
+            }
+        });
+    };
+    // One session first, so that there is a resume to see in the second round.
+    all();
+    assert_eq!(resumes(&distant), 0, "nothing was taken for a loss");
+    let mut talk = distant.echo();
+    distant.tunnels.fail(How::Reset);
+    talk.echoes(SOON);
+    let before = resumes(&distant);
+    all();
+    // Each of three, and the one that talks.
+    assert_eq!(resumes(&distant), before + 4);
+    talk.echoes(SOON);
+}
+
+#[test]
+fn an_outage_is_survived_and_too_long_a_one_ends_with_words() {
+    let distant = Distant::with_relay();
+    distant.world.settings("resume_for: 12\n");
+    let mut talk = distant.echo();
+    let networks = [&distant.tunnels, &distant.api];
+    for times in 0..2 {
+        networks.iter().for_each(|network| network.goes_away());
+        talk.say("said while away");
+        eventually("it is seen that the machine is away", || distant.status(&talk)["phase"] == "away");
+        std::thread::sleep(Duration::from_secs(3));
+        networks.iter().for_each(|network| network.heals());
+        let began = Instant::now();
+        assert_eq!(talk.line(NOTICED), "said while away");
+        eprintln!("back after {:?}", began.elapsed());
+        eventually("it is seen that the machine is back", || distant.status(&talk)["phase"] == "connected");
+        assert_eq!(distant.status(&talk)["resumed"], times + 1);
+    }
+    networks.iter().for_each(|network| network.goes_away());
+    let (status, _, errors) = talk.ended(Duration::from_secs(60));
+    assert_eq!(status.code(), Some(255), "{errors}");
+    assert!(errors.contains("machine shell-01") && errors.contains("connect again"), "{errors}");
+    assert!(!errors.contains("orrupted MAC") && !errors.contains("panicked"), "{errors}");
+    networks.iter().for_each(|network| network.heals());
+    assert_eq!(distant.world.json(&["list", "--json"])[0]["state"], "RUNNING");
+}
+
+#[test]
+#[ignore = "many minutes: scripts/try-surviving runs it"]
+fn outages_of_50_s_5_min_and_59_min_are_survived() {
+    for seconds in [50, 300, 59 * 60] {
+        let distant = Distant::with_relay();
+        let mut talk = distant.echo();
+        let networks = [&distant.tunnels, &distant.api];
+        networks.iter().for_each(|network| network.goes_away());
+        talk.say("said while away");
+        std::thread::sleep(Duration::from_secs(seconds));
+        networks.iter().for_each(|network| network.heals());
+        let began = Instant::now();
+        assert_eq!(talk.line(SOON), "said while away");
+        eprintln!("{seconds} s away, back after {:?}", began.elapsed());
+        talk.ends();
+    }
+}
+
+/// A laptop that sleeps halts ssh and its proxy. Meanwhile the connection is lost, or not.
+#[test]
+fn a_session_goes_on_at_once_after_a_sleep() {
+    sleeps(Duration::from_secs(8));
+}
+
+#[test]
+#[ignore = "many minutes: scripts/try-surviving runs it"]
+fn a_session_goes_on_at_once_after_a_long_sleep() {
+    sleeps(Duration::from_secs(60));
+    sleeps(Duration::from_secs(600));
+}
+
+fn sleeps(time: Duration) {
+    let distant = Distant::with_relay();
+    let mut talks: Vec<Talk> = (0..3).map(|_| distant.echo()).collect();
+    for lost in [None, Some(How::Reset), Some(How::Fin), Some(How::Stranded)] {
+        let asleep: Vec<u32> =
+            talks.iter().flat_map(|talk| [talk.ssh.id(), distant.proxy(talk.ssh.id()).unwrap()]).collect();
+        asleep.iter().for_each(|pid| send(*pid, Signal::STOP));
+        if let Some(how) = lost {
+            distant.tunnels.fail(how);
+        }
+        talks.iter_mut().for_each(|talk| talk.say("said asleep"));
+        std::thread::sleep(time);
+        asleep.iter().for_each(|pid| send(*pid, Signal::CONT));
+        let woke = Instant::now();
+        for talk in &mut talks {
+            assert_eq!(talk.line(SOON), "said asleep");
+            eprintln!("{lost:?}: {:?} after {time:?} asleep", woke.elapsed());
+        }
+    }
+    talks.into_iter().for_each(Talk::ends);
 }

@@ -29,8 +29,8 @@ use tokio::{
 
 /// Read at once.
 const CHUNK: usize = 64 * 1024;
-/// With a limited rate, this much is passed on at a time.
-const DRIP: usize = 512;
+/// With a limited rate, as much is passed on at a time as fits into this time.
+const DRIP: Duration = Duration::from_millis(10);
 
 pub const END: u8 = 4;
 pub const BYE: u8 = 5;
@@ -54,7 +54,12 @@ pub enum How {
     Fin,
     /// Nothing passes any more, and no side hears of it: a NAT that has forgotten the connection.
     Stranded,
+    /// The same in one direction only.
+    OneWay(Way),
 }
+
+/// Every manner, of both directions.
+pub const EVERY: [How; 5] = [How::Reset, How::Fin, How::Stranded, How::OneWay(Way::Up), How::OneWay(Way::Down)];
 
 /// The state of one direction, for all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +120,8 @@ struct Manner {
 pub struct Seen {
     pub kind: Kind,
     pub open: bool,
+    /// The number of bytes, both ways.
+    pub bytes: usize,
     /// The number of frames of each type, for each direction.
     pub up: BTreeMap<u8, usize>,
     pub down: BTreeMap<u8, usize>,
@@ -125,6 +132,7 @@ struct Shared {
     /// The number of connections that the last failure was for, and its manner.
     failure: watch::Sender<(usize, How)>,
     traps: Mutex<Vec<Trap>>,
+    released: watch::Sender<usize>,
     sprung: AtomicUsize,
     seen: Mutex<Vec<Seen>>,
     to: Mutex<String>,
@@ -147,6 +155,7 @@ impl Cut {
             manner: watch::Sender::new(manner),
             failure: watch::Sender::new((0, How::Reset)),
             traps: Mutex::default(),
+            released: watch::Sender::new(0),
             sprung: AtomicUsize::new(0),
             seen: Mutex::default(),
             to: Mutex::default(),
@@ -196,6 +205,11 @@ impl Cut {
         self.refuses(false);
     }
 
+    /// What was caught by a [`How::OneWay`] trap in its own direction goes on.
+    pub fn releases(&self) {
+        self.shared.released.send_modify(|count| *count += 1);
+    }
+
     pub fn set(&self, trap: Trap) {
         self.shared.traps.lock().unwrap().push(trap);
     }
@@ -213,6 +227,11 @@ impl Cut {
     /// The connections so far, refused ones included, in the order in which they came.
     pub fn seen(&self) -> Vec<Seen> {
         self.shared.seen.lock().unwrap().clone()
+    }
+
+    /// The number of open connections that have carried more than that.
+    pub fn busy(&self, bytes: usize) -> usize {
+        self.seen().iter().filter(|one| one.open && one.bytes > bytes).count()
     }
 
     pub fn count(&self, kind: Kind) -> usize {
@@ -233,7 +252,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let mut manner = shared.manner.subscribe();
         let number = {
             let mut seen = shared.seen.lock().unwrap();
-            seen.push(Seen { kind: Kind::Other, open: true, up: BTreeMap::new(), down: BTreeMap::new() });
+            seen.push(Seen { kind: Kind::Other, open: true, bytes: 0, up: BTreeMap::new(), down: BTreeMap::new() });
             seen.len() - 1
         };
         let (shared, failure) = (Arc::clone(&shared), shared.failure.subscribe());
@@ -270,10 +289,24 @@ async fn open(manner: &mut watch::Receiver<Manner>, way: Way) -> Option<u32> {
     }
 }
 
-/// Waits for the failure of a connection.
+/// Waits for the failure of both directions of a connection.
 async fn failed(failure: &mut watch::Receiver<(usize, How)>, number: usize) -> How {
-    let failed = failure.wait_for(|(count, _)| number < *count).await.map(|failed| failed.1);
-    failed.unwrap_or(How::Reset)
+    let is_both = |(count, how): &(usize, How)| number < *count && !matches!(how, How::OneWay(_));
+    failure.wait_for(is_both).await.map_or(How::Reset, |failed| failed.1)
+}
+
+/// Passes bytes one way until that direction is stranded.
+async fn or_stuck(
+    passing: impl Future<Output = Result<(), How>>,
+    mut failure: watch::Receiver<(usize, How)>,
+    number: usize,
+    way: Way,
+) -> Result<(), How> {
+    let is_stuck = |(count, how): &(usize, How)| number < *count && *how == How::OneWay(way);
+    tokio::select! {
+        passed = passing => passed,
+        Ok(()) = async { failure.wait_for(is_stuck).await.map(drop) } => std::future::pending().await,
+    }
 }
 
 async fn connection(
@@ -292,6 +325,8 @@ async fn connection(
         let (server_rx, server_tx) = server.split();
         let up = one_way(client_rx, server_tx, shared, Reader::new(number, Way::Up), manner.clone(), delay);
         let down = one_way(server_rx, client_tx, shared, Reader::new(number, Way::Down), manner, delay);
+        let (up, down) =
+            (or_stuck(up, failure.clone(), number, Way::Up), or_stuck(down, failure.clone(), number, Way::Down));
         let both = async { tokio::try_join!(up, down) };
         tokio::select! {
             ended = both => match ended {
@@ -316,7 +351,7 @@ async fn connection(
             };
             let _ = tokio::time::timeout(Duration::from_secs(2), drain).await;
         }
-        How::Stranded => std::future::pending().await,
+        How::Stranded | How::OneWay(_) => std::future::pending().await,
     }
 }
 
@@ -336,7 +371,8 @@ async fn one_way(
         let mut buffer = vec![0; CHUNK];
         loop {
             let rate = open(&mut manner, way).await;
-            let most = if rate.is_some() { DRIP } else { CHUNK };
+            let drip = |rate: u32| (f64::from(rate) * DRIP.as_secs_f64()) as usize;
+            let most = rate.map_or(CHUNK, |rate| drip(rate).clamp(64, CHUNK));
             let n = match from.read(&mut buffer[..most]).await {
                 Ok(0) => return Ok(()),
                 Ok(n) => n,
@@ -344,16 +380,31 @@ async fn one_way(
             };
             // What has come into the hole meanwhile stays in it.
             open(&mut manner, way).await;
-            let trapped = reader.read(&buffer[..n], shared);
-            let passed = trapped.map_or(n, |(at, _)| at);
-            if passed > 0 && queue.send((Instant::now() + delay, buffer[..passed].to_vec())).await.is_err() {
-                return Ok(());
+            let (mut passed, mut late) = (0, false);
+            while passed < n {
+                let trapped = reader.read(&buffer[passed..n], shared);
+                let until = trapped.map_or(n, |(at, _)| passed + at);
+                shared.seen.lock().unwrap()[reader.number].bytes += until - passed;
+                let bytes = buffer[passed..until].to_vec();
+                if !bytes.is_empty() && queue.send((Instant::now() + delay, bytes)).await.is_err() {
+                    return Ok(());
+                }
+                passed = until;
+                if let Some((_, how)) = trapped {
+                    shared.sprung.fetch_add(1, Ordering::Relaxed);
+                    // The bytes before the point go out first.
+                    sleep(delay + Duration::from_millis(20)).await;
+                    if how != How::OneWay(way) {
+                        return Err(how);
+                    }
+                    let mut released = shared.released.subscribe();
+                    let _ = released.changed().await;
+                    late = true;
+                }
             }
-            if let Some((_, how)) = trapped {
-                shared.sprung.fetch_add(1, Ordering::Relaxed);
-                // The bytes before the point go out first.
-                sleep(delay + Duration::from_millis(20)).await;
-                return Err(how);
+            if late {
+                // Its end, which may have come long ago, stays behind it.
+                sleep(Duration::from_millis(500)).await;
             }
             if let Some(rate) = rate {
                 sleep(Duration::from_secs_f64(n as f64 / f64::from(rate))).await;
@@ -437,6 +488,7 @@ impl Reader {
                 if self.is_data
                     && let Some((at, how)) = self.payload(&bytes[i..i + n], shared)
                 {
+                    self.left -= at as u64;
                     return Some((i + at, how));
                 }
                 self.left -= n as u64;
@@ -514,7 +566,10 @@ impl Reader {
                 None => 1,
             };
             if let Some((byte, how)) = self.trap(kind, n, shared) {
-                return Some((i + byte - self.position, how));
+                i += byte - self.position;
+                self.position = byte;
+                self.at += i;
+                return Some((i, how));
             }
             // The three bytes of a frame's length, behind its type.
             if let (Some(Part::Frame(_)), None, 1..=3) = (self.part, self.length, self.position) {
@@ -549,5 +604,58 @@ impl Reader {
             traps.remove(i);
         }
         Some(found)
+    }
+}
+
+/// A stream is read the same in whatever pieces it comes, and a trap is at its byte.
+#[test]
+fn what_is_read_does_not_depend_on_the_pieces() {
+    let frame =
+        |kind: u8, payload: usize| [&[kind, 0, 0, u8::try_from(payload).unwrap()][..], &vec![7; payload]].concat();
+    let held = [vec![b'L'; 66], frame(DATA, 200), frame(2, 4), frame(DATA, 0), frame(BYE, 8)].concat();
+    // HTTP's head, then masked messages of a few sizes, with a ping in between.
+    let mut stream = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".to_vec();
+    // The place in the stream of each byte of the payload.
+    let mut places = Vec::new();
+    let mut rest = &held[..];
+    for size in [1, 64, 130, 3, 1000] {
+        let (piece, after) = rest.split_at(size.min(rest.len()));
+        rest = after;
+        let mask = [1, 2, 3, 4];
+        stream.extend([0x89, 0x82, 9, 9, 9, 9, 0, 0]);
+        match u8::try_from(piece.len()) {
+            Ok(small @ ..126) => stream.extend([0x82, 0x80 | small]),
+            _ => stream.extend([0x82, 0x80 | 126, u8::try_from(piece.len() >> 8).unwrap(), piece.len() as u8]),
+        }
+        stream.extend(mask);
+        for (i, byte) in piece.iter().enumerate() {
+            places.push(stream.len());
+            stream.push(byte ^ mask[i % 4]);
+        }
+    }
+    for piece in [1, 2, 3, 7, 100, 10_000] {
+        for (part, start, length) in
+            [(Part::Hello, 0, 66), (Part::Frame(DATA), 66, 204), (Part::Frame(2), 270, 8), (Part::Frame(BYE), 282, 12)]
+        {
+            for byte in [0, 1, 3, length - 1] {
+                let cut = Cut::start();
+                let shared = &cut.shared;
+                let none = Seen { kind: Kind::Other, open: true, bytes: 0, up: BTreeMap::new(), down: BTreeMap::new() };
+                shared.seen.lock().unwrap().push(none);
+                cut.set(Trap { kind: Kind::Resume, way: Way::Up, part, byte, how: How::Fin, times: 1 });
+                let (mut reader, mut passed, mut caught) = (Reader::new(0, Way::Up), 0, None);
+                for bytes in stream.chunks(piece) {
+                    let mut at = 0;
+                    while at < bytes.len() {
+                        let Some((index, _)) = reader.read(&bytes[at..], shared) else { break };
+                        at += index;
+                        assert!(caught.replace(passed + at).is_none());
+                    }
+                    passed += bytes.len();
+                }
+                assert_eq!(caught, Some(places[start + byte]), "{part:?} {byte}, in pieces of {piece}");
+                assert_eq!(cut.seen()[0].up, BTreeMap::from([(DATA, 2), (2, 1), (BYE, 1)]));
+            }
+        }
     }
 }

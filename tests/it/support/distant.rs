@@ -101,6 +101,25 @@ impl Distant {
         talk
     }
 
+    /// Runs one of ssh's programs in the playground's world, and expects that it succeeds. Returns its output.
+    #[track_caller]
+    pub fn done(&self, command: &mut Command, input: &[u8]) -> Vec<u8> {
+        let output = self.world.feed(command, input);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success() && !errors.contains("orrupted MAC"),
+            "{command:?}: {}: {errors}",
+            output.status
+        );
+        output.stdout
+    }
+
+    /// Runs a command on the machine with this input, and expects that it succeeds. Returns its output.
+    #[track_caller]
+    pub fn ssh(&self, command: &str, input: &[u8]) -> Vec<u8> {
+        self.done(self.world.ssh_program("ssh").args([&self.host, command]), input)
+    }
+
     /// The statuses of the proxies, as `list --json` shows them.
     pub fn statuses(&self) -> Vec<Value> {
         let read = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();

@@ -14,6 +14,8 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import javax.net.SocketFactory;
+import net.schmizz.keepalive.KeepAliveProvider;
+import net.schmizz.sshj.DefaultConfig;
 import net.schmizz.sshj.SSHClient;
 import net.schmizz.sshj.connection.channel.direct.Session;
 import net.schmizz.sshj.sftp.SFTPClient;
@@ -23,11 +25,16 @@ import net.schmizz.sshj.transport.verification.OpenSSHKnownHosts;
 /**
  * JetBrains' way to a host: options from `ssh -G`, its ProxyCommand as the socket, sshj on top, several connections at
  * once, files by SFTP. Clients FILE HOST CONNECTIONS KEY_EXCHANGE_MS [LOCAL REMOTE]; a line for each connection.
+ * Clients FILE HOST talk KEEPALIVE_S: one connection, on which `cat` repeats standard input.
  */
 public class Clients {
     public static void main(String[] args) throws Exception {
         String host = args[1];
         Map<String, String> options = options(args[0], host);
+        if (args[2].equals("talk")) {
+            talk(host, options, Integer.parseInt(args[3]));
+            return;
+        }
         int timeout = Integer.parseInt(args[3]);
         ExecutorService threads = Executors.newCachedThreadPool();
         List<Future<String>> answers = new ArrayList<>();
@@ -61,6 +68,39 @@ public class Clients {
             System.out.println(answer.get());
         }
         threads.shutdown();
+    }
+
+    /** sshj ends a connection that has left five keepalives unanswered. */
+    private static void talk(String host, Map<String, String> options, int interval) throws Exception {
+        DefaultConfig config = new DefaultConfig();
+        config.setKeepAliveProvider(KeepAliveProvider.KEEP_ALIVE);
+        try (SSHClient client = new SSHClient(config)) {
+            client.setSocketFactory(new ProxyCommands(options.get("proxycommand").replace("%r", options.get("user"))));
+            client.addHostKeyVerifier(known(options.get("userknownhostsfile"), host));
+            client.getConnection().getKeepAlive().setKeepAliveInterval(interval);
+            client.connect("127.0.0.1", 22);
+            client.authPublickey(options.get("user"), options.get("identityfile"));
+            try (Session session = client.startSession(); Session.Command command = session.exec("cat")) {
+                Thread up = new Thread(() -> {
+                    try {
+                        byte[] bytes = new byte[4096];
+                        for (int n; (n = System.in.read(bytes)) > 0;) {
+                            command.getOutputStream().write(bytes, 0, n);
+                            command.getOutputStream().flush();
+                        }
+                        command.getOutputStream().close();
+                    } catch (IOException e) {
+                        e.printStackTrace();
+                    }
+                });
+                up.start();
+                byte[] bytes = new byte[4096];
+                for (int n; (n = command.getInputStream().read(bytes)) > 0;) {
+                    System.out.write(bytes, 0, n);
+                    System.out.flush();
+                }
+            }
+        }
     }
 
     private static Map<String, String> options(String file, String host) throws Exception {

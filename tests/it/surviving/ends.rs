@@ -1,0 +1,281 @@
+//! The ends of sessions that survive: the client's, with its network and without, and the machine's, in every manner.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use rustix::process::Signal;
+
+use super::resumes;
+use crate::support::{
+    cut::{Cut, How, Kind},
+    distant::{Distant, NOTICED, SOON, Talk, is_alive, send},
+    eventually, within,
+};
+
+/// A program's last wishes, and the rest for a busy computer.
+const AT_ONCE: Duration = Duration::from_secs(3);
+
+fn networks(distant: &Distant) -> [&Cut; 2] {
+    [&distant.tunnels, &distant.api]
+}
+
+fn go_away(distant: &Distant) {
+    networks(distant).iter().for_each(|network| network.goes_away());
+}
+
+fn heal(distant: &Distant) {
+    networks(distant).iter().for_each(|network| network.heals());
+}
+
+/// A session that tells when its process on the machine gets SIGHUP or the end of its input.
+fn long(distant: &Distant) -> Talk {
+    distant.echo()
+}
+
+#[test]
+fn exit_codes_come_through() {
+    let distant = Distant::with_relay();
+    for code in [0, 7, 255] {
+        let said = distant.world.ssh(&[&distant.host, &format!("echo out; echo err >&2; exit {code}")]);
+        assert_eq!((said.code(), said.out.as_str(), said.err.as_str()), (code, "out\n", "err\n"));
+    }
+    // A program that a signal has ended is an error of ssh's.
+    assert_eq!(distant.world.ssh(&[&distant.host, "kill -9 $$"]).code(), 255);
+    eventually("no proxy is left", || distant.world.processes(" connect ").is_empty());
+    assert!(distant.tickets().is_empty());
+}
+
+/// Each way in which ssh leaves. With a network, the machine's side ends within two seconds.
+#[test]
+fn a_client_that_leaves_ends_its_session_on_the_machine() {
+    let distant = Distant::with_relay();
+    for signal in [Signal::INT, Signal::HUP, Signal::TERM] {
+        let mut talk = long(&distant);
+        let proxy = distant.proxy(talk.ssh.id()).unwrap();
+        send(talk.ssh.id(), signal);
+        talk.ended(AT_ONCE);
+        within(AT_ONCE, &format!("the proxy has left after ssh's {signal:?}"), &mut || !is_alive(proxy));
+        within(AT_ONCE, "the process on the machine has ended", &mut || !is_alive(talk.machine_pid));
+        // The proxy alone, as by a shutdown of the computer.
+        let mut talk = long(&distant);
+        let proxy = distant.proxy(talk.ssh.id()).unwrap();
+        send(proxy, signal);
+        within(AT_ONCE, &format!("the proxy has left after {signal:?}"), &mut || !is_alive(proxy));
+        within(AT_ONCE, "the process on the machine has ended", &mut || !is_alive(talk.machine_pid));
+        talk.ended(AT_ONCE);
+    }
+    let mut talk = long(&distant);
+    drop(talk.input.take());
+    talk.ended(AT_ONCE);
+    within(AT_ONCE, "the process on the machine has ended", &mut || !is_alive(talk.machine_pid));
+    assert!(distant.tickets().is_empty(), "nothing is left to be ended");
+}
+
+/// ssh's own way out, `~.`, works at once whether the machine is there or not.
+#[test]
+fn the_escape_leaves_at_once() {
+    let distant = Distant::with_relay();
+    for is_away in [false, true] {
+        let ssh = pty_process::blocking::Command::new("ssh")
+            .env_clear()
+            .env("HOME", distant.world.home())
+            .env("PATH", "/usr/bin:/bin")
+            .env("SHELL", "/bin/sh")
+            .arg("-F")
+            .arg(distant.world.ssh_config())
+            .args(["-tt", &distant.host, "echo in; exec cat"]);
+        let mut terminal = crate::support::terminal::OnTerminal::start(ssh, 24, 80);
+        terminal.expect("in\r\n");
+        let proxy = distant.proxy(terminal.child.id()).unwrap();
+        if is_away {
+            go_away(&distant);
+            eventually("it is seen that the machine is away", || distant.statuses()[0]["phase"] == "away");
+        }
+        terminal.type_in("\n~.");
+        let began = Instant::now();
+        assert_eq!(terminal.code(), Some(255));
+        within(AT_ONCE, "the proxy has left", &mut || !is_alive(proxy));
+        assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
+        heal(&distant);
+    }
+}
+
+/// A terminal is told that the machine is away, and that it is back.
+#[test]
+fn a_terminal_hears_of_an_outage() {
+    let distant = Distant::with_relay();
+    let ssh = pty_process::blocking::Command::new("ssh")
+        .env_clear()
+        .env("HOME", distant.world.home())
+        .env("PATH", "/usr/bin:/bin")
+        .env("SHELL", "/bin/sh")
+        .arg("-F")
+        .arg(distant.world.ssh_config())
+        .args(["-tt", &distant.host, "stty -echo; echo in; exec cat"]);
+    let mut terminal = crate::support::terminal::OnTerminal::start(ssh, 24, 80);
+    terminal.expect("in\r\n");
+    go_away(&distant);
+    terminal.expect("resuming");
+    heal(&distant);
+    terminal.expect("resumed");
+    terminal.type_in("there\n");
+    terminal.expect("there\r\n");
+}
+
+/// Without a network, a client leaves at once all the same. The next connection to the machine ends what it has left.
+#[test]
+fn what_is_left_behind_is_ended_by_the_next_connection() {
+    let distant = Distant::with_relay();
+    let kinds: [(&str, fn(&Distant, &mut Talk, u32)); 5] = [
+        ("ssh leaves while the machine is away", |distant, talk, _| {
+            go_away(distant);
+            send(talk.ssh.id(), Signal::TERM);
+        }),
+        ("the proxy leaves while the machine is away", |distant, _, proxy| {
+            go_away(distant);
+            send(proxy, Signal::HUP);
+        }),
+        ("the proxy is killed", |_, _, proxy| send(proxy, Signal::KILL)),
+        ("ssh is killed while the machine is away", |distant, talk, _| {
+            go_away(distant);
+            send(talk.ssh.id(), Signal::KILL);
+        }),
+        ("both are killed", |_, talk, proxy| {
+            send(talk.ssh.id(), Signal::STOP);
+            send(proxy, Signal::KILL);
+            send(talk.ssh.id(), Signal::KILL);
+        }),
+    ];
+    for (what, leave) in kinds {
+        let mut talk = long(&distant);
+        let proxy = distant.proxy(talk.ssh.id()).unwrap();
+        leave(&distant, &mut talk, proxy);
+        talk.ended(AT_ONCE);
+        within(AT_ONCE, &format!("the proxy has left: {what}"), &mut || !is_alive(proxy));
+        std::thread::sleep(Duration::from_millis(500));
+        assert!(is_alive(talk.machine_pid), "the machine has heard nothing: {what}");
+        assert_eq!(distant.tickets().len(), 1, "{what}");
+        heal(&distant);
+        // Another session ends it, and lives on.
+        let mut next = long(&distant);
+        within(Duration::from_secs(8), &format!("it is ended: {what}"), &mut || !is_alive(talk.machine_pid));
+        eventually("only the ticket of the next session is left", || distant.tickets().len() == 1);
+        next.echoes(SOON);
+        next.ends();
+        eventually("no ticket is left", || distant.tickets().is_empty());
+    }
+}
+
+/// The machine's side ends while the client is away: the rest of the output and the exit status wait for it.
+#[test]
+fn a_command_that_ends_while_its_client_is_away_ends_with_all_that_it_said() {
+    let distant = Distant::with_relay();
+    let go = distant.world.path("go");
+    let mut talk =
+        distant.talk(&format!("echo $$; until [ -e {} ]; do sleep 0.1; done; seq 20000; exit 7", go.display()));
+    let pid: u32 = talk.line(NOTICED).parse().unwrap();
+    go_away(&distant);
+    fs::write(&go, "").unwrap();
+    eventually("the command has ended", || !is_alive(pid));
+    heal(&distant);
+    for n in 1..=20000 {
+        assert_eq!(talk.line(NOTICED), n.to_string());
+    }
+    let (status, rest, errors) = talk.ended(NOTICED);
+    assert_eq!((status.code(), rest.len(), errors.as_str()), (Some(7), 0, ""));
+}
+
+/// The process of sshd that serves a session is killed, with the client there and away.
+#[test]
+fn a_session_whose_sshd_is_killed_ends_with_words() {
+    let distant = Distant::with_relay();
+    for is_away in [false, true] {
+        let mut talk = long(&distant);
+        if is_away {
+            go_away(&distant);
+        }
+        // The parent of the command.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", talk.machine_pid)).unwrap();
+        let sshd: u32 = stat.rsplit_once(") ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap();
+        assert!(fs::read_to_string(format!("/proc/{sshd}/cmdline")).unwrap().contains("sshd"));
+        send(sshd, Signal::KILL);
+        if is_away {
+            std::thread::sleep(Duration::from_secs(1));
+            heal(&distant);
+        }
+        let (status, _, errors) = talk.ended(NOTICED);
+        assert_eq!(status.code(), Some(255), "{errors}");
+        assert!(errors.contains("machine shell-01"), "{errors}");
+    }
+}
+
+/// The end of a machine or of its relay is told as such, whether the client was connected or away, and no resume wakes
+/// anything.
+#[test]
+fn a_machine_that_ends_ends_its_sessions_with_the_right_words() {
+    let kinds: [(&str, fn(&Distant), &str); 4] = [
+        ("the playground is stopped", |distant| drop(distant.world.local(&["stop", &distant.id]).ok()), "was stopped"),
+        (
+            "the playground is destroyed",
+            |distant| drop(distant.world.local(&["destroy", "--yes", &distant.id]).ok()),
+            "was destroyed",
+        ),
+        (
+            "the machine is rebooted",
+            |distant| drop(distant.world.local(&["reboot", &format!("playground-{}", distant.id)]).ok()),
+            "restarted",
+        ),
+        (
+            "the relay is killed",
+            |distant| distant.relay_processes().iter().for_each(|pid| send(*pid, Signal::KILL)),
+            "has ended",
+        ),
+    ];
+    std::thread::scope(|scope| {
+        for (what, end, words) in kinds {
+            scope.spawn(move || {
+                for is_away in [false, true] {
+                    let distant = Distant::with_relay();
+                    assert!(!distant.relay_processes().is_empty());
+                    let mut talk = long(&distant);
+                    if is_away {
+                        go_away(&distant);
+                        eventually("it is seen that it is away", || distant.status(&talk)["phase"] == "away");
+                    }
+                    end(&distant);
+                    let state = || distant.world.local(&["list", "--all", "--json"]).ok();
+                    let before = state();
+                    if is_away {
+                        heal(&distant);
+                    }
+                    let (status, _, errors) = talk.ended(Duration::from_secs(40));
+                    eprintln!("{what}, away: {is_away}: {errors}");
+                    assert_eq!(status.code(), Some(255), "{what}: {errors}");
+                    assert!(errors.contains(words), "{what}, away: {is_away}: {errors}");
+                    assert!(!errors.contains("orrupted MAC"), "{errors}");
+                    let still = |text: &str| text.contains("\"RUNNING\"");
+                    assert_eq!(still(&before), still(&state()), "{what}: nothing was woken");
+                }
+            });
+        }
+    });
+}
+
+/// A machine whose relay has ended is reached all the same, directly, and a relay is placed again.
+#[test]
+fn a_dead_relay_costs_the_next_connection_nothing_but_itself() {
+    let distant = Distant::with_relay();
+    distant.relay_processes().iter().for_each(|pid| send(*pid, Signal::KILL));
+    assert_eq!(distant.ssh("echo in", b""), b"in\n");
+    assert!(distant.tunnels.count(Kind::Direct) > 0);
+    let mut again = distant.background(&["-N", &distant.host]);
+    eventually("there is a relay again", || distant.relay_processes().len() == 1);
+    let _ = again.0.kill();
+    let mut talk = distant.echo();
+    distant.tunnels.fail(How::Reset);
+    talk.echoes(SOON);
+    assert!(resumes(&distant) > 0);
+    talk.ends();
+}
