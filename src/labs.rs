@@ -14,6 +14,7 @@ pub mod messages;
 pub mod net;
 mod proxy;
 pub(crate) mod retry;
+pub mod silence;
 mod titles;
 mod trust;
 pub mod tunnel;

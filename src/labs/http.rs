@@ -2,10 +2,12 @@
 //! WebSocket on a connection that is already open where there is one.
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     net::SocketAddr,
     ops::Range,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -23,7 +25,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::timeout,
 };
 
@@ -33,9 +35,10 @@ use crate::{
         address::{peer, redirected},
         answer::{Reply, refusal},
         net::{Conn, Dialer, Fault, Used, reason},
+        silence::Host,
         tunnel::Socket,
     },
-    os::Peer,
+    os::{Peer, local_address},
     platform::is_id,
     secrets,
 };
@@ -44,6 +47,9 @@ use crate::{
 const MAX_ANSWER: usize = 16 * 1024 * 1024;
 /// The hint when the platform does not answer.
 const AGAIN: &str = "check the network, and try again";
+/// The time in which a host answers another connection: TCP's and TLS' handshakes, or one question without TLS. A
+/// network that is slower is as good as away.
+const PROBE: Duration = Duration::from_secs(5);
 /// As many as browsers follow, and then some.
 const MAX_REDIRECTS: usize = 10;
 
@@ -199,7 +205,7 @@ impl Http {
         let host = peer(&uri);
         let key = BASE64_STANDARD.encode(fastrand::u128(..).to_le_bytes());
         let mut request = Request::new(Full::default());
-        *request.uri_mut() = uri;
+        *request.uri_mut() = uri.clone();
         let all = request.headers_mut();
         all.extend(headers.iter().cloned());
         all.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
@@ -229,7 +235,8 @@ impl Http {
         let parts = upgraded
             .downcast::<TokioIo<Conn>>()
             .map_err(|_| Error::new(Kind::Internal, "the upgraded connection is not the dialled one"))?;
-        Ok(Stream::new(parts.read_buf, parts.io.into_inner()))
+        let origin = Some(Box::new((self.dialer.clone(), uri)));
+        Ok(Stream { origin, ..Stream::new(parts.read_buf, parts.io.into_inner()) })
     }
 }
 
@@ -304,6 +311,8 @@ const READ_AHEAD: usize = 64 * 1024;
 pub struct Stream {
     early: Bytes,
     conn: Conn,
+    /// The way to another connection to the same host.
+    origin: Option<Box<(Dialer, Uri)>>,
     /// Room to read ahead, made when a read has been filled for the first time; idle connections need none.
     ahead: Vec<u8>,
     /// The bytes in it that have been read and not yet been taken.
@@ -314,7 +323,7 @@ pub struct Stream {
 impl Stream {
     /// The connection `conn` after its upgrade; `early` was read from it together with the upgrade's headers.
     pub fn new(early: Bytes, conn: Conn) -> Stream {
-        Stream { early, conn, ahead: Vec::new(), held: 0..0, much: false }
+        Stream { early, conn, origin: None, ahead: Vec::new(), held: 0..0, much: false }
     }
 
     /// The address of the other end, which is a proxy's where one is used; `None` for a Unix socket.
@@ -331,6 +340,39 @@ impl Stream {
 impl Socket for Stream {
     fn accepted(&self) -> u64 {
         self.conn.accepted()
+    }
+
+    fn host(&self) -> Option<Arc<dyn Host>> {
+        let (dialer, uri) = *self.origin.clone()?;
+        Some(Arc::new(Away { dialer, uri, addresses: self.conn.addresses() }))
+    }
+}
+
+/// The host of a stream, which may be away.
+struct Away {
+    dialer: Dialer,
+    uri: Uri,
+    /// The host's address, or its proxy's, and our own.
+    addresses: Option<(SocketAddr, SocketAddr)>,
+}
+
+impl Host for Away {
+    fn answers(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+        let answer = async {
+            let mut conn = self.dialer.clone().dial(self.uri.clone()).await?;
+            if self.uri.scheme_str() != Some("https") {
+                // Without TLS, only words prove that it is more than a hop on the way which has taken the connection.
+                let words = format!("HEAD / HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", peer(&self.uri));
+                conn.write_all(words.as_bytes()).await?;
+                conn.read_u8().await?;
+            }
+            Ok::<_, io::Error>(())
+        };
+        Box::pin(async { timeout(PROBE, answer).await.is_ok_and(|answer| answer.is_ok()) })
+    }
+
+    fn has_another_way(&self) -> bool {
+        self.addresses.is_some_and(|(host, own)| local_address(host).is_some_and(|now| now != own.ip()))
     }
 }
 

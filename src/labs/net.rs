@@ -52,6 +52,13 @@ pub struct Dialer {
     route: Route,
 }
 
+impl fmt::Debug for Dialer {
+    /// Leaves out what it was made of: a proxy's password is part of that.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Dialer")
+    }
+}
+
 #[derive(Clone)]
 enum Route {
     /// Every address leads to this socket.
@@ -79,7 +86,8 @@ impl Dialer {
         Dialer { route: Route::Network { tcp, proxies: Arc::new(Proxies::new(settings)), tls: Arc::default() } }
     }
 
-    async fn dial(self, uri: Uri) -> io::Result<Conn> {
+    /// Connects to the host of an address.
+    pub(super) async fn dial(self, uri: Uri) -> io::Result<Conn> {
         match self.route {
             #[cfg(unix)]
             Route::Socket(path) => Ok(Conn::Unix(tokio::net::UnixStream::connect(&path).await?)),
@@ -285,24 +293,26 @@ impl Conn {
 
     /// The address of the other end, which is a proxy's where one is used; `None` for a Unix socket.
     pub fn remote(&self) -> Option<SocketAddr> {
-        let addresses = match self {
-            Conn::Tcp(socket) => socket.addresses(),
-            Conn::Tls(stream) => stream.get_ref().0.addresses(),
-            Conn::TlsInTls(stream) => stream.get_ref().0.get_ref().0.addresses(),
-            #[cfg(unix)]
-            Conn::Unix(_) => None,
-        };
-        addresses.map(|(peer, _)| peer)
+        self.addresses().map(|(peer, _)| peer)
     }
 
     /// The program at the other end, if it runs on this computer.
     pub fn peer(&self) -> os::Peer {
         match self {
-            Conn::Tcp(socket) => os::Peer::of_tcp(socket.addresses()),
-            Conn::Tls(stream) => os::Peer::of_tcp(stream.get_ref().0.addresses()),
-            Conn::TlsInTls(stream) => os::Peer::of_tcp(stream.get_ref().0.get_ref().0.addresses()),
             #[cfg(unix)]
             Conn::Unix(socket) => os::Peer::of_unix(socket),
+            _ => os::Peer::of_tcp(self.addresses()),
+        }
+    }
+
+    /// The addresses of the peer, which may be a proxy, and of this side.
+    pub fn addresses(&self) -> Option<(SocketAddr, SocketAddr)> {
+        match self {
+            Conn::Tcp(socket) => socket.addresses(),
+            Conn::Tls(stream) => stream.get_ref().0.addresses(),
+            Conn::TlsInTls(stream) => stream.get_ref().0.get_ref().0.addresses(),
+            #[cfg(unix)]
+            Conn::Unix(_) => None,
         }
     }
 }

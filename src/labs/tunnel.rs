@@ -8,9 +8,9 @@
 //! fastwebsockets 0.10; for 64 KiB 0.03 in and 0.04 out. The system calls of one connection take ten times as much, so
 //! what is left to gain is in their number: large messages out, all that has come in one read and one write.
 //!
-//! The client's side also keeps watch: it pings, and fails when nothing at all has moved for [`SILENCE`]. A pong, bytes
-//! that came, and bytes that the peer's TCP took all count, because a server that is writing to a slow machine does not
-//! read, and so does not answer pings.
+//! The client's side also keeps watch: it pings, and fails when nothing at all has moved for [`SILENCE`], unless the
+//! network is away (see [`super::silence`]). A pong, bytes that came, and bytes that the peer's TCP took all count,
+//! because a server that is writing to a slow machine does not read, and so does not answer pings.
 
 use std::{
     borrow::Cow,
@@ -31,14 +31,18 @@ use tokio_websockets::{
     ClientBuilder, CloseCode, Config, Error as WsError, Limits, Message, ServerBuilder, WebSocketStream,
 };
 
-use super::vitals::Vitals;
+use super::{
+    silence::{self, Host, Silence, ended, nothing},
+    vitals::Vitals,
+};
 use crate::error::printable;
 
 /// The target of a tunnel to the SSH server of a machine, as it is reached from inside that machine.
 pub const SSH: &str = ":22";
 /// The cookie that holds a tunnel's token.
 pub const COOKIE: &str = ".ixcondsess";
-/// A tunnel on which nothing has moved for this long is dead: as long as VS Code takes to call a connection lost.
+/// A tunnel on which nothing has moved for this long is dead or cut off: as long as VS Code takes to call a connection
+/// lost.
 pub const SILENCE: Duration = Duration::from_secs(20);
 /// Between two pings of a server, so that no hop between it and a quiet client takes the connection for dead.
 const SERVER_PINGS_EVERY: Duration = Duration::from_secs(30);
@@ -84,6 +88,11 @@ pub trait Socket: AsyncRead + AsyncWrite + Unpin {
     fn accepted(&self) -> u64 {
         0
     }
+
+    /// The host that it leads to, where another connection to that can be tried.
+    fn host(&self) -> Option<Arc<dyn Host>> {
+        None
+    }
 }
 
 /// A WebSocket that behaves as a socket.
@@ -116,6 +125,7 @@ struct Keepalive {
     pinged: Option<Instant>,
     /// The number of pings of the other side since then.
     pings: u32,
+    silence: Option<Silence>,
 }
 
 impl Keepalive {
@@ -123,7 +133,15 @@ impl Keepalive {
         let now = Instant::now();
         let mut tick = interval_at(now + every, every);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Keepalive { tick, patience, looked: now, alive: now, accepted: 0, pinged: None, pings: 0 }
+        Keepalive { tick, patience, looked: now, alive: now, accepted: 0, pinged: None, pings: 0, silence: None }
+    }
+
+    /// Notes a sign of life.
+    fn is_alive(&mut self, vitals: &Vitals) {
+        self.alive = Instant::now();
+        if self.silence.take().is_some() {
+            vitals.note_back();
+        }
     }
 }
 
@@ -189,17 +207,19 @@ impl<S: Socket> Tunnel<S> {
             keepalive.pings = 0;
             let now = Instant::now();
             let accepted = self.ws.get_ref().accepted();
-            if accepted > keepalive.accepted || now - keepalive.looked > 2 * PING_EVERY {
+            if accepted > keepalive.accepted {
+                keepalive.is_alive(&self.vitals);
+            } else if now - keepalive.looked > 2 * PING_EVERY {
                 keepalive.alive = now;
             }
             keepalive.accepted = keepalive.accepted.max(accepted);
             keepalive.looked = now;
+            let quiet = now - keepalive.alive;
             // Half a tick early rather than a whole one late.
-            if keepalive.patience.is_some_and(|patience| now - keepalive.alive > patience - PING_EVERY / 2) {
-                return Err(io::Error::new(
-                    io::ErrorKind::TimedOut,
-                    format!("nothing has come through the tunnel for {} s", (now - keepalive.alive).as_secs()),
-                ));
+            let is_long = keepalive.patience.is_some_and(|patience| quiet > patience - PING_EVERY / 2);
+            if is_long && keepalive.silence.is_none() {
+                let Some(host) = self.ws.get_ref().host() else { return Err(ended(nothing(quiet))) };
+                keepalive.silence = Some(Box::pin(silence::judge(host, quiet, Arc::clone(&self.vitals))));
             }
             if keepalive.pinged.is_none() && !self.closing {
                 keepalive.pinged = Some(now);
@@ -207,6 +227,10 @@ impl<S: Socket> Tunnel<S> {
                 // Goes out now or with the next write; the reader's next poll flushes too.
                 let _ = Pin::new(&mut self.ws).poll_flush(cx).map_err(as_io)?;
             }
+        }
+        if let Some(Poll::Ready(error)) = keepalive.silence.as_mut().map(|silence| silence.as_mut().poll(cx)) {
+            (keepalive.silence, keepalive.patience) = (None, None);
+            return Err(error);
         }
         Ok(())
     }
@@ -216,7 +240,7 @@ impl<S: Socket> Tunnel<S> {
         if std::mem::take(&mut self.heard) {
             self.vitals.note_heard();
             if let Some(keepalive) = &mut self.keepalive {
-                keepalive.alive = Instant::now();
+                keepalive.is_alive(&self.vitals);
             }
         }
     }
@@ -381,12 +405,20 @@ impl<S: Socket> AsyncWrite for Tunnel<S> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
-        time::Instant,
+    use std::{
+        future::Future,
+        io,
+        pin::Pin,
+        sync::Arc,
+        task::{Context, Poll},
     };
 
-    use super::{PING_EVERY, SILENCE, Socket, Tunnel};
+    use tokio::{
+        io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+        time::{Instant, timeout},
+    };
+
+    use super::{Host, PING_EVERY, SILENCE, Socket, Tunnel};
 
     impl Socket for DuplexStream {}
 
@@ -463,6 +495,66 @@ mod tests {
         assert!(quiet.is_err(), "pongs are life");
         assert!(client.vitals().round_trip().is_some());
         answering.abort();
+    }
+
+    /// A socket whose host cannot be reached, or can.
+    struct Far(DuplexStream, bool);
+
+    impl AsyncRead for Far {
+        fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for Far {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        }
+    }
+
+    impl Socket for Far {
+        fn host(&self) -> Option<Arc<dyn Host>> {
+            struct Answers(bool);
+            impl Host for Answers {
+                fn answers(&self) -> Pin<Box<dyn Future<Output = bool> + Send + '_>> {
+                    Box::pin(std::future::ready(self.0))
+                }
+                fn has_another_way(&self) -> bool {
+                    false
+                }
+            }
+            Some(Arc::new(Answers(self.1)))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_outlives_a_network_that_is_away() {
+        let (a, b) = duplex(4096);
+        let (mut client, mut server) = (Tunnel::client(Far(a, false)), Tunnel::server(b));
+        let vitals = client.vitals();
+        assert!(timeout(3 * SILENCE, client.read_u8()).await.is_err(), "it waits");
+        assert!(vitals.away_since().is_some());
+        server.write_all(b"b").await.unwrap();
+        assert_eq!(client.read_u8().await.unwrap(), b'b');
+        assert_eq!((vitals.away_since(), vitals.resumed()), (None, 1));
+        // The next silence is one of its own, and its end is final.
+        let start = Instant::now();
+        let error = client.read_u8().await.unwrap_err();
+        assert!(start.elapsed() > 5 * SILENCE && error.to_string().contains("cannot be reached"), "{error}");
+        assert!(client.read_u8().await.is_err());
+
+        let (a, _b) = duplex(4096);
+        let start = Instant::now();
+        let error = Tunnel::client(Far(a, true)).read_u8().await.unwrap_err();
+        assert!(start.elapsed() <= SILENCE + PING_EVERY && error.to_string().contains("while its host answers"));
     }
 
     /// Found by fuzzing: `Message::as_text` takes the bytes of a text whose last frame is empty for UTF-8, whatever

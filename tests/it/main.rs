@@ -56,6 +56,7 @@ mod records;
 mod round_trips;
 mod security_page;
 mod server_rows;
+mod silence;
 mod ssh_command;
 mod ssh_config;
 mod starting;
