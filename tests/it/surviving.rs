@@ -20,6 +20,7 @@ use crate::support::{
 
 mod cuts;
 mod ends;
+mod platform;
 mod programs;
 mod soak;
 

@@ -20,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, rustls};
 
-use super::{World, wsmux};
+use super::{World, cut::Cut, wsmux};
 
 pub const ID: &str = "0123456789abcdef01234567";
 pub const SESSION: &str = "session-of-ada";
@@ -95,6 +95,8 @@ struct State {
     access: Mutex<String>,
     /// The token that tunnels accept.
     tunnel_token: Mutex<String>,
+    /// The status of the answer to whatever opens a tunnel, in the place of the true one.
+    tunnel_status: Mutex<Option<u16>>,
 }
 
 pub struct Labs {
@@ -119,15 +121,28 @@ pub const BEHIND_PROXY: Reach = Reach { tls: true, api: "api.labs.test", other: 
 impl Labs {
     /// Starts the stand-in, and logs the world's user in.
     pub fn start(world: &World, reach: Reach) -> Labs {
+        Labs::start_behind(world, reach, None)
+    }
+
+    /// Starts the stand-in with its tunnels behind a network that fails on command, and a home of its own for the
+    /// machine.
+    pub fn behind(world: &World, tunnels: &Cut) -> Labs {
+        Labs::start_behind(world, PLAIN, Some(tunnels))
+    }
+
+    fn start_behind(world: &World, reach: Reach, tunnels: Option<&Cut>) -> Labs {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let bind = || runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let (api, other, sshd) = (bind(), bind(), bind());
         let scheme = if reach.tls { "https" } else { "http" };
         let url =
             |name: &str, listener: &TcpListener| format!("{scheme}://{name}:{}", listener.local_addr().unwrap().port());
+        if let Some(tunnels) = tunnels {
+            tunnels.leads_to(&other.local_addr().unwrap().to_string());
+        }
         let state = Arc::new(State {
             api_url: url(reach.api, &api),
-            other_url: url(reach.other, &other),
+            other_url: tunnels.map_or_else(|| url(reach.other, &other), Cut::url),
             seen: Mutex::default(),
             instead: Mutex::default(),
             plays: Mutex::new(vec![play(ID, "Ada's box", "docker", "RUNNING")]),
@@ -143,8 +158,16 @@ impl Labs {
             wsmux: Mutex::new(None),
             access: Mutex::new(TOKEN.to_owned()),
             tunnel_token: Mutex::new(TUNNEL_TOKEN.to_owned()),
+            tunnel_status: Mutex::default(),
         });
-        runtime.spawn(wsmux::sshd(sshd, sshd_config(world)));
+        let config = sshd_config(world);
+        if tunnels.is_some() {
+            let home = world.path("machine");
+            fs::create_dir(&home).unwrap();
+            let text = fs::read_to_string(&config).unwrap() + &format!("SetEnv HOME={}\n", home.display());
+            fs::write(&config, text).unwrap();
+        }
+        runtime.spawn(wsmux::sshd(sshd, config));
 
         let certificate = world.path("certificate.pem");
         let acceptor = reach.tls.then(|| acceptor(&[reach.api, reach.other], &certificate));
@@ -247,6 +270,16 @@ impl Labs {
     pub fn end_session(&self, access: &str) {
         *self.state.access.lock().unwrap() = access.to_owned();
         *self.state.tunnel_token.lock().unwrap() = format!("of-{access}");
+    }
+
+    /// Ends the tunnels' tokens. A new one is had for the asking. Open tunnels live on.
+    pub fn end_tunnel_tokens(&self, next: &str) {
+        *self.state.tunnel_token.lock().unwrap() = next.to_owned();
+    }
+
+    /// Answers whatever opens a tunnel with this status, or with the truth.
+    pub fn tunnels_answer(&self, status: Option<u16>) {
+        *self.state.tunnel_status.lock().unwrap() = status;
     }
 
     /// Serves tunnels by a real wsmux that listens at that address.
@@ -591,6 +624,9 @@ fn login(state: &State, seen: &Seen) -> Answer {
 fn tunnel(state: &State, request: &mut Request<Incoming>, seen: &Seen) -> Answer {
     if seen.cookie.as_deref() != Some(&format!(".ixcondsess={}", state.tunnel_token.lock().unwrap())) {
         return reply(401, "no session");
+    }
+    if let Some(status) = *state.tunnel_status.lock().unwrap() {
+        return reply(status, "not now");
     }
     let below = format!("GET {}/tunnels/", state.tunnel_path.lock().unwrap());
     let target = seen.line.strip_prefix(&below).and_then(|t| BASE64_STANDARD.decode(t).ok());

@@ -94,7 +94,7 @@ fn scp(distant: &Distant, enough: &AtomicBool) {
     let there = format!("{}:{}", distant.host, distant.world.path("there").display());
     until_enough(enough, |round| {
         // Over SFTP, and by the old protocol.
-        let old = if round % 2 == 0 { "-O" } else { "-s" };
+        let old = if round.is_multiple_of(2) { "-O" } else { "-s" };
         distant.done(distant.world.ssh_program("scp").args(["-q", old, "big", &there]), b"");
         assert!(fs::read(distant.world.path("there")).unwrap() == data);
         distant.done(distant.world.ssh_program("scp").args(["-q", old, &there, "back"]), b"");
@@ -247,7 +247,7 @@ const NEW: [(Way, Part, usize); 5] = [
 const RESUME: [(Way, Part, usize); 2] = [(Way::Up, Part::Hello, 66), (Way::Down, Part::Hello, 30)];
 
 fn manner(n: usize) -> How {
-    if n % 2 == 0 { How::Reset } else { How::Fin }
+    if n.is_multiple_of(2) { How::Reset } else { How::Fin }
 }
 
 /// The bytes at which to cut: all, or each `step`th, the first and the last.

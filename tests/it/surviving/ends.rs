@@ -128,7 +128,8 @@ fn a_terminal_hears_of_an_outage() {
 #[test]
 fn what_is_left_behind_is_ended_by_the_next_connection() {
     let distant = Distant::with_relay();
-    let kinds: [(&str, fn(&Distant, &mut Talk, u32)); 5] = [
+    type Leave = fn(&Distant, &mut Talk, u32);
+    let kinds: [(&str, Leave); 5] = [
         ("ssh leaves while the machine is away", |distant, talk, _| {
             go_away(distant);
             send(talk.ssh.id(), Signal::TERM);
@@ -215,7 +216,8 @@ fn a_session_whose_sshd_is_killed_ends_with_words() {
 /// anything.
 #[test]
 fn a_machine_that_ends_ends_its_sessions_with_the_right_words() {
-    let kinds: [(&str, fn(&Distant), &str); 4] = [
+    type End = fn(&Distant);
+    let kinds: [(&str, End, &str); 4] = [
         ("the playground is stopped", |distant| drop(distant.world.local(&["stop", &distant.id]).ok()), "was stopped"),
         (
             "the playground is destroyed",
