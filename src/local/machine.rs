@@ -1,7 +1,7 @@
 //! A machine: an SSH server that is handed byte streams, with a home folder, host keys and authorized keys of its own.
 //!
-//! It has no port and isolates nothing. Everything runs as the user of this process; "root" is another name for that
-//! user, so that clients that insist on root get in.
+//! It isolates nothing. Everything runs as the user of this process; "root" is another name for that user, so that
+//! clients that insist on root get in. Only OpenSSH has a port, on this computer's loopback interface.
 //!
 //! # Layout
 //!
@@ -230,7 +230,7 @@ impl Machine {
         }
         match &self.server {
             Server::Russh(config) => connection::serve(&self, Arc::clone(config), stream, stopped).await,
-            Server::Sshd(sshd) => sshd.serve(&self.processes, stream, stopped).await,
+            Server::Sshd(sshd) => sshd.serve(&self, stream, stopped).await,
         }
     }
 

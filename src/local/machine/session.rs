@@ -73,9 +73,10 @@ pub(super) fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, sta
         }
     }
     command
-        // Shells and prompts recognise by it that they are remote. There are no addresses to name.
-        .env("SSH_CONNECTION", "127.0.0.1 0 127.0.0.1 22")
-        .env("SSH_CLIENT", "127.0.0.1 0 22")
+        // Shells and prompts recognise by them that they are remote. The words are OpenSSH's own for a connection
+        // without addresses.
+        .env("SSH_CONNECTION", "UNKNOWN 65535 UNKNOWN 65535")
+        .env("SSH_CLIENT", "UNKNOWN 65535 65535")
         .envs(start.environment)
         .envs(start.agent.map(|socket| ("SSH_AUTH_SOCK", socket)));
     let (marker, folder) = machine.processes.marker();

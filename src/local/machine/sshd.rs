@@ -1,4 +1,6 @@
-//! The system's OpenSSH as a machine's endpoint: `sshd -i` on one end of a socket pair for each connection.
+//! The system's OpenSSH as a machine's endpoint: `sshd -i` for each connection to a loopback port of the machine's own.
+//! So it can tell the addresses of a connection truly (`SSH_CONNECTION`), and a relay (`hold/relay.py`) reaches it as on
+//! any machine. What else runs on this computer reaches it as well, and needs a key.
 //!
 //! It knows only the users of the system, so unless this process is root's, its only user is that of this process.
 
@@ -6,18 +8,21 @@ use std::{
     env,
     ffi::OsString,
     io,
+    net::{Ipv4Addr, SocketAddr},
     os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::Stdio,
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader},
-    net::UnixStream,
+    net::{TcpListener, TcpStream},
     process::{Child, Command},
-    sync::watch,
+    sync::{OnceCell, watch},
+    time::{sleep, timeout},
 };
 
 use crate::{
@@ -26,7 +31,7 @@ use crate::{
 };
 
 use super::{
-    LOGIN_GRACE, MAX_SESSIONS,
+    LOGIN_GRACE, MAX_SESSIONS, Machine, Server,
     processes::{Processes, pid_of},
 };
 
@@ -61,6 +66,8 @@ pub(super) struct Sshd {
     program: PathBuf,
     config: PathBuf,
     log: PathBuf,
+    /// The address at which connections are taken, from the first one on.
+    address: OnceCell<SocketAddr>,
 }
 
 /// The values in its configuration.
@@ -116,34 +123,52 @@ impl Sshd {
         }
         let config = setup.folder.join("sshd_config");
         files::write_private(&config, render(setup, sftp_server)?.as_bytes())?;
-        Ok(Sshd { program, config, log: setup.folder.join("sshd.log") })
+        Ok(Sshd { program, config, log: setup.folder.join("sshd.log"), address: OnceCell::new() })
     }
 
-    /// Serves one connection until it ends or the machine is stopped.
+    /// Passes one connection on, until it ends or the machine, whose server this is, is stopped.
     pub(super) async fn serve(
         &self,
-        processes: &Processes,
+        machine: &Arc<Machine>,
         stream: impl AsyncRead + AsyncWrite,
         mut stopped: watch::Receiver<bool>,
     ) -> Result<()> {
-        let failed = |e: io::Error| Error::new(Kind::Program, format!("cannot start {}: {e}", self.program.display()));
-        let ((mut child, socket), group) = processes.start(|| self.start(processes.marker())).map_err(failed)?;
-        let _ended = Ended(processes, group);
+        let failed = |e: io::Error| Error::new(Kind::Network, format!("cannot reach {}: {e}", self.program.display()));
+        let address = self.address.get_or_try_init(|| listen(Arc::clone(machine))).await.map_err(failed)?;
+        let socket = TcpStream::connect(address).await.map_err(failed)?;
+        // Latency matters more than the number of packets.
+        let _ = socket.set_nodelay(true);
         tokio::select! {
             () = relay(stream, socket) => {}
             _ = stopped.changed() => {}
         }
-        if tokio::time::timeout(LINGER, child.wait()).await.is_err() {
+        Ok(())
+    }
+
+    /// Serves one connection until it ends. When the machine is stopped, it has a moment left.
+    async fn run(
+        &self,
+        processes: &Processes,
+        socket: TcpStream,
+        mut stopped: watch::Receiver<bool>,
+    ) -> io::Result<()> {
+        let (mut child, group) = processes.start(|| self.start(processes.marker(), socket))?;
+        let _ended = Ended(processes, group);
+        tokio::select! {
+            _ = child.wait() => return Ok(()),
+            _ = stopped.wait_for(|stopped| *stopped) => {}
+        }
+        if timeout(LINGER, child.wait()).await.is_err() {
             // Its sessions are in groups of their own, and end as sshd ends them.
             let _ = kill_process_group(group, Signal::TERM);
         }
         Ok(())
     }
 
-    fn start(&self, marker: (&str, &str)) -> io::Result<((Child, UnixStream), Pid)> {
-        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        let theirs = OwnedFd::from(theirs);
+    fn start(&self, marker: (&str, &str), socket: TcpStream) -> io::Result<(Child, Pid)> {
+        let socket = socket.into_std()?;
+        socket.set_nonblocking(false)?;
+        let theirs = OwnedFd::from(socket);
         let child = Command::new(&self.program)
             .arg("-i")
             .arg("-f")
@@ -157,13 +182,41 @@ impl Sshd {
             .process_group(0)
             .spawn()?;
         let pid = pid_of(&child)?;
-        Ok(((child, UnixStream::from_std(ours)?), pid))
+        Ok((child, pid))
     }
+}
+
+/// Takes connections for the machine's SSH server until the machine is stopped.
+async fn listen(machine: Arc<Machine>) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    let mut stopped = machine.stopped.subscribe();
+    tokio::spawn(async move {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+            };
+            let Ok((socket, _)) = accepted else {
+                // Most likely a lack of descriptors; others will be freed.
+                sleep(LINGER).await;
+                continue;
+            };
+            let machine = Arc::clone(&machine);
+            tokio::spawn(async move {
+                let Server::Sshd(sshd) = &machine.server else { return };
+                if let Err(e) = sshd.run(&machine.processes, socket, machine.stopped.subscribe()).await {
+                    log::warn!("cannot start {}: {e}", sshd.program.display());
+                }
+            });
+        }
+    });
+    Ok(address)
 }
 
 /// Copies both ways until sshd has ended its side, or until the client has ended its own and sshd has sent its last
 /// words.
-async fn relay(client: impl AsyncRead + AsyncWrite, mut sshd: UnixStream) {
+async fn relay(client: impl AsyncRead + AsyncWrite, mut sshd: TcpStream) {
     let (reader, mut to_client) = tokio::io::split(client);
     let (sshd_reader, mut to_sshd) = sshd.split();
     let mut from_client = BufReader::with_capacity(BUFFER, reader);
@@ -180,7 +233,7 @@ async fn relay(client: impl AsyncRead + AsyncWrite, mut sshd: UnixStream) {
     tokio::pin!(down);
     tokio::select! {
         () = &mut down => {}
-        () = up => drop(tokio::time::timeout(LINGER, &mut down).await),
+        () = up => drop(timeout(LINGER, &mut down).await),
     }
 }
 
