@@ -151,11 +151,11 @@ fn own(user: &str, platform: Platform, host: &str, rendering: &Rendering) -> Res
 }
 
 /// ssh's own watch over a connection.
-struct Alive {
+pub(crate) struct Alive {
     /// Seconds between two questions, which are data: hops that end quiet connections after 60 s see them.
-    every: u32,
+    pub every: u32,
     /// ssh ends the session after so many questions without an answer.
-    unanswered: u32,
+    pub unanswered: u32,
 }
 
 /// The watch of our entries: an hour. This program notices within seconds that a machine cannot be reached, and knows
@@ -164,7 +164,7 @@ struct Alive {
 /// session when ours gives up by default, too (`resume_for`). sshj gives up after five whatever the second number says:
 /// 150 s. ssh waits as long for a key exchange that begins with a remembered identification line; there
 /// `wake_limit` strikes first.
-const ALIVE: Alive = Alive { every: 30, unanswered: 120 };
+pub(crate) const ALIVE: Alive = Alive { every: 30, unanswered: 120 };
 
 /// The lines that are the same for every machine.
 fn shared(rendering: &Rendering) -> Result<String> {

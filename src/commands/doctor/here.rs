@@ -27,7 +27,7 @@ use crate::{
     ssh_config::{
         self,
         client::{self, Ssh},
-        entries,
+        entries::{self, ALIVE},
         in_the_way::in_the_way,
         state::State,
     },
@@ -166,12 +166,13 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
         Some(_) => {}
     }
     let mut overridden = Vec::new();
+    let (every, unanswered) = (ALIVE.every.to_string(), ALIVE.unanswered.to_string());
     for (option, wanted) in [
         ("hostname", host),
         ("stricthostkeychecking", "true"),
         ("connecttimeout", "none"),
-        ("serveraliveinterval", "15"),
-        ("serveralivecountmax", "3"),
+        ("serveraliveinterval", every.as_str()),
+        ("serveralivecountmax", unanswered.as_str()),
     ] {
         let found = client::value(options, option).unwrap_or(wanted);
         let zero = option == "connecttimeout" && found == "0";
