@@ -14,7 +14,11 @@ use crate::{
     },
     error::{Error, Kind, Result},
     labs::{Labs, TunnelSession},
-    records::{live::Live, memory::Memory, tunnels::Trial},
+    records::{
+        live::Live,
+        memory::Memory,
+        tunnels::{About, Trial},
+    },
     settings::WakePolicy,
     target::Target,
     ui::notice::{Notices, Progress},
@@ -27,11 +31,13 @@ pub mod client;
 pub mod early;
 mod ending;
 pub(crate) mod greet;
+mod length;
 mod opening;
 mod patience;
 mod permission;
 pub(crate) mod policy;
 mod refusal;
+mod relay;
 mod upkeep;
 
 use refusal::refuse;
@@ -182,4 +188,8 @@ struct Destination {
     machine: String,
     user: String,
     session: TunnelSession,
+    /// Its playground, where it is known.
+    about: Option<About>,
+    /// The machine's present boot, in the platform's words, where it is known.
+    up_since: Option<String>,
 }

@@ -12,7 +12,8 @@
 //! - `frames`: the wire format (pure). `replay`: the bytes that may have to be sent again (pure).
 //! - `held`: the session as a stream. `carrier`: the task that moves its bytes, watches and resumes.
 //! - `reach`: dialling, and the platform's word on why a machine cannot be reached.
-//! - `place`: finds or starts the relay, `relay.py`, by our own SSH client.
+//! - `place`: finds or starts the relay, `relay.py`, by our own SSH client. `placing`: with a connection of its own, and
+//!   the record of the outcome.
 
 use std::{
     io,
@@ -28,6 +29,7 @@ use crate::labs::{http::Stream, tunnel::Tunnel, vitals::Vitals};
 pub mod frames;
 mod held;
 pub mod place;
+pub mod placing;
 pub mod reach;
 mod replay;
 

@@ -16,7 +16,7 @@ use crate::{
         wire::{CreatePlay, Play},
     },
     moment::{ago, now},
-    records::live::Phase,
+    records::{live::Phase, tunnels::About},
     settings::{Settings, WakePolicy},
     target::{self, Playground},
     ui::notice::Progress,
@@ -165,7 +165,9 @@ pub(super) async fn arrive(
         play = current;
     }
     note_restart(connection, &play, &machine.name, allowed);
-    Ok(Destination { play: play.id, machine: machine.name, user, session })
+    let about = About { entry: play.playground.name.clone(), is_lesson: play.belongs_to_a_lesson() };
+    let up_since = play.up_since(&machine.name).map(str::to_owned);
+    Ok(Destination { play: play.id, machine: machine.name, user, session, about: Some(about), up_since })
 }
 
 /// Says when the machine has been restarted since the last connection, unless this one woke it.

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     Connection, Destination, Stop, away,
     ending::{self, Ending, ended, lost},
-    upkeep,
+    relay, upkeep,
 };
 use crate::{
     connect::client::Client,
@@ -28,10 +28,10 @@ pub(super) async fn carry(
     session: Session,
     destination: &Destination,
 ) -> Result<(), Stop> {
-    let vitals = session.vitals();
+    let (vitals, is_held) = (session.vitals(), session.is_held());
     let Destination { play, machine, user, .. } = destination;
     connection.live.update(|status| status.client = client.line().unwrap_or_default());
-    connection.live.connected(vitals.clone(), session.is_held());
+    connection.live.connected(vitals.clone(), is_held);
     log::info!("connected to machine {machine} of playground {play} as {user}");
     // It records the end when it is dropped, which a signal does, too.
     let ending = Ending::of(connection, destination, vitals.clone());
@@ -41,13 +41,19 @@ pub(super) async fn carry(
         end = pipe::run(input, output, rx, tx, gone) => end,
         never = upkeep::look_after(connection, destination) => match never {},
         never = away::show(connection, destination, &vitals) => match never {},
+        never = relay::place_behind(connection, destination, is_held) => match never {},
     };
     log::info!("the connection has ended: {end:?}");
     if matches!(end, End::Input | End::Output) && !ending.tunnel_has_ended() {
         return Ok(());
     }
-    if matches!(end, End::Lost(_)) {
+    if let End::Lost(error) = &end {
         ending.was_cut_off();
+        // The platform has been asked by then.
+        if let Some(reason) = ending::given_up(error) {
+            relay::forget(connection, destination);
+            return Err(reason.clone().into());
+        }
     }
     // A client that was told by the machine leaves at once.
     let left = async {

@@ -30,8 +30,16 @@ pub(super) async fn reason(connection: &Connection<'_>, destination: &Destinatio
     }
 }
 
-/// The error for a tunnel that was lost, for no reason that the platform knows.
+/// The reason with which a session was given up that should have survived.
+pub(super) fn given_up(error: &io::Error) -> Option<&Error> {
+    error.get_ref()?.downcast_ref()
+}
+
+/// The error for a connection that was lost, for no reason that the platform knows.
 pub(super) fn lost(destination: &Destination, error: &io::Error) -> Error {
+    if let Some(error) = given_up(error) {
+        return error.clone();
+    }
     let Destination { play, machine, .. } = destination;
     Error::new(Kind::Network, format!("the connection to machine {machine} of playground {play} was lost: {error}"))
         .with_hint("connect again")
@@ -66,7 +74,10 @@ impl<'a> Ending<'a> {
     /// Records that the session ended without the client's doing. If the playground has ended too, attempts in the
     /// rhythm of a reconnecting editor must not wake it; otherwise the record does no harm.
     pub(super) fn was_cut_off(&self) {
-        self.connection.app.tunnels().forget(&self.destination.play);
+        // While the network is away, the tunnel's session is as good as before.
+        if self.vitals.away_since().is_none() {
+            self.connection.app.tunnels().forget(&self.destination.play);
+        }
         self.record(|memory, label| memory.note_cut_off(label));
     }
 

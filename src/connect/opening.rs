@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Connection, Destination, Stop, arrival, early, ending::lost};
+use super::{Connection, Destination, Stop, arrival, early, ending::lost, relay};
 use crate::{
     connect::{
         client::Client,
@@ -14,10 +14,7 @@ use crate::{
     },
     error::{Error, Kind, Result},
     hold::Session,
-    labs::{
-        find::{self, Found},
-        tunnel,
-    },
+    labs::find::{self, Found},
     pipe::End,
     records::{
         live::Phase,
@@ -62,14 +59,19 @@ async fn attempt(
     destination: &Destination,
     dial: impl Future<Output = Result<Session>>,
 ) -> Result<Session, NotOpened> {
-    let mut tunnel = connection.present(client, dial).await?.map_err(NotOpened::NoUse)?;
+    let mut session = connection.present(client, dial).await?.map_err(NotOpened::NoUse)?;
     let known_hosts = connection.app.known_hosts();
     let Destination { play, machine, .. } = destination;
     let check = KeyCheck::new(&known_hosts, Whose { alias: &connection.request.host, play, machine });
-    match greet(client, &mut tunnel, check, connection.early).await? {
+    let greeted = greet(client, &mut session, check, connection.early).await?;
+    if session.is_held() && matches!(greeted, Greeted::Unanswered(_) | Greeted::Over(End::Lost(_) | End::Remote)) {
+        // Another program may have its port by now.
+        relay::forget(connection, destination);
+    }
+    match greeted {
         Greeted::Through(line) => {
             remember_line(connection, destination, line);
-            Ok(tunnel)
+            Ok(session)
         }
         Greeted::AnotherLine(line) => Err(another_line(connection, destination, line).into()),
         Greeted::Over(End::Lost(error)) => Err(lost(destination, &error).into()),
@@ -92,6 +94,7 @@ pub(super) async fn open_at_once(
         status.user.clone_from(&destination.user);
     });
     early::plan(connection, &destination.play, &destination.machine)?;
+    relay::place_ahead(connection, client, &destination).await?;
     let opened = tokio::select! {
         biased;
         opened = attempt(connection, client, &destination, dial_if_meant(connection, &destination)) => opened,
@@ -127,19 +130,14 @@ fn kept_session(connection: &Connection<'_>) -> Result<Option<(Slot, Destination
         return Ok(None);
     }
     let session = known.session();
-    Ok(Some((slot, Destination { play: known.play, machine: known.machine, user: known.user, session })))
-}
-
-/// Dials the machine's SSH server.
-async fn direct(connection: &Connection<'_>, destination: &Destination) -> Result<Session> {
-    let tunnel = connection.labs.dial(&destination.session, tunnel::SSH).await?;
-    Ok(Session::Direct(Box::new(tunnel)))
+    let Known { play, machine, user, about, .. } = known;
+    Ok(Some((slot, Destination { play, machine, user, session, about, up_since: None })))
 }
 
 /// Dials, and asks at the same time if the target still means that playground.
 async fn dial_if_meant(connection: &Connection<'_>, destination: &Destination) -> Result<Session> {
     let (dialled, is_meant) =
-        tokio::join!(direct(connection, destination), is_still_meant(connection, &destination.play));
+        tokio::join!(relay::dial(connection, destination), is_still_meant(connection, &destination.play));
     let tunnel = dialled?;
     if !is_meant {
         return Err(Error::new(Kind::NotFound, "the name no longer stands for that playground alone"));
@@ -185,9 +183,10 @@ pub(super) async fn open(
     mut destination: Destination,
 ) -> Result<(Session, Destination), Stop> {
     connection.live.update(|status| status.phase = Phase::Opening);
+    relay::place_ahead(connection, client, &destination).await?;
     let mut patience = Patience::until(connection.deadline(), Instant::now());
     loop {
-        let dial = direct(connection, &destination);
+        let dial = relay::dial(connection, &destination);
         let problem = match attempt(connection, client, &destination, dial).await {
             Ok(tunnel) => return Ok((tunnel, destination)),
             Err(NotOpened::NoUse(problem)) => problem,
@@ -233,8 +232,10 @@ pub(super) fn keep(connection: &Connection<'_>, destination: &Destination) -> Re
         Playground::Id(_) => None,
     };
     if let Some(slot) = slot(connection)? {
-        let Destination { play, machine, user, session } = destination;
-        slot.keep(&Known::new(play, machine, user, name, session));
+        let Destination { play, machine, user, session, about, .. } = destination;
+        let mut known = Known::new(play, machine, user, name, session);
+        known.about.clone_from(about);
+        slot.keep(&known);
     }
     Ok(())
 }

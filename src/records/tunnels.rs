@@ -51,6 +51,16 @@ const LITTLE: u64 = 8 * 1024;
 /// `none`, and a query for each key. A client that logs in sends more: signature, channel, command.
 const REFUSED_TURNS: u64 = 5;
 
+/// The facts about a playground by which the settings choose.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// The name of its entry in the catalogue.
+    pub entry: String,
+    /// True for the playground of a challenge, a tutorial or a lesson.
+    pub is_lesson: bool,
+}
+
 /// A session, and the machine it leads to.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Known {
@@ -62,6 +72,9 @@ pub struct Known {
     pub user: String,
     /// The catalogue name in the host name, if there was one.
     pub name: Option<String>,
+    /// Its playground, unless an older version has kept it.
+    #[serde(default)]
+    pub about: Option<About>,
     /// The time when the platform granted it.
     #[serde(deserialize_with = "moment::recorded")]
     pub since: Moment,
@@ -77,6 +90,7 @@ impl Known {
             machine: machine.into(),
             user: user.into(),
             name: name.map(Into::into),
+            about: None,
             since: now(),
             url: session.url.clone(),
             token: session.token.clone(),

@@ -191,7 +191,7 @@ impl Credentials {
         let signer = match private(path).ok()? {
             Private::Usable(key) => Signer::Here(key),
             // A signature by a security key takes a touch.
-            _ if is_security_key(&identity.public.algorithm()) => return None,
+            _ if identity.is_on_security_key() => return None,
             _ => {
                 let socket = options.agent.clone()?;
                 let held = agent::keys(&socket).await.ok()?;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use russh::keys::ssh_key::{
-    HashAlg, LineEnding, PrivateKey, PublicKey,
+    Algorithm, HashAlg, LineEnding, PrivateKey, PublicKey,
     private::{Ed25519Keypair, KeypairData},
 };
 
@@ -33,6 +33,11 @@ impl Identity {
     /// Returns `SHA256:...`, in the form of ssh and ssh-keygen.
     pub fn fingerprint(&self) -> String {
         self.public.fingerprint(HashAlg::Sha256).to_string()
+    }
+
+    /// Returns true for a key whose signatures take a touch.
+    pub fn is_on_security_key(&self) -> bool {
+        matches!(self.public.algorithm(), Algorithm::SkEd25519 | Algorithm::SkEcdsaSha2NistP256)
     }
 
     /// Returns the public key as a line of authorized_keys, with its line break. The official client sends the whole

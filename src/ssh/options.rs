@@ -22,8 +22,8 @@ pub(crate) const FOR_OUTPUT: &[&str] = &[
     "-oLogLevel=INFO",
 ];
 
-/// Options of ssh(1) that take an argument.
-const WITH_ARGUMENT: &str = "bceilmopwBDEFIJLOPQRSW";
+/// The options of ssh(1) that take an argument.
+pub(crate) const TAKES_ARGUMENT: &str = "bceilmopwBDEFIJLOPQRSW";
 
 /// An iterator over the options that take an argument, each with it, up to ssh's command.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ impl<'a, I: Iterator<Item = &'a str>> Iterator for SshOptions<I> {
                     continue;
                 }
             };
-            let Some((at, flag)) = flags.char_indices().find(|(_, flag)| WITH_ARGUMENT.contains(*flag)) else {
+            let Some((at, flag)) = flags.char_indices().find(|(_, flag)| TAKES_ARGUMENT.contains(*flag)) else {
                 continue;
             };
             return match &flags[at + flag.len_utf8()..] {
