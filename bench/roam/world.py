@@ -254,7 +254,8 @@ class Session:
 
     def __init__(self, computer, words, **environment):
         self.computer, self.words = computer, words
-        self.output, self.ticks, self.echoes, self.wrong = b"", [], [], []
+        # Of the ticks, those that are later than all before, and all numbers: mosh paints its screen again after a sleep.
+        self.output, self.ticks, self.numbers, self.echoes = b"", [], [], []
         self.heard = threading.Condition()
         self.pid, self.terminal = pty.fork()
         if self.pid == 0:
@@ -267,7 +268,7 @@ class Session:
         self.reader.start()
 
     def read(self):
-        rest = b""
+        rest, latest = b"", 0
         while True:
             try:
                 data = os.read(self.terminal, 65536)
@@ -281,11 +282,17 @@ class Session:
                     return
                 self.output += data
                 rest += data
-                while found := re.search(rb"<(\d+)>|\[(\d+)\](?![A-Za-z])", rest):
+                while found := re.search(rb"<(\d+)>|\[(\d+)\](?![A-Za-z])|(ready)", rest):
                     rest = rest[found.end():]
-                    for number, kept in ((found[1], self.ticks), (found[2], self.echoes)):
-                        if number:
-                            kept.append((now, int(number)))
+                    if found[1]:
+                        self.numbers.append(int(found[1]))
+                        if int(found[1]) > latest:
+                            self.ticks.append((now, latest := int(found[1])))
+                    elif found[2]:
+                        self.echoes.append((now, int(found[2])))
+                    else:
+                        # autossh begins a session anew.
+                        latest = 0
                 rest = rest[-40:]
                 self.heard.notify_all()
 
@@ -298,8 +305,8 @@ class Session:
                     return what() or None
             return value
 
-    def ready(self, timeout=20):
-        if not self.until(lambda: b"ready" in self.output, timeout):
+    def ready(self, timeout=20, word=b"ready"):
+        if not self.until(lambda: word in self.output, timeout):
             raise RuntimeError(f"{self.words}: {self.output.decode(errors='replace')}")
         return self
 
@@ -316,8 +323,7 @@ class Session:
 
     def gaps(self):
         """The ticks that are missing or doubled in a stream of bytes."""
-        numbers = [number for _, number in self.ticks]
-        return [number for number, expected in zip(numbers, range(1, len(numbers) + 1)) if number != expected]
+        return [number for number, expected in zip(self.numbers, range(1, len(self.numbers) + 1)) if number != expected]
 
     def is_over(self):
         return self.output.endswith(b"<end>")
