@@ -9,6 +9,7 @@ pub(crate) mod feed;
 pub(crate) mod find;
 mod gather;
 pub mod http;
+mod last_address;
 pub(crate) mod learning;
 pub mod messages;
 pub mod net;

@@ -36,13 +36,14 @@ use tower_service::Service;
 
 use super::{
     gather::Socket,
+    last_address::LastAddresses,
     proxy::{Proxies, Proxy, Speaks},
     trust,
 };
 use crate::{os, settings::Settings};
 
 /// Longer than three lost SYN packets of a live host, and shorter than TCP's own patience with a host that is gone.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit for the handshakes after it: TLS, and a proxy's `CONNECT`, which may resolve and connect on its side.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -68,6 +69,7 @@ enum Route {
         tcp: Tcp,
         proxies: Arc<Proxies>,
         tls: Tls,
+        last: LastAddresses,
     },
 }
 
@@ -83,7 +85,8 @@ impl Dialer {
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        Dialer { route: Route::Network { tcp, proxies: Arc::new(Proxies::new(settings)), tls: Arc::default() } }
+        let proxies = Arc::new(Proxies::new(settings));
+        Dialer { route: Route::Network { tcp, proxies, tls: Arc::default(), last: LastAddresses::default() } }
     }
 
     /// Connects to the host of an address.
@@ -93,7 +96,7 @@ impl Dialer {
             Route::Socket(path) => Ok(Conn::Unix(tokio::net::UnixStream::connect(&path).await?)),
             #[cfg(not(unix))]
             Route::Socket(_) => Err(io::ErrorKind::Unsupported.into()),
-            Route::Network { tcp, proxies, tls } => {
+            Route::Network { tcp, proxies, tls, last } => {
                 let secure = uri.scheme_str() == Some("https");
                 if secure {
                     // The trust store is read on a thread while TCP connects. Its failure shows below.
@@ -102,6 +105,7 @@ impl Dialer {
                 }
                 let conn = match proxies.proxy_for(&uri)? {
                     Some(proxy) => through(proxy, tcp, &tls, &uri).await?,
+                    None if secure => return proven(&last, &tcp, &tls, &uri).await,
                     None => Conn::Tcp(connect(tcp, uri.clone()).await?),
                 };
                 if !secure {
@@ -124,6 +128,27 @@ type Tls = Arc<OnceCell<TlsConnector>>;
 async fn connect(mut tcp: Tcp, uri: Uri) -> io::Result<Socket> {
     let socket = tcp.call(uri).await.map_err(|e| io::Error::other(reason(&e)))?;
     Ok(Socket::from(socket.into_inner()))
+}
+
+/// Connects to the host of `uri` by TLS, where its name leads or where it was last.
+async fn proven(last: &LastAddresses, tcp: &Tcp, tls: &Tls, uri: &Uri) -> io::Result<Conn> {
+    let host = uri.host().unwrap_or_default();
+    let by_name = || connect(tcp.clone(), uri.clone());
+    let by_address = async |address| {
+        let socket = TcpStream::connect(address).await?;
+        socket.set_nodelay(true)?;
+        Ok(Socket::from(socket))
+    };
+    let (socket, by_memory) = last.connect(uri, by_name(), by_address).await?;
+    let mut stream = handshake(tls, host, socket).await;
+    if by_memory && let Err(e) = &stream {
+        log::info!("{host} is no longer where it was: {e}");
+        last.forget(uri);
+        stream = handshake(tls, host, by_name().await?).await;
+    }
+    let conn = Conn::Tls(Box::new(stream?));
+    last.keep(uri, conn.remote());
+    Ok(conn)
 }
 
 /// Connects to the host of `uri` through `proxy`.
