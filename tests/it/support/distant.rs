@@ -61,15 +61,10 @@ impl Distant {
         distant
     }
 
-    /// Opens long sessions until a relay is known.
+    /// Keeps a long session open until a relay is known.
     pub fn place(&self) {
         let _long = self.background(&["-N", &self.host]);
-        eventually("a relay is known", || self.relays() > 0);
-    }
-
-    /// The number of relays that are known.
-    pub fn relays(&self) -> usize {
-        names(&self.world.root().join("relays"), ".json").len()
+        eventually("a relay is known", || known_relays(&self.world.root()) > 0);
     }
 
     /// The tickets of sessions.
@@ -154,6 +149,15 @@ impl Distant {
         let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         all.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).filter(is_ours).collect()
     }
+}
+
+/// The number of relays that are known in a folder of ours. Fails with the reason if a machine has refused one.
+#[track_caller]
+pub fn known_relays(root: &Path) -> usize {
+    let read = |path: &PathBuf| serde_json::from_slice::<Value>(&fs::read(path).ok()?).ok();
+    let records: Vec<Value> = names(&root.join("relays"), ".json").iter().filter_map(read).collect();
+    records.iter().for_each(|record| assert!(record["refused"].is_null(), "{record}"));
+    records.iter().filter(|record| record["relay"].is_object()).count()
 }
 
 /// The files in a folder whose names end so.

@@ -3,10 +3,12 @@
 
 use std::{fs, time::Duration};
 
+use rustix::process::Signal;
+
 use crate::support::{
     World,
     cut::{Cut, How, Kind},
-    distant::{NOTICED, SOON, Talk},
+    distant::{NOTICED, SOON, Talk, known_relays, send},
     eventually,
     labs::{ID, Labs, enter},
 };
@@ -25,8 +27,7 @@ impl Hosted {
         let _ = world.run(&["config-ssh", "--yes"]).ok();
         let hosted = Hosted { labs, tunnels, world };
         let long = hosted.talk("-N");
-        let relays = hosted.world.root().join("relays");
-        eventually("a relay is known", || fs::read_dir(&relays).is_ok_and(|files| files.count() > 0));
+        eventually("a relay is known", || known_relays(&hosted.world.root()) > 0);
         drop(long);
         hosted
     }
@@ -67,10 +68,7 @@ impl Drop for Hosted {
             if read("environ").split(|byte| *byte == 0).any(|one| one == home.as_bytes())
                 && String::from_utf8_lossy(&read("cmdline")).contains("labctl-ssh-proxy relay")
             {
-                crate::support::distant::send(
-                    entry.file_name().to_string_lossy().parse().unwrap(),
-                    rustix::process::Signal::KILL,
-                );
+                send(entry.file_name().to_string_lossy().parse().unwrap(), Signal::KILL);
             }
         }
     }

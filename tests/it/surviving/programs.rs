@@ -14,7 +14,7 @@ use super::{
 use crate::support::{
     PROGRAM, copy_program,
     cut::{How, Kind},
-    distant::{Distant, NOTICED, SOON, Talk},
+    distant::{Distant, NOTICED, SOON, Talk, known_relays},
     eventually,
     forward::Forward,
     needs, noise, peer, peers,
@@ -181,8 +181,7 @@ fn two_computers_share_a_relay() {
     );
     let there = ["-o", &proxy, "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-q"];
     let _long = distant.background(&[&there[..], &["-N", &distant.host]].concat());
-    let known = || fs::read_dir(other.join("relays")).is_ok_and(|files| files.count() > 0);
-    eventually("the other computer knows a relay", known);
+    eventually("the other computer knows a relay", || known_relays(&other) > 0);
     assert_eq!(distant.relay_processes().len(), 1, "it is the same one");
     let mut here = distant.echo();
     let mut there = distant.talk_with(&there, "exec cat");
