@@ -431,8 +431,10 @@ async fn one_way(
 struct Reader {
     number: usize,
     way: Way,
-    /// The last bytes of HTTP's head, until it has ended.
-    head: Option<[u8; 4]>,
+    /// HTTP's head as far as it has come, until there was one of an upgrade.
+    head: Option<Vec<u8>>,
+    /// The rest of the body behind a head of another request.
+    body: usize,
     /// The header of a WebSocket message, while it comes.
     header: Vec<u8>,
     /// The rest of the message, its mask, and the number of its bytes that were read.
@@ -454,7 +456,8 @@ impl Reader {
         Reader {
             number,
             way,
-            head: Some([0; 4]),
+            head: Some(Vec::new()),
+            body: 0,
             header: Vec::new(),
             left: 0,
             mask: [0; 4],
@@ -472,12 +475,19 @@ impl Reader {
     fn read(&mut self, bytes: &[u8], shared: &Shared) -> Option<(usize, How)> {
         let mut i = 0;
         while i < bytes.len() {
-            if let Some(last) = &mut self.head {
-                last.rotate_left(1);
-                last[3] = bytes[i];
+            if self.body > 0 {
+                let n = self.body.min(bytes.len() - i);
+                self.body -= n;
+                i += n;
+            } else if let Some(head) = &mut self.head {
+                head.push(bytes[i]);
                 i += 1;
-                if last == b"\r\n\r\n" {
-                    self.head = None;
+                if head.ends_with(b"\r\n\r\n") {
+                    let text = String::from_utf8_lossy(head).to_lowercase();
+                    let length =
+                        text.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+                    self.body = length.unwrap_or(0);
+                    self.head = (!text.contains("upgrade: websocket")).then(Vec::new);
                 }
             } else if self.left == 0 {
                 self.header.push(bytes[i]);
@@ -614,7 +624,8 @@ fn what_is_read_does_not_depend_on_the_pieces() {
         |kind: u8, payload: usize| [&[kind, 0, 0, u8::try_from(payload).unwrap()][..], &vec![7; payload]].concat();
     let held = [vec![b'L'; 66], frame(DATA, 200), frame(2, 4), frame(DATA, 0), frame(BYE, 8)].concat();
     // HTTP's head, then masked messages of a few sizes, with a ping in between.
-    let mut stream = b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n".to_vec();
+    let mut stream = b"POST / HTTP/1.1\r\ncontent-length: 7\r\n\r\n\r\n\r\nabc".to_vec();
+    stream.extend(b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n");
     // The place in the stream of each byte of the payload.
     let mut places = Vec::new();
     let mut rest = &held[..];

@@ -1,6 +1,8 @@
 //! A playground of the embedded platform whose tunnels and whose API go through fault proxies ([`Cut`]), and the clients
 //! that are connected to it.
 
+#![allow(clippy::print_stderr, reason = "for the reader of a failure")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
@@ -148,6 +150,18 @@ impl Distant {
         };
         let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
         all.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).filter(is_ours).collect()
+    }
+}
+
+/// For the reader of a failure: the logs of the proxies, and what the network has seen.
+impl Drop for Distant {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for log in names(&self.world.root().join("logs"), ".log") {
+                eprintln!("{}:\n{}", log.display(), fs::read_to_string(&log).unwrap_or_default());
+            }
+            self.tunnels.seen().iter().for_each(|one| eprintln!("{one:?}"));
+        }
     }
 }
 
