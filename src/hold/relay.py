@@ -514,6 +514,8 @@ class Relay:
             if now >= next_tick:
                 next_tick = now + 0.5
                 self.tick(now)
+                if self.file is not None and not is_at(self.file, self.path):
+                    self.retire()  # Removing the file is a way to end it.
 
 
 def is_at(file, path):

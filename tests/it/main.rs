@@ -53,6 +53,8 @@ mod printed;
 mod publisher;
 mod real_peers;
 mod records;
+#[cfg(target_os = "linux")]
+mod relay;
 mod round_trips;
 mod security_page;
 mod server_rows;
