@@ -9,8 +9,9 @@
 //! other has not consumed yet, count its bytes, and send it again over the next connection. SSH runs through all that
 //! end to end; the relay's protocol needs to protect nothing but the session's life.
 //!
-//! - `frames`: the wire format (pure). `replay`: the bytes that may have to be sent again (pure).
-//! - `held`: the session as a stream. `carrier`: the task that moves its bytes, watches and resumes.
+//! - `frames` and `greeting`: the wire format (pure). `replay`: the bytes that may have to be sent again (pure).
+//! - `held`: the session as a stream; `inbox`: what waits for its reader (pure). `carrier`: the task that moves its
+//!   bytes and resumes. `link`: one connection. `watch`: whether that still lives (pure).
 //! - `reach`: dialling, and the platform's word on why a machine cannot be reached.
 //! - `place`: finds or starts the relay, `relay.py`, by our own SSH client. `placing`: with a connection of its own, and
 //!   the record of the outcome.
@@ -26,14 +27,21 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::labs::{http::Stream, tunnel::Tunnel, vitals::Vitals};
 
+mod carrier;
 pub mod frames;
+mod greeting;
 mod held;
+mod inbox;
+mod link;
 pub mod place;
 pub mod placing;
 pub mod reach;
 mod replay;
+#[cfg(test)]
+mod trials;
+mod watch;
 
-pub use held::{Held, Options, Reach, Ticket, Verdict};
+pub use held::{Held, Options, Reach, Ticket, Verdict, end, farewell};
 
 /// A running relay: what a client must know to use it.
 #[derive(Clone, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use labctl_ssh_proxy::{
     commands::completions,
     connect,
     error::{Error, Kind, Result},
+    hold,
     os::{self, ended_by_signal},
     platform::Platform,
     records::journal,
@@ -132,13 +133,16 @@ async fn run(cli: Cli) -> Result<u8> {
         Err(error) => return Err(error),
     };
     let by_itself = cli.ends_by_itself();
-    tokio::select! {
+    let result = tokio::select! {
         // Prefer the result: ssh signals us right after its last words, which must still be passed on.
         biased;
         done = cli::run(&app, cli) => done.map_err(|error| error.on(app.platform)),
         // The usual exit code of shells for a command that a signal ended.
         signal = ended_by_signal(), if !by_itself => Ok(128 + signal),
-    }
+    };
+    // What was dropped just now, by a signal too.
+    hold::farewell().await;
+    result
 }
 
 /// Finds the folders, reads the settings and starts the log.
