@@ -33,6 +33,7 @@ mod ending;
 pub(crate) mod greet;
 mod length;
 mod opening;
+mod orphans;
 mod patience;
 mod permission;
 pub(crate) mod policy;
