@@ -36,6 +36,8 @@ class Kind:
         for kind in ("wifi", "mobile"):
             self.computer.line("set", kind, delay=RTT / 2, rate=RATE, queue=0.2)
         self.computer.prepare()
+        if held == "always":
+            self.computer.place()
 
     def words(self, *command, terminal=True):
         home, command = self.computer.home, " ".join(command)

@@ -44,6 +44,8 @@ class Trial:
             for kind in ("wifi", "mobile"):
                 computer.line("set", kind, delay=RTT / 2, rate=100e6, queue=0.2)
             computer.prepare()
+            if resume == "always":
+                computer.place()
         return self.computers[resume]
 
     def session(self, *how, resume="always", wrap=(), **environment):

@@ -235,6 +235,17 @@ class Computer:
         with self.world.keys.open("a") as keys:
             keys.write((self.home / ".ssh/iximiuz_labs_user.pub").read_text())
 
+    def place(self, timeout=30):
+        """Has a session place the relay, and waits until it is known here. The session that places it may be direct."""
+        known = self.home / ".iximiuz/labctl-ssh-proxy/relays"
+        first = Session(self, ["ssh", "-F", self.home / ".ssh/config", HOST]).ready(word=b"# ")
+        end = time.monotonic() + timeout
+        while not list(known.glob("*.json")):
+            if time.monotonic() > end:
+                raise RuntimeError(f"no relay is known after {timeout} s")
+            time.sleep(0.1)
+        first.close()
+
     def flows_since(self, moment, kinds=("wifi", "mobile")):
         """The first packet of each new flow since a moment, in seconds after it. A question of a name is no flow."""
         all_flows = [flow for kind in kinds for flow in self.line("flows", kind)]
