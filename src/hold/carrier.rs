@@ -334,6 +334,7 @@ impl<R: Reach> Carrier<R> {
             }
             if self.asking.is_none() {
                 if self.watch.ask_at().is_some_and(|at| at <= now) {
+                    self.watch.had_accepted(R::accepted(&link.connection));
                     link.ping = Some(self.watch.ask(now));
                 }
                 if self.watch.suspect_at().is_some_and(|at| at <= now) {

@@ -78,6 +78,11 @@ impl Watch {
         Some(self.round_trip)
     }
 
+    /// The peer's system had taken this number of bytes when the relay was asked: they tell nothing about later.
+    pub(super) fn had_accepted(&mut self, accepted: u64) {
+        self.accepted = accepted;
+    }
+
     /// The peer's system has taken this number of bytes by now.
     pub(super) fn accept(&mut self, accepted: u64, now: Instant) {
         if accepted >= self.accepted + QUEUED {
@@ -172,7 +177,8 @@ mod tests {
         watch.answer(n, answered);
         watch.send(answered);
         assert_eq!(watch.suspect_at(), Some(answered + 3 * SUSPECT), "bounded");
-        watch.accept(100, answered + Duration::from_secs(1));
+        watch.had_accepted(40_000);
+        watch.accept(40_100, answered + Duration::from_secs(1));
         assert_eq!(watch.suspect_at(), Some(answered + 3 * SUSPECT), "a few bytes say nothing");
         watch.accept(50_000, answered + Duration::from_secs(2));
         assert_eq!(watch.suspect_at(), Some(answered + Duration::from_secs(2) + 3 * SUSPECT));
