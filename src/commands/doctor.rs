@@ -5,12 +5,14 @@
 //!
 //! - `here`: checks on this computer: ssh, its configuration, files, processes, editors.
 //! - `there`: checks of the login, the platform, and one running machine, which is reached by the system's ssh.
+//! - `sessions`: what sessions on that machine survive.
 //! - `report`: all results in a file for others, without secrets.
 
 mod here;
 #[cfg(unix)]
 mod permissions;
 mod report;
+mod sessions;
 mod there;
 
 use std::path::{Path, PathBuf};

@@ -184,34 +184,9 @@ pub fn connect_timeout(arguments: &[String]) -> Option<Duration> {
         if value == "none" {
             continue;
         }
-        return seconds(value).filter(|seconds| *seconds > 0).map(Duration::from_secs);
+        return options::seconds(value).filter(|seconds| *seconds > 0).map(Duration::from_secs);
     }
     None
-}
-
-/// A time as ssh writes them (sshd_config(5), TIME FORMATS), in seconds. jiff's durations have no days and weeks.
-fn seconds(text: &str) -> Option<u64> {
-    if text.is_empty() {
-        return None;
-    }
-    let mut rest = text;
-    let mut total: u64 = 0;
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
-        let number: u64 = rest[..end].parse().ok()?;
-        let unit = rest[end..].chars().next();
-        let factor = match unit.map(|unit| unit.to_ascii_lowercase()) {
-            None | Some('s') => 1,
-            Some('m') => 60,
-            Some('h') => 3600,
-            Some('d') => 86400,
-            Some('w') => 7 * 86400,
-            Some(_) => return None,
-        };
-        total = total.checked_add(number.checked_mul(factor)?)?;
-        rest = &rest[end + unit.map_or(0, char::len_utf8)..];
-    }
-    Some(total)
 }
 
 #[cfg(test)]
@@ -220,7 +195,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::{Early, Passed, Swallow, Swallowed, connect_timeout, seconds};
+    use super::{Early, Passed, Swallow, Swallowed, connect_timeout};
+    use crate::ssh::options::seconds;
 
     fn limit(command: &[&str]) -> Option<u64> {
         let arguments: Vec<String> = command.iter().map(ToString::to_string).collect();

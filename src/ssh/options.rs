@@ -91,3 +91,28 @@ pub(crate) fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
         Some(_) | None => value.split([' ', '\t', '#']).next(),
     }
 }
+
+/// Reads a time as ssh and sshd write them (sshd_config(5), TIME FORMATS), in seconds. jiff's durations have no days and weeks.
+pub(crate) fn seconds(text: &str) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    let mut rest = text;
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let number: u64 = rest[..end].parse().ok()?;
+        let unit = rest[end..].chars().next();
+        let factor = match unit.map(|unit| unit.to_ascii_lowercase()) {
+            None | Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            Some('d') => 86400,
+            Some('w') => 7 * 86400,
+            Some(_) => return None,
+        };
+        total = total.checked_add(number.checked_mul(factor)?)?;
+        rest = &rest[end + unit.map_or(0, char::len_utf8)..];
+    }
+    Some(total)
+}

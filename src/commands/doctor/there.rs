@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Check, Verdict};
+use super::{Check, Verdict, sessions};
 use crate::{
     app::App,
     commands::{
@@ -119,7 +119,9 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
     checks.extend(by_ssh(app, &place).await);
     if checks.last().is_some_and(|last| last.name == BY_SSH && last.verdict == Verdict::Failed) {
         checks.extend(last_words(&labs, &place).await);
+        return checks;
     }
+    checks.extend(sessions::all(app, &place).await);
     checks
 }
 
@@ -260,15 +262,15 @@ fn client(app: &App, place: &Destination, command: &str) -> Result<Command> {
 }
 
 /// A program on the machine, from the first byte of its output on.
-struct There {
-    child: Child,
-    input: ChildStdin,
-    output: ChildStdout,
+pub(super) struct There {
+    pub(super) child: Child,
+    pub(super) input: ChildStdin,
+    pub(super) output: ChildStdout,
 }
 
 impl There {
     /// Starts a program. The login shell's own output is skipped.
-    async fn start(app: &App, place: &Destination, program: &str) -> Result<There> {
+    pub(super) async fn start(app: &App, place: &Destination, program: &str) -> Result<There> {
         let marked = Marked::new();
         let mut child = client(app, place, &marked.becoming(program))?.spawn().map_err(failed)?;
         let (Some(input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
@@ -386,7 +388,7 @@ async fn sample(app: &App, place: &Destination) -> Result<Duration> {
     Ok(began.elapsed().max(Duration::from_micros(1)))
 }
 
-async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+pub(super) async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let late = |_| Error::new(Kind::NotYet, format!("no answer within {} s", PATIENCE.as_secs()));
     timeout(PATIENCE, work).await.map_err(late)?
 }
