@@ -18,9 +18,10 @@ use crate::{
     error::{Error, Result},
     files::{self, lock_path, user_file::UserFile},
     platform::Platform,
-    records::{self, live},
+    records::{self, live, relays::Relays},
     settings::Folders,
     ssh_config,
+    target::Target,
     ui::{notice, out},
 };
 
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     #[arg(long)]
     json: bool,
 }
+
+/// Ends the relay of the user who runs it, by the number in its file. Shells of all kinds read it alike.
+const END_RELAY: &str = r#"kill $(grep -o "pid.: [0-9]*" ~/.cache/labctl-ssh-proxy/relay-1.json | tr -dc 0-9)"#;
 
 /// One item to take back. Every new command that writes into a file of another program adds a variant here.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +110,14 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
             1 => "1 connection is open; it ends with its session".to_owned(),
             _ => format!("{open} connections are open; they end with their sessions"),
         });
+    }
+    for [play, machine, user] in Relays::below(&app.folders.root).machines() {
+        let host = Target::of_play(&play, Some(&machine));
+        report.warn(&app.platform.commands(&format!(
+            "a relay may run on machine {machine} of playground {play}, with its file in ~{user}/.cache/labctl-ssh-proxy. It \
+             ends, and deletes the file, 12 hours after its last session; this ends it now, and every session over it: \
+             `labctl-ssh-proxy ssh {user}@{host} '{END_RELAY}'`"
+        )));
     }
     if args.dry_run {
         return report.done(false);

@@ -136,6 +136,17 @@ impl Relays {
         self.sweep(|_| true);
     }
 
+    /// The machines that may have a relay of ours, each with its play and its user.
+    pub fn machines(&self) -> Vec<[String; 3]> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let own = entries.filter_map(Result::ok).filter(|entry| entry.file_name().to_str().is_some_and(is_own));
+        let records = own.filter_map(|entry| read(&entry.path()));
+        let running = records.filter(|record| record.is_fresh() && record.relay.is_some());
+        let mut machines: Vec<_> = running.map(|record| [record.play, record.machine, record.user]).collect();
+        machines.sort();
+        machines
+    }
+
     fn path(&self, Whose { play, machine, user }: Whose<'_>) -> PathBuf {
         let mut hash = ring::digest::Context::new(&ring::digest::SHA256);
         for part in [play, machine, user] {

@@ -5,7 +5,9 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Stdio};
 use serde_json::Value;
 
 use crate::support::{
-    Ending, PROGRAM, Said, World, copy_program, eventually,
+    Ending, PROGRAM, Said, World, copy_program,
+    distant::Distant,
+    eventually,
     labs::{ID, Labs, PLAIN},
     schema,
 };
@@ -297,4 +299,26 @@ fn the_report_tells_everything_but_secrets() {
         assert!(text.contains(part), "{part} not in {text}");
     }
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+/// The relay is looked for on the machine, where its process can be compared, and nothing is placed by looking.
+#[test]
+fn a_machine_s_relay_is_found_or_its_absence_explained() {
+    let distant = Distant::new(&[]);
+    let world = &distant.world;
+    let sessions = || {
+        let value = world.json(&["doctor", "--json", &distant.host]);
+        schema::check("doctor", &value);
+        let found = check(&value, "sessions").clone();
+        (found["verdict"].as_str().unwrap().to_owned(), found["found"].as_str().unwrap().to_owned())
+    };
+    let (verdict, found) = sessions();
+    assert!(verdict == "ok" && found.contains("the next long one starts it"), "{found}");
+    assert!(distant.relay_processes().is_empty(), "a check places nothing");
+    distant.place();
+    let (verdict, found) = sessions();
+    let process = distant.relay_processes()[0];
+    assert!(verdict == "ok" && found.ends_with(&format!("its process {process}")), "{found}");
+    world.settings("resume: never\n");
+    assert_eq!(sessions(), ("skipped".into(), "end with their connection, because `resume` is `never`".into()));
 }

@@ -7,7 +7,9 @@ use std::{
 };
 
 use crate::support::{
-    PROGRAM, World, copy_program, eventually,
+    PROGRAM, World, copy_program,
+    distant::Distant,
+    eventually,
     fault::{Fake, Fault, PLAY, Phase},
     needs,
 };
@@ -221,4 +223,20 @@ fn on_a_terminal_the_playgrounds_are_asked_about_on_their_own() {
     eventually("it is done", || screen().contains("ended 0"));
     tmux(&["kill-server"]);
     assert!(world.root().join("local").exists() && !world.root().join("hosts.json").exists());
+}
+
+/// A relay on a machine is out of reach of `uninstall`, which says so, with a command that ends it.
+#[test]
+fn what_lies_on_machines_is_said() {
+    let distant = Distant::with_relay();
+    assert_eq!(distant.relay_processes().len(), 1);
+    let said = distant.world.run(&["uninstall", "--dry-run"]);
+    let line = said.err.lines().find(|line| line.contains("a relay may run on machine shell-01")).unwrap();
+    let command = line.split('`').nth(1).unwrap();
+    let ran = command.replacen("labctl-ssh-proxy", "exec \"$0\"", 1);
+    // It ends itself, too: it goes over the relay.
+    let ran = distant.world.program("sh").args(["-c", &ran, PROGRAM]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(255), "{command}: {}", String::from_utf8_lossy(&ran.stderr));
+    eventually("the relay has ended", || distant.relay_processes().is_empty());
+    assert!(!distant.world.home().join(".cache/labctl-ssh-proxy/relay-1.json").exists());
 }
