@@ -418,6 +418,7 @@ impl<R: Reach> Carrier<R> {
             self.reach.begun(&self.ticket);
         }
         log::info!("the session goes on over a new connection");
+        self.reach.resumed();
         self.link = Some(Link::resumed(connection, known));
         self.watch = Watch::new(Instant::now());
         self.away(Duration::ZERO);

@@ -59,6 +59,9 @@ pub trait Reach: Send + Sync + 'static {
     /// (`None`) where the relay's port does not answer on a machine that can be reached.
     fn verdict(&self, failed: Option<&Error>) -> impl Future<Output = Verdict> + Send;
 
+    /// Notes that the session goes on over a new connection.
+    fn resumed(&self) {}
+
     /// The number of bytes of this connection that the other side's system has accepted: a sign of life.
     fn accepted(connection: &Self::Connection) -> u64;
 

@@ -32,9 +32,10 @@ use crate::{
 
 /// Between two questions to the platform.
 const ASKED_EVERY: Duration = Duration::from_secs(10);
-/// The number of attempts in a row at which the port of a relay that has ended is dead. A single one may have come
-/// while the machine was short of something.
+/// The number of attempts in a row at which the port of a relay that has ended is dead, and the time that they take at
+/// least. A network that fails in the middle of an attempt looks the same.
 const DEAD: u32 = 3;
+const DEAD_FOR: Duration = Duration::from_secs(3);
 /// Patience with a new session for the tunnel.
 const RENEWAL: Duration = Duration::from_secs(60);
 /// A playground that was destroyed so shortly before its end was erased at it: clocks and answers take their time.
@@ -71,8 +72,8 @@ struct Known {
     up_since: Option<String>,
     expires_at: Option<Moment>,
     asked: Option<Instant>,
-    /// The number of attempts in a row at which the relay's port was dead.
-    dead: u32,
+    /// The number of attempts in a row at which the relay's port was dead, and the time of the first.
+    dead: Option<(u32, Instant)>,
     ticket: Option<Kept>,
 }
 
@@ -86,7 +87,7 @@ impl Route {
         up_since: Option<String>,
         tickets: Tickets,
     ) -> Route {
-        let known = Known { session, towards: None, up_since, expires_at: None, asked: None, dead: 0, ticket: None };
+        let known = Known { session, towards: None, up_since, expires_at: None, asked: None, dead: None, ticket: None };
         let events = NetworkEvents::watch();
         Route { labs: labs.dialling_anew(), to, tickets, events, state: Mutex::new(known) }
     }
@@ -99,6 +100,15 @@ impl Route {
 
     fn known(&self) -> MutexGuard<'_, Known> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes that the relay's port was dead. Returns true if it has been for so many attempts and for so long that the
+    /// relay must have ended.
+    fn is_dead_for_long(&self) -> bool {
+        let known = &mut *self.known();
+        let (times, since) = known.dead.get_or_insert((0, Instant::now()));
+        *times += 1;
+        *times >= DEAD && since.elapsed() >= DEAD_FOR
     }
 
     /// Returns true if the platform may be asked now, and notes that it is.
@@ -181,15 +191,15 @@ impl Reach for Route {
         let is_dead = failed.is_none();
         // Certificates included: the network of a hotel may answer in the platform's place until one has logged in.
         if failed.is_some_and(|error| error.kind() == Kind::Network) {
-            self.known().dead = 0;
+            self.known().dead = None;
             return Verdict::Again;
         }
-        let dead = {
-            let known = &mut *self.known();
-            known.dead = if is_dead { known.dead + 1 } else { 0 };
-            known.dead
-        };
-        if is_dead && dead < DEAD || !self.asks() {
+        if !is_dead {
+            self.known().dead = None;
+        } else if !self.is_dead_for_long() {
+            return Verdict::Again;
+        }
+        if !self.asks() {
             return Verdict::Again;
         }
         let play = match self.ask().await {
@@ -206,6 +216,10 @@ impl Reach for Route {
         }
         let is_refused = failed.is_some_and(|error| !error.may_pass());
         if is_refused && wake::is_up(&play, &self.to.machine) { self.renew().await } else { Verdict::Again }
+    }
+
+    fn resumed(&self) {
+        self.known().dead = None;
     }
 
     fn accepted(connection: &Tunnel<Stream>) -> u64 {
