@@ -234,6 +234,14 @@ impl Cut {
         self.seen().iter().filter(|one| one.open && one.bytes > bytes).count()
     }
 
+    /// The number of open connections of held sessions whose clients have logged in: a handshake and a login have some
+    /// 9 KB, and who resumes has been in before.
+    pub fn settled(&self) -> usize {
+        let is_settled =
+            |one: &&Seen| one.open && (one.kind == Kind::Resume || one.kind == Kind::New && one.bytes > 20_000);
+        self.seen().iter().filter(is_settled).count()
+    }
+
     pub fn count(&self, kind: Kind) -> usize {
         self.seen().iter().filter(|one| one.kind == kind).count()
     }

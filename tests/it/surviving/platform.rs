@@ -47,7 +47,7 @@ impl Hosted {
         let before = self.tunnels.count(Kind::New);
         let mut talk = self.talk("exec cat");
         talk.echoes(NOTICED);
-        assert_eq!(self.tunnels.count(Kind::New), before + 1, "it is held");
+        assert!(self.tunnels.count(Kind::New) > before, "it is held");
         self.labs.forget_seen();
         talk
     }
