@@ -38,6 +38,8 @@ pub mod placing;
 pub mod reach;
 mod replay;
 #[cfg(test)]
+mod states;
+#[cfg(test)]
 mod trials;
 mod watch;
 

@@ -13,6 +13,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     error::{Error, Kind, Result},
     labs::vitals::Vitals,
-    moment::now,
+    moment::{self, Moment},
     pipe::LINGER,
 };
 
@@ -47,6 +48,18 @@ const PAUSES: [Duration; 7] = [
     Duration::from_secs(4),
     Duration::from_secs(5),
 ];
+/// The longest pause while there is no route to the tunnel's host.
+const NO_ROUTE: Duration = Duration::from_secs(2);
+/// A spare connection that has waited for longer may have been closed by the relay.
+const FRESH: Duration = Duration::from_secs(8);
+/// An attempt that has not succeeded by then is given up when the network changes.
+const STUCK: Duration = Duration::from_secs(1);
+/// Between two looks at the clocks.
+const TICK: Duration = Duration::from_secs(5);
+/// The clock is ahead of the timer by more than this, or the timer is late by more: the program did not run.
+const JUMP: Duration = Duration::from_secs(3);
+/// After a shorter sleep the connection is only asked: a laptop wakes up for moments while it sleeps.
+const NAP: Duration = Duration::from_secs(60);
 /// Bytes that were read are acknowledged after this time, however few they are.
 const ACK_AFTER: Duration = Duration::from_secs(1);
 /// The time in which a user that shuts the stream down, and stays, gets rid of what was written.
@@ -81,10 +94,13 @@ pub(super) struct Carrier<R: Reach> {
     watch: Watch,
     /// The link is in doubt, so that a spare connection is wanted.
     suspect: bool,
-    /// A connection that has not been used yet.
-    spare: Option<R::Connection>,
+    /// It is in so much doubt that the spare takes over as soon as it is there.
+    urgent: bool,
+    /// A connection that has not been used yet, and the time of its dial.
+    spare: Option<(R::Connection, Instant)>,
     /// The step towards another connection that is being made.
     way: Option<Way<R::Connection>>,
+    way_began: Instant,
     /// The bytes that had come when the relay was asked to resume, while it has not answered.
     asking: Option<u64>,
     attempt: u32,
@@ -97,8 +113,12 @@ pub(super) struct Carrier<R: Reach> {
     /// Something came that was not acknowledged.
     ack_at: Option<Instant>,
     event: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// The local address towards the tunnel's host when the link began.
+    address: Option<IpAddr>,
     timer: Pin<Box<Sleep>>,
     ticked: Instant,
+    /// The same by the clock that goes on while the computer sleeps.
+    ticked_at: Moment,
 }
 
 impl<R: Reach> Carrier<R> {
@@ -122,8 +142,10 @@ impl<R: Reach> Carrier<R> {
             link: None,
             watch: Watch::new(now),
             suspect: false,
+            urgent: false,
             spare: None,
             way: None,
+            way_began: now,
             asking: None,
             attempt: 0,
             failures: 0,
@@ -131,14 +153,17 @@ impl<R: Reach> Carrier<R> {
             left: options.resume_for,
             is_away: false,
             ack_at: None,
+            address: None,
             timer: Box::pin(sleep_until(now)),
             ticked: now,
+            ticked_at: moment::now(),
         }
     }
 
     /// Carries the session to its end, from its first connection on.
     pub(super) async fn run(mut self, first: Link<R::Connection>) {
         self.link = Some(first);
+        self.address = self.reach.local_address();
         let end = loop {
             let step = poll_fn(|cx| self.poll(cx)).await;
             if let Some(end) = self.take(step) {
@@ -215,6 +240,7 @@ impl<R: Reach> Carrier<R> {
     /// The link lives: no other is needed.
     fn trust(&mut self) {
         self.suspect = false;
+        self.urgent = false;
         self.spare = None;
         self.way = None;
         self.back();
@@ -222,7 +248,11 @@ impl<R: Reach> Carrier<R> {
 
     /// Plans the next attempt to dial.
     fn back_off(&mut self) {
-        let pause = PAUSES[self.failures.min(PAUSES.len() - 1)];
+        let mut pause = PAUSES[self.failures.min(PAUSES.len() - 1)];
+        // A network that comes back without an event is noticed by its route.
+        if pause > NO_ROUTE && self.reach.local_address().is_none() {
+            pause = NO_ROUTE;
+        }
         self.failures += 1;
         self.dial_at = Instant::now() + pause.mul_f64(fastrand::f64() / 2.0 + 0.75);
     }
@@ -237,14 +267,14 @@ impl<R: Reach> Carrier<R> {
     fn away(&mut self, since: Duration) {
         if !std::mem::replace(&mut self.is_away, true) {
             let since = u64::try_from(since.as_millis()).unwrap_or_default();
-            self.vitals.note_away(now().saturating_sub(since));
+            self.vitals.note_away(moment::now().saturating_sub(since));
         }
     }
 
     /// The next moment at which something has to be done though nothing happens.
     fn due(&self) -> Instant {
         let dial = (self.wants_another() && self.way.is_none() && self.spare.is_none()).then_some(self.dial_at);
-        let over = self.is_away.then(|| self.ticked + self.left);
+        let over = self.is_away.then(|| self.ticked + self.left.min(TICK));
         let link = self.link.as_ref().filter(|_| self.asking.is_none()).and_then(|_| {
             let watch = &self.watch;
             let next = match (self.suspect, self.is_away) {
@@ -255,7 +285,7 @@ impl<R: Reach> Carrier<R> {
             [watch.ask_at(), next].into_iter().flatten().min()
         });
         let ack = self.link.as_ref().and(self.ack_at);
-        [dial, over, link, ack].into_iter().flatten().min().unwrap_or(self.ticked + Duration::from_secs(5))
+        [dial, over, link, ack].into_iter().flatten().min().unwrap_or(self.ticked + TICK)
     }
 
     fn wants_another(&self) -> bool {
@@ -285,7 +315,7 @@ impl<R: Reach> Carrier<R> {
                 self.back_off();
                 self.away(Duration::ZERO);
             }
-            Step::Way(Outcome::Dialled(connection)) => self.spare = Some(connection),
+            Step::Way(Outcome::Dialled(connection)) => self.spare = Some((connection, Instant::now())),
             Step::Way(Outcome::Answered(connection, Resumed::From(received))) => {
                 if let Err(error) = self.resume(connection, received) {
                     return Some(End::Failed(error, false));
@@ -310,18 +340,94 @@ impl<R: Reach> Carrier<R> {
                 }
                 self.back_off();
             }
-            Step::Event | Step::Tick => {}
+            Step::Event => self.look(),
+            Step::Tick => {}
         }
         self.tick()
+    }
+
+    /// Looks after the network has changed, or the computer has woken up.
+    fn look(&mut self) {
+        let address = self.reach.local_address();
+        let has_moved = address.is_some() && address != self.address;
+        self.address = address.or(self.address);
+        if self.asking.is_some() {
+            return;
+        }
+        if self.link.is_some() && !self.suspect {
+            self.ask_now();
+            if has_moved {
+                log::info!("the network has changed: another connection is dialled");
+                self.doubt();
+            }
+        } else if self.spare.is_none() && address.is_some() {
+            // An attempt that has begun may wait for a network that is gone.
+            let is_stuck = self.way_began.elapsed() > STUCK;
+            if has_moved || is_stuck || self.way.is_none() {
+                self.way = None;
+                self.failures = 0;
+                self.back_off();
+            }
+            self.urgent |= has_moved;
+        }
+    }
+
+    /// Asks the relay for a sign of life.
+    fn ask_now(&mut self) {
+        if let Some(link) = &mut self.link
+            && self.watch.ask_at().is_some()
+        {
+            self.watch.had_accepted(R::accepted(&link.connection));
+            link.ping = Some(self.watch.ask(Instant::now()));
+        }
+    }
+
+    /// Dials a connection that takes over at once, unless the link gives a sign of life before.
+    fn doubt(&mut self) {
+        self.suspect = true;
+        self.urgent = true;
+        self.failures = 0;
+        self.back_off();
+    }
+
+    /// Goes on after a time in which the program did not run: the computer slept, or the process was halted.
+    fn wake(&mut self, slept: Duration) {
+        log::info!("the program did not run for {} s", slept.as_secs());
+        let is_long = slept > NAP;
+        if is_long && self.asking.take().is_some() {
+            // Of a connection from before, which has hardly survived.
+            self.way = None;
+        }
+        if is_long {
+            self.spare = None;
+        }
+        if self.asking.is_some() {
+            return;
+        }
+        if self.link.is_some() {
+            self.watch.wake();
+            self.ask_now();
+        }
+        if is_long || self.link.is_none() {
+            self.way = None;
+            self.doubt();
+        }
     }
 
     /// Does what is due.
     fn tick(&mut self) -> Option<End> {
         let now = Instant::now();
         let passed = now - self.ticked;
-        self.ticked = now;
+        let by_clock = Duration::from_millis(moment::now().saturating_sub(self.ticked_at));
+        (self.ticked, self.ticked_at) = (now, moment::now());
+        let late = now.saturating_duration_since(self.timer.deadline());
+        let slept = by_clock.saturating_sub(passed).max(late);
+        if slept > JUMP {
+            self.wake(slept);
+        }
         if self.is_away {
-            self.left = self.left.saturating_sub(passed);
+            // On some systems the timer goes on while the computer sleeps.
+            self.left = self.left.saturating_sub(passed.min(2 * TICK));
             if self.left.is_zero() {
                 return Some(End::Failed(given_up(self.options.resume_for), false));
             }
@@ -352,13 +458,16 @@ impl<R: Reach> Carrier<R> {
             }
         }
         if self.wants_another() {
-            if let Some(connection) = self.spare.take_if(|_| self.link.is_none() || self.is_away) {
+            self.spare.take_if(|(_, dialled)| now - *dialled > FRESH);
+            let is_due = self.link.is_none() || self.is_away || self.urgent;
+            if let Some((connection, _)) = self.spare.take_if(|_| is_due) {
                 match self.ask(connection) {
                     Ok(way) => self.way = Some(way),
                     Err(error) => return Some(End::Failed(error, false)),
                 }
             } else if self.spare.is_none() && self.way.is_none() && self.dial_at <= now {
                 self.way = Some(self.dial());
+                self.way_began = now;
             }
         }
         None
@@ -421,6 +530,7 @@ impl<R: Reach> Carrier<R> {
         self.reach.resumed();
         self.link = Some(Link::resumed(connection, known));
         self.watch = Watch::new(Instant::now());
+        self.address = self.reach.local_address();
         self.away(Duration::ZERO);
         self.trust();
         Ok(())

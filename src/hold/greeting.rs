@@ -198,3 +198,52 @@ impl Fields<'_> {
         field
     }
 }
+
+/// The relay's side, for tests.
+#[cfg(test)]
+pub(super) mod theirs {
+    use super::{Begun, FROM_RELAY, Fields, Hello, R_HELLO, Secret, Tag, VERSION, mac, tag};
+
+    /// The relay's first words.
+    pub(in crate::hold) fn hello(id: [u8; 16], nonce: [u8; 16], window: u32) -> [u8; R_HELLO] {
+        let words = [&FROM_RELAY[..], &[VERSION, 0, 0, 64], &id, &nonce, &window.to_be_bytes()].concat();
+        words.try_into().unwrap()
+    }
+
+    /// The client's answer, checked: the proof that it awaits, and the session's secret.
+    pub(in crate::hold) fn begun(key: &Secret, port: u16, hello: &[u8; R_HELLO], words: &[u8; 42]) -> (Tag, Secret) {
+        let mut fields = Fields(words);
+        let ([.., flags], window): ([u8; 6], [u8; 4]) = (fields.take(), fields.take());
+        let hello = Hello::parse(hello).unwrap();
+        let begun = Begun::with(key, port, &hello, fields.take(), u32::from_be_bytes(window), flags == 1);
+        assert_eq!(begun.words, words);
+        (begun.welcome, begun.secret)
+    }
+
+    /// A client's wish to resume, checked: the attempt, its offset, and the answer with a status and an offset.
+    pub(in crate::hold) fn resume(
+        secret: &Secret,
+        port: u16,
+        words: &[u8; 66],
+    ) -> (u32, u64, impl Fn(&Secret, u8, u64) -> Vec<u8> + use<>) {
+        let mut fields = Fields(words);
+        let [.., flags]: [u8; 6] = fields.take();
+        let (id, attempt, received, nonce): ([u8; 16], [u8; 4], [u8; 8], [u8; 16]) =
+            (fields.take(), fields.take(), fields.take(), fields.take());
+        let right = tag(secret, "res-c", &[&port.to_be_bytes(), &id, &attempt, &received, &nonce, &[flags]]);
+        assert_eq!(fields.take(), right);
+        let answer = move |key: &Secret, status: u8, ours: u64| {
+            let ours = ours.to_be_bytes();
+            let mine = tag(key, "res-r", &[&port.to_be_bytes(), &id, &attempt, &ours, &nonce, &[status]]);
+            [&FROM_RELAY[..], &[VERSION, status], &ours, &mine].concat()
+        };
+        (u32::from_be_bytes(attempt), u64::from_be_bytes(received), answer)
+    }
+
+    #[test]
+    fn tags_are_those_of_the_wire() {
+        // Computed by Python's hmac.
+        assert_eq!(mac(&[7; 32], "session", &[b"a", b"bc"])[..4], TAG);
+    }
+    const TAG: [u8; 4] = [0x42, 0x9c, 0x3b, 0xfd];
+}

@@ -3,7 +3,7 @@
 use std::{
     future::{Future, pending},
     io,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     pin::Pin,
     process::Stdio,
     sync::{
@@ -162,7 +162,7 @@ impl Reach for Network {
     }
 
     fn local_address(&self) -> Option<IpAddr> {
-        None
+        Some(Ipv4Addr::LOCALHOST.into())
     }
 
     async fn event(&self) {

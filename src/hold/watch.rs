@@ -69,13 +69,21 @@ impl Watch {
         self.ping.0
     }
 
+    /// The program has not run for a while: what was unanswered before says nothing.
+    pub(super) fn wake(&mut self) {
+        self.unanswered = None;
+        self.asked = false;
+    }
+
     /// A ping was answered. Returns its round trip, if it was the last one.
     pub(super) fn answer(&mut self, n: u32, now: Instant) -> Option<Duration> {
         if n != self.ping.0 {
             return None;
         }
-        self.round_trip = now - self.ping.1;
-        Some(self.round_trip)
+        let round_trip = now - self.ping.1;
+        // A slow one is remembered for a while.
+        self.round_trip = round_trip.max(self.round_trip * 3 / 4);
+        Some(round_trip)
     }
 
     /// The peer's system had taken this number of bytes when the relay was asked: they tell nothing about later.
@@ -115,16 +123,12 @@ impl Watch {
 
     /// The time at which the connection becomes suspect.
     pub(super) fn suspect_at(&self) -> Option<Instant> {
-        Some(self.unanswered? + self.patience(SUSPECT))
+        Some(self.unanswered? + (2 * self.round_trip).clamp(SUSPECT, 3 * SUSPECT))
     }
 
     /// The time at which it is dead.
     pub(super) fn dead_at(&self) -> Option<Instant> {
-        Some(self.unanswered? + self.patience(DEAD))
-    }
-
-    fn patience(&self, least: Duration) -> Duration {
-        (2 * self.round_trip).clamp(least, 3 * least)
+        Some(self.unanswered? + (4 * self.round_trip).clamp(DEAD, 3 * DEAD))
     }
 }
 
