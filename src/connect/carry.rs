@@ -51,9 +51,9 @@ pub(super) async fn carry(
     if let End::Lost(error) = &end {
         ending.was_cut_off();
         // The platform has been asked by then.
-        if let Some(reason) = ending::given_up(error) {
+        if let Some(reason) = ending::given_up(destination, error) {
             relay::forget(connection, destination);
-            return Err(reason.clone().into());
+            return Err(reason.into());
         }
     }
     // A client that was told by the machine leaves at once.

@@ -30,15 +30,22 @@ pub(super) async fn reason(connection: &Connection<'_>, destination: &Destinatio
     }
 }
 
-/// The reason with which a session was given up that should have survived.
-pub(super) fn given_up(error: &io::Error) -> Option<&Error> {
-    error.get_ref()?.downcast_ref()
+/// The reason with which a session was given up that should have survived. What the session itself has found does not
+/// name the machine.
+pub(super) fn given_up(destination: &Destination, error: &io::Error) -> Option<Error> {
+    let Destination { play, machine, .. } = destination;
+    let reason: &Error = error.get_ref()?.downcast_ref()?;
+    if reason.kind() != Kind::Network || reason.message().contains("playground") {
+        return Some(reason.clone());
+    }
+    let what = format!("the session on machine {machine} of playground {play} ended: {}", reason.message());
+    Some(Error::new(Kind::Network, what).with_hint(reason.hint().unwrap_or("connect again")))
 }
 
 /// The error for a connection that was lost, for no reason that the platform knows.
 pub(super) fn lost(destination: &Destination, error: &io::Error) -> Error {
-    if let Some(error) = given_up(error) {
-        return error.clone();
+    if let Some(error) = given_up(destination, error) {
+        return error;
     }
     let Destination { play, machine, .. } = destination;
     Error::new(Kind::Network, format!("the connection to machine {machine} of playground {play} was lost: {error}"))

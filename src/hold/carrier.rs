@@ -322,7 +322,7 @@ impl<R: Reach> Carrier<R> {
                 }
             }
             Step::Way(Outcome::Answered(_, Resumed::Unknown)) => {
-                let error = Error::new(Kind::Network, "the session has ended on the machine while that was away");
+                let error = Error::new(Kind::Network, "it has ended there while the machine was away");
                 return Some(End::Failed(error.with_hint("connect again"), true));
             }
             Step::Way(Outcome::Answered(_, Resumed::Stale)) => {

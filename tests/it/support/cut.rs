@@ -175,8 +175,10 @@ impl Cut {
 
     /// Every connection that is open now fails.
     pub fn fail(&self, how: How) {
-        let count = self.shared.seen.lock().unwrap().len();
-        self.shared.failure.send_replace((count, how));
+        let mut seen = self.shared.seen.lock().unwrap();
+        // One that is stranded may never hear of its end.
+        seen.iter_mut().for_each(|one| one.open = false);
+        self.shared.failure.send_replace((seen.len(), how));
     }
 
     pub fn flows(&self, up: Flow, down: Flow) {
