@@ -70,8 +70,9 @@ impl Http {
     /// trusted, and one that is dead without a word costs the time of a whole request.
     #[must_use]
     pub fn dialling_anew(&self) -> Http {
-        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(self.dialer.clone());
-        Http { client, dialer: self.dialer.clone() }
+        let dialer = self.dialer.clone().by_address_first();
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(dialer.clone());
+        Http { client, dialer }
     }
 
     /// Sends a request and waits for the whole answer, `limit` at most.

@@ -1,6 +1,8 @@
 //! The address at which a host was last reached, tried beside a new look-up of its name. After a sleep or a change of
 //! the network, names are what fails first and comes back last.
 //!
+//! A session that is resumed tries the address first: it was right a moment ago, and a look-up is a round trip.
+//!
 //! Only a host that TLS has proven is remembered, and it has to prove itself again: on another network, a private
 //! address is another computer. What is remembered ends with the process.
 
@@ -18,15 +20,23 @@ use tokio::time::{sleep, timeout};
 
 use super::net::CONNECT_TIMEOUT;
 
-/// A look-up and a connection that take longer have the last address tried beside them: the pause of RFC 8305 (5)
-/// between two addresses.
+/// A way that takes longer has the other one tried beside it: the pause of RFC 8305 (5) between two addresses.
 const SLOW: Duration = Duration::from_millis(250);
 
 /// Addresses by host and port.
 #[derive(Clone, Default)]
-pub(super) struct LastAddresses(Arc<Mutex<HashMap<String, SocketAddr>>>);
+pub(super) struct LastAddresses {
+    known: Arc<Mutex<HashMap<String, SocketAddr>>>,
+    /// The address is tried before the name.
+    is_first: bool,
+}
 
 impl LastAddresses {
+    /// The same addresses, tried before the names.
+    pub(super) fn first(self) -> LastAddresses {
+        LastAddresses { is_first: true, ..self }
+    }
+
     /// Connects to the host of an address by its name, `by_name`, or where it was last: by which of them comes first.
     /// The second part of the result is true for the latter.
     ///
@@ -41,32 +51,15 @@ impl LastAddresses {
         let Some(last) = key(uri).and_then(|key| self.all().get(&key).copied()) else {
             return Ok((by_name.await?, false));
         };
-        tokio::pin!(by_name);
-        let failure = tokio::select! {
-            biased;
-            done = &mut by_name => match done {
-                Ok(connected) => return Ok((connected, false)),
-                Err(failure) => Some(failure),
-            },
-            () = sleep(SLOW) => None,
-        };
         let by_address = async {
             let connected = timeout(CONNECT_TIMEOUT, by_address(last)).await;
             connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
         };
-        if let Some(failure) = failure {
-            return by_address.await.map(|connected| (connected, true)).map_err(|_| failure);
-        }
-        tokio::pin!(by_address);
-        tokio::select! {
-            done = &mut by_name => match done {
-                Ok(connected) => Ok((connected, false)),
-                Err(failure) => by_address.await.map(|connected| (connected, true)).map_err(|_| failure),
-            },
-            done = &mut by_address => match done {
-                Ok(connected) => Ok((connected, true)),
-                Err(_) => Ok((by_name.await?, false)),
-            },
+        if self.is_first {
+            let raced = race(by_address, by_name).await;
+            raced.map(|(connected, is_second)| (connected, !is_second)).map_err(|(_, failure)| failure)
+        } else {
+            race(by_name, by_address).await.map_err(|(failure, _)| failure)
         }
     }
 
@@ -85,7 +78,35 @@ impl LastAddresses {
     }
 
     fn all(&self) -> std::sync::MutexGuard<'_, HashMap<String, SocketAddr>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes one attempt and, where that is slow or fails, another one beside it. Returns the first success, and true if it
+/// is the second attempt's; or both errors.
+async fn race<T>(
+    first: impl Future<Output = io::Result<T>>,
+    second: impl Future<Output = io::Result<T>>,
+) -> Result<(T, bool), (io::Error, io::Error)> {
+    tokio::pin!(first, second);
+    let soon = tokio::select! {
+        biased;
+        done = &mut first => Some(done),
+        () = sleep(SLOW) => None,
+    };
+    let done = match soon {
+        Some(done) => done,
+        None => tokio::select! {
+            done = &mut first => done,
+            done = &mut second => return match done {
+                Ok(connected) => Ok((connected, true)),
+                Err(e) => first.await.map(|connected| (connected, false)).map_err(|failure| (failure, e)),
+            },
+        },
+    };
+    match done {
+        Ok(connected) => Ok((connected, false)),
+        Err(failure) => second.await.map(|connected| (connected, true)).map_err(|e| (failure, e)),
     }
 }
 
@@ -107,6 +128,7 @@ mod tests {
     /// Connects where the name takes so long (`None`: for ever) and then leads somewhere or not, and the address is
     /// live or not. Returns the word of the way that it took, and the time.
     async fn connect(
+        is_first: bool,
         known: bool,
         name: (Option<u64>, bool),
         address: bool,
@@ -114,6 +136,7 @@ mod tests {
         let uri = Uri::from_static("https://tunnels.example.org");
         let last = LastAddresses::default();
         last.keep(&uri, known.then_some(LAST));
+        let last = if is_first { last.first() } else { last };
         let by_name = async {
             match name.0 {
                 Some(ms) => sleep(Duration::from_millis(ms)).await,
@@ -151,7 +174,22 @@ mod tests {
             (true, (Some(900), false), false, refused(), ms(900)),
             (false, (Some(5), false), true, refused(), ms(5)),
         ] {
-            assert_eq!(connect(known, name, address).await, (way, took), "{known} {name:?} {address}");
+            assert_eq!(connect(false, known, name, address).await, (way, took), "{known} {name:?} {address}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_is_resumed_tries_the_last_address_first() {
+        let ms = Duration::from_millis;
+        for (known, name, address, way, took) in [
+            (true, (Some(100), true), true, Ok("address"), ms(0)),
+            (true, (None, false), true, Ok("address"), ms(0)),
+            // It has moved.
+            (true, (Some(100), true), false, Ok("name"), ms(100)),
+            (false, (Some(100), true), true, Ok("name"), ms(100)),
+            (true, (Some(5), false), false, Err("no such name".to_owned()), ms(5)),
+        ] {
+            assert_eq!(connect(true, known, name, address).await, (way, took), "{known} {name:?} {address}");
         }
     }
 }

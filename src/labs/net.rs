@@ -89,6 +89,16 @@ impl Dialer {
         Dialer { route: Route::Network { tcp, proxies, tls: Arc::default(), last: LastAddresses::default() } }
     }
 
+    /// A dialler that tries the address at which it has last reached a host before the host's name.
+    pub(super) fn by_address_first(self) -> Dialer {
+        match self.route {
+            Route::Network { tcp, proxies, tls, last } => {
+                Dialer { route: Route::Network { tcp, proxies, tls, last: last.first() } }
+            }
+            route @ Route::Socket(_) => Dialer { route },
+        }
+    }
+
     /// Connects to the host of an address.
     pub(super) async fn dial(self, uri: Uri) -> io::Result<Conn> {
         match self.route {
