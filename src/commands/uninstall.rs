@@ -44,9 +44,6 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Ends the relay of the user who runs it, by the number in its file. Shells of all kinds read it alike.
-const END_RELAY: &str = r#"kill $(grep -o "pid.: [0-9]*" ~/.cache/labctl-ssh-proxy/relay-1.json | tr -dc 0-9)"#;
-
 /// One item to take back. Every new command that writes into a file of another program adds a variant here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Item {
@@ -115,8 +112,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         let host = Target::of_play(&play, Some(&machine));
         report.warn(&app.platform.commands(&format!(
             "a relay may run on machine {machine} of playground {play}, with its file in ~{user}/.cache/labctl-ssh-proxy. It \
-             ends, and deletes the file, 12 hours after its last session; this ends it now, and every session over it: \
-             `labctl-ssh-proxy ssh {user}@{host} '{END_RELAY}'`"
+             ends, and deletes the file, 12 hours after its last session. To have it end with its last session: \
+             `labctl-ssh-proxy ssh {user}@{host} rm .cache/labctl-ssh-proxy/relay-1.json`"
         )));
     }
     if args.dry_run {

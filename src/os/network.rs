@@ -112,7 +112,7 @@ use reports::Reports;
 mod reports {
     use std::{io, os::fd::OwnedFd, time::Duration};
 
-    use tokio::io::{Interest, unix::AsyncFd};
+    use tokio::net::unix::pipe::Receiver;
 
     use super::{Instant, Mutex, lock, sleep_until};
 
@@ -124,10 +124,10 @@ mod reports {
     /// Most messages that are read at once. A system that reports without an end is heard again after [`DEBOUNCE`].
     const MOST: usize = 1000;
 
-    /// The descriptors that become readable with an event.
+    /// The descriptors that become readable with an event. They are no pipes, but are watched and read alike.
     pub(super) struct Reports {
-        network: AsyncFd<OwnedFd>,
-        clock: Option<AsyncFd<OwnedFd>>,
+        network: Receiver,
+        clock: Option<Receiver>,
         /// The end of the pause after the first report that [`Reports::next`] has not returned for. It outlives a call
         /// that is dropped, so that a caller who is busy with other things gets its event, too.
         due: Mutex<Option<Instant>>,
@@ -135,9 +135,10 @@ mod reports {
 
     impl Reports {
         pub(super) fn open() -> io::Result<Reports> {
-            let network = listening(network()?)?;
-            let clock =
-                clock().and_then(listening).inspect_err(|e| log::info!("the clock's jumps are not reported: {e}"));
+            let network = Receiver::from_owned_fd_unchecked(network()?)?;
+            let clock = clock()
+                .and_then(Receiver::from_owned_fd_unchecked)
+                .inspect_err(|e| log::info!("the clock's jumps are not reported: {e}"));
             Ok(Reports { network, clock: clock.ok(), due: Mutex::new(None) })
         }
 
@@ -159,15 +160,8 @@ mod reports {
         }
     }
 
-    fn listening(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-        // SAFETY: an `OwnedFd` is open, and stays the same descriptor until it is dropped, here with the `AsyncFd`.
-        #[expect(unsafe_code, reason = "tokio's safe way is deprecated")]
-        let registered = unsafe { AsyncFd::register_with_interest(descriptor, Interest::READABLE) };
-        Ok(registered?)
-    }
-
     /// Waits until a descriptor is readable; without one, for ever.
-    async fn readable(descriptor: Option<&AsyncFd<OwnedFd>>) {
+    async fn readable(descriptor: Option<&Receiver>) {
         match descriptor {
             Some(descriptor) if descriptor.readable().await.is_ok() => {}
             // The runtime ends.
@@ -176,11 +170,10 @@ mod reports {
     }
 
     /// Reads what has come. An error is news like any other: messages that were lost, a clock that was set.
-    fn drain(descriptor: &AsyncFd<OwnedFd>) {
+    fn drain(descriptor: &Receiver) {
         let mut room = [0; ROOM];
         for _ in 0..MOST {
-            let read = descriptor.try_io(Interest::READABLE, |fd| Ok(rustix::io::read(fd, &mut room)?));
-            if read.is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
+            if descriptor.try_read(&mut room).is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock) {
                 return;
             }
         }
