@@ -2,7 +2,7 @@
 # It listens on two loopback ports: one begins sessions, one resumes them. The bytes that pass are SSH's own and stay
 # encrypted; hold/frames.rs has the wire format. One thread, so an offset never changes while it is being told.
 # It ends by itself, 12 hours after the last session, and removes its file ~/.cache/labctl-ssh-proxy/relay-1.json.
-import collections, fcntl, hashlib, hmac, json, os, re, selectors, signal, socket, struct, sys, time
+import collections, fcntl, hashlib, hmac, os, selectors, signal, socket, struct, sys, time
 
 HOST_KEY = ""  # The client puts in here the type of the host key that it has seen, and its SHA-256.
 WINDOW, CHUNK, FIRST = 4 << 20, 65532, 8192  # Bytes under way each way, in a frame, and to a client not yet known
@@ -136,7 +136,7 @@ class Client:  # A connection of a client. Its session is None until C_RESUME is
             return False
         s.key, s.window = mac(relay.key, b"session", s.id, s.nonce, nonce), min(window, WINDOW)
         s.brief = bool(flags & DIES_SILENTLY)
-        relay.dials.remove(s.dialled)
+        relay.dials = [at for at in relay.dials if at != s.dialled]
         relay.sessions[s.id] = s
         self.control += frame(WELCOME, mac(relay.key, b"new-r", bound)[:16])
         return True
@@ -217,7 +217,7 @@ class Session:
             return self.forget() if self.leave_by else self.finish(ENDED, "")
         if self.seen is not None and self.is_other(data):
             relay.retire()
-            return self.finish(OTHER_KEY, "the SSH server at %s port %d has another host key" % relay.server[:2])
+            return self.finish(OTHER_KEY, "the SSH server at %s port %d has another host key" % relay.server)
         self.read += len(data)
         relay.memory += len(data)
         add(self.kept, data)
@@ -226,8 +226,9 @@ class Session:
 
     def is_other(self, data):  # Reads the host key in the first key exchange, before that is passed on.
         self.seen += data
-        begin = re.search(rb"(?:^|\n)SSH-[^\n]*\n", self.seen)
-        at = begin.end() if begin else len(self.seen)
+        line = (b"\n" + self.seen).find(b"\nSSH-")
+        at = self.seen.find(b"\n", line) + 1 if line >= 0 else 0
+        at = at or len(self.seen)
         over = len(self.seen) > LITTLE or not HOST_KEY
         while not over and len(self.seen) - at >= 10:
             size, kind, length = struct.unpack_from(">IxBI", self.seen, at)
@@ -324,6 +325,9 @@ class Session:
             self.client.close(reset)
             self.client, self.away_since = None, time.monotonic()
         self.todo.clear()
+
+    def drop(self):
+        self.forget()
 
     def lose(self, silent=False):
         if not self.key or self.end_sent and self.acked == self.read:
@@ -457,7 +461,7 @@ class Relay:
             if full or len(self.dials) >= DIALS:
                 raise OSError
             sshd.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sshd.connect(self.server[:2])
+            sshd.connect(self.server)
         except AGAIN:
             pass
         except OSError:
@@ -509,7 +513,12 @@ class Relay:
         next_tick = 0
         while self.sessions or self.strangers or self.file is not None and time.monotonic() - self.idle_since < IDLE:
             for key, events in self.selector.select(0.5 if self.sessions or self.strangers else 10):
-                key.data(events)
+                try:
+                    key.data(events)
+                except Exception:  # An error of ours costs one session, and not all of them.
+                    owner = key.data.__self__
+                    if owner is not self:
+                        owner.drop()
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + 0.5
@@ -562,7 +571,7 @@ def main():
     global relay
     try:
         client, client_port, host, port = os.environ.get("SSH_CONNECTION", "").split()
-        server = [host, int(port)] + boot()
+        server = [host, str(int(port))] + boot()
         if not is_connected((host, int(port)), (client, int(client_port))):
             raise ValueError
     except (ValueError, OSError):
@@ -583,6 +592,7 @@ def main():
                 break
         except BlockingIOError:  # A relay runs, or has just been started.
             try:
+                import json  # Only here, because it takes memory.
                 found = json.loads(os.pread(file, 4096, 0).decode())
                 os.kill(found["pid"], 0)
                 if found["server"] != server:
@@ -604,15 +614,15 @@ def main():
     os.chdir("/")
     for number in (signal.SIGHUP, signal.SIGTERM):
         signal.signal(number, lambda *_: sys.exit())
-    relay = Relay(tuple(server), file, path)
-    about = {"ver": 1, "new": relay.new_port, "resume": relay.resume_port, "key": relay.key.hex(),
-             "pid": os.getpid(), "server": server}
+    relay = Relay((host, int(port)), file, path)
+    ports = relay.new_port, relay.resume_port, relay.key.hex()
+    about = '{"ver": 1, "new": %d, "resume": %d, "key": "%s", "pid": %d, "server": ["%s"]}'
     try:
-        os.pwrite(file, json.dumps(about).encode(), 0)
+        os.pwrite(file, (about % (ports + (os.getpid(), '", "'.join(server)))).encode(), 0)
     except OSError as error:
         os.unlink(path)
         return answer("LHR0 cannot write %s: %s" % (path, error.strerror))
-    answer("LHR1 %d %d %s" % (about["new"], about["resume"], about["key"]))
+    answer("LHR1 %d %d %s" % ports)
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(null, standard)
