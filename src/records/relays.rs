@@ -5,6 +5,7 @@
 //! the tunnel's sessions (`records/tunnels`): when this program stops, restarts or destroys the playground, or logs out.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
     time::Duration,
@@ -109,6 +110,14 @@ impl Relays {
         self.record(whose)?.refused
     }
 
+    /// The ports on which relays listen, of those playgrounds and machines for which `is_meant` returns true.
+    pub fn ports(&self, is_meant: impl Fn(&str, &str) -> bool) -> BTreeSet<u16> {
+        let meant = |record: &Record| record.is_fresh() && is_meant(&record.play, &record.machine);
+        let relays =
+            records(&self.folder).filter_map(|path| read(&path)).filter(meant).filter_map(|record| record.relay);
+        relays.flat_map(|ports| [ports.new, ports.resume]).collect()
+    }
+
     /// Keeps a relay. A failure is logged only, because it costs nothing but another placing.
     pub fn keep(&self, whose: Whose<'_>, known: &Known) {
         let (new, resume, up_since) = (known.new_port, known.resume_port, known.up_since.clone());
@@ -173,14 +182,18 @@ impl Relays {
 
     /// Deletes the records for which `gone` returns true, and those that are too old or unreadable.
     fn sweep(&self, gone: impl Fn(&Record) -> bool) {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for entry in entries.filter_map(Result::ok).filter(|entry| entry.file_name().to_str().is_some_and(is_own)) {
-            if read(&entry.path()).is_none_or(|record| !record.is_fresh() || gone(&record)) {
+        for path in records(&self.folder) {
+            if read(&path).is_none_or(|record| !record.is_fresh() || gone(&record)) {
                 // Another process may have been faster.
-                let _ = fs::remove_file(entry.path());
+                let _ = fs::remove_file(path);
             }
         }
     }
+}
+
+fn records(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    entries.filter(|entry| entry.file_name().to_str().is_some_and(is_own)).map(|entry| entry.path())
 }
 
 fn read(path: &Path) -> Option<Record> {
@@ -228,6 +241,8 @@ mod tests {
         let relays = Relays::below(root.path());
         relays.keep(WHOSE, &known());
         assert!(relays.known(WHOSE) == Some(known()));
+        assert_eq!(relays.ports(|play, machine| (play, machine) == ("p", "m")), [1, 2].into());
+        assert_eq!(relays.ports(|play, _| play == "other"), [].into());
         for other in [Whose { play: "pm", machine: "", ..WHOSE }, Whose { user: "root", ..WHOSE }] {
             assert!(relays.known(other).is_none(), "{other:?}");
         }

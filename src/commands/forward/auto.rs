@@ -27,7 +27,10 @@ use crate::{
         wire::{ScannedPort, State},
     },
     platform::Platform,
-    records::forwards::{self, OpenForward},
+    records::{
+        forwards::{self, OpenForward},
+        relays::Relays,
+    },
     settings::Folders,
 };
 
@@ -231,6 +234,9 @@ impl Auto {
         let all: Vec<OpenForward> = forwards::all(&self.folders).into_iter().chain(of_this_process).collect();
         let mut ours = listened_on(&all, playground, self.way.machine(), self.is_here);
         ours.extend(&self.fixed);
+        // A relay listens for this program only.
+        let relays = Relays::below(&self.folders.root);
+        ours.extend(relays.ports(|play, machine| self.is_here || (play, machine) == (playground, self.way.machine())));
         ours
     }
 

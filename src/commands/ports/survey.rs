@@ -13,7 +13,10 @@ use crate::{
         Labs, find,
         wire::{ExposedPort, ExposedShell, Play, SavedForward, ScannedPort},
     },
-    records::forwards::{self, OpenForward, is_machine_itself},
+    records::{
+        forwards::{self, OpenForward, is_machine_itself},
+        relays::Relays,
+    },
     target::{Target, host_port},
 };
 
@@ -187,7 +190,14 @@ impl Survey {
         fn part<T>(part: &'static str, answer: Result<T>, problems: &mut Vec<Problem>) -> Option<T> {
             answer.map_err(|error| problems.push(Problem { part, message: error.message().to_owned(), error })).ok()
         }
-        let scan = part(LISTENING, scan, &mut problems);
+        let mut scan = part(LISTENING, scan, &mut problems);
+        // A relay listens for this program only.
+        if let Some(scan) = &mut scan {
+            let relays = Relays::below(&app.folders.root);
+            scan.retain(|port| {
+                !relays.ports(|play, machine| (play, machine) == (id, &port.machine)).contains(&port.number)
+            });
+        }
         let exposed = part(EXPOSED, exposed, &mut problems).unwrap_or_default();
         let shells = part(SHELLS, shells, &mut problems).unwrap_or_default();
         let saved = part(SAVED, saved, &mut problems).unwrap_or_default();
