@@ -2,6 +2,7 @@
 //! sockets of the test, because the relay passes bytes on whatever they are; `placing` has the real sshd.
 
 mod client;
+mod penalties;
 mod placing;
 
 use std::{
@@ -292,6 +293,7 @@ fn sixty_four_sessions_with_full_windows_are_bounded() {
     thread::scope(|scope| {
         for (_, server) in &sessions {
             let mut server = server.try_clone().unwrap();
+            server.set_write_timeout(Some(PATIENCE)).unwrap();
             scope.spawn({
                 let data = &data;
                 move || server.write_all(data)

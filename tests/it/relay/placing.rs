@@ -98,7 +98,6 @@ struct Sshd {
 impl Sshd {
     fn start() -> Sshd {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         for key in ["host", "other", "id"] {
             let mut keygen = Command::new("ssh-keygen");
             keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(folder.path().join(key));
@@ -109,16 +108,24 @@ impl Sshd {
         }
         let path = folder.path().display();
         let config = format!(
-            "Port {port}\nListenAddress 127.0.0.1\nHostKey {path}/host\nAuthorizedKeysFile {path}/id.pub\n\
-             StrictModes no\nUsePAM no\nLogLevel VERBOSE\nPidFile none\nSetEnv HOME={path}\n"
+            "ListenAddress 127.0.0.1\nHostKey {path}/host\nAuthorizedKeysFile {path}/id.pub\nStrictModes no\n\
+             UsePAM no\nLogLevel VERBOSE\nPidFile none\nSetEnv HOME={path}\n"
         );
         fs::write(folder.path().join("config"), config).unwrap();
-        let mut sshd = Command::new(needs("sshd"));
-        sshd.args(["-D", "-f"]).arg(folder.path().join("config")).arg("-E").arg(folder.path().join("log"));
-        let child = sshd.stdin(Stdio::null()).spawn().unwrap();
-        let sshd = Sshd { child, folder, port };
-        eventually("sshd listens", || sshd.log().contains("Server listening"));
-        sshd
+        loop {
+            // Below the ports that the system chooses itself. sshd ends when another program has it.
+            let port = fastrand::u16(10_000..32_000);
+            let mut sshd = Command::new(needs("sshd"));
+            sshd.args(["-D", "-p", &port.to_string(), "-f"]).arg(folder.path().join("config"));
+            sshd.arg("-E").arg(folder.path().join("log")).stdin(Stdio::null());
+            let mut child = sshd.spawn().unwrap();
+            let listens =
+                || fs::read_to_string(folder.path().join("log")).is_ok_and(|log| log.contains("listening on"));
+            eventually("sshd listens, or ends", || listens() || child.try_wait().unwrap().is_some());
+            if listens() {
+                return Sshd { child, folder, port };
+            }
+        }
     }
 
     fn log(&self) -> String {
