@@ -1,6 +1,6 @@
 // Texts for times, sizes and states.
 
-import { type Condition, type Machine, type Playground, type Task, type TaskStatus, condition, failedTasks, tasksToSolve } from './playground';
+import { type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, failedTasks, tasksToSolve } from './playground';
 
 /** The time until `end`: "1h 05m", "12m" or "40s"; empty if there is no end or it has passed. */
 export function timeLeft(end: number | undefined, now = Date.now()): string {
@@ -24,6 +24,15 @@ export function size(bytes: number): string {
 
 /** A round trip: "0.4 ms", "23 ms". */
 export const roundTrip = (ms: number): string => `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+
+/** Says since when a connection waits for its machine to be in reach again; empty if it is in reach. */
+export function away({ phase, since }: Pick<Connection, 'phase' | 'since'>): string {
+  if (phase !== 'away') return '';
+  return `away since ${new Date(since).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })}`;
+}
+
+/** Says how often a connection came back; empty if it was never away. */
+export const resumed = (times: number): string => (times > 0 ? `resumed ${times === 1 ? 'once' : `${times} times`}` : '');
 
 /** The name of a playground for the user. */
 export const title = (of: Playground): string => of.title || of.template.name;

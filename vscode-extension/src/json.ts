@@ -117,6 +117,7 @@ function readConnection(value: unknown): Connection {
     sent: number(it['sent']) ?? 0,
     received: number(it['received']) ?? 0,
     roundTripMs: number(it['roundTripMs']),
+    resumed: number(it['resumed']) ?? 0,
     message: text(it['message']),
   };
 }

@@ -28,6 +28,8 @@ export interface Connection {
   /** The number of bytes received from the machine. */
   received: number;
   roundTripMs: number | undefined;
+  /** How often the machine was out of reach and came back. */
+  resumed: number;
   message: string;
 }
 

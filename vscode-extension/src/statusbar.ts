@@ -21,10 +21,12 @@ export function render(playground: Playground, rates: Rates, now = Date.now()): 
 function textOf(playground: Playground, rates: Rates, now: number): string {
   const up = condition(playground) === 'up';
   const isStarting = condition(playground) === 'starting';
+  const away = playground.connections.map(format.away).filter(Boolean).sort()[0];
   const trips = playground.connections.map((one) => one.roundTripMs).filter((ms) => ms !== undefined);
   const parts = [`$(${up ? 'vm-running' : 'vm-outline'}) ${format.title(playground)}`];
   if (!up) parts.push(format.state(playground));
-  if (up && trips.length > 0) parts.push(format.roundTrip(Math.min(...trips)));
+  if (up && away) parts.push(`$(sync~spin) ${away}`);
+  else if (up && trips.length > 0) parts.push(format.roundTrip(Math.min(...trips)));
   if (up && rates.sent + rates.received >= 1) parts.push(`↓ ${format.size(rates.received)}/s ↑ ${format.size(rates.sent)}/s`);
   if (up || isStarting) parts.push(format.timeLeft(playground.endsAt, now));
   return parts.filter(Boolean).join(' · ');
@@ -32,9 +34,10 @@ function textOf(playground: Playground, rates: Rates, now: number): string {
 
 function tooltipOf(playground: Playground, now: number): string {
   const count = playground.connections.length;
+  const resumed = format.resumed(playground.connections.reduce((sum, one) => sum + one.resumed, 0));
   const lines = [
     `${format.title(playground)} (${playground.template.name}), ${format.state(playground)}`,
-    `${count} connection${count === 1 ? '' : 's'}`,
+    `${count} connection${count === 1 ? '' : 's'}${resumed && `, ${resumed}`}`,
   ];
   const end = format.end(playground, now);
   const keep = playground.persistent ? '' : `, or run "Playgrounds: ${MAKE_PERSISTENT}"`;

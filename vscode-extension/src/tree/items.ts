@@ -118,13 +118,13 @@ export function connectionItem(connection: Connection): vscode.TreeItem {
   const trip = connection.roundTripMs === undefined ? '' : format.roundTrip(connection.roundTripMs);
   const figures = connected
     ? [`↓ ${format.size(connection.received)}`, `↑ ${format.size(connection.sent)}`, trip]
-    : [connection.phase, connection.message];
+    : [format.away(connection) || connection.phase, connection.message];
   const item = new vscode.TreeItem(format.client(connection.client));
   item.id = `connection/${connection.pid}/${connection.machine}/${connection.since}`;
   item.contextValue = 'connection';
   item.iconPath = icon(connected ? 'plug' : 'loading~spin', connected ? 'charts.blue' : 'charts.yellow');
   item.description = joined([connection.user, ...figures], ' · ');
-  item.tooltip = joined([connection.client, `process ${connection.pid}`, connection.message], '\n');
+  item.tooltip = joined([connection.client, `process ${connection.pid}`, format.resumed(connection.resumed), connection.message], '\n');
   return item;
 }
 

@@ -11,6 +11,7 @@ import { CONNECT_TIMEOUT, forgetHosts, offerSettings } from '../../src/remoteset
 import { render } from '../../src/statusbar';
 import { Throughput } from '../../src/throughput';
 import { type Node, Tree } from '../../src/tree';
+import { connectionItem } from '../../src/tree/items';
 import { Watch } from '../../src/watch';
 import { condition } from '../../src/playground';
 import * as format from '../../src/format';
@@ -176,6 +177,22 @@ describe('the status bar', () => {
       '$(vm-running) Compose trial · 9.9 ms · ↓ 2.0 MB/s ↑ 1.5 KB/s · 1h 05m',
     );
     expect(render(one({ state: 'STOPPED', expiresIn: 0 }), { sent: 0, received: 0 }).text).toBe('$(vm-outline) Compose trial · stopped');
+  });
+
+  it('shows since when the machine is out of reach, and that it came back', () => {
+    const since = new Date(2026, 0, 2, 14, 5).getTime();
+    const away = { ...connection, phase: 'away', since };
+    const still = { sent: 0, received: 0 };
+    const clock = new Date(since).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+    const shown = render(one({ connections: [connection, away, { ...away, since: since + 60_000 }] }), still);
+    expect(shown.text).toContain(`$(sync~spin) away since ${clock}`);
+    expect(shown.text).not.toContain('23 ms');
+    const back = render(one({ connections: [{ ...connection, resumed: 1 }, { ...connection, resumed: 2 }] }), still);
+    expect(back.text).toContain('23 ms');
+    expect(back.tooltip).toContain('2 connections, resumed 3 times');
+    const [first] = one({ connections: [{ ...away, user: 'laborant', resumed: 1 }] }).connections;
+    if (!first) throw new Error();
+    expect(connectionItem(first)).toMatchObject({ description: `laborant · away since ${clock}`, tooltip: 'process 7\nresumed once' });
   });
 
   it('calculates rates between two measurements', () => {
