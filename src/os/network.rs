@@ -289,7 +289,7 @@ mod tests {
         let events = NetworkEvents::watch();
         assert!(matches!(events.source, super::Source::Reported(_)));
         assert!(timeout(2 * super::reports::DEBOUNCE, events.next()).await.is_err(), "nothing has happened");
-        assert_eq!(local_address(far), None, "there is no route");
+        assert_eq!(local_address(far), None, "a network with a route is not this test's own, and is left alone");
 
         ip("link set lo up");
         ip("addr add 198.51.100.7/24 dev lo");
@@ -303,5 +303,21 @@ mod tests {
         let busy = async { while timeout(Duration::from_millis(1), events.next()).await.is_err() {} };
         timeout(limit, busy).await.expect("an event survives the calls that were dropped");
         assert_eq!(local_address(far), None);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    #[ignore = "sets the clock, to the time that it shows: as root, by hand"]
+    async fn a_clock_that_is_set_is_an_event() {
+        use std::time::Duration;
+
+        use rustix::time::{ClockId, clock_gettime, clock_settime};
+        use tokio::time::timeout;
+
+        let events = super::NetworkEvents::watch();
+        assert!(timeout(Duration::from_secs(1), events.next()).await.is_err(), "nothing has happened");
+        clock_settime(ClockId::Realtime, clock_gettime(ClockId::Realtime)).unwrap();
+        timeout(Duration::from_secs(5), events.next()).await.expect("the clock was set");
+        assert!(timeout(Duration::from_secs(1), events.next()).await.is_err(), "once");
     }
 }
