@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::labs::tunnel::QUEUED;
+
 /// Nothing came for this long: the relay is asked. It is shorter than any idle timeout that was found on the way.
 pub(super) const QUIET: Duration = Duration::from_secs(5);
 /// Nothing came for this long after something was sent: the relay is asked. It acknowledges after a second.
@@ -18,8 +20,6 @@ const PROBE: Duration = Duration::from_millis(1250);
 pub(super) const SUSPECT: Duration = Duration::from_millis(2500);
 /// Nothing came for this long after something was sent: the other connection takes over.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
-/// Fewer bytes may wait in the system of a host that passes nothing on.
-const QUEUED: u64 = 4096;
 
 /// The signs of life of one connection.
 pub(super) struct Watch {

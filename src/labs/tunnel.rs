@@ -9,8 +9,8 @@
 //! what is left to gain is in their number: large messages out, all that has come in one read and one write.
 //!
 //! The client's side also keeps watch: it pings, and fails when nothing at all has moved for [`SILENCE`], unless the
-//! network is away (see [`super::silence`]). A pong, bytes that came, and bytes that the peer's TCP took all count,
-//! because a server that is writing to a slow machine does not read, and so does not answer pings.
+//! network is away (see [`super::silence`]). A pong, bytes that came, and [many](QUEUED) bytes that the peer's TCP took
+//! all count, because a server that is writing to a slow machine does not read, and so does not answer pings.
 
 use std::{
     borrow::Cow,
@@ -48,6 +48,8 @@ pub const SILENCE: Duration = Duration::from_secs(20);
 const SERVER_PINGS_EVERY: Duration = Duration::from_secs(30);
 /// Several pings fit into [`SILENCE`], so one that is lost or late ends nothing.
 pub const PING_EVERY: Duration = Duration::from_secs(5);
+/// Fewer bytes may wait in the system of a host that passes nothing on: our pings, ssh's own questions, a line of keys.
+pub const QUEUED: u64 = 4096;
 /// Largest message accepted. Servers send 1 KiB; the bound keeps a hostile one from filling memory.
 const MAX_MESSAGE: usize = 16 * 1024 * 1024;
 /// Largest message sent: as much as the pipe reads at once.
@@ -121,6 +123,7 @@ struct Keepalive {
     looked: Instant,
     /// The time of the last sign of life.
     alive: Instant,
+    /// The number of bytes that the peer had accepted then.
     accepted: u64,
     pinged: Option<Instant>,
     /// The number of pings of the other side since then.
@@ -207,12 +210,15 @@ impl<S: Socket> Tunnel<S> {
             keepalive.pings = 0;
             let now = Instant::now();
             let accepted = self.ws.get_ref().accepted();
-            if accepted > keepalive.accepted {
+            if accepted >= keepalive.accepted + QUEUED {
+                keepalive.accepted = accepted;
                 keepalive.is_alive(&self.vitals);
+            } else if keepalive.alive > keepalive.looked {
+                // What was taken before the last sign of life tells nothing about later.
+                keepalive.accepted = keepalive.accepted.max(accepted);
             } else if now - keepalive.looked > 2 * PING_EVERY {
                 keepalive.alive = now;
             }
-            keepalive.accepted = keepalive.accepted.max(accepted);
             keepalive.looked = now;
             let quiet = now - keepalive.alive;
             // Half a tick early rather than a whole one late.
@@ -497,8 +503,12 @@ mod tests {
         answering.abort();
     }
 
-    /// A socket whose host cannot be reached, or can.
-    struct Far(DuplexStream, bool);
+    /// A socket whose host cannot be reached, or can, and whose peer takes so many bytes in a second.
+    struct Far(DuplexStream, bool, u64, Instant);
+
+    fn far(socket: DuplexStream, answers: bool, rate: u64) -> Tunnel<Far> {
+        Tunnel::client(Far(socket, answers, rate, Instant::now()))
+    }
 
     impl AsyncRead for Far {
         fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -521,6 +531,10 @@ mod tests {
     }
 
     impl Socket for Far {
+        fn accepted(&self) -> u64 {
+            self.2 * self.3.elapsed().as_secs()
+        }
+
         fn host(&self) -> Option<Arc<dyn Host>> {
             struct Answers(bool);
             impl Host for Answers {
@@ -538,7 +552,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_tunnel_outlives_a_network_that_is_away() {
         let (a, b) = duplex(4096);
-        let (mut client, mut server) = (Tunnel::client(Far(a, false)), Tunnel::server(b));
+        let (mut client, mut server) = (far(a, false, 0), Tunnel::server(b));
         let vitals = client.vitals();
         assert!(timeout(3 * SILENCE, client.read_u8()).await.is_err(), "it waits");
         assert!(vitals.away_since().is_some());
@@ -553,8 +567,19 @@ mod tests {
 
         let (a, _b) = duplex(4096);
         let start = Instant::now();
-        let error = Tunnel::client(Far(a, true)).read_u8().await.unwrap_err();
+        let error = far(a, true, 0).read_u8().await.unwrap_err();
         assert!(start.elapsed() <= SILENCE + PING_EVERY && error.to_string().contains("while its host answers"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_much_that_is_taken_is_a_sign_of_life() {
+        // Keys and questions are taken by any host on the way. A slow machine's server takes this much, and more.
+        let (a, _b) = duplex(4096);
+        let start = Instant::now();
+        far(a, true, 50).read_u8().await.unwrap_err();
+        assert!(start.elapsed() <= SILENCE + PING_EVERY);
+        let (a, _b) = duplex(4096);
+        assert!(timeout(10 * SILENCE, far(a, true, 500).read_u8()).await.is_err());
     }
 
     /// Found by fuzzing: `Message::as_text` takes the bytes of a text whose last frame is empty for UTF-8, whatever
