@@ -7,7 +7,7 @@ import collections, fcntl, hashlib, hmac, os, selectors, signal, socket, struct,
 HOST_KEY = ""  # The client puts in here the type of the host key that it has seen, and its SHA-256.
 WINDOW, CHUNK, FIRST = 4 << 20, 65532, 8192  # Bytes under way each way, in a frame, and to a client not yet known
 SESSIONS, STRANGERS, DIALS = 64, 16, 8  # Sessions, unknown clients of the port that resumes, and of the other in 10 s
-MEMORY, LITTLE = 64 << 20, 64 << 10  # Above MEMORY, sessions that hold more than LITTLE are not read from
+MEMORY, LITTLE = 56 << 20, 64 << 10  # Above MEMORY, who holds more than LITTLE is not read from. 80 MiB in all
 HELLO, ACK_AFTER, SILENCE, DRAIN, OVER = 10, 1, 300, 2, 600  # Seconds
 HOLD, HOLD_BRIEF, IDLE = 8 * 3600, 180, 12 * 3600
 DATA, ACK, PING, PONG, END, BYE, WELCOME = range(7)
@@ -330,7 +330,7 @@ class Session:
         self.forget()
 
     def lose(self, silent=False):
-        if not self.key or self.end_sent and self.acked == self.read:
+        if not self.key:
             return self.forget()
         self.detach()
         self.hold = HOLD_BRIEF if self.brief and not silent else HOLD
@@ -440,12 +440,12 @@ class Relay:
         if not mask:
             del self.masks[sock]
 
-    def has_room(self):  # Makes room for a session: the one that is away the longest goes, one with a client never.
+    def has_room(self):  # An ended session makes room, then the one that is away the longest, but none with a client.
         if len(self.sessions) < SESSIONS:
             return True
         away = [s for s in self.sessions.values() if not s.client and not s.leave_by]
         if away:
-            min(away, key=lambda s: s.away_since).forget()
+            min(away, key=lambda s: (not s.end, s.away_since)).forget()
         return bool(away)
 
     def on_new(self, _events):

@@ -4,6 +4,7 @@
 mod client;
 mod penalties;
 mod placing;
+mod refused;
 
 use std::{
     fs,
@@ -101,6 +102,8 @@ fn the_end_of_a_server_waits_for_the_client() {
     assert_eq!(session.receive(10), b"last words");
     assert_eq!(session.end(), (0, 10, String::new()));
     // Once more, because the client may have lost that as well.
+    session.stream.shutdown(Shutdown::Both).unwrap();
+    thread::sleep(Duration::from_millis(200));
     assert_eq!(session.resume(), (0, 9));
     assert_eq!(session.end(), (0, 10, String::new()));
     session.bye();

@@ -1,0 +1,43 @@
+//! Row 16: machines that can have no relay are reached as before, and are not asked again at once.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{distant::Distant, eventually};
+
+#[test]
+fn a_machine_that_can_have_no_relay_is_reached_directly() {
+    let distant = Distant::new(&[]);
+    let home = distant.world.machine_home(&distant.id, "shell-01");
+    let relays = distant.world.root().join("relays");
+    let record = || -> Value {
+        let path = fs::read_dir(&relays).ok().and_then(|mut files| files.next()?.ok()).map(|file| file.path());
+        path.and_then(|path| serde_json::from_slice(&fs::read(path).ok()?).ok()).unwrap_or_default()
+    };
+    let sessions = || distant.statuses().iter().filter(|status| status["phase"] == "connected").count();
+    for (name, text, words) in [
+        (".bashrc", "PATH=/nonexistent\n", "it has no python3 that runs"),
+        (".bashrc", "exit 0\n", "its login shell does not run our command"),
+        (".cache", "", "cannot write"),
+    ] {
+        fs::write(home.join(name), text).unwrap();
+        let first = distant.background(&["-N", &distant.host]);
+        eventually(words, || record()["refused"].as_str().is_some_and(|why| why.contains(words)));
+        eventually("the session is there", || sessions() == 1);
+        let before = record();
+        let second = distant.background(&["-N", &distant.host]);
+        eventually("another session is there", || sessions() == 2);
+        assert!(distant.statuses().iter().all(|status| status["held"] != true), "{words}");
+        assert_eq!(record(), before, "it is not asked again: {words}");
+        drop((first, second));
+        eventually("the sessions have ended", || sessions() == 0);
+        fs::remove_file(home.join(name)).unwrap();
+        fs::remove_dir_all(&relays).unwrap();
+    }
+    // A shell that prints is no hindrance.
+    fs::write(home.join(".bashrc"), "echo Welcome; echo noise >&2\n").unwrap();
+    let _session = distant.background(&["-N", &distant.host]);
+    eventually("the relay runs", || record()["relay"].is_object());
+    eventually("the session is held", || distant.statuses().iter().any(|status| status["held"] == true));
+}
