@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use crate::support::{
     Ending, checksum,
     cut::{EVERY, Flow, How, Kind},
-    distant::{Distant, NOTICED, SOON, Talk, is_alive, known_relays, send},
+    distant::{Distant, NOTICED, SOON, at_once, is_alive, known_relays, send},
     eventually, noise, within,
 };
 
@@ -98,27 +98,26 @@ fn resumed_since(distant: &Distant, before: usize, limit: Duration) -> Duration 
 
 #[test]
 fn an_idle_session_goes_on_after_a_loss_of_every_kind() {
-    let distant = Distant::with_relay();
-    let mut talk = distant.echo();
-    let others = |distant: &Distant| distant.tunnels.count(Kind::New) + distant.tunnels.count(Kind::Direct);
-    let before = others(&distant);
-    for how in EVERY {
+    at_once(EVERY, |how| {
+        let distant = Distant::with_relay();
+        let mut talk = distant.echo();
+        let others = |distant: &Distant| distant.tunnels.count(Kind::New) + distant.tunnels.count(Kind::Direct);
+        let before = others(&distant);
         // With a key, which is answered.
         distant.tunnels.fail(how);
-        let took = talk.echoes(NOTICED);
-        eprintln!("{how:?}, after a key: {took:?}");
+        let key = talk.echoes(NOTICED);
         // Without one.
         let count = resumes(&distant);
         distant.tunnels.fail(how);
-        let took = resumed_since(&distant, count, NOTICED);
-        eprintln!("{how:?}, idle: {took:?}");
+        let idle = resumed_since(&distant, count, NOTICED);
+        eprintln!("{how:?}: {key:?} after a key, {idle:?} idle");
         talk.echoes(SOON);
-    }
-    assert!(is_alive(talk.machine_pid), "it is the same process on the machine");
-    let status = distant.status(&talk);
-    assert!(status["held"] == true && status["resumed"].as_u64() >= Some(10), "{status}");
-    talk.ends();
-    assert_eq!(others(&distant), before, "there was one session");
+        assert!(is_alive(talk.machine_pid), "it is the same process on the machine");
+        let status = distant.status(&talk);
+        assert!(status["held"] == true && status["resumed"].as_u64() >= Some(1), "{status}");
+        talk.ends();
+        assert_eq!(others(&distant), before, "there was one session");
+    });
 }
 
 #[test]
@@ -134,26 +133,24 @@ fn transfers_of_64_mib_go_on_after_a_loss_of_every_kind() {
 
 /// Moves noise up, down, and both ways, and loses the connections once in the middle.
 fn transfers(size: usize, rate: u32) {
-    let distant = Distant::with_relay();
     let data = noise(size);
-    fs::write(distant.world.path("big"), &data).unwrap();
     let sum = checksum(&data);
-    let read = format!("cat {}", distant.world.path("big").display());
-    for how in EVERY {
+    at_once(EVERY, |how| {
+        let distant = Distant::with_relay();
+        fs::write(distant.world.path("big"), &data).unwrap();
+        let read = format!("cat {}", distant.world.path("big").display());
         distant.tunnels.flows(Flow::Rate(rate), Flow::Rate(rate));
-        let before = resumes(&distant);
         let began = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| assert!(distant.ssh("cksum", &data) == sum.as_bytes(), "up, {how:?}"));
             scope.spawn(|| assert!(distant.ssh(&read, b"") == data, "down, {how:?}"));
             scope.spawn(|| assert!(distant.ssh("cat", &data) == data, "both ways, {how:?}"));
-            eventually("three sessions have moved something", || distant.tunnels.busy(64 << 10) == 3);
-            std::thread::sleep(Duration::from_millis(300));
+            eventually("three sessions have moved something", || distant.tunnels.busy(100 << 10) == 3);
             distant.tunnels.fail(how);
         });
         eprintln!("{how:?}: {:?}", began.elapsed());
-        assert!(resumes(&distant) >= before + 3, "each of three went on over a new connection");
-    }
+        assert!(resumes(&distant) >= 3, "each of three went on over a new connection");
+    });
 }
 
 /// A reader that takes a rest is no loss: the whole waits, and no connection is replaced. (Other programs have called a
@@ -170,55 +167,47 @@ fn a_reader_that_is_stopped_for_a_minute_is_waited_for() {
 }
 
 fn stopped_readers(rest: Duration) {
-    let distant = Distant::with_relay();
     // More than the windows of the session, of OpenSSH, and of the kernels hold.
     let data = noise(24 << 20);
-    fs::write(distant.world.path("big"), &data).unwrap();
     let sum = checksum(&data);
-    let read = format!("cat {}", distant.world.path("big").display());
-    let late = format!("sleep {}; cksum", rest.as_secs());
-    let slow = |command: &str, input: &[u8]| {
-        let mut ssh = distant.world.ssh_program("ssh");
-        ssh.args([&distant.host, command]).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut ssh = Ending(ssh.spawn().unwrap());
-        let (mut stdin, mut stdout) = (ssh.0.stdin.take().unwrap(), ssh.0.stdout.take().unwrap());
-        let mut all = Vec::new();
+    at_once([false, true], |is_cut| {
+        let distant = Distant::with_relay();
+        fs::write(distant.world.path("big"), &data).unwrap();
+        let read = format!("cat {}", distant.world.path("big").display());
+        let late = format!("sleep {}; cksum", rest.as_secs());
         std::thread::scope(|scope| {
-            scope.spawn(move || stdin.write_all(input).unwrap());
-            std::thread::sleep(rest);
-            stdout.read_to_end(&mut all).unwrap();
-        });
-        assert!(ssh.0.wait().unwrap().success());
-        all
-    };
-    let all = || {
-        std::thread::scope(|scope| {
-            scope.spawn(|| assert!(slow(&read, b"") == data, "down"));
+            scope.spawn(|| assert!(slowly_read(&distant, &read, b"", rest) == data, "down"));
             scope.spawn(|| assert!(distant.ssh(&late, &data) == sum.as_bytes(), "up"));
-            scope.spawn(|| assert!(slow("cat", &data) == data, "both ways"));
-            if resumes(&distant) > 0 {
+            scope.spawn(|| assert!(slowly_read(&distant, "cat", &data, rest) == data, "both ways"));
+            if is_cut {
                 std::thread::sleep(rest / 2);
                 distant.tunnels.fail(How::Reset);
             }
         });
-    };
-    // One session first, so that there is a resume to see in the second round.
-    all();
-    assert_eq!(resumes(&distant), 0, "nothing was taken for a loss");
-    let mut talk = distant.echo();
-    distant.tunnels.fail(How::Reset);
-    talk.echoes(SOON);
-    let before = resumes(&distant);
-    all();
-    // Each of three, and the one that talks.
-    assert_eq!(resumes(&distant), before + 4);
-    talk.echoes(SOON);
+        assert_eq!(resumes(&distant), if is_cut { 3 } else { 0 }, "nothing else was taken for a loss");
+    });
+}
+
+/// Runs a command on the machine, and reads its output only after a rest.
+fn slowly_read(distant: &Distant, command: &str, input: &[u8], rest: Duration) -> Vec<u8> {
+    let mut ssh = distant.world.ssh_program("ssh");
+    ssh.args([&distant.host, command]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut ssh = Ending(ssh.spawn().unwrap());
+    let (mut stdin, mut stdout) = (ssh.0.stdin.take().unwrap(), ssh.0.stdout.take().unwrap());
+    let mut all = Vec::new();
+    std::thread::scope(|scope| {
+        scope.spawn(move || stdin.write_all(input).unwrap());
+        std::thread::sleep(rest);
+        stdout.read_to_end(&mut all).unwrap();
+    });
+    assert!(ssh.0.wait().unwrap().success());
+    all
 }
 
 #[test]
 fn an_outage_is_survived_and_too_long_a_one_ends_with_words() {
     let distant = Distant::with_relay();
-    distant.world.settings("resume_for: 12\n");
+    distant.world.settings("resume_for: 9\n");
     let mut talk = distant.echo();
     let networks = [&distant.tunnels, &distant.api];
     for times in 0..2 {
@@ -274,23 +263,20 @@ fn a_session_goes_on_at_once_after_a_long_sleep() {
 }
 
 fn sleeps(time: Duration) {
-    let distant = Distant::with_relay();
-    let mut talks: Vec<Talk> = (0..3).map(|_| distant.echo()).collect();
-    for lost in [None, Some(How::Reset), Some(How::Fin), Some(How::Stranded)] {
-        let asleep: Vec<u32> =
-            talks.iter().flat_map(|talk| [talk.ssh.id(), distant.proxy(talk.ssh.id()).unwrap()]).collect();
+    at_once([None, Some(How::Reset), Some(How::Fin), Some(How::Stranded)], |lost| {
+        let distant = Distant::with_relay();
+        let mut talk = distant.echo();
+        let asleep = [talk.ssh.id(), distant.proxy(talk.ssh.id()).unwrap()];
         asleep.iter().for_each(|pid| send(*pid, Signal::STOP));
         if let Some(how) = lost {
             distant.tunnels.fail(how);
         }
-        talks.iter_mut().for_each(|talk| talk.say("said asleep"));
+        talk.say("said asleep");
         std::thread::sleep(time);
         asleep.iter().for_each(|pid| send(*pid, Signal::CONT));
         let woke = Instant::now();
-        for talk in &mut talks {
-            assert_eq!(talk.line(SOON), "said asleep");
-            eprintln!("{lost:?}: {:?} after {time:?} asleep", woke.elapsed());
-        }
-    }
-    talks.into_iter().for_each(Talk::ends);
+        assert_eq!(talk.line(SOON), "said asleep");
+        eprintln!("{lost:?}: {:?} after {time:?} asleep", woke.elapsed());
+        talk.ends();
+    });
 }

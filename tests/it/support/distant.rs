@@ -65,8 +65,8 @@ impl Distant {
 
     /// Keeps a long session open until a relay is known.
     pub fn place(&self) {
-        let _long = self.background(&["-N", &self.host]);
-        eventually("a relay is known", || known_relays(&self.world.root()) > 0);
+        let long = self.background(&["-N", &self.host]);
+        placed_by(&self.world, long);
     }
 
     /// The tickets of sessions.
@@ -119,8 +119,7 @@ impl Distant {
 
     /// The statuses of the proxies, as `list --json` shows them.
     pub fn statuses(&self) -> Vec<Value> {
-        let read = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
-        names(&self.world.root().join("live"), ".json").iter().filter_map(read).collect()
+        statuses(&self.world)
     }
 
     /// The status of the proxy of a session; null when there is none.
@@ -165,6 +164,20 @@ impl Drop for Distant {
     }
 }
 
+fn statuses(world: &World) -> Vec<Value> {
+    let read = |path: &PathBuf| serde_json::from_slice(&fs::read(path).ok()?).ok();
+    names(&world.root().join("live"), ".json").iter().filter_map(read).collect()
+}
+
+/// Waits until a long session has placed a relay and is in, and ends it.
+pub fn placed_by(world: &World, long: Ending) {
+    eventually("a relay is known", || known_relays(&world.root()) > 0);
+    eventually("the session that placed it is in", || statuses(world).iter().any(|one| one["phase"] == "connected"));
+    drop(long);
+    eventually("it has ended", || statuses(world).is_empty());
+    assert_eq!(known_relays(&world.root()), 1);
+}
+
 /// The number of relays that are known in a folder of ours. Fails with the reason if a machine has refused one.
 #[track_caller]
 pub fn known_relays(root: &Path) -> usize {
@@ -172,6 +185,16 @@ pub fn known_relays(root: &Path) -> usize {
     let records: Vec<Value> = names(&root.join("relays"), ".json").iter().filter_map(read).collect();
     records.iter().for_each(|record| assert!(record["refused"].is_null(), "{record}"));
     records.iter().filter(|record| record["relay"].is_object()).count()
+}
+
+/// Runs a test for each of these at the same time, because most of them wait most of the time.
+pub fn at_once<T: Send>(all: impl IntoIterator<Item = T>, test: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for one in all {
+            let test = &test;
+            scope.spawn(move || test(one));
+        }
+    });
 }
 
 /// The files in a folder whose names end so.

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use super::resumes;
 use crate::support::{
     cut::{Cut, How, Kind},
-    distant::{Distant, NOTICED, SOON, Talk, is_alive, known_relays, send},
+    distant::{Distant, NOTICED, SOON, Talk, at_once, is_alive, known_relays, send},
     eventually, within,
 };
 
@@ -127,7 +127,6 @@ fn a_terminal_hears_of_an_outage() {
 /// Without a network, a client leaves at once all the same. The next connection to the machine ends what it has left.
 #[test]
 fn what_is_left_behind_is_ended_by_the_next_connection() {
-    let distant = Distant::with_relay();
     type Leave = fn(&Distant, &mut Talk, u32);
     let kinds: [(&str, Leave); 5] = [
         ("ssh leaves while the machine is away", |distant, talk, _| {
@@ -149,7 +148,8 @@ fn what_is_left_behind_is_ended_by_the_next_connection() {
             send(talk.ssh.id(), Signal::KILL);
         }),
     ];
-    for (what, leave) in kinds {
+    at_once(kinds, |(what, leave)| {
+        let distant = Distant::with_relay();
         let mut talk = long(&distant);
         let proxy = distant.proxy(talk.ssh.id()).unwrap();
         leave(&distant, &mut talk, proxy);
@@ -166,7 +166,7 @@ fn what_is_left_behind_is_ended_by_the_next_connection() {
         next.echoes(SOON);
         next.ends();
         eventually("no ticket is left", || distant.tickets().is_empty());
-    }
+    });
 }
 
 /// The machine's side ends while the client is away: the rest of the output and the exit status wait for it.

@@ -6,10 +6,9 @@ use std::{fs, time::Duration};
 use rustix::process::Signal;
 
 use crate::support::{
-    World,
+    Ending, World,
     cut::{Cut, How, Kind},
-    distant::{NOTICED, SOON, Talk, known_relays, send},
-    eventually,
+    distant::{NOTICED, SOON, Talk, at_once, placed_by, send},
     labs::{ID, Labs, enter},
 };
 
@@ -26,9 +25,8 @@ impl Hosted {
         let labs = Labs::behind(&world, &tunnels);
         let _ = world.run(&["config-ssh", "--yes"]).ok();
         let hosted = Hosted { labs, tunnels, world };
-        let long = hosted.talk("-N");
-        eventually("a relay is known", || known_relays(&hosted.world.root()) > 0);
-        drop(long);
+        let mut long = hosted.world.ssh_program("ssh");
+        placed_by(&hosted.world, Ending(long.args(["-N", &format!("playground-{ID}")]).spawn().unwrap()));
         hosted
     }
 
@@ -106,9 +104,9 @@ fn a_user_who_has_logged_out_is_told_so() {
 /// Neither the tunnels nor the API answer with sense. The session waits, asks rarely, and goes on.
 #[test]
 fn a_storm_of_refusals_is_waited_out() {
-    let hosted = Hosted::new();
-    let mut talk = hosted.held();
-    for status in [503, 429] {
+    at_once([503, 429], |status| {
+        let hosted = Hosted::new();
+        let mut talk = hosted.held();
         hosted.labs.forget_seen();
         hosted.labs.tunnels_answer(Some(status));
         hosted.labs.instead("", status, "not now");
@@ -123,8 +121,8 @@ fn a_storm_of_refusals_is_waited_out() {
         hosted.labs.tunnels_answer(None);
         hosted.labs.truth();
         assert_eq!(talk.line(NOTICED), "said in the storm");
-    }
-    talk.ends();
+        talk.ends();
+    });
 }
 
 /// A machine that is down while its client is away is not woken, and said to be down.
