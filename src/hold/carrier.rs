@@ -182,6 +182,7 @@ impl<R: Reach> Carrier<R> {
             if let Some(link) = &mut self.link {
                 let mut news = News::default();
                 let over = link.poll(cx, &mut state, self.asking.is_none(), &mut news);
+                news.unanswered = !state.replay.is_answered();
                 drop(state);
                 self.note(&news, now);
                 if let Poll::Ready(over) = over {
@@ -226,7 +227,8 @@ impl<R: Reach> Carrier<R> {
                 self.trust();
             }
         }
-        if news.sent {
+        // What comes need not be the answer to what was sent: a host may pass one direction on, and not the other.
+        if news.sent || news.heard && news.unanswered && news.pong.is_none() {
             self.watch.send(now);
         }
         if news.data > 0 {

@@ -57,6 +57,8 @@ pub(super) struct News {
     pub(super) unread: bool,
     /// The last ping that was answered.
     pub(super) pong: Option<u32>,
+    /// Bytes that were sent were not passed on yet.
+    pub(super) unanswered: bool,
 }
 
 /// A connection that carries the session.

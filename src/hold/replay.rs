@@ -159,6 +159,11 @@ impl Replay {
         self.end
     }
 
+    /// True if the relay has passed on everything that was sent.
+    pub(super) fn is_answered(&self) -> bool {
+        self.consumed >= self.furthest
+    }
+
     /// True if everything that was written was sent on this connection.
     pub(super) fn is_sent(&self) -> bool {
         self.again.is_empty() && self.filling.is_empty()
