@@ -65,8 +65,7 @@ impl Distant {
 
     /// Keeps a long session open until a relay is known.
     pub fn place(&self) {
-        let long = self.background(&["-N", &self.host]);
-        placed_by(&self.world, long);
+        place(&self.world, &self.host);
     }
 
     /// The tickets of sessions.
@@ -169,11 +168,17 @@ fn statuses(world: &World) -> Vec<Value> {
     names(&world.root().join("live"), ".json").iter().filter_map(read).collect()
 }
 
-/// Waits until a long session has placed a relay and is in, and ends it.
-pub fn placed_by(world: &World, long: Ending) {
+/// Keeps a long session open until it has placed a relay and is in.
+pub fn place(world: &World, host: &str) {
+    let is_in = world.path("is-in");
+    let command = format!("LocalCommand=touch {}", is_in.display());
+    let mut ssh = world.ssh_program("ssh");
+    ssh.args(["-N", "-o", "PermitLocalCommand=yes", "-o", &command, host]);
+    let long = Ending(ssh.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     eventually("a relay is known", || known_relays(&world.root()) > 0);
-    eventually("the session that placed it is in", || statuses(world).iter().any(|one| one["phase"] == "connected"));
+    eventually("the session that placed it is in", || is_in.exists());
     drop(long);
+    fs::remove_file(is_in).unwrap();
     eventually("it has ended", || statuses(world).is_empty());
     assert_eq!(known_relays(&world.root()), 1);
 }

@@ -66,6 +66,11 @@ fn a_client_that_leaves_ends_its_session_on_the_machine() {
         within(AT_ONCE, "the process on the machine has ended", &mut || !is_alive(talk.machine_pid));
         talk.ended(AT_ONCE);
     }
+    // ssh alone is killed: its proxy sees the end of its input, and says so.
+    let mut talk = long(&distant);
+    send(talk.ssh.id(), Signal::KILL);
+    talk.ended(AT_ONCE);
+    within(AT_ONCE, "the process on the machine has ended", &mut || !is_alive(talk.machine_pid));
     let mut talk = long(&distant);
     drop(talk.input.take());
     talk.ended(AT_ONCE);
@@ -283,4 +288,65 @@ fn a_dead_relay_costs_the_next_connection_nothing_but_itself() {
     talk.echoes(SOON);
     assert!(resumes(&distant) > 0);
     talk.ends();
+}
+
+/// The relay's secret, the session's, and the tunnel's token are in the files that are for them, and nowhere else: not in
+/// a log of everything, a status, an error, a command line, or an environment.
+#[test]
+fn no_secret_is_found_outside_its_file() {
+    let distant = Distant::with_relay();
+    let entries = distant.world.root().join("ssh_config");
+    let text = fs::read_to_string(&entries).unwrap();
+    let log = distant.world.path("log-of-everything");
+    let logged = text.replace(" connect ", &format!(" -vv --log-file {} connect ", log.display()));
+    assert_ne!(text, logged);
+    fs::write(&entries, logged).unwrap();
+    let mut talk = long(&distant);
+    distant.tunnels.fail(How::Reset);
+    talk.echoes(NOTICED);
+    let mut secrets = Vec::new();
+    for (folder, name) in [("relays", "key"), ("held", "key"), ("tunnels", "token")] {
+        for entry in fs::read_dir(distant.world.root().join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let Ok(record) = serde_json::from_slice::<serde_json::Value>(&fs::read(&path).unwrap()) else { continue };
+            let secret = if folder == "relays" { &record["relay"][name] } else { &record[name] };
+            secrets.push(secret.as_str().unwrap_or_else(|| panic!("{record}")).to_owned());
+        }
+    }
+    assert!(secrets.len() >= 3 && secrets.iter().all(|secret| secret.len() >= 20), "{} secrets", secrets.len());
+    let mut said = Vec::new();
+    for process in distant.world.processes("").into_iter().chain(distant.relay_processes()) {
+        for name in ["cmdline", "environ"] {
+            let text = fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
+            said.push((format!("{name} of process {process}"), text));
+        }
+    }
+    for arguments in [&["list", "--json"][..], &["doctor", "--json"], &["doctor"], &["-vv", "list"]] {
+        let output = distant.world.run(arguments);
+        said.push((arguments.join(" "), format!("{}{}", output.out, output.err).into_bytes()));
+    }
+    go_away(&distant);
+    eventually("it is seen that the machine is away", || distant.status(&talk)["phase"] == "away");
+    distant.relay_processes().iter().for_each(|pid| send(*pid, Signal::KILL));
+    heal(&distant);
+    said.push(("ssh".to_owned(), talk.ended(NOTICED).2.into_bytes()));
+    let mut folders = vec![distant.world.home().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let is_for_them = ["relays", "held", "tunnels"].iter().any(|name| path == distant.world.root().join(name));
+            if path.is_dir() && !is_for_them && !path.ends_with(".cache/labctl-ssh-proxy") {
+                folders.push(path);
+            } else if path.is_file() {
+                said.push((path.display().to_string(), fs::read(&path).unwrap()));
+            }
+        }
+    }
+    assert!(said.iter().any(|(what, text)| what.ends_with("log-of-everything") && text.len() > 1000));
+    for secret in &secrets {
+        for (what, text) in &said {
+            let found = text.windows(secret.len()).any(|window| window == secret.as_bytes());
+            assert!(!found, "a secret of {} characters is in {what}", secret.len());
+        }
+    }
 }

@@ -6,9 +6,10 @@ use std::{fs, time::Duration};
 use rustix::process::Signal;
 
 use crate::support::{
-    Ending, World,
+    World,
     cut::{Cut, How, Kind},
-    distant::{NOTICED, SOON, Talk, at_once, placed_by, send},
+    distant::{NOTICED, SOON, Talk, at_once, place, send},
+    eventually,
     labs::{ID, Labs, enter},
 };
 
@@ -25,8 +26,7 @@ impl Hosted {
         let labs = Labs::behind(&world, &tunnels);
         let _ = world.run(&["config-ssh", "--yes"]).ok();
         let hosted = Hosted { labs, tunnels, world };
-        let mut long = hosted.world.ssh_program("ssh");
-        placed_by(&hosted.world, Ending(long.args(["-N", &format!("playground-{ID}")]).spawn().unwrap()));
+        place(&hosted.world, &format!("playground-{ID}"));
         hosted
     }
 
@@ -136,5 +136,21 @@ fn a_resume_wakes_nothing() {
     let (status, _, errors) = talk.ended(NOTICED);
     assert_eq!(status.code(), Some(255), "{errors}");
     assert!(errors.contains("was stopped"), "{errors}");
+    assert!(hosted.acts().is_empty(), "{:?}", hosted.acts());
+}
+
+#[test]
+fn a_playground_whose_time_is_up_is_told_as_such() {
+    let hosted = Hosted::new();
+    hosted.labs.edit(ID, |play| play["expiresIn"] = serde_json::json!(3000));
+    let mut talk = hosted.held();
+    // By then the proxy has asked for the end.
+    eventually("the playground's end is asked for", || hosted.labs.count(&format!("GET /api/plays/{ID}")) > 0);
+    hosted.labs.instead(&format!("GET /api/plays/{ID}"), 404, "no such play");
+    hosted.labs.tunnels_answer(Some(404));
+    hosted.tunnels.fail(How::Reset);
+    let (status, _, errors) = talk.ended(NOTICED);
+    assert_eq!(status.code(), Some(255), "{errors}");
+    assert!(errors.contains("its time was up"), "{errors}");
     assert!(hosted.acts().is_empty(), "{:?}", hosted.acts());
 }
