@@ -51,7 +51,7 @@ pub(super) async fn carry(
     if let End::Lost(error) = &end {
         ending.was_cut_off();
         // The platform has been asked by then.
-        if let Some(reason) = ending::given_up(destination, error) {
+        if let Some(reason) = ending::given_up(connection, destination, error) {
             relay::forget(connection, destination);
             return Err(reason.into());
         }
@@ -70,7 +70,7 @@ pub(super) async fn carry(
             ending.was_cut_off();
             Err(error.into())
         }
-        (None, End::Lost(error)) => Err(lost(destination, &error).into()),
+        (None, End::Lost(error)) => Err(lost(connection, destination, &error).into()),
         // A client that was told by the machine has left by now, or is about to.
         (None, End::Remote) => match timeout(FAREWELL, client.gone()).await {
             Ok(()) => Err(Stop::Left),

@@ -32,9 +32,14 @@ pub(super) async fn reason(connection: &Connection<'_>, destination: &Destinatio
 
 /// The reason with which a session was given up that should have survived. What the session itself has found does not
 /// name the machine.
-pub(super) fn given_up(destination: &Destination, error: &io::Error) -> Option<Error> {
+pub(super) fn given_up(connection: &Connection<'_>, destination: &Destination, error: &io::Error) -> Option<Error> {
     let Destination { play, machine, .. } = destination;
     let reason: &Error = error.get_ref()?.downcast_ref()?;
+    if reach::is_destroyed(reason) {
+        // We know of its end, where the session may not.
+        let ended = reach::destroyed(play, connection.live.status().expires_at);
+        return Some(if reach::is_destroyed(&ended) { reason.clone() } else { ended });
+    }
     if reason.kind() != Kind::Network || reason.message().contains("playground") {
         return Some(reason.clone());
     }
@@ -43,8 +48,8 @@ pub(super) fn given_up(destination: &Destination, error: &io::Error) -> Option<E
 }
 
 /// The error for a connection that was lost, for no reason that the platform knows.
-pub(super) fn lost(destination: &Destination, error: &io::Error) -> Error {
-    if let Some(error) = given_up(destination, error) {
+pub(super) fn lost(connection: &Connection<'_>, destination: &Destination, error: &io::Error) -> Error {
+    if let Some(error) = given_up(connection, destination, error) {
         return error;
     }
     let Destination { play, machine, .. } = destination;

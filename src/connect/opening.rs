@@ -74,7 +74,7 @@ async fn attempt(
             Ok(session)
         }
         Greeted::AnotherLine(line) => Err(another_line(connection, destination, line).into()),
-        Greeted::Over(End::Lost(error)) => Err(lost(destination, &error).into()),
+        Greeted::Over(End::Lost(error)) => Err(lost(connection, destination, &error).into()),
         Greeted::Over(End::Remote | End::Input | End::Output) => Err(Stop::Left.into()),
         Greeted::Unanswered(problem) => Err(NotOpened::NoUse(problem)),
     }

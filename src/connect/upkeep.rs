@@ -14,7 +14,7 @@ use crate::{
     labs::{find, wire::Play},
     moment::{Moment, now},
     os,
-    records::live,
+    records::live::{self, Phase},
 };
 
 /// By then a connection does what it goes on doing. Short ones need not pay for what helps long ones.
@@ -33,8 +33,11 @@ pub(super) async fn look_after(connection: &Connection<'_>, destination: &Destin
     loop {
         tick.tick().await;
         live.write();
-        // With the session of an earlier connection the platform has not been asked yet. A short visit need not ask.
-        let asks = live.status().expires_at.is_none() && began.elapsed() >= live::UPDATE && !has_asked;
+        // With the session of an earlier connection the platform has not been asked yet. A short visit need not ask,
+        // and while the machine is away only its session asks.
+        let status = live.status();
+        let asks = status.expires_at.is_none() && status.phase == Phase::Connected && !has_asked;
+        let asks = asks && began.elapsed() >= live::UPDATE;
         if asks {
             has_asked = ask_once(connection, destination).await.is_some();
         }

@@ -36,6 +36,8 @@ const ASKED_EVERY: Duration = Duration::from_secs(10);
 /// least. A network that fails in the middle of an attempt looks the same.
 const DEAD: u32 = 3;
 const DEAD_FOR: Duration = Duration::from_secs(3);
+/// The words for a playground that is gone before its end.
+const DESTROYED: &str = "was destroyed";
 /// Patience with a new session for the tunnel.
 const RENEWAL: Duration = Duration::from_secs(60);
 /// A playground that was destroyed so shortly before its end was erased at it: clocks and answers take their time.
@@ -274,11 +276,16 @@ pub fn end(play: &Play, machine: &str, expires_at: Option<Moment>) -> Option<Err
 pub fn destroyed(shown: &str, expires_at: Option<Moment>) -> Error {
     let left = |at: Moment| Duration::from_millis(at.saturating_sub(now()));
     if expires_at.is_none_or(|at| left(at) > AT_ITS_END) {
-        return Error::new(Kind::Ended, format!("playground {shown} was destroyed"));
+        return Error::new(Kind::Ended, format!("playground {shown} {DESTROYED}"));
     }
     Error::new(Kind::Ended, format!("playground {shown} was erased because its time was up")).with_hint(
         "keep the next one with `labctl-ssh-proxy persist`, or give it more time with `labctl-ssh-proxy extend`",
     )
+}
+
+/// Reports whether it is the error for a playground that is gone before its end, as far as that was known.
+pub fn is_destroyed(error: &Error) -> bool {
+    error.kind() == Kind::Ended && error.message().ends_with(DESTROYED)
 }
 
 /// A play's end.
