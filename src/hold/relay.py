@@ -147,13 +147,14 @@ class Client:  # A connection of a client. Its session is None until C_RESUME is
         if s and not hmac.compare_digest(mac(s.key, b"res-c", port, hello[6:50], hello[5:6])[:16], tag):
             return False
         status, key = UNKNOWN, relay.key
-        if s and attempt <= s.attempt:
+        # One that asks for what is acknowledged was overtaken: its client has gone on over another connection.
+        if s and (attempt <= s.attempt or received < s.acked and not flags & END_IT):
             status = STALE
         elif s and flags & END_IT:
             status, key = RESUMED, s.key
         elif s and not s.leave_by:
             s.attempt = attempt
-            if s.acked <= received <= s.read:
+            if received <= s.read:
                 status, key = RESUMED, s.key
                 s.attach(self, received)
         ours = struct.pack(">Q", s.received if status == RESUMED else 0)

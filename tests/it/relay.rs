@@ -169,6 +169,15 @@ fn the_newest_connection_has_the_session() {
     }
     server.write_all(b"newer").unwrap();
     assert_eq!(session.receive(5), b"newer");
+    // One that was overtaken by a connection that came to life again: what it asks for is acknowledged by now.
+    session.acknowledge();
+    session.put(PING, &[0; 4]);
+    session.until(PONG);
+    let mut overtaken = dial(relay.resume);
+    overtaken.write_all(&session.resume_words(session.attempt + 1, 3, 0)).unwrap();
+    assert_eq!(client::read::<30>(&mut overtaken).unwrap()[5], 2);
+    session.put(PING, &[0; 4]);
+    session.until(PONG);
 }
 
 /// Row 17: another user of the machine.
