@@ -38,15 +38,15 @@ use crate::{
 
 /// The time that a connection takes at most to open.
 const DIALLED: Duration = Duration::from_secs(10);
-/// Pauses before an attempt to dial, give or take a quarter. The last one is repeated.
-const PAUSES: [Duration; 7] = [
+/// From one attempt to dial to the next, give or take a quarter. The last one is repeated: with it, a network that comes
+/// back unreported is met within five seconds.
+const PAUSES: [Duration; 6] = [
     Duration::ZERO,
     Duration::from_millis(250),
     Duration::from_millis(500),
     Duration::from_secs(1),
     Duration::from_secs(2),
     Duration::from_secs(4),
-    Duration::from_secs(5),
 ];
 /// The longest pause while there is no route to the tunnel's host.
 const NO_ROUTE: Duration = Duration::from_secs(2);
@@ -58,8 +58,9 @@ const STUCK: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_secs(5);
 /// The clock is ahead of the timer by more than this, or the timer is late by more: the program did not run.
 const JUMP: Duration = Duration::from_secs(3);
-/// After a shorter sleep the connection is only asked: a laptop wakes up for moments while it sleeps.
-const NAP: Duration = Duration::from_secs(60);
+/// After a shorter sleep the connection is only asked: a laptop wakes up for moments while it sleeps. A longer one has
+/// hardly left it alive. It is short of a minute, because up to [`TICK`] of a sleep is not noticed.
+const NAP: Duration = Duration::from_secs(30);
 /// Bytes that were read are acknowledged after this time, however few they are.
 const ACK_AFTER: Duration = Duration::from_secs(1);
 /// The time in which a user that shuts the stream down, and stays, gets rid of what was written.
@@ -248,15 +249,16 @@ impl<R: Reach> Carrier<R> {
         self.back();
     }
 
-    /// Plans the next attempt to dial.
-    fn back_off(&mut self) {
+    /// Plans the next attempt to dial, a pause after `began`, the beginning of one that has failed: it may itself have
+    /// waited for its whole time.
+    fn back_off(&mut self, began: Instant) {
         let mut pause = PAUSES[self.failures.min(PAUSES.len() - 1)];
         // A network that comes back without an event is noticed by its route.
         if pause > NO_ROUTE && self.reach.local_address().is_none() {
             pause = NO_ROUTE;
         }
         self.failures += 1;
-        self.dial_at = Instant::now() + pause.mul_f64(fastrand::f64() / 2.0 + 0.75);
+        self.dial_at = (began + pause.mul_f64(fastrand::f64() / 2.0 + 0.75)).max(Instant::now());
     }
 
     fn back(&mut self) {
@@ -314,7 +316,7 @@ impl<R: Reach> Carrier<R> {
                 if self.link.take().is_some_and(|link| link.is_useful) || self.watch.age() > QUIET {
                     self.failures = 0;
                 }
-                self.back_off();
+                self.back_off(Instant::now());
                 self.away(Duration::ZERO);
             }
             Step::Way(Outcome::Dialled(connection)) => self.spare = Some((connection, Instant::now())),
@@ -340,7 +342,7 @@ impl<R: Reach> Carrier<R> {
                 {
                     return Some(End::Failed(error, false));
                 }
-                self.back_off();
+                self.back_off(self.way_began);
             }
             Step::Event => self.look(),
             Step::Tick => {}
@@ -368,7 +370,7 @@ impl<R: Reach> Carrier<R> {
             if has_moved || is_stuck || self.way.is_none() {
                 self.way = None;
                 self.failures = 0;
-                self.back_off();
+                self.back_off(Instant::now());
             }
             self.urgent |= has_moved;
         }
@@ -389,7 +391,7 @@ impl<R: Reach> Carrier<R> {
         self.suspect = true;
         self.urgent = true;
         self.failures = 0;
-        self.back_off();
+        self.back_off(Instant::now());
     }
 
     /// Goes on after a time in which the program did not run: the computer slept, or the process was halted.
@@ -451,8 +453,9 @@ impl<R: Reach> Carrier<R> {
                 if !self.suspect && self.watch.suspect_at().is_some_and(|at| at <= now) {
                     log::info!("nothing comes from the machine: another connection is dialled");
                     self.suspect = true;
+                    self.urgent |= self.watch.is_woken();
                     self.failures = 0;
-                    self.back_off();
+                    self.back_off(Instant::now());
                 }
                 if self.watch.dead_at().is_some_and(|at| at <= now) {
                     self.away(now - self.watch.heard());

@@ -20,6 +20,9 @@ const PROBE: Duration = Duration::from_millis(1250);
 pub(super) const SUSPECT: Duration = Duration::from_millis(2500);
 /// Nothing came for this long after something was sent: the other connection takes over.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
+/// The same after a time in which the program did not run: what is forgotten while a computer sleeps is the rule, and the
+/// user looks at the screen. At 100 ms it leaves room for the four round trips of a resume within a second.
+const WOKEN: Duration = Duration::from_millis(500);
 
 /// The signs of life of one connection.
 pub(super) struct Watch {
@@ -30,6 +33,8 @@ pub(super) struct Watch {
     unanswered: Option<Instant>,
     /// The relay was asked since the last sign of life.
     asked: bool,
+    /// The program did not run for a while, and nothing has come since.
+    is_woken: bool,
     /// The last ping and its time.
     ping: (u32, Instant),
     round_trip: Duration,
@@ -43,6 +48,7 @@ impl Watch {
             heard: now,
             unanswered: None,
             asked: false,
+            is_woken: false,
             ping: (0, now),
             round_trip: Duration::ZERO,
             accepted: 0,
@@ -54,6 +60,7 @@ impl Watch {
         self.heard = now;
         self.unanswered = None;
         self.asked = false;
+        self.is_woken = false;
     }
 
     /// Something was sent that the relay answers.
@@ -73,6 +80,12 @@ impl Watch {
     pub(super) fn wake(&mut self) {
         self.unanswered = None;
         self.asked = false;
+        self.is_woken = true;
+    }
+
+    /// True if nothing has come since the program did not run.
+    pub(super) fn is_woken(&self) -> bool {
+        self.is_woken
     }
 
     /// A ping was answered. Returns its round trip, if it was the last one.
@@ -123,7 +136,8 @@ impl Watch {
 
     /// The time at which the connection becomes suspect.
     pub(super) fn suspect_at(&self) -> Option<Instant> {
-        Some(self.unanswered? + (2 * self.round_trip).clamp(SUSPECT, 3 * SUSPECT))
+        let least = if self.is_woken { WOKEN } else { SUSPECT };
+        Some(self.unanswered? + (2 * self.round_trip).clamp(least, 3 * SUSPECT))
     }
 
     /// The time at which it is dead.
@@ -138,7 +152,7 @@ mod tests {
 
     use tokio::time::Instant;
 
-    use super::{DEAD, PROBE, QUIET, SUSPECT, Watch};
+    use super::{DEAD, PROBE, QUIET, SUSPECT, WOKEN, Watch};
 
     #[test]
     fn a_quiet_connection_is_asked_and_its_silence_counts_from_then() {
@@ -169,6 +183,22 @@ mod tests {
         assert_eq!(watch.ask_at(), Some(key + PROBE));
         watch.ask(key + PROBE);
         assert_eq!((watch.suspect_at(), watch.dead_at()), (Some(key + SUSPECT), Some(key + DEAD)));
+    }
+
+    #[test]
+    fn a_woken_connection_is_doubted_soon_but_not_on_a_slow_line() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        let n = watch.ask(start);
+        watch.wake();
+        watch.ask(start);
+        assert_eq!(watch.suspect_at(), Some(start + WOKEN));
+        watch.hear(start);
+        watch.answer(n.wrapping_add(1), start + Duration::from_secs(1));
+        assert!(!watch.is_woken());
+        watch.wake();
+        watch.ask(start);
+        assert_eq!(watch.suspect_at(), Some(start + Duration::from_secs(2)));
     }
 
     #[test]
