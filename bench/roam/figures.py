@@ -19,8 +19,8 @@ from world import HOST, MACHINE, Computer, Session, World, descendants, command_
 
 RTT = 0.1
 RATE = 100e6
-OUTAGE = 30
-LIMIT = 60
+OUTAGE = 35
+LIMIT = 40
 # The pause in which a session has nothing to say before it loses its connection.
 QUIET = 6
 PLAIN = "ServerAliveInterval=5 ServerAliveCountMax=2".split()

@@ -326,11 +326,9 @@ class Session:
 
     def tick_after(self, moment, timeout):
         """The time from a moment to the first tick after it, or None."""
-        found = self.until(lambda: next((at for at, _ in reversed(self.ticks[-1:]) if at > moment), None), timeout)
-        if not found:
-            return None
+        self.until(lambda: self.is_over() or self.ticks and self.ticks[-1][0] > moment, timeout)
         with self.heard:
-            return next(at for at, _ in self.ticks if at > moment) - moment
+            return next((at - moment for at, _ in self.ticks if at > moment), None)
 
     def gaps(self):
         """The ticks that are missing or doubled in a stream of bytes."""

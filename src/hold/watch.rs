@@ -20,8 +20,8 @@ const PROBE: Duration = Duration::from_millis(1250);
 pub(super) const SUSPECT: Duration = Duration::from_millis(2500);
 /// Nothing came for this long after something was sent: the other connection takes over.
 pub(super) const DEAD: Duration = Duration::from_secs(5);
-/// The same after a time in which the program did not run: what is forgotten while a computer sleeps is the rule, and the
-/// user looks at the screen. At 100 ms it leaves room for the four round trips of a resume within a second.
+/// As [`SUSPECT`], after a time in which the program did not run: a path that forgets a sleeping computer is the rule. At
+/// 100 ms it leaves room for the four round trips of a resume within a second.
 const WOKEN: Duration = Duration::from_millis(500);
 
 /// The signs of life of one connection.
