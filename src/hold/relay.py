@@ -580,7 +580,7 @@ def main():
     folder = os.path.join(os.path.expanduser("~"), ".cache", "labctl-ssh-proxy")
     path = os.path.join(folder, "relay-1.json")
     os.umask(0o077)
-    for attempt in range(50):
+    for _ in range(200):
         try:
             os.makedirs(folder, 0o700, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
@@ -619,15 +619,14 @@ def main():
     ports = relay.new_port, relay.resume_port, relay.key.hex()
     about = '{"ver": 1, "new": %d, "resume": %d, "key": "%s", "pid": %d, "server": ["%s"]}'
     try:
-        os.pwrite(file, (about % (ports + (os.getpid(), '", "'.join(server)))).encode(), 0)
-    except OSError as error:
-        os.unlink(path)
-        return answer("LHR0 cannot write %s: %s" % (path, error.strerror))
-    answer("LHR1 %d %d %s" % ports)
-    null = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(null, standard)
-    try:
+        try:
+            os.pwrite(file, (about % (ports + (os.getpid(), '", "'.join(server)))).encode(), 0)
+        except OSError as error:
+            return answer("LHR0 cannot write %s: %s" % (path, error.strerror))
+        answer("LHR1 %d %d %s" % ports)
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in range(3):
+            os.dup2(null, standard)
         relay.run()
     finally:
         for session in list(relay.sessions.values()):
