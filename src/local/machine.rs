@@ -97,6 +97,15 @@ enum Server {
     Sshd(sshd::Sshd),
 }
 
+/// Ends what still runs on machines below `folder` after their platform was killed: programs that were put into the
+/// background, and relays of sessions.
+pub(super) fn end_leftovers(folder: &Path) {
+    // Without such a folder nothing has run.
+    if let Ok(folder) = fs::canonicalize(folder) {
+        processes::kill_below(&folder);
+    }
+}
+
 /// The user of logins that name none, on every machine of this process.
 pub fn default_user() -> MachineUser {
     MachineUser { name: Account::of_this_process().name, default: true }

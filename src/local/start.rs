@@ -29,6 +29,7 @@ use crate::{
 
 use super::{
     listeners::{check_length, make_folder},
+    machine,
     serve::{STATUS_PATH, STOP_PATH, Status},
 };
 
@@ -54,13 +55,15 @@ pub async fn status(folders: &Folders) -> Result<Option<Status>> {
     Ok(Some(status))
 }
 
-/// Asks the running platform to end, and waits until it has; false when there is none.
+/// Asks the running platform to end, and waits until it has; false when there is none. What a killed one has left
+/// running is ended.
 ///
 /// # Errors
 /// Fails when it does not end.
 pub async fn stop(folders: &Folders) -> Result<bool> {
     let running = status(folders).await.ok().flatten();
     if ask(folders, Method::POST, STOP_PATH).await?.is_none() {
+        machine::end_leftovers(&folders.local().join("plays"));
         return Ok(false);
     }
     let deadline = Instant::now() + ENOUGH;

@@ -4,7 +4,7 @@
 mod client;
 mod penalties;
 mod placing;
-mod refused;
+mod product;
 
 use std::{
     fs,

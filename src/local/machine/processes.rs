@@ -122,22 +122,35 @@ impl Processes {
     }
 
     /// All processes with our variable but this one, which may itself have been started on another machine.
-    #[cfg(target_os = "linux")]
     pub(super) fn marked(&self) -> Vec<Pid> {
-        let marker = format!("{}={}", self.marker.0, self.marker.1);
-        let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
-        let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-        pids.filter(|pid| *pid != rustix::process::getpid())
-            .filter(|pid| {
-                // Other users' processes cannot be read, and those that end meanwhile are gone.
-                let environ = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
-                environ.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
-            })
-            .collect()
+        with_marker(|folder| folder == self.marker.1.as_bytes())
     }
+}
 
-    #[cfg(not(target_os = "linux"))]
-    pub(super) fn marked(&self) -> Vec<Pid> {
-        Vec::new()
+/// Ends the processes that were started on machines whose folders lie below `folder`.
+pub(super) fn kill_below(folder: &Path) {
+    let below = format!("{}/", folder.to_string_lossy());
+    for pid in with_marker(|folder| folder.starts_with(below.as_bytes())) {
+        let _ = kill_process(pid, Signal::KILL);
     }
+}
+
+/// The processes but this one that were started on a machine for whose folder `is_meant` returns true.
+#[cfg(target_os = "linux")]
+fn with_marker(is_meant: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
+    let marker = format!("{MARKER}=");
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    pids.filter(|pid| *pid != rustix::process::getpid())
+        .filter(|pid| {
+            // Other users' processes cannot be read, and those that end meanwhile are gone.
+            let environ = std::fs::read(format!("/proc/{}/environ", pid.as_raw_nonzero())).unwrap_or_default();
+            environ.split(|byte| *byte == 0).filter_map(|one| one.strip_prefix(marker.as_bytes())).any(&is_meant)
+        })
+        .collect()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn with_marker(_is_meant: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
+    Vec::new()
 }

@@ -1,4 +1,5 @@
-//! Row 16: machines that can have no relay are reached as before, and are not asked again at once.
+//! A relay through the whole program: machines that can have none are reached as before and are not asked again at once
+//! (row 16), and none outlives its machine.
 
 use std::fs;
 
@@ -40,4 +41,22 @@ fn a_machine_that_can_have_no_relay_is_reached_directly() {
     let _session = distant.background(&["-N", &distant.host]);
     eventually("the relay runs", || record()["relay"].is_object());
     eventually("the session is held", || distant.statuses().iter().any(|status| status["held"] == true));
+}
+
+#[test]
+fn no_relay_outlives_its_machine() {
+    let mut distant = Distant::with_relay();
+    let session = distant.background(&["-N", &distant.host]);
+    eventually("the session is held", || distant.statuses().iter().any(|status| status["held"] == true));
+    assert_eq!(distant.relay_processes().len(), 1);
+    let _ = distant.world.run(&["restart", &distant.id]).ok();
+    assert_eq!(distant.relay_processes(), [0; 0], "a restart ends it");
+    let kept = fs::read_dir(distant.world.root().join("relays")).unwrap().count();
+    assert_eq!(kept, 0, "and forgets it");
+    drop(session);
+    distant.place();
+    distant.world.kill_platform();
+    assert_eq!(distant.relay_processes().len(), 1);
+    let _ = distant.world.run(&["local", "stop"]).ok();
+    eventually("what a killed platform has left is ended", || distant.relay_processes().is_empty());
 }
