@@ -31,7 +31,8 @@ pub(super) async fn show(connection: &Connection<'_>, destination: &Destination,
             (Some(since), None) => tokio::select! {
                 () = vitals.changed() => {}
                 () = sleep(WORTH_A_LINE) => {
-                    say(&format!("lost the connection to machine {machine} of playground {play}, resuming"));
+                    let now = if connection.live.status().held { "resuming" } else { "waiting for the network" };
+                    say(&format!("lost the connection to machine {machine} of playground {play}, {now}"));
                     told = Some(since);
                 }
             },
