@@ -326,7 +326,7 @@ impl<R: Reach> Carrier<R> {
                 }
             }
             Step::Way(Outcome::Answered(_, Resumed::Unknown)) => {
-                let error = Error::new(Kind::Network, "it has ended there while the machine was away");
+                let error = Error::new(Kind::Network, "the relay there no longer knows it");
                 return Some(End::Failed(error.with_hint("connect again"), true));
             }
             Step::Way(Outcome::Answered(_, Resumed::Stale)) => {

@@ -34,8 +34,8 @@ use crate::{
 const ASKED_EVERY: Duration = Duration::from_secs(10);
 /// The number of attempts in a row at which the port of a relay that has ended is dead, and the time that they take at
 /// least. A network that fails in the middle of an attempt looks the same.
-const DEAD: u32 = 3;
-const DEAD_FOR: Duration = Duration::from_secs(3);
+const DEAD: u32 = 6;
+const DEAD_FOR: Duration = Duration::from_secs(6);
 /// The words for a playground that is gone before its end.
 const DESTROYED: &str = "was destroyed";
 /// Patience with a new session for the tunnel.
