@@ -284,7 +284,9 @@ fn beginnings(step: usize) {
             assert_eq!(distant.tunnels.sprung(), before + 1, "{case}");
             match said.code() {
                 7 => {
-                    assert_eq!((said.out.as_str(), said.err.as_str()), ("in\n", ""), "{case}");
+                    // It may have been begun again, and say so.
+                    let notice = |line: &str| line.starts_with("labctl-ssh-proxy: waiting for the SSH server");
+                    assert!(said.out == "in\n" && said.err.lines().all(notice), "{case}");
                     on += 1;
                 }
                 255 => {
@@ -460,7 +462,7 @@ fn restarted_front(sessions: usize) {
         }
     });
     eprintln!("{sessions} sessions: {meanwhile} attempts in {down:?}, all back after {:?}", began.elapsed());
-    // At once, and after 0.25, 0.5, 1, 2 s, and 4 s.
+    // At once, and after pauses of 0.25, 0.5, 1, 2 s.
     assert!(meanwhile >= sessions && meanwhile <= 8 * sessions, "{meanwhile} attempts");
     talks.into_iter().for_each(Talk::ends);
 }

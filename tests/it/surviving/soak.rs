@@ -23,9 +23,18 @@ fn number(name: &str, default: u64) -> u64 {
     env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-/// One ssh that sends noise in pieces, as fast as it comes back. Returns the number of bytes that came back, or `None`
-/// if the session was cut before it began.
-fn session(distant: &Distant, data: &[u8], stop: &AtomicBool) -> Option<usize> {
+/// The end of a session.
+enum Ended {
+    /// Every byte has come back, so many of them.
+    Whole(usize),
+    /// It was cut before it began.
+    Unbegun,
+    /// It was cut, and was direct, because the network had failed as it began.
+    Direct,
+}
+
+/// One ssh that sends noise in pieces, as fast as it comes back.
+fn session(distant: &Distant, data: &[u8], stop: &AtomicBool) -> Ended {
     let mut ssh = distant.world.ssh_program("ssh");
     ssh.args(["-o", "BatchMode=yes", &distant.host, "echo in; exec cat"]);
     let mut ssh = Ending(ssh.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
@@ -36,9 +45,12 @@ fn session(distant: &Distant, data: &[u8], stop: &AtomicBool) -> Option<usize> {
         let mut text = String::new();
         errors.read_to_string(&mut text).unwrap();
         assert!(ssh.0.wait().unwrap().code() == Some(255) && !text.contains("panicked"), "{text}");
-        return None;
+        return Ended::Unbegun;
     }
     assert_eq!(&said, b"in\n");
+    let pid = distant.proxy(ssh.0.id()).map(u64::from);
+    let is_held = || distant.statuses().iter().any(|one| one["pid"].as_u64() == pid && one["held"] == true);
+    let mut held = is_held();
     let until = Instant::now() + Duration::from_secs(fastrand::u64(5..40));
     let mut total = 0;
     while Instant::now() < until && !stop.load(Ordering::Relaxed) {
@@ -50,7 +62,11 @@ fn session(distant: &Distant, data: &[u8], stop: &AtomicBool) -> Option<usize> {
             let read = output.read_exact(&mut back);
             sending.join().unwrap().and(read)
         });
+        held |= !held && is_held();
         if let Err(error) = sent {
+            if !held {
+                return Ended::Direct;
+            }
             let mut text = String::new();
             let _ = errors.read_to_string(&mut text);
             panic!("a session was lost after {total} bytes: {error}: {text}");
@@ -64,8 +80,11 @@ fn session(distant: &Distant, data: &[u8], stop: &AtomicBool) -> Option<usize> {
     output.read_to_end(&mut rest).unwrap();
     errors.read_to_string(&mut text).unwrap();
     let status = ssh.0.wait().unwrap();
+    if !held && !status.success() {
+        return Ended::Direct;
+    }
     assert!(status.success() && rest.is_empty(), "{status}, {} bytes too many: {text}", rest.len());
-    Some(total)
+    Ended::Whole(total)
 }
 
 /// A fault, for a moment.
@@ -122,7 +141,7 @@ fn sessions_without_end_on_a_network_without_mercy() {
     watched.push(platform(&distant.world));
     let before = descriptors(&watched);
     let stop = AtomicBool::new(false);
-    let (whole, bytes, unbegun) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+    let [whole, bytes, unbegun, direct] = [const { AtomicUsize::new(0) }; 4];
     let faults = Mutex::new(std::collections::BTreeMap::<String, usize>::new());
     let end = Instant::now() + Duration::from_secs(60 * minutes);
     std::thread::scope(|scope| {
@@ -138,11 +157,12 @@ fn sessions_without_end_on_a_network_without_mercy() {
                 let lost = Stops(&stop);
                 while !stop.load(Ordering::Relaxed) {
                     match session(&distant, &data, &stop) {
-                        Some(more) => {
+                        Ended::Whole(more) => {
                             bytes.fetch_add(more, Ordering::Relaxed);
                             whole.fetch_add(1, Ordering::Relaxed)
                         }
-                        None => unbegun.fetch_add(1, Ordering::Relaxed),
+                        Ended::Unbegun => unbegun.fetch_add(1, Ordering::Relaxed),
+                        Ended::Direct => direct.fetch_add(1, Ordering::Relaxed),
                     };
                 }
                 drop(lost);
@@ -157,9 +177,10 @@ fn sessions_without_end_on_a_network_without_mercy() {
         distant.tunnels.delays(Duration::ZERO);
     });
     eprintln!(
-        "{sessions} sessions, {minutes} minutes: {} whole, 0 lost, {} not begun; {} MiB compared; {} resumes; faults: {:?}",
+        "{sessions} sessions, {minutes} minutes: {} whole, 0 lost, {} not begun, {} direct ones cut; {} MiB compared; {} resumes; faults: {:?}",
         whole.load(Ordering::Relaxed),
         unbegun.load(Ordering::Relaxed),
+        direct.load(Ordering::Relaxed),
         bytes.load(Ordering::Relaxed) >> 20,
         resumes(&distant),
         faults.lock().unwrap(),
