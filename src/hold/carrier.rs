@@ -13,6 +13,7 @@
 
 use std::{
     future::{Future, poll_fn},
+    io,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
@@ -574,7 +575,7 @@ impl<R: Reach> Carrier<R> {
     }
 
     /// Says the last word over the connection that there is. With `waits`, what was written goes before it, and the
-    /// result is true if the relay has closed the connection, as it does when it has heard it.
+    /// result is true if the relay has heard it.
     async fn say_bye(&mut self, bye: Bye, waits: bool) -> bool {
         let Some(link) = &mut self.link else { return false };
         link.bye = bye;
@@ -589,8 +590,10 @@ impl<R: Reach> Carrier<R> {
                 if said.is_ready() {
                     return said.map(|()| false);
                 }
-            } else if link.poll(cx, &mut state, true, &mut News::default()).is_ready() {
-                return Poll::Ready(link.has_said_bye());
+            } else if let Poll::Ready(over) = link.poll(cx, &mut state, true, &mut News::default()) {
+                // Its END, or the end of a connection that it has closed. A tunnel may not pass that on.
+                let is_closed = matches!(&over, Over::Lost(e) if e.kind() == io::ErrorKind::UnexpectedEof);
+                return Poll::Ready(matches!(over, Over::Ended(..)) || is_closed && link.has_said_bye());
             }
             // A user that is gone waits for nothing else.
             let until = Instant::now() + LINGER;

@@ -11,7 +11,7 @@ MEMORY, LITTLE = 56 << 20, 64 << 10  # Above MEMORY, who holds more than LITTLE 
 HELLO, ACK_AFTER, SILENCE, DRAIN, OVER = 10, 1, 300, 2, 600  # Seconds
 HOLD, HOLD_BRIEF, IDLE = 8 * 3600, 180, 12 * 3600
 DATA, ACK, PING, PONG, END, BYE, WELCOME = range(7)
-ENDED, BROKEN, OTHER_KEY, STOPPED = 0, 1, 2, 3  # Reasons of END
+ENDED, BROKEN, OTHER_KEY, STOPPED, LEFT = range(5)  # Reasons of END
 RESUMED, UNKNOWN, STALE = 0, 1, 2
 DIES_SILENTLY, END_IT = 1, 2  # Flags: bit 0 of C_HELLO, bit 1 of C_RESUME
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
@@ -331,17 +331,19 @@ class Session:
         self.forget()
 
     def lose(self, silent=False):
+        if self.leave_by:
+            return self.detach()
         if not self.key:
             return self.forget()
         self.detach()
         self.hold = HOLD_BRIEF if self.brief and not silent else HOLD
 
-    def leave(self):  # The client wants no more. What it has sent is still for sshd.
+    def leave(self):  # The client wants no more. What it has sent is still for sshd, and END says that it was heard.
         if self.end:
             return self.forget()
         if not self.leave_by:
-            self.detach()
             self.leave_by = time.monotonic() + DRAIN
+            self.todo.clear()
             self.free(self.read)
             self.write_sshd()
             self.go_on()
@@ -382,14 +384,15 @@ class Session:
         while self.connected:
             if not client.parts:
                 head, client.control = client.control, b""
-                data = b"" if self.end and self.end[0] != ENDED else self.next_data()
+                reason, text = self.end or (LEFT, "")
+                data = b"" if self.leave_by or self.end and reason != ENDED else self.next_data()
                 if data:
                     head += struct.pack(">I", DATA << 24 | len(data))
-                elif self.end and not self.end_sent and (client.known or not self.key):
+                elif (self.end or self.leave_by) and not self.end_sent and (client.known or not self.key):
                     self.end_sent = True
-                    head += frame(END, struct.pack(">BQ", self.end[0], self.read) + self.end[1].encode()[:200])
+                    head += frame(END, struct.pack(">BQ", reason, self.read) + text.encode()[:200])
                 if not head:
-                    return
+                    return self.detach() if self.leave_by else None
                 client.parts = [memoryview(part) for part in (head, data) if part]
             try:
                 trim(client.parts, client.sock.sendmsg(client.parts))

@@ -103,6 +103,8 @@ struct Line {
     /// Most bytes of a connection, each way; 0 for a network that holds.
     most: AtomicU32,
     is_down: AtomicBool,
+    /// The relay's end of a connection is not passed on, as by a real tunnel.
+    hides_ends: AtomicBool,
     cuts: AtomicU32,
     /// Cuts of all connections that there are.
     cut: Notify,
@@ -203,6 +205,9 @@ impl AsyncRead for Fragile {
         let mut part = ReadBuf::new(buf.initialize_unfilled_to(room));
         let read = Pin::new(&mut this.stream).poll_read(cx, &mut part);
         let n = part.filled().len();
+        if n == 0 && room > 0 && read.is_ready() && this.line.hides_ends.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
         buf.advance(n);
         this.reads -= n;
         read
@@ -283,6 +288,7 @@ async fn a_session_goes_both_ways_and_ends_by_either_side() {
     let machine = Machine::start().await;
     for is_server in [true, false] {
         let network = Network::default();
+        network.0.hides_ends.store(true, Ordering::Relaxed);
         let (held, sshd) = machine.session(&network).await;
         let (held, sshd) = open(held, sshd).await;
         let (mut held, mut sshd) = exchange(held, sshd, 3_000_000, 3_000_000).await;
