@@ -8,12 +8,18 @@
 //! - *resuming*: the relay has been asked to go on over a new connection. The old one, if there is one, is read on but
 //!   no longer written to. The relay closes it before it counts its bytes, so nothing comes twice.
 //!
-//! Unlike the first design, the old connection is kept when a resume gets no answer. Offsets decide what is sent again,
-//! so nothing can go wrong with it, and it may be the one that lives.
+//! A connection becomes suspect by its silence (`watch`), by an address that has changed, and by a sleep of more than a
+//! moment. A change and a sleep are only reasons to look: the old connection is asked, and a spare is dialled beside it.
+//! An answer takes one round trip and a dial three or more, so a connection that lives keeps the session.
+//!
+//! The old connection is kept even when a resume gets no answer. Offsets decide what is sent again, so nothing can go
+//! wrong with it, and it may be the one that lives.
+//!
+//! A connection that brings the session no byte further counts as an attempt that has failed. Otherwise a relay, or
+//! something on the way to it, that ends each connection at once would be dialled without a pause.
 
 use std::{
     future::{Future, poll_fn},
-    io,
     net::IpAddr,
     pin::Pin,
     sync::Arc,
@@ -24,18 +30,20 @@ use std::{
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{
-    frames::Violation,
     greeting::{Resume, Resumed, Secret},
     held::{ANSWERED, Options, Phase, Reach, Shared, Ticket, Verdict, nonce},
-    link::{Bye, Link, News, Over},
+    link::{Link, News, Over},
     watch::{QUIET, Watch},
 };
 use crate::{
     error::{Error, Kind, Result},
     labs::vitals::Vitals,
     moment::{self, Moment},
-    pipe::LINGER,
 };
+
+mod ending;
+
+use ending::{End, broken, ended_by_relay, given_up, over};
 
 /// The time that a connection takes at most to open.
 const DIALLED: Duration = Duration::from_secs(10);
@@ -64,8 +72,6 @@ const JUMP: Duration = Duration::from_secs(3);
 const NAP: Duration = Duration::from_secs(30);
 /// Bytes that were read are acknowledged after this time, however few they are.
 const ACK_AFTER: Duration = Duration::from_secs(1);
-/// The time in which a user that shuts the stream down, and stays, gets rid of what was written.
-const SHUT_DOWN: Duration = Duration::from_secs(5);
 
 /// The outcome of a step towards another connection.
 enum Outcome<C> {
@@ -303,13 +309,10 @@ impl<R: Reach> Carrier<R> {
             Step::Leave => return Some(End::Left),
             Step::Over(Over::Ended(0, _)) => return Some(End::Said),
             Step::Over(Over::Ended(_, words)) => return Some(End::Failed(ended_by_relay(&words), true)),
-            Step::Over(Over::Broken(Violation(how))) => {
-                let error = Error::new(Kind::Network, format!("the relay on the machine violates its protocol: {how}"));
-                return Some(End::Failed(error.with_hint("connect again"), false));
-            }
+            Step::Over(Over::Broken(violation)) => return Some(End::Failed(broken(violation), false)),
             Step::Over(Over::Impostor) => {
-                let error = Error::new(Kind::Network, "another program has taken the relay's port on the machine");
-                return Some(End::Failed(error.with_hint("connect again"), false));
+                let error = over("another program has taken the relay's port on the machine");
+                return Some(End::Failed(error, false));
             }
             Step::Over(Over::Lost(error)) => {
                 log::info!("a connection of the session is lost: {error}");
@@ -327,12 +330,10 @@ impl<R: Reach> Carrier<R> {
                 }
             }
             Step::Way(Outcome::Answered(_, Resumed::Unknown)) => {
-                let error = Error::new(Kind::Network, "the relay there no longer knows it");
-                return Some(End::Failed(error.with_hint("connect again"), true));
+                return Some(End::Failed(over("the relay there no longer knows it"), true));
             }
             Step::Way(Outcome::Answered(_, Resumed::Stale)) => {
-                let error = Error::new(Kind::Network, "another process has taken the session over");
-                return Some(End::Failed(error.with_hint("connect again"), false));
+                return Some(End::Failed(over("another process has taken the session over"), false));
             }
             Step::Way(Outcome::Failed(verdict)) => {
                 if self.asking.take().is_some() && self.link.is_some() && self.watch.is_at_ease() {
@@ -426,9 +427,9 @@ impl<R: Reach> Carrier<R> {
         let by_clock = Duration::from_millis(moment::now().saturating_sub(self.ticked_at));
         (self.ticked, self.ticked_at) = (now, moment::now());
         let late = now.saturating_duration_since(self.timer.deadline());
-        let slept = by_clock.saturating_sub(passed).max(late);
-        if slept > JUMP {
-            self.wake(slept);
+        let ahead = by_clock.saturating_sub(passed);
+        if ahead > JUMP || late > JUMP {
+            self.wake(if ahead > JUMP { ahead } else { passed });
         }
         if self.is_away {
             // On some systems the timer goes on while the computer sleeps.
@@ -520,10 +521,7 @@ impl<R: Reach> Carrier<R> {
     /// Goes on over `connection`, on which the relay begins where it was asked to.
     fn resume(&mut self, connection: R::Connection, received: u64) -> Result<()> {
         let mut state = self.shared.lock();
-        state.replay.go_back(received).map_err(|Violation(how)| {
-            Error::new(Kind::Network, format!("the relay on the machine violates its protocol: {how}"))
-                .with_hint("connect again")
-        })?;
+        state.replay.go_back(received).map_err(broken)?;
         // Its answer is proven by the session's secret.
         let is_news = state.inbox.open();
         state.wake_reader();
@@ -541,69 +539,6 @@ impl<R: Reach> Carrier<R> {
         self.trust();
         Ok(())
     }
-
-    /// Ends the session for its user and, as far as it can be reached, at the relay.
-    async fn finish(mut self, end: End) {
-        let told = match end {
-            End::Said => {
-                self.vitals.note_end();
-                self.shared.lock().end(Phase::Ended);
-                self.reach.over();
-                self.say_bye(Bye::Now, false).await;
-                false
-            }
-            End::Failed(error, told) => {
-                log::info!("the session has ended: {error}");
-                self.vitals.note_cut_off(true);
-                self.vitals.note_end();
-                self.shared.lock().end(Phase::Failed(error));
-                self.say_bye(Bye::Now, false).await;
-                told
-            }
-            End::Left => {
-                let told = self.say_bye(Bye::Due, true).await;
-                self.shared.lock().end(Phase::Ended);
-                told
-            }
-        };
-        if told {
-            self.reach.over();
-        }
-        // Nothing waits for it any more.
-        let leave = self.shared.lock().leave.take();
-        drop(leave);
-    }
-
-    /// Says the last word over the connection that there is. With `waits`, what was written goes before it, and the
-    /// result is true if the relay has heard it.
-    async fn say_bye(&mut self, bye: Bye, waits: bool) -> bool {
-        let Some(link) = &mut self.link else { return false };
-        link.bye = bye;
-        let began = Instant::now();
-        let limit = sleep_until(began + SHUT_DOWN);
-        tokio::pin!(limit);
-        poll_fn(|cx| {
-            let mut state = self.shared.lock();
-            state.wakes(cx.waker());
-            if !waits {
-                let said = link.poll_farewell(cx, &mut state);
-                if said.is_ready() {
-                    return said.map(|()| false);
-                }
-            } else if let Poll::Ready(over) = link.poll(cx, &mut state, true, &mut News::default()) {
-                // Its END, or the end of a connection that it has closed. A tunnel may not pass that on.
-                let is_closed = matches!(&over, Over::Lost(e) if e.kind() == io::ErrorKind::UnexpectedEof);
-                return Poll::Ready(matches!(over, Over::Ended(..)) || is_closed && link.has_said_bye());
-            }
-            // A user that is gone waits for nothing else.
-            let until = Instant::now() + LINGER;
-            if (!waits || state.leave.is_some()) && limit.deadline() > until {
-                limit.as_mut().reset(until);
-            }
-            limit.as_mut().poll(cx).map(|()| false)
-        })
-        .await
-    }
 }
 
 impl<R: Reach> Drop for Carrier<R> {
@@ -614,29 +549,7 @@ impl<R: Reach> Drop for Carrier<R> {
     }
 }
 
-/// The end of a session.
-enum End {
-    /// The machine's SSH server has ended it.
-    Said,
-    /// Its user has left.
-    Left,
-    /// It cannot go on; true if the relay knows that.
-    Failed(Error, bool),
-}
-
 fn next_event<R: Reach>(reach: &Arc<R>) -> Pin<Box<dyn Future<Output = ()> + Send>> {
     let reach = Arc::clone(reach);
     Box::pin(async move { reach.event().await })
-}
-
-fn ended_by_relay(words: &str) -> Error {
-    let words = if words.is_empty() { "it says no reason" } else { words };
-    Error::new(Kind::Network, format!("the relay on the machine has ended the session: {words}"))
-        .with_hint("connect again")
-}
-
-fn given_up(after: Duration) -> Error {
-    let minutes = after.as_secs() / 60;
-    let time = if minutes >= 2 { format!("{minutes} min") } else { format!("{} s", after.as_secs()) };
-    Error::new(Kind::Network, format!("the machine could not be reached for {time}")).with_hint("connect again")
 }

@@ -447,3 +447,86 @@ async fn shutting_down_says_goodbye_after_the_last_bytes() {
     assert_eq!(world.0.over.load(Ordering::SeqCst), 1);
     assert!(held.write_all(b"more").await.is_err());
 }
+
+/// A session at a relay that says `words` once it is proven, and reads all that it gets.
+async fn hostile(words: Vec<u8>, is_proven: bool) -> Held {
+    let world = World::new();
+    let (ours, mut theirs) = duplex(1024 * 1024);
+    let relay = world.clone();
+    tokio::spawn(async move {
+        let hello = theirs::hello([1; 16], [2; 16], WINDOW);
+        theirs.write_all(&hello).await.unwrap();
+        let mut answer = [0; 42];
+        theirs.read_exact(&mut answer).await.unwrap();
+        let (welcome, secret) = theirs::begun(&RELAY.key, RELAY.new_port, &hello, &answer);
+        relay.0.session.lock().unwrap().secret = secret;
+        let mut out = BytesMut::new();
+        Frame::Data(b"SSH-2.0-x\r\nmore".to_vec().into()).put(&mut out);
+        Frame::Welcome(if is_proven { welcome } else { [0; 16] }).put(&mut out);
+        out.extend_from_slice(&words);
+        let (mut rx, mut tx) = tokio::io::split(theirs);
+        let mut sink = tokio::io::sink();
+        let _ = tokio::join!(tx.write_all(&out), tokio::io::copy(&mut rx, &mut sink));
+    });
+    // It cannot be resumed either.
+    world.0.can_dial.send_replace(false);
+    Held::begin(ours, &RELAY, world, Options { resume_for: 60 * SECOND }).await.unwrap()
+}
+
+fn frames(frames: &[Frame]) -> Vec<u8> {
+    let mut out = BytesMut::new();
+    frames.iter().for_each(|frame| frame.put(&mut out));
+    out.to_vec()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hostile_relay_ends_the_session_and_nothing_else() {
+    let data = Frame::Data(vec![0; 60_000].into());
+    let end = |reason, total, words: &str| Frame::End { reason, total, words: words.to_owned() };
+    let bad = "violates its protocol";
+    let cases = [
+        (frames(&vec![data; 70]), bad),
+        (frames(&[Frame::Ack(1)]), bad),
+        (frames(&[Frame::Ack(1 << 63)]), bad),
+        (frames(&[Frame::Pong(0, u64::MAX)]), bad),
+        (frames(&[Frame::Bye(0)]), bad),
+        (frames(&[end(0, 14, "")]), bad),
+        (frames(&[end(0, u64::MAX, "")]), bad),
+        (frames(&[end(1, 0, "\x1b[2Jno more\n\n")]), "[2Jno more"),
+        (vec![0, 0xff, 0xff, 0xff], bad),
+        (vec![1, 0, 0, 0], bad),
+        (vec![2, 0xff, 0, 0], bad),
+    ];
+    for (words, sentence) in cases {
+        let case = words[..words.len().min(40)].to_vec();
+        let mut held = hostile(words, true).await;
+        // A reader that is slow.
+        sleep(SECOND).await;
+        let mut all = Vec::new();
+        let error = held.read_to_end(&mut all).await.unwrap_err();
+        assert!(all.starts_with(b"SSH-2.0-x\r\nmore") && all.len() <= WINDOW as usize, "{case:?}");
+        assert!(inner(&error).message().contains(sentence), "{case:?}: {error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_impostor_shows_nothing_behind_the_first_lines() {
+    let mut held = hostile(frames(&[Frame::Data(b"a host key".to_vec().into())]), false).await;
+    held.write_all(b"SSH-2.0-client\r\n").await.unwrap();
+    let mut all = Vec::new();
+    let error = held.read_to_end(&mut all).await.unwrap_err();
+    assert_eq!(all, b"SSH-2.0-x\r\n");
+    assert!(inner(&error).message().contains("another program has taken the relay's port"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_that_means_nothing_is_passed_over() {
+    let mut words = frames(&vec![Frame::Ping(7); 50_000]);
+    words.extend([9, 0, 0xff, 0xf0]);
+    words.extend([0; 0xfff0]);
+    words.extend(frames(&[Frame::Data(b"!".to_vec().into())]));
+    let mut held = hostile(words, true).await;
+    let mut all = [0; 16];
+    held.read_exact(&mut all).await.unwrap();
+    assert_eq!(&all, b"SSH-2.0-x\r\nmore!");
+}
