@@ -380,7 +380,7 @@ async fn the_platforms_word_ends_it() {
 #[tokio::test(start_paused = true)]
 async fn a_session_that_the_relay_does_not_know_is_over() {
     for (status, words, over) in
-        [(1, "it has ended there while the machine was away", 1), (2, "another process has taken the session over", 0)]
+        [(1, "the relay there no longer knows it", 1), (2, "another process has taken the session over", 0)]
     {
         let world = World::new();
         let mut held = world.begin().await;
