@@ -4,9 +4,10 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
+    time::Duration,
 };
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     app::App,
@@ -15,15 +16,17 @@ use crate::{
         underway::Underway,
     },
     error::{Error, Kind, Result, printable},
+    hold::placing::{Placing, survives},
     labs::{
-        Labs, catalog,
+        Labs, TunnelSession, catalog,
         find::{self, Found},
         learning::{self, Content},
         messages::Messages,
         tunnel,
         wire::{CatalogEntry, CreatePlay, Machine, Play, State},
     },
-    ssh::learn,
+    records::relays::Relays,
+    ssh::{client::Login, identity::Identity, learn},
     target::{PREFIX, Playground, Target, reference::Reference, user},
     ui::{notice::Progress, out, spinner::Spinner},
     wake::{
@@ -31,6 +34,9 @@ use crate::{
         preparation::{Preparation, Tasks, say_failed},
     },
 };
+
+/// Time limit for placing a relay behind a wake.
+const PLACED: Duration = Duration::from_secs(3);
 
 /// The machine that a visit leads to.
 #[derive(Clone, Debug)]
@@ -199,12 +205,45 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
         identity: &identity,
     };
     learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
+    place_relay(app, labs, &place.play, (&place.machine.name, &place.user), identity, session).await;
     place.play = match labs.play(&place.play.id).await {
         // The machine is ready, so a failed refresh of the play does no harm.
         Err(e) if e.may_pass() => place.play,
         play => play?,
     };
     prepared(app, labs, visit, place, &key, &progress).await
+}
+
+/// Places a relay on a machine that has just come up, so that the first session on it survives an outage. It may take
+/// [`PLACED`], because the wake has taken longer, and it is no part of it: what goes wrong is in the log.
+pub(crate) async fn place_relay(
+    app: &App,
+    labs: &Labs,
+    play: &Play,
+    (machine, user): (&str, &str),
+    identity: Identity,
+    session: TunnelSession,
+) {
+    let policy = app.resume_policy(&[&play.id, &play.playground.name]);
+    if !survives(policy, play.belongs_to_a_lesson()) {
+        return;
+    }
+    let placing = Placing {
+        labs: labs.clone(),
+        session,
+        login: Login {
+            alias: Target::of_play(&play.id, Some(machine)).to_string(),
+            play: play.id.clone(),
+            machine: machine.to_owned(),
+            user: user.to_owned(),
+        },
+        identity,
+        known_hosts: app.known_hosts(),
+        relays: Relays::below(&app.folders.root),
+        policy,
+        up_since: play.up_since(machine).map(str::to_owned),
+    };
+    let _ = timeout(PLACED, placing.run()).await;
 }
 
 /// Waits for the init tasks if the visit asks for it, and returns the destination with the current play.

@@ -2,9 +2,10 @@
 //!
 //! For a port, the tunnel server listens (`listen:`). It announces each connection on a control channel, and we accept
 //! the connection with a tunnel of its own. The tunnel server cannot report which free port it chose, and cannot listen
-//! on a Unix socket. Port 0 and sockets therefore go over SSH.
+//! on a Unix socket. Port 0 and sockets therefore go over SSH. So does a loopback port where an SSH connection survives
+//! an outage, which a control channel does not.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use serde::Deserialize;
@@ -97,6 +98,9 @@ impl Listener {
                 Ok((Listener::Ssh(Box::new(ssh)), shown(bind, port)))
             }
             Listen::Port(bind, port) => {
+                if let Some(lasting) = lasting(way, bind, *port).await {
+                    return Ok((Listener::Ssh(Box::new(lasting)), shown(bind, *port)));
+                }
                 let address = address(bind, *port);
                 let control = way.listen(&address).await.map_err(|error| match error.kind() {
                     Kind::Refused => Error::new(
@@ -125,6 +129,24 @@ impl Listener {
                 }
                 Ok((Listener::Ssh(Box::new(ssh)), path.clone()))
             }
+        }
+    }
+}
+
+/// Listens by an SSH connection that survives an outage, with the connections that it has brought. Other addresses than
+/// the loopback ones are not asked for, because most servers permit no others (GatewayPorts).
+async fn lasting(way: &Way, bind: &Bind, port: u16) -> Option<SshClient> {
+    let host = match bind {
+        Bind::Loopback => "localhost",
+        Bind::Host(host) if host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback()) => host,
+        Bind::Unnamed | Bind::All | Bind::Host(_) => return None,
+    };
+    let ssh = way.lasting().await?;
+    match ssh.listen_tcp(host, port).await {
+        Ok(_) => Some(ssh),
+        Err(error) => {
+            log::info!("machine {} does not listen by SSH: {}", way.machine(), error.message());
+            None
         }
     }
 }

@@ -14,6 +14,11 @@ use tokio::{
 use crate::{
     app::App,
     error::{Error, Kind, Result},
+    hold::{
+        self, Held, Options,
+        placing::{Placing, survives},
+        reach::{Destination, Route},
+    },
     labs::{
         Labs, TunnelSession, find,
         http::Stream,
@@ -22,7 +27,12 @@ use crate::{
         wire::{Machine, Play},
     },
     moment::now,
-    records::memory::Memory,
+    records::{
+        memory::Memory,
+        relays::{Known, Relays, Whose},
+        tickets::Tickets,
+    },
+    settings::ResumePolicy,
     ssh::{
         client::{Login, SshClient},
         credentials::{Credentials, KeyOptions},
@@ -61,8 +71,18 @@ pub struct Way {
     /// The private halves, once an SSH connection needs them.
     credentials: OnceCell<Credentials>,
     board: Arc<Board>,
+    holding: Holding,
     /// Locked while a new session is requested, so that one request serves all connections.
     session: Mutex<Option<Kept>>,
+}
+
+/// The means of SSH connections that survive an outage, over a relay on the machine.
+struct Holding {
+    relays: Relays,
+    tickets: Tickets,
+    /// The choice by which they do; `None` where they do not.
+    policy: Option<ResumePolicy>,
+    options: Options,
 }
 
 /// A session that all connections share.
@@ -89,6 +109,13 @@ impl Way {
     /// Fails when there is no usable identity.
     pub fn new(app: &App, labs: &Labs, play: &Play, machine: &Machine, user: &str, board: &Arc<Board>) -> Result<Way> {
         let identity = app.identity()?;
+        let policy = app.resume_policy(&[&play.id, &play.playground.name]);
+        let holding = Holding {
+            relays: Relays::below(&app.folders.root),
+            tickets: Tickets::below(&app.folders.root),
+            policy: survives(policy, play.belongs_to_a_lesson()).then_some(policy),
+            options: Options { resume_for: app.settings.resume_for() },
+        };
         Ok(Way {
             labs: labs.clone(),
             memory: app.memory(),
@@ -105,6 +132,7 @@ impl Way {
             home: app.folders.home.clone(),
             credentials: OnceCell::new(),
             board: Arc::clone(board),
+            holding,
             session: Mutex::default(),
         })
     }
@@ -146,13 +174,83 @@ impl Way {
         self.open(&format!("listen:{address}"), Opens::Ports).await
     }
 
-    /// Opens an SSH connection to the machine.
+    /// Opens an SSH connection to the machine, one that survives an outage where the machine allows it.
     ///
     /// # Errors
     /// As [`Way::dial`] and [`SshClient::connect`].
     pub async fn ssh(&self) -> Result<SshClient> {
+        if let Some(client) = self.known_to_last().await {
+            return Ok(client);
+        }
         let tunnel = Tunnel::client(self.open(tunnel::SSH, Opens::Ssh).await?);
-        SshClient::connect(tunnel, &self.known_hosts, &self.login, self.credentials().await?).await
+        let client = SshClient::connect(tunnel, &self.known_hosts, &self.login, self.credentials().await?).await?;
+        if let Some(placing) = self.placing().await
+            && placing.by(&client).await.is_some()
+            && let Some(lasting) = self.known_to_last().await
+        {
+            client.close().await;
+            return Ok(lasting);
+        }
+        Ok(client)
+    }
+
+    /// Opens an SSH connection that survives an outage, if the machine's relay is known and no question is to be asked:
+    /// for what could do without.
+    pub async fn lasting(&self) -> Option<SshClient> {
+        if self.credentials.get().is_none() {
+            Credentials::without_asking(&self.identity).await?;
+        }
+        self.known_to_last().await
+    }
+
+    /// Opens an SSH connection over the machine's relay, if one is known. A relay that does not answer is forgotten.
+    async fn known_to_last(&self) -> Option<SshClient> {
+        self.holding.policy?;
+        let known = self.holding.relays.known(self.whose())?;
+        match self.over(&known).await {
+            Ok(client) => Some(client),
+            Err(error) => {
+                log::info!("the relay that was known is of no use: {}", error.message());
+                // Without a network, it may run.
+                if error.kind() != Kind::Network {
+                    self.holding.relays.drop(self.whose());
+                }
+                None
+            }
+        }
+    }
+
+    async fn over(&self, known: &Known) -> Result<SshClient> {
+        let stream = self.open(&format!("127.0.0.1:{}", known.new_port), Opens::Ssh).await?;
+        let session = self.session(Opens::Ssh, None, false).await?;
+        let Login { play, machine, user, .. } = self.login.clone();
+        let to = Destination { play, machine, user, key: self.key.clone() };
+        let route = Route::new(&self.labs, to, session, known.up_since.clone(), self.holding.tickets.clone());
+        let connected = route.adopt(stream);
+        let held = Held::begin(connected, &hold::Relay::from(known), route, self.holding.options).await?;
+        SshClient::connect(held, &self.known_hosts, &self.login, self.credentials().await?).await
+    }
+
+    /// Returns the means to place a relay, if the machine may have one and has not refused it lately.
+    async fn placing(&self) -> Option<Placing> {
+        let policy = self.holding.policy?;
+        if self.holding.relays.refused(self.whose()).is_some() {
+            return None;
+        }
+        Some(Placing {
+            labs: self.labs.clone(),
+            session: self.session(Opens::Ssh, None, false).await.ok()?,
+            login: self.login.clone(),
+            identity: self.identity.clone(),
+            known_hosts: self.known_hosts.clone(),
+            relays: self.holding.relays.clone(),
+            policy,
+            up_since: None,
+        })
+    }
+
+    fn whose(&self) -> Whose<'_> {
+        Whose { play: &self.login.play, machine: &self.login.machine, user: &self.login.user }
     }
 
     /// Returns the keys that ssh would use for this machine.

@@ -14,7 +14,7 @@ use crate::{
     commands::{
         candidates, forward, open, ssh,
         underway::{Underway, ssh_command},
-        visit::consent,
+        visit::{consent, place_relay},
     },
     error::{Error, Kind, Result, printable},
     labs::{
@@ -304,6 +304,8 @@ pub(super) async fn ready<P: Progress>(
                     identity: &identity,
                 };
                 learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
+                let to = (default.name.as_str(), default.default_user());
+                place_relay(app, labs, &play, to, identity, session).await;
             }
             // The playground runs nevertheless. A later connection reports why it is refused.
             Err(error) if error.status() == Some(400) => {
