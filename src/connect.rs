@@ -33,7 +33,6 @@ mod ending;
 pub(crate) mod greet;
 mod length;
 mod opening;
-mod orphans;
 mod patience;
 mod permission;
 pub(crate) mod policy;

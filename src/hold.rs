@@ -14,7 +14,7 @@
 //!   bytes and resumes. `link`: one connection. `watch`: whether that still lives (pure).
 //! - `reach`: dialling, and the platform's word on why a machine cannot be reached.
 //! - `place`: finds or starts the relay, `relay.py`, by our own SSH client. `placing`: with a connection of its own, and
-//!   the record of the outcome.
+//!   the record of the outcome. `orphans`: the sessions of killed processes.
 
 use std::{
     io,
@@ -33,6 +33,7 @@ mod greeting;
 mod held;
 mod inbox;
 mod link;
+pub mod orphans;
 pub mod place;
 pub mod placing;
 pub mod reach;
@@ -43,7 +44,7 @@ mod states;
 mod trials;
 mod watch;
 
-pub use held::{Held, Options, Reach, Ticket, Verdict, end, farewell};
+pub use held::{Held, Options, Reach, Ticket, Verdict, farewell};
 
 /// A running relay: what a client must know to use it.
 #[derive(Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 use super::{
     Connection, Destination, Stop, away,
     ending::{self, Ending, ended, lost},
-    orphans, relay, upkeep,
+    relay, upkeep,
 };
 use crate::{
     connect::client::Client,
@@ -41,7 +41,7 @@ pub(super) async fn carry(
         end = pipe::run(input, output, rx, tx, gone) => end,
         never = upkeep::look_after(connection, destination) => match never {},
         never = away::show(connection, destination, &vitals) => match never {},
-        never = orphans::end(connection, destination) => match never {},
+        never = relay::end_orphans(connection, destination) => match never {},
         never = relay::place_behind(connection, destination, is_held) => match never {},
     };
     log::info!("the connection has ended: {end:?}");

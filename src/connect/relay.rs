@@ -17,7 +17,7 @@ use crate::{
     connect::client::{Client, ClientKind},
     error::{Kind, Result},
     hold::{
-        Held, Options, Relay, Session,
+        Held, Options, Relay, Session, orphans,
         placing::{Placing, survives},
         reach::{self, Route},
     },
@@ -33,6 +33,8 @@ use crate::{
 
 /// The time for which a session that will last waits for the machine's relay.
 const WORTH_WAITING: Duration = Duration::from_millis(1500);
+/// A connection has begun by then, and what is no part of it may follow.
+const HAS_BEGUN: Duration = Duration::from_secs(1);
 /// A session is a long one by then.
 const HAS_LASTED: Duration = Duration::from_secs(10);
 
@@ -96,6 +98,15 @@ pub(super) async fn place_behind(connection: &Connection<'_>, destination: &Dest
     if !is_held && wants_one(connection, destination) {
         begin_placing(connection, destination);
     }
+    pending().await
+}
+
+/// Ends the sessions that killed connections have left on the machine, once this one has begun. Never returns.
+pub(super) async fn end_orphans(connection: &Connection<'_>, destination: &Destination) -> Infallible {
+    sleep(HAS_BEGUN).await;
+    let Destination { play, machine, session, .. } = destination;
+    let tickets = Tickets::below(&connection.app.folders.root);
+    orphans::end(connection.labs, session, &tickets, play, machine).await;
     pending().await
 }
 

@@ -159,7 +159,7 @@ impl Held {
 ///
 /// # Errors
 /// Fails when no relay answers in time.
-pub async fn end(mut connection: impl AsyncRead + AsyncWrite + Unpin, ticket: &Ticket) -> Result<()> {
+pub(super) async fn end(mut connection: impl AsyncRead + AsyncWrite + Unpin, ticket: &Ticket) -> Result<()> {
     let wish =
         Resume { port: ticket.resume_port, id: ticket.id, attempt: u32::MAX, received: 0, nonce: nonce()?, ends: true };
     match timeout(ANSWERED, wish.ask(&mut connection, &ticket.key, None)).await {

@@ -70,6 +70,8 @@ struct Known {
     session: TunnelSession,
     /// The address to which the last connection led.
     towards: Option<SocketAddr>,
+    /// The beginning of the session.
+    began: Moment,
     /// The time since which the machine is up, in the platform's words, as long as the session's relay runs.
     up_since: Option<String>,
     expires_at: Option<Moment>,
@@ -89,7 +91,16 @@ impl Route {
         up_since: Option<String>,
         tickets: Tickets,
     ) -> Route {
-        let known = Known { session, towards: None, up_since, expires_at: None, asked: None, dead: None, ticket: None };
+        let known = Known {
+            session,
+            began: now(),
+            towards: None,
+            up_since,
+            expires_at: None,
+            asked: None,
+            dead: None,
+            ticket: None,
+        };
         let events = NetworkEvents::watch();
         Route { labs: labs.dialling_anew(), to, tickets, events, state: Mutex::new(known) }
     }
@@ -151,8 +162,15 @@ impl Route {
     fn restarted(&self, play: &Play) -> Option<Error> {
         let machine = &self.to.machine;
         let is_rebooting = play.machine_status(machine).is_some_and(|status| status.state == State::Rebooting);
-        let before = self.known().up_since.clone();
-        let is_another = before.zip(play.up_since(machine)).is_some_and(|(before, now)| before != now);
+        let (began, before) = {
+            let known = self.known();
+            (known.began, known.up_since.clone())
+        };
+        // Where the boot of the session's beginning is not known, the clocks tell.
+        let is_another = play.up_since(machine).is_some_and(|up_since| match before {
+            Some(before) => before != up_since,
+            None => moment_of(up_since).is_some_and(|up_since| self.labs.by_our_clock(up_since) > began),
+        });
         (is_rebooting || is_another).then(|| {
             let words =
                 format!("machine {machine} of playground {} was restarted: its sessions are gone", play.shown());
@@ -286,6 +304,11 @@ pub fn destroyed(shown: &str, expires_at: Option<Moment>) -> Error {
 /// Reports whether it is the error for a playground that is gone before its end, as far as that was known.
 pub fn is_destroyed(error: &Error) -> bool {
     error.kind() == Kind::Ended && error.message().ends_with(DESTROYED)
+}
+
+/// A moment in the platform's words.
+fn moment_of(words: &str) -> Option<Moment> {
+    Moment::try_from(words.parse::<jiff::Timestamp>().ok()?.as_millisecond()).ok()
 }
 
 /// A play's end.

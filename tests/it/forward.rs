@@ -368,6 +368,16 @@ fn a_socket_that_sshd_has_left_behind_is_replaced_and_one_in_use_is_not() {
     let id = world.json(&["start", "shell", "--json"])["id"].as_str().unwrap().to_owned();
     let far = world.home().join("far");
     let spec = format!("{}:127.0.0.1:{}", far.display(), serve(http));
+    // The session of a killed one survives at the machine, and the next one ends it.
+    let killed = Forward::start(&world, &[&id, "-R", &spec]);
+    get(&mut UnixStream::connect(&far).unwrap(), 100);
+    killed.end("KILL");
+    assert!(UnixStream::connect(&far).is_ok(), "it is held");
+    let next = Forward::start(&world, &[&id, "-R", &spec]);
+    get(&mut UnixStream::connect(&far).unwrap(), 100);
+    next.end("INT");
+    eventually("nobody listens any more", || UnixStream::connect(&far).is_err());
+    world.settings("resume: never\n");
     for signal in ["KILL", "INT"] {
         let forward = Forward::start(&world, &[&id, "-R", &spec]);
         get(&mut UnixStream::connect(&far).unwrap(), 100_000);

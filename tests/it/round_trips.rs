@@ -6,7 +6,7 @@ use std::{
     fs,
     io::{Read, Write},
     path::PathBuf,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{broadcast, mpsc},
     time::sleep_until,
 };
 use tokio_rustls::{
@@ -31,6 +31,8 @@ const ROUND_TRIP: Duration = Duration::from_millis(400);
 struct Far {
     world: World,
     id: String,
+    /// Cuts every connection to the tunnels' host.
+    cut: broadcast::Sender<()>,
     _runtime: tokio::runtime::Runtime,
 }
 
@@ -58,10 +60,15 @@ impl Far {
             .unwrap();
         let acceptor = TlsAcceptor::from(Arc::new(config));
         let behind = tls.local_addr().unwrap();
-        for far in [api, tunnels] {
+        let cut = broadcast::channel(1).0;
+        for (far, cut) in [(api, broadcast::channel(1).0), (tunnels, cut.clone())] {
             runtime.spawn(async move {
                 while let Ok((client, _)) = far.accept().await {
-                    tokio::spawn(async move { delay(client, TcpStream::connect(behind).await.unwrap()).await });
+                    let mut is_cut = cut.subscribe();
+                    tokio::spawn(async move {
+                        let server = TcpStream::connect(behind).await.unwrap();
+                        tokio::select! { () = delay(client, server) => {}, Ok(()) = is_cut.recv() => {} }
+                    });
                 }
             });
         }
@@ -83,7 +90,7 @@ impl Far {
         let (session, token) = (&credentials[0]["id"], &credentials[0]["accessToken"]);
         fs::write(account, format!("base_url: {base}\nsession_id: {session}\naccess_token: {token}\n")).unwrap();
         let id = world.json(&["start", "shell", "--json"])["id"].as_str().unwrap().to_owned();
-        Far { world, id, _runtime: runtime }
+        Far { world, id, cut, _runtime: runtime }
     }
 
     /// Starts a proxy. Returns it with the time until the server's first byte.
@@ -100,6 +107,10 @@ impl Far {
 
     /// Runs a command by ssh, with the key that the machine knows.
     fn ssh(&self, command: &str) -> Said {
+        self.world.output(&mut self.ssh_command(command))
+    }
+
+    fn ssh_command(&self, command: &str) -> Command {
         let host = format!("playground-{}", self.id);
         let proxy = format!("ProxyCommand={} connect {host}", PROGRAM);
         let root = self.world.root();
@@ -111,11 +122,24 @@ impl Far {
             .arg("-i")
             .arg(self.world.home().join(".ssh/iximiuz_labs_user"))
             .args([&host, command]);
-        self.world.output(&mut ssh)
+        ssh
+    }
+
+    /// Returns true if the one open connection survives its tunnel.
+    fn is_held(&self) -> bool {
+        let list = self.world.json(&["list", "--json"]);
+        let connections = list[0]["connections"].as_array().unwrap();
+        assert_eq!(connections.len(), 1, "{list}");
+        connections[0]["held"] == true
+    }
+
+    /// Forgets what earlier connections have kept in this folder.
+    fn forget(&self, folder: &str) {
+        let _ = fs::remove_dir_all(self.world.root().join(folder));
     }
 
     /// Prepares the program under test so that it trusts the relay.
-    fn command(&self, args: &[&str]) -> std::process::Command {
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = self.world.command(args);
         command.env("SSL_CERT_FILE", self.world.home().join("ca.pem"));
         command
@@ -215,6 +239,59 @@ fn a_cold_connection_takes_7_round_trips_and_a_warm_one_3() {
         eprintln!("{what}: {:.2} round trips", time.as_secs_f64() / ROUND_TRIP.as_secs_f64());
         assert!(round_trips(time) <= most, "{what}: {time:?}, that is {} round trips", round_trips(time));
     }
+}
+
+#[test]
+fn a_relay_costs_no_round_trip_and_a_resume_takes_4() {
+    let far = Far::new(&["--endpoint", "sshd"]);
+    let me = far.world.output(far.world.program("id").arg("-un")).ok();
+    let by_name = ["--user", me.trim()];
+    let counted = |what: &str, time: Duration, most: u32| {
+        eprintln!("{what}: {:.2} round trips", time.as_secs_f64() / ROUND_TRIP.as_secs_f64());
+        assert!(round_trips(time) <= most, "{what}: {time:?}, that is {} round trips", round_trips(time));
+    };
+    // The start has placed the relay.
+    let (proxy, cold) = far.connect(&by_name);
+    assert!(far.is_held());
+    drop(proxy);
+    counted("cold, relay known", cold, 7);
+    assert_eq!(far.ssh("echo there").ok(), "there\n");
+    let (proxy, warm) = far.connect(&[]);
+    assert!(far.is_held());
+    drop(proxy);
+    counted("warm, relay known", warm, 3);
+
+    let mut talk = far.ssh_command("while sleep 0.05; do echo tick; done").stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = talk.stdout.take().unwrap();
+    let talk = Proxy(talk);
+    let mut some = [0; 4096];
+    for _ in 0..10 {
+        assert!(out.read(&mut some).unwrap() > 0);
+    }
+    assert!(far.is_held());
+    let cut = Instant::now();
+    far.cut.send(()).unwrap();
+    // What was on its way comes at once.
+    let resumed = loop {
+        let before = Instant::now();
+        assert!(out.read(&mut some).unwrap() > 0, "the session goes on");
+        if before.elapsed() > ROUND_TRIP {
+            break cut.elapsed();
+        }
+    };
+    counted("resume", resumed, 4);
+    drop(talk);
+
+    // A short command does not wait for a relay that is not known, and does not place one.
+    far.forget("relays");
+    let (proxy, time) = far.connect(&[]);
+    assert!(!far.is_held());
+    drop(proxy);
+    counted("warm, no relay", time, 3);
+    far.forget("tunnels");
+    let (_proxy, time) = far.connect(&by_name);
+    assert!(!far.is_held());
+    counted("cold, no relay", time, 7);
 }
 
 #[test]

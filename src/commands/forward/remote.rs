@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::{
     net::TcpStream,
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
@@ -36,6 +36,8 @@ use super::{
 
 /// Time limit for connecting to a program here.
 const CONNECT: Duration = Duration::from_secs(10);
+/// Time limit for a machine's SSH server to end a session.
+const FREED: Duration = Duration::from_secs(2);
 /// Longest accepted silence of a control channel. The tunnel server pings every 30 s, so a longer one means it is dead.
 const SILENCE: Duration = Duration::from_secs(75);
 /// Largest message accepted on the control channel, which sends one line of text per message.
@@ -121,16 +123,26 @@ impl Listener {
             }
             Listen::Socket(path) => {
                 let ssh = way.ssh().await?;
-                if let Err(error) = ssh.listen_unix(path).await {
-                    if !remove_stale(&ssh, path).await {
+                let until = Instant::now() + FREED;
+                while let Err(error) = ssh.listen_unix(path).await {
+                    if !remove_stale(&ssh, path).await && !may_be_free(way, &error, until).await {
                         return Err(error);
                     }
-                    ssh.listen_unix(path).await?;
                 }
                 Ok((Listener::Ssh(Box::new(ssh)), path.clone()))
             }
         }
     }
+}
+
+/// Returns true, after a pause, if what was in the way may be gone: the session of a killed process, which was ended
+/// just now.
+async fn may_be_free(way: &Way, error: &Error, until: Instant) -> bool {
+    if error.kind() != Kind::Refused || Instant::now() > until || !way.orphans_ended().await {
+        return false;
+    }
+    sleep(FREED / 20).await;
+    true
 }
 
 /// Listens by an SSH connection that survives an outage, with the connections that it has brought. Other addresses than
@@ -142,13 +154,14 @@ async fn lasting(way: &Way, bind: &Bind, port: u16) -> Option<SshClient> {
         Bind::Unnamed | Bind::All | Bind::Host(_) => return None,
     };
     let ssh = way.lasting().await?;
-    match ssh.listen_tcp(host, port).await {
-        Ok(_) => Some(ssh),
-        Err(error) => {
+    let until = Instant::now() + FREED;
+    while let Err(error) = ssh.listen_tcp(host, port).await {
+        if !may_be_free(way, &error, until).await {
             log::info!("machine {} does not listen by SSH: {}", way.machine(), error.message());
-            None
+            return None;
         }
     }
+    Some(ssh)
 }
 
 /// Removes a socket on the machine that no process listens on. OpenSSH's server leaves such sockets behind.

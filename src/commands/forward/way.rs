@@ -15,7 +15,7 @@ use crate::{
     app::App,
     error::{Error, Kind, Result},
     hold::{
-        self, Held, Options,
+        self, Held, Options, orphans,
         placing::{Placing, survives},
         reach::{Destination, Route},
     },
@@ -83,6 +83,8 @@ struct Holding {
     /// The choice by which they do; `None` where they do not.
     policy: Option<ResumePolicy>,
     options: Options,
+    /// The number of sessions of killed processes that were ended on the machine, once it was looked for them.
+    orphans: OnceCell<usize>,
 }
 
 /// A session that all connections share.
@@ -115,6 +117,7 @@ impl Way {
             tickets: Tickets::below(&app.folders.root),
             policy: survives(policy, play.belongs_to_a_lesson()).then_some(policy),
             options: Options { resume_for: app.settings.resume_for() },
+            orphans: OnceCell::new(),
         };
         Ok(Way {
             labs: labs.clone(),
@@ -203,8 +206,20 @@ impl Way {
         self.known_to_last().await
     }
 
+    /// Ends the sessions of killed processes on the machine, which may listen where this one is to. Returns true if
+    /// there were any.
+    pub async fn orphans_ended(&self) -> bool {
+        let end = async || {
+            let session = self.session(Opens::Ports, None, false).await?;
+            let Login { play, machine, .. } = &self.login;
+            Ok::<_, Error>(orphans::end(&self.labs, &session, &self.holding.tickets, play, machine).await)
+        };
+        self.holding.orphans.get_or_try_init(end).await.is_ok_and(|ended| *ended > 0)
+    }
+
     /// Opens an SSH connection over the machine's relay, if one is known. A relay that does not answer is forgotten.
     async fn known_to_last(&self) -> Option<SshClient> {
+        self.orphans_ended().await;
         self.holding.policy?;
         let known = self.holding.relays.known(self.whose())?;
         match self.over(&known).await {
