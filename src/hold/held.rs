@@ -10,7 +10,7 @@ use std::{
     net::IpAddr,
     pin::{Pin, pin},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -139,6 +139,10 @@ impl Held {
         let vitals = Arc::new(Vitals::new());
         let shared = Arc::new(Shared(Mutex::new(State::new(Replay::new(hello.window, hello.max_data)))));
         let carrier = Carrier::new(reach, Arc::clone(&shared), Arc::clone(&vitals), ticket.clone(), relay.key, options);
+        let mut open = open();
+        open.retain(|session| session.strong_count() > 0);
+        open.push(Arc::downgrade(&shared));
+        drop(open);
         tokio::spawn(carrier.run(Link::begun(connection, begun)));
         Ok(Held { shared, vitals, ticket })
     }
@@ -170,9 +174,13 @@ pub(super) async fn end(mut connection: impl AsyncRead + AsyncWrite + Unpin, tic
     }
 }
 
-/// Waits until the relays know of the sessions that were dropped, but hardly longer than a client takes to leave. The
+/// Leaves every session, and waits until the relays know of it, but hardly longer than a client takes to leave. The
 /// process may end then.
 pub async fn farewell() {
+    // Those that belong to a task are not dropped before the process ends.
+    let sessions: Vec<_> = open().drain(..).filter_map(|session| session.upgrade()).collect();
+    sessions.iter().for_each(|session| session.leave());
+    drop(sessions);
     let all_told = async {
         loop {
             let mut told = pin!(TOLD.notified());
@@ -185,6 +193,13 @@ pub async fn farewell() {
         }
     };
     let _ = timeout(LINGER, all_told).await;
+}
+
+/// The sessions of this process.
+static OPEN: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+
+fn open() -> MutexGuard<'static, Vec<Weak<Shared>>> {
+    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The number of sessions that were dropped and are not told yet.
@@ -222,6 +237,16 @@ pub(super) struct Shared(Mutex<State>);
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves the session, unless that was done or the session has ended.
+    fn leave(&self) {
+        let mut state = self.lock();
+        if state.leave.is_none() && matches!(state.phase, Phase::Open) {
+            state.leave = Some(Leave::begin());
+        }
+        state.is_leaving = true;
+        state.wake_carrier();
     }
 }
 
@@ -392,10 +417,6 @@ impl AsyncWrite for Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut state = self.shared.lock();
-        state.is_leaving = true;
-        // It goes with the state: at once, unless a carrier still uses that.
-        state.leave = Some(Leave::begin());
-        state.wake_carrier();
+        self.shared.leave();
     }
 }
