@@ -5,8 +5,8 @@
 //! That address is checked twice, and neither check costs a connection, because OpenSSH penalizes a source that
 //! connects without logging in (`PerSourcePenalties`), and everything that comes through a tunnel has the same source:
 //!
-//! - When a relay is placed, the kernel of the machine must have exactly this connection in its table. A server that is
-//!   told nothing true, such as `sshd -i` behind a pipe, is left alone, and so is one whose variable somebody has set.
+//! - When a relay is placed, the kernel of the machine must have exactly this connection in its table. A server that
+//!   knows no address, such as `sshd -i` behind a pipe, is left alone, and so is one that names another connection.
 //! - In each session, the relay reads the host key in the first key exchange, which is not encrypted, and compares it
 //!   with the one that our client has seen. A key of the same type that differs ends the session before it is passed
 //!   on, and the relay begins no more. SSH itself checks the key in any case; this gives a reason in place of an alarm.

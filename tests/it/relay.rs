@@ -120,7 +120,7 @@ fn what_a_client_has_sent_before_it_leaves_arrives() {
     let mut all = Vec::new();
     server.read_to_end(&mut all).unwrap();
     assert!(all == data);
-    // A ticket ends a session that nobody is attached to, and one that somebody is.
+    // A ticket ends a session whose client is away, and one whose client is there.
     for attached in [true, false] {
         let (mut session, mut server) = relay.session();
         session.send(b"x");
@@ -256,11 +256,13 @@ fn strangers_are_few_and_are_not_waited_for() {
     assert!(is_closed(&held[0]));
 }
 
+type Breach = fn(&mut Session);
+
 /// Row 18, at the relay's side: a client that breaks the protocol.
 #[test]
 fn a_client_that_breaks_the_protocol_is_told_and_left() {
     let relay = Relay::of(&with(&[MANY_DIALS]));
-    let wrongs: [(&str, fn(&mut Session)); 5] = [
+    let wrongs: [(&str, Breach); 5] = [
         ("never sent", |session| session.put(ACK, &1_u64.to_be_bytes())),
         ("never sent", |session| session.put(ACK, &(1_u64 << 63).to_be_bytes())),
         ("too long", |session| session.stream.write_all(&[0, 0, 255, 253]).unwrap()),
