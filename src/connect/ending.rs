@@ -88,7 +88,7 @@ impl<'a> Ending<'a> {
     pub(super) fn was_cut_off(&self) {
         // While the network is away, the tunnel's session is as good as before.
         if self.vitals.away_since().is_none() {
-            self.connection.app.tunnels().forget(&self.destination.play);
+            self.connection.app.tunnels().doubt(&self.destination.play);
         }
         self.record(|memory, label| memory.note_cut_off(label));
     }

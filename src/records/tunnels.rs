@@ -160,6 +160,12 @@ impl TunnelCache {
         });
     }
 
+    /// Forgets the sessions into a playground, and not its relays: the next connection asks the platform, and learns
+    /// whether they are of the present boot.
+    pub fn doubt(&self, play: &str) {
+        sweep(&self.folder, |known| known.play == play);
+    }
+
     /// Forgets all of them.
     pub fn clear(&self) {
         self.relays.clear();
