@@ -16,12 +16,13 @@ const WORTH_A_LINE: Duration = Duration::from_secs(10);
 
 /// Shows each outage of the session with these vitals, and its end. Never returns.
 pub(super) async fn show(connection: &Connection<'_>, destination: &Destination, vitals: &Vitals) -> Infallible {
-    let Destination { play, machine, .. } = destination;
+    let machine = &destination.machine;
     let tells = connection.app.settings.resume_notices != Some(false) && io::stderr().is_terminal();
     let say = |text: &str| {
         log::info!("{text}");
         if tells {
-            notice::line(&format!("labctl-ssh-proxy: {text}"));
+            // Not behind the prompt, or within the line that is being typed.
+            notice::line(&format!("\r\nlabctl-ssh-proxy: {text}"));
         }
     };
     let mut told = None;
@@ -32,7 +33,7 @@ pub(super) async fn show(connection: &Connection<'_>, destination: &Destination,
                 () = vitals.changed() => {}
                 () = sleep(WORTH_A_LINE) => {
                     let now = if connection.live.status().held { "resuming" } else { "waiting for the network" };
-                    say(&format!("lost the connection to machine {machine} of playground {play}, {now}"));
+                    say(&format!("lost the connection to machine {machine}, {now}"));
                     told = Some(since);
                 }
             },

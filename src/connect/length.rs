@@ -41,7 +41,7 @@ impl Wishes {
         while let Some(word) = words.next() {
             let flags = match word.strip_prefix('-') {
                 Some("-") => {
-                    wishes.command |= words.by_ref().skip(usize::from(!host_seen)).next().is_some();
+                    wishes.command |= words.nth(usize::from(!host_seen)).is_some();
                     break;
                 }
                 Some(flags) if !flags.is_empty() => flags,

@@ -22,7 +22,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Held, Options, Reach, Relay, Ticket, Verdict, end, farewell};
+use super::{Held, Options, Reach, Relay, Ticket, Verdict, farewell, held::end};
 use crate::error::{Error, Kind, Result};
 
 const OPTIONS: Options = Options { resume_for: Duration::from_secs(60) };

@@ -283,7 +283,8 @@ fn a_relay_costs_no_round_trip_and_a_resume_takes_4() {
     drop(talk);
 
     // A short command does not wait for a relay that is not known, and does not place one.
-    ["relays", "held"].map(|folder| far.forget(folder));
+    far.forget("relays");
+    far.forget("held");
     let (proxy, time) = far.connect(&[]);
     assert!(!far.is_held(proxy));
     counted("warm, no relay", time, 3);
