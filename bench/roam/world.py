@@ -279,7 +279,8 @@ class Session:
         self.reader.start()
 
     def read(self):
-        rest, latest = b"", 0
+        # mosh paints differences, and everything again after a sleep: there a tick is new that is as late as it should be.
+        paints, rest, latest, latest_at = self.words[0] == "mosh", b"", 0, time.monotonic()
         while True:
             try:
                 data = os.read(self.terminal, 65536)
@@ -297,8 +298,9 @@ class Session:
                     rest = rest[found.end():]
                     if found[1]:
                         self.numbers.append(int(found[1]))
-                        if int(found[1]) > latest:
-                            self.ticks.append((now, latest := int(found[1])))
+                        if int(found[1]) > latest + paints * (now - latest_at) * 10:
+                            latest, latest_at = int(found[1]), now
+                            self.ticks.append((now, latest))
                     elif found[2]:
                         self.echoes.append((now, int(found[2])))
                     else:
