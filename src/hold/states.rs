@@ -113,7 +113,6 @@ impl World {
             }
             // Nothing passes; the connection is there for ever.
             std::future::pending::<()>().await;
-            drop(serve);
         });
         ours
     }

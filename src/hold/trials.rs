@@ -395,5 +395,5 @@ async fn cuts(sessions: usize, cuts: u32) {
     });
     let resumed: u32 = futures_util::future::join_all(trials).await.into_iter().sum();
     assert!(resumed > 0);
-    println!("{} cuts, {resumed} resumes", network.0.cuts.load(Ordering::Relaxed));
+    log::info!("{} cuts, {resumed} resumes", network.0.cuts.load(Ordering::Relaxed));
 }
