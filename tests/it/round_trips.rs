@@ -22,7 +22,7 @@ use tokio_rustls::{
     rustls::{ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
 };
 
-use crate::support::{FIRST_WORDS, PROGRAM, Said, World};
+use crate::support::{FIRST_WORDS, PROGRAM, Said, World, eventually};
 
 /// The simulated round trip. It is long because the programs are not optimised and the computer may be busy.
 const ROUND_TRIP: Duration = Duration::from_millis(400);
@@ -281,11 +281,13 @@ fn a_relay_costs_no_round_trip_and_a_resume_takes_4() {
     };
     counted("resume", resumed, 4);
     drop(talk);
+    // Only then it forgets the tunnel's session, because its machine had the last word.
+    let open = || far.world.json(&["list", "--json"])[0]["connections"].as_array().unwrap().len();
+    eventually("its proxy has left, too", || open() == 0);
 
     // A short command does not wait for a relay that is not known, and does not place one.
     far.forget("relays");
     far.forget("held");
-    // The one that was killed has cost the tunnel's session, because its machine had the last word.
     assert_eq!(far.ssh("echo there").ok(), "there\n");
     let (proxy, time) = far.connect(&[]);
     assert!(!far.is_held(proxy));
