@@ -323,7 +323,10 @@ impl<R: Reach> Carrier<R> {
                 self.back_off(Instant::now());
                 self.away(Duration::ZERO);
             }
-            Step::Way(Outcome::Dialled(connection)) => self.spare = Some((connection, Instant::now())),
+            Step::Way(Outcome::Dialled(connection)) => {
+                self.watch.dialled(self.way_began.elapsed());
+                self.spare = Some((connection, Instant::now()));
+            }
             Step::Way(Outcome::Answered(connection, Resumed::From(received))) => {
                 if let Err(error) = self.resume(connection, received) {
                     return Some(End::Failed(error, false));

@@ -99,6 +99,12 @@ impl Watch {
         Some(round_trip)
     }
 
+    /// A spare connection has opened in this time. On a line that is full that takes long, and so does an answer. A ping
+    /// does not tell it, because none is sent while bytes come.
+    pub(super) fn dialled(&mut self, took: Duration) {
+        self.round_trip = self.round_trip.max(took);
+    }
+
     /// The peer's system had taken this number of bytes when the relay was asked: they tell nothing about later.
     pub(super) fn had_accepted(&mut self, accepted: u64) {
         self.accepted = accepted;
@@ -199,6 +205,17 @@ mod tests {
         watch.wake();
         watch.ask(start);
         assert_eq!(watch.suspect_at(), Some(start + Duration::from_secs(2)));
+    }
+
+    #[test]
+    fn a_dial_that_takes_long_gives_the_connection_more_time() {
+        let start = Instant::now();
+        let mut watch = Watch::new(start);
+        watch.send(start);
+        watch.dialled(Duration::from_millis(200));
+        assert_eq!(watch.dead_at(), Some(start + DEAD), "a quick one says nothing");
+        watch.dialled(Duration::from_secs(3));
+        assert_eq!(watch.dead_at(), Some(start + Duration::from_secs(12)));
     }
 
     #[test]
