@@ -35,6 +35,8 @@ const ASKED_EVERY: Duration = Duration::from_secs(10);
 /// The number of attempts in a row at which the port of a relay that has ended is dead, and the time that they take at
 /// least. A network that fails in the middle of an attempt looks the same.
 const DEAD: u32 = 6;
+/// The attempt after which the platform is asked: it knows of a machine that was restarted.
+const DOUBTFUL: u32 = 3;
 const DEAD_FOR: Duration = Duration::from_secs(6);
 /// The words for a playground that is gone before its end.
 const DESTROYED: &str = "was destroyed";
@@ -115,13 +117,12 @@ impl Route {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Notes that the relay's port was dead. Returns true if it has been for so many attempts and for so long that the
-    /// relay must have ended.
-    fn is_dead_for_long(&self) -> bool {
+    /// Notes that the relay's port was dead. Returns the number of attempts in a row at which it was, and their time.
+    fn note_dead(&self) -> (u32, Duration) {
         let known = &mut *self.known();
         let (times, since) = known.dead.get_or_insert((0, Instant::now()));
         *times += 1;
-        *times >= DEAD && since.elapsed() >= DEAD_FOR
+        (*times, since.elapsed())
     }
 
     /// Returns true if the platform may be asked now, and notes that it is.
@@ -214,10 +215,15 @@ impl Reach for Route {
             self.known().dead = None;
             return Verdict::Again;
         }
-        if !is_dead {
+        let mut is_gone = false;
+        if is_dead {
+            let (times, took) = self.note_dead();
+            is_gone = times >= DEAD && took >= DEAD_FOR;
+            if !is_gone && times != DOUBTFUL {
+                return Verdict::Again;
+            }
+        } else {
             self.known().dead = None;
-        } else if !self.is_dead_for_long() {
-            return Verdict::Again;
         }
         if !self.asks() {
             return Verdict::Again;
@@ -230,7 +236,7 @@ impl Reach for Route {
         if let Some(error) = self.restarted(&play) {
             return Verdict::Over(error);
         }
-        if is_dead {
+        if is_gone {
             let words = format!("{}: the program that kept it there has ended", self.ended(&play.shown()));
             return Verdict::Over(Error::new(Kind::Network, words).with_hint("connect again"));
         }

@@ -67,7 +67,7 @@ fn a_direct_session_ends_with_its_connection() {
         assert_eq!(status.code(), Some(255), "{how:?}: {errors}");
     }
     assert_eq!(distant.tunnels.count(Kind::Direct), 2);
-    assert_eq!(known_relays(&distant.world.root()), 0);
+    assert_eq!(distant.tunnels.count(Kind::New), 0);
     // A hole in which bytes are only late ends nothing.
     let mut talk = distant.talk("exec cat");
     talk.echoes(NOTICED);

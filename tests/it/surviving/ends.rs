@@ -329,7 +329,8 @@ fn no_secret_is_found_outside_its_file() {
     eventually("it is seen that the machine is away", || distant.status(&talk)["phase"] == "away");
     distant.relay_processes().iter().for_each(|pid| send(*pid, Signal::KILL));
     heal(&distant);
-    said.push(("ssh".to_owned(), talk.ended(NOTICED).2.into_bytes()));
+    // The attempts are 4 s apart by now.
+    said.push(("ssh".to_owned(), talk.ended(3 * NOTICED).2.into_bytes()));
     let mut folders = vec![distant.world.home().to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
