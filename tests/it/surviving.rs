@@ -14,7 +14,7 @@ use rustix::process::Signal;
 use crate::support::{
     Ending, checksum,
     cut::{EVERY, Flow, How, Kind},
-    distant::{Distant, NOTICED, SOON, at_once, is_alive, known_relays, send},
+    distant::{Distant, NOTICED, SOON, at_once, is_alive, send},
     eventually, noise, within,
 };
 
