@@ -4,7 +4,7 @@
 //! A ticket is one file, `<root>/held/<id>.json`, 0600, held under a lock for as long as its proxy runs. The kernel
 //! releases the lock even when the process is killed, so that a ticket whose lock is free belongs to an orphan: a
 //! session that the machine keeps for hours, and no process comes back to. The next connection to that machine ends it
-//! (`connect/orphans`). A proxy that ends in order removes its own.
+//! (`hold/orphans`). A proxy that ends in order removes its own.
 
 use std::{
     fs,
