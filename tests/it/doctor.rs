@@ -312,6 +312,11 @@ fn a_machine_s_relay_is_found_or_its_absence_explained() {
         let found = check(&value, "sessions").clone();
         (found["verdict"].as_str().unwrap().to_owned(), found["found"].as_str().unwrap().to_owned())
     };
+    // The start has placed one, and a restart ends it.
+    assert_eq!(distant.relay_processes().len(), 1);
+    world.settings("resume: never\n");
+    world.run(&["restart", &distant.id]).ok();
+    world.settings("");
     let (verdict, found) = sessions();
     assert!(verdict == "ok" && found.contains("the next long one starts it"), "{found}");
     assert!(distant.relay_processes().is_empty(), "a check places nothing");
