@@ -290,7 +290,7 @@ fn echoes(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn a_network_that_vanishes_ends_what_is_dead_and_nothing_else() {
+fn a_network_that_vanishes_for_a_while_ends_nothing() {
     let mut world = World::with_platform(&[]);
     let id = world.playground("shell");
     let kubeconfig = world.machine_home(&id, "shell-01").join(".kube/config");
@@ -318,19 +318,14 @@ fn a_network_that_vanishes_ends_what_is_dead_and_nothing_else() {
     let watch = Ending(come_to(&world, "200 OK for the list", &mut watch, "watch.log"));
 
     let vanished = Vanished::of(&world);
-    // A program that only reads is also told that the connection is gone.
-    for stream in &mut idle {
-        stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
-        let began = Instant::now();
-        // `read` would end with a signal, such as the one for a child of another test.
-        assert_eq!(stream.read_to_end(&mut Vec::new()).expect("the connection is ended"), 0);
-        assert!(began.elapsed() < Duration::from_secs(30));
-    }
+    // Longer than a tunnel may be silent. Its host does not answer either, so it is the network that is away.
+    std::thread::sleep(Duration::from_secs(25));
     drop(vanished);
-    for (_, address) in &running {
+    for (stream, (_, address)) in idle.iter_mut().zip(&running) {
         within(Duration::from_secs(40), "it works again", &mut || {
             TcpStream::connect(address).is_ok_and(|mut stream| echoes(&mut stream))
         });
+        assert!(echoes(stream), "what was open goes on");
     }
     // During the outage, each command can be ended.
     let vanished = Vanished::of(&world);
