@@ -158,7 +158,7 @@ fn every_reader_makes_the_same_of_an_inline_block_or_it_is_refused() {
                         ("identityfile", identity.display().to_string()),
                         ("userknownhostsfile", place(files).join("known_hosts.local").display().to_string()),
                         ("connecttimeout", "0".into()),
-                        ("serveraliveinterval", "15".into()),
+                        ("serveraliveinterval", "30".into()),
                         ("proxycommand", command),
                     ],
                 );
@@ -200,7 +200,7 @@ fn every_reader_makes_the_same_of_many_entries() {
         ("identityfile", world.path("key").display().to_string()),
         ("userknownhostsfile", world.path("known_hosts").display().to_string()),
         ("connecttimeout", "0".into()),
-        ("serveraliveinterval", "15".into()),
+        ("serveraliveinterval", "30".into()),
         ("proxycommand", format!("/usr/bin/labctl-ssh-proxy connect --user {user} {host}")),
     ];
     check(&world, &host, &expected);
