@@ -140,7 +140,7 @@ async fn run(cli: Cli) -> Result<u8> {
         // The usual exit code of shells for a command that a signal ended.
         signal = ended_by_signal(), if !by_itself => Ok(128 + signal),
     };
-    // What was dropped just now, by a signal too.
+    // For the sessions that were dropped just now, by a signal too.
     hold::farewell().await;
     result
 }

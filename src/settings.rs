@@ -109,7 +109,7 @@ pub enum WakePolicy {
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum ResumePolicy {
-    /// Where that disturbs nothing: not in the playground of a challenge, a tutorial or a lesson, whose own programs
+    /// On machines where that disturbs nothing: not in the playground of a challenge, a tutorial or a lesson, whose own programs
     /// may look for processes and ports, and not by a security key, which has to be touched for it.
     #[default]
     Auto,

@@ -235,7 +235,7 @@ impl<R: Reach> Carrier<R> {
                 self.trust();
             }
         }
-        // What comes need not be the answer to what was sent: a host may pass one direction on, and not the other.
+        // Bytes that come need not answer those that were sent: a host may pass one direction on, and not the other.
         if news.sent || news.heard && news.unanswered && news.pong.is_none() {
             self.watch.send(now);
         }

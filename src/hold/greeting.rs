@@ -67,7 +67,7 @@ impl Hello {
 
 /// A session's first words, and what the relay has to answer.
 pub(super) struct Begun {
-    /// What is sent.
+    /// The bytes to send.
     pub(super) words: Vec<u8>,
     /// The proof that only the real relay can send.
     pub(super) welcome: Tag,
@@ -137,7 +137,7 @@ impl Resume {
         self.answer(&answer, secret, key).map_err(|Violation(why)| io::Error::new(io::ErrorKind::InvalidData, why))
     }
 
-    /// Reads the answer. `key` is the relay's, where it is known: whoever only has the session's secret believes a
+    /// Reads the answer. `key` is the relay's, where it is known: a caller who has only the session's secret believes a
     /// relay that says that there is no such session.
     fn answer(&self, bytes: &[u8; R_RESUME], secret: &Secret, key: Option<&Secret>) -> Result<Resumed, Violation> {
         let mut fields = Fields(bytes);

@@ -140,7 +140,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Link<C> {
     ) -> Poll<Over> {
         let read = self.poll_read(cx, state, news);
         if writes && let Err(e) = self.poll_write(cx, state, news) {
-            // What came before is of more worth: an END explains why writing fails.
+            // The bytes that came before are of more worth: an END explains why writing fails.
             return Poll::Ready(match read {
                 Poll::Ready(over) => over,
                 Poll::Pending => Over::Lost(e),

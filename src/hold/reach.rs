@@ -167,7 +167,7 @@ impl Route {
             let known = self.known();
             (known.began, known.up_since.clone())
         };
-        // Where the boot of the session's beginning is not known, the clocks tell.
+        // If the boot of the session's beginning is not known, the clocks tell.
         let is_another = play.up_since(machine).is_some_and(|up_since| match before {
             Some(before) => before != up_since,
             None => moment_of(up_since).is_some_and(|up_since| self.labs.by_our_clock(up_since) > began),

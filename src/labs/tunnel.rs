@@ -214,7 +214,7 @@ impl<S: Socket> Tunnel<S> {
                 keepalive.accepted = accepted;
                 keepalive.is_alive(&self.vitals);
             } else if keepalive.alive > keepalive.looked {
-                // What was taken before the last sign of life tells nothing about later.
+                // Bytes that were taken before the last sign of life tell nothing about later.
                 keepalive.accepted = keepalive.accepted.max(accepted);
             } else if now - keepalive.looked > 2 * PING_EVERY {
                 keepalive.alive = now;

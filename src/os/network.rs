@@ -32,7 +32,7 @@ pub fn local_address(towards: SocketAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_unspecified())
 }
 
-/// What the system reports about its network and its sleep, from the moment at which this is made.
+/// The system's reports about its network and its sleep, from the moment at which this is made.
 pub struct NetworkEvents {
     source: Source,
 }

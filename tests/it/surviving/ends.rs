@@ -11,7 +11,9 @@ use super::resumes;
 use crate::support::{
     cut::{Cut, How, Kind},
     distant::{Distant, NOTICED, SOON, Talk, at_once, is_alive, known_relays, send},
-    eventually, within,
+    eventually,
+    terminal::OnTerminal,
+    within,
 };
 
 /// A program's last wishes, and the rest for a busy computer.
@@ -78,20 +80,25 @@ fn a_client_that_leaves_ends_its_session_on_the_machine() {
     within(SOON, "nothing is left to be ended", &mut || distant.tickets().is_empty());
 }
 
+/// Runs `command` by ssh on a terminal.
+fn on_a_terminal(distant: &Distant, command: &str) -> OnTerminal {
+    let ssh = pty_process::blocking::Command::new("ssh")
+        .env_clear()
+        .env("HOME", distant.world.home())
+        .env("PATH", "/usr/bin:/bin")
+        .env("SHELL", "/bin/sh")
+        .arg("-F")
+        .arg(distant.world.ssh_config())
+        .args(["-tt", &distant.host, command]);
+    OnTerminal::start(ssh, 24, 80)
+}
+
 /// ssh's own way out, `~.`, works at once whether the machine is there or not.
 #[test]
 fn the_escape_leaves_at_once() {
     let distant = Distant::with_relay();
     for is_away in [false, true] {
-        let ssh = pty_process::blocking::Command::new("ssh")
-            .env_clear()
-            .env("HOME", distant.world.home())
-            .env("PATH", "/usr/bin:/bin")
-            .env("SHELL", "/bin/sh")
-            .arg("-F")
-            .arg(distant.world.ssh_config())
-            .args(["-tt", &distant.host, "echo in; exec cat"]);
-        let mut terminal = crate::support::terminal::OnTerminal::start(ssh, 24, 80);
+        let mut terminal = on_a_terminal(&distant, "echo in; exec cat");
         terminal.expect("in\r\n");
         let proxy = distant.proxy(terminal.child.id()).unwrap();
         if is_away {
@@ -111,15 +118,7 @@ fn the_escape_leaves_at_once() {
 #[test]
 fn a_terminal_hears_of_an_outage() {
     let distant = Distant::with_relay();
-    let ssh = pty_process::blocking::Command::new("ssh")
-        .env_clear()
-        .env("HOME", distant.world.home())
-        .env("PATH", "/usr/bin:/bin")
-        .env("SHELL", "/bin/sh")
-        .arg("-F")
-        .arg(distant.world.ssh_config())
-        .args(["-tt", &distant.host, "stty -echo; echo in; exec cat"]);
-    let mut terminal = crate::support::terminal::OnTerminal::start(ssh, 24, 80);
+    let mut terminal = on_a_terminal(&distant, "stty -echo; echo in; exec cat");
     terminal.expect("in\r\n");
     go_away(&distant);
     terminal.expect("resuming");
