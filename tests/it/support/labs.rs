@@ -161,12 +161,15 @@ impl Labs {
             tunnel_status: Mutex::default(),
         });
         let config = sshd_config(world);
-        if tunnels.is_some() {
-            let home = world.path("machine");
-            fs::create_dir(&home).unwrap();
-            let text = fs::read_to_string(&config).unwrap() + &format!("SetEnv HOME={}\n", home.display());
-            fs::write(&config, text).unwrap();
+        // A home of its own: that of the person who runs the tests is no place for a relay.
+        let home = world.path("machine");
+        fs::create_dir_all(&home).unwrap();
+        if tunnels.is_none() {
+            // Only behind a network that fails are there sessions that survive.
+            fs::write(home.join(".cache"), "").unwrap();
         }
+        let text = fs::read_to_string(&config).unwrap() + &format!("SetEnv HOME={}\n", home.display());
+        fs::write(&config, text).unwrap();
         runtime.spawn(wsmux::sshd(sshd, config));
 
         let certificate = world.path("certificate.pem");
