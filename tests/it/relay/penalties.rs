@@ -8,6 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use crate::support::{World, eventually, needs, write_program};
 
 /// A platform whose machines have one sshd each that listens, as a real machine's does: the program that the platform
@@ -27,6 +29,7 @@ fn world_with(sshd: &Path) -> World {
            port=$(python3 -c 'import socket; s = socket.create_server((\"127.0.0.1\", 0)); print(s.getsockname()[1])')\n\
            setsid {sshd} -D -f \"$3\" -o LogLevel=VERBOSE -o ListenAddress=127.0.0.1:$port -E $folder/whole.log \
              </dev/null >/dev/null 2>&1 9>&- &\n\
+           echo $! > $folder/sshd.pid\n\
            until grep -q listening $folder/whole.log; do sleep 0.05; done\n\
            echo $port > $folder/sshd.port\n\
          fi\n\
@@ -39,16 +42,35 @@ fn world_with(sshd: &Path) -> World {
     world
 }
 
+/// The text of this file of each machine.
+fn texts(plays: &Path, id: &str, name: &str) -> Vec<String> {
+    let machines = fs::read_dir(plays.join(id)).into_iter().flatten().flatten();
+    machines.filter_map(|machine| fs::read_to_string(machine.path().join(name)).ok()).collect()
+}
+
 fn log(world: &World, id: &str) -> String {
-    let machines = fs::read_dir(world.root().join("local/plays").join(id)).unwrap();
-    let logs: Vec<PathBuf> = machines.flatten().map(|entry| entry.path().join("whole.log")).collect();
-    logs.iter().filter_map(|log| fs::read_to_string(log).ok()).collect()
+    texts(&world.root().join("local/plays"), id, "whole.log").concat()
+}
+
+/// The servers that listen for a playground's machines. The platform does not know them, so they are ended with this.
+struct Listening(PathBuf, String);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        for pid in texts(&self.0, &self.1, "sshd.pid") {
+            if let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) {
+                // It may have ended.
+                let _ = kill_process(pid, Signal::TERM);
+            }
+        }
+    }
 }
 
 /// Starts a playground, visits it in several ways, and looks at what its sshd has seen.
 fn no_connection_is_without_a_login(sshd: &Path) -> String {
     let mut world = world_with(sshd);
     let id = world.playground("shell");
+    let _listening = Listening(world.root().join("local/plays"), id.clone());
     let host = format!("playground-{id}");
     let count = |words: &str| log(&world, &id).matches(words).count();
     let started = count("Connection from 127.0.0.1");
