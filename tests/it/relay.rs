@@ -34,7 +34,7 @@ fn every_byte_arrives_once_over_many_connections() {
         to.shutdown(Shutdown::Write).unwrap();
         copied
     });
-    // What the relay has not had yet is sent again, from wherever it says.
+    // The bytes that the relay has not had yet are sent again, from the offset that it tells.
     let (mut got, mut sent, mut consumed, mut cuts) = (Vec::new(), 0_usize, 0_usize, 0_u32);
     while got.len() < data.len() {
         while sent < data.len() && sent - consumed + CHUNK < WINDOW {
@@ -284,7 +284,7 @@ fn a_client_that_breaks_the_protocol_is_told_and_left() {
         drop(server);
         assert_eq!(session.resume().0, 1, "it is forgotten: {words}");
     }
-    // What a later version may say is skipped: short, long, and in a frame that is cut.
+    // Frames of a later version are skipped: short, long, and cut.
     let (mut session, mut server) = relay.session();
     let unknown = [frame(99, b"?"), frame(200, &[1; 70_000]), frame(7, b""), frame(0, b"go on")].concat();
     for piece in unknown.chunks(1001) {

@@ -127,7 +127,7 @@ impl Far {
 
     /// Returns true if the session of this proxy survives its tunnel.
     fn is_held(&self, mut proxy: Proxy) -> bool {
-        // What follows the server's first line comes only when the relay has proven that it is the one.
+        // The bytes behind the server's first line come only once the relay has proven itself.
         proxy.0.stdout.as_mut().unwrap().read_exact(&mut [0; 500]).unwrap();
         let Ok(tickets) = fs::read_dir(self.world.root().join("held")) else { return false };
         let held = tickets.flatten().any(|ticket| ticket.path().extension().is_some_and(|e| e == "json"));
@@ -271,7 +271,7 @@ fn a_relay_costs_no_round_trip_and_a_resume_takes_4() {
     }
     let cut = Instant::now();
     far.cut.send(()).unwrap();
-    // What was on its way comes at once.
+    // Bytes that were on their way come at once.
     let resumed = loop {
         let before = Instant::now();
         assert!(out.read(&mut some).unwrap() > 0, "the session goes on");

@@ -46,7 +46,7 @@ fn a_network_that_is_away_is_waited_for() {
     let status = distant.status(&talk);
     assert_eq!((&status["held"], &status["resumed"]), (&false.into(), &0.into()), "{status}");
     distant.tunnels.heals();
-    // What was typed meanwhile is not lost.
+    // Keys that were typed meanwhile are not lost.
     talk.echoes(SOON);
     within(SOON, "it is seen to be back", &mut || distant.status(&talk)["phase"] == "connected");
     assert_eq!(distant.status(&talk)["resumed"], 1);

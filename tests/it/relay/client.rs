@@ -32,7 +32,7 @@ pub fn mac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), &parts.concat()).as_ref().try_into().unwrap()
 }
 
-/// What a client knows of a relay.
+/// The ports and the secret of a relay, which its clients know.
 #[derive(Clone)]
 pub struct Known {
     pub new: u16,

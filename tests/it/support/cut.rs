@@ -87,7 +87,7 @@ pub enum Kind {
 /// A part of a connection's stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// What a side says first: `R_HELLO`, `C_HELLO`, `C_RESUME`, `R_RESUME`.
+    /// The first words of a side: `R_HELLO`, `C_HELLO`, `C_RESUME`, `R_RESUME`.
     Hello,
     /// The next frame of that type, with its header.
     Frame(u8),
@@ -207,7 +207,7 @@ impl Cut {
         self.refuses(false);
     }
 
-    /// What was caught by a [`How::OneWay`] trap in its own direction goes on.
+    /// Bytes that a [`How::OneWay`] trap has caught in its own direction go on.
     pub fn releases(&self) {
         self.shared.released.send_modify(|count| *count += 1);
     }
@@ -388,7 +388,7 @@ async fn one_way(
                 Ok(n) => n,
                 Err(_) => return Err(How::Reset),
             };
-            // What has come into the hole meanwhile stays in it.
+            // Bytes that have come into the hole meanwhile stay in it.
             open(&mut manner, way).await;
             let (mut passed, mut late) = (0, false);
             while passed < n {

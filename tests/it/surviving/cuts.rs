@@ -38,7 +38,7 @@ fn under_cuts(distant: &Distant, times: usize, work: impl FnOnce(&AtomicBool) + 
         let mut cuts = 0;
         while !done.load(Ordering::Relaxed) {
             std::thread::sleep(Duration::from_millis(fastrand::u64(20..250)));
-            // What a cut does to a beginning is another test's.
+            // Another test cuts beginnings.
             if distant.tunnels.settled() > 0 {
                 distant.tunnels.fail(if fastrand::bool() { How::Reset } else { How::Fin });
                 cuts += 1;
