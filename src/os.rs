@@ -35,8 +35,6 @@ pub(crate) use files::{
 pub use files::{is_strangers, owner};
 pub use network::{NetworkEvents, local_address};
 pub(crate) use others::{process_name, process_with_argument};
-#[cfg(unix)]
-pub use process::in_its_own_session;
 pub use process::{
     GroupOnDrop, beginning, end_if_open, exit_code, forget_code, has_lost_its_client, has_open, has_room_for_files,
     is_running, leave_no_core_dump, on_a_large_stack, process_age, raise_open_files, raise_open_files_to,

@@ -1,5 +1,5 @@
-//! Host names for ssh and their meaning: conversion to playgrounds and machines, and back. Pure. `reference` reads the
-//! page addresses of the platform's site.
+//! Host names for ssh and their meaning: conversion to playgrounds, machines and containers, and back. Pure. `reference`
+//! reads the page addresses of the platform's site.
 //!
 //! | host name | means |
 //! | --- | --- |
@@ -7,6 +7,9 @@
 //! | `playground-<id>.<machine>` | the machine of that name in it |
 //! | `playground-<name>` | the playground with that catalogue name |
 //! | `playground-<name>.<machine>` | the machine of that name in it |
+//! | `playground-<id or name>.<machine>.<container>` | a container of that machine |
+//!
+//! The number of labels decides, from big to small, so that names sort and complete by their beginning.
 
 pub mod reference;
 
@@ -20,13 +23,15 @@ use crate::{
 /// The prefix of all our host names.
 pub const PREFIX: &str = "playground-";
 
-/// A playground and possibly one of its machines.
+/// A playground, and possibly one of its machines, and possibly a container there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The playground.
     pub playground: Playground,
     /// The machine's name; `None` means the default machine.
     pub machine: Option<String>,
+    /// The label of a container of that machine.
+    pub container: Option<String>,
 }
 
 /// A reference to a playground.
@@ -46,34 +51,45 @@ impl Target {
     pub fn parse(host: &str) -> Result<Target> {
         let refuse = |why: &str| {
             Err(Error::new(Kind::Usage, format!("`{host}` is not a playground's host name: {why}"))
-                .with_hint("host names are playground-<id>, playground-<name>, or either with .<machine>"))
+                .with_hint("host names are playground-<id>, playground-<name>, or either with .<machine> or .<machine>.<container>"))
         };
         let Some(rest) = host.strip_prefix(PREFIX) else {
             return refuse("it does not begin with `playground-` in lower case");
         };
-        let (playground, machine) = match rest.split_once('.') {
-            Some((playground, machine)) => (playground, Some(machine)),
-            None => (rest, None),
-        };
+        let mut labels = rest.split('.');
+        let playground = labels.next().unwrap_or_default();
+        let (machine, container) = (labels.next(), labels.next());
+        if labels.next().is_some() {
+            return refuse("it has more parts than a playground, a machine and a container");
+        }
         if let Err(why) = check_label(playground) {
             return refuse(&format!("the playground {why}"));
         }
         if let Some(Err(why)) = machine.map(check_label) {
             return refuse(&format!("the machine {why}"));
         }
+        if let Some(Err(why)) = container.map(check_label) {
+            return refuse(&format!("the container {why}"));
+        }
         let playground =
             if is_id(playground) { Playground::Id(playground.into()) } else { Playground::Name(playground.into()) };
-        Ok(Target { playground, machine: machine.map(Into::into) })
+        Ok(Target { playground, machine: machine.map(Into::into), container: container.map(Into::into) })
     }
 
     /// Returns the host name of a playground by its name in the catalogue.
     pub fn of_name(name: &str) -> Target {
-        Target { playground: Playground::Name(name.into()), machine: None }
+        Target { playground: Playground::Name(name.into()), machine: None, container: None }
     }
 
     /// Returns the host name of a machine of the play with this id. `None` means its default machine.
     pub fn of_play(id: &str, machine: Option<&str>) -> Target {
-        Target { playground: Playground::Id(id.into()), machine: machine.map(Into::into) }
+        Target { playground: Playground::Id(id.into()), machine: machine.map(Into::into), container: None }
+    }
+
+    /// Returns the host name of the machine that a container is on, which for other host names is their own.
+    #[must_use]
+    pub fn of_machine(&self) -> Target {
+        Target { container: None, ..self.clone() }
     }
 }
 
@@ -81,10 +97,10 @@ impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (Playground::Id(playground) | Playground::Name(playground)) = &self.playground;
         write!(f, "{PREFIX}{playground}")?;
-        match &self.machine {
-            Some(machine) => write!(f, ".{machine}"),
-            None => Ok(()),
+        for label in [&self.machine, &self.container].into_iter().flatten() {
+            write!(f, ".{label}")?;
         }
+        Ok(())
     }
 }
 
@@ -162,7 +178,7 @@ mod tests {
     const ID: &str = "0123456789abcdef01234567";
 
     #[test]
-    fn reads_the_four_forms() {
+    fn reads_all_forms() {
         let by_id = Target::parse(&format!("playground-{ID}")).unwrap();
         assert_eq!(by_id, Target::of_play(ID, None));
         assert_eq!(Target::parse(&format!("playground-{ID}.node-01")).unwrap(), Target::of_play(ID, Some("node-01")));
@@ -170,6 +186,9 @@ mod tests {
         assert_eq!(by_name.playground, Playground::Name("docker".into()));
         assert_eq!(by_name.machine.as_deref(), Some("docker-01"));
         assert_eq!(Target::parse("playground-k3s").unwrap().machine, None);
+        let inside = Target::parse("playground-docker.docker-01.web").unwrap();
+        assert_eq!((&inside.machine, inside.container.as_deref()), (&by_name.machine, Some("web")));
+        assert_eq!(inside.of_machine(), by_name);
     }
 
     #[test]
@@ -182,7 +201,10 @@ mod tests {
             ("playground-.m", "playground is missing"),
             ("playground-Docker", "upper-case"),
             ("playground--x", "begins with a hyphen"),
-            ("playground-a.b.c", "a character other than"),
+            ("playground-a.b.", "container is missing"),
+            ("playground-a..c", "machine is missing"),
+            ("playground-a.b.C", "container has an upper-case"),
+            ("playground-a.b.c.d", "more parts"),
             ("playground-a b", "a character other than"),
             ("playground-$(id)", "a character other than"),
             ("playground-é", "a character other than"),

@@ -1,28 +1,17 @@
-//! A machine: an SSH server that is handed byte streams, with a home folder, host keys and authorized keys of its own.
+//! A machine: an SSH server, with a home folder, host keys and authorized keys of its own.
 //!
 //! It isolates nothing. Everything runs as the user of this process; "root" is another name for that user, so that
 //! clients that insist on root get in. Only OpenSSH has a port, on this computer's loopback interface.
 //!
 //! # Layout
 //!
-//! - `connection`: one russh connection, its login and its channels.
-//! - `channel`: a channel's two directions; a slow reader slows its sender down.
-//! - `session`: shells and commands, with and without a terminal.
-//! - `sftp`: the SFTP subsystem.
-//! - `forward`: TCP and Unix sockets in both directions, and the agent.
-//! - `sshd`: the system's OpenSSH instead of all that.
+//! - `helper::server`: the server in this program; `sshd`: the system's OpenSSH instead.
 //! - `script`: commands without a client; `scan`: the ports that programs listen on.
-//! - `account`, `processes`: the user's shell, and the end of everything that was started.
+//! - `account`: the user's name and shell.
 
 mod account;
-mod channel;
-mod connection;
-mod forward;
-mod processes;
 mod scan;
 mod script;
-mod session;
-mod sftp;
 mod sshd;
 
 use std::{
@@ -30,16 +19,19 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
+use helper::server::{
+    self, Admission, Host,
+    processes::{self, Processes},
+};
 use russh::{
     keys::{
         Algorithm, EcdsaCurve, PrivateKey, PublicKey,
         key::safe_rng,
         ssh_key::{self, LineEnding},
     },
-    server,
+    server::Config,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -56,17 +48,6 @@ pub use scan::protocol;
 pub use script::Outcome;
 
 use account::Account;
-use processes::Processes;
-
-/// The time that a client may take to authenticate. OpenSSH's LoginGraceTime.
-const LOGIN_GRACE: Duration = Duration::from_secs(120);
-
-/// The number of sessions of one connection, of either endpoint: OpenSSH's MaxSessions. Forwarded connections are not
-/// counted, as there.
-const MAX_SESSIONS: usize = 128;
-
-/// The time that `stop` gives connections to say goodbye.
-const GOODBYE: Duration = Duration::from_millis(300);
 
 /// The SSH server that answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,20 +61,22 @@ pub enum Endpoint {
 /// A machine. Its folder holds `home/`, the host keys and the authorized keys, and outlives it.
 pub struct Machine {
     name: String,
-    home: PathBuf,
     /// A file for each user, in the form of authorized_keys, which both endpoints read.
     authorized_folder: PathBuf,
-    authorized: Mutex<BTreeMap<String, Vec<PublicKey>>>,
+    authorized: Arc<Mutex<Authorized>>,
     account: Account,
     /// Further names of the account's user, and the user of logins that name none, as a manifest has them.
     names: Vec<MachineUser>,
     server: Server,
-    processes: Processes,
+    host: Arc<Host>,
     stopped: watch::Sender<bool>,
 }
 
+/// The keys that each user may log in with.
+type Authorized = BTreeMap<String, Vec<PublicKey>>;
+
 enum Server {
-    Russh(Arc<server::Config>),
+    Russh(Arc<Config>),
     Sshd(sshd::Sshd),
 }
 
@@ -137,27 +120,27 @@ impl Machine {
         for (path, algorithm) in &key_files {
             keys.push(host_key(path, algorithm.clone())?);
         }
-        let processes = Processes::of(&folder);
+        let authorized = Arc::new(Mutex::new(read_authorized(&authorized_folder)?));
+        let host = host(name, &home, &account, Processes::of(&folder), Arc::clone(&authorized));
         let server = match endpoint {
-            Endpoint::Builtin => Server::Russh(Arc::new(connection::config(keys))),
+            Endpoint::Builtin => Server::Russh(Arc::new(server::config(&host, keys))),
             Endpoint::Sshd => Server::Sshd(sshd::Sshd::set_up(&sshd::Setup {
                 folder: &folder,
                 home: &home,
                 authorized_folder: &authorized_folder,
                 host_keys: key_files.iter().map(|(path, _)| path.as_path()).collect(),
-                marker: processes.marker(),
+                marker: host.processes.marker(),
             })?),
         };
-        processes.kill_leftovers();
+        host.processes.kill_leftovers();
         Ok(Machine {
             name: name.to_owned(),
-            home,
-            authorized: Mutex::new(read_authorized(&authorized_folder)?),
+            authorized,
             authorized_folder,
             account,
             names: Vec::new(),
             server,
-            processes,
+            host: Arc::new(host),
             stopped: watch::Sender::new(false),
         })
     }
@@ -175,7 +158,7 @@ impl Machine {
 
     /// Its home folder.
     pub fn home(&self) -> &Path {
-        &self.home
+        &self.host.home
     }
 
     /// The users that can log in: the user of this process, and the same one under other names, such as root. OpenSSH
@@ -238,7 +221,12 @@ impl Machine {
             return Err(Error::new(Kind::Refused, format!("machine {} is stopped", self.name)));
         }
         match &self.server {
-            Server::Russh(config) => connection::serve(&self, Arc::clone(config), stream, stopped).await,
+            Server::Russh(config) => {
+                server::serve(&self.host, Arc::clone(config), stream, stopped).await.map_err(|failure| match failure {
+                    server::Failure::TooLate => Error::new(Kind::Network, failure.to_string()),
+                    server::Failure::Ssh(error) => error.into(),
+                })
+            }
             Server::Sshd(sshd) => sshd.serve(&self, stream, stopped).await,
         }
     }
@@ -248,13 +236,43 @@ impl Machine {
     pub async fn stop(&self) {
         self.stopped.send_replace(true);
         // Every connection holds a receiver until its end.
-        let _ = tokio::time::timeout(2 * GOODBYE, self.stopped.closed()).await;
-        self.processes.stop().await;
+        let _ = tokio::time::timeout(2 * server::GOODBYE, self.stopped.closed()).await;
+        self.host.processes.stop().await;
     }
+}
 
-    fn is_authorized(&self, user: &str, key: &PublicKey) -> bool {
-        locked(&self.authorized).get(user).is_some_and(|keys| keys.iter().any(|k| k.key_data() == key.key_data()))
+/// The machine as the host of an SSH server.
+fn host(name: &str, home: &Path, account: &Account, processes: Processes, authorized: Arc<Mutex<Authorized>>) -> Host {
+    let is_authorized = move |user: &str, key: &PublicKey| {
+        locked(&authorized).get(user).is_some_and(|keys| keys.iter().any(|k| k.key_data() == key.key_data()))
+    };
+    let environment = [
+        ("HOME", home.as_os_str().to_owned()),
+        ("USER", account.name.clone().into()),
+        ("LOGNAME", account.name.clone().into()),
+        ("SHELL", account.shell.clone().into()),
+        ("PATH", path().into()),
+    ];
+    Host {
+        name: format!("machine {name}"),
+        admission: Admission::Keys(Box::new(is_authorized)),
+        home: home.to_owned(),
+        shell: account.shell.clone().into(),
+        environment: environment.map(|(name, value)| (name.into(), value)).into(),
+        processes,
+        farewell: "the machine is being stopped",
     }
+}
+
+/// The standard folders of programs: OpenSSH's own defaults.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The standard folders, then those of this process, because Nix and Homebrew live elsewhere.
+fn path() -> String {
+    let own = std::env::var("PATH").unwrap_or_default();
+    let more =
+        own.split(':').filter(|folder| folder.starts_with('/') && !PATH.split(':').any(|known| known == *folder));
+    PATH.split(':').chain(more).collect::<Vec<_>>().join(":")
 }
 
 /// The lock's contents. A poisoned lock is as good as any, because a panic elsewhere leaves whole values here.

@@ -160,7 +160,7 @@ fn detached(program: &Path, folders: &Folders, log: &Log) -> Result<tokio::proce
     command.env(HOME_VARIABLE, &folders.root);
     command.args(["local", "serve"]).current_dir("/").stdin(Stdio::null());
     command.stdout(log.file.try_clone().map_err(failed)?).stderr(log.file.try_clone().map_err(failed)?);
-    os::in_its_own_session(&mut command);
+    helper::server::processes::in_its_own_session(&mut command);
     command.spawn().map_err(failed)
 }
 

@@ -265,23 +265,6 @@ pub fn forget_code() {
     }
 }
 
-/// Makes `command` begin a session of its own, without the terminal and the open files of this process.
-#[cfg(unix)]
-pub fn in_its_own_session(command: &mut tokio::process::Command) {
-    // SAFETY: between fork and exec only these two system calls are made, which are async-signal-safe.
-    #[expect(unsafe_code, reason = "std has no safe way to begin a session")]
-    unsafe {
-        command.pre_exec(|| {
-            rustix::process::setsid()?;
-            // Another process may wait for the end of a pipe that we inherited without close-on-exec. Systems without
-            // this call have no other.
-            #[cfg(target_os = "linux")]
-            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
-            Ok(())
-        });
-    }
-}
-
 /// The process group that a child leads, which is killed when this is dropped. Must be dropped before the child has been
 /// waited for, because its number is free from then on.
 #[must_use]

@@ -38,7 +38,7 @@ pub(crate) struct Answers {
 /// The platform's, and those of [`learning::content`].
 pub(crate) async fn meant(labs: &Labs, argument: &str) -> Result<Option<Content>> {
     let reference = match Target::parse(argument) {
-        Ok(Target { playground: Playground::Name(name), machine: None }) => Some(Reference::Name(name)),
+        Ok(Target { playground: Playground::Name(name), machine: None, .. }) => Some(Reference::Name(name)),
         Ok(_) => None,
         Err(_) => Reference::parse(argument, &labs.sites())?,
     };

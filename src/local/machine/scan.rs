@@ -21,7 +21,7 @@ impl Machine {
     /// and forwarded again.
     #[cfg(target_os = "linux")]
     pub fn listening(&self) -> Option<Vec<SocketAddr>> {
-        let mut processes = self.processes.marked();
+        let mut processes = self.host.processes.marked();
         processes.retain(|process| !linux::runs_this_program(*process));
         let own = linux::sockets_of(&processes);
         let table = |name: &str| std::fs::read_to_string(format!("/proc/self/net/{name}")).unwrap_or_default();

@@ -3,6 +3,7 @@
 use std::{
     io,
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::Duration,
@@ -14,9 +15,9 @@ use tokio::{
     time::timeout,
 };
 
-use crate::os;
+use helper::server::processes::{in_its_own_session, pid_of};
 
-use super::{Machine, locked, processes::pid_of, session};
+use super::{Machine, locked};
 
 /// The largest part of an output that is kept, in bytes: its end, where failures explain themselves.
 const MAX_OUTPUT: usize = 64 * 1024;
@@ -42,11 +43,11 @@ impl Machine {
     /// # Errors
     /// Fails when it cannot be started, as on a machine that is being stopped.
     pub async fn run(&self, command: &str) -> io::Result<Outcome> {
-        let mut shell = session::command(self, "/bin/sh");
+        let mut shell = self.host.command(Path::new("/bin/sh"));
         shell.arg("-c").arg(command).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         // A session, not only a group, because it could talk to the terminal of this process otherwise.
-        os::in_its_own_session(&mut shell);
-        let (mut child, group) = self.processes.start(|| {
+        in_its_own_session(&mut shell);
+        let (mut child, group) = self.host.processes.start(|| {
             let child = shell.spawn()?;
             let pid = pid_of(&child)?;
             Ok((child, pid))
@@ -54,7 +55,7 @@ impl Machine {
         let stdout = child.stdout.take().map(Output::of);
         let stderr = child.stderr.take().map(Output::of);
         let ended = child.wait().await;
-        self.processes.ended(group);
+        self.host.processes.ended(group);
         let text = async |output: Option<Output>| match output {
             Some(output) => output.text().await,
             None => String::new(),

@@ -25,15 +25,17 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use helper::server::{
+    LOGIN_GRACE, MAX_SESSIONS,
+    processes::{Processes, pid_of},
+};
+
 use crate::{
     error::{Error, Kind, Result},
     files,
 };
 
-use super::{
-    LOGIN_GRACE, MAX_SESSIONS, Machine, Server,
-    processes::{Processes, pid_of},
-};
+use super::{Machine, Server};
 
 /// The places of sshd when it is not in PATH, which has no `sbin` for most users.
 const FOLDERS: &str = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/opt/homebrew/sbin";
@@ -81,7 +83,7 @@ pub(super) struct Setup<'a> {
     /// The host keys.
     pub host_keys: Vec<&'a Path>,
     /// A variable for everything that is started.
-    pub marker: (&'a str, &'a str),
+    pub marker: Option<(&'a str, &'a str)>,
 }
 
 /// Removes a group from the list of those that run, even when the connection's future is dropped.
@@ -165,7 +167,7 @@ impl Sshd {
         Ok(())
     }
 
-    fn start(&self, marker: (&str, &str), socket: TcpStream) -> io::Result<(Child, Pid)> {
+    fn start(&self, marker: Option<(&str, &str)>, socket: TcpStream) -> io::Result<(Child, Pid)> {
         let socket = socket.into_std()?;
         socket.set_nonblocking(false)?;
         let theirs = OwnedFd::from(socket);
@@ -178,7 +180,7 @@ impl Sshd {
             .stdin(Stdio::from(theirs.try_clone()?))
             .stdout(Stdio::from(theirs))
             .stderr(Stdio::null())
-            .env(marker.0, marker.1)
+            .envs(marker)
             .process_group(0)
             .spawn()?;
         let pid = pid_of(&child)?;
@@ -205,7 +207,7 @@ async fn listen(machine: Arc<Machine>) -> io::Result<SocketAddr> {
             let machine = Arc::clone(&machine);
             tokio::spawn(async move {
                 let Server::Sshd(sshd) = &machine.server else { return };
-                if let Err(e) = sshd.run(&machine.processes, socket, machine.stopped.subscribe()).await {
+                if let Err(e) = sshd.run(&machine.host.processes, socket, machine.stopped.subscribe()).await {
                     log::warn!("cannot start {}: {e}", sshd.program.display());
                 }
             });
@@ -245,7 +247,10 @@ fn render(setup: &Setup<'_>, sftp_server: &Path) -> Result<String> {
     // A percent sign begins a token, and %u is the user.
     let authorized = setup.authorized_folder.join("%u");
     let authorized = quoted(&authorized)?.replace('%', "%%").replace("/%%u\"", "/%u\"");
-    let (marker, value) = setup.marker;
+    let marker = match setup.marker {
+        Some((name, value)) => format!(" {name}={}", quoted(Path::new(value))?),
+        None => String::new(),
+    };
     config.push_str(&format!(
         "AuthorizedKeysFile {authorized}
 AuthenticationMethods publickey
@@ -268,13 +273,12 @@ AllowTcpForwarding yes
 AllowStreamLocalForwarding yes
 X11Forwarding no
 AcceptEnv LANG LC_*
-SetEnv HOME={home} {marker}={value}
+SetEnv HOME={home}{marker}
 ForceCommand {SESSION}
 Subsystem sftp {sftp}
 ",
         grace = LOGIN_GRACE.as_secs(),
         home = quoted(setup.home)?,
-        value = quoted(Path::new(value))?,
         sftp = quoted(sftp_server)?,
     ));
     Ok(config)

@@ -20,16 +20,11 @@ use rustix::{
 };
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
-use crate::os;
-
 use super::{
-    Machine,
+    Host,
     channel::{Channels, Control, Wire},
-    processes::pid_of,
+    processes::{in_its_own_session, pid_of},
 };
-
-/// The standard folders of programs: OpenSSH's own defaults.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The data type code of standard error (RFC 4254, 5.2).
 const STDERR: u32 = 1;
@@ -60,15 +55,14 @@ pub(super) struct Start<'a> {
 ///
 /// # Errors
 /// Fails when it cannot be started.
-pub(super) fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, start: Start<'_>) -> io::Result<()> {
-    let mut command = command(machine, &machine.account.shell);
+pub(super) fn start(host: &Arc<Host>, channels: &Channels, wire: Wire, start: Start<'_>) -> io::Result<()> {
+    let mut command = host.command(&host.shell);
     match start.command {
         Some(text) => drop(command.arg("-c").arg(OsStr::from_bytes(text))),
         None => {
             // The leading hyphen tells a shell that it is a login shell.
-            let shell = Path::new(&machine.account.shell).file_name().unwrap_or_default();
             let mut name = OsString::from("-");
-            name.push(shell);
+            name.push(host.shell.file_name().unwrap_or_default());
             command.arg0(name);
         }
     }
@@ -78,11 +72,10 @@ pub(super) fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, sta
         .env("SSH_CONNECTION", "UNKNOWN 65535 UNKNOWN 65535")
         .env("SSH_CLIENT", "UNKNOWN 65535 65535")
         .envs(start.environment)
-        .envs(start.agent.map(|socket| ("SSH_AUTH_SOCK", socket)));
-    let (marker, folder) = machine.processes.marker();
-    // Last, so that no client can override it.
-    command.env(marker, folder);
-    let ((child, io, terminal), group) = machine.processes.start(|| {
+        .envs(start.agent.map(|socket| ("SSH_AUTH_SOCK", socket)))
+        // Last, so that no client can override it.
+        .envs(host.processes.marker());
+    let ((child, io, terminal), group) = host.processes.start(|| {
         let started = match &start.terminal {
             Some(terminal) => spawn_on_terminal(command, terminal)?,
             None => spawn_on_pipes(command)?,
@@ -91,36 +84,12 @@ pub(super) fn start(machine: &Arc<Machine>, channels: &Channels, wire: Wire, sta
         Ok((started, pid))
     })?;
     channels.control(wire.id(), Control { group, terminal });
-    let machine = Arc::clone(machine);
+    let host = Arc::clone(host);
     tokio::spawn(async move {
         run(wire, child, io, group).await;
-        machine.processes.ended(group);
+        host.processes.ended(group);
     });
     Ok(())
-}
-
-/// A command on the machine: in its home, and with nothing of this process's environment.
-pub(super) fn command(machine: &Machine, program: &str) -> Command {
-    let (marker, folder) = machine.processes.marker();
-    let mut command = Command::new(program);
-    command
-        .current_dir(&machine.home)
-        .env_clear()
-        .env("HOME", &machine.home)
-        .env("USER", &machine.account.name)
-        .env("LOGNAME", &machine.account.name)
-        .env("SHELL", &machine.account.shell)
-        .env("PATH", path())
-        .env(marker, folder);
-    command
-}
-
-/// The standard folders, then those of this process, because Nix and Homebrew live elsewhere.
-fn path() -> String {
-    let own = std::env::var("PATH").unwrap_or_default();
-    let more =
-        own.split(':').filter(|folder| folder.starts_with('/') && !PATH.split(':').any(|known| known == *folder));
-    PATH.split(':').chain(more).collect::<Vec<_>>().join(":")
 }
 
 /// The inner ends of a process's standard streams.
@@ -154,7 +123,7 @@ fn spawn_on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<(C
 fn spawn_on_pipes(mut command: Command) -> io::Result<(Child, Io, Option<OwnedFd>)> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A session, not only a group, because it could talk to the terminal of this process otherwise.
-    os::in_its_own_session(&mut command);
+    in_its_own_session(&mut command);
     let mut child = command.spawn()?;
     let gone = || io::Error::other("a standard stream is missing");
     let stdin = child.stdin.take().ok_or_else(gone)?;

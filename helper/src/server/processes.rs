@@ -27,14 +27,32 @@ const KILL_ROUNDS: usize = 50;
 ///
 /// # Errors
 /// Fails when it has none, because it has been waited for already.
-pub(super) fn pid_of(child: &tokio::process::Child) -> io::Result<Pid> {
+pub fn pid_of(child: &tokio::process::Child) -> io::Result<Pid> {
     let pid = child.id().and_then(|pid| Pid::from_raw(pid.try_into().ok()?));
     pid.ok_or_else(|| io::Error::other("the process has no number"))
 }
 
-/// The processes of one machine.
-pub(super) struct Processes {
-    marker: (&'static str, String),
+/// Makes `command` begin a session of its own, without the terminal and the open files of this process.
+#[cfg(unix)]
+pub fn in_its_own_session(command: &mut tokio::process::Command) {
+    // SAFETY: between fork and exec only these two system calls are made, which are async-signal-safe.
+    #[expect(unsafe_code, reason = "std has no safe way to begin a session")]
+    unsafe {
+        command.pre_exec(|| {
+            rustix::process::setsid()?;
+            // Another process may wait for the end of a pipe that we inherited without close-on-exec. Systems without
+            // this call have no other.
+            #[cfg(target_os = "linux")]
+            libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC);
+            Ok(())
+        });
+    }
+}
+
+/// The processes of one host.
+pub struct Processes {
+    /// The value of [`MARKER`].
+    marker: Option<String>,
     state: Mutex<State>,
 }
 
@@ -46,20 +64,25 @@ struct State {
 
 impl Processes {
     /// The processes of the machine in `folder`.
-    pub(super) fn of(folder: &Path) -> Processes {
-        Processes { marker: (MARKER, folder.to_string_lossy().into_owned()), state: Mutex::default() }
+    pub fn of(folder: &Path) -> Processes {
+        Processes { marker: Some(folder.to_string_lossy().into_owned()), state: Mutex::default() }
     }
 
-    /// The variable that every process must be started with.
-    pub(super) fn marker(&self) -> (&'static str, &str) {
-        (self.marker.0, &self.marker.1)
+    /// The processes of a host that marks none: it ends the groups that it has started.
+    pub fn unmarked() -> Processes {
+        Processes { marker: None, state: Mutex::default() }
+    }
+
+    /// The variable that every process must be started with, where there is one.
+    pub fn marker(&self) -> Option<(&'static str, &str)> {
+        Some((MARKER, self.marker.as_deref()?))
     }
 
     /// Starts a process that leads a group of its own, unless the machine is being stopped.
     ///
     /// # Errors
     /// Fails when it cannot be started.
-    pub(super) fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(T, Pid)>) -> io::Result<(T, Pid)> {
+    pub fn start<T>(&self, spawn: impl FnOnce() -> io::Result<(T, Pid)>) -> io::Result<(T, Pid)> {
         // Held across the start, so that a process is either here for `stop` to see, or is not started.
         let mut state = locked(&self.state);
         if state.stopped {
@@ -73,14 +96,14 @@ impl Processes {
     /// Notes that the leader of a group has ended. On Linux the rest of the group is found by its environment from now
     /// on. On other systems the group stays on the list while it has members, so that its number cannot be another
     /// group's.
-    pub(super) fn ended(&self, group: Pid) {
+    pub fn ended(&self, group: Pid) {
         if cfg!(target_os = "linux") || test_kill_process_group(group).is_err() {
             locked(&self.state).groups.remove(&group);
         }
     }
 
     /// Ends all processes.
-    pub(super) async fn stop(&self) {
+    pub async fn stop(&self) {
         locked(&self.state).stopped = true;
         self.signal(Signal::HUP);
         let started = tokio::time::Instant::now();
@@ -100,7 +123,7 @@ impl Processes {
     }
 
     /// Ends the processes that an earlier life of the machine left running.
-    pub(super) fn kill_leftovers(&self) {
+    pub fn kill_leftovers(&self) {
         for pid in self.marked() {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -122,13 +145,14 @@ impl Processes {
     }
 
     /// All processes with our variable but this one, which may itself have been started on another machine.
-    pub(super) fn marked(&self) -> Vec<Pid> {
-        with_marker(|folder| folder == self.marker.1.as_bytes())
+    pub fn marked(&self) -> Vec<Pid> {
+        let Some(marker) = &self.marker else { return Vec::new() };
+        with_marker(|folder| folder == marker.as_bytes())
     }
 }
 
 /// Ends the processes that were started on machines whose folders lie below `folder`.
-pub(super) fn kill_below(folder: &Path) {
+pub fn kill_below(folder: &Path) {
     let below = format!("{}/", folder.to_string_lossy());
     for pid in with_marker(|folder| folder.starts_with(below.as_bytes())) {
         let _ = kill_process(pid, Signal::KILL);

@@ -24,18 +24,13 @@ use tokio::{
     sync::{Semaphore, oneshot, watch},
 };
 
-use crate::error::{Error, Kind, Result};
-
 use super::{
-    GOODBYE, LOGIN_GRACE, MAX_SESSIONS, Machine,
+    Admission, Failure, GOODBYE, Host, IDENTIFICATION, LOGIN_GRACE, MAX_SESSIONS,
     channel::{Channels, WINDOW, Wire},
     forward::{Agent, Forwards},
     session::{self, Start, Terminal},
     sftp,
 };
-
-/// The server's identification.
-const SERVER_ID: &str = concat!("SSH-2.0-labctl-ssh-proxy_", env!("CARGO_PKG_VERSION"));
 
 /// The refused keys that one connection may offer. An agent offers all it has, so this is above OpenSSH's 6.
 const MAX_AUTH_ATTEMPTS: usize = 20;
@@ -48,11 +43,14 @@ fn is_accepted(name: &str) -> bool {
 /// The number of variables that a client may set for a session, as in OpenSSH.
 const MAX_ENVIRONMENT: usize = 129;
 
-/// russh's settings for a machine with these host keys.
-pub(super) fn config(keys: Vec<PrivateKey>) -> server::Config {
+/// russh's settings for `host` with these host keys.
+pub fn config(host: &Host, keys: Vec<PrivateKey>) -> server::Config {
     server::Config {
-        server_id: SshId::Standard(Cow::Borrowed(SERVER_ID)),
-        methods: MethodSet::from(&[MethodKind::PublicKey][..]),
+        server_id: SshId::Standard(Cow::Borrowed(IDENTIFICATION)),
+        methods: match host.admission {
+            Admission::Keys(_) => MethodSet::from(&[MethodKind::PublicKey][..]),
+            Admission::All => MethodSet::from(&[MethodKind::None, MethodKind::PublicKey][..]),
+        },
         // A delay would protect nothing, because a key cannot be guessed.
         auth_rejection_time: Duration::ZERO,
         max_auth_attempts: MAX_AUTH_ATTEMPTS,
@@ -66,24 +64,26 @@ pub(super) fn config(keys: Vec<PrivateKey>) -> server::Config {
     }
 }
 
-/// Serves one connection until it ends, the machine is stopped, or the client has not logged in within [`LOGIN_GRACE`].
-pub(super) async fn serve<S>(
-    machine: &Arc<Machine>,
+/// Serves one connection until it ends, the host is stopped, or the client has not logged in within [`LOGIN_GRACE`].
+///
+/// # Errors
+/// The reason why the connection did not come about, or did not end in order.
+pub async fn serve<S>(
+    host: &Arc<Host>,
     config: Arc<server::Config>,
     stream: S,
     mut stopped: watch::Receiver<bool>,
-) -> Result<()>
+) -> Result<(), Failure>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // russh runs a connection in a task of its own, which ends with its stream. Dropping `alive` ends the stream.
     let (alive, cut) = oneshot::channel();
     let (logged_in, login) = oneshot::channel();
-    let connection = Connection::new(Arc::clone(machine), logged_in);
+    let connection = Connection::new(Arc::clone(host), logged_in);
     let starting = server::run_stream(config, Cuttable { stream, cut }, connection);
-    let too_late = || Error::new(Kind::Network, "the SSH client did not log in in time");
     let mut running = tokio::select! {
-        started = tokio::time::timeout(LOGIN_GRACE, starting) => started.map_err(|_| too_late())??,
+        started = tokio::time::timeout(LOGIN_GRACE, starting) => started.map_err(|_| Failure::TooLate)??,
         _ = stopped.changed() => return Ok(()),
     };
     let handle = running.handle();
@@ -91,7 +91,7 @@ where
         match tokio::time::timeout(LOGIN_GRACE, login).await {
             // The client has logged in, or the connection has ended without, which the connection itself reports.
             Ok(_) => std::future::pending().await,
-            Err(_) => too_late(),
+            Err(_) => Failure::TooLate,
         }
     };
     let ended = tokio::select! {
@@ -99,7 +99,7 @@ where
         late = in_time => Err(late),
         _ = stopped.changed() => {
             let goodbye = async {
-                let _ = handle.disconnect(Disconnect::ByApplication, "the machine is being stopped".into(), String::new()).await;
+                let _ = handle.disconnect(Disconnect::ByApplication, host.farewell.into(), String::new()).await;
                 let _ = running.await;
             };
             let _ = tokio::time::timeout(GOODBYE, goodbye).await;
@@ -112,7 +112,7 @@ where
 
 /// The result of a connection. A stream that breaks off is a normal end, because clients often close it with something
 /// still under way.
-fn end_of(result: Result<(), russh::Error>) -> Result<()> {
+fn end_of(result: Result<(), russh::Error>) -> Result<(), Failure> {
     match result {
         Err(russh::Error::IO(e))
             if matches!(
@@ -178,7 +178,7 @@ struct Prepared {
 /// russh calls these methods one after another, from the task that moves the connection's bytes, so none of them may
 /// wait for a channel, a process or a peer.
 struct Connection {
-    machine: Arc<Machine>,
+    host: Arc<Host>,
     sessions: Arc<Semaphore>,
     logged_in: Option<oneshot::Sender<()>>,
     channels: Arc<Channels>,
@@ -196,9 +196,9 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    fn new(machine: Arc<Machine>, logged_in: oneshot::Sender<()>) -> Connection {
+    fn new(host: Arc<Host>, logged_in: oneshot::Sender<()>) -> Connection {
         Connection {
-            machine,
+            host,
             sessions: Arc::new(Semaphore::new(MAX_SESSIONS)),
             logged_in: Some(logged_in),
             channels: Arc::default(),
@@ -210,11 +210,11 @@ impl Connection {
 
     /// Reports whether a key may log in. SHA-1 signatures may not, with any key.
     fn judge(&self, user: &str, key: &russh::keys::PublicKey, algorithm: &Algorithm) -> Auth {
-        if *algorithm != (Algorithm::Rsa { hash: None }) && self.machine.is_authorized(user, key) {
-            Auth::Accept
-        } else {
-            Auth::reject()
-        }
+        let admitted = match &self.host.admission {
+            Admission::Keys(may_log_in) => may_log_in(user, key),
+            Admission::All => true,
+        };
+        if admitted && *algorithm != (Algorithm::Rsa { hash: None }) { Auth::Accept } else { Auth::reject() }
     }
 
     /// Starts a shell, or `command`, on a channel that has nothing running yet.
@@ -222,7 +222,7 @@ impl Connection {
         let started = match self.prepared.remove(&id) {
             None => Err(io::Error::other("something is running on this channel already")),
             Some(prepared) => session::start(
-                &self.machine,
+                &self.host,
                 &self.channels,
                 prepared.wire,
                 Start {
@@ -236,7 +236,7 @@ impl Connection {
         match started {
             Ok(()) => session.channel_success(id)?,
             Err(e) => {
-                log::warn!("machine {}: cannot start a session: {e}", self.machine.name());
+                log::warn!("{}: cannot start a session: {e}", self.host.name);
                 session.channel_failure(id)?;
             }
         }
@@ -246,6 +246,13 @@ impl Connection {
 
 impl Handler for Connection {
     type Error = russh::Error;
+
+    async fn auth_none(&mut self, _: &str) -> Result<Auth, russh::Error> {
+        Ok(match self.host.admission {
+            Admission::Keys(_) => Auth::reject(),
+            Admission::All => Auth::Accept,
+        })
+    }
 
     async fn auth_publickey_offered(&mut self, user: &str, offer: PublicKeyOffer<'_>) -> Result<Auth, russh::Error> {
         Ok(self.judge(user, offer.public_key, offer.algorithm))
@@ -311,7 +318,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let dial = UnixStream::connect(self.machine.home().join(os_string(path)));
+        let dial = UnixStream::connect(self.host.home.join(os_string(path)));
         open_forwarding(self.channels.take(channel, session.handle()), reply, dial);
         Ok(())
     }
@@ -438,7 +445,7 @@ impl Handler for Connection {
         // A channel on which nothing could be started waits for another request.
         match if name == "sftp" { self.prepared.remove(&id) } else { None } {
             Some(prepared) => {
-                tokio::spawn(sftp::serve(prepared.wire, self.machine.home().to_owned()));
+                tokio::spawn(sftp::serve(prepared.wire, self.host.home.clone()));
                 session.channel_success(id)
             }
             None => session.channel_failure(id),
@@ -460,7 +467,7 @@ impl Handler for Connection {
         if self.agent.is_none() {
             match Agent::listen(session.handle(), Arc::clone(&self.channels)) {
                 Ok(agent) => self.agent = Some(agent),
-                Err(e) => log::warn!("machine {}: cannot forward the agent: {e}", self.machine.name()),
+                Err(e) => log::warn!("{}: cannot forward the agent: {e}", self.host.name),
             }
         }
         Ok(self.agent.is_some())
@@ -479,7 +486,7 @@ impl Handler for Connection {
                 Ok(true)
             }
             Err(e) => {
-                log::info!("machine {}: cannot listen on {address} port {port}: {e}", self.machine.name());
+                log::info!("{}: cannot listen on {address} port {port}: {e}", self.host.name);
                 Ok(false)
             }
         }
@@ -491,10 +498,10 @@ impl Handler for Connection {
 
     async fn streamlocal_forward(&mut self, path: &str, session: &mut Session) -> Result<bool, russh::Error> {
         let channels = Arc::clone(&self.channels);
-        match self.forwards.listen_unix(path, &self.machine.home().join(os_string(path)), session.handle(), channels) {
+        match self.forwards.listen_unix(path, &self.host.home.join(os_string(path)), session.handle(), channels) {
             Ok(()) => Ok(true),
             Err(e) => {
-                log::info!("machine {}: cannot listen on {path}: {e}", self.machine.name());
+                log::info!("{}: cannot listen on {path}: {e}", self.host.name);
                 Ok(false)
             }
         }

@@ -1,0 +1,7 @@
+//! The helper's program. See the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    ExitCode::from(2)
+}

@@ -1,0 +1,113 @@
+//! An SSH server that is handed byte streams. It serves the embedded platform's machines, and containers from within.
+//!
+//! It isolates nothing: everything runs as the user of this process.
+//!
+//! # Layout
+//!
+//! - `connection`: one russh connection, its login and its channels.
+//! - `channel`: a channel's two directions; a slow reader slows its sender down.
+//! - `session`: shells and commands, with and without a terminal.
+//! - `sftp`: the SFTP subsystem.
+//! - `forward`: TCP and Unix sockets in both directions, and the agent.
+//! - `processes`: the end of everything that was started.
+
+mod channel;
+pub mod connection;
+mod forward;
+pub mod processes;
+pub mod session;
+mod sftp;
+
+use std::{
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use russh::keys::PublicKey;
+use tokio::process::Command;
+
+pub use connection::{config, serve};
+use processes::Processes;
+
+/// The server's identification. It names no version, so that a client that was told it early is right.
+pub const IDENTIFICATION: &str = "SSH-2.0-labctl-ssh-proxy";
+
+/// The time that a client may take to authenticate. OpenSSH's LoginGraceTime.
+pub const LOGIN_GRACE: Duration = Duration::from_secs(120);
+
+/// The number of sessions of one connection: OpenSSH's MaxSessions. Forwarded connections are not counted, as there.
+pub const MAX_SESSIONS: usize = 128;
+
+/// The time that a server that is stopped gives connections to say goodbye.
+pub const GOODBYE: Duration = Duration::from_millis(300);
+
+/// The host that clients log in to.
+pub struct Host {
+    /// Its name in log lines.
+    pub name: String,
+    /// The login.
+    pub admission: Admission,
+    /// The folder in which sessions start, and relative paths, too.
+    pub home: PathBuf,
+    /// The login shell, an absolute path.
+    pub shell: PathBuf,
+    /// The environment of everything that is started.
+    pub environment: Vec<(OsString, OsString)>,
+    /// Everything that was started.
+    pub processes: Processes,
+    /// The words to clients that are still there when the server is stopped.
+    pub farewell: &'static str,
+}
+
+/// The clients that may log in.
+pub enum Admission {
+    /// Those with the private half of a key for which this returns true, for the user of that name.
+    Keys(Box<dyn Fn(&str, &PublicKey) -> bool + Send + Sync>),
+    /// All, with any key and without one, because the stream itself is the permission.
+    All,
+}
+
+impl Host {
+    /// A program on the host: in its home, and with nothing of this process's environment.
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .current_dir(&self.home)
+            .env_clear()
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .envs(self.processes.marker());
+        command
+    }
+}
+
+/// The reason why a connection was not served to its end.
+#[derive(Debug)]
+pub enum Failure {
+    /// The client did not log in in time.
+    TooLate,
+    /// The protocol's, or the stream's.
+    Ssh(russh::Error),
+}
+
+impl From<russh::Error> for Failure {
+    fn from(error: russh::Error) -> Failure {
+        Failure::Ssh(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::TooLate => f.write_str("the SSH client did not log in in time"),
+            Failure::Ssh(error) => error.fmt(f),
+        }
+    }
+}
+
+/// The lock's contents. A poisoned lock is as good as any, because a panic elsewhere leaves whole values here.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
