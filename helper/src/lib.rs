@@ -11,5 +11,7 @@
 //! `serve` is that server.
 
 #[cfg(unix)]
+pub mod serve;
+#[cfg(unix)]
 pub mod server;
 pub mod wire;

@@ -1,0 +1,19 @@
+//! The words from `enter` to `serve`. They pass through a pipe, because an environment and a command line can be read.
+
+use serde::{Deserialize, Serialize};
+
+/// The descriptor of the pipe with these settings, as JSON until its end.
+pub const DESCRIPTOR: i32 = 4;
+
+/// What the server in the container has to know.
+#[derive(Clone, Deserialize, Serialize)]
+pub struct Settings {
+    /// The container's name, for log lines and errors.
+    pub container: String,
+    /// The user as the client named it: `container`, a name or a number. The process runs as that user already.
+    pub user: String,
+    /// The folder in which sessions start. None: the user's home folder.
+    pub directory: Option<String>,
+    /// The seed of the ed25519 host key, in hexadecimal digits: 32 bytes. Secret.
+    pub host_key: String,
+}
