@@ -11,6 +11,7 @@ pub mod editors;
 pub mod error;
 pub(crate) mod files;
 pub mod hold;
+pub mod inside;
 pub mod labs;
 #[cfg(unix)]
 pub mod local;
