@@ -1,7 +1,238 @@
 //! Containers of a machine: the helper is put there, asked, and started in one of them.
 //!
+//! ```text
+//! SshClient, root on the machine  ->  have | need  ->  put  ->  helper enter  ->  Inside: SSH with the container
+//!                                                              helper list   ->  the containers
+//! ```
+//!
+//! The machine's login shell gets one command, and its channel carries all that follows: a line that says if the helper
+//! is there, the helper's answer, and then SSH. What is asked of the helper goes out with the command, before its
+//! answer, so a container costs two round trips more than the SSH connection to its machine: the channel and this. The
+//! first connection to a machine puts the helper there, over a channel of its own.
+//!
 //! # Layout
 //!
 //! - [`program`]: the helper's program, as this computer has it.
+//! - `put`: its place on the machine.
+//! - `stream`: the stream to the server in the container.
+
+use std::{future::Future, time::Duration};
+
+use helper::wire::{Listing, MAX_FRAME, Refusal, RefusalKind, Reply, Request};
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{io::AsyncReadExt, time::timeout};
+
+use crate::{
+    error::{Error, Kind, Result, printable},
+    ssh::{
+        client::{Login, SshClient},
+        marked::{Marked, not_run},
+    },
+    ui::notice::Progress,
+};
 
 pub mod program;
+mod put;
+mod stream;
+
+pub use put::{Lying, lies, remove};
+pub use stream::{Inside, Outside};
+
+/// The processor of most machines, whose helper is asked for first.
+const USUAL: &str = "x86_64";
+/// Time limit for the helper's answer. An engine that does not answer it has 5 s.
+const ANSWER: Duration = Duration::from_secs(20);
+/// Number of bytes that a login shell may print before the helper's.
+const MAX_GREETING: usize = 64 * 1024;
+
+/// Starts the SSH server in a container. `client` is logged in to its machine as root.
+///
+/// # Errors
+/// The helper's refusal: [`Kind::NotFound`], [`Kind::Ambiguous`] or [`Kind::NotWoken`] for a container that is not
+/// there, or not alone, or not running, [`Kind::Refused`] for one that cannot be entered, [`Kind::Program`] for a
+/// machine that lacks what it takes. [`Kind::Network`] when there is no answer.
+pub async fn enter(client: SshClient, request: &Request, progress: &impl Progress) -> Result<Inside> {
+    let mut channel = asked(&client, "enter", &frame(request)?, progress).await?;
+    let answer = async {
+        let mut length = [0; 4];
+        channel.reader.read_exact(&mut length).await?;
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > MAX_FRAME {
+            return Err(std::io::Error::other(format!("a frame of {length} bytes")));
+        }
+        let mut frame = vec![0; length];
+        channel.reader.read_exact(&mut frame).await?;
+        Ok(frame)
+    };
+    let frame = in_time(&client, answer).await?;
+    let frame = match frame {
+        Ok(frame) => frame,
+        Err(error) => {
+            let status = channel.reader.end().await;
+            return Err(no_answer(client.login(), status, &channel.reader.complaint(), &error.to_string()));
+        }
+    };
+    match understood(client.login(), &frame)? {
+        Reply::Entered(container) => {
+            let Channel { reader, writer } = channel;
+            Ok(Inside::new(reader, writer, client, container))
+        }
+        Reply::Refused(refusal) => Err(refused(client.login(), &refusal)),
+    }
+}
+
+/// Lists the containers of the machine that `client` is logged in to as root.
+///
+/// # Errors
+/// As [`enter`], for the machine.
+pub async fn list(client: &SshClient, progress: &impl Progress) -> Result<Listing> {
+    let mut channel = asked(client, "list", &[], progress).await?;
+    let answer = async {
+        let mut text = Vec::new();
+        let limit = MAX_FRAME as u64;
+        let read = (&mut channel.reader).take(limit).read_to_end(&mut text).await;
+        (read, text, channel.reader.end().await)
+    };
+    let (read, text, status) = in_time(client, answer).await?;
+    let login = client.login();
+    if let Err(error) = read {
+        return Err(no_answer(login, status, &channel.reader.complaint(), &error.to_string()));
+    }
+    match status {
+        Some(0) => understood(login, &text),
+        Some(1) if !text.is_empty() => Err(refused(login, &understood(login, &text)?)),
+        status => Err(no_answer(login, status, &channel.reader.complaint(), "it ended")),
+    }
+}
+
+/// A channel on which the helper speaks.
+struct Channel {
+    reader: stream::Reader,
+    writer: stream::Writer,
+}
+
+/// Runs the helper on the machine, once it is there. `words` are its input, which goes on after them.
+async fn asked(client: &SshClient, arguments: &str, words: &[u8], progress: &impl Progress) -> Result<Channel> {
+    let login = client.login();
+    let mut architecture = USUAL.to_owned();
+    // The other processor, the helper, and then the answer: none of them is needed twice.
+    for _ in 0..3 {
+        let packed = program::packed(&architecture);
+        // Without a helper of its own, the machine still says which it needs.
+        let sha256 = packed.as_ref().map_or("0", |packed| &packed.sha256);
+        let (channel, answer) = in_time(client, first_words(client, sha256, arguments, words)).await??;
+        let Some(needed) = answer.strip_prefix("need ") else { return Ok(channel) };
+        let Some(needed) = needed.strip_prefix("Linux ") else {
+            let message = format!("machine {} runs {needed}, and only Linux has containers to enter", login.machine);
+            return Err(Error::new(Kind::Refused, message));
+        };
+        if needed != architecture {
+            needed.clone_into(&mut architecture);
+            continue;
+        }
+        progress.waiting(&format!("putting the helper on machine {}", login.machine));
+        put::put(client, &packed?).await?;
+    }
+    let message = format!("machine {} of playground {} does not keep the helper", login.machine, login.play);
+    Err(Error::new(Kind::Program, message).with_hint(see_doctor(login)))
+}
+
+/// Begins to run the helper, and returns the line before its own words.
+async fn first_words(client: &SshClient, sha256: &str, arguments: &str, words: &[u8]) -> Result<(Channel, String)> {
+    let marked = Marked::new();
+    let command = marked.ending_in(&put::become_helper(sha256, arguments));
+    let (mut reader, writer) = stream::split(client.begin(&command, words).await?);
+    let (mut greeting, mut line) = (Vec::new(), Vec::new());
+    let read = async {
+        while !marked.is_started(&greeting) {
+            if greeting.len() == MAX_GREETING {
+                return Err(std::io::Error::other("its login shell prints more than the helper"));
+            }
+            greeting.push(reader.read_u8().await?);
+        }
+        while !line.ends_with(b"\n") && line.len() < MAX_GREETING {
+            line.push(reader.read_u8().await?);
+        }
+        Ok(())
+    };
+    match read.await {
+        Ok(()) => Ok((Channel { reader, writer }, printable(String::from_utf8_lossy(&line).trim()))),
+        Err(_) if reader.is_refused() => {
+            let message = format!("machine {} refuses to run commands", client.login().machine);
+            Err(Error::new(Kind::Refused, message).with_hint(see_doctor(client.login())))
+        }
+        Err(_) if marked.is_started(&greeting) => {
+            let status = reader.end().await;
+            Err(no_answer(client.login(), status, &reader.complaint(), "its shell ended"))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            reader.end().await;
+            Err(not_run(&client.login().user, &reader.complaint()))
+        }
+        Err(error) => Err(no_answer(client.login(), None, &reader.complaint(), &error.to_string())),
+    }
+}
+
+async fn in_time<T>(client: &SshClient, answer: impl Future<Output = T>) -> Result<T> {
+    timeout(ANSWER, answer).await.map_err(|_| {
+        let login = client.login();
+        let why = format!("the helper did not answer within {} s", ANSWER.as_secs());
+        Error::new(Kind::NotYet, format!("{why} on machine {} of playground {}", login.machine, login.play))
+            .with_hint(see_doctor(login))
+    })
+}
+
+/// Returns a value as the helper reads it: its length, and JSON.
+fn frame(value: &impl Serialize) -> Result<Vec<u8>> {
+    let too_long = |e: &dyn std::fmt::Display| Error::new(Kind::Internal, format!("no frame can be made: {e}"));
+    let json = serde_json::to_vec(value).map_err(|e| too_long(&e))?;
+    let length = u32::try_from(json.len()).map_err(|e| too_long(&e))?;
+    Ok([&length.to_be_bytes(), &json[..]].concat())
+}
+
+fn understood<T: DeserializeOwned>(login: &Login, json: &[u8]) -> Result<T> {
+    serde_json::from_slice(json).map_err(|error| {
+        let Login { machine, play, .. } = login;
+        let message = format!("the helper on machine {machine} of playground {play} answers in other words: {error}");
+        Error::new(Kind::Answer, message).with_hint(see_doctor(login))
+    })
+}
+
+/// The error for a helper that has said nothing, or not all.
+fn no_answer(login: &Login, status: Option<u32>, complaint: &str, otherwise: &str) -> Error {
+    let why = match (complaint, status) {
+        ("", Some(status)) => format!("exit status {status}"),
+        ("", None) => otherwise.to_owned(),
+        (complaint, _) => complaint.to_owned(),
+    };
+    let Login { machine, play, .. } = login;
+    let message = format!("the helper on machine {machine} of playground {play} has failed: {why}");
+    Error::new(Kind::Program, message).with_hint(see_doctor(login))
+}
+
+/// The helper's refusal as an error, with the machine and the playground that it does not know.
+fn refused(login: &Login, refusal: &Refusal) -> Error {
+    let kind = match refusal.kind {
+        RefusalKind::NotFound => Kind::NotFound,
+        RefusalKind::Ambiguous => Kind::Ambiguous,
+        RefusalKind::NotRunning => Kind::NotWoken,
+        RefusalKind::Impossible => Kind::Refused,
+        RefusalKind::Program => Kind::Program,
+    };
+    let Login { machine, play, .. } = login;
+    let error = Error::new(kind, format!("machine {machine} of playground {play}: {}", refusal.message));
+    match &refusal.hint {
+        Some(hint) => error.with_hint(hint.replace("{machine}", &login.alias)),
+        None => error,
+    }
+}
+
+fn see_doctor(login: &Login) -> String {
+    format!("run `labctl-ssh-proxy doctor {}` to check the machine", login.alias)
+}
+
+/// The last line that is not empty, safe to show.
+fn last_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    printable(text.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or_default())
+}

@@ -49,8 +49,7 @@ const FORWARDED: usize = 64;
 pub struct SshClient {
     handle: Handle<Handler>,
     forwarded: mpsc::Receiver<SshStream>,
-    machine: String,
-    alias: String,
+    login: Login,
     host_key: Arc<OnceLock<HostKeyBlob>>,
 }
 
@@ -119,7 +118,12 @@ impl SshClient {
         let connected = timeout(HANDSHAKE, handshake).await;
         let mut handle = connected.unwrap_or_else(|_| Err(silent(&login.machine, &login.alias)))?;
         authenticate(&mut handle, login, credentials).await?;
-        Ok(SshClient { handle, forwarded, machine: login.machine.clone(), alias: login.alias.clone(), host_key })
+        Ok(SshClient { handle, forwarded, login: login.clone(), host_key })
+    }
+
+    /// Returns the parameters of its login.
+    pub fn login(&self) -> &Login {
+        &self.login
     }
 
     /// Returns the host key that the machine has shown and proven.
@@ -139,14 +143,29 @@ impl SshClient {
                 match channel.wait().await {
                     Some(ChannelMsg::Success) => return Ok(channel),
                     Some(ChannelMsg::Failure) | None => {
-                        let why = format!("machine {} refuses to run commands", self.machine);
-                        return Err(Error::new(Kind::Refused, why).with_hint(see_doctor(&self.alias)));
+                        let why = format!("machine {} refuses to run commands", self.login.machine);
+                        return Err(Error::new(Kind::Refused, why).with_hint(see_doctor(&self.login.alias)));
                     }
                     Some(_) => {}
                 }
             }
         };
         self.answered(opened).await
+    }
+
+    /// Begins to run `command` in the user's shell on the machine, with `input`, which more may follow. The machine's
+    /// answer is not waited for: a refusal is the channel's first message.
+    ///
+    /// # Errors
+    /// Fails when the machine opens no channel.
+    pub(crate) async fn begin(&self, command: &str, input: &[u8]) -> Result<Channel<Msg>> {
+        let begun = async {
+            let channel = self.handle.channel_open_session().await?;
+            channel.exec(true, command).await?;
+            channel.data_bytes(input.to_vec()).await?;
+            Ok(channel)
+        };
+        self.answered(begun).await
     }
 
     /// Runs `command` without input, and waits for its end.
@@ -166,7 +185,7 @@ impl SshClient {
                     _ => {}
                 }
                 if output.stdout.len() + output.stderr.len() > limit {
-                    let why = format!("machine {} answered with more than {limit} bytes", self.machine);
+                    let why = format!("machine {} answered with more than {limit} bytes", self.login.machine);
                     return Err(Error::new(Kind::Answer, why));
                 }
             }
@@ -201,13 +220,16 @@ impl SshClient {
         match timeout(ANSWER, opening).await {
             Ok(Ok(channel)) => Ok(channel.into_stream()),
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
-                let message = format!("machine {} cannot connect to {to}: {}", self.machine, words(&reason));
+                let message = format!("machine {} cannot connect to {to}: {}", self.login.machine, words(&reason));
                 Err(Error::new(Kind::Refused, message))
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_elapsed) => {
-                let message =
-                    format!("{to} does not answer: machine {} has tried for {} s", self.machine, ANSWER.as_secs());
+                let message = format!(
+                    "{to} does not answer: machine {} has tried for {} s",
+                    self.login.machine,
+                    ANSWER.as_secs()
+                );
                 Err(Error::new(Kind::Network, message)
                     .with_hint("check the address, and whether a firewall on the way drops the connection"))
             }
@@ -242,7 +264,7 @@ impl SshClient {
     fn not_listening(&self, error: russh::Error, address: &str) -> Error {
         match error {
             russh::Error::RequestDenied => {
-                Error::new(Kind::Refused, format!("machine {} cannot listen on {address}", self.machine))
+                Error::new(Kind::Refused, format!("machine {} cannot listen on {address}", self.login.machine))
                     .with_hint("something may be in its place already")
             }
             error => error.into(),
@@ -272,13 +294,13 @@ impl SshClient {
     }
 
     async fn answered<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        timeout(ANSWER, work).await.unwrap_or_else(|_| Err(silent(&self.machine, &self.alias)))
+        timeout(ANSWER, work).await.unwrap_or_else(|_| Err(silent(&self.login.machine, &self.login.alias)))
     }
 }
 
 impl fmt::Debug for SshClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SshClient({})", self.machine)
+        write!(f, "SshClient({})", self.login.machine)
     }
 }
 

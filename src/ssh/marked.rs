@@ -37,8 +37,13 @@ impl Marked {
 
     /// Returns a command that prints the first mark and becomes `program`.
     pub(crate) fn becoming(&self, program: &str) -> String {
-        debug_assert!(!program.contains(['\'', '\\', '!', '\n']), "{program}");
-        format!("/bin/sh -c '{}; exec {program}'", self.start())
+        self.ending_in(&format!("exec {program}"))
+    }
+
+    /// Returns a command that prints the first mark and does what `script` does.
+    pub(crate) fn ending_in(&self, script: &str) -> String {
+        debug_assert!(!script.contains(['\'', '\\', '!', '\n']), "{script}");
+        format!("/bin/sh -c '{}; {script}'", self.start())
     }
 
     /// Returns the statement that prints the first mark, without quotes. The mark itself stands nowhere in it, because a
@@ -51,6 +56,11 @@ impl Marked {
     fn end(&self) -> String {
         let (head, tail) = self.mark.split_at(self.mark.len() / 2);
         format!("printf %s%s=%s. {head} {tail} $?")
+    }
+
+    /// Returns true if `text` ends with the first mark.
+    pub(crate) fn is_started(&self, text: &[u8]) -> bool {
+        text.strip_suffix(b".").is_some_and(|text| text.ends_with(self.mark.as_bytes()))
     }
 
     /// Returns the part of `text` after the first mark; `None` if there is none.
