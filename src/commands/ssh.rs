@@ -86,6 +86,7 @@ pub(crate) fn options(app: &App, place: &Destination, user_is_named: bool) -> Re
         moved_root: app.folders.moved_root(),
         literal_user: false,
         wildcard: false,
+        containers: false,
     };
     let lines = entries::options(&place.user, app.platform, &place.host, &rendering)?;
     let host_name = format!("HostName {}", place.host);

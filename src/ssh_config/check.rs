@@ -16,13 +16,18 @@ use crate::{
     platform::Platform,
     settings::Folders,
     ssh::identity,
-    ssh_config::{edit, entries},
+    ssh_config::{
+        edit,
+        entries::{self, CONTAINER_USER},
+    },
 };
 
 /// A host that no entry of ours matches, so that its options must not change.
 const OTHER_HOST: &str = "example.invalid";
 /// A host that only the wildcard matches.
 const WILDCARD_HOST: &str = "playground-probe";
+/// A machine and a container behind a playground's host name.
+const CONTAINER: &str = ".probe.probe";
 
 /// A trial of an edit with `ssh -G`, before it is made.
 pub(super) struct Check<'a> {
@@ -78,21 +83,26 @@ impl Check<'_> {
                 ));
         }
 
-        let mut probes: Vec<(&str, &str, Platform)> = Vec::new();
+        let mut probes: Vec<(String, &str, Platform)> = Vec::new();
         for platform in Platform::ALL {
-            let first = self.state.entries.iter().find(|entry| entry.platform == platform);
-            probes.extend(first.map(|entry| (entry.host.as_str(), entry.user.as_str(), platform)));
+            let Some(first) = self.state.entries.iter().find(|entry| entry.platform == platform) else { continue };
+            probes.push((first.host.clone(), &first.user, platform));
+            if rendering.containers && (rendering.wildcard || platform == Platform::Local) {
+                let playground = first.host.split('.').next().unwrap_or_default();
+                probes.push((format!("{playground}{CONTAINER}"), CONTAINER_USER, platform));
+            }
         }
         if rendering.wildcard {
-            probes.push((WILDCARD_HOST, "root", Platform::Labs));
+            probes.push((WILDCARD_HOST.into(), "root", Platform::Labs));
+            probes.push((format!("{WILDCARD_HOST}{CONTAINER}"), CONTAINER_USER, Platform::Labs));
         }
         let mut warnings = Vec::new();
         let key = self.state.identity.as_deref().and_then(|path| identity::load(path).ok().flatten());
         let key = key.map(|identity| identity.public);
-        for (host, user, platform) in probes {
+        for (host, user, platform) in &probes {
             let options = self.ssh.options(&after, host).await.map_err(misread)?;
-            let command = entries::proxy_command(user, platform, host, &rendering)?;
-            for (name, wanted) in [("proxycommand", command.as_str()), ("user", user)] {
+            let command = entries::proxy_command(user, *platform, host, &rendering)?;
+            for (name, wanted) in [("proxycommand", command.as_str()), ("user", *user)] {
                 // The wildcard's command, which is also that of many entries, has `%h` in place of the name.
                 let found = client::value(&options, name).unwrap_or("nothing").replace("%h", host);
                 if found != wanted {
@@ -106,7 +116,7 @@ impl Check<'_> {
                      will not be found"
                 ));
             }
-            warnings.extend(in_the_way(&options, platform, key.as_ref()));
+            warnings.extend(in_the_way(&options, *platform, key.as_ref()));
         }
         warnings.sort();
         warnings.dedup();

@@ -74,10 +74,18 @@ pub struct Rendering {
     pub literal_user: bool,
     /// True to add the entry for all other names of the real platform.
     pub wildcard: bool,
+    /// True to add the patterns of containers, because this ssh lets no hostile host name through to a shell.
+    pub containers: bool,
 }
 
 /// The patterns of the wildcard entry.
 const WILDCARD: &str = "playground-*";
+
+/// The pattern behind a playground's host name that its containers match, and no machine does.
+const CONTAINERS: &str = ".*.*";
+
+/// The user of those entries: ssh always sends one, so the user that a container itself runs as needs a name.
+pub const CONTAINER_USER: &str = "container";
 
 /// From this number of entries on, the shared options stand once, in the wildcard, and most entries have only a name
 /// and a user. ssh reads every line at every call, and editors call `ssh -G` often: with 1,000 playgrounds it then
@@ -88,7 +96,8 @@ const MANY: usize = 200;
 const HEADER: &str = "# Written by labctl-ssh-proxy: your edits here will be overwritten.\n\
      # `labctl-ssh-proxy config-ssh --remove` removes these lines.\n";
 
-/// The entries as text: first the concrete ones, because the first value wins in every reader, then the wildcard.
+/// The entries as text: first the concrete ones, because the first value wins in every reader, then the patterns of
+/// containers, which match less than the wildcard, and last the wildcard.
 ///
 /// # Errors
 /// [`Kind::Usage`] when a host name or a user is not well-formed, or a path cannot be written so that every reader
@@ -119,6 +128,9 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
         let (own, command) = own(&entry.user, entry.platform, &entry.host, rendering)?;
         text += &if many { own + &command } else { own + &shared(rendering)? + &command };
     }
+    if rendering.containers {
+        text += &containers(entries, rendering, many, by_wildcard)?;
+    }
     if rendering.wildcard {
         // Without a HostName, `%h` is the name as it was typed, in lower case. `%n` would say so more plainly, but ssh
         // before 8.1 and paramiko do not know it in a ProxyCommand, and `HostName %h` is a literal to several readers.
@@ -126,6 +138,34 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
         text += &options("root", Platform::Labs, "%h", rendering)?;
     } else if many {
         text += &format!("\nHost {WILDCARD}\n{}", shared(rendering)?);
+    }
+    Ok(text)
+}
+
+/// The entries of containers. They come and go, so that only patterns can serve them: one for each playground of the
+/// embedded platform, and one for all of the real one.
+fn containers(entries: &[Entry], rendering: &Rendering, many: bool, by_wildcard: bool) -> Result<String> {
+    let mut text = String::new();
+    let mut add = |pattern: &str, platform| {
+        text += &format!("\n# Containers. The user `{CONTAINER_USER}` is the one that each of them runs as.\n");
+        text += &format!("Host {pattern}{CONTAINERS}\n");
+        if by_wildcard && platform == Platform::Labs {
+            text += &format!("  User {CONTAINER_USER}\n");
+            return Ok(());
+        }
+        let (own, command) = own(CONTAINER_USER, platform, "%h", rendering)?;
+        text += &if many { own + &command } else { own + &shared(rendering)? + &command };
+        Ok::<_, Error>(())
+    };
+    let mut seen = std::collections::HashSet::new();
+    for entry in entries.iter().filter(|entry| entry.platform == Platform::Local) {
+        let playground = entry.host.split('.').next().unwrap_or_default();
+        if seen.insert(playground) {
+            add(playground, Platform::Local)?;
+        }
+    }
+    if rendering.wildcard {
+        add(WILDCARD, Platform::Labs)?;
     }
     Ok(text)
 }
@@ -297,6 +337,7 @@ mod windows_tests {
             moved_root: None,
             literal_user: false,
             wildcard: true,
+            containers: true,
         };
         let entry = Entry {
             host: "playground-0123456789abcdef01234567".into(),
@@ -348,6 +389,7 @@ mod tests {
             moved_root: None,
             literal_user: false,
             wildcard: true,
+            containers: true,
         }
     }
 
@@ -385,7 +427,7 @@ mod tests {
 
     #[test]
     fn entries_for_an_ssh_that_lets_hostile_users_through() {
-        let rendering = Rendering { literal_user: true, wildcard: false, ..rendering() };
+        let rendering = Rendering { literal_user: true, wildcard: false, containers: false, ..rendering() };
         expect_file!["../../tests/golden/ssh_config/entries-literal-user"]
             .assert_eq(&render(&entries(), &rendering).unwrap());
     }

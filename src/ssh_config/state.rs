@@ -106,6 +106,7 @@ impl State {
             moved_root: folders.moved_root(),
             literal_user: self.literal_user,
             wildcard: self.labs && self.safe_wildcard,
+            containers: self.safe_wildcard,
         }
     }
 }

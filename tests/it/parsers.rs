@@ -171,15 +171,8 @@ fn every_reader_makes_the_same_of_an_inline_block_or_it_is_refused() {
     }
 }
 
-/// With many entries, the wildcard entry holds the shared options. Its command gets the host name.
-#[test]
-fn every_reader_makes_the_same_of_many_entries() {
-    let world = World::empty();
-    let host = |n: usize| format!("playground-{n:024x}");
-    let user = "laborant".to_owned();
-    let entries: Vec<Entry> = (0..300)
-        .map(|n| Entry { host: host(n), user: user.clone(), platform: Platform::Labs, title: "One".into() })
-        .collect();
+/// A file of these entries that a world's readers find, with the key that asyncssh reads as well.
+fn write_entries(world: &World, entries: &[Entry]) {
     let rendering = Rendering {
         program: "/usr/bin/labctl-ssh-proxy".into(),
         identity: Some(world.path("key")),
@@ -189,27 +182,74 @@ fn every_reader_makes_the_same_of_many_entries() {
         moved_root: None,
         literal_user: false,
         wildcard: true,
+        containers: true,
     };
-    // asyncssh reads the key as well.
-    let _ = world.output(world.program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", "key"])).ok();
-    fs::create_dir(world.path(".ssh")).unwrap();
-    fs::write(world.ssh_config(), render(&entries, &rendering).unwrap()).unwrap();
-    let host = host(7);
-    let expected = [
-        ("user", user.clone()),
+    if !world.path("key").exists() {
+        let _ = world.output(world.program("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f", "key"])).ok();
+        fs::create_dir(world.path(".ssh")).unwrap();
+    }
+    fs::write(world.ssh_config(), render(entries, &rendering).unwrap()).unwrap();
+}
+
+fn entry(host: String, platform: Platform) -> Entry {
+    Entry { host, user: "laborant".into(), platform, title: "One".into() }
+}
+
+fn numbered(n: usize) -> Entry {
+    entry(format!("playground-{n:024x}"), Platform::Labs)
+}
+
+fn expected(world: &World, user: &str, known_hosts: &str, command: &str) -> Vec<(&'static str, String)> {
+    vec![
+        ("user", user.into()),
         ("identityfile", world.path("key").display().to_string()),
-        ("userknownhostsfile", world.path("known_hosts").display().to_string()),
+        ("userknownhostsfile", world.path(known_hosts).display().to_string()),
         ("connecttimeout", "0".into()),
         ("serveraliveinterval", "30".into()),
-        ("proxycommand", format!("/usr/bin/labctl-ssh-proxy connect --user {user} {host}")),
-    ];
-    check(&world, &host, &expected);
+        ("proxycommand", format!("/usr/bin/labctl-ssh-proxy {command}")),
+    ]
+}
+
+/// With many entries, the wildcard entry holds the shared options. Its command gets the host name.
+#[test]
+fn every_reader_makes_the_same_of_many_entries() {
+    let world = World::empty();
+    let entries: Vec<Entry> = (0..300).map(numbered).collect();
+    write_entries(&world, &entries);
+    let host = &entries[7].host;
+    let command = format!("connect --user laborant {host}");
+    check(&world, host, &expected(&world, "laborant", "known_hosts", &command));
+    assert!(picked(&fs::read_to_string(world.ssh_config()).unwrap()).contains(&host.as_str()));
+}
+
+/// Containers have no entries of their own, but patterns that stand before the wildcard.
+#[test]
+fn every_reader_makes_the_same_of_a_container() {
+    let world = World::empty();
+    for many in [0, 300] {
+        let mut entries: Vec<Entry> = (0..many).map(numbered).collect();
+        entries.extend(["playground-shell", "playground-shell.alpha"].map(|host| entry(host.into(), Platform::Local)));
+        entries.push(entry("playground-docker.docker-01".into(), Platform::Labs));
+        write_entries(&world, &entries);
+        for (host, known_hosts, local) in [
+            ("playground-000000000000000000000007.docker-01.web", "known_hosts", ""),
+            ("playground-docker.docker-01.proj_web-1", "known_hosts", ""),
+            ("playground-shell.alpha.0123456789ab", "known_hosts.local", "--local "),
+        ] {
+            let command = format!("{local}connect --user container {host}");
+            check(&world, host, &expected(&world, "container", known_hosts, &command));
+        }
+        let command = "connect --user root playground-k3s.node-01".to_owned();
+        check(&world, "playground-k3s.node-01", &expected(&world, "root", "known_hosts", &command));
+        let command = "--local connect --user laborant playground-shell.alpha".to_owned();
+        check(&world, "playground-shell.alpha", &expected(&world, "laborant", "known_hosts.local", &command));
+    }
 }
 
 fn check(world: &World, host: &str, expected: &[(&str, String)]) {
     let file = world.ssh_config();
     let text = fs::read_to_string(&file).unwrap();
-    assert!(picked(&text).contains(&host) && picked(&text).iter().all(|name| name.starts_with("playground-")));
+    assert!(picked(&text).iter().all(|name| name.starts_with("playground-")));
     let user = &expected[0].1;
     for (reader, options) in readings(world, &file, host) {
         for (name, value) in expected {

@@ -631,6 +631,8 @@ async fn many_entries_are_short_and_mean_the_same() {
         format!("playground-{ID}.node-02"),
         "playground-shell".into(),
         "playground-x".into(),
+        format!("playground-{ID}.node-02.web"),
+        "playground-shell.machine.web".into(),
     ];
     let say = || hosts.iter().map(|host| in_force(&world.config(), host).replace("%h", host)).collect::<Vec<_>>();
     apply(&folders, &request, Platform::Local, local.clone()).await.unwrap();
@@ -643,8 +645,8 @@ async fn many_entries_are_short_and_mean_the_same() {
         assert_eq!(now, before);
     }
     let written = fs::read_to_string(folders.root.join("ssh_config")).unwrap();
-    assert_eq!((written.matches("\nHost ").count(), written.matches("ConnectTimeout").count()), (304, 1));
-    assert_eq!(written.matches("ProxyCommand").count(), 2, "the wildcard's, and that of the one that is local");
+    assert_eq!((written.matches("\nHost ").count(), written.matches("ConnectTimeout").count()), (306, 1));
+    assert_eq!(written.matches("ProxyCommand").count(), 3, "the wildcard's, and those of what is local");
 }
 
 /// The same without a wildcard entry, because all entries are the embedded platform's.
@@ -656,9 +658,12 @@ async fn many_local_entries_mean_the_same() {
         |n: usize| -> Vec<Entry> { (0..n).map(|n| entry(&format!("playground-{n:024x}"), Platform::Local)).collect() };
     let host = format!("playground-{:024x}", 0);
     apply(folders, &request, Platform::Local, of(1)).await.unwrap();
-    let few = in_force(&world.config(), &host);
+    let hosts = [host.clone(), format!("{host}.machine.web")];
+    let say = || hosts.each_ref().map(|host| in_force(&world.config(), host));
+    let few = say();
     apply(folders, &request, Platform::Local, of(300)).await.unwrap();
-    assert_eq!(in_force(&world.config(), &host), few);
+    assert_eq!(say(), few);
+    assert!(few[1].contains("user container\n"), "{}", few[1]);
     assert!(!in_force(&world.config(), "playground-other").contains("proxycommand"));
 }
 
@@ -691,6 +696,11 @@ async fn ssh_calls_the_program_that_is_written() {
             assert_eq!(ssh(&[&id]), format!("[connect][--user][laborant][{id}]"), "{}", shell.display());
             assert_eq!(ssh(&["playground-Docker"]), "[connect][--user][root][playground-docker]");
             assert_eq!(ssh(&["ada@playground-shell"]), "[--local][connect][--user][ada][playground-shell]");
+            let inside = "playground-shell.machine.web";
+            assert_eq!(ssh(&[inside]), format!("[--local][connect][--user][container][{inside}]"));
+            let inside = "playground-docker.docker-01.web";
+            assert_eq!(ssh(&[inside]), format!("[connect][--user][container][{inside}]"));
+            assert_eq!(ssh(&[&format!("1000@{inside}")]), format!("[connect][--user][1000][{inside}]"));
             let marker = world.temporary.path().join("marker");
             assert_eq!(ssh(&["-l", &format!("x$(touch {})", marker.display()), &id]), "");
             assert!(!marker.exists());
@@ -1004,7 +1014,7 @@ fn without_ssh_or_with_an_old_one() {
     assert!(said.contains("CHILD OK") && said.contains("CVE-2023-51385"), "{said}");
     let config = fs::read_to_string(world.folders.ssh_config()).unwrap();
     assert!(config.contains(&format!("connect --user laborant playground-{ID}\n")), "{config}");
-    assert!(!config.contains("%r") && !config.contains("playground-*"), "{config}");
+    assert!(!config.contains("%r") && !config.contains('*'), "{config}");
 
     // Removal does not need ssh.
     let nothing = world.temporary.path().join("nothing");
