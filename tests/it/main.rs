@@ -16,6 +16,7 @@ mod commands;
 mod completions;
 mod connect;
 mod consoles;
+mod containers;
 mod crash;
 mod doctor;
 mod early;

@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cut;
 pub mod distant;
+pub mod engine;
 pub mod fault;
 pub mod forward;
 pub mod labs;

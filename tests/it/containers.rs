@@ -1,0 +1,153 @@
+//! Containers as ssh hosts: into real containers of an engine of the tests' own, through the built program, a machine of
+//! the embedded platform and the real ssh. Docker's own client is the judge of what is in a container and of what is left
+//! there.
+
+mod matrix;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::SystemTime,
+};
+
+use crate::support::{
+    Said, World,
+    engine::{BUSYBOX, Container, Engine, SCRATCH},
+    eventually,
+};
+
+/// The machine of the playground `shell`.
+const MACHINE: &str = "shell-01";
+
+/// A running playground whose machine, which is this computer, has an engine.
+struct Site {
+    world: World,
+    play: String,
+}
+
+impl Site {
+    #[track_caller]
+    fn new(engine: &Engine, endpoint: &str) -> Site {
+        Site::with_socket(&engine.socket(), endpoint, &[])
+    }
+
+    #[track_caller]
+    fn with_socket(socket: &Path, endpoint: &str, options: &[&str]) -> Site {
+        needs_helper();
+        let socket = socket.to_str().unwrap();
+        let options = [&["--endpoint", endpoint, "--engine", socket], options].concat();
+        let mut world = World::with_platform(&options);
+        let play = world.playground("shell");
+        Site { world, play }
+    }
+
+    /// The host name of the machine.
+    fn machine(&self) -> String {
+        format!("playground-{}.{MACHINE}", self.play)
+    }
+
+    /// The host name of a container. Names of the tests' containers are labels.
+    fn host(&self, container: &str) -> String {
+        format!("{}.{container}", self.machine())
+    }
+
+    /// The folder in which the machine lies.
+    fn machine_folder(&self) -> PathBuf {
+        self.world.root().join("local/plays").join(&self.play).join(MACHINE)
+    }
+
+    fn ssh(&self, args: &[&str]) -> Said {
+        self.world.output(&mut self.client("ssh", args))
+    }
+
+    /// Prepares one of ssh's programs. It asks about nothing and takes no host key that it has not known.
+    fn client(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = self.world.ssh_program(program);
+        command.args(STRICT).args(args);
+        command
+    }
+
+    /// Runs a script of bash in a new folder, with `ssh`, `sftp` and `scp` as functions. Returns what it printed.
+    fn script(&self, script: &str, variables: &[(&str, &str)]) -> String {
+        let folder = tempfile::Builder::new().prefix("r").tempdir_in(self.world.home()).unwrap();
+        let config = self.world.ssh_config();
+        let strict = STRICT.join(" ");
+        let function = |name| format!("{name}() {{ command {name} -F '{}' {strict} \"$@\"; }}\n", config.display());
+        let functions = ["ssh", "scp", "sftp"].map(function).concat();
+        let mut bash = self.world.program("bash");
+        bash.args(["-c", &format!("exec 2>&1\n{functions}{HELP}{script}")]).current_dir(folder.path());
+        let said = self.world.output(bash.envs(variables.iter().copied()));
+        format!("{}{}", said.out, said.err)
+    }
+
+    /// The processes on the machine that belong to visits: ours, and the runtime's that we started. Those of the engine
+    /// itself have another environment.
+    fn visits(&self) -> Vec<String> {
+        let home = self.machine_folder().display().to_string();
+        let mut found = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
+            let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+            let about = String::from_utf8_lossy(&read("environ")).into_owned() + &line;
+            if about.contains(&home) && (line.contains("helper") || line.contains("runc") || line.contains("serve ")) {
+                found.push(line);
+            }
+        }
+        found
+    }
+
+    /// Checks that nothing is left of all visits: no process on either side, no change in the container's files.
+    #[track_caller]
+    fn leaves_nothing(&self, container: &Container) {
+        eventually("no process of ours is left", || {
+            let (inside, outside) = (container.visitors(), self.visits());
+            inside.is_empty() && outside.is_empty()
+        });
+        assert_eq!(container.diff(), "", "files of {}", container.name);
+    }
+}
+
+const STRICT: [&str; 6] = ["-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60"];
+
+/// Words of the rows' scripts.
+const HELP: &str = r#"
+# Waits until a command succeeds.
+until_so() { for _ in $(seq 600); do "$@" >/dev/null 2>&1 && return; sleep 0.1; done; echo "never: $*"; }
+# A connection with these options, which lasts until `bye`.
+hold() { ssh -M -S c -fN -o ExitOnForwardFailure=yes "$@" "$HOST"; }
+bye() { command ssh -F none -S c -O exit x 2>/dev/null; }
+"#;
+
+/// The kinds of container that differ in what they permit. A name and what it is run with.
+fn targets() -> Vec<(&'static str, &'static Engine, Vec<&'static str>, &'static str)> {
+    let Some(engine) = Engine::here() else { return Vec::new() };
+    let remapped = Engine::remapped().unwrap();
+    let network = ["--network", "none"];
+    // Nothing but the files that are sent lies there.
+    let room = ["--shm-size", "512m"];
+    let plain = [&network[..], &room].concat();
+    let hard = ["--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges"];
+    vec![
+        ("root", engine, plain.clone(), BUSYBOX),
+        ("scratch", engine, plain.clone(), SCRATCH),
+        ("hardened", engine, [&plain[..], &hard].concat(), SCRATCH),
+        ("userns", remapped, plain, SCRATCH),
+    ]
+}
+
+/// Fails if the helper's program is missing or older than its source: what would be tested is another one.
+#[track_caller]
+fn needs_helper() {
+    let helper = Path::new(crate::support::PROGRAM).with_file_name("labctl-ssh-proxy-helper-x86_64.gz");
+    let changed = |path: &Path| fs::metadata(path).and_then(|about| about.modified());
+    let source = newest(&Path::new(env!("CARGO_MANIFEST_DIR")).join("helper/src"));
+    let is_new = changed(&helper).is_ok_and(|built| built >= source);
+    assert!(is_new, "{} is missing or old: run scripts/helper --debug", helper.display());
+}
+
+/// The time of the last change to any file below a folder.
+fn newest(folder: &Path) -> SystemTime {
+    let of = |path: PathBuf| if path.is_dir() { newest(&path) } else { path.metadata().unwrap().modified().unwrap() };
+    fs::read_dir(folder).unwrap().map(|entry| of(entry.unwrap().path())).max().unwrap()
+}
