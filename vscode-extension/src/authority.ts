@@ -3,14 +3,15 @@
 const PREFIX = 'playground-';
 
 /**
- * Reads the host name of a playground, `playground-<id or name>[.<machine>]`, from a remote authority. Returns undefined for
- * any other host. The destination may be plain, `user@host:port`, or hexadecimal JSON, and may follow a container's authority.
+ * Reads the host name of a playground, `playground-<id or name>[.<machine>[.<container>]]`, from a remote authority. Returns
+ * undefined for any other host. The destination may be plain, `user@host:port`, or hexadecimal JSON, and may follow a dev
+ * container's authority.
  */
 export function playgroundHost(authority: string): string | undefined {
   const destination = /(?:^|@)ssh-remote\+(.+)$/i.exec(authority)?.[1];
   if (destination === undefined) return undefined;
   const host = hostOf(fromHex(destination) ?? decoded(destination)).replace(/^.*@/, '').replace(/:\d+$/, '');
-  return /^playground-[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*)?$/.test(host) ? host : undefined;
+  return /^playground-[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){0,2}$/.test(host) ? host : undefined;
 }
 
 function fromHex(text: string): string | undefined {
@@ -42,6 +43,9 @@ export function parseHost(host: string): { label: string; isId: boolean; machine
   const [label = '', machine] = host.slice(PREFIX.length).split('.', 2);
   return { label, isId: /^[0-9a-f]{24}$/.test(label), machine };
 }
+
+/** The host name of the machine that a container is on; any other host name stays what it is. */
+export const withoutContainer = (host: string): string => host.split('.', 2).join('.');
 
 /** The remote authority of a host. */
 export const authorityOf = (host: string): string => `ssh-remote+${host}`;

@@ -3,7 +3,7 @@
 // stop, so the user is asked.
 
 import * as vscode from 'vscode';
-import { findByHost, parseHost } from './authority';
+import { findByHost, parseHost, withoutContainer } from './authority';
 import type { Binary } from './binary';
 import { Failure } from './failure';
 import { ask, showFailure } from './messages';
@@ -38,7 +38,7 @@ export async function prewake(binary: Binary, watch: Watch, host: string): Promi
     const title = playground?.title || host;
     await withProgress(step === 'wake' ? `Waking ${title}` : `Opening ${title}`, async (work) => {
       await tryToWriteEntries(binary, work);
-      if (step === 'wake') await wake(binary, host, playground, work);
+      if (step === 'wake') await wake(binary, withoutContainer(host), playground, work);
     });
   } catch (error) {
     showFailure(error);

@@ -1,5 +1,5 @@
 import { afterEach, describe, expect, it } from 'vitest';
-import { findByHost, parseHost, playgroundHost } from '../../src/authority';
+import { findByHost, parseHost, playgroundHost, withoutContainer } from '../../src/authority';
 import { windowAuthority } from '../../src/prewake';
 import { env, workspace } from './vscode';
 
@@ -11,6 +11,8 @@ describe('the host of a window', () => {
     [`ssh-remote+${HOST}`, HOST],
     [`ssh-remote+${HOST}.node-01`, `${HOST}.node-01`],
     ['ssh-remote+playground-docker', 'playground-docker'],
+    ['ssh-remote+playground-docker.docker-01.proj_web-1', 'playground-docker.docker-01.proj_web-1'],
+    [`ssh-remote+${hex({ hostName: `${HOST}.node-01.web`, user: 'container' })}`, `${HOST}.node-01.web`],
     [`ssh-remote+root@${HOST}`, HOST],
     [`ssh-remote+root%40${HOST}%3A22`, HOST],
     [`ssh-remote+root@${HOST}:22`, HOST],
@@ -28,7 +30,10 @@ describe('the host of a window', () => {
     'ssh-remote+my-playground-x',
     'ssh-remote+playground-',
     'ssh-remote+playground--x',
-    'ssh-remote+playground-a.b.c',
+    'ssh-remote+playground-a.b.c.d',
+    'ssh-remote+playground-a..c',
+    'ssh-remote+playground-a.b.',
+    'ssh-remote+playground-a.b.C',
     'ssh-remote+playground-$(id)',
     'ssh-remote+playground-a;b',
     'ssh-remote+playground-%',
@@ -77,6 +82,14 @@ it('a host name means an id, or the first playground of a name', () => {
   expect(findByHost(`playground-${'2'.repeat(24)}.node-01`, all)).toBe(all[2]);
   expect(findByHost(`playground-${'3'.repeat(24)}`, all)).toBe(all[0]);
   expect(findByHost('playground-docker', all)).toBe(all[1]);
+  expect(findByHost('playground-docker.docker-01.web', all)).toBe(all[1]);
   expect(findByHost('playground-k3s', all)).toBeUndefined();
   expect(parseHost('playground-docker.node-01')).toEqual({ label: 'docker', isId: false, machine: 'node-01' });
+});
+
+it('a container is reached through its machine', () => {
+  expect(parseHost('playground-docker.docker-01.web')).toEqual({ label: 'docker', isId: false, machine: 'docker-01' });
+  expect(withoutContainer('playground-docker.docker-01.web')).toBe('playground-docker.docker-01');
+  expect(withoutContainer('playground-docker.docker-01')).toBe('playground-docker.docker-01');
+  expect(withoutContainer(HOST)).toBe(HOST);
 });

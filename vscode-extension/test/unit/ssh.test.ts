@@ -106,3 +106,9 @@ it('a window on such a machine wakes nothing and says why', async () => {
   expect(runs().slice(2)).toEqual(['config-ssh --yes --json', `start playground-${ID}.docker-01 --json`]);
 });
 
+it('a window in a container wakes the machine that it is on', async () => {
+  const { binary: it, watch, runs } = acting([listed({ state: 'STOPPED', machines: [open, closed] })]);
+  await prewake(it, watch, `playground-${ID}.docker-01.web`);
+  expect(runs().slice(1)).toEqual(['config-ssh --yes --json', `start playground-${ID}.docker-01 --json`]);
+});
+
