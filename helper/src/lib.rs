@@ -6,11 +6,12 @@
 //!
 //! - [`wire`]: the words between `connect` and the helper.
 //! - [`server`]: the SSH server. The embedded platform's machines use it as well.
+//! - `serve`: the server in a container.
 //!
 //! The program itself is `main.rs`: `resolve` finds the container and its runtime, `enter` starts the server in it, and
 //! `serve` is that server.
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 pub mod serve;
 #[cfg(unix)]
 pub mod server;

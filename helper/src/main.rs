@@ -3,5 +3,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    ExitCode::from(2)
+    match std::env::args().nth(1).as_deref() {
+        #[cfg(target_os = "linux")]
+        Some("serve") => helper::serve::run(),
+        _ => ExitCode::from(2),
+    }
 }

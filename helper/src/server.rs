@@ -5,22 +5,25 @@
 //! # Layout
 //!
 //! - `connection`: one russh connection, its login and its channels.
+//! - `accounts`: the names of users and groups.
 //! - `channel`: a channel's two directions; a slow reader slows its sender down.
-//! - `session`: shells and commands, with and without a terminal.
+//! - `session`: shells and commands, with and without a terminal; `words`: commands where there is no shell.
 //! - `sftp`: the SFTP subsystem.
 //! - `forward`: TCP and Unix sockets in both directions, and the agent.
 //! - `processes`: the end of everything that was started.
 
+pub mod accounts;
 mod channel;
 pub mod connection;
 mod forward;
 pub mod processes;
 pub mod session;
 mod sftp;
+mod words;
 
 use std::{
     ffi::OsString,
-    fmt,
+    fmt, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -29,6 +32,7 @@ use std::{
 use russh::keys::PublicKey;
 use tokio::process::Command;
 
+pub use accounts::Accounts;
 pub use connection::{config, serve};
 use processes::Processes;
 
@@ -50,10 +54,16 @@ pub struct Host {
     pub name: String,
     /// The login.
     pub admission: Admission,
-    /// The folder in which sessions start, and relative paths, too.
+    /// The folder of the user's own files.
     pub home: PathBuf,
-    /// The login shell, an absolute path.
-    pub shell: PathBuf,
+    /// The folder in which sessions start, and relative paths, too.
+    pub start: PathBuf,
+    /// The login shell: the first of these that can be started. Without any, a command is a program with arguments.
+    pub shells: Vec<PathBuf>,
+    /// The names of users and groups.
+    pub accounts: Accounts,
+    /// The folders for the socket of a client's agent: the first of these that takes it.
+    pub socket_folders: Vec<PathBuf>,
     /// The environment of everything that is started.
     pub environment: Vec<(OsString, OsString)>,
     /// Everything that was started.
@@ -71,11 +81,11 @@ pub enum Admission {
 }
 
 impl Host {
-    /// A program on the host: in its home, and with nothing of this process's environment.
+    /// A program on the host: in the folder where sessions start, and with nothing of this process's environment.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .current_dir(&self.home)
+            .current_dir(&self.start)
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(self.processes.marker());
@@ -110,4 +120,25 @@ impl fmt::Display for Failure {
 /// The lock's contents. A poisoned lock is as good as any, because a panic elsewhere leaves whole values here.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An error in the C library's words alone, as sshd sends it.
+fn reason(e: &io::Error) -> String {
+    let text = e.to_string();
+    let text = text.split_once(" (os error ").map_or(&*text, |(text, _)| text);
+    text.strip_prefix("failed to lookup address information: ").unwrap_or(text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::reason;
+
+    #[test]
+    fn reasons_are_the_systems_words() {
+        assert_eq!(reason(&io::Error::from_raw_os_error(libc::ECONNREFUSED)), "Connection refused");
+        let lookup = io::Error::other("failed to lookup address information: Name or service not known");
+        assert_eq!(reason(&lookup), "Name or service not known");
+    }
 }

@@ -22,7 +22,7 @@ use std::{
 };
 
 use helper::server::{
-    self, Admission, Host,
+    self, Accounts, Admission, Host,
     processes::{self, Processes},
 };
 use russh::{
@@ -257,7 +257,11 @@ fn host(name: &str, home: &Path, account: &Account, processes: Processes, author
         name: format!("machine {name}"),
         admission: Admission::Keys(Box::new(is_authorized)),
         home: home.to_owned(),
-        shell: account.shell.clone().into(),
+        start: home.to_owned(),
+        shells: vec![account.shell.clone().into()],
+        accounts: Accounts::Computer,
+        // The folder for temporary files may be too long for the address of a socket. sshd takes /tmp.
+        socket_folders: vec![std::env::temp_dir(), "/tmp".into()],
         environment: environment.map(|(name, value)| (name.into(), value)).into(),
         processes,
         farewell: "the machine is being stopped",

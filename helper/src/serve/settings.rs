@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The descriptor of the pipe with these settings, as JSON until its end.
 pub const DESCRIPTOR: i32 = 4;
 
-/// What the server in the container has to know.
+/// The words that the server in the container needs.
 #[derive(Clone, Deserialize, Serialize)]
 pub struct Settings {
     /// The container's name, for log lines and errors.

@@ -50,6 +50,9 @@ const READ_SIZE: usize = 64 * 1024;
 /// The time that a program may take for each read of a client's remaining data after the client has closed its channel.
 const LAST_READ: Duration = Duration::from_secs(10);
 
+/// The data type code of standard error (RFC 4254, 5.2).
+pub(super) const STDERR: u32 = 1;
+
 /// The client's input on a channel.
 pub(super) enum Input {
     /// Bytes.
@@ -321,6 +324,11 @@ impl Out {
     /// Sends data as the client's window allows; `false` when the connection is gone.
     pub(super) async fn send(&self, data: Bytes) -> bool {
         self.half.data_bytes(data).await.is_ok()
+    }
+
+    /// Sends text on standard error. A connection that is gone is noticed by what follows.
+    pub(super) async fn send_error(&self, text: Bytes) {
+        let _ = self.half.extended_data_bytes(STDERR, text).await;
     }
 
     /// Copies from `reader` to its end. `extended` names another stream than standard output (RFC 4254, 5.2).

@@ -28,6 +28,7 @@ use super::{
     Admission, Failure, GOODBYE, Host, IDENTIFICATION, LOGIN_GRACE, MAX_SESSIONS,
     channel::{Channels, WINDOW, Wire},
     forward::{Agent, Forwards},
+    reason,
     session::{self, Start, Terminal},
     sftp,
 };
@@ -217,29 +218,16 @@ impl Connection {
         if admitted && *algorithm != (Algorithm::Rsa { hash: None }) { Auth::Accept } else { Auth::reject() }
     }
 
-    /// Starts a shell, or `command`, on a channel that has nothing running yet.
+    /// Starts a shell, or `command`, on a channel that has nothing running yet. A client that cannot have it is told so
+    /// on the channel.
     fn start(&mut self, id: ChannelId, command: Option<&[u8]>, session: &mut Session) -> Result<(), russh::Error> {
-        let started = match self.prepared.remove(&id) {
-            None => Err(io::Error::other("something is running on this channel already")),
-            Some(prepared) => session::start(
-                &self.host,
-                &self.channels,
-                prepared.wire,
-                Start {
-                    command,
-                    environment: prepared.environment,
-                    terminal: prepared.terminal,
-                    agent: self.agent.as_ref().map(Agent::path),
-                },
-            ),
+        let Some(prepared) = self.prepared.remove(&id) else {
+            return session.channel_failure(id);
         };
-        match started {
-            Ok(()) => session.channel_success(id)?,
-            Err(e) => {
-                log::warn!("{}: cannot start a session: {e}", self.host.name);
-                session.channel_failure(id)?;
-            }
-        }
+        session.channel_success(id)?;
+        let agent = self.agent.as_ref().map(Agent::path);
+        let (environment, terminal) = (prepared.environment, prepared.terminal);
+        session::start(&self.host, &self.channels, prepared.wire, Start { command, environment, terminal, agent });
         Ok(())
     }
 }
@@ -318,7 +306,7 @@ impl Handler for Connection {
         reply: ChannelOpenHandle,
         session: &mut Session,
     ) -> Result<(), russh::Error> {
-        let dial = UnixStream::connect(self.host.home.join(os_string(path)));
+        let dial = UnixStream::connect(self.host.start.join(os_string(path)));
         open_forwarding(self.channels.take(channel, session.handle()), reply, dial);
         Ok(())
     }
@@ -445,7 +433,7 @@ impl Handler for Connection {
         // A channel on which nothing could be started waits for another request.
         match if name == "sftp" { self.prepared.remove(&id) } else { None } {
             Some(prepared) => {
-                tokio::spawn(sftp::serve(prepared.wire, self.host.home.clone()));
+                tokio::spawn(sftp::serve(prepared.wire, Arc::clone(&self.host)));
                 session.channel_success(id)
             }
             None => session.channel_failure(id),
@@ -465,7 +453,7 @@ impl Handler for Connection {
             return Ok(false);
         }
         if self.agent.is_none() {
-            match Agent::listen(session.handle(), Arc::clone(&self.channels)) {
+            match Agent::listen(&self.host.socket_folders, session.handle(), Arc::clone(&self.channels)) {
                 Ok(agent) => self.agent = Some(agent),
                 Err(e) => log::warn!("{}: cannot forward the agent: {e}", self.host.name),
             }
@@ -498,7 +486,7 @@ impl Handler for Connection {
 
     async fn streamlocal_forward(&mut self, path: &str, session: &mut Session) -> Result<bool, russh::Error> {
         let channels = Arc::clone(&self.channels);
-        match self.forwards.listen_unix(path, &self.host.home.join(os_string(path)), session.handle(), channels) {
+        match self.forwards.listen_unix(path, &self.host.start.join(os_string(path)), session.handle(), channels) {
             Ok(()) => Ok(true),
             Err(e) => {
                 log::info!("{}: cannot listen on {path}: {e}", self.host.name);
@@ -533,28 +521,7 @@ fn refusal(reason: String) -> ChannelOpenFailure {
     ChannelOpenFailure::Other { code: ChannelOpenFailure::ConnectFailed.code(), reason }
 }
 
-/// An error in the C library's words alone, as sshd sends it.
-fn reason(e: &io::Error) -> String {
-    let text = e.to_string();
-    let text = text.split_once(" (os error ").map_or(&*text, |(text, _)| text);
-    text.strip_prefix("failed to lookup address information: ").unwrap_or(text).to_owned()
-}
-
 /// A name of the client's as the system takes it: any bytes. russh has text; see patches/ssh-encoding.
 fn os_string(text: &str) -> OsString {
     OsString::from_vec(to_bytes(text).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use super::reason;
-
-    #[test]
-    fn reasons_are_the_systems_words() {
-        assert_eq!(reason(&io::Error::from_raw_os_error(libc::ECONNREFUSED)), "Connection refused");
-        let lookup = io::Error::other("failed to lookup address information: Name or service not known");
-        assert_eq!(reason(&lookup), "Name or service not known");
-    }
 }

@@ -3,19 +3,18 @@
 
 use std::{
     collections::HashMap,
-    env, fs, io,
+    fs, io,
     net::{Ipv4Addr, Ipv6Addr},
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use russh::{
     Channel,
     server::{Handle, Msg},
 };
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -57,6 +56,37 @@ impl Drop for SocketFile {
             // A failure leaves a dead socket, and there is no client left to report it to.
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+/// A folder that only its owner may look into (0700). It is removed with its owner, once it is empty.
+struct PrivateFolder(PathBuf);
+
+impl PrivateFolder {
+    /// Makes one in `place`. Its name is one that no other program has taken.
+    fn make(place: &Path) -> io::Result<PrivateFolder> {
+        /// The number of names to try.
+        const NAMES: u32 = 100;
+        let mut now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.subsec_nanos());
+        let mut made = Ok(());
+        for _ in 0..NAMES {
+            now = now.wrapping_add(1);
+            let path = place.join(format!("ssh-{:x}-{now:x}", std::process::id()));
+            made = fs::DirBuilder::new().mode(0o700).create(&path);
+            match &made {
+                Ok(()) => return Ok(PrivateFolder(path)),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(_) => break,
+            }
+        }
+        made.and(Err(io::ErrorKind::AlreadyExists.into()))
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        // A failure leaves an empty folder, and there is no client left to report it to.
+        let _ = fs::remove_dir(&self.0);
     }
 }
 
@@ -157,23 +187,30 @@ pub(super) struct Agent {
     _task: Task,
     file: SocketFile,
     /// The folder of the socket, which only its owner may look into (0700).
-    _folder: TempDir,
+    _folder: PrivateFolder,
 }
 
 impl Agent {
-    /// Makes the socket. Each connection to it becomes a channel to the client's agent.
+    /// Makes the socket in the first of the folders that takes it. Each connection to it becomes a channel to the
+    /// client's agent.
     ///
     /// # Errors
     /// Fails when the socket cannot be made.
-    pub(super) fn listen(handle: Handle, channels: Arc<Channels>) -> io::Result<Agent> {
+    pub(super) fn listen(places: &[PathBuf], handle: Handle, channels: Arc<Channels>) -> io::Result<Agent> {
         let made = |place: &Path| {
-            let mode = fs::Permissions::from_mode(0o700);
-            let folder = tempfile::Builder::new().prefix("ssh-").permissions(mode).tempdir_in(place)?;
-            let (listener, file) = SocketFile::bind(&folder.path().join("agent"))?;
+            let folder = PrivateFolder::make(place)?;
+            let (listener, file) = SocketFile::bind(&folder.0.join("agent"))?;
             Ok::<_, io::Error>((folder, listener, file))
         };
-        // The folder for temporary files may be missing, or too long for the address of a socket. sshd takes /tmp.
-        let (folder, listener, file) = made(&env::temp_dir()).or_else(|_| made(Path::new("/tmp")))?;
+        // A folder may be missing, read-only, or too long for the address of a socket.
+        let mut result = Err(io::Error::other("there is no folder for its socket"));
+        for place in places {
+            result = made(place);
+            if result.is_ok() {
+                break;
+            }
+        }
+        let (folder, listener, file) = result?;
         let task = Task(tokio::spawn(async move {
             loop {
                 let Some((stream, _)) = accepted(listener.accept().await).await else { continue };

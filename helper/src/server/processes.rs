@@ -93,13 +93,32 @@ impl Processes {
         Ok((child, pid))
     }
 
-    /// Notes that the leader of a group has ended. On Linux the rest of the group is found by its environment from now
+    /// Notes that the leader of a group has ended, by itself. On Linux the rest of the group is found by its environment from now
     /// on. On other systems the group stays on the list while it has members, so that its number cannot be another
     /// group's.
     pub fn ended(&self, group: Pid) {
         if cfg!(target_os = "linux") || test_kill_process_group(group).is_err() {
             locked(&self.state).groups.remove(&group);
         }
+    }
+
+    /// Notes that the client of a group has gone. Its members are still ended with the host.
+    pub fn abandoned(&self, group: Pid) {
+        if self.marker.is_some() || test_kill_process_group(group).is_err() {
+            self.ended(group);
+        }
+    }
+
+    /// Starts nothing any more, and returns the groups that were started.
+    pub fn close(&self) -> HashSet<Pid> {
+        let mut state = locked(&self.state);
+        state.stopped = true;
+        state.groups.clone()
+    }
+
+    /// Reports whether a process leads a group that was started here, and is waited for.
+    pub fn leads(&self, pid: Pid) -> bool {
+        locked(&self.state).groups.contains(&pid)
     }
 
     /// Ends all processes.

@@ -22,12 +22,11 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use super::{
     Host,
-    channel::{Channels, Control, Wire},
+    channel::{Channels, Control, STDERR, Wire},
     processes::{in_its_own_session, pid_of},
+    reason,
+    words::{self, Wrong},
 };
-
-/// The data type code of standard error (RFC 4254, 5.2).
-const STDERR: u32 = 1;
 
 /// A terminal as the client has requested it.
 pub(super) struct Terminal {
@@ -51,45 +50,146 @@ pub(super) struct Start<'a> {
     pub agent: Option<&'a Path>,
 }
 
-/// Starts a shell or a command and, in a task of its own, connects it with its channel until both are done.
-///
-/// # Errors
-/// Fails when it cannot be started.
-pub(super) fn start(host: &Arc<Host>, channels: &Channels, wire: Wire, start: Start<'_>) -> io::Result<()> {
-    let mut command = host.command(&host.shell);
-    match start.command {
-        Some(text) => drop(command.arg("-c").arg(OsStr::from_bytes(text))),
-        None => {
-            // The leading hyphen tells a shell that it is a login shell.
-            let mut name = OsString::from("-");
-            name.push(host.shell.file_name().unwrap_or_default());
-            command.arg0(name);
+/// Starts a shell or a command and, in a task of its own, connects it with its channel until both are done. The client
+/// reads on the channel why something cannot be started.
+pub(super) fn start(host: &Arc<Host>, channels: &Channels, wire: Wire, start: Start<'_>) {
+    let has_terminal = start.terminal.is_some();
+    match begin(host, &start) {
+        Err(unable) => {
+            log::warn!("{}: cannot start a session: {}", host.name, unable.words);
+            tokio::spawn(explain(wire, unable, has_terminal));
+        }
+        Ok(((child, io, terminal), group)) => {
+            channels.control(wire.id(), Control { group, terminal });
+            let host = Arc::clone(host);
+            tokio::spawn(async move {
+                match run(wire, child, io, group).await {
+                    Left::Ended => host.processes.ended(group),
+                    Left::Abandoned => host.processes.abandoned(group),
+                }
+            });
         }
     }
+}
+
+type Started = (Child, Io, Option<OwnedFd>);
+
+/// Starts the first shell that can be, or the program itself where there is none.
+fn begin(host: &Host, start: &Start<'_>) -> Result<(Started, Pid), Unable> {
+    for shell in &host.shells {
+        let mut command = host.command(shell);
+        command.env("SHELL", shell);
+        match start.command {
+            Some(text) => drop(command.arg("-c").arg(OsStr::from_bytes(text))),
+            None => {
+                // The leading hyphen tells a shell that it is a login shell.
+                let mut name = OsString::from("-");
+                name.push(shell.file_name().unwrap_or_default());
+                command.arg0(name);
+            }
+        }
+        match spawn(host, command, start) {
+            Err(e) if is_no_program(&e) => {}
+            started => return started.map_err(|e| Unable::new(CANNOT_RUN, format!("{}: {e}", host.name))),
+        }
+    }
+    let words = start.command.map(words::split).transpose().map_err(|wrong| Unable::understand(host, &wrong))?;
+    let Some([program, arguments @ ..]) = words.as_deref() else { return Err(Unable::without_shell(host)) };
+    let mut command = host.command(Path::new(program));
+    command.args(arguments);
+    spawn(host, command, start).map_err(|e| Unable::run(host, program, &e))
+}
+
+fn spawn(host: &Host, mut command: Command, start: &Start<'_>) -> io::Result<(Started, Pid)> {
     command
         // Shells and prompts recognise by them that they are remote. The words are OpenSSH's own for a connection
         // without addresses.
         .env("SSH_CONNECTION", "UNKNOWN 65535 UNKNOWN 65535")
         .env("SSH_CLIENT", "UNKNOWN 65535 65535")
-        .envs(start.environment)
+        .envs(start.environment.iter().map(|(name, value)| (name, value)))
         .envs(start.agent.map(|socket| ("SSH_AUTH_SOCK", socket)))
         // Last, so that no client can override it.
         .envs(host.processes.marker());
-    let ((child, io, terminal), group) = host.processes.start(|| {
+    host.processes.start(|| {
         let started = match &start.terminal {
             Some(terminal) => spawn_on_terminal(command, terminal)?,
             None => spawn_on_pipes(command)?,
         };
         let pid = pid_of(&started.0)?;
         Ok((started, pid))
-    })?;
-    channels.control(wire.id(), Control { group, terminal });
-    let host = Arc::clone(host);
-    tokio::spawn(async move {
-        run(wire, child, io, group).await;
-        host.processes.ended(group);
-    });
-    Ok(())
+    })
+}
+
+/// Reports whether an error means that a file is missing, or is no program of this system.
+fn is_no_program(e: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let kinds = [Errno::NOENT, Errno::NOTDIR, Errno::ACCESS, Errno::LOOP, Errno::NOEXEC, Errno::ISDIR, Errno::INVAL];
+    Errno::from_io_error(e).is_some_and(|errno| kinds.contains(&errno))
+}
+
+/// The exit codes of shells for a program that is missing, for one that cannot be run, and for a line that they do not
+/// understand.
+const MISSING: u32 = 127;
+const CANNOT_RUN: u32 = 126;
+const NOT_UNDERSTOOD: u32 = 2;
+
+/// The names of shells, which clients ask for.
+const SHELLS: [&[u8]; 6] = [b"sh", b"bash", b"ash", b"dash", b"zsh", b"fish"];
+
+/// The reason why a session cannot be started, for its client.
+struct Unable {
+    code: u32,
+    words: String,
+}
+
+impl Unable {
+    fn new(code: u32, words: String) -> Unable {
+        Unable { code, words }
+    }
+
+    fn without_shell(host: &Host) -> Unable {
+        let name = &host.name;
+        let words = format!("{name} has no shell; its own programs, SFTP, scp and forwards work without one");
+        Unable::new(MISSING, words)
+    }
+
+    fn understand(host: &Host, wrong: &Wrong) -> Unable {
+        let name = &host.name;
+        Unable::new(
+            NOT_UNDERSTOOD,
+            match wrong {
+                Wrong::Unfinished => format!("a quote in the command for {name} has no end"),
+                Wrong::Shells('\n') => format!("{name} has no shell, so it runs one program at a time"),
+                Wrong::Shells(c) => format!(
+                    "{name} has no shell, which {c} needs; run one program, and quote {c} where it is an argument"
+                ),
+            },
+        )
+    }
+
+    fn run(host: &Host, program: &OsStr, e: &io::Error) -> Unable {
+        let (name, shown) = (&host.name, program.to_string_lossy());
+        let file = program.as_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        match e.kind() {
+            io::ErrorKind::NotFound if SHELLS.contains(&file) => Unable::without_shell(host),
+            io::ErrorKind::NotFound => {
+                Unable::new(MISSING, format!("{name} has no program {}, and no shell", shown.escape_debug()))
+            }
+            _ => Unable::new(CANNOT_RUN, format!("{name} cannot run {}: {}", shown.escape_debug(), reason(e))),
+        }
+    }
+}
+
+/// Ends a session that could not be started, with the reason on its standard error.
+async fn explain(mut wire: Wire, unable: Unable, has_terminal: bool) {
+    let id = wire.id();
+    let (_, out) = wire.split();
+    // A client with a terminal has set its own to raw.
+    let text = unable.words + if has_terminal { "\r\n" } else { "\n" };
+    out.send_error(text.into()).await;
+    // An error means that the connection is gone.
+    let _ = out.handle().exit_status_request(id, unable.code).await;
+    wire.close().await;
 }
 
 /// The inner ends of a process's standard streams.
@@ -98,7 +198,7 @@ enum Io {
     Pipes { stdin: ChildStdin, stdout: ChildStdout, stderr: ChildStderr },
 }
 
-fn spawn_on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<(Child, Io, Option<OwnedFd>)> {
+fn spawn_on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<Started> {
     let failed = |e: pty_process::Error| match e {
         pty_process::Error::Io(e) => e,
         pty_process::Error::Rustix(e) => e.into(),
@@ -120,7 +220,7 @@ fn spawn_on_terminal(mut command: Command, terminal: &Terminal) -> io::Result<(C
     Ok((child, Io::Terminal { reader, writer }, Some(control)))
 }
 
-fn spawn_on_pipes(mut command: Command) -> io::Result<(Child, Io, Option<OwnedFd>)> {
+fn spawn_on_pipes(mut command: Command) -> io::Result<Started> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // A session, not only a group, because it could talk to the terminal of this process otherwise.
     in_its_own_session(&mut command);
@@ -132,8 +232,16 @@ fn spawn_on_pipes(mut command: Command) -> io::Result<(Child, Io, Option<OwnedFd
     Ok((child, Io::Pipes { stdin, stdout, stderr }, None))
 }
 
+/// The end of a session.
+enum Left {
+    /// The process has ended.
+    Ended,
+    /// The client has gone. The process may go on.
+    Abandoned,
+}
+
 /// Connects a process with its channel, until both its output and the process have ended, or the client has gone.
-async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) {
+async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) -> Left {
     let id = wire.id();
     let (input, out) = wire.split();
     let ended = match io {
@@ -162,7 +270,10 @@ async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) {
     };
     match ended {
         // The client has gone. A program that wants to live on ignores this, as nohup and tmux do.
-        None => drop(kill_process_group(group, Signal::HUP)),
+        None => {
+            let _ = kill_process_group(group, Signal::HUP);
+            Left::Abandoned
+        }
         Some(ended) => {
             // An error means that the connection is gone, and the client with it.
             let handle = out.handle();
@@ -177,6 +288,7 @@ async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) {
                 }
             };
             wire.close().await;
+            Left::Ended
         }
     }
 }

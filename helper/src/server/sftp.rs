@@ -4,7 +4,7 @@
 //! they are to the kernel; russh-sftp, whose names are text, would read and write other files than those that were meant.
 //!
 //! - `wire`: the packets.
-//! - `listing`: long names, the names of owners, and whole paths.
+//! - `listing`: long names and whole paths.
 //! - `extended`: OpenSSH's extensions.
 
 mod extended;
@@ -21,6 +21,7 @@ use std::{
         fs::{FileExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -30,10 +31,14 @@ use rustix::{
 };
 use tokio::sync::watch;
 
-use super::channel::{Input, Wire};
+use super::{
+    Host,
+    accounts::Names,
+    channel::{Input, Wire},
+};
 
 use extended::{EXTENSIONS, MAX_DATA};
-use listing::{Names, long_name, real_path};
+use listing::{long_name, real_path};
 use wire::{Attributes, Reader, Refusal, Status, Writer, answer, next_packet, request};
 
 /// The version that we speak.
@@ -49,17 +54,17 @@ const PERMISSIONS: u32 = 0o7777;
 const MALFORMED: u32 = 255;
 const TOO_LONG: u32 = 11;
 
-/// Serves SFTP until the client ends it. Relative paths start at `home`.
-pub(super) async fn serve(mut wire: Wire, home: PathBuf) {
+/// Serves SFTP until the client ends it.
+pub(super) async fn serve(mut wire: Wire, host: Arc<Host>) {
     let mut received = BytesMut::new();
     let id = wire.id();
     let (input, out) = wire.split();
     let mut server = Server {
-        home,
+        names: Names::of(host.accounts),
+        host,
         has_begun: false,
         handles: HashMap::new(),
         last_handle: 0,
-        names: Names::default(),
         over: input.closed(),
     };
     let status = 'session: loop {
@@ -94,7 +99,7 @@ enum Open {
 }
 
 struct Server {
-    home: PathBuf,
+    host: Arc<Host>,
     has_begun: bool,
     /// Their number is bounded by that of the process's descriptors, as in OpenSSH.
     handles: HashMap<u32, Open>,
@@ -160,7 +165,7 @@ impl Server {
                 rustix::fs::mkdir(path, permissions(new.mode.unwrap_or(0o777)))?;
             }
             request::RMDIR => fs::remove_dir(self.next_path(request)?)?,
-            request::REALPATH => return Ok(name(id, &real_path(&self.home, request.string()?)?)),
+            request::REALPATH => return Ok(name(id, &real_path(&self.host.start, request.string()?)?)),
             request::RENAME => rename(&self.next_path(request)?, &self.next_path(request)?)?,
             request::READLINK => return Ok(name(id, &fs::read_link(self.next_path(request)?)?)),
             request::SYMLINK => {
@@ -174,9 +179,9 @@ impl Server {
         Ok(done(id))
     }
 
-    /// An empty path names nothing, and not the home.
+    /// An empty path names nothing, and not the folder where paths start.
     fn path(&self, path: &[u8]) -> PathBuf {
-        if path.is_empty() { PathBuf::new() } else { self.home.join(OsStr::from_bytes(path)) }
+        if path.is_empty() { PathBuf::new() } else { self.host.start.join(OsStr::from_bytes(path)) }
     }
 
     fn next_path(&self, request: &mut Reader<'_>) -> Result<PathBuf, Refusal> {

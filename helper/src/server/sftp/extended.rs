@@ -13,10 +13,11 @@ use rustix::{
 
 use super::{
     Answer, Server, done, interrupted,
-    listing::{self, List, real_path},
+    listing::real_path,
     name, set,
     wire::{MAX_PACKET, Reader, Refusal, Status, Writer, answer},
 };
+use crate::server::accounts::{Accounts, List};
 
 /// The extensions and their versions, as OpenSSH lists them.
 pub(super) const EXTENSIONS: [(&str, &str); 11] = [
@@ -68,17 +69,18 @@ impl Server {
             }
             b"expand-path@openssh.com" => {
                 let path = self.expanded(request.string()?)?;
-                return Ok(name(id, &real_path(&self.home, path.as_os_str().as_bytes())?));
+                return Ok(name(id, &real_path(&self.host.start, path.as_os_str().as_bytes())?));
             }
             b"copy-data" => self.copy_data(request)?,
             b"home-directory" => {
-                // There is one home, that of the machine.
                 let user = request.string()?;
-                let is_known = std::str::from_utf8(user).is_ok_and(|user| listing::home_of(user).is_some());
-                if !is_known && !user.is_empty() {
-                    return Err(Status::Failure.into());
-                }
-                return Ok(name(id, &self.home));
+                let home = std::str::from_utf8(user).ok().and_then(|user| self.host.accounts.home_of(user));
+                return match (home, self.host.accounts) {
+                    (None, _) if !user.is_empty() => Err(Status::Failure.into()),
+                    // An embedded machine has one home, whoever asks.
+                    (None, _) | (Some(_), Accounts::Computer) => Ok(name(id, &self.host.home)),
+                    (Some(home), Accounts::Container) => Ok(name(id, &home)),
+                };
             }
             b"users-groups-by-id@openssh.com" => {
                 let users = self.names_of(List::Users, request.string()?)?;
@@ -95,8 +97,8 @@ impl Server {
         let Some(rest) = path.strip_prefix(b"~") else { return Ok(self.path(path)) };
         let (user, rest) = rest.split_at(rest.iter().position(|byte| *byte == b'/').unwrap_or(rest.len()));
         let home = match user {
-            b"" => Some(self.home.clone()),
-            user => std::str::from_utf8(user).ok().and_then(listing::home_of),
+            b"" => Some(self.host.home.clone()),
+            user => std::str::from_utf8(user).ok().and_then(|user| self.host.accounts.home_of(user)),
         };
         let mut path = home.ok_or(Status::NoSuchFile)?.into_os_string();
         path.push(std::ffi::OsStr::from_bytes(rest));

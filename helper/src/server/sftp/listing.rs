@@ -1,7 +1,6 @@
-//! Files as a client sees them: their long names, the names of their owners, and the whole path of a name.
+//! Files as a client sees them: their long names, and the whole path of a name.
 
 use std::{
-    collections::HashMap,
     ffi::OsStr,
     fs::{self, Metadata},
     os::unix::{
@@ -9,59 +8,19 @@ use std::{
         fs::{FileTypeExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    process::Command,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use rustix::io::Errno;
 
 use super::wire::Refusal;
+use crate::server::accounts::{List, Names};
 
 /// The number of symbolic links in one path, as in OpenSSH.
 const MAX_LINKS: usize = 33;
 
 /// The length of a path, the NUL at its end included: PATH_MAX.
 const MAX_PATH: usize = 4096;
-
-/// A list of users or of groups.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum List {
-    Users,
-    Groups,
-}
-
-/// The names of users and groups, as far as they were needed.
-#[derive(Default)]
-pub(super) struct Names(HashMap<(List, u32), Option<String>>);
-
-impl Names {
-    /// A user's or a group's name, if it has one.
-    pub(super) fn get(&mut self, list: List, id: u32) -> Option<&str> {
-        self.0.entry((list, id)).or_insert_with(|| field(list, 2, &id.to_string(), 0)).as_deref()
-    }
-}
-
-/// The home folder of a user that the system knows.
-pub(super) fn home_of(user: &str) -> Option<PathBuf> {
-    field(List::Users, 0, user, 5).map(PathBuf::from)
-}
-
-/// A field of the entry with that key: in the file, or else by the name service, where it has a program.
-fn field(list: List, key: usize, value: &str, wanted: usize) -> Option<String> {
-    let name = match list {
-        List::Users => "passwd",
-        List::Groups => "group",
-    };
-    let find = |text: &str| {
-        let mut entries = text.lines().map(|line| line.split(':').collect::<Vec<_>>());
-        let entry = entries.find(|entry| entry.get(key) == Some(&value))?;
-        entry.get(wanted).map(|found| (*found).to_owned())
-    };
-    let from_file = fs::read(format!("/etc/{name}")).ok().and_then(|text| find(&String::from_utf8_lossy(&text)));
-    from_file.or_else(|| {
-        let output = Command::new("getent").args([name, "--", value]).output().ok()?;
-        find(&String::from_utf8_lossy(&output.stdout))
-    })
-}
 
 /// A line of `ls -l`, which older clients show.
 pub(super) fn long_name(name: &OsStr, metadata: &Metadata, names: &mut Names) -> Vec<u8> {
@@ -85,16 +44,40 @@ pub(super) fn long_name(name: &OsStr, metadata: &Metadata, names: &mut Names) ->
     }
     let mut owner = |list, id| names.get(list, id).map_or_else(|| id.to_string(), str::to_owned);
     let (user, group) = (owner(List::Users, metadata.uid()), owner(List::Groups, metadata.gid()));
-    /// Half a year: for a change that is older, the year is worth more than the time.
-    const RECENT: i64 = 365 * 24 * 60 * 60 / 2;
-    let age = jiff::Timestamp::now().as_second() - metadata.mtime();
-    let form = if (0..RECENT).contains(&age) { "%b %e %H:%M" } else { "%b %e  %Y" };
-    let time = jiff::Timestamp::from_second(metadata.mtime()).unwrap_or_default().strftime(form).to_string();
+    let time = time(metadata.mtime());
     let mode = String::from_utf8_lossy(&letters);
     let (links, size) = (metadata.nlink(), metadata.len());
     let mut line = format!("{kind}{mode} {links:>4} {user:<8} {group:<8} {size:>8} {time} ").into_bytes();
     line.extend_from_slice(name.as_bytes());
     line
+}
+
+/// The time of a change, as `ls` shows it: by the clock on the host's wall.
+fn time(seconds: i64) -> String {
+    /// Half a year: for a change that is older, the year is worth more than the time.
+    const RECENT: i64 = 365 * 24 * 60 * 60 / 2;
+    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    let moment = broken_down(seconds);
+    let month = usize::try_from(moment.tm_mon).ok().and_then(|month| MONTHS.get(month)).unwrap_or(&MONTHS[0]);
+    let day = moment.tm_mday;
+    if (0..RECENT).contains(&(now - seconds)) {
+        format!("{month} {day:>2} {:02}:{:02}", moment.tm_hour, moment.tm_min)
+    } else {
+        format!("{month} {day:>2}  {}", i64::from(moment.tm_year) + 1900)
+    }
+}
+
+/// The parts of a local time. A crate that knows time zones would be a tenth of the helper.
+fn broken_down(seconds: i64) -> libc::tm {
+    // SAFETY: all of this struct's fields are numbers or a pointer, for which zeros are a value.
+    #[expect(unsafe_code, reason = "std knows no local time")]
+    let mut moment: libc::tm = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to values that live here. This program does not change its environment, which the
+    // function reads.
+    #[expect(unsafe_code, reason = "std knows no local time")]
+    let _ = unsafe { libc::localtime_r(&seconds, &mut moment) };
+    moment
 }
 
 /// The absolute path without `.`, `..` and symbolic links. Its last part may be missing, like that of a file to be
@@ -148,7 +131,7 @@ pub(super) fn real_path(home: &Path, path: &[u8]) -> Result<PathBuf, Refusal> {
 mod tests {
     use std::{fs, os::unix::fs::symlink};
 
-    use super::{super::wire::Status, List, Names, home_of, real_path};
+    use super::{super::wire::Status, real_path};
 
     #[test]
     fn paths_are_resolved_as_openssh_does() {
@@ -178,13 +161,5 @@ mod tests {
         }
         assert_eq!(resolve(&"x".repeat(300)), Err(Status::BadMessage.into()));
         assert_eq!(resolve("nul\0"), Err(Status::BadMessage.into()));
-    }
-
-    #[test]
-    fn root_has_a_name_and_a_home() {
-        assert_eq!(Names::default().get(List::Users, 0), Some("root"));
-        assert_eq!(Names::default().get(List::Users, u32::MAX - 7), None);
-        assert!(home_of("root").is_some());
-        assert_eq!(home_of("no-such-user"), None);
     }
 }

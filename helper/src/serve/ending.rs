@@ -1,0 +1,216 @@
+//! The end: of everything that the connection has started, and of this process.
+//!
+//! When the client goes, the groups that were started get SIGHUP, and [`GRACE`] later SIGKILL, but for the processes that
+//! ignore SIGHUP: what was started with `nohup`, and what has left its group (`setsid`, tmux), lives on, as it does under
+//! OpenSSH. So does what a command that has ended has left running.
+
+use std::{collections::HashSet, fs, io, sync::Arc, time::Duration};
+
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
+use tokio::{
+    signal::unix::{Signal as Caught, SignalKind, signal},
+    task::JoinHandle,
+};
+
+use crate::server::{Host, processes::Processes};
+
+/// The time from the end of the connection to the end of this process, whatever hangs.
+pub(super) const DEADLINE: Duration = Duration::from_millis(950);
+
+/// The time between SIGHUP and SIGKILL.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// The interval at which the processes are looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// The number of rounds of SIGKILL. A fork bomb may outrun it, and is not chased for ever.
+const KILL_ROUNDS: usize = 10;
+
+/// The time for which ended processes wait to be collected together.
+const COLLECT: Duration = Duration::from_millis(50);
+
+/// The signals that end this process.
+pub(super) struct Signals([Caught; 3]);
+
+impl Signals {
+    /// Catches them from now on.
+    ///
+    /// # Errors
+    /// Fails when they cannot be.
+    pub(super) fn catch() -> io::Result<Signals> {
+        let of = |kind| signal(kind);
+        Ok(Signals([of(SignalKind::hangup())?, of(SignalKind::terminate())?, of(SignalKind::interrupt())?]))
+    }
+
+    /// Waits for one of them.
+    pub(super) async fn any(mut self) {
+        let [hangup, terminate, interrupt] = &mut self.0;
+        tokio::select! {
+            _ = hangup.recv() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }
+}
+
+/// Has the kernel end this process after that time. No thread and no task of it needs to run for that.
+pub(super) fn must_end_within(time: Duration) {
+    let timer = libc::itimerval {
+        it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
+        it_value: libc::timeval { tv_sec: 0, tv_usec: time.as_micros() as _ },
+    };
+    // SAFETY: the pointer is to a value that lives here, and the old value is not asked for. SIGALRM has no handler.
+    #[expect(unsafe_code, reason = "std has no timer that ends a process")]
+    let _ = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+}
+
+/// Collects the processes that lose their parents, until it is dropped. Many containers have a first process that
+/// collects none, where they would stay for ever.
+pub(super) struct Orphans(JoinHandle<()>);
+
+impl Drop for Orphans {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Becomes the parent of the processes whose own parents end before them.
+///
+/// # Errors
+/// Fails when the signal of ended children cannot be caught.
+pub(super) fn adopt_orphans(host: &Arc<Host>) -> io::Result<Orphans> {
+    // Without it they go to the container's first process, as under `docker exec`.
+    let _ = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
+    let mut ended = signal(SignalKind::child())?;
+    let host = Arc::clone(host);
+    Ok(Orphans(tokio::spawn(async move {
+        while ended.recv().await.is_some() {
+            // The sessions' own processes are collected by those who wait for them.
+            while collect(|pid| host.processes.leads(pid)) {
+                tokio::time::sleep(COLLECT).await;
+            }
+        }
+    })))
+}
+
+/// Collects the ended children, up to one that is another's to collect. Returns true when there is such a one.
+fn collect(is_anothers: impl Fn(Pid) -> bool) -> bool {
+    while let Some(pid) = ended_child() {
+        if is_anothers(pid) {
+            return true;
+        }
+        let _ = waitpid(Some(pid), WaitOptions::NOHANG);
+    }
+    false
+}
+
+/// A child that has ended, and stays to be collected.
+fn ended_child() -> Option<Pid> {
+    // SAFETY: zeros are a value of this struct, which the kernel fills in; the pointer is to a value that lives here.
+    #[expect(unsafe_code, reason = "rustix does not say which child it is")]
+    unsafe {
+        let mut child: libc::siginfo_t = std::mem::zeroed();
+        let how = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        if libc::waitid(libc::P_ALL, 0, &mut child, how) != 0 {
+            return None;
+        }
+        Pid::from_raw(child.si_pid())
+    }
+}
+
+/// Ends the groups that were started.
+pub(super) async fn hang_up(processes: &Processes) {
+    let groups = processes.close();
+    for group in &groups {
+        let _ = kill_process_group(*group, Signal::HUP);
+    }
+    let begun = tokio::time::Instant::now();
+    let mut left = members(&groups);
+    while !left.is_empty() && begun.elapsed() < GRACE {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        left = members(&groups);
+    }
+    for _ in 0..KILL_ROUNDS {
+        if left.is_empty() {
+            return;
+        }
+        for pid in &left {
+            let _ = kill_process(*pid, Signal::KILL);
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+        left = members(&groups);
+    }
+}
+
+/// A line of `/proc/<pid>/stat`, as far as it is needed.
+#[derive(Debug, PartialEq, Eq)]
+struct Process {
+    pid: Pid,
+    parent: i32,
+    group: i32,
+    is_alive: bool,
+}
+
+/// The living members of these groups that do not ignore SIGHUP. A group's number may have been given to others after
+/// its end, so only those that descend from this process count.
+fn members(groups: &HashSet<Pid>) -> Vec<Pid> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let all: Vec<Process> =
+        numbers.filter_map(|pid| process(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)).collect();
+    let mut ours = HashSet::from([rustix::process::getpid().as_raw_nonzero().get()]);
+    // A child's number may be below its parent's, so it takes as many rounds as there are generations.
+    loop {
+        let before = ours.len();
+        ours.extend(
+            all.iter()
+                .filter(|process| ours.contains(&process.parent))
+                .map(|p| p.pid.as_raw_nonzero().get())
+                .collect::<Vec<_>>(),
+        );
+        if ours.len() == before {
+            break;
+        }
+    }
+    let is_meant = |process: &&Process| {
+        process.is_alive
+            && ours.contains(&process.pid.as_raw_nonzero().get())
+            && Pid::from_raw(process.group).is_some_and(|group| groups.contains(&group))
+    };
+    let meant = all.iter().filter(is_meant).map(|process| process.pid);
+    meant.filter(|pid| !ignores_hangup(*pid)).collect()
+}
+
+/// Reads a line of `/proc/<pid>/stat`. The program's name in it is its own choice, brackets and line ends included.
+fn process(line: &str) -> Option<Process> {
+    let pid = Pid::from_raw(line.split_once(' ')?.0.parse().ok()?)?;
+    let mut rest = line.rsplit_once(')')?.1.split_ascii_whitespace();
+    let state = rest.next()?;
+    let mut number = || rest.next()?.parse().ok();
+    Some(Process { pid, parent: number()?, group: number()?, is_alive: !matches!(state, "Z" | "X") })
+}
+
+fn ignores_hangup(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // The first signal is the lowest bit.
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::Pid;
+
+    use super::{Process, process};
+
+    #[test]
+    fn a_processs_name_is_no_field() {
+        let stat = "12 (a) Z 1 (b\n) S 7 9 9 0 -1 4194560";
+        let expected = Process { pid: Pid::from_raw(12).unwrap(), parent: 7, group: 9, is_alive: true };
+        assert_eq!(process(stat), Some(expected));
+        assert_eq!(process("12 (a) Z 1 1").map(|process| process.is_alive), Some(false));
+        for broken in ["", "12", "12 (a", "12 (a) S", "0 (a) S 1 1", "x (a) S 1 1"] {
+            assert_eq!(process(broken), None, "{broken}");
+        }
+    }
+}
