@@ -175,7 +175,7 @@ fn settings(pipe: File) -> io::Result<Settings> {
 fn host_key(seed: &str) -> Option<PrivateKey> {
     let digits = seed.as_bytes();
     let mut bytes = [0; 32];
-    if digits.len() != 2 * bytes.len() {
+    if digits.len() != 2 * bytes.len() || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {

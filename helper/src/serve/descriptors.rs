@@ -8,12 +8,12 @@ use std::{
     path::PathBuf,
 };
 
-use super::settings::DESCRIPTOR as SETTINGS;
-
 use rustix::{
     fs::{FileType, SealFlags, fcntl_get_seals, fstat},
     io::{FdFlags, fcntl_setfd},
 };
+
+use super::settings::DESCRIPTOR as SETTINGS;
 
 /// This program, as a sealed file in memory, from which it was started.
 const PROGRAM: RawFd = 3;

@@ -70,12 +70,7 @@ pub(super) fn split(line: &[u8]) -> Result<Vec<OsString>, Wrong> {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        ffi::OsString,
-        io::Write,
-        os::unix::ffi::OsStringExt,
-        process::{Command, Stdio},
-    };
+    use std::{ffi::OsString, os::unix::ffi::OsStringExt, process::Command};
 
     use proptest::prelude::{ProptestConfig, prop_assert, prop_assert_eq, proptest};
 
@@ -83,17 +78,9 @@ mod tests {
 
     /// The words that the computer's own shell makes of a line; `None` for a line that it does not take.
     fn by_sh(line: &str) -> Option<Vec<OsString>> {
-        let mut sh = Command::new("/bin/sh")
-            .args(["-fs"])
-            .env_clear()
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
         // A built-in command, so that no program is called by accident.
-        sh.stdin.take().unwrap().write_all(format!("printf '%s\\0' {line}\n").as_bytes()).unwrap();
-        let output = sh.wait_with_output().unwrap();
+        let script = format!("printf '%s\\0' {line}");
+        let output = Command::new("/bin/sh").args(["-fc", &script]).env_clear().output().unwrap();
         let words = output.stdout.strip_suffix(b"\0").unwrap_or(&output.stdout).split(|byte| *byte == 0);
         output.status.success().then(|| words.map(|word| OsString::from_vec(word.to_vec())).collect())
     }
