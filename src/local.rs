@@ -12,13 +12,15 @@
 //! - `world`: playgrounds, their states and their tasks; `record`: their part on disk; `catalog`: the playgrounds to
 //!   start, `blueprint`: their machines, tasks and choices, `custom`: those that the account made; `learning`:
 //!   challenges, tutorials and courses, and the progress in them; `live`: streams of messages.
-//! - `tunnels`: WebSockets into machines; `pool`: their number; `machine`: the machines.
+//! - `tunnels`: WebSockets into machines; `pool`: their number; `machine`: the machines; `engine`: the container engine
+//!   that is found on them.
 
 mod access;
 mod api;
 mod blueprint;
 mod catalog;
 mod custom;
+mod engine;
 mod learning;
 mod listeners;
 mod live;
@@ -35,5 +37,6 @@ mod world;
 
 pub use access::{Credentials, credentials, path_in as credentials_path};
 pub use catalog::InitTask;
+pub use engine::socket as engine_socket;
 
 pub use start::{ensure, stop};

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use crate::local::{
-    InitTask, credentials, credentials_path,
+    InitTask, credentials, credentials_path, engine_socket,
     machine::Endpoint,
     serve::{Options, serve_and_tell},
     start,
@@ -70,6 +70,10 @@ pub(crate) struct Serve {
     /// boot. Can be given several times.
     #[arg(long, value_name = "NAME=COMMAND")]
     init_task: Vec<InitTask>,
+    /// Socket of the container engine that machines use. Platforms that start by themselves use it, too, until another
+    /// is named [default: the one that docker finds].
+    #[arg(long, value_name = "SOCKET")]
+    engine: Option<String>,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -115,6 +119,7 @@ async fn run_platform(app: &App, args: Serve) -> Result<()> {
         idle: args.idle,
         tunnel_limit: args.tunnel_limit,
         init_tasks: args.init_task,
+        engine: args.engine.as_deref().map(engine_socket).transpose()?,
     };
     let tell = |listening: Option<SocketAddr>| {
         let socket = app.folders.socket();
@@ -149,8 +154,12 @@ async fn status(app: &App, json: bool) -> Result<()> {
         None => out::line("The embedded platform is not running; any --local command starts it."),
         Some(status) => out::line(&format!(
             "The embedded platform is running (process {}, version {}). Playgrounds: {}. Connections: {}, this one \
-             included.",
-            status.pid, status.version, status.plays, status.connections
+             included.{}",
+            status.pid,
+            status.version,
+            status.plays,
+            status.connections,
+            status.engine.map_or_else(String::new, |socket| format!(" Containers: those of the engine at {socket}."))
         )),
     }
 }

@@ -47,6 +47,7 @@ use crate::{
 pub use scan::protocol;
 pub use script::Outcome;
 
+use super::engine;
 use account::Account;
 
 /// The SSH server that answers.
@@ -97,11 +98,12 @@ pub fn default_user() -> MachineUser {
 impl Machine {
     /// Opens the machine whose files live in `folder`. Missing files are made, for their owner only; host keys,
     /// authorized keys and home survive a stop and a restart. Processes that an earlier life of the machine left
-    /// running are ended, so one machine at a time may have the folder.
+    /// running are ended, so one machine at a time may have the folder. Programs find the container engine that listens
+    /// on the socket `engine`.
     ///
     /// # Errors
     /// Fails when a file cannot be made or read, or (`Kind::Program`) when there is no `sshd` for [`Endpoint::Sshd`].
-    pub fn open(name: &str, folder: &Path, endpoint: Endpoint) -> Result<Machine> {
+    pub fn open(name: &str, folder: &Path, endpoint: Endpoint, engine: Option<&str>) -> Result<Machine> {
         files::make_private_folder(folder).map_err(|e| Error::file("make", folder, &e))?;
         // An absolute path, because processes get it and have other current folders.
         let folder = fs::canonicalize(folder).map_err(|e| Error::file("find", folder, &e))?;
@@ -121,7 +123,10 @@ impl Machine {
             keys.push(host_key(path, algorithm.clone())?);
         }
         let authorized = Arc::new(Mutex::new(read_authorized(&authorized_folder)?));
-        let host = host(name, &home, &account, Processes::of(&folder), Arc::clone(&authorized));
+        let mut host = host(name, &home, &account, Processes::of(&folder), Arc::clone(&authorized));
+        let engine = engine.map(engine::value);
+        let engine = engine.as_deref().map(|value| (engine::VARIABLE, value));
+        host.environment.extend(engine.map(|(name, value)| (name.into(), value.into())));
         let server = match endpoint {
             Endpoint::Builtin => Server::Russh(Arc::new(server::config(&host, keys))),
             Endpoint::Sshd => Server::Sshd(sshd::Sshd::set_up(&sshd::Setup {
@@ -129,7 +134,7 @@ impl Machine {
                 home: &home,
                 authorized_folder: &authorized_folder,
                 host_keys: key_files.iter().map(|(path, _)| path.as_path()).collect(),
-                marker: host.processes.marker(),
+                variables: host.processes.marker().into_iter().chain(engine).collect(),
             })?),
         };
         host.processes.kill_leftovers();

@@ -23,6 +23,7 @@ use super::{
     access::{Names, Sessions, random},
     api::{Api, Door, Entrance},
     catalog::InitTask,
+    engine,
     listeners::{Listeners, bind, check_length, listen, make_folder, same_user},
     machine::Endpoint,
     pool::Pool,
@@ -70,6 +71,8 @@ pub struct Options {
     pub tunnel_limit: Option<usize>,
     /// Init tasks of every new playground, besides its own.
     pub init_tasks: Vec<InitTask>,
+    /// The absolute path of the container engine's socket; `None` for the last one that was chosen in this folder.
+    pub engine: Option<String>,
 }
 
 impl Default for Options {
@@ -84,6 +87,7 @@ impl Default for Options {
             state_delay: STATE_DELAY,
             tunnel_limit: None,
             init_tasks: Vec::new(),
+            engine: None,
         }
     }
 }
@@ -99,6 +103,9 @@ pub struct Status {
     pub socket: String,
     /// The address besides the socket, if there is one.
     pub listen: Option<SocketAddr>,
+    /// The container engine's socket, if one was chosen.
+    #[serde(default)]
+    pub engine: Option<String>,
     pub plays: usize,
     /// This one included.
     pub connections: usize,
@@ -251,6 +258,7 @@ struct Running {
     since: String,
     socket: String,
     listening: Option<SocketAddr>,
+    engine: Option<String>,
     connections: watch::Sender<usize>,
     stop: Notify,
 }
@@ -291,11 +299,13 @@ impl Running {
         if let Err(error) = os::raise_open_files_to(DESCRIPTORS) {
             log::warn!("cannot raise the limit of open files: {error}");
         }
+        let engine = engine::keep(&folder, options.engine)?;
         let rules = Rules {
             boot_delay: options.boot_delay,
             state_delay: options.state_delay,
             endpoint: options.endpoint,
             init_tasks: options.init_tasks,
+            engine: engine.clone(),
         };
         let api = Api {
             world: World::open(&folder, base, rules)?,
@@ -310,6 +320,7 @@ impl Running {
             since: record::now(),
             socket: folders.socket().display().to_string(),
             listening,
+            engine,
             connections: watch::Sender::new(0),
             stop: Notify::new(),
         })
@@ -368,6 +379,7 @@ impl Running {
             version: env!("CARGO_PKG_VERSION").into(),
             socket: self.socket.clone(),
             listen: self.listening,
+            engine: self.engine.clone(),
             plays: self.api.world.count(),
             connections: *self.connections.borrow(),
         }

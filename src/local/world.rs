@@ -75,6 +75,8 @@ pub(super) struct Rules {
     pub endpoint: Endpoint,
     /// Init tasks of every new playground, besides its own.
     pub init_tasks: Vec<InitTask>,
+    /// The socket of the container engine that programs on machines find.
+    pub engine: Option<String>,
 }
 
 /// The wishes of a client that starts a playground.

@@ -4,7 +4,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::fs::PermissionsExt,
+    os::unix::{fs::PermissionsExt, net::UnixListener},
     process::Stdio,
 };
 
@@ -144,6 +144,32 @@ fn the_embedded_platform_itself() {
     let _ = world.local(&["--home", "here", "list"]).ok();
     assert!(world.path("here/local/plays").is_dir());
     world.run(&["--home", "here", "local", "stop"]).ok();
+}
+
+#[test]
+fn the_machines_find_the_chosen_engine_also_after_an_autostart() {
+    for endpoint in ["builtin", "sshd"] {
+        let mut world = World::empty();
+        let socket = world.path("docker.sock");
+        let socket = socket.to_str().unwrap().to_owned();
+        assert!(world.run(&["local", "serve", "--engine", &socket]).failed(4).contains("there is no engine's socket"));
+        assert!(
+            world.run(&["local", "serve", "--engine", "tcp://127.0.0.1:2375"]).failed(2).contains("no Unix socket")
+        );
+        let _engine = UnixListener::bind(&socket).unwrap();
+        world.serve(&["--endpoint", endpoint, "--engine", &socket]);
+        assert!(world.run(&["local", "status"]).ok().contains(&socket));
+        let host = format!("playground-{}", world.playground("shell"));
+        let said = || world.ssh(&[&host, "echo $DOCKER_HOST"]).ok();
+        assert_eq!(said(), format!("unix://{socket}\n"), "{endpoint}");
+        if endpoint == "builtin" {
+            // The next one is started by a command, without options.
+            world.run(&["local", "stop"]).ok();
+            world.local(&["restart", "shell"]).ok();
+            assert_eq!(world.json(&["local", "status", "--json"])["engine"], *socket);
+            assert_eq!(said(), format!("unix://{socket}\n"));
+        }
+    }
 }
 
 #[test]

@@ -489,7 +489,7 @@ fn a_stop_ends_everything_and_the_host_key_stays() {
         assert_eq!(alive(), 0);
         assert!(!running.wait().unwrap().success());
 
-        let again = Arc::new(Machine::open("m", &world.path("machine"), endpoint).unwrap());
+        let again = Arc::new(Machine::open("m", &world.path("machine"), endpoint, None).unwrap());
         fs::remove_file(world.path("s")).unwrap();
         let (_listening, _) = listen(&again, &world.path("s"));
         // The earlier authorized key still works, and the host key is still the known one.

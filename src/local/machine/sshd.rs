@@ -82,8 +82,8 @@ pub(super) struct Setup<'a> {
     pub authorized_folder: &'a Path,
     /// The host keys.
     pub host_keys: Vec<&'a Path>,
-    /// A variable for everything that is started.
-    pub marker: Option<(&'a str, &'a str)>,
+    /// Variables for everything that is started.
+    pub variables: Vec<(&'a str, &'a str)>,
 }
 
 /// Removes a group from the list of those that run, even when the connection's future is dropped.
@@ -247,10 +247,10 @@ fn render(setup: &Setup<'_>, sftp_server: &Path) -> Result<String> {
     // A percent sign begins a token, and %u is the user.
     let authorized = setup.authorized_folder.join("%u");
     let authorized = quoted(&authorized)?.replace('%', "%%").replace("/%%u\"", "/%u\"");
-    let marker = match setup.marker {
-        Some((name, value)) => format!(" {name}={}", quoted(Path::new(value))?),
-        None => String::new(),
-    };
+    let mut variables = String::new();
+    for (name, value) in &setup.variables {
+        variables.push_str(&format!(" {name}={}", quoted(Path::new(value))?));
+    }
     config.push_str(&format!(
         "AuthorizedKeysFile {authorized}
 AuthenticationMethods publickey
@@ -273,7 +273,7 @@ AllowTcpForwarding yes
 AllowStreamLocalForwarding yes
 X11Forwarding no
 AcceptEnv LANG LC_*
-SetEnv HOME={home}{marker}
+SetEnv HOME={home}{variables}
 ForceCommand {SESSION}
 Subsystem sftp {sftp}
 ",

@@ -314,9 +314,11 @@ impl World {
         life: Option<OwnedMutexGuard<()>>,
     ) -> Result<Machine> {
         let (folder, endpoint, owned) = (self.folder.join(id).join(name), self.rules.endpoint, name.to_owned());
+        let engine = self.rules.engine.clone();
         // Goes on to its end even if the caller is gone, and holds the life that long.
         let opened = tokio::task::spawn_blocking(move || {
-            let opened = Machine::open(&owned, &folder, endpoint).map(|machine| machine.with_users(users));
+            let opened = Machine::open(&owned, &folder, endpoint, engine.as_deref());
+            let opened = opened.map(|machine| machine.with_users(users));
             drop(life);
             opened
         });

@@ -43,7 +43,7 @@ impl World {
             needs(program);
         }
         let folder = tempfile::Builder::new().prefix("m").tempdir().unwrap();
-        let machine = Arc::new(Machine::open("m", &folder.path().join("machine"), endpoint).unwrap());
+        let machine = Arc::new(Machine::open("m", &folder.path().join("machine"), endpoint, None).unwrap());
         let user = machine.users()[0].name.clone();
         let key = make_key(&folder.path().join("id"));
         machine.authorize(&user, key.public_key()).unwrap();
