@@ -10,6 +10,7 @@ use crate::{
     records::{
         self,
         memory::Memory,
+        seeds::Seeds,
         tunnels::{Slot, TunnelCache},
     },
     settings::{Folders, ResumePolicy, Settings, WakePolicy},
@@ -158,6 +159,11 @@ impl App {
     /// Returns the record of the user's wishes about playgrounds.
     pub fn memory(&self) -> Memory {
         Memory::of(&self.folders, self.platform)
+    }
+
+    /// Returns the seeds of the host keys of containers.
+    pub fn seeds(&self) -> Seeds {
+        Seeds::below(&self.folders.root)
     }
 
     /// Returns the known host keys of this platform's machines.

@@ -2,7 +2,7 @@
 //!
 //! Read [`connect`] from top to bottom: it is the program.
 
-use std::{future::Future, time::Duration};
+use std::{cell::Cell, future::Future, time::Duration};
 
 use tokio::time::Instant;
 
@@ -10,6 +10,7 @@ use crate::{
     app::App,
     connect::{
         client::{Client, ClientKind},
+        container::Wanted,
         early::{Early, Passed},
     },
     error::{Error, Kind, Result},
@@ -20,14 +21,16 @@ use crate::{
         tunnels::{About, Trial},
     },
     settings::WakePolicy,
-    target::Target,
+    target::{self, Target},
     ui::notice::{Notices, Progress},
 };
 
 mod arrival;
 mod away;
+mod carried;
 mod carry;
 pub mod client;
+mod container;
 pub mod early;
 mod ending;
 pub(crate) mod greet;
@@ -49,14 +52,14 @@ const NAMED_AT_ONCE: Duration = Duration::from_millis(50);
 /// Connect standard input and output to a playground's SSH server, as ssh's ProxyCommand.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The user that ssh logs in as: ssh's %r.
+    /// The user that ssh logs in as: ssh's %r. In a container, `container` is the user that it runs as itself.
     // Whatever ssh fills in is a user name, and refused as one when it looks like an option.
     #[arg(long, value_name = "USER", allow_hyphen_values = true)]
     pub user: Option<String>,
     /// The wake policy for this connection.
     #[arg(long, value_name = "POLICY")]
     pub wake: Option<WakePolicy>,
-    /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>`.
+    /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>` or `.<machine>.<container>`.
     pub host: String,
 }
 
@@ -78,7 +81,7 @@ pub async fn turn_away(error: Error) -> Error {
     }
 }
 
-/// Connects `client` to the machine it asks for, until one of them ends it.
+/// Connects `client` to the machine or container it asks for, until one of them ends it.
 ///
 /// # Errors
 /// The obstacle on the way to the machine. By then the client has been told of it: on standard error, and inside the
@@ -89,22 +92,28 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
     let result = async {
         let target = Target::parse(&request.host)?;
         let labs = app.client()?;
-        let connection = Connection {
+        let mut connection = Connection {
             app,
             request,
             target: &target,
+            machine_host: target.of_machine().to_string(),
+            container: None,
             labs: &labs,
             memory: app.memory(),
             live: Live::begin(&app.folders, &request.host),
             notices: Notices::default(),
             began,
             early: &early,
+            has_arrived: Cell::default(),
         };
+        connection.container = connection.present(client, Wanted::by(&connection)).await??;
+        connection.live.update(|status| status.container.clone_from(&target.container));
         if let Some((kept, tunnel, destination)) = opening::open_at_once(&connection, client).await? {
-            // The end of the trial may forget the kept session. A signal ends it, too: it drops this future.
-            let trial = Trial::begin(kept, tunnel.vitals());
+            // The end of the trial may forget the kept session. A signal ends it, too: it drops this future. With a
+            // container, our own client has logged in.
+            let trial = connection.container.is_none().then(|| Trial::begin(kept, tunnel.vitals()));
             let ended = carry::carry(&connection, client, tunnel, &destination).await;
-            trial.end();
+            trial.map(Trial::end);
             return ended;
         }
         connection.present(client, app.platform_up(&labs)).await??;
@@ -141,6 +150,10 @@ struct Connection<'a> {
     app: &'a App,
     request: &'a Args,
     target: &'a Target,
+    /// The host name of the machine.
+    machine_host: String,
+    /// The container there, if one is asked for.
+    container: Option<Wanted<'a>>,
     labs: &'a Labs,
     memory: Memory,
     live: Live,
@@ -148,9 +161,24 @@ struct Connection<'a> {
     began: Instant,
     /// The server's words that the client has had so far.
     early: &'a Early,
+    /// Our own client has logged in to the machine of the container.
+    has_arrived: Cell<bool>,
 }
 
 impl Connection<'_> {
+    /// The user on the machine, if the client names one. A machine's containers are entered by root alone.
+    fn machine_user(&self) -> Result<Option<&str>> {
+        match self.container {
+            Some(_) => Ok(Some(container::MACHINE_USER)),
+            None => target::user(self.request.user.as_deref()),
+        }
+    }
+
+    /// The user for people: the one whom the client logs in as.
+    fn shown_user<'b>(&'b self, destination: &'b Destination) -> &'b str {
+        self.container.as_ref().map_or(&destination.user, |wanted| &wanted.user)
+    }
+
     /// Does `work` for as long as the client is there. Meanwhile the early identification line is sent when it is due,
     /// and the notice of a wait is repeated.
     async fn present<T>(&self, client: &mut Client, work: impl Future<Output = T>) -> Result<T, Stop> {
@@ -186,6 +214,7 @@ struct Destination {
     play: String,
     /// The machine's name.
     machine: String,
+    /// The user on the machine.
     user: String,
     session: TunnelSession,
     /// Its playground, where it is known.

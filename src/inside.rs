@@ -85,8 +85,8 @@ pub async fn enter(client: SshClient, request: &Request, progress: &impl Progres
 ///
 /// # Errors
 /// As [`enter`], for the machine.
-pub async fn list(client: &SshClient, progress: &impl Progress) -> Result<Listing> {
-    let mut channel = asked(client, "list", &[], progress).await?;
+pub async fn list(client: &SshClient) -> Result<Listing> {
+    let mut channel = asked(client, "list", &[], &()).await?;
     let answer = async {
         let mut text = Vec::new();
         let limit = MAX_FRAME as u64;

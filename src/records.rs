@@ -11,6 +11,7 @@ pub mod memory;
 pub mod names;
 mod presence;
 pub mod relays;
+pub mod seeds;
 pub mod tickets;
 pub mod tunnels;
 
@@ -29,6 +30,7 @@ pub(crate) fn folders(folders: &Folders) -> Vec<Kept> {
         (live::folder(folders), presence::is_own),
         (forwards::folder(folders), presence::is_own),
         (relays::folder(&folders.root), relays::is_own),
+        (seeds::folder(&folders.root), seeds::is_own),
         (tickets::folder(&folders.root), tickets::is_own),
         (tunnels::folder(&folders.root), tunnels::is_own),
     ];

@@ -32,12 +32,10 @@ use std::{
 use russh::keys::PublicKey;
 use tokio::process::Command;
 
+pub use crate::wire::IDENTIFICATION;
 pub use accounts::Accounts;
 pub use connection::{config, serve};
 use processes::Processes;
-
-/// The server's identification. It names no version, so that a client that was told it early is right.
-pub const IDENTIFICATION: &str = "SSH-2.0-labctl-ssh-proxy";
 
 /// The time that a client may take to authenticate. OpenSSH's LoginGraceTime.
 pub const LOGIN_GRACE: Duration = Duration::from_secs(120);

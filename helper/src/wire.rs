@@ -9,6 +9,10 @@ use serde::{Deserialize, Serialize};
 /// Longest frame, in bytes. A list of a thousand containers has about 200 KiB.
 pub const MAX_FRAME: usize = 1024 * 1024;
 
+/// The identification of the SSH server in a container, and in an embedded machine. It names no version, so that a client
+/// that was told it early is right.
+pub const IDENTIFICATION: &str = "SSH-2.0-labctl-ssh-proxy";
+
 /// The user that the container itself runs as, when a client names this one.
 pub const CONTAINER_USER: &str = "container";
 

@@ -18,7 +18,7 @@ use crate::{
     moment::{ago, now},
     records::{live::Phase, tunnels::About},
     settings::{Settings, WakePolicy},
-    target::{self, Playground},
+    target::Playground,
     ui::notice::Progress,
     wake::{self, Visitor, Wake},
 };
@@ -32,9 +32,9 @@ type Asked = Result<TunnelSession>;
 /// Finds the target. Where all that a request for a tunnel needs is known, it is sent at the same time, because most
 /// playgrounds that are connected to are running; the answer is waited for if this one is.
 pub(super) async fn find_and_ask(connection: &Connection<'_>, caller: ClientKind) -> Result<(Found, Option<Asked>)> {
-    let Connection { request, target, labs, .. } = connection;
+    let Connection { target, labs, .. } = connection;
     let find = find(connection);
-    let user = target::user(request.user.as_deref())?;
+    let user = connection.machine_user()?;
     let (Playground::Id(id), Some(user)) = (&target.playground, user) else { return Ok((find.await?, None)) };
     if !may_ask_ahead(connection, id, caller)? {
         return Ok((find.await?, None));
@@ -130,7 +130,7 @@ pub(super) async fn arrive(
     allowed: bool,
     asked: Option<Asked>,
 ) -> Result<Destination> {
-    let Connection { request, target, labs, .. } = connection;
+    let Connection { target, labs, .. } = connection;
     let wake = Wake {
         labs,
         memory: &connection.memory,
@@ -148,12 +148,13 @@ pub(super) async fn arrive(
         }
     };
     let machine = find::machine(&play, target.machine.as_deref())?.clone();
-    let user = find::user(&play, &machine, target::user(request.user.as_deref())?)?.to_owned();
+    let user = find::user(&play, &machine, connection.machine_user()?)?.to_owned();
     connection.live.update(|status| {
         status.phase = Phase::Waking;
         status.playground.clone_from(&play.id);
         status.machine.clone_from(&machine.name);
-        status.user.clone_from(&user);
+        let shown = connection.container.as_ref().map_or(&user, |wanted| &wanted.user);
+        status.user.clone_from(shown);
         status.expires_at = expiry(&play);
     });
     let key = connection.app.identity()?.authorized_key()?;

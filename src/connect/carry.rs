@@ -6,12 +6,13 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Connection, Destination, Stop, away,
+    carried::Carried,
+    container,
     ending::{self, Ending, ended, lost},
     relay, upkeep,
 };
 use crate::{
     connect::client::Client,
-    hold::Session,
     pipe::{self, End},
 };
 
@@ -25,24 +26,35 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(super) async fn carry(
     connection: &Connection<'_>,
     client: &mut Client,
-    session: Session,
+    carried: Carried,
     destination: &Destination,
 ) -> Result<(), Stop> {
-    let (vitals, is_held) = (session.vitals(), session.is_held());
-    let Destination { play, machine, user, .. } = destination;
+    let (vitals, is_held, behind) = (carried.vitals(), carried.is_held(), carried.behind());
+    let Destination { play, machine, .. } = destination;
+    let user = connection.shown_user(destination);
     connection.live.update(|status| status.client = client.line().unwrap_or_default());
     connection.live.connected(vitals.clone(), is_held);
-    log::info!("connected to machine {machine} of playground {play} as {user}");
+    match &behind {
+        Some(behind) => {
+            let name = &behind.name;
+            log::info!("connected to container {name} of machine {machine} of playground {play} as {user}");
+        }
+        None => log::info!("connected to machine {machine} of playground {play} as {user}"),
+    }
     // It records the end when it is dropped, which a signal does, too.
     let ending = Ending::of(connection, destination, vitals.clone());
     let (input, output, gone) = client.streams();
-    let (rx, tx) = tokio::io::split(session);
+    let (rx, tx) = tokio::io::split(carried);
     let end = tokio::select! {
         end = pipe::run(input, output, rx, tx, gone) => end,
         never = upkeep::look_after(connection, destination) => match never {},
         never = away::show(connection, destination, &vitals) => match never {},
         never = relay::end_orphans(connection, destination) => match never {},
         never = relay::place_behind(connection, destination, is_held) => match never {},
+    };
+    let end = match &behind {
+        Some(behind) => behind.end(end),
+        None => end,
     };
     log::info!("the connection has ended: {end:?}");
     if matches!(end, End::Input | End::Output) && !ending.tunnel_has_ended() {
@@ -61,11 +73,20 @@ pub(super) async fn carry(
         client.gone().await;
         sleep(AFTERWORD).await;
     };
+    let why = async {
+        if let Some(behind) = &behind
+            && let Some(reason) = container::reason(destination, behind).await
+        {
+            return Err(reason);
+        }
+        Ok(ending::reason(connection, destination).await)
+    };
     let reason = tokio::select! {
-        reason = ending::reason(connection, destination) => reason,
+        reason = why => reason,
         () = left => return Err(Stop::Left),
     };
-    match (reason, end) {
+    // The playground goes on without its container.
+    match (reason?, end) {
         (Some(error), _) => {
             ending.was_cut_off();
             Err(error.into())

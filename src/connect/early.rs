@@ -124,11 +124,15 @@ pub(super) fn plan(connection: &Connection<'_>, play: &str, machine: &str) -> Re
     if app.settings.early_identification == Some(false) || early.is_planned() {
         return Ok(());
     }
-    // Without a record there is no early line, and a record that cannot be read is as good as none here.
-    let Some(record) = connection.memory.read(play).ok().and_then(|mut record| record.machines.remove(machine)) else {
-        return Ok(());
+    // Without a record there is no early line, and a record that cannot be read is as good as none here. The server in a
+    // container is our own.
+    let line = match connection.container {
+        Some(_) => Some(helper::wire::IDENTIFICATION.to_owned()),
+        None => {
+            connection.memory.read(play).ok().and_then(|mut record| record.machines.remove(machine)?.identification)
+        }
     };
-    if let Some(line) = record.identification
+    if let Some(line) = line
         && let Some(limit) = os::ssh_arguments().as_deref().and_then(connect_timeout)
     {
         let age = os::process_age();

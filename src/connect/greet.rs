@@ -51,6 +51,8 @@ pub(crate) enum Greeted {
 pub(crate) struct KeyCheck<'a> {
     known_hosts: &'a KnownHosts,
     whose: Whose<'a>,
+    /// The only key that the server can have, because it was given that.
+    given: Option<&'a HostKeyBlob>,
     seen: Option<HostKeyBlob>,
     /// The key was written into known hosts, and the client has not accepted it yet.
     learnt: bool,
@@ -59,11 +61,26 @@ pub(crate) struct KeyCheck<'a> {
 impl<'a> KeyCheck<'a> {
     /// A check of one machine's key.
     pub(crate) fn new(known_hosts: &'a KnownHosts, whose: Whose<'a>) -> Self {
-        KeyCheck { known_hosts, whose, seen: None, learnt: false }
+        KeyCheck { known_hosts, whose, given: None, seen: None, learnt: false }
+    }
+
+    /// A check of a server that was given this key.
+    pub(crate) fn given(mut self, key: &'a HostKeyBlob) -> Self {
+        self.given = Some(key);
+        self
     }
 
     /// Compares the key with the one on record, or learns it. `offered` are the algorithms of the server's host keys.
     fn see(&mut self, key: &HostKeyBlob, offered: Option<&str>) -> Result<()> {
+        if self.given.is_some_and(|given| given != key) {
+            let (Whose { play, machine, .. }, shown) = (self.whose, key.fingerprint());
+            let message = format!(
+                "the SSH server in container {machine} of playground {play} shows the host key {shown}, and not the one \
+                 that it was given"
+            );
+            return Err(Error::new(Kind::HostKey, message)
+                .with_hint("a process in the container may have taken its place, so give it no password or agent"));
+        }
         if self.seen.is_none() {
             self.learnt = self.known_hosts.check_among(self.whose, key, offered)? == Verdict::Learnt;
             self.seen = Some(key.clone());

@@ -4,7 +4,7 @@ use std::{future::Future, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{Connection, Destination, Stop, arrival, early, ending::lost, relay};
+use super::{Connection, Destination, Stop, arrival, carried::Carried, container, early, ending::lost, relay};
 use crate::{
     connect::{
         client::Client,
@@ -21,7 +21,7 @@ use crate::{
         tunnels::{Known, Slot},
     },
     ssh::known_hosts::Whose,
-    target::{self, Playground},
+    target::Playground,
     ui::notice::Progress,
     wake,
 };
@@ -32,7 +32,7 @@ const SILENCE_BEFORE_ASKING: Duration = Duration::from_secs(1);
 const SILENCE_WITHOUT_DOUBT: Duration = Duration::from_secs(3);
 
 /// The reason why an attempt has not opened a tunnel.
-enum NotOpened {
+pub(super) enum NotOpened {
     /// The tunnel leads nowhere. Another may be attempted: the client's words are kept, and it has heard nothing of a
     /// server.
     NoUse(Error),
@@ -58,8 +58,12 @@ async fn attempt(
     client: &mut Client,
     destination: &Destination,
     dial: impl Future<Output = Result<Session>>,
-) -> Result<Session, NotOpened> {
+) -> Result<Carried, NotOpened> {
     let mut session = connection.present(client, dial).await?.map_err(NotOpened::NoUse)?;
+    if let Some(wanted) = &connection.container {
+        let entered = container::attempt(connection, client, destination, wanted, session).await?;
+        return Ok(Carried::Container(Box::new(entered)));
+    }
     let known_hosts = connection.app.known_hosts();
     let Destination { play, machine, .. } = destination;
     let check = KeyCheck::new(&known_hosts, Whose { alias: &connection.request.host, play, machine });
@@ -71,7 +75,7 @@ async fn attempt(
     match greeted {
         Greeted::Through(line) => {
             remember_line(connection, destination, line);
-            Ok(session)
+            Ok(Carried::Machine(session))
         }
         Greeted::AnotherLine(line) => Err(another_line(connection, destination, line).into()),
         Greeted::Over(End::Lost(error)) => Err(lost(connection, destination, &error).into()),
@@ -85,13 +89,13 @@ async fn attempt(
 pub(super) async fn open_at_once(
     connection: &Connection<'_>,
     client: &mut Client,
-) -> Result<Option<(Slot, Session, Destination)>, Stop> {
+) -> Result<Option<(Slot, Carried, Destination)>, Stop> {
     let Some((slot, destination)) = kept_session(connection)? else { return Ok(None) };
     connection.live.update(|status| {
         status.phase = Phase::Opening;
         status.playground.clone_from(&destination.play);
         status.machine.clone_from(&destination.machine);
-        status.user.clone_from(&destination.user);
+        connection.shown_user(&destination).clone_into(&mut status.user);
     });
     early::plan(connection, &destination.play, &destination.machine)?;
     relay::place_ahead(connection, client, &destination).await?;
@@ -111,7 +115,8 @@ pub(super) async fn open_at_once(
             Ok(None)
         }
         Err(NotOpened::Over(stop)) => {
-            if matches!(stop, Stop::Failed(_)) {
+            // A container's refusal says that the session is good.
+            if matches!(stop, Stop::Failed(_)) && !connection.has_arrived.get() {
                 slot.forget();
             }
             Err(stop)
@@ -170,7 +175,7 @@ async fn silence(connection: &Connection<'_>, destination: &Destination) -> Erro
     if !down {
         sleep_until(patient).await;
     }
-    if connection.early.passed() == Passed::Bytes {
+    if connection.early.passed() == Passed::Bytes || connection.has_arrived.get() {
         return std::future::pending().await;
     }
     Error::new(Kind::NotYet, if down { "the machine is not up" } else { "there is no answer through the tunnel" })
@@ -181,7 +186,7 @@ pub(super) async fn open(
     connection: &Connection<'_>,
     client: &mut Client,
     mut destination: Destination,
-) -> Result<(Session, Destination), Stop> {
+) -> Result<(Carried, Destination), Stop> {
     connection.live.update(|status| status.phase = Phase::Opening);
     relay::place_ahead(connection, client, &destination).await?;
     let mut patience = Patience::until(connection.deadline(), Instant::now());
@@ -242,8 +247,8 @@ pub(super) fn keep(connection: &Connection<'_>, destination: &Destination) -> Re
 
 /// The place where the session of such a connection is kept.
 fn slot(connection: &Connection<'_>) -> Result<Option<Slot>> {
-    let user = target::user(connection.request.user.as_deref())?.unwrap_or_default();
-    connection.app.tunnel_slot(connection.labs, &connection.request.host, user)
+    let user = connection.machine_user()?.unwrap_or_default();
+    connection.app.tunnel_slot(connection.labs, &connection.machine_host, user)
 }
 
 /// Remembers the machine's identification line, or that it has none to remember. Only later connections need it.

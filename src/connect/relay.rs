@@ -119,7 +119,7 @@ fn begin_placing(connection: &Connection<'_>, destination: &Destination) -> Opti
         labs: connection.labs.clone(),
         session: session.clone(),
         login: Login {
-            alias: connection.request.host.clone(),
+            alias: connection.machine_host.clone(),
             play: play.clone(),
             machine: machine.clone(),
             user: user.clone(),

@@ -60,7 +60,10 @@ pub struct Status {
     pub playground: String,
     /// The machine, once it is known.
     pub machine: String,
-    /// The user on the machine, once it is known.
+    /// The label of the container that the host name asks for; `None` for a machine.
+    #[serde(default)]
+    pub container: Option<String>,
+    /// The user on the machine or in the container, once it is known.
     pub user: String,
     /// The client's identification line, once it has come.
     pub client: String,
@@ -105,6 +108,7 @@ impl Live {
             host: host.to_owned(),
             playground: String::new(),
             machine: String::new(),
+            container: None,
             user: String::new(),
             client: String::new(),
             sent: 0,

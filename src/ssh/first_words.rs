@@ -27,6 +27,18 @@ pub(crate) struct Heard<S> {
     stream: S,
 }
 
+/// Waits for the first bytes on `stream`, whatever they are.
+///
+/// # Errors
+/// Fails when the stream ends before.
+pub(crate) async fn first_word<S: AsyncRead + Unpin>(mut stream: S) -> io::Result<Heard<S>> {
+    let mut early = BytesMut::with_capacity(MAX);
+    match stream.read_buf(&mut early).await? {
+        1.. => Ok(Heard { early, stream }),
+        0 => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the tunnel was closed immediately")),
+    }
+}
+
 /// Listens for the first words on `stream`.
 ///
 /// # Errors

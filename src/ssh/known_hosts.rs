@@ -113,6 +113,20 @@ impl KnownHosts {
         self.edit(|lines| self.record(lines, whose, key, true, Some(key.algorithm()))).map(|_| ())
     }
 
+    /// Records a key that this computer has made itself, for a server that is given it. Lines of ours with another key
+    /// of that server go: what they were made of is gone.
+    ///
+    /// # Errors
+    /// [`Kind::HostKey`] when another program has recorded another key, and as [`KnownHosts::check`].
+    pub(crate) fn vouch(&self, whose: Whose<'_>, key: &HostKeyBlob) -> Result<()> {
+        check_names(whose)?;
+        let is_gone = |entry: &Entry| entry.key != *key && entry.owner.as_ref().is_some_and(|owner| owner.is(whose));
+        self.edit(|lines| {
+            lines.retain(|line| !line.entry.as_ref().is_some_and(is_gone));
+            self.record(lines, whose, key, true, None).map(|_| ())
+        })
+    }
+
     /// Marks a key as proven, after the client has accepted it (its NEWKEYS passed) or our own client has verified its
     /// signature. Applies to all lines with this key and machine, whatever their alias. Adds a line if there is none.
     ///

@@ -93,6 +93,11 @@ impl Notices {
     }
 }
 
+/// The progress of work that no terminal shows.
+impl Progress for () {
+    fn waiting(&self, _what: &str) {}
+}
+
 impl Progress for Notices {
     fn waiting(&self, what: &str) {
         log::info!("waiting: {what}");

@@ -9,6 +9,7 @@ use crate::{app::App, commands::kube, error::Result};
 pub(crate) async fn forget(app: &App, play: &str) -> Result<()> {
     app.memory().forget(play);
     app.tunnels().forget(play);
+    app.seeds().forget(play);
     kube::forget(&app.folders, play).await;
     app.known_hosts().forget_play(play)
 }

@@ -1,0 +1,323 @@
+//! The way into a container: an SSH connection of our own to its machine, as root, and through it the server that the
+//! helper starts in the container.
+//!
+//! ```text
+//! ssh <-stdio-> connect: greet, pipe <-> Inside = channel of SshClient <-> Session <=> sshd, helper, runc <-> serve
+//! ```
+//!
+//! Up to the tunnel all is as for the machine, and its kept session is the one of `root@<machine>`. The host key is
+//! known before the server starts, because we give it to it: its line stands in known hosts before ssh looks there, and
+//! a server that shows another ends the connection.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use helper::wire::{CONTAINER_USER, Request};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::{sleep, timeout},
+};
+
+use super::{Connection, Destination, Stop, opening::NotOpened, relay};
+use crate::{
+    connect::{
+        client::Client,
+        greet::{Greeted, KeyCheck, greet},
+    },
+    error::{Error, Kind, Result},
+    hold::Session,
+    inside::{self, Inside, Outside},
+    labs::vitals::Vitals,
+    pipe::End,
+    ssh::{
+        client::{Login, SshClient},
+        credentials::{Credentials, KeyOptions},
+        first_words::{Heard, first_word},
+        known_hosts::Whose,
+    },
+    ssh_config::client::Ssh,
+    target,
+};
+
+/// The user of the machine who may enter its containers.
+pub(super) const MACHINE_USER: &str = "root";
+/// An SSH server speaks first and at once: as in `greet`.
+const FIRST_WORD: Duration = Duration::from_secs(10);
+/// The time for a person to give the passphrase of a key.
+const PASSPHRASE: Duration = Duration::from_secs(120);
+/// The time that the machine has to say how its container has ended.
+const EXPLANATION: Duration = Duration::from_millis(700);
+/// Between two looks at a container whose engine has not noticed its end yet.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The container that a connection asks for.
+pub(super) struct Wanted<'a> {
+    /// The label by which the host name calls it.
+    label: &'a str,
+    /// The user inside.
+    pub(super) user: String,
+    credentials: Credentials,
+}
+
+impl<'a> Wanted<'a> {
+    /// The container that the target of a connection names, if it names one, and the keys that open its machine. A key
+    /// that cannot be used is reported, and a passphrase asked for, before anything is woken.
+    pub(super) async fn by(connection: &Connection<'a>) -> Result<Option<Wanted<'a>>> {
+        let Some(label) = connection.target.container.as_deref() else { return Ok(None) };
+        let user = target::user(connection.request.user.as_deref())?.unwrap_or(CONTAINER_USER).to_owned();
+        Ok(Some(Wanted { label, user, credentials: credentials(connection).await? }))
+    }
+}
+
+/// The keys of the connection to the machine: those that need no question, or else those that ssh has.
+async fn credentials(connection: &Connection<'_>) -> Result<Credentials> {
+    let identity = connection.app.identity()?;
+    if let Some(credentials) = Credentials::without_asking(&identity).await {
+        return Ok(credentials);
+    }
+    let find = async {
+        let home = &connection.app.folders.home;
+        let options = Ssh::system().key_options(&connection.machine_host, home).await.unwrap_or_else(|error| {
+            log::warn!("the options of ssh for keys are not known: {}", error.message());
+            KeyOptions::of_environment()
+        });
+        Credentials::find(&identity, &options).await
+    };
+    timeout(PASSPHRASE, find).await.unwrap_or_else(|_| {
+        let path = identity.path.display();
+        let message = format!("the key {path} was not unlocked within {} s", PASSPHRASE.as_secs());
+        Err(Error::new(Kind::File, message).with_hint(format!("run `ssh-add {path}`, and connect again")))
+    })
+}
+
+/// A server in a container that has answered.
+pub(super) struct Entered {
+    stream: Inside,
+    vitals: Arc<Vitals>,
+    is_held: bool,
+    loss: Loss,
+}
+
+impl Entered {
+    /// The figures of the session with the machine.
+    pub(super) fn vitals(&self) -> Arc<Vitals> {
+        Arc::clone(&self.vitals)
+    }
+
+    /// True if the session with the machine survives its connections.
+    pub(super) fn is_held(&self) -> bool {
+        self.is_held
+    }
+
+    /// That which says why the server has ended.
+    pub(super) fn behind(&self) -> Behind {
+        let container = self.stream.container();
+        Behind {
+            outside: self.stream.outside(),
+            id: container.id.clone(),
+            name: container.name.clone(),
+            loss: self.loss.clone(),
+        }
+    }
+
+    pub(super) fn stream(&mut self) -> Pin<&mut Inside> {
+        Pin::new(&mut self.stream)
+    }
+}
+
+/// The machine of a server in a container, as long as it can be asked.
+pub(super) struct Behind {
+    outside: Outside,
+    id: String,
+    /// The container's name.
+    pub(super) name: String,
+    loss: Loss,
+}
+
+/// Logs in to the machine at the other end of `session`, starts the server in the container, and passes the first
+/// exchange on.
+pub(super) async fn attempt(
+    connection: &Connection<'_>,
+    client: &mut Client,
+    destination: &Destination,
+    wanted: &Wanted<'_>,
+    session: Session,
+) -> Result<Entered, NotOpened> {
+    let (vitals, is_held) = (session.vitals(), session.is_held());
+    let Destination { play, machine, .. } = destination;
+    let loss = Loss::default();
+    let no_use = |error: Error| {
+        if is_held {
+            // Another program may have its port by now.
+            relay::forget(connection, destination);
+        }
+        NotOpened::NoUse(error)
+    };
+    let login = Login {
+        alias: connection.machine_host.clone(),
+        play: play.clone(),
+        machine: machine.clone(),
+        user: MACHINE_USER.to_owned(),
+    };
+    let known_hosts = connection.app.known_hosts();
+    let log_in = async {
+        let unanswered = |why: &dyn std::fmt::Display| Error::new(Kind::NotYet, why.to_string());
+        let watched = Watched { stream: session, loss: loss.clone() };
+        let heard = timeout(FIRST_WORD, first_word(watched)).await;
+        let heard = heard.map_err(|_| unanswered(&"there is no answer through the tunnel"))?;
+        let heard: Heard<_> = heard.map_err(|error| unanswered(&error))?;
+        SshClient::connect(heard, &known_hosts, &login, &wanted.credentials).await
+    };
+    let ssh = match connection.present(client, log_in).await? {
+        Ok(ssh) => ssh,
+        Err(error) if matches!(error.kind(), Kind::HostKey | Kind::File) => return Err(error.into()),
+        Err(error) => return Err(no_use(error)),
+    };
+    connection.has_arrived.set(true);
+    let key = connection.app.seeds().host_key(play, machine, wanted.label)?;
+    let inner = format!("{machine}.{}", wanted.label);
+    let whose = Whose { alias: &connection.request.host, play, machine: &inner };
+    known_hosts.vouch(whose, &key.public)?;
+    let request = Request { container: wanted.label.to_owned(), user: wanted.user.clone(), host_key: key.seed };
+    let stream = match connection.present(client, inside::enter(ssh, &request, connection)).await? {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == Kind::Network => return Err(no_use(error)),
+        Err(error) => return Err(error.into()),
+    };
+    let mut entered = Entered { stream, vitals, is_held, loss };
+    let check = KeyCheck::new(&known_hosts, whose).given(&key.public);
+    match greet(client, &mut entered.stream, check, connection.early).await? {
+        Greeted::Through(_) => Ok(entered),
+        Greeted::Over(End::Input | End::Output) => Err(Stop::Left.into()),
+        Greeted::Over(End::Remote | End::Lost(_)) | Greeted::Unanswered(_) | Greeted::AnotherLine(_) => {
+            let behind = entered.behind();
+            let error = connection.present(client, reason(destination, &behind)).await?;
+            Err(error.unwrap_or_else(|| server_ended(destination, &behind, "")).into())
+        }
+    }
+}
+
+/// Asks the machine why the server in its container has ended. `None` where it cannot say.
+pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option<Error> {
+    let mut last = None;
+    let look = async {
+        loop {
+            let Ok(listing) = inside::list(behind.outside.client()).await else { return None };
+            let Some(container) = listing.containers.into_iter().find(|container| container.id == behind.id) else {
+                return Some(container_ended(destination, behind, "has been removed"));
+            };
+            if container.state != "running" {
+                return Some(container_ended(destination, behind, &format!("has ended: {}", container.status)));
+            }
+            // The engine may be the last to notice.
+            last = Some(container.status);
+            sleep(LOOK_AGAIN).await;
+        }
+    };
+    match timeout(EXPLANATION, look).await {
+        Ok(answer) => answer,
+        Err(_elapsed) => last.map(|status| server_ended(destination, behind, &status)),
+    }
+}
+
+fn container_ended(Destination { play, machine, .. }: &Destination, behind: &Behind, how: &str) -> Error {
+    let login = behind.outside.client().login();
+    let name = &behind.name;
+    Error::new(Kind::Ended, format!("container {name} of machine {machine} of playground {play} {how}"))
+        .with_hint(format!("start it with `ssh {} docker start {name}`, and connect again", login.alias))
+}
+
+/// The error for a server that has ended in a container that still runs, as far as the machine says.
+fn server_ended(Destination { play, machine, .. }: &Destination, behind: &Behind, status: &str) -> Error {
+    let complaint = behind.outside.complaint();
+    let why = match (&complaint[..], status) {
+        ("", "") => String::new(),
+        ("", status) => format!(" (the container: {status})"),
+        (complaint, _) => format!(": {complaint}"),
+    };
+    let name = &behind.name;
+    let message =
+        format!("the SSH server in container {name} of machine {machine} of playground {play} has ended{why}");
+    Error::new(Kind::Network, message).with_hint("connect again")
+}
+
+impl Behind {
+    /// The end of the stream in the terms of a machine's: the end of the session with the machine is the reason where
+    /// there was one.
+    pub(super) fn end(&self, end: End) -> End {
+        match (end, self.loss.take()) {
+            (End::Lost(_), Some(Lost::Ended)) => End::Remote,
+            (End::Lost(_), Some(Lost::Broken(error))) => End::Lost(error),
+            (end, _) => end,
+        }
+    }
+}
+
+/// The end of the session with the machine, which our SSH client does not pass on.
+#[derive(Clone, Default)]
+struct Loss(Arc<Mutex<Option<Lost>>>);
+
+enum Lost {
+    Ended,
+    Broken(io::Error),
+}
+
+impl Loss {
+    fn note(&self, lost: Lost) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(lost);
+    }
+
+    fn take(&self) -> Option<Lost> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// A session whose end is noted.
+struct Watched {
+    stream: Session,
+    loss: Loss,
+}
+
+impl Watched {
+    /// Notes a failure, and returns one of the same kind, because an error cannot be cloned.
+    fn noted<T>(&self, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        done.map_err(|error| {
+            let (kind, text) = (error.kind(), error.to_string());
+            self.loss.note(Lost::Broken(error));
+            io::Error::new(kind, text)
+        })
+    }
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let done = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if matches!(done, Poll::Ready(Ok(()))) && buf.filled().len() == before {
+            self.loss.note(Lost::Ended);
+        }
+        self.noted(done)
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let done = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.noted(done)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.stream).poll_flush(cx);
+        self.noted(done)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let done = Pin::new(&mut self.stream).poll_shutdown(cx);
+        self.noted(done)
+    }
+}
