@@ -5,6 +5,8 @@
 //! ```
 //!
 //! - [`wire`]: the words between `connect` and the helper.
+//! - `enter`: the way into a container; `list`: the containers of a machine. `engine` asks Docker, `labels` and `resolve`
+//!   find the container, `runtime` its runtime, `users` the user inside, and `descriptors` holds what goes in.
 //! - [`server`]: the SSH server. The embedded platform's machines use it as well.
 //! - `serve`: the server in a container.
 //!
@@ -12,7 +14,25 @@
 //! `serve` is that server.
 
 #[cfg(target_os = "linux")]
+mod descriptors;
+#[cfg(target_os = "linux")]
+mod engine;
+#[cfg(target_os = "linux")]
+pub mod enter;
+#[cfg(target_os = "linux")]
+mod labels;
+#[cfg(target_os = "linux")]
+pub mod list;
+#[cfg(target_os = "linux")]
+mod resolve;
+#[cfg(target_os = "linux")]
+mod runtime;
+#[cfg(target_os = "linux")]
 pub mod serve;
 #[cfg(unix)]
 pub mod server;
+#[cfg(target_os = "linux")]
+mod text;
+#[cfg(target_os = "linux")]
+mod users;
 pub mod wire;

@@ -2,10 +2,23 @@
 
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        #[cfg(target_os = "linux")]
-        Some("serve") => helper::serve::run(),
-        _ => ExitCode::from(2),
+    let mut arguments = std::env::args().skip(1);
+    match (arguments.next().as_deref(), arguments.next()) {
+        (Some("enter"), None) => helper::enter::run(),
+        (Some("list"), None) => helper::list::run(),
+        (Some("serve"), None) => helper::serve::run(),
+        _ => usage(),
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    usage()
+}
+
+/// The program is started by programs only.
+fn usage() -> ExitCode {
+    ExitCode::from(2)
 }

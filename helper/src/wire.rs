@@ -4,7 +4,9 @@
 //! JSON. What follows in both directions is SSH, with the server in the container. `helper list` writes a [`Listing`]
 //! and ends.
 
-use serde::{Deserialize, Serialize};
+use std::io::{self, Read};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Longest frame, in bytes. A list of a thousand containers has about 200 KiB.
 pub const MAX_FRAME: usize = 1024 * 1024;
@@ -15,6 +17,38 @@ pub const IDENTIFICATION: &str = "SSH-2.0-labctl-ssh-proxy";
 
 /// The user that the container itself runs as, when a client names this one.
 pub const CONTAINER_USER: &str = "container";
+
+/// The frame of `message`.
+///
+/// # Errors
+/// Fails when it is longer than [`MAX_FRAME`].
+pub fn frame(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut frame = vec![0; 4];
+    serde_json::to_writer(&mut frame, message)?;
+    let length = frame.len() - 4;
+    if length > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
+    }
+    let length = u32::try_from(length).map_err(io::Error::other)?;
+    frame[..4].copy_from_slice(&length.to_be_bytes());
+    Ok(frame)
+}
+
+/// Reads one frame and not a byte more.
+///
+/// # Errors
+/// Fails when it is too long, ends early or is no `T`.
+pub fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<T> {
+    let mut length = [0; 4];
+    from.read_exact(&mut length)?;
+    let length = usize::try_from(u32::from_be_bytes(length)).map_err(io::Error::other)?;
+    if length > MAX_FRAME {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the frame is too long"));
+    }
+    let mut json = vec![0; length];
+    from.read_exact(&mut json)?;
+    Ok(serde_json::from_slice(&json)?)
+}
 
 /// A container to enter.
 #[derive(Clone, Deserialize, Serialize)]
@@ -64,6 +98,20 @@ pub struct Refusal {
     pub message: String,
     /// The thing to do now. `{machine}` stands for the machine's host name.
     pub hint: Option<String>,
+}
+
+impl Refusal {
+    /// A refusal without a hint.
+    pub fn new(kind: RefusalKind, message: impl Into<String>) -> Refusal {
+        Refusal { kind, message: message.into(), hint: None }
+    }
+
+    /// The same one, with a hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Refusal {
+        self.hint = Some(hint.into());
+        self
+    }
 }
 
 /// The kind of a [`Refusal`].

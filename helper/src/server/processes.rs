@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group, test_kill_p
 use super::locked;
 
 /// The variable that names the machine's folder to everything that is started on it.
-const MARKER: &str = "LABCTL_SSH_PROXY_MACHINE";
+pub const MARKER: &str = "LABCTL_SSH_PROXY_MACHINE";
 
 /// The time between SIGHUP and SIGKILL.
 const GRACE: Duration = Duration::from_millis(500);

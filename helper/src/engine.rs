@@ -1,0 +1,353 @@
+//! The engine of a machine: Docker's API on its socket, as far as it is needed to find a container.
+//!
+//! Two GET requests of HTTP/1.0 need no HTTP library. Each has five seconds and a bound on its answer, because an engine
+//! that hangs must not hang a connection, too.
+
+use std::{
+    env,
+    ffi::OsStr,
+    fs,
+    io::{self, Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+
+use crate::{
+    text,
+    wire::{Refusal, RefusalKind},
+};
+
+/// The socket of an engine that is installed in the usual way.
+const USUAL_SOCKET: &str = "/var/run/docker.sock";
+
+/// The time for one request.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest answer. A container takes about 1 KiB of the list, and some 10 KiB on its own.
+const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+
+/// A hint for an engine that does not do its work.
+const LOOK_AT_DOCKER: &str = "look at it with `ssh {machine} systemctl status docker`";
+
+/// An engine.
+pub(crate) struct Engine {
+    socket: PathBuf,
+}
+
+/// A container in the engine's list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct Listed {
+    /// The id, 64 hexadecimal digits.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) id: String,
+    /// `/name`, and `/other/alias` for each link of another container to this one.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) names: Vec<String>,
+    /// The image.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) image: String,
+    /// `running`, `exited`, and so on.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) state: String,
+    /// `Exited (137) 3 minutes ago`.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) status: String,
+}
+
+/// A container in all its details.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct Inspected {
+    /// The id.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) id: String,
+    /// Its process.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) state: State,
+    /// The wishes of its user.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) host_config: HostConfig,
+}
+
+/// The state of a container's first process.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct State {
+    /// Its number, 0 where there is none.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) pid: i32,
+}
+
+/// The options with which a container was made.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct HostConfig {
+    /// The name of the runtime: `runc`, `runsc`, `io.containerd.kata.v2`.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) runtime: String,
+    /// Groups, by name or number, that its users have besides their own.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) group_add: Vec<String>,
+}
+
+/// Reads null as the absence of a value.
+fn lenient<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
+}
+
+impl Engine {
+    /// The engine that the environment names, as Docker's own client reads it, or else the usual one.
+    pub(crate) fn of_environment() -> Engine {
+        Engine::named(env::var_os("DOCKER_HOST").as_deref())
+    }
+
+    fn named(docker_host: Option<&OsStr>) -> Engine {
+        let socket = docker_host.and_then(OsStr::to_str).and_then(|host| host.strip_prefix("unix://"));
+        Engine { socket: PathBuf::from(socket.filter(|path| !path.is_empty()).unwrap_or(USUAL_SOCKET)) }
+    }
+
+    /// All containers, those that do not run, too.
+    ///
+    /// # Errors
+    /// Fails when the engine is not there or does not answer.
+    pub(crate) fn containers(&self) -> Result<Vec<Listed>, Refusal> {
+        self.get("/containers/json?all=true")?.ok_or_else(|| unreadable("it has no list of containers"))
+    }
+
+    /// The details of the container with that id. None where it is gone.
+    ///
+    /// # Errors
+    /// Fails when the engine is not there or does not answer.
+    pub(crate) fn inspect(&self, id: &str) -> Result<Option<Inspected>, Refusal> {
+        self.get(&format!("/containers/{id}/json"))
+    }
+
+    fn get<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Refusal> {
+        let answer = self.request(path).map_err(|error| self.unreachable(&error))?;
+        let (status, body) = split(&answer).ok_or_else(|| unreadable("it is no HTTP answer, or not a whole one"))?;
+        match status {
+            200 => serde_json::from_slice(body).map(Some).map_err(|error| unreadable(&error.to_string())),
+            404 => Ok(None),
+            _ => {
+                #[derive(Deserialize)]
+                struct Failure {
+                    message: String,
+                }
+                let why = serde_json::from_slice::<Failure>(body).map_or_else(|_| String::new(), |it| it.message);
+                let why = text::line(&why);
+                let message = format!("Docker's engine on this machine has answered with HTTP status {status}: {why}");
+                Err(Refusal::new(RefusalKind::Program, message.trim_end_matches([':', ' '])).with_hint(LOOK_AT_DOCKER))
+            }
+        }
+    }
+
+    fn request(&self, path: &str) -> io::Result<Vec<u8>> {
+        let deadline = Instant::now() + PATIENCE;
+        // A backlog that is full makes `connect` wait, for which the sender's timeout counts.
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&self.socket)?)?;
+        let mut stream = UnixStream::from(socket);
+        stream
+            .write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\nAccept: application/json\r\n\r\n").as_bytes())?;
+        let mut answer = Vec::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            stream.set_read_timeout(Some(left))?;
+            match stream.read(&mut buffer) {
+                Ok(0) => return Ok(answer),
+                Ok(read) => answer.extend_from_slice(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            if answer.len() as u64 > MAX_ANSWER {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is too long"));
+            }
+        }
+    }
+
+    fn unreachable(&self, error: &io::Error) -> Refusal {
+        let socket = self.socket.display();
+        match error.kind() {
+            io::ErrorKind::NotFound => match rootless_socket(Path::new("/run/user")) {
+                Some(rootless) => Refusal::new(
+                    RefusalKind::Impossible,
+                    format!(
+                        "Docker's engine runs rootless on this machine ({}), and its containers cannot be entered",
+                        rootless.display()
+                    ),
+                ),
+                None => Refusal::new(
+                    RefusalKind::Program,
+                    format!("this machine has no Docker engine, or it is not running ({socket} is missing)"),
+                )
+                .with_hint(LOOK_AT_DOCKER),
+            },
+            io::ErrorKind::ConnectionRefused => Refusal::new(
+                RefusalKind::Program,
+                format!("Docker's engine is not running on this machine (no program listens on {socket})"),
+            )
+            .with_hint("start it with `ssh {machine} systemctl start docker`"),
+            io::ErrorKind::PermissionDenied => Refusal::new(
+                RefusalKind::Impossible,
+                format!("this session's user may not use Docker's engine ({socket})"),
+            ),
+            io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Refusal::new(
+                RefusalKind::Program,
+                format!("Docker's engine on this machine has not answered within {} seconds", PATIENCE.as_secs()),
+            )
+            .with_hint(LOOK_AT_DOCKER),
+            _ => Refusal::new(
+                RefusalKind::Program,
+                format!("Docker's engine on this machine cannot be asked ({socket}): {error}"),
+            )
+            .with_hint(LOOK_AT_DOCKER),
+        }
+    }
+}
+
+fn unreadable(why: &str) -> Refusal {
+    let message = format!("the answer of Docker's engine on this machine cannot be read: {}", text::line(why));
+    Refusal::new(RefusalKind::Program, message).with_hint(LOOK_AT_DOCKER)
+}
+
+/// The socket of an engine that a user runs without root.
+fn rootless_socket(runtime_folders: &Path) -> Option<PathBuf> {
+    let folders = fs::read_dir(runtime_folders).ok()?;
+    folders.flatten().map(|folder| folder.path().join("docker.sock")).find(|socket| socket.exists())
+}
+
+/// The status and the body of an answer that ends with its connection.
+fn split(answer: &[u8]) -> Option<(u16, &[u8])> {
+    let end = answer.windows(4).position(|four| four == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&answer[..end]).ok()?;
+    let body = &answer[end + 4..];
+    let mut lines = head.split("\r\n");
+    let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("content-length") && value.trim().parse() != Ok(body.len()) {
+            return None;
+        }
+        if name.eq_ignore_ascii_case("transfer-encoding") {
+            return None;
+        }
+    }
+    Some((status, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::net::UnixListener, thread};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn answering(with: impl Fn(UnixStream) + Send + 'static) -> (tempfile::TempDir, Engine) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("docker.sock");
+        let listener = UnixListener::bind(&socket).unwrap();
+        thread::spawn(move || with(listener.accept().unwrap().0));
+        (folder, Engine { socket })
+    }
+
+    fn saying(answer: &'static str) -> (tempfile::TempDir, Engine) {
+        answering(move |mut client| {
+            let mut request = [0; 1024];
+            let read = client.read(&mut request).unwrap();
+            assert!(request[..read].starts_with(b"GET /containers/"), "{:?}", &request[..read]);
+            client.write_all(answer.as_bytes()).unwrap();
+        })
+    }
+
+    #[test]
+    fn reads_a_list_with_nulls_and_unknown_members() {
+        let (_folder, engine) = saying(concat!(
+            "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n",
+            r#"[{"Id":"ab","Names":["/web"],"Labels":null,"State":"running"},{"Id":"cd","Names":null,"New":{"a":[1]}}]"#,
+        ));
+        let containers = engine.containers().unwrap();
+        assert_eq!(containers.len(), 2);
+        assert_eq!((containers[0].id.as_str(), containers[0].names[0].as_str()), ("ab", "/web"));
+        assert!(containers[1].names.is_empty());
+    }
+
+    #[test]
+    fn a_container_that_is_gone_is_no_failure() {
+        let (_folder, engine) = saying("HTTP/1.0 404 Not Found\r\n\r\n{\"message\":\"No such container: x\"}");
+        assert!(engine.inspect("x").unwrap().is_none());
+    }
+
+    #[test]
+    fn each_failure_has_its_sentence() {
+        let (_folder, engine) = saying("HTTP/1.0 500 Internal\r\n\r\n{\"message\":\"disk\\u001b[2J full\"}");
+        let refusal = engine.containers().unwrap_err();
+        assert!(refusal.message.ends_with("status 500: disk [2J full"), "{refusal:?}");
+
+        let (_folder, engine) = saying("HTTP/1.0 200 OK\r\nContent-Length: 100\r\n\r\n[]");
+        assert!(engine.containers().unwrap_err().message.contains("cannot be read"));
+
+        let (_folder, engine) = saying("HTTP/1.0 200 OK\r\n\r\n[{]");
+        assert!(engine.containers().unwrap_err().message.contains("cannot be read"));
+
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine { socket: folder.path().join("docker.sock") };
+        assert!(engine.containers().unwrap_err().message.contains("no Docker engine"));
+        drop(UnixListener::bind(&engine.socket).unwrap());
+        assert!(engine.containers().unwrap_err().message.contains("is not running"));
+    }
+
+    #[test]
+    fn an_engine_that_hangs_costs_five_seconds() {
+        let (_folder, engine) = answering(|client| {
+            thread::sleep(PATIENCE * 10);
+            drop(client);
+        });
+        let refusal = engine.containers().unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::Program);
+        assert!(refusal.message.contains("has not answered within 5 seconds"), "{refusal:?}");
+    }
+
+    #[test]
+    fn a_rootless_engine_is_seen() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(rootless_socket(folder.path()), None);
+        fs::create_dir(folder.path().join("1000")).unwrap();
+        let socket = folder.path().join("1000/docker.sock");
+        let _listener = UnixListener::bind(&socket).unwrap();
+        assert_eq!(rootless_socket(folder.path()), Some(socket));
+    }
+
+    #[test]
+    fn the_environment_names_a_socket_only() {
+        for (host, socket) in [
+            (None, USUAL_SOCKET),
+            (Some("unix:///tmp/x.sock"), "/tmp/x.sock"),
+            (Some("unix://"), USUAL_SOCKET),
+            (Some("tcp://127.0.0.1:2375"), USUAL_SOCKET),
+            (Some(""), USUAL_SOCKET),
+        ] {
+            assert_eq!(Engine::named(host.map(OsStr::new)).socket, Path::new(socket), "{host:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_makes_it_panic(answer in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = split(&answer);
+            let mut whole = b"HTTP/1.0 200 OK\r\n\r\n".to_vec();
+            whole.extend_from_slice(&answer);
+            prop_assert_eq!(split(&whole), Some((200, &answer[..])));
+            let _ = serde_json::from_slice::<Vec<Listed>>(&answer);
+        }
+    }
+}

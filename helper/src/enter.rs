@@ -1,0 +1,188 @@
+//! `helper enter`: starts the server in a container, as `docker exec` would start a program there.
+//!
+//! ```text
+//! request -> resolve (which container) -> runtime (its shim, runc, configuration) -> users (who) -> descriptors -> runc
+//! ```
+//!
+//! The container's runtime does the entering, so that the server has the container's capabilities, seccomp filter,
+//! cgroup, namespaces and labels. It is handed the configuration of the container's own process, with another user where
+//! one is asked for, which is how Docker's engine itself makes an exec. Limits and file mode mask, which are inherited and
+//! stand in no configuration, are the shim's.
+//!
+//! # This process stays
+//!
+//! It holds the ends of the pipes to the server (`supervise`), for four reasons:
+//!
+//! - **The standard streams of a session of sshd are sockets**, and a socket belongs to the network namespace that it was
+//!   made in: with one of them and CAP_NET_ADMIN, a container could change the machine's interfaces (`SIOCSIFFLAGS`) or
+//!   enter its network (`SIOCGSKNS`). Only pipes go into a container.
+//! - runc can leave once the server runs (`--detach`). With it, a session would cost 15 MiB of memory.
+//! - The reply can wait for the server's first bytes. So each failure is a sentence in the reply, runc's and the server's
+//!   included.
+//! - A server that does not end by itself after the end of its input, because its container is frozen or has stopped it,
+//!   is killed from here.
+
+mod supervise;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    descriptors::{self, Placed, Places},
+    engine::Engine,
+    resolve,
+    runtime::Runtime,
+    serve::Settings,
+    users,
+    wire::{self, CONTAINER_USER, Container, Refusal, RefusalKind, Reply, Request},
+};
+
+/// The time for everything that comes before the runtime is started. The engine's two answers have five seconds each. A
+/// file system of the container's own making may never answer at all.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// Everything that is needed to start the server.
+struct Prepared {
+    engine: Engine,
+    container: Container,
+    runtime: Runtime,
+    files: Placed,
+}
+
+/// The one reply of this process, and the streams of bytes that follow it on standard output.
+#[derive(Clone, Default)]
+struct Answer(Arc<Mutex<bool>>);
+
+impl Answer {
+    /// Writes the reply, unless one has been written already.
+    fn give(&self, reply: &Reply) -> io::Result<bool> {
+        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if *given {
+            return Ok(false);
+        }
+        *given = true;
+        let mut out = io::stdout().lock();
+        out.write_all(&wire::frame(reply)?)?;
+        out.flush()?;
+        Ok(true)
+    }
+
+    fn refuse(&self, refusal: Refusal) -> ExitCode {
+        // A client that is gone has no use for it.
+        let _ = self.give(&Reply::Refused(refusal));
+        ExitCode::FAILURE
+    }
+}
+
+/// Enters the container that the request on standard input names.
+pub fn run() -> ExitCode {
+    let answer = Answer::default();
+    let places = match Places::keep() {
+        Ok(places) => places,
+        Err(error) => {
+            return answer.refuse(Refusal::new(RefusalKind::Impossible, format!("the helper cannot begin: {error}")));
+        }
+    };
+    let preparing = Arc::new(Mutex::new(true));
+    end_in_time(&answer, &preparing);
+    let request = match wire::read(&mut Unbuffered) {
+        Ok(request) => request,
+        Err(error) => {
+            let message = format!("the helper was not asked for a container: {error}");
+            return answer.refuse(Refusal::new(RefusalKind::Impossible, message));
+        }
+    };
+    let prepared = match prepare(&request, places) {
+        Ok(prepared) => prepared,
+        Err(refusal) => return answer.refuse(refusal),
+    };
+    *preparing.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    supervise::run(&prepared, &answer)
+}
+
+/// Ends this process with a sentence when the preparation takes too long.
+fn end_in_time(answer: &Answer, preparing: &Arc<Mutex<bool>>) {
+    let (answer, preparing) = (answer.clone(), Arc::clone(preparing));
+    thread::spawn(move || {
+        thread::sleep(PATIENCE);
+        if *preparing.lock().unwrap_or_else(PoisonError::into_inner) {
+            let message = format!("the container could not be looked at within {} seconds", PATIENCE.as_secs());
+            answer.refuse(Refusal::new(RefusalKind::Program, message));
+            std::process::exit(1);
+        }
+    });
+}
+
+fn prepare(request: &Request, places: Places) -> Result<Prepared, Refusal> {
+    permitted()?;
+    let engine = Engine::of_environment();
+    let running = resolve::running(&engine, &request.container)?;
+    let mut runtime = Runtime::of(&running)?;
+    let container = running.container;
+    // A container's own user starts where the container does, as by `docker exec`. All others start at home.
+    let directory = match runtime.process.get("cwd").and_then(Value::as_str) {
+        Some(folder) if request.user == CONTAINER_USER => Some(folder.to_owned()),
+        _ => None,
+    };
+    let group_add = &running.details.host_config.group_add;
+    users::set(&mut runtime.process, &request.user, group_add, &runtime.init.folder, &container.name)?;
+    let program = format!("/proc/self/fd/{}", descriptors::PROGRAM);
+    runtime.process.insert("args".to_owned(), json!([program, "serve"]));
+    runtime.process.insert("terminal".to_owned(), json!(false));
+    runtime.process.remove("consoleSize");
+    // The server goes to each session's folder itself. One that is gone must not keep it from being started.
+    runtime.process.insert("cwd".to_owned(), json!("/"));
+
+    let settings = Settings {
+        container: container.name.clone(),
+        user: request.user.clone(),
+        directory,
+        host_key: request.host_key.clone(),
+    };
+    let settings = supervise::pipe_with(&serde_json::to_vec(&settings).map_err(|error| failed(&error.into()))?)
+        .map_err(|error| failed(&error))?;
+    let process = serde_json::to_vec(&runtime.process).map_err(|error| failed(&error.into()))?;
+    let process = descriptors::sealed_text("labctl-ssh-proxy-process", &process)?;
+    let files = [descriptors::sealed_program()?, settings, process];
+    if !runtime.init.lives() {
+        return Err(resolve::ended(&engine, &container));
+    }
+    let files = places.fill(files).map_err(|error| failed(&error))?;
+    Ok(Prepared { engine, container, runtime, files })
+}
+
+/// Only root can enter a container.
+fn permitted() -> Result<(), Refusal> {
+    let user = rustix::process::geteuid();
+    if user.is_root() {
+        return Ok(());
+    }
+    let message =
+        format!("only root can enter a container, and this session is of the user with uid {}", user.as_raw());
+    let refusal = Refusal::new(RefusalKind::Impossible, message);
+    // On a machine of the embedded platform, root is the user who runs it.
+    Err(match std::env::var_os(crate::server::processes::MARKER) {
+        Some(_) => refusal.with_hint("run the embedded platform as root"),
+        None => refusal,
+    })
+}
+
+fn failed(error: &io::Error) -> Refusal {
+    Refusal::new(RefusalKind::Impossible, format!("the helper failed on the machine: {error}"))
+}
+
+/// Standard input, of which not a byte too much may be read: what follows the request is for the server.
+struct Unbuffered;
+
+impl io::Read for Unbuffered {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        Ok(rustix::io::read(rustix::stdio::stdin(), into)?)
+    }
+}

@@ -1,0 +1,433 @@
+//! The server in the container, from its start to its end.
+//!
+//! Each direction has a thread that moves bytes inside the kernel (`splice`). The first bytes of the server are the sign
+//! that it runs: the reply is written before them. This process is the subreaper of what runc starts, so it sees the
+//! server's end although runc is gone by then.
+
+use std::{
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::CommandExt,
+    },
+    process::{Command, ExitCode},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, poll},
+    io::Errno,
+    pipe::SpliceFlags,
+    process::{Pid, Signal, WaitOptions, kill_process, setrlimit, wait},
+};
+
+use super::{Answer, Prepared};
+use crate::{
+    descriptors, resolve, text,
+    wire::{Refusal, RefusalKind, Reply},
+};
+
+/// The time that runc and the server may take to begin. On a machine with one slow core, runc takes two seconds.
+const START: Duration = Duration::from_secs(20);
+
+/// The time that the server may take to end after the end of its input. It needs about 300 ms itself.
+const END: Duration = Duration::from_secs(2);
+
+/// The time after the server's end for bytes of it that are still on their way out.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// Most bytes that one system call moves.
+const PIECE: usize = 256 * 1024;
+
+/// The part of the standard error of runc and of the server that is kept.
+const MAX_WORDS: usize = 16 * 1024;
+
+/// Something that has happened.
+enum Event {
+    /// runc has ended, well or not.
+    Runtime(bool),
+    /// The server has ended, with this exit code.
+    Server(u8),
+    /// The client has ended its side.
+    Input,
+    /// The server's first bytes are here, and the reply is written.
+    Answered,
+    /// The server has ended its side, or the client takes nothing any more.
+    Output,
+}
+
+/// A pipe that holds `contents` and ends there.
+pub(super) fn pipe_with(contents: &[u8]) -> io::Result<OwnedFd> {
+    let (reader, mut writer) = io::pipe()?;
+    // A pipe takes 64 KiB without a reader. Were it less, this would wait for ever.
+    if contents.len() > 32 * 1024 {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    writer.write_all(contents)?;
+    Ok(reader.into())
+}
+
+/// Starts the server, replies, and moves bytes until it ends.
+pub(super) fn run(prepared: &Prepared, answer: &Answer) -> ExitCode {
+    match begin(prepared, answer) {
+        Ok(session) => session.attend(prepared, answer),
+        Err(error) => {
+            let message = format!("runc cannot be started on the machine: {error}");
+            answer.refuse(Refusal::new(RefusalKind::Program, message))
+        }
+    }
+}
+
+/// A server that is being started, or runs.
+struct Session {
+    events: Receiver<Event>,
+    words: Words,
+    /// True while the output's thread waits for the client, and not for the server.
+    writing: Arc<AtomicBool>,
+}
+
+fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
+    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    let (input_reader, input) = io::pipe()?;
+    let (output, output_writer) = io::pipe()?;
+    let (errors, errors_writer) = io::pipe()?;
+    // The command owns the server's ends of the pipes. They are closed here as soon as runc has them.
+    let mut runc = command(prepared, input_reader, output_writer, errors_writer).spawn()?;
+
+    let (happened, events) = channel();
+    let words = Words::default();
+    let writing = Arc::new(AtomicBool::new(false));
+    thread::spawn({
+        let happened = happened.clone();
+        move || {
+            let succeeded = runc.wait().is_ok_and(|status| status.success());
+            let _ = happened.send(Event::Runtime(succeeded));
+            if let Some(code) = last_child() {
+                let _ = happened.send(Event::Server(code));
+            }
+        }
+    });
+    thread::spawn({
+        let happened = happened.clone();
+        move || {
+            let stdin = rustix::stdio::stdin();
+            while splice(stdin, input.as_fd()).is_ok_and(|moved| moved > 0) {}
+            drop(input);
+            let _ = happened.send(Event::Input);
+        }
+    });
+    thread::spawn({
+        let words = words.clone();
+        move || words.keep_all_of(errors)
+    });
+    thread::spawn({
+        let (answer, writing) = (answer.clone(), Arc::clone(&writing));
+        let reply = Reply::Entered(prepared.container.clone());
+        move || {
+            let _ = pass_on(output, &reply, &answer, &happened, &writing);
+            let _ = happened.send(Event::Output);
+        }
+    });
+    Ok(Session { events, words, writing })
+}
+
+fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: PipeWriter) -> Command {
+    let runtime = &prepared.runtime;
+    let mut command = Command::new(&runtime.program);
+    command.arg("--root").arg(&runtime.root);
+    if runtime.by_systemd {
+        command.arg("--systemd-cgroup");
+    }
+    command
+        .args(["exec", "--detach", "--preserve-fds", &descriptors::PRESERVED.to_string()])
+        .args(["--process", &format!("/proc/self/fd/{}", descriptors::PROCESS), &prepared.container.id])
+        .env_clear()
+        .env("PATH", &runtime.path)
+        .current_dir("/")
+        .stdin(input)
+        .stdout(output)
+        .stderr(errors);
+    if let Some(marker) = std::env::var_os(crate::server::processes::MARKER) {
+        command.env(crate::server::processes::MARKER, marker);
+    }
+    let files = prepared.files.clone();
+    let (limits, umask) = (runtime.limits.clone(), runtime.umask);
+    // SAFETY: between fork and exec only system calls are made, which are async-signal-safe, and nothing is allocated.
+    #[expect(unsafe_code, reason = "std has no safe way to set limits, mask and signals of a child")]
+    unsafe {
+        command.pre_exec(move || {
+            for &(resource, limit) in &limits {
+                // A limit that cannot be raised stays as it is.
+                let _ = setrlimit(resource, limit);
+            }
+            if let Some(umask) = umask {
+                rustix::process::umask(umask);
+            }
+            for signal in 1..=libc::SIGSYS {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            files.pass()
+        });
+    }
+    command
+}
+
+/// Waits for all children. Returns the exit code of the last one, as a shell would tell it.
+fn last_child() -> Option<u8> {
+    let mut last = None;
+    loop {
+        match wait(WaitOptions::empty()) {
+            Ok(Some((_, status))) => {
+                let code = status.exit_status().or_else(|| Some(128 + status.terminating_signal()?));
+                last = code.and_then(|code| u8::try_from(code).ok()).or(last);
+            }
+            Ok(None) | Err(Errno::INTR) => {}
+            Err(_) => return last,
+        }
+    }
+}
+
+/// Moves the server's bytes to the client, after the reply.
+fn pass_on(
+    mut output: PipeReader,
+    reply: &Reply,
+    answer: &Answer,
+    happened: &Sender<Event>,
+    writing: &AtomicBool,
+) -> io::Result<()> {
+    let mut first = [0; 4096];
+    let read = output.read(&mut first)?;
+    // No bytes, or a reply that says why they are too late: the server is not needed any more.
+    if read == 0 || !answer.give(reply)? {
+        return Ok(());
+    }
+    let _ = happened.send(Event::Answered);
+    let stdout = rustix::stdio::stdout();
+    let mut rest = &first[..read];
+    writing.store(true, Ordering::Relaxed);
+    while !rest.is_empty() {
+        let written = rustix::io::write(stdout, rest)?;
+        rest = &rest[written..];
+    }
+    loop {
+        writing.store(false, Ordering::Relaxed);
+        poll(&mut [PollFd::new(&output, PollFlags::IN)], None)?;
+        writing.store(true, Ordering::Relaxed);
+        if splice(output.as_fd(), stdout)? == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Moves what is there, inside the kernel where that is possible. Returns 0 at the end.
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<usize> {
+    loop {
+        match rustix::pipe::splice(from, None, to, None, PIECE, SpliceFlags::MOVE) {
+            Err(Errno::INTR) => {}
+            // One of the two is a file or a terminal that cannot be spliced.
+            Err(Errno::INVAL) => return copy(from, to),
+            done => return Ok(done?),
+        }
+    }
+}
+
+fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut buffer = [0; 16 * 1024];
+    let read = rustix::io::retry_on_intr(|| rustix::io::read(from, &mut buffer))?;
+    let mut rest = &buffer[..read];
+    while !rest.is_empty() {
+        let written = rustix::io::retry_on_intr(|| rustix::io::write(to, rest))?;
+        rest = &rest[written..];
+    }
+    Ok(read)
+}
+
+impl Session {
+    fn attend(self, prepared: &Prepared, answer: &Answer) -> ExitCode {
+        let mut deadline = Some(Instant::now() + START);
+        let (mut answered, mut output_ended, mut ending) = (false, false, false);
+        let mut server = None;
+        loop {
+            let event = match deadline {
+                Some(deadline) => self.events.recv_timeout(deadline.saturating_duration_since(Instant::now())),
+                None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match event {
+                Ok(Event::Runtime(true)) => {}
+                Ok(Event::Runtime(false)) => return answer.refuse(self.not_entered(prepared)),
+                Ok(Event::Answered) => {
+                    answered = true;
+                    deadline = ending.then(|| Instant::now() + END);
+                }
+                Ok(Event::Server(code)) => {
+                    server = Some(code);
+                    // The output's end follows at once, unless a process of the container has taken hold of the pipe.
+                    deadline = Some(Instant::now() + DRAIN);
+                }
+                Ok(Event::Output) => {
+                    output_ended = true;
+                    if server.is_none() && answered {
+                        ending = true;
+                        deadline = Some(Instant::now() + END);
+                    }
+                }
+                Ok(Event::Input) => {
+                    ending = true;
+                    if answered && server.is_none() {
+                        deadline = Some(Instant::now() + END);
+                    }
+                }
+                // A client that reads slowly still gets all.
+                Err(RecvTimeoutError::Timeout) if server.is_some() && self.writing.load(Ordering::Relaxed) => {
+                    deadline = Some(Instant::now() + DRAIN);
+                }
+                Err(_) if server.is_some() => output_ended = true,
+                Err(_) => {
+                    kill_children();
+                    if !answered {
+                        let message = format!(
+                            "the server in container {} has not begun within {} seconds",
+                            text::line(&prepared.container.name),
+                            START.as_secs()
+                        );
+                        let refusal = Refusal::new(RefusalKind::Program, message);
+                        return answer
+                            .refuse(refusal.with_hint("see what keeps the machine busy with `ssh {machine} top`"));
+                    }
+                    // Its end comes now, except in a frozen container, where it comes when that goes on.
+                    server = Some(137);
+                    deadline = Some(Instant::now() + DRAIN);
+                }
+            }
+            if let (Some(code), true) = (server, output_ended) {
+                return if answered { self.ended(code) } else { answer.refuse(self.not_entered(prepared)) };
+            }
+        }
+    }
+
+    /// The exit code, and the server's last words where it did not end well.
+    fn ended(&self, code: u8) -> ExitCode {
+        let words = self.words.last_line();
+        if code != 0 && !words.is_empty() {
+            let _ = writeln!(io::stderr(), "{words}");
+        }
+        ExitCode::from(code)
+    }
+
+    /// The sentence for a server that did not begin.
+    fn not_entered(&self, prepared: &Prepared) -> Refusal {
+        let container = &prepared.container;
+        if !prepared.runtime.init.lives() {
+            return resolve::ended(&prepared.engine, container);
+        }
+        let name = text::line(&container.name);
+        let words = self.words.last_line();
+        let refusal = |message| Refusal::new(RefusalKind::Impossible, message);
+        match words.as_str() {
+            it if it.contains("flag provided but not defined") => {
+                refusal(format!("the machine's runc is too old to enter container {name}: {it}"))
+                    .with_hint("upgrade it to 1.0 or later")
+            }
+            it if it.contains("paused container") => resolve::ended(&prepared.engine, container),
+            "" => refusal(format!("the server in container {name} has ended before it began")),
+            it => refusal(format!("container {name} could not be entered: {it}")),
+        }
+    }
+}
+
+/// Kills what runc has started. All children are ours, and those that have ended are waited for by another thread, so a
+/// number is looked up and used at once.
+fn kill_children() {
+    let own = rustix::process::getpid().as_raw_nonzero().to_string();
+    let Ok(processes) = std::fs::read_dir("/proc") else { return };
+    for pid in processes.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)) {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+        let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(1));
+        if parent == Some(&own) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// The last words of runc and of the server.
+#[derive(Clone, Default)]
+struct Words(Arc<Mutex<Vec<u8>>>);
+
+impl Words {
+    fn keep_all_of(&self, mut errors: PipeReader) {
+        let mut buffer = [0; 4096];
+        while let Ok(read @ 1..) = errors.read(&mut buffer) {
+            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            kept.extend_from_slice(&buffer[..read]);
+            let too_many = kept.len().saturating_sub(MAX_WORDS);
+            kept.drain(..too_many);
+        }
+    }
+
+    fn last_line(&self) -> String {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = String::from_utf8_lossy(&kept);
+        text::line(&message(kept.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()))
+    }
+}
+
+/// The message in a line of runc's log: `time="..." level=error msg="exec failed: ..."`.
+fn message(line: &str) -> String {
+    let Some((_, quoted)) = line.split_once(" msg=\"") else { return line.to_owned() };
+    let mut message = String::new();
+    let mut characters = quoted.chars();
+    while let Some(one) = characters.next() {
+        match one {
+            '"' => break,
+            '\\' => message.extend(characters.next().map(|escaped| if escaped == 'n' { ' ' } else { escaped })),
+            other => message.push(other),
+        }
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+
+    #[test]
+    fn the_message_of_a_log_line_is_taken_out() {
+        let line = r#"time="2026-11-29T20:00:00Z" level=error msg="exec failed: exec: \"/x\": stat /x: no such file""#;
+        assert_eq!(message(line), r#"exec failed: exec: "/x": stat /x: no such file"#);
+        assert_eq!(message("plain words"), "plain words");
+    }
+
+    #[test]
+    fn words_are_bounded_and_the_last_line_counts() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let words = Words::default();
+        let keeper = thread::spawn({
+            let words = words.clone();
+            move || words.keep_all_of(reader)
+        });
+        for _ in 0..MAX_WORDS {
+            writer.write_all(b"first\n").unwrap();
+        }
+        writer.write_all(b"last\x1b[2J\n\n").unwrap();
+        drop(writer);
+        keeper.join().unwrap();
+        assert!(words.0.lock().unwrap().len() <= MAX_WORDS);
+        assert_eq!(words.last_line(), "last [2J");
+    }
+
+    #[test]
+    fn a_pipe_with_contents_ends_after_them() {
+        let mut read = String::new();
+        File::from(pipe_with(b"hello").unwrap()).read_to_string(&mut read).unwrap();
+        assert_eq!(read, "hello");
+        assert!(pipe_with(&vec![0; 100_000]).is_err());
+    }
+}
