@@ -185,6 +185,10 @@ impl Args {
 
 /// Opens the forwards in five steps, and carries them until one ends.
 async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
+    find::no_container(&args.playground).map_err(|error| {
+        let ssh = format!("labctl-ssh-proxy ssh {} -N -L 8080:localhost:80", args.playground);
+        error.with_hint(format!("ssh forwards a container's ports with -L, -R and -D, such as `{ssh}`"))
+    })?;
     let labs = app.labs().await?;
     let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
     let machine = find::machine(&play, machine.as_deref())?.name.clone();

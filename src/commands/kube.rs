@@ -114,6 +114,7 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
 
 async fn remove(app: &App, args: &Args) -> Result<()> {
     let argument = &args.playground;
+    find::no_container(argument)?;
     // If the id is known, neither a login nor the playground itself is needed.
     let id = match Target::parse(argument) {
         _ if is_id(argument) => argument.clone(),

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use helper::wire::CONTAINER_USER;
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -47,7 +48,9 @@ pub(crate) struct Destination {
     pub play: Play,
     /// The machine.
     pub machine: Machine,
-    /// The user to log in as.
+    /// The label of the container on it that ssh leads to.
+    pub container: Option<String>,
+    /// The user to log in as: of the container, where one is named.
     pub user: String,
 }
 
@@ -56,6 +59,21 @@ impl Destination {
     pub(crate) fn is_ready(&self) -> bool {
         let ready = self.play.machine_status(&self.machine.name).is_some_and(|status| status.is_ready());
         ready && !find::is_play_down(&self.play)
+    }
+
+    /// Returns the user that ssh has for this host name, if none is typed.
+    pub(crate) fn usual_user(&self) -> &str {
+        if self.container.is_some() { CONTAINER_USER } else { self.machine.default_user() }
+    }
+
+    /// Returns the user on the machine: a container is entered by root.
+    pub(crate) fn machine_user(&self) -> &str {
+        if self.container.is_some() { "root" } else { &self.user }
+    }
+
+    /// Returns the host name of the machine.
+    pub(crate) fn machine_host(&self) -> String {
+        Target::parse(&self.host).map_or_else(|_| self.host.clone(), |target| target.of_machine().to_string())
     }
 }
 
@@ -100,16 +118,16 @@ impl Visit {
 pub(crate) async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Destination>> {
     let (user, host) = visit.split(&labs.sites())?;
     let target = Target::parse(&host);
-    let (play, machine) = match &target {
+    let play = match &target {
         Ok(target) => match find::by_target(labs, target).await? {
-            Found::Play(play) => (*play, target.machine.as_deref()),
+            Found::Play(play) => *play,
             Found::Startable(_) => return Ok(None),
         },
-        Err(_) => (find::by_argument(labs, &host).await?, None),
+        Err(_) => find::by_argument(labs, &host).await?,
     };
     // A catalogue name stays a catalogue name, so that host keys are recorded under the name that the user typed.
-    let host = target.as_ref().map_or_else(|_| Target::of_play(&play.id, None).to_string(), ToString::to_string);
-    place(host, play, machine, user).map(Some)
+    let target = target.unwrap_or_else(|_| Target::of_play(&play.id, None));
+    place(target, play, user).map(Some)
 }
 
 /// Finds the machine even if its playground has not been started yet. Such a playground has the name of its catalogue
@@ -129,13 +147,18 @@ pub(crate) async fn foresee(labs: &Labs, visit: &Visit) -> Result<Destination> {
         Err(error) => return Err(unknown(labs, name, error).await),
     };
     let play = Play { id: name.clone(), machines, ..Play::default() };
-    place(target.to_string(), play, target.machine.as_deref(), user)
+    place(target, play, user)
 }
 
-fn place(host: String, play: Play, machine: Option<&str>, user: Option<&str>) -> Result<Destination> {
-    let machine = find::machine(&play, machine)?.clone();
-    let user = find::user(&play, &machine, user)?.to_owned();
-    Ok(Destination { host, play, machine, user })
+fn place(target: Target, play: Play, user: Option<&str>) -> Result<Destination> {
+    let machine = find::machine(&play, target.machine.as_deref())?.clone();
+    let user = match target.container {
+        // Only the container knows its users.
+        Some(_) => user.unwrap_or(CONTAINER_USER),
+        None => find::user(&play, &machine, user)?,
+    };
+    let user = user.to_owned();
+    Ok(Destination { host: target.to_string(), play, machine, container: target.container, user })
 }
 
 /// Makes the machine ready: wakes a stopped playground, or starts one by its catalogue name. Returns at once when the
@@ -164,7 +187,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
         (Ok(Some(place)), _) => place,
         (_, Some((content, answers))) => {
             let play = attempt::begin(app, labs, &content, answers, underway, &progress).await?;
-            self::place(Target::of_play(&play.id, None).to_string(), play, None, user)?
+            self::place(Target::of_play(&play.id, None), play, user)?
         }
         (Ok(None), None) => {
             let target = Target::parse(&host)?;
@@ -173,7 +196,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
             let init_conditions = catalog::defaults(&entry)?;
             underway.requests(name);
             let play = wake.start_once(&CreatePlay { init_conditions, ..CreatePlay::of(name) }).await?;
-            self::place(target.to_string(), play, target.machine.as_deref(), user)?
+            self::place(target, play, user)?
         }
         (Err(error), None) => return Err(error),
     };
@@ -190,22 +213,22 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
         return prepared(app, labs, visit, place, &key, &progress).await;
     }
     progress.about(&place);
-    let visitor = Visitor { machine: &place.machine.name, user: &place.user, key: &key };
+    let visitor = Visitor { machine: &place.machine.name, user: place.machine_user(), key: &key };
     let session = tokio::select! {
         session = wake.tunnel(place.play.clone(), visitor) => session?,
         never = progress.follow(labs, &place.play.id) => match never {},
     };
     let by_id = Target::of_play(&place.play.id, Some(&place.machine.name)).to_string();
-    let aliases = [place.host.clone(), by_id];
+    let aliases = [place.machine_host(), by_id];
     let whose = learn::Owner {
         play: &place.play.id,
         machine: &place.machine.name,
         aliases: &aliases,
-        user: &place.user,
+        user: place.machine_user(),
         identity: &identity,
     };
     learn::record(&app.known_hosts(), whose, || labs.dial(&session, tunnel::SSH)).await?;
-    place_relay(app, labs, &place.play, (&place.machine.name, &place.user), identity, session).await;
+    place_relay(app, labs, &place.play, (&place.machine.name, place.machine_user()), identity, session).await;
     place.play = match labs.play(&place.play.id).await {
         // The machine is ready, so a failed refresh of the play does no harm.
         Err(e) if e.may_pass() => place.play,

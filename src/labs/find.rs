@@ -125,9 +125,10 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
 /// none in the same.
 ///
 /// # Errors
-/// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, [`Kind::Usage`] for an address of another site, or the
-/// platform's.
+/// [`Kind::NotFound`], [`Kind::Ambiguous`] with the candidates, [`Kind::Usage`] for an address of another site or the
+/// host name of a container, or the platform's.
 pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
+    no_container(argument)?;
     let named = match named(argument) {
         Named::Id(id) => return by_id(labs, &id).await,
         Named::Otherwise(name) => name,
@@ -152,12 +153,25 @@ pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
 /// # Errors
 /// As [`by_argument`].
 pub(crate) async fn existing(labs: &Labs, argument: &str) -> Result<Option<Play>> {
+    no_container(argument)?;
     let named = match named(argument) {
         Named::Id(id) => return by_id(labs, &id).await.map(Some),
         Named::Otherwise(name) => name,
     };
     let plays: Vec<_> = all(labs).await?.into_iter().filter(|play| !is_gone(play)).collect();
     among(labs, argument, &named, &Reference::parse(&named, &labs.sites()), &plays).await
+}
+
+/// Refuses the host name of a container, for a command about playgrounds or machines: what it would do there is more
+/// than what was named.
+///
+/// # Errors
+/// [`Kind::Usage`] for such a host name.
+pub(crate) fn no_container(argument: &str) -> Result<()> {
+    let Ok(Target { container: Some(container), .. }) = Target::parse(argument) else { return Ok(()) };
+    let message = format!("{argument} is a container, but this command is about playgrounds and their machines");
+    Err(Error::new(Kind::Usage, message)
+        .with_hint(format!("leave out `.{container}`, or get into the container: `labctl-ssh-proxy ssh {argument}`")))
 }
 
 /// The form of an argument.
@@ -248,11 +262,15 @@ pub(crate) fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>)
 /// The play of a command that acts on all of its machines.
 ///
 /// # Errors
-/// [`Kind::Usage`] for the host name of one machine; as [`by_argument`].
+/// [`Kind::Usage`] for the host name of one machine or container; as [`by_argument`].
 pub(crate) async fn whole(labs: &Labs, argument: &str) -> Result<Play> {
-    if let Ok(Target { machine: Some(machine), .. }) = Target::parse(argument) {
-        let message = format!("{argument} is one machine, but this command acts on the whole playground");
-        return Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{machine}`")));
+    if let Ok(Target { machine: Some(machine), container, .. }) = Target::parse(argument) {
+        let (what, rest) = match container {
+            Some(container) => ("container", format!("{machine}.{container}")),
+            None => ("machine", machine),
+        };
+        let message = format!("{argument} is one {what}, but this command acts on the whole playground");
+        return Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{rest}`")));
     }
     by_argument(labs, argument).await
 }

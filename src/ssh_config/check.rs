@@ -2,6 +2,7 @@
 
 use std::env;
 
+use helper::wire::CONTAINER_USER;
 use similar::TextDiff;
 
 use super::{
@@ -16,10 +17,7 @@ use crate::{
     platform::Platform,
     settings::Folders,
     ssh::identity,
-    ssh_config::{
-        edit,
-        entries::{self, CONTAINER_USER},
-    },
+    ssh_config::{edit, entries},
 };
 
 /// A host that no entry of ours matches, so that its options must not change.

@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 
+use helper::wire::CONTAINER_USER;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -84,9 +85,6 @@ const WILDCARD: &str = "playground-*";
 /// The pattern behind a playground's host name that its containers match, and no machine does.
 const CONTAINERS: &str = ".*.*";
 
-/// The user of those entries: ssh always sends one, so the user that a container itself runs as needs a name.
-pub const CONTAINER_USER: &str = "container";
-
 /// From this number of entries on, the shared options stand once, in the wildcard, and most entries have only a name
 /// and a user. ssh reads every line at every call, and editors call `ssh -G` often: with 1,000 playgrounds it then
 /// takes 1.2 times as long as with none, else 1.9 times.
@@ -143,7 +141,8 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
 }
 
 /// The entries of containers. They come and go, so that only patterns can serve them: one for each playground of the
-/// embedded platform, and one for all of the real one.
+/// embedded platform, and one for all of the real one. ssh always sends a user, so the user that a container itself runs
+/// as has a name.
 fn containers(entries: &[Entry], rendering: &Rendering, many: bool, by_wildcard: bool) -> Result<String> {
     let mut text = String::new();
     let mut add = |pattern: &str, platform| {

@@ -95,6 +95,45 @@ fn names_that_lead_nowhere() {
     transcript.is(expect_file!["../golden/errors/names"]);
 }
 
+/// Commands about machines and playgrounds do not take a container for them: it would be more than what was named.
+#[test]
+fn a_container_where_a_machine_or_a_playground_is_meant() {
+    let mut world = World::with_platform(&[]);
+    let play = world.playground("shell");
+    let host = &format!("playground-{play}.machine.web");
+    let mut transcript = Errors::new(&world);
+    for words in [
+        "start HOST",
+        "stop HOST",
+        "restart HOST",
+        "extend HOST 1h",
+        "lifetime HOST",
+        "persist HOST",
+        "rename HOST web",
+        "destroy HOST --yes",
+        "wait HOST",
+        "tasks HOST",
+        "machine reboot HOST",
+        "machine stop HOST",
+        "machine restart HOST",
+        "machine console HOST",
+        "machine journal HOST",
+        "ports HOST",
+        "expose HOST 8080",
+        "unexpose HOST 8080",
+        "port-forward HOST -L 8080:localhost:80",
+        "port-forward HOST --list",
+        "kube HOST",
+        "kube HOST --remove",
+    ] {
+        let arguments: Vec<&str> = words.split(' ').map(|word| if word == "HOST" { host } else { word }).collect();
+        transcript.run(words, &[&["--local"], &arguments[..]].concat());
+    }
+    transcript.text = transcript.text.replace(&play, "ID");
+    transcript.is(expect_file!["../golden/errors/containers"]);
+    assert_eq!(world.json(&["list", "--json"])[0]["state"], "RUNNING");
+}
+
 #[test]
 fn a_platform_that_says_no_or_nothing_or_nonsense() {
     let world = World::empty();

@@ -161,7 +161,8 @@ async fn a_machine(labs: &Labs, host: Option<&str>) -> Result<Reach> {
             for play in find::all(labs).await? {
                 if let Some(machine) = play.machines.first().cloned() {
                     let host = Target::of_play(&play.id, None).to_string();
-                    places.push(Some(Destination { host, user: machine.default_user().to_owned(), machine, play }));
+                    let user = machine.default_user().to_owned();
+                    places.push(Some(Destination { host, play, machine, container: None, user }));
                 }
             }
             places
@@ -193,14 +194,15 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
     let key = identity.authorized_key().map_err(|e| Check::failed("identity", &e))?;
     let (play, machine) = (&place.play.id, &place.machine.name);
     let session = within(async {
-        let started = labs.start_tunnel(play, machine, &place.user, &key).await?;
+        let started = labs.start_tunnel(play, machine, place.machine_user(), &key).await?;
         labs.log_into_tunnel(&started).await
     });
     let session = session.await.map_err(failed)?;
     let opened = millis(began.elapsed());
     let began = Instant::now();
-    let aliases = [place.host.clone()];
-    let owner = learn::Owner { play, machine, aliases: &aliases, user: &place.user, identity: &identity };
+    let aliases = [place.machine_host()];
+    let user = place.machine_user();
+    let owner = learn::Owner { play, machine, aliases: &aliases, user, identity: &identity };
     let keys = within(learn::host_keys(owner, || labs.dial(&session, tunnel::SSH))).await.map_err(failed)?;
     let shaken = millis(began.elapsed());
     let mut checks = vec![Check::ok(
@@ -208,7 +210,7 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
         format!("to {machine} of {}: a session in {opened}, SSH in {shaken}", place.play.shown()),
     )];
     let known_hosts = app.known_hosts();
-    let whose = Whose { alias: &place.host, play, machine };
+    let whose = Whose { alias: &aliases[0], play, machine };
     let mut types = Vec::new();
     for key in &keys {
         match known_hosts.check(whose, key) {

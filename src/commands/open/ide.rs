@@ -231,7 +231,7 @@ impl Ide {
         match (self.link, path) {
             (Link::Vscode, path) => {
                 // The entries name the default user. Any other user is part of the destination, as for ssh.
-                let usual = user == place.machine.default_user();
+                let usual = user == place.usual_user();
                 let remote = if usual { format!("ssh-remote+{host}") } else { format!("ssh-remote+{user}@{host}") };
                 let Some(path) = path else { return vec!["--new-window".into(), "--remote".into(), remote] };
                 let kind = if path.ends_with(".code-workspace") { "--file-uri" } else { "--folder-uri" };
@@ -294,7 +294,8 @@ mod tests {
     fn said_to(user: &str, ide: &str, path: Option<&str>) -> String {
         let users = vec![MachineUser { name: "laborant".into(), default: true }];
         let machine = Machine { users, ..Machine::default() };
-        let place = Destination { host: HOST.into(), play: Play::default(), machine, user: user.into() };
+        let place =
+            Destination { host: HOST.into(), play: Play::default(), machine, container: None, user: user.into() };
         by_name(ide).unwrap().arguments(&place, path).join(" ")
     }
 

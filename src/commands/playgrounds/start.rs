@@ -244,6 +244,7 @@ enum Startable {
 }
 
 async fn startable(labs: &Labs, name: &str) -> Result<Startable> {
+    find::no_container(name)?;
     // The page of an entry of the catalogue is as good as its name.
     let page = if name.contains('/') { Reference::parse(name, &labs.sites())? } else { None };
     let name = match &page {
