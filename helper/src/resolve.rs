@@ -137,10 +137,16 @@ fn since(status: &str) -> String {
     match parts {
         Some((code, ago)) if code.parse::<i32>().is_ok() => match text::line(ago).as_str() {
             "" => format!(" with code {code}"),
-            ago => format!(" with code {code}, {ago}"),
+            // `Less than a second ago`, `About a minute ago`.
+            ago => format!(" with code {code}, {}", lower_case_first(ago)),
         },
         _ => String::new(),
     }
+}
+
+fn lower_case_first(text: &str) -> String {
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(characters).collect()
 }
 
 fn shown(name: &str) -> String {
@@ -166,6 +172,13 @@ mod tests {
         for (state, status, message, hint) in [
             ("created", "Created", "was created, and has not been started yet", "docker start Web.1`"),
             ("exited", "Exited (137) 3 minutes ago", "has exited with code 137, 3 minutes ago", "docker start Web.1`"),
+            (
+                "exited",
+                "Exited (1) About a minute ago",
+                "has exited with code 1, about a minute ago",
+                "docker start Web.1`",
+            ),
+            ("exited", "Exited (1) é", "has exited with code 1, é", "docker start Web.1`"),
             ("exited", "", "has exited", "docker start Web.1`"),
             ("paused", "Up 3 hours (Paused)", "is paused", "docker unpause Web.1`"),
             (

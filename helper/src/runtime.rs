@@ -338,3 +338,217 @@ fn unreadable(container: &str, what: &str, error: &io::Error) -> Refusal {
     Refusal::new(RefusalKind::Impossible, message)
         .with_hint("only containers of Docker Engine, with containerd and runc, can be entered")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        engine::{HostConfig, Inspected, State},
+        wire::Container,
+    };
+
+    const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+    /// A machine as files: `/proc` with a container's first process (100) and its shim (50), a bundle, runc and its state.
+    struct Machine {
+        folder: tempfile::TempDir,
+        running: Running,
+    }
+
+    impl Machine {
+        fn new() -> Machine {
+            let folder = tempfile::tempdir().unwrap();
+            let machine = Machine {
+                folder,
+                running: Running {
+                    container: Container { id: ID.to_owned(), name: "web".to_owned(), ..Container::default() },
+                    details: Inspected {
+                        id: ID.to_owned(),
+                        state: State { pid: 100 },
+                        host_config: HostConfig { runtime: "runc".to_owned(), ..HostConfig::default() },
+                    },
+                },
+            };
+            machine.write("proc/100/stat", &stat(100, "a (strange) name)", 50, 777));
+            machine.write("proc/50/stat", &stat(50, "containerd-shim", 1, 700));
+            machine.write("proc/50/environ", "A=1\0PATH=/nowhere\0B=2\0");
+            machine.write(
+                "proc/50/limits",
+                "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  unlimited  files\n",
+            );
+            machine.write("proc/50/status", "Name:\tx\nUmask:\t0027\n");
+            machine.link("proc/50/exe", "/usr/bin/containerd-shim-runc-v2");
+            machine.link("proc/50/cwd", machine.path(&format!("task/moby/{ID}")));
+            machine.link("proc/50/ns/user", fs::read_link("/proc/self/ns/user").unwrap());
+            machine.write("bin/runc", "");
+            fs::set_permissions(machine.path("bin/runc"), fs::Permissions::from_mode(0o755)).unwrap();
+            let options = json!({ "binary_name": machine.path("bin/runc"), "root": machine.path("state") });
+            machine.in_bundle("options.json", &options.to_string());
+            machine.in_bundle("init.pid", "100");
+            machine.in_bundle("config.json", r#"{"process":{"user":{"uid":5},"cwd":"/x","new":[1]},"root":null}"#);
+            machine.write(
+                &format!("state/moby/{ID}/state.json"),
+                r#"{"init_process_pid":100,"init_process_start":777,"id":"x"}"#,
+            );
+            machine
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.folder.path().join(name)
+        }
+
+        fn write(&self, name: &str, contents: &str) {
+            fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+            fs::write(self.path(name), contents).unwrap();
+        }
+
+        fn in_bundle(&self, name: &str, contents: &str) {
+            self.write(&format!("task/moby/{ID}/{name}"), contents);
+        }
+
+        fn link(&self, name: &str, to: impl AsRef<Path>) {
+            let _ = fs::remove_file(self.path(name));
+            fs::create_dir_all(self.path(name).parent().unwrap()).unwrap();
+            symlink(to, self.path(name)).unwrap();
+        }
+
+        fn find(&self) -> Result<Runtime, Refusal> {
+            Runtime::found(&self.path("proc"), &self.running)
+        }
+
+        #[track_caller]
+        fn is_refused(&self, kind: RefusalKind, words: &str) {
+            let refusal = self.find().err().unwrap();
+            assert!(refusal.kind == kind && refusal.message.contains(words), "{refusal:?}");
+            assert!(refusal.message.contains("container web") && refusal.hint.is_some(), "{refusal:?}");
+        }
+    }
+
+    fn stat(pid: i32, name: &str, parent: i32, started: u64) -> String {
+        format!("{pid} ({name}) S {parent} {pid} {pid} 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 {started} 100 200")
+    }
+
+    #[test]
+    fn a_container_of_docker_is_found_by_its_shim() {
+        let machine = Machine::new();
+        let runtime = machine.find().unwrap();
+        assert_eq!(runtime.program, machine.path("bin/runc"));
+        assert_eq!(runtime.root, machine.path("state/moby"));
+        assert_eq!(runtime.path, "/nowhere");
+        assert!(!runtime.by_systemd && runtime.init.lives());
+        assert_eq!(runtime.process["new"], json!([1]));
+        let [(resource, limit)] = runtime.limits[..] else { panic!("{} limits", runtime.limits.len()) };
+        assert!(matches!(resource, Resource::Nofile) && limit == Rlimit { current: Some(1024), maximum: None });
+        assert_eq!(runtime.umask, Some(Mode::from_raw_mode(0o027)));
+
+        machine.write("proc/100/stat", &stat(100, "another", 50, 778));
+        assert!(!runtime.init.lives());
+    }
+
+    #[test]
+    fn a_shim_of_several_containers_has_the_bundle_beside_its_own() {
+        let machine = Machine::new();
+        fs::create_dir(machine.path("task/moby/another")).unwrap();
+        machine.link("proc/50/cwd", machine.path("task/moby/another"));
+        assert_eq!(machine.find().unwrap().root, machine.path("state/moby"));
+    }
+
+    #[test]
+    fn an_upgraded_engine_and_a_systemd_one_are_no_others() {
+        let machine = Machine::new();
+        machine.link("proc/50/exe", "/usr/bin/containerd-shim-runc-v2 (deleted)");
+        let options = json!({
+            "binary_name": machine.path("bin/runc"), "root": machine.path("state"), "systemd_cgroup": true, "io_uid": 0
+        });
+        machine.in_bundle("options.json", &options.to_string());
+        assert!(machine.find().unwrap().by_systemd);
+    }
+
+    #[test]
+    fn a_container_in_a_kernel_of_its_own_is_refused_by_name() {
+        for (runtime, words) in [
+            ("runsc", "gVisor (`runsc`)"),
+            ("io.containerd.runsc.v1", "gVisor"),
+            ("kata-runtime", "Kata Containers"),
+            ("io.containerd.kata.v2", "Kata Containers"),
+            ("sysbox-runc", "Sysbox"),
+            ("crun", "a runtime other than runc"),
+            ("io.containerd.wasmtime.v1", "a runtime other than runc"),
+        ] {
+            let mut machine = Machine::new();
+            machine.running.details.host_config.runtime = runtime.to_owned();
+            machine.is_refused(RefusalKind::Impossible, words);
+        }
+        // The name of a runtime is the user's choice, the programs are not.
+        let machine = Machine::new();
+        machine.link("proc/50/exe", "/opt/kata/bin/containerd-shim-kata-v2");
+        machine.is_refused(RefusalKind::Impossible, "Kata Containers");
+        for binary in ["/usr/local/bin/runsc", "/usr/bin/crun"] {
+            machine.link("proc/50/exe", "/usr/bin/containerd-shim-runc-v2");
+            machine.in_bundle("options.json", &json!({ "binary_name": binary }).to_string());
+            machine.is_refused(RefusalKind::Impossible, &format!("is run by `{binary}`"));
+        }
+    }
+
+    #[test]
+    fn podmans_and_rootless_containers_are_refused() {
+        let machine = Machine::new();
+        machine.link("proc/50/exe", "/usr/bin/conmon");
+        machine.is_refused(RefusalKind::Impossible, "its parent process is `conmon`");
+        let machine = Machine::new();
+        machine.link("proc/50/ns/user", "user:[4026532999]");
+        machine.is_refused(RefusalKind::Impossible, "belongs to a rootless engine");
+    }
+
+    #[test]
+    fn a_process_that_is_another_one_by_now_is_not_entered() {
+        let gone = |change: &dyn Fn(&Machine)| {
+            let machine = Machine::new();
+            change(&machine);
+            machine.is_refused(RefusalKind::NotRunning, "has ended just now");
+        };
+        gone(&|machine| fs::remove_dir_all(machine.path("proc/100")).unwrap());
+        gone(&|machine| fs::remove_dir_all(machine.path("proc/50")).unwrap());
+        gone(&|machine| machine.in_bundle("init.pid", "101"));
+        gone(&|machine| machine.write("proc/100/stat", &stat(100, "another", 50, 778)));
+        gone(&|machine| machine.write("proc/100/stat", ""));
+        let state = r#"{"init_process_pid":99,"init_process_start":777}"#;
+        gone(&|machine| machine.write(&format!("state/moby/{ID}/state.json"), state));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let machine = Machine::new();
+        fs::remove_file(machine.path("bin/runc")).unwrap();
+        machine.is_refused(RefusalKind::Program, "is missing on this machine");
+        for (file, words) in [("config.json", "`config.json`"), ("init.pid", "`init.pid`")] {
+            let machine = Machine::new();
+            fs::remove_file(machine.path(&format!("task/moby/{ID}/{file}"))).unwrap();
+            machine.is_refused(RefusalKind::Impossible, words);
+        }
+        let machine = Machine::new();
+        fs::remove_dir_all(machine.path("state")).unwrap();
+        machine.is_refused(RefusalKind::Impossible, "runc's state");
+        machine.in_bundle("options.json", "{");
+        machine.is_refused(RefusalKind::Impossible, "`options.json`");
+    }
+
+    #[test]
+    fn the_kernels_own_tables_are_read() {
+        let limits = limits_in(&fs::read("/proc/self/limits").unwrap());
+        assert_eq!(limits.len(), 16);
+        for (resource, limit) in limits {
+            assert_eq!(rustix::process::getrlimit(resource), limit);
+        }
+        assert!(umask_in(&fs::read("/proc/self/status").unwrap()).is_some());
+        let own = Process::find(Path::new("/proc"), rustix::process::getpid().as_raw_nonzero().get()).unwrap();
+        assert!(own.lives() && own.parent == rustix::process::getppid().unwrap().as_raw_nonzero().get());
+    }
+}

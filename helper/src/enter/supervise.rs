@@ -12,7 +12,7 @@ use std::{
     },
     process::{Command, ExitCode},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
@@ -24,7 +24,7 @@ use rustix::{
     event::{PollFd, PollFlags, poll},
     io::Errno,
     pipe::SpliceFlags,
-    process::{Pid, Signal, WaitOptions, kill_process, setrlimit, wait},
+    process::{Pid, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, wait},
 };
 
 use super::{Answer, Prepared};
@@ -90,6 +90,8 @@ struct Session {
     words: Words,
     /// True while the output's thread waits for the client, and not for the server.
     writing: Arc<AtomicBool>,
+    /// The server's process, once runc has left it to us.
+    server: Arc<OnceLock<Pid>>,
 }
 
 fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
@@ -103,14 +105,15 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
     let (happened, events) = channel();
     let words = Words::default();
     let writing = Arc::new(AtomicBool::new(false));
+    let server = Arc::new(OnceLock::new());
     thread::spawn({
-        let happened = happened.clone();
+        let (happened, server) = (happened.clone(), Arc::clone(&server));
         move || {
             let succeeded = runc.wait().is_ok_and(|status| status.success());
             let _ = happened.send(Event::Runtime(succeeded));
-            if let Some(code) = last_child() {
-                let _ = happened.send(Event::Server(code));
-            }
+            let Some(&started) = below(rustix::process::getpid()).first() else { return };
+            let _ = server.set(started);
+            let _ = happened.send(Event::Server(end_of(started)));
         }
     });
     thread::spawn({
@@ -134,7 +137,7 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
             let _ = happened.send(Event::Output);
         }
     });
-    Ok(Session { events, words, writing })
+    Ok(Session { events, words, writing, server })
 }
 
 fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: PipeWriter) -> Command {
@@ -163,8 +166,11 @@ fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: P
     unsafe {
         command.pre_exec(move || {
             for &(resource, limit) in &limits {
-                // A limit that cannot be raised stays as it is.
-                let _ = setrlimit(resource, limit);
+                // A hard limit that cannot be raised stays as it is.
+                if setrlimit(resource, limit).is_err() {
+                    let maximum = getrlimit(resource).maximum;
+                    let _ = setrlimit(resource, Rlimit { current: lower(limit.current, maximum), maximum });
+                }
             }
             if let Some(umask) = umask {
                 rustix::process::umask(umask);
@@ -178,17 +184,22 @@ fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: P
     command
 }
 
-/// Waits for all children. Returns the exit code of the last one, as a shell would tell it.
-fn last_child() -> Option<u8> {
-    let mut last = None;
+/// The lower one of two limits, of which None is none.
+fn lower(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+    one.map_or(other, |one| Some(other.map_or(one, |other| one.min(other))))
+}
+
+/// Waits for the end of a child. Returns its exit code, as a shell would tell it. In a container that shares the machine's
+/// process numbers, the server's orphans become children of this process, too.
+fn end_of(child: Pid) -> u8 {
     loop {
         match wait(WaitOptions::empty()) {
-            Ok(Some((_, status))) => {
+            Ok(Some((pid, status))) if pid == child => {
                 let code = status.exit_status().or_else(|| Some(128 + status.terminating_signal()?));
-                last = code.and_then(|code| u8::try_from(code).ok()).or(last);
+                return code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1);
             }
-            Ok(None) | Err(Errno::INTR) => {}
-            Err(_) => return last,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(_) => return 1,
         }
     }
 }
@@ -289,7 +300,7 @@ impl Session {
                 }
                 Err(_) if server.is_some() => output_ended = true,
                 Err(_) => {
-                    kill_children();
+                    self.kill();
                     if !answered {
                         let message = format!(
                             "the server in container {} has not begun within {} seconds",
@@ -308,6 +319,15 @@ impl Session {
             if let (Some(code), true) = (server, output_ended) {
                 return if answered { self.ended(code) } else { answer.refuse(self.not_entered(prepared)) };
             }
+        }
+    }
+
+    /// Kills the server and all that descends from it. Before it runs, runc is in its place.
+    fn kill(&self) {
+        let server = self.server.get().copied();
+        let all = below(server.unwrap_or_else(rustix::process::getpid));
+        for pid in server.into_iter().chain(all) {
+            let _ = kill_process(pid, Signal::KILL);
         }
     }
 
@@ -341,18 +361,26 @@ impl Session {
     }
 }
 
-/// Kills what runc has started. All children are ours, and those that have ended are waited for by another thread, so a
-/// number is looked up and used at once.
-fn kill_children() {
-    let own = rustix::process::getpid().as_raw_nonzero().to_string();
-    let Ok(processes) = std::fs::read_dir("/proc") else { return };
-    for pid in processes.flatten().filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)) {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
-        let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_ascii_whitespace().nth(1));
-        if parent == Some(&own) {
-            let _ = kill_process(pid, Signal::KILL);
-        }
+/// The processes that descend from one, its children first.
+fn below(ancestor: Pid) -> Vec<Pid> {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = processes.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
+    let with_parents: Vec<(Pid, Pid)> = pids
+        .filter_map(|pid| {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+            let parent = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?;
+            Some((pid, Pid::from_raw(parent)?))
+        })
+        .collect();
+    let mut found = vec![ancestor];
+    let mut looked_at = 0;
+    while let Some(&parent) = found.get(looked_at) {
+        looked_at += 1;
+        let children = with_parents.iter().filter(|(pid, of)| *of == parent && !found.contains(pid));
+        let children: Vec<Pid> = children.map(|(pid, _)| *pid).collect();
+        found.extend(children);
     }
+    found.split_off(1)
 }
 
 /// The last words of runc and of the server.
@@ -397,6 +425,14 @@ mod tests {
     use std::fs::File;
 
     use super::*;
+
+    #[test]
+    fn no_limit_is_the_highest() {
+        assert_eq!(lower(None, Some(3)), Some(3));
+        assert_eq!(lower(Some(2), None), Some(2));
+        assert_eq!(lower(Some(2), Some(3)), Some(2));
+        assert_eq!(lower(None, None), None);
+    }
 
     #[test]
     fn the_message_of_a_log_line_is_taken_out() {
