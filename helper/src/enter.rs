@@ -22,6 +22,7 @@
 //! - A server that does not end by itself after the end of its input, because its container is frozen or has stopped it,
 //!   is killed from here.
 
+mod signals;
 mod supervise;
 
 use std::{
@@ -111,6 +112,7 @@ pub fn run() -> ExitCode {
 fn end_in_time(answer: &Answer, preparing: &Arc<Mutex<bool>>) {
     let (answer, preparing) = (answer.clone(), Arc::clone(preparing));
     thread::spawn(move || {
+        signals::block();
         thread::sleep(PATIENCE);
         if *preparing.lock().unwrap_or_else(PoisonError::into_inner) {
             let message = format!("the container could not be looked at within {} seconds", PATIENCE.as_secs());

@@ -41,20 +41,25 @@ pub(crate) fn running(engine: &Engine, label: &str) -> Result<Running, Refusal> 
     Ok(Running { container, details })
 }
 
-/// The refusal to enter a container that was running a moment ago.
+/// The refusal to enter a container whose process has ended since it was found.
 pub(crate) fn ended(engine: &Engine, container: &Container) -> Refusal {
-    let now = engine.containers().ok().and_then(|all| {
-        let same = all.iter().find(|one| one.id == container.id)?;
-        Some(labels::described(&all, same))
-    });
-    match now {
-        Some(now) if now.state != "running" => not_running(&now),
-        Some(_) => Refusal::new(
-            RefusalKind::NotRunning,
-            format!("container {} was restarted at this moment", shown(&container.name)),
-        )
-        .with_hint("connect again"),
-        None => Refusal::new(RefusalKind::NotRunning, format!("container {} was removed", shown(&container.name))),
+    changed(engine, container).unwrap_or_else(|| {
+        let message = format!("container {} was restarted at this moment", text::line(&container.name));
+        Refusal::new(RefusalKind::NotRunning, message).with_hint("connect again")
+    })
+}
+
+/// The refusal to enter a container that was running a moment ago, if it does not run any more.
+pub(crate) fn changed(engine: &Engine, container: &Container) -> Option<Refusal> {
+    let all = engine.containers().ok()?;
+    match all.iter().find(|one| one.id == container.id) {
+        Some(now) if now.state == "running" => None,
+        Some(now) => Some(not_running(&labels::described(&all, now))),
+        None => {
+            let message = format!("container {} was removed", text::line(&container.name));
+            let hint = "look for another one with `ssh {machine} docker ps`";
+            Some(Refusal::new(RefusalKind::NotRunning, message).with_hint(hint))
+        }
     }
 }
 
@@ -66,7 +71,8 @@ fn one(containers: &[Listed], label: &str) -> Result<Container, Refusal> {
             let refusal = Refusal::new(RefusalKind::NotFound, message);
             Err(match containers {
                 [] => refusal.with_hint("no container exists; `ssh {machine} docker ps --all` shows them"),
-                _ => refusal.with_hint(format!("there are {}", labels_of(containers, containers.iter().collect()))),
+                _ => refusal
+                    .with_hint(format!("the machine has: {}", labels_of(containers, containers.iter().collect()))),
             })
         }
         ref several => {
@@ -82,7 +88,8 @@ fn labels_of(all: &[Listed], mut some: Vec<&Listed>) -> String {
     some.sort_by_key(|one| one.state != "running");
     let shown = some.iter().take(MAX_LABELS).map(|one| {
         let one = labels::described(all, one);
-        let by_another_name = if one.label == one.name { String::new() } else { format!(" ({})", shown(&one.name)) };
+        let by_another_name =
+            if one.label == one.name { String::new() } else { format!(" ({})", text::line(&one.name)) };
         format!("{}{by_another_name}", one.label)
     });
     let shown: Vec<String> = shown.collect();
@@ -94,7 +101,7 @@ fn labels_of(all: &[Listed], mut some: Vec<&Listed>) -> String {
 
 /// The sentence about a container that does not run, from its engine's words.
 fn not_running(container: &Container) -> Refusal {
-    let name = shown(&container.name);
+    let name = text::line(&container.name);
     let docker = |command: &str| {
         // A name with other characters than Docker permits would not be safe to copy into a shell.
         let safe = !container.name.is_empty()
@@ -147,10 +154,6 @@ fn since(status: &str) -> String {
 fn lower_case_first(text: &str) -> String {
     let mut characters = text.chars();
     characters.next().map(|first| first.to_ascii_lowercase()).into_iter().chain(characters).collect()
-}
-
-fn shown(name: &str) -> String {
-    text::line(name)
 }
 
 #[cfg(test)]
@@ -216,7 +219,7 @@ mod tests {
         assert_eq!(one(&all, "web").unwrap().name, "Web");
         let refusal = one(&all, "wen").unwrap_err();
         assert_eq!(refusal.message, "there is no container `wen`");
-        assert_eq!(refusal.hint.unwrap(), "there are bbbbbbbbbbbb (db.1), cccccccccccc (DB-1), web (Web)");
+        assert_eq!(refusal.hint.unwrap(), "the machine has: bbbbbbbbbbbb (db.1), cccccccccccc (DB-1), web (Web)");
         let refusal = one(&all, "db-1").unwrap_err();
         assert_eq!((refusal.kind, refusal.message.as_str()), (RefusalKind::Ambiguous, "`db-1` fits 2 containers"));
         assert_eq!(refusal.hint.unwrap(), "use one of their labels: bbbbbbbbbbbb (db.1), cccccccccccc (DB-1)");

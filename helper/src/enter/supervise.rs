@@ -27,7 +27,7 @@ use rustix::{
     process::{Pid, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, wait},
 };
 
-use super::{Answer, Prepared};
+use super::{Answer, Prepared, signals};
 use crate::{
     descriptors, resolve, text,
     wire::{Refusal, RefusalKind, Reply},
@@ -38,6 +38,9 @@ const START: Duration = Duration::from_secs(20);
 
 /// The time that the server may take to end after the end of its input. It needs about 300 ms itself.
 const END: Duration = Duration::from_secs(2);
+
+/// The same while it has not begun, because runc is at work.
+const END_OF_START: Duration = Duration::from_secs(5);
 
 /// The time after the server's end for bytes of it that are still on their way out.
 const DRAIN: Duration = Duration::from_secs(1);
@@ -54,7 +57,7 @@ enum Event {
     Runtime(bool),
     /// The server has ended, with this exit code.
     Server(u8),
-    /// The client has ended its side.
+    /// The client has ended its side, or this process was told to end.
     Input,
     /// The server's first bytes are here, and the reply is written.
     Answered,
@@ -99,6 +102,7 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
     let (input_reader, input) = io::pipe()?;
     let (output, output_writer) = io::pipe()?;
     let (errors, errors_writer) = io::pipe()?;
+    let told_to_end = signals::as_pipe()?;
     // The command owns the server's ends of the pipes. They are closed here as soon as runc has them.
     let mut runc = command(prepared, input_reader, output_writer, errors_writer).spawn()?;
 
@@ -119,8 +123,7 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
     thread::spawn({
         let happened = happened.clone();
         move || {
-            let stdin = rustix::stdio::stdin();
-            while splice(stdin, input.as_fd()).is_ok_and(|moved| moved > 0) {}
+            let _ = take_in(&input, &told_to_end);
             drop(input);
             let _ = happened.send(Event::Input);
         }
@@ -175,9 +178,9 @@ fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: P
             if let Some(umask) = umask {
                 rustix::process::umask(umask);
             }
-            for signal in 1..=libc::SIGSYS {
-                libc::signal(signal, libc::SIG_DFL);
-            }
+            signals::reset();
+            // runc takes no notice of the signals that would end it, and waits for a frozen container for ever.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
             files.pass()
         });
     }
@@ -200,6 +203,18 @@ fn end_of(child: Pid) -> u8 {
             }
             Ok(_) | Err(Errno::INTR) => {}
             Err(_) => return 1,
+        }
+    }
+}
+
+/// Moves the client's bytes to the server, until they end or `told_to_end` does.
+fn take_in(input: &PipeWriter, told_to_end: &PipeReader) -> io::Result<()> {
+    let stdin = rustix::stdio::stdin();
+    loop {
+        let mut both = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(told_to_end, PollFlags::IN)];
+        rustix::io::retry_on_intr(|| poll(&mut both, None))?;
+        if !both[1].revents().is_empty() || splice(stdin, input.as_fd())? == 0 {
+            return Ok(());
         }
     }
 }
@@ -228,7 +243,7 @@ fn pass_on(
     }
     loop {
         writing.store(false, Ordering::Relaxed);
-        poll(&mut [PollFd::new(&output, PollFlags::IN)], None)?;
+        rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&output, PollFlags::IN)], None))?;
         writing.store(true, Ordering::Relaxed);
         if splice(output.as_fd(), stdout)? == 0 {
             return Ok(());
@@ -290,8 +305,10 @@ impl Session {
                 }
                 Ok(Event::Input) => {
                     ending = true;
-                    if answered && server.is_none() {
-                        deadline = Some(Instant::now() + END);
+                    if server.is_none() {
+                        // runc takes a moment itself, and must not be interrupted without need.
+                        let time = if answered { END } else { END_OF_START };
+                        deadline = Some(Instant::now() + time);
                     }
                 }
                 // A client that reads slowly still gets all.
@@ -302,14 +319,7 @@ impl Session {
                 Err(_) => {
                     self.kill();
                     if !answered {
-                        let message = format!(
-                            "the server in container {} has not begun within {} seconds",
-                            text::line(&prepared.container.name),
-                            START.as_secs()
-                        );
-                        let refusal = Refusal::new(RefusalKind::Program, message);
-                        return answer
-                            .refuse(refusal.with_hint("see what keeps the machine busy with `ssh {machine} top`"));
+                        return answer.refuse(late(prepared, if ending { END_OF_START } else { START }));
                     }
                     // Its end comes now, except in a frozen container, where it comes when that goes on.
                     server = Some(137);
@@ -354,11 +364,22 @@ impl Session {
                 refusal(format!("the machine's runc is too old to enter container {name}: {it}"))
                     .with_hint("upgrade it to 1.0 or later")
             }
-            it if it.contains("paused container") => resolve::ended(&prepared.engine, container),
+            it if it.contains("paused container") => late(prepared, START),
             "" => refusal(format!("the server in container {name} has ended before it began")),
             it => refusal(format!("container {name} could not be entered: {it}")),
         }
     }
+}
+
+/// The sentence for a server that has not begun in time.
+fn late(prepared: &Prepared, time: Duration) -> Refusal {
+    // A container that was paused in between is frozen, and with it what runc starts there.
+    resolve::changed(&prepared.engine, &prepared.container).unwrap_or_else(|| {
+        let name = text::line(&prepared.container.name);
+        let message = format!("the server in container {name} has not begun within {} seconds", time.as_secs());
+        let hint = "see what keeps the machine busy with `ssh -t {machine} top`";
+        Refusal::new(RefusalKind::Program, message).with_hint(hint)
+    })
 }
 
 /// The processes that descend from one, its children first.
