@@ -182,7 +182,6 @@ pub(super) async fn attempt(
     let key = connection.app.seeds().host_key(play, machine, wanted.label)?;
     let inner = format!("{machine}.{}", wanted.label);
     let whose = Whose { alias: &connection.request.host, play, machine: &inner };
-    known_hosts.vouch(whose, &key.public)?;
     let request = Request { container: wanted.label.to_owned(), user: wanted.user.clone(), host_key: key.seed };
     let stream = match connection.present(client, inside::enter(ssh, &request, connection)).await? {
         Ok(stream) => stream,
@@ -190,6 +189,8 @@ pub(super) async fn attempt(
         Err(error) => return Err(error.into()),
     };
     let mut entered = Entered { stream, vitals, is_held, loss };
+    // A name of no container leaves no line.
+    known_hosts.vouch(whose, &key.public)?;
     let check = KeyCheck::new(&known_hosts, whose).given(&key.public);
     match greet(client, &mut entered.stream, check, connection.early).await? {
         Greeted::Through(_) => Ok(entered),
