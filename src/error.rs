@@ -19,15 +19,16 @@ pub enum Kind {
     Usage,
     /// There are no credentials, or the platform does not accept them.
     NotLoggedIn,
-    /// No such playground, machine or user.
+    /// No such playground, machine, container or user.
     NotFound,
-    /// Several playgrounds match, and the program does not guess.
+    /// Several playgrounds or containers match, and the program does not guess.
     Ambiguous,
-    /// The platform understood the request and refused it (quota, consent, plan, conflict).
+    /// The platform understood the request and refused it (quota, consent, plan, conflict), or a container cannot be
+    /// entered.
     Refused,
-    /// The playground is stopped, and the wake policy keeps it stopped.
+    /// The playground is stopped, and the wake policy keeps it stopped; or the container does not run.
     NotWoken,
-    /// The playground has failed or was destroyed. Waiting does not bring it back.
+    /// The playground has failed or was destroyed, or the container has ended. Waiting does not bring it back.
     Ended,
     /// The machine is not ready yet. Another attempt may succeed.
     NotYet,
@@ -96,11 +97,13 @@ impl Kind {
             Kind::Internal => "a defect of this program, or a failure that fits nowhere else",
             Kind::Usage => "the command line, a host name or a setting is not well-formed",
             Kind::NotLoggedIn => "not logged in, or the platform does not accept the credentials",
-            Kind::NotFound => "no such playground, machine or user",
-            Kind::Ambiguous => "several playgrounds match",
-            Kind::Refused => "the platform said no",
-            Kind::NotWoken => "the playground is stopped, and the wake policy leaves it so",
-            Kind::Ended => "the playground has failed or was destroyed",
+            Kind::NotFound => "no such playground, machine, container or user",
+            Kind::Ambiguous => "several playgrounds or containers match",
+            Kind::Refused => "the platform said no, or a container cannot be entered",
+            Kind::NotWoken => {
+                "the playground is stopped, and the wake policy leaves it so; or the container does not run"
+            }
+            Kind::Ended => "the playground has failed or was destroyed, or the container has ended",
             Kind::NotYet => "not ready in time",
             Kind::Network => "the network, a proxy or TLS failed",
             Kind::Answer => "what answered is not the platform's API",

@@ -210,10 +210,12 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
         loop {
             let Ok(listing) = inside::list(behind.outside.client()).await else { return None };
             let Some(container) = listing.containers.into_iter().find(|container| container.id == behind.id) else {
-                return Some(container_ended(destination, behind, "has been removed"));
+                return Some(container_ended(destination, behind, "has been removed", "docker ps"));
             };
             if container.state != "running" {
-                return Some(container_ended(destination, behind, &format!("has ended: {}", container.status)));
+                let (how, start) =
+                    (format!("has ended: {}", container.status), format!("docker start {}", behind.name));
+                return Some(container_ended(destination, behind, &how, &start));
             }
             // The engine may be the last to notice.
             last = Some(container.status);
@@ -226,11 +228,10 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
     }
 }
 
-fn container_ended(Destination { play, machine, .. }: &Destination, behind: &Behind, how: &str) -> Error {
-    let login = behind.outside.client().login();
-    let name = &behind.name;
+fn container_ended(Destination { play, machine, .. }: &Destination, behind: &Behind, how: &str, now: &str) -> Error {
+    let (name, host) = (&behind.name, &behind.outside.client().login().alias);
     Error::new(Kind::Ended, format!("container {name} of machine {machine} of playground {play} {how}"))
-        .with_hint(format!("start it with `ssh {} docker start {name}`, and connect again", login.alias))
+        .with_hint(format!("run `ssh {host} {now}`, and connect again"))
 }
 
 /// The error for a server that has ended in a container that still runs, as far as the machine says.

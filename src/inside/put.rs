@@ -209,3 +209,146 @@ async fn run(client: &SshClient, script: &str, input: &[u8]) -> Result<(Option<u
     };
     Ok((found.status, String::from_utf8_lossy(found.output).into_owned(), complaint))
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{
+        borrow::Cow,
+        fs,
+        io::Write,
+        os::unix::fs::PermissionsExt,
+        path::Path,
+        process::{Command, Output, Stdio},
+        time::Duration,
+    };
+
+    use super::{become_helper, lying, take};
+    use crate::{inside::program::Packed, records::relays::hex, ssh::marked::Marked};
+
+    /// Stands in for the helper: it says with which words it was run, and passes its input on.
+    const PROGRAM: &[u8] = b"#!/bin/sh\n[ $# = 0 ] || echo \"helper $*\"\nexec cat\n";
+
+    fn packed() -> Packed {
+        let mut gzip = Command::new("gzip").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        gzip.stdin.take().unwrap().write_all(PROGRAM).unwrap();
+        let sha256 = hex(ring::digest::digest(&ring::digest::SHA256, PROGRAM).as_ref());
+        Packed { gzip: Cow::Owned(gzip.wait_with_output().unwrap().stdout), sha256 }
+    }
+
+    /// Runs a command as a machine's sshd would, with this shell as `sh`, on an embedded machine with this folder.
+    fn run(shell: &str, machine: &Path, command: &str, input: &[u8]) -> Output {
+        let command = command.strip_prefix("/bin/sh -c '").and_then(|rest| rest.strip_suffix("'")).unwrap();
+        let words: Vec<&str> = shell.split(' ').chain(["-c", command]).collect();
+        let mut child = Command::new(words[0])
+            .args(&words[1..])
+            .env("LABCTL_SSH_PROXY_MACHINE", machine)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that takes no input may be gone.
+        let _ = child.stdin.take().unwrap().write_all(input);
+        child.wait_with_output().unwrap()
+    }
+
+    fn put(shell: &str, machine: &Path, packed: &Packed, input: &[u8]) -> (Option<u32>, String) {
+        let marked = Marked::new();
+        let out = run(shell, machine, &marked.command(&take(packed, 1)), input);
+        (marked.find(&out.stdout).and_then(|found| found.status), String::from_utf8_lossy(&out.stderr).into_owned())
+    }
+
+    fn shells() -> Vec<&'static str> {
+        let is_there = |shell: &&str| which::which(shell.split(' ').next().unwrap()).is_ok();
+        ["sh", "bash", "dash", "zsh", "busybox sh"].into_iter().filter(is_there).collect()
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).map(|entries| entries.map(|entry| entry.unwrap()).collect::<Vec<_>>());
+        entries.unwrap_or_default().iter().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
+    #[test]
+    fn the_helper_is_put_once_and_becomes_what_runs() {
+        for shell in shells() {
+            let machine = tempfile::tempdir().unwrap();
+            let (folder, packed) = (machine.path().join("helper"), packed());
+            let marked = Marked::new();
+            let enter = marked.ending_in(&become_helper(&packed.sha256, "enter"));
+            let said = |input: &[u8]| {
+                let out = run(shell, machine.path(), &enter, input);
+                String::from_utf8_lossy(marked.after_start(&out.stdout).unwrap()).into_owned()
+            };
+            assert!(said(b"").starts_with("need "), "{shell}");
+            assert_eq!(put(shell, machine.path(), &packed, &packed.gzip), (Some(0), String::new()), "{shell}");
+            assert_eq!(said(b"words"), "have\nhelper enter\nwords", "{shell}");
+            let file = folder.join(format!("helper-{}", packed.sha256));
+            assert_eq!(names(&folder), [file.file_name().unwrap().to_string_lossy()], "{shell}");
+            let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+            assert_eq!((mode(&folder), mode(&file)), (0o700, 0o700), "{shell}");
+            // Damaged on its disk: not run, but replaced.
+            fs::write(&file, "#!/bin/sh\necho bad\n").unwrap();
+            assert!(said(b"words").starts_with("need "), "{shell}");
+            assert_eq!(put(shell, machine.path(), &packed, &packed.gzip).0, Some(0), "{shell}");
+            assert_eq!(said(b""), "have\nhelper enter\n", "{shell}");
+        }
+    }
+
+    #[test]
+    fn an_upload_that_fails_says_why_and_leaves_nothing() {
+        for shell in shells() {
+            let machine = tempfile::tempdir().unwrap();
+            let (folder, packed) = (machine.path().join("helper"), packed());
+            let cut = put(shell, machine.path(), &packed, &packed.gzip[..packed.gzip.len() / 2]);
+            assert!(cut.0 == Some(4) && cut.1.contains("unexpected end"), "{shell}: {cut:?}");
+            let other = Packed { sha256: "0".repeat(64), gzip: packed.gzip.clone() };
+            assert_eq!(put(shell, machine.path(), &other, &packed.gzip).0, Some(5), "{shell}");
+            assert_eq!(names(&folder), Vec::<String>::new(), "{shell}");
+            fs::remove_dir(&folder).unwrap();
+            fs::write(&folder, "in the way").unwrap();
+            let barred = put(shell, machine.path(), &packed, &packed.gzip);
+            assert!(barred.0 == Some(3) && !barred.1.is_empty(), "{shell}: {barred:?}");
+        }
+    }
+
+    /// A machine of the platform has a second place, and an embedded one has not.
+    #[test]
+    fn an_embedded_machine_has_one_place() {
+        let machine = tempfile::tempdir().unwrap();
+        let marked = Marked::new();
+        let out = run("sh", machine.path(), &marked.command(&take(&packed(), 2)), b"");
+        assert_eq!(marked.find(&out.stdout).and_then(|found| found.status), Some(2));
+        assert_eq!(names(machine.path()), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_was_not_used_for_a_week_goes_with_the_next_upload() {
+        let machine = tempfile::tempdir().unwrap();
+        let (folder, packed) = (machine.path().join("helper"), packed());
+        fs::create_dir(&folder).unwrap();
+        let aged = |name: &str, days: u64| {
+            let file = fs::File::create(folder.join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - Duration::from_secs(days * 24 * 60 * 60)).unwrap();
+        };
+        for (name, days) in [("helper-old", 9), ("helper-newer", 6), (".helper-1", 1), (".helper-2", 0), ("notes", 30)]
+        {
+            aged(name, days);
+        }
+        assert_eq!(put("sh", machine.path(), &packed, &packed.gzip).0, Some(0));
+        let mut left = names(&folder);
+        left.sort();
+        let this = format!("helper-{}", packed.sha256);
+        let mut expected = [".helper-2", &this, "helper-newer", "notes"].map(str::to_owned);
+        expected.sort();
+        assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_line_about_a_helper_is_read_and_no_other() {
+        let found = lying("1024 100 160 /var/lib/labctl-ssh-proxy/helper-abc").unwrap();
+        assert_eq!((found.size, found.unused_for.as_secs(), &found.sha256[..]), (1024, 60, "abc"));
+        for other in ["", "1 2 3", "x 2 3 /helper-a", "1 2 3 /other", "100 160 /a/helper-b c"] {
+            assert_eq!(lying(other), None, "{other}");
+        }
+    }
+}

@@ -637,6 +637,30 @@ mod tests {
         assert_eq!(known.check(BY_ID, &ed(2)).unwrap(), Verdict::Learnt);
     }
 
+    /// A key of our own making replaces the one before it, and none that another program has recorded.
+    #[test]
+    fn a_key_that_we_vouch_for_replaces_ours_alone() {
+        let inside = Whose { alias: "playground-docker.docker-01.web", play: PLAY, machine: "docker-01.web" };
+        let by_id = Whose { alias: "playground-0123456789abcdef01234567.docker-01.web", ..inside };
+        let (_folder, known) = file();
+        known.confirm(BY_NAME, &ed(1)).unwrap();
+        for whose in [inside, by_id] {
+            known.vouch(whose, &ed(2)).unwrap();
+            assert_eq!(known.check(whose, &ed(2)).unwrap(), Verdict::Known);
+            assert_eq!(known.check(whose, &ed(3)).unwrap_err().kind(), Kind::HostKey);
+        }
+        known.vouch(inside, &ed(3)).unwrap();
+        assert_eq!(known.check(by_id, &ed(3)).unwrap(), Verdict::Known);
+        assert_eq!(known.knows(BY_NAME).unwrap(), ["ssh-ed25519"], "the machine has its own");
+        assert_eq!(known.check(BY_NAME, &ed(1)).unwrap(), Verdict::Known);
+        known.forget_play(PLAY).unwrap();
+        assert_eq!(text(&known), "");
+        let foreign = format!("{} ssh-ed25519 {}\n", inside.alias, ed(1).base64());
+        let (_folder, known) = with_text(&foreign);
+        assert_eq!(known.vouch(inside, &ed(2)).unwrap_err().kind(), Kind::HostKey);
+        assert_eq!(text(&known), foreign);
+    }
+
     #[cfg(unix)]
     #[test]
     fn hashed_lines_of_ours_bind_and_go_with_their_playground() {

@@ -138,7 +138,7 @@ fn targets() -> Vec<(&'static str, &'static Engine, Vec<&'static str>, &'static 
 
 /// Fails if the helper's program is missing or older than its source: what would be tested is another one.
 #[track_caller]
-fn needs_helper() {
+pub(crate) fn needs_helper() {
     let helper = Path::new(crate::support::PROGRAM).with_file_name("labctl-ssh-proxy-helper-x86_64.gz");
     let changed = |path: &Path| fs::metadata(path).and_then(|about| about.modified());
     let source = newest(&Path::new(env!("CARGO_MANIFEST_DIR")).join("helper/src"));
