@@ -56,6 +56,9 @@ const MAX_SETTINGS: usize = 64 * 1024;
 /// The largest number of threads for files and names. Each serves one request at a time.
 const MAX_THREADS: usize = 32;
 
+/// The time for which an idle thread is kept. The connection ends before.
+const KEEP_THREADS: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Serves one connection, and ends all that was started in it. The result is the process's.
 pub fn run() -> ExitCode {
     match start() {
@@ -88,9 +91,13 @@ fn start() -> Result<(), String> {
     drop(settings);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(MAX_THREADS)
+        .thread_keep_alive(KEEP_THREADS)
         .enable_all()
         .build()
         .map_err(failed("start the server"))?;
+    // A first thread, which is kept. Without any, tokio would end this process when there is no room for one.
+    std::thread::Builder::new().spawn(|| {}).map_err(failed("start a thread"))?;
+    drop(runtime.spawn_blocking(|| {}));
     let served = runtime.block_on(serve(Arc::new(host), key)).map_err(failed("serve"));
     // A thread may hang in a file system for ever.
     runtime.shutdown_background();

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     ffi::OsString,
     io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     os::unix::ffi::OsStringExt,
     pin::Pin,
     sync::Arc,
@@ -291,7 +292,7 @@ impl Handler for Connection {
         };
         let host = String::from_utf8_lossy(&to_bytes(host)).into_owned();
         let dial = async move {
-            let stream = TcpStream::connect((host, port)).await?;
+            let stream = connect(&host, port).await?;
             stream.set_nodelay(true)?;
             Ok(stream)
         };
@@ -497,6 +498,18 @@ impl Handler for Connection {
 
     async fn cancel_streamlocal_forward(&mut self, path: &str, _: &mut Session) -> Result<bool, russh::Error> {
         Ok(self.forwards.cancel_unix(path))
+    }
+}
+
+/// Connects to a host by its name. `localhost` needs no name service (RFC 6761, 6.3), which a container may lack.
+async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
+    match TcpStream::connect((host, port)).await {
+        // An error without a number is one of the name.
+        Err(e) if e.raw_os_error().is_none() && host == "localhost" => {
+            let loopback = [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), (Ipv6Addr::LOCALHOST, port).into()];
+            TcpStream::connect(&loopback[..]).await
+        }
+        result => result,
     }
 }
 
