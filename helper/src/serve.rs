@@ -95,8 +95,8 @@ fn start() -> Result<(), String> {
         .enable_all()
         .build()
         .map_err(failed("start the server"))?;
-    // A first thread, which is kept. Without any, tokio would end this process when there is no room for one.
-    std::thread::Builder::new().spawn(|| {}).map_err(failed("start a thread"))?;
+    ending::watch_client().map_err(failed("start a thread"))?;
+    // A first thread for files, which is kept. Without any, tokio would end this process where it finds no room for one.
     drop(runtime.spawn_blocking(|| {}));
     let served = runtime.block_on(serve(Arc::new(host), key)).map_err(failed("serve"));
     // A thread may hang in a file system for ever.
@@ -149,6 +149,8 @@ async fn serve(host: Arc<Host>, key: PrivateKey) -> io::Result<()> {
     tokio::join!(goodbye, ending::hang_up(&host.processes));
     drop(orphans);
     match ended {
+        // The client has gone before it had said much.
+        Some(Err(server::Failure::Ssh(russh::Error::Disconnect | russh::Error::HUP))) => Ok(()),
         Some(Err(failure)) => Err(io::Error::other(failure.to_string())),
         Some(Ok(())) | None => Ok(()),
     }

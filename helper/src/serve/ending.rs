@@ -6,6 +6,7 @@
 
 use std::{collections::HashSet, fs, io, sync::Arc, time::Duration};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, waitpid};
 use tokio::{
     signal::unix::{Signal as Caught, SignalKind, signal},
@@ -28,6 +29,9 @@ const KILL_ROUNDS: usize = 10;
 
 /// The time for which ended processes wait to be collected together.
 const COLLECT: Duration = Duration::from_millis(50);
+
+/// The stack of the thread that watches the client.
+const WATCH_STACK: usize = 64 * 1024;
 
 /// The signals that end this process.
 pub(super) struct Signals([Caught; 3]);
@@ -53,7 +57,7 @@ impl Signals {
     }
 }
 
-/// Has the kernel end this process after that time. No thread and no task of it needs to run for that.
+/// Has the kernel end this process after that time. Nothing of it needs to run for that.
 pub(super) fn must_end_within(time: Duration) {
     let timer = libc::itimerval {
         it_interval: libc::timeval { tv_sec: 0, tv_usec: 0 },
@@ -62,6 +66,26 @@ pub(super) fn must_end_within(time: Duration) {
     // SAFETY: the pointer is to a value that lives here, and the old value is not asked for. SIGALRM has no handler.
     #[expect(unsafe_code, reason = "std has no timer that ends a process")]
     let _ = unsafe { libc::setitimer(libc::ITIMER_REAL, &timer, std::ptr::null_mut()) };
+}
+
+/// Has the kernel end this process once its client has gone, even if by then everything else of it hangs: to start a
+/// program from a file system that does not answer waits for ever.
+///
+/// # Errors
+/// Fails when there is no room for a thread.
+pub(super) fn watch_client() -> io::Result<()> {
+    std::thread::Builder::new().stack_size(WATCH_STACK).spawn(|| {
+        loop {
+            let input = rustix::stdio::stdin();
+            // Without any events but this one a pipe still reports that its other end is closed.
+            let mut ends = [PollFd::new(&input, PollFlags::RDHUP)];
+            match poll(&mut ends, None) {
+                Err(rustix::io::Errno::INTR) => {}
+                _ => return must_end_within(DEADLINE),
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// Collects the processes that lose their parents, until it is dropped. Many containers have a first process that
