@@ -79,16 +79,21 @@ pub enum Admission {
 }
 
 impl Host {
-    /// A program on the host: in the folder where sessions start, and with nothing of this process's environment.
+    /// A program on the host: in the folder where sessions start, or in `/` if that has gone, and with nothing of this process's environment.
     pub fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
         command
-            .current_dir(&self.start)
+            .current_dir(if can_enter(&self.start) { &self.start } else { Path::new("/") })
             .env_clear()
             .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .envs(self.processes.marker());
         command
     }
+}
+
+/// Reports whether a folder is there, and may be a program's.
+pub(crate) fn can_enter(folder: &Path) -> bool {
+    folder.is_dir() && rustix::fs::access(folder, rustix::fs::Access::EXEC_OK).is_ok()
 }
 
 /// The reason why a connection was not served to its end.

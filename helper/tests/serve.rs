@@ -138,6 +138,27 @@ fn a_session_has_the_users_environment_and_ends_with_its_commands_status() {
 }
 
 #[test]
+fn a_session_starts_even_where_its_folder_has_gone() {
+    let world = World::new();
+    fs::write(world.path("settings"), fs::read_to_string(world.path("settings")).unwrap().replace(".tmp", ".no"))
+        .unwrap();
+    let output = world.run("pwd");
+    assert_eq!(text(&output.stdout), "/\n", "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_host_without_room_for_a_process_says_so() {
+    if geteuid().is_root() {
+        // Root's processes are not counted, so the limit is another user's.
+        let world = World::with(ALL_SEALS, IN_PLACE, "setpriv --reuid 64999 --clear-groups prlimit --nproc=3");
+        let output = world.run("/bin/true");
+        assert_eq!(output.status.code(), Some(126), "{}", text(&output.stderr));
+        let words = "container web cannot start a program: Resource temporarily unavailable\n";
+        assert_eq!(text(&output.stderr), words);
+    }
+}
+
+#[test]
 fn everything_that_was_started_ends_with_the_client_but_what_ignores_it() {
     let world = World::new();
     let command = "echo $PPID >server; echo $$ >shell; sleep 1000 & echo $! >child

@@ -8,7 +8,10 @@ use std::{
 
 use rustix::fs::Access;
 
-use crate::{server::accounts, wire::CONTAINER_USER};
+use crate::{
+    server::{accounts, can_enter},
+    wire::CONTAINER_USER,
+};
 
 /// The shells of a user who has none.
 const SHELLS: [&str; 2] = ["/bin/bash", "/bin/sh"];
@@ -76,10 +79,6 @@ fn socket_folders() -> Vec<PathBuf> {
     let own = env::var_os("TMPDIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
     let shared = Some(PathBuf::from("/dev/shm"));
     shared.into_iter().chain(own).chain(["/tmp", "/run"].map(PathBuf::from)).collect()
-}
-
-fn can_enter(folder: &Path) -> bool {
-    folder.is_dir() && rustix::fs::access(folder, Access::EXEC_OK).is_ok()
 }
 
 fn may_run(program: &Path) -> bool {

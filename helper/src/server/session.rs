@@ -56,7 +56,7 @@ pub(super) fn start(host: &Arc<Host>, channels: &Channels, wire: Wire, start: St
     let has_terminal = start.terminal.is_some();
     match begin(host, &start) {
         Err(unable) => {
-            log::warn!("{}: cannot start a session: {}", host.name, unable.words);
+            log::info!("a session was not started: {}", unable.words);
             tokio::spawn(explain(wire, unable, has_terminal));
         }
         Ok(((child, io, terminal), group)) => {
@@ -90,7 +90,7 @@ fn begin(host: &Host, start: &Start<'_>) -> Result<(Started, Pid), Unable> {
         }
         match spawn(host, command, start) {
             Err(e) if is_no_program(&e) => {}
-            started => return started.map_err(|e| Unable::new(CANNOT_RUN, format!("{}: {e}", host.name))),
+            started => return started.map_err(|e| Unable::start(host, &e)),
         }
     }
     let words = start.command.map(words::split).transpose().map_err(|wrong| Unable::understand(host, &wrong))?;
@@ -145,6 +145,11 @@ struct Unable {
 impl Unable {
     fn new(code: u32, words: String) -> Unable {
         Unable { code, words }
+    }
+
+    /// The host has no room for another process, say.
+    fn start(host: &Host, e: &io::Error) -> Unable {
+        Unable::new(CANNOT_RUN, format!("{} cannot start a program: {}", host.name, reason(e)))
     }
 
     fn without_shell(host: &Host) -> Unable {
