@@ -28,6 +28,7 @@ use refusal::{changed, revoked};
 
 mod line;
 mod refusal;
+mod vouched;
 
 /// Our known_hosts file.
 #[derive(Clone, Debug)]
@@ -111,20 +112,6 @@ impl KnownHosts {
     pub(crate) fn confirm_preferred(&self, whose: Whose<'_>, key: &HostKeyBlob) -> Result<()> {
         check_names(whose)?;
         self.edit(|lines| self.record(lines, whose, key, true, Some(key.algorithm()))).map(|_| ())
-    }
-
-    /// Records a key that this computer has made itself, for a server that is given it. Lines of ours with another key
-    /// of that server go: what they were made of is gone.
-    ///
-    /// # Errors
-    /// [`Kind::HostKey`] when another program has recorded another key, and as [`KnownHosts::check`].
-    pub(crate) fn vouch(&self, whose: Whose<'_>, key: &HostKeyBlob) -> Result<()> {
-        check_names(whose)?;
-        let is_gone = |entry: &Entry| entry.key != *key && entry.owner.as_ref().is_some_and(|owner| owner.is(whose));
-        self.edit(|lines| {
-            lines.retain(|line| !line.entry.as_ref().is_some_and(is_gone));
-            self.record(lines, whose, key, true, None).map(|_| ())
-        })
     }
 
     /// Marks a key as proven, after the client has accepted it (its NEWKEYS passed) or our own client has verified its
@@ -635,30 +622,6 @@ mod tests {
         let error = known.confirm(BY_ID, &ed(1)).unwrap_err();
         assert!(error.kind() == Kind::HostKey && error.message().contains("line 1 of"), "{error}");
         assert_eq!(known.check(BY_ID, &ed(2)).unwrap(), Verdict::Learnt);
-    }
-
-    /// A key of our own making replaces the one before it, and none that another program has recorded.
-    #[test]
-    fn a_key_that_we_vouch_for_replaces_ours_alone() {
-        let inside = Whose { alias: "playground-docker.docker-01.web", play: PLAY, machine: "docker-01.web" };
-        let by_id = Whose { alias: "playground-0123456789abcdef01234567.docker-01.web", ..inside };
-        let (_folder, known) = file();
-        known.confirm(BY_NAME, &ed(1)).unwrap();
-        for whose in [inside, by_id] {
-            known.vouch(whose, &ed(2)).unwrap();
-            assert_eq!(known.check(whose, &ed(2)).unwrap(), Verdict::Known);
-            assert_eq!(known.check(whose, &ed(3)).unwrap_err().kind(), Kind::HostKey);
-        }
-        known.vouch(inside, &ed(3)).unwrap();
-        assert_eq!(known.check(by_id, &ed(3)).unwrap(), Verdict::Known);
-        assert_eq!(known.knows(BY_NAME).unwrap(), ["ssh-ed25519"], "the machine has its own");
-        assert_eq!(known.check(BY_NAME, &ed(1)).unwrap(), Verdict::Known);
-        known.forget_play(PLAY).unwrap();
-        assert_eq!(text(&known), "");
-        let foreign = format!("{} ssh-ed25519 {}\n", inside.alias, ed(1).base64());
-        let (_folder, known) = with_text(&foreign);
-        assert_eq!(known.vouch(inside, &ed(2)).unwrap_err().kind(), Kind::HostKey);
-        assert_eq!(text(&known), foreign);
     }
 
     #[cfg(unix)]
