@@ -112,6 +112,7 @@ function readConnection(value: unknown): Connection {
     phase: text(it['phase']),
     since: number(it['since']) ?? 0,
     machine: text(it['machine']),
+    container: text(it['container']),
     user: text(it['user']),
     client: text(it['client']),
     sent: number(it['sent']) ?? 0,

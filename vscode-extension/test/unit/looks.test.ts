@@ -141,6 +141,13 @@ describe('the tree', () => {
     end();
   });
 
+  it('shows a connection into a container below its machine', async () => {
+    const { tree, end } = await built(listed({ connections: [{ ...connection, container: 'web', user: 'container' }] }));
+    const machine = first(tree.getChildren(first(tree.getChildren())));
+    expect(tree.getTreeItem(first(tree.getChildren(machine))).description).toMatch(/^web · container · ↓/);
+    end();
+  });
+
   it('updates only what is different', async () => {
     const other = listed({ id: 'x', title: 'Old', state: 'STOPPED' });
     const lines = [[listed(), other], [listed(), other], [listed({ title: 'New' }), other], [other]].map((playgrounds) => JSON.stringify({ type: 'playgrounds', playgrounds }));
