@@ -85,6 +85,10 @@ const WILDCARD: &str = "playground-*";
 /// The pattern behind a playground's host name that its containers match, and no machine does.
 const CONTAINERS: &str = ".*.*";
 
+/// Number of such patterns behind one `Host`: OpenSSH before 8.3 refuses lines of more than 1,023 bytes, and a pattern
+/// has 39.
+const IN_A_LINE: usize = 16;
+
 /// From this number of entries on, the shared options stand once, in the wildcard, and most entries have only a name
 /// and a user. ssh reads every line at every call, and editors call `ssh -G` often: with 1,000 playgrounds it then
 /// takes 1.2 times as long as with none, else 1.9 times.
@@ -145,9 +149,9 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
 /// as has a name.
 fn containers(entries: &[Entry], rendering: &Rendering, many: bool, by_wildcard: bool) -> Result<String> {
     let mut text = String::new();
-    let mut add = |pattern: &str, platform| {
+    let mut add = |patterns: &[String], platform| {
         text += &format!("\n# Containers. The user `{CONTAINER_USER}` is the one that each of them runs as.\n");
-        text += &format!("Host {pattern}{CONTAINERS}\n");
+        text += &format!("Host {}\n", patterns.join(" "));
         if by_wildcard && platform == Platform::Labs {
             text += &format!("  User {CONTAINER_USER}\n");
             return Ok(());
@@ -156,15 +160,19 @@ fn containers(entries: &[Entry], rendering: &Rendering, many: bool, by_wildcard:
         text += &if many { own + &command } else { own + &shared(rendering)? + &command };
         Ok::<_, Error>(())
     };
-    let mut seen = std::collections::HashSet::new();
+    let mut local: Vec<String> = Vec::new();
     for entry in entries.iter().filter(|entry| entry.platform == Platform::Local) {
-        let playground = entry.host.split('.').next().unwrap_or_default();
-        if seen.insert(playground) {
-            add(playground, Platform::Local)?;
+        let pattern = entry.host.split('.').next().unwrap_or_default().to_owned() + CONTAINERS;
+        // The machines of a playground follow it.
+        if local.last() != Some(&pattern) {
+            local.push(pattern);
         }
     }
+    for patterns in local.chunks(IN_A_LINE) {
+        add(patterns, Platform::Local)?;
+    }
     if rendering.wildcard {
-        add(WILDCARD, Platform::Labs)?;
+        add(&[format!("{WILDCARD}{CONTAINERS}")], Platform::Labs)?;
     }
     Ok(text)
 }

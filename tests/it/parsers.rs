@@ -228,13 +228,17 @@ fn every_reader_makes_the_same_of_a_container() {
     let world = World::empty();
     for many in [0, 300] {
         let mut entries: Vec<Entry> = (0..many).map(numbered).collect();
-        entries.extend(["playground-shell", "playground-shell.alpha"].map(|host| entry(host.into(), Platform::Local)));
+        // So many that one line does not hold all of their patterns.
+        let local = (0..20).map(|n| format!("playground-local-{n}"));
+        let local = local.chain(["playground-shell".into(), "playground-shell.alpha".into()]);
+        entries.extend(local.map(|host| entry(host, Platform::Local)));
         entries.push(entry("playground-docker.docker-01".into(), Platform::Labs));
         write_entries(&world, &entries);
         for (host, known_hosts, local) in [
             ("playground-000000000000000000000007.docker-01.web", "known_hosts", ""),
             ("playground-docker.docker-01.proj_web-1", "known_hosts", ""),
             ("playground-shell.alpha.0123456789ab", "known_hosts.local", "--local "),
+            ("playground-local-1.alpha.web", "known_hosts.local", "--local "),
         ] {
             let command = format!("{local}connect --user container {host}");
             check(&world, host, &expected(&world, "container", known_hosts, &command));
