@@ -19,6 +19,7 @@ pub(crate) mod playgrounds;
 pub(crate) mod ports;
 pub(crate) mod region;
 pub(crate) mod ssh;
+mod unasked;
 pub(crate) mod underway;
 pub(crate) mod uninstall;
 pub(crate) mod visit;

@@ -1,5 +1,6 @@
-//! Candidates for shell completion: hosts, playgrounds, machines and names of the catalogue. They come from local
-//! copies. The platform is asked only when there is no copy yet.
+//! Candidates for shell completion: hosts, playgrounds, machines, containers and names of the catalogue. They come from
+//! local copies. The platform is asked only when there is no copy yet, and a machine for its containers, which change
+//! all the time, when one of them is begun.
 
 use std::{
     env,
@@ -13,18 +14,28 @@ use clap_complete::CompletionCandidate;
 
 use crate::{
     app::App,
-    commands::{completions::is_for_bash, open::ide, playgrounds::choice::KINDS},
+    commands::{
+        completions::is_for_bash,
+        open::ide,
+        playgrounds::choice::KINDS,
+        unasked,
+        visit::{self, Visit},
+    },
     error::{Result, printable},
+    inside,
     labs::{Labs, find, wire::CatalogEntry},
     platform::Platform,
     records::names::{self, Names},
     settings::LOCAL_VARIABLE,
+    ssh::client::Login,
     ssh_config::state::State,
-    target::{PREFIX, Playground, Target},
+    target::{PREFIX, Playground, Target, is_label},
 };
 
 /// Time limit for asking the platform while the user waits for the completion.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Time limit for asking a machine for its containers. The first time, the helper is put there.
+const PATIENCE_FOR_CONTAINERS: Duration = Duration::from_secs(4);
 
 fn candidate(value: impl Into<String>, help: &str) -> CompletionCandidate {
     let help = printable(help);
@@ -39,14 +50,58 @@ pub(crate) fn playgrounds(typed: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 /// Returns all that ssh can reach and that `typed` may become: playgrounds, their machines, and names of the catalogue
-/// with theirs.
+/// with theirs; or the containers of a machine once its name is complete.
 pub(crate) fn hosts(typed: &OsStr) -> Vec<CompletionCandidate> {
+    if let Some((machine, target)) = machine_of_containers(typed) {
+        let all = containers(&machine, &target).into_iter();
+        let all = all.map(|(label, image)| candidate(format!("{machine}.{label}"), &image)).collect();
+        return begun(typed, all, &[]);
+    }
     let names = names(What::Hosts);
     let plays = names.plays.unwrap_or_default();
     let catalog = names.catalog.unwrap_or_default();
-    let machines = plays.iter().flat_map(|known| known.hosts().into_iter().map(|host| candidate(host, &known.title)));
-    let named = catalog.iter().flat_map(|entry| entry.hosts().into_iter().map(|host| candidate(host, &entry.title)));
+    let begin = &*typed.to_string_lossy();
+    let machines =
+        plays.iter().flat_map(|known| known.hosts(begin).into_iter().map(|host| candidate(host, &known.title)));
+    let named =
+        catalog.iter().flat_map(|entry| entry.hosts(begin).into_iter().map(|host| candidate(host, &entry.title)));
     begun(typed, machines.chain(named).collect(), &plays)
+}
+
+/// Returns the machine, as its host name is typed, behind which a container is begun.
+fn machine_of_containers(typed: &OsStr) -> Option<(String, Target)> {
+    let (machine, _) = typed.to_str()?.rsplit_once('.')?;
+    let target = Target::parse(machine).ok().filter(|target| target.machine.is_some() && target.container.is_none())?;
+    Some((machine.to_owned(), target))
+}
+
+/// Returns the labels and the images of the containers that run on a machine, if it runs itself.
+fn containers(machine: &str, target: &Target) -> Vec<(String, String)> {
+    let Some(app) = app() else { return Vec::new() };
+    let known = Names::load(&app.folders, app.platform).containers.remove(machine);
+    if let Some(known) = known.filter(names::Containers::is_fresh) {
+        return known.all;
+    }
+    let running = async {
+        let labs = labs(&app).await?;
+        let place = visit::find_place(&labs, &Visit { host: machine.to_owned(), ..Visit::default() }).await.ok()??;
+        if !place.is_ready() || place.play.has_no_ssh(&place.machine.name) {
+            return None;
+        }
+        let login = Login {
+            alias: target.to_string(),
+            play: place.play.id.clone(),
+            machine: place.machine.name.clone(),
+            user: "root".into(),
+        };
+        unasked::on_machine(&app, &labs, &login, Some(machine), async |client| inside::list(client).await).await.ok()
+    };
+    let listing = in_time(PATIENCE_FOR_CONTAINERS, running).flatten().unwrap_or_default();
+    let running = listing.containers.into_iter().filter(|one| one.state == "running" && is_label(&one.label));
+    let all: Vec<_> = running.map(|one| (one.label, printable(&one.image))).collect();
+    // One that does not answer is not asked at each key either.
+    names::remember_containers(&app.folders, app.platform, machine, all.clone());
+    all
 }
 
 /// Returns those that begin with `typed`, and the titles of `plays` that do.
@@ -112,7 +167,7 @@ pub(crate) fn exposures() -> Vec<CompletionCandidate> {
     let target = meant(&plays).first().and_then(|known| Target::parse(&known.host).ok());
     let Some(Target { playground: Playground::Id(id), .. }) = target else { return Vec::new() };
     let Some(app) = app() else { return Vec::new() };
-    let asked = in_time(async {
+    let asked = in_time(PATIENCE, async {
         let labs = labs(&app).await?;
         let (ports, shells) = tokio::join!(labs.ports(&id), labs.shells(&id));
         Some((ports.unwrap_or_default(), shells.unwrap_or_default()))
@@ -232,9 +287,9 @@ fn app() -> Option<App> {
 }
 
 /// Runs a future while the user waits for the completion. `None` after a timeout.
-fn in_time<T>(future: impl Future<Output = T>) -> Option<T> {
+fn in_time<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-    let done = runtime.block_on(async { tokio::time::timeout(PATIENCE, future).await.ok() });
+    let done = runtime.block_on(async { tokio::time::timeout(patience, future).await.ok() });
     runtime.shutdown_background();
     done
 }
@@ -252,7 +307,7 @@ fn names(what: What) -> Names {
         return names;
     }
     // After a timeout or an error, offer the names that are there.
-    let _ = in_time(ask(&app, wants_plays, wants_catalog));
+    let _ = in_time(PATIENCE, ask(&app, wants_plays, wants_catalog));
     let asked = Names::load(&app.folders, app.platform);
     Names { plays: asked.plays.or(names.plays), ..asked }
 }

@@ -116,6 +116,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         config::ssh(app, ConfigSsh { yes: args.yes, ..ConfigSsh::default() }).await?;
     }
     let place = arrive(app, &labs, &visit).await?;
+    if place.container.is_some() && args.repos.is_empty() {
+        // The editor itself would only say that it cannot connect.
+        in_time(&place, there(app, &place, &[], ":")).await?;
+    }
     playgrounds::entries::refresh_entries(app, &labs).await;
     clone_all(app, &place, &args).await?;
     let folder = path_there(app, &place, ide, &args).await?;
@@ -164,10 +168,7 @@ async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> R
     }
     let below = path.strip_prefix("~").unwrap_or(&path).trim_matches('/');
     let script = format!("cd && pwd && {}", is_there(if below.is_empty() { "." } else { below }));
-    let home = timeout(ANSWER, there(app, place, &[], &script)).await.unwrap_or_else(|_| {
-        let message = format!("{} did not report its home folder within {} s", place.host, ANSWER.as_secs());
-        Err(Error::new(Kind::Answer, message).with_hint("check that its shell's startup files finish and ask nothing"))
-    })?;
+    let home = in_time(place, there(app, place, &[], &script)).await?;
     let (home, is_missing) = match home.strip_suffix(MISSING) {
         Some(home) => (home, true),
         None => (home.as_str(), false),
@@ -180,6 +181,24 @@ async fn path_there(app: &App, place: &Destination, ide: &Ide, args: &Args) -> R
     let home = home.trim_end_matches('/');
     let path = if below.is_empty() { format!("{home}/") } else { format!("{home}/{below}") };
     Ok(Some(Folder { path, is_missing }))
+}
+
+/// Waits for a machine's answer to a script.
+async fn in_time(place: &Destination, said: impl Future<Output = Result<String>>) -> Result<String> {
+    timeout(ANSWER, said).await.unwrap_or_else(|_| {
+        let message = format!("{} did not run a script within {} s", place.host, ANSWER.as_secs());
+        Err(Error::new(Kind::Answer, message).with_hint("check that its shell's startup files finish and ask nothing"))
+    })
+}
+
+/// The error for a machine or a container whose login shell has not run a script.
+fn not_run(place: &Destination, said: &str) -> Error {
+    if place.container.is_none() {
+        return marked::not_run(&place.host, said);
+    }
+    // It has no startup files to be checked, but perhaps no shell at all.
+    let hint = format!("an editor needs a shell in the container; without one, `sftp {}` gets its files", place.host);
+    Error::new(Kind::Program, format!("no script runs in {}: {said}", place.host)).with_hint(hint)
 }
 
 /// The answer of [`is_there`] about a folder that does not exist.
@@ -294,7 +313,7 @@ async fn there(app: &App, place: &Destination, options: &[&str], script: &str) -
     match found {
         Some(Found { output, status: Some(0) }) => Ok(String::from_utf8_lossy(output).into_owned()),
         // ssh itself fails with 255.
-        None if status.code() != Some(255) => Err(marked::not_run(&place.host, &printable(&words))),
+        None if status.code() != Some(255) => Err(not_run(place, &printable(&words))),
         found => {
             let status =
                 found.and_then(|found| found.status).map_or(status.to_string(), |n| format!("exit status: {n}"));

@@ -1,7 +1,7 @@
 //! The names of playgrounds and of the catalogue as the platform last listed them. They are for the completion of a
 //! command line, which has to answer while a key is held down.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ use crate::{
         find,
         wire::{CatalogEntry, Exercise, LearningKind, Play},
     },
+    moment::{self, Moment, ago, now},
     platform::Platform,
     settings::Folders,
     target::{PREFIX, Target, is_label},
@@ -27,7 +28,23 @@ pub struct Names {
     pub catalog: Option<Vec<Entry>>,
     /// The challenges and the tutorials that were listed, by the first part of their pages' paths.
     pub exercises: BTreeMap<String, Vec<Entry>>,
+    /// The containers that ran on machines, by the machine's host name.
+    pub containers: BTreeMap<String, Containers>,
 }
+
+/// The containers that ran on a machine a moment ago.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default)]
+pub struct Containers {
+    /// The time when the machine was asked, or could not be.
+    #[serde(deserialize_with = "moment::recorded")]
+    pub at: Moment,
+    /// Their labels and images.
+    pub all: Vec<(String, String)>,
+}
+
+/// Age from which containers are asked for again: a shell may ask at each key that is pressed.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// A playground.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -126,22 +143,39 @@ pub fn remember_exercises(folders: &Folders, platform: Platform, kind: LearningK
     Names::change(folders, platform, |names| drop(names.exercises.insert(kind.plural().to_owned(), entries)));
 }
 
+/// Remembers the containers of a machine; those of others are kept no longer than they are of use.
+pub fn remember_containers(folders: &Folders, platform: Platform, machine: &str, all: Vec<(String, String)>) {
+    Names::change(folders, platform, |names| {
+        names.containers.retain(|_, containers| containers.is_fresh());
+        names.containers.insert(machine.to_owned(), Containers { at: now(), all });
+    });
+}
+
+impl Containers {
+    /// Returns true if the machine was asked just now.
+    pub fn is_fresh(&self) -> bool {
+        ago(self.at) < FRESH
+    }
+}
+
 impl Known {
-    /// Every name by which ssh reaches one of its machines.
-    pub fn hosts(&self) -> Vec<String> {
-        with_machines(self.host.clone(), &self.machines)
+    /// Every name by which ssh reaches one of its machines, and may be meant by `typed`.
+    pub fn hosts(&self, typed: &str) -> Vec<String> {
+        with_machines(self.host.clone(), &self.machines, typed)
     }
 }
 
 impl Entry {
-    /// Every name by which ssh reaches a machine of a playground of it.
-    pub fn hosts(&self) -> Vec<String> {
-        with_machines(format!("{PREFIX}{}", self.name), &self.machines)
+    /// Every name by which ssh reaches a machine of a playground of it, and may be meant by `typed`.
+    pub fn hosts(&self, typed: &str) -> Vec<String> {
+        with_machines(format!("{PREFIX}{}", self.name), &self.machines, typed)
     }
 }
 
-fn with_machines(host: String, machines: &[String]) -> Vec<String> {
-    let machines = machines.iter().filter(|_| machines.len() > 1).map(|machine| format!("{host}.{machine}"));
+/// The only machine of a playground is named once that is begun: it is a part of its containers' names.
+fn with_machines(host: String, machines: &[String], typed: &str) -> Vec<String> {
+    let are_named = machines.len() > 1 || typed.strip_prefix(&host).is_some_and(|rest| rest.starts_with('.'));
+    let machines = machines.iter().filter(|_| are_named).map(|machine| format!("{host}.{machine}"));
     let machines: Vec<String> = machines.collect();
     std::iter::once(host).chain(machines).collect()
 }

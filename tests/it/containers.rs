@@ -3,6 +3,7 @@
 //! there.
 
 mod matrix;
+mod naming;
 
 use std::{
     fs,

@@ -1,6 +1,5 @@
 //! The addresses that a machine's servers listen on. A scan does not tell them, so the machine's kernel is asked, over
-//! SSH. That is a courtesy: it wakes nothing, asks the user nothing, waits for nothing, and costs a tunnel request only
-//! if no earlier connection has left a session.
+//! SSH: as a courtesy, within some seconds.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -8,17 +7,15 @@ use tokio::time::timeout;
 
 use crate::{
     app::App,
-    error::{Error, Kind, Result},
+    commands::unasked,
+    error::Result,
     labs::{
-        Labs, TunnelSession, tunnel,
+        Labs,
         wire::{Machine, Play},
     },
     os,
-    records::tunnels::{Known, Slot},
     ssh::{
         client::{Login, SshClient},
-        credentials::Credentials,
-        identity::{self, Identity},
         marked::Marked,
     },
     target::Target,
@@ -58,64 +55,18 @@ pub(super) fn is_loopback_only(addresses: &[SocketAddr], port: u16) -> Option<bo
 }
 
 async fn ask(app: &App, labs: &Labs, play: &Play, machine: &Machine) -> Result<Vec<SocketAddr>> {
-    let missing = || Error::new(Kind::File, "there is no key that logs in without a question");
-    let identity = identity::load(&app.identity_path()?)?.ok_or_else(missing)?;
-    let credentials = Credentials::without_asking(&identity).await.ok_or_else(missing)?;
     let login = Login {
         alias: Target::of_play(&play.id, Some(&machine.name)).to_string(),
         play: play.id.clone(),
         machine: machine.name.clone(),
         user: machine.default_user().to_owned(),
     };
-    let slots = slots(app, labs, play, &login)?;
-    for slot in &slots {
-        let known = slot.known().filter(|known| known.play == login.play && known.machine == login.machine);
-        let Some(known) = known else { continue };
-        match listening(app, labs, &known.session(), &login, &credentials).await {
-            // It may have expired, or the machine may have been reset.
-            Err(error) => {
-                log::info!("a new tunnel session is needed: {}", error.message());
-                slot.forget();
-            }
-            found => return found,
-        }
-    }
-    let session = request(labs, &login, &identity).await?;
-    let found = listening(app, labs, &session, &login, &credentials).await?;
-    if let Some(slot) = slots.first() {
-        slot.keep(&Known::new(&login.play, &login.machine, &login.user, None, &session));
-    }
-    Ok(found)
+    unasked::on_machine(app, labs, &login, None, listening).await
 }
 
-/// The places of the sessions of connections to the machine, by the name with which it was called.
-fn slots(app: &App, labs: &Labs, play: &Play, login: &Login) -> Result<Vec<Slot>> {
-    let mut slots = Vec::new();
-    for machine in [Some(login.machine.as_str()), None] {
-        let host = Target::of_play(&play.id, machine).to_string();
-        slots.extend(app.tunnel_slot(labs, &host, &login.user)?);
-    }
-    Ok(slots)
-}
-
-async fn request(labs: &Labs, login: &Login, identity: &Identity) -> Result<TunnelSession> {
-    let offer = labs.start_tunnel(&login.play, &login.machine, &login.user, &identity.authorized_key()?).await?;
-    labs.log_into_tunnel(&offer).await
-}
-
-async fn listening(
-    app: &App,
-    labs: &Labs,
-    session: &TunnelSession,
-    login: &Login,
-    credentials: &Credentials,
-) -> Result<Vec<SocketAddr>> {
-    let stream = labs.dial(session, tunnel::SSH).await?;
-    let client = SshClient::connect(stream, &app.known_hosts(), login, credentials).await?;
+async fn listening(client: &SshClient) -> Result<Vec<SocketAddr>> {
     let marked = Marked::new();
-    let output = client.output(&marked.command(SCRIPT), MAX_OUTPUT).await;
-    client.close().await;
-    let output = output?;
+    let output = client.output(&marked.command(SCRIPT), MAX_OUTPUT).await?;
     let found = marked.find(&output.stdout).map(|found| String::from_utf8_lossy(found.output).into_owned());
     let sockets = os::listening_sockets(&found.unwrap_or_default());
     Ok(sockets.into_iter().map(|(address, _)| address).collect())
