@@ -74,19 +74,23 @@ pub(super) async fn carry(
         sleep(AFTERWORD).await;
     };
     let why = async {
-        if let Some(behind) = &behind
-            && let Some(reason) = container::reason(destination, behind).await
-        {
-            return Err(reason);
+        let inside = match &behind {
+            Some(behind) => container::reason(destination, behind).await,
+            None => None,
+        };
+        match inside {
+            Some(reason) => {
+                ending.was_left_by_its_container();
+                Err(reason)
+            }
+            None => Ok(ending::reason(connection, destination).await),
         }
-        Ok(ending::reason(connection, destination).await)
     };
     let reason = tokio::select! {
-        reason = why => reason,
+        reason = why => reason?,
         () = left => return Err(Stop::Left),
     };
-    // The playground goes on without its container.
-    match (reason?, end) {
+    match (reason, end) {
         (Some(error), _) => {
             ending.was_cut_off();
             Err(error.into())

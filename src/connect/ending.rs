@@ -93,6 +93,12 @@ impl<'a> Ending<'a> {
         self.record(|memory, label| memory.note_cut_off(label));
     }
 
+    /// Records the same of a session into a container that has ended: the playground may be about to end too, and the
+    /// tunnel's session is as good as before.
+    pub(super) fn was_left_by_its_container(&self) {
+        self.record(|memory, label| memory.note_cut_off(label));
+    }
+
     /// Takes a note under each label that the playground goes by: its id, and the name it was asked for.
     fn record(&self, note: impl Fn(&Memory, &str) -> Result<()>) {
         let Connection { memory, target, .. } = self.connection;

@@ -297,3 +297,31 @@ fn broken(answered: bool, lost: io::Error) -> Greeted {
 fn unanswered(why: &str) -> Greeted {
     Greeted::Unanswered(Error::new(Kind::NotYet, why))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{HostKeyBlob, KeyCheck, Kind, KnownHosts, Whose};
+
+    /// Of any type: a type that is not on record would be learnt of another server.
+    #[test]
+    fn a_server_that_was_given_a_key_can_show_no_other() {
+        let key = |algorithm: &str, seed: u8| {
+            let length = u8::try_from(algorithm.len()).unwrap();
+            let blob = [&[0, 0, 0, length][..], algorithm.as_bytes(), &[0, 0, 0, 32], &[seed; 32]].concat();
+            HostKeyBlob::from_wire(&blob).unwrap()
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let known_hosts = KnownHosts::at(folder.path().join("known_hosts"));
+        let whose = Whose { alias: "playground-docker.docker-01.web", play: "p", machine: "docker-01.web" };
+        let given = key("ssh-ed25519", 1);
+        known_hosts.vouch(whose, &given).unwrap();
+        let check = || KeyCheck::new(&known_hosts, whose).given(&given);
+        let offered = Some("ssh-ed25519,ecdsa-sha2-nistp256");
+        check().see(&given, offered).unwrap();
+        for other in [key("ssh-ed25519", 2), key("ecdsa-sha2-nistp256", 1)] {
+            let error = check().see(&other, offered).unwrap_err();
+            assert!(error.kind() == Kind::HostKey && error.message().contains(&other.fingerprint()), "{error}");
+        }
+        assert_eq!(known_hosts.knows(whose).unwrap(), ["ssh-ed25519"]);
+    }
+}
