@@ -70,10 +70,13 @@ pub struct Host {
     pub farewell: &'static str,
 }
 
+/// Reports whether a user of that name may log in with a key.
+pub type Judge = dyn Fn(&str, &PublicKey) -> bool + Send + Sync;
+
 /// The clients that may log in.
 pub enum Admission {
     /// Those with the private half of a key for which this returns true, for the user of that name.
-    Keys(Box<dyn Fn(&str, &PublicKey) -> bool + Send + Sync>),
+    Keys(Box<Judge>),
     /// All, with any key and without one, because the stream itself is the permission.
     All,
 }
