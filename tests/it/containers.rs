@@ -2,8 +2,14 @@
 //! the embedded platform and the real ssh. Docker's own client is the judge of what is in a container and of what is left
 //! there.
 
+mod confinement;
+mod hostile;
+mod left;
 mod matrix;
+mod names;
 mod naming;
+mod refusals;
+mod wake;
 
 use std::{
     fs,
@@ -30,22 +36,27 @@ struct Site {
 impl Site {
     #[track_caller]
     fn new(engine: &Engine, endpoint: &str) -> Site {
-        Site::with_socket(&engine.socket(), endpoint, &[])
+        Site::with(&engine.socket(), endpoint, &[])
     }
 
+    /// A site whose engine has this socket, with these variables for the machine.
     #[track_caller]
-    fn with_socket(socket: &Path, endpoint: &str, options: &[&str]) -> Site {
+    fn with(socket: &Path, endpoint: &str, variables: &[(&str, &str)]) -> Site {
         needs_helper();
-        let socket = socket.to_str().unwrap();
-        let options = [&["--endpoint", endpoint, "--engine", socket], options].concat();
-        let mut world = World::with_platform(&options);
+        let mut world = World::empty();
+        world.serve_with(&["--endpoint", endpoint, "--engine", socket.to_str().unwrap()], variables);
         let play = world.playground("shell");
         Site { world, play }
     }
 
+    /// The host name of the playground, which has one machine.
+    fn playground(&self) -> String {
+        format!("playground-{}", self.play)
+    }
+
     /// The host name of the machine.
     fn machine(&self) -> String {
-        format!("playground-{}.{MACHINE}", self.play)
+        format!("{}.{MACHINE}", self.playground())
     }
 
     /// The host name of a container. Names of the tests' containers are labels.
@@ -110,6 +121,19 @@ impl Site {
 }
 
 const STRICT: [&str; 6] = ["-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes", "-o", "ConnectTimeout=60"];
+
+/// Nearly all that `--privileged` gives. The computer that runs the tests has no SYS_RESOURCE to give, if it is itself a
+/// container or a sandbox.
+const POWERFUL: [&str; 8] = [
+    "--cap-add",
+    "all",
+    "--cap-drop",
+    "SYS_RESOURCE",
+    "--security-opt",
+    "seccomp=unconfined",
+    "--security-opt",
+    "systempaths=unconfined",
+];
 
 /// Words of the rows' scripts.
 const HELP: &str = r#"
