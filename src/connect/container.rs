@@ -224,7 +224,8 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
     };
     match timeout(EXPLANATION, look).await {
         Ok(answer) => answer,
-        Err(_elapsed) => last.map(|status| server_ended(destination, behind, &status)),
+        // The machine is busy, and yet it is the server in the container that has ended.
+        Err(_elapsed) => Some(server_ended(destination, behind, &last.unwrap_or_default())),
     }
 }
 

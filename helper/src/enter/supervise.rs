@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The time that runc and the server may take to begin. On a machine with one slow core, runc takes two seconds.
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(15);
 
 /// The time that the server may take to end after the end of its input. It needs about 300 ms itself.
 const END: Duration = Duration::from_secs(2);
