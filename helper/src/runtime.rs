@@ -139,12 +139,14 @@ impl Runtime {
         let shim = Process::find(proc, init.parent).map_err(gone)?;
         let shim_name = program_of(&shim).map_err(|_| other_namespace(&name))?;
         if !shim_name.starts_with("containerd-shim") {
+            let runtime = match text::line(&running.details.host_config.runtime).as_str() {
+                "" | "runc" | "io.containerd.runc.v2" => String::new(),
+                other => format!(", and its runtime `{other}`"),
+            };
+            let shim_name = text::line(&shim_name);
             return Err(Refusal::new(
                 RefusalKind::Impossible,
-                format!(
-                    "container {name} is not run by Docker's containerd: its parent process is `{}`",
-                    text::line(&shim_name)
-                ),
+                format!("container {name} is not run by containerd: its parent process is `{shim_name}`{runtime}"),
             )
             .with_hint("only containers of Docker Engine can be entered"));
         }
@@ -502,6 +504,10 @@ mod tests {
         let machine = Machine::new();
         machine.link("proc/50/exe", "/usr/bin/conmon");
         machine.is_refused(RefusalKind::Impossible, "its parent process is `conmon`");
+        let mut machine = Machine::new();
+        machine.running.details.host_config.runtime = "odd".to_owned();
+        machine.link("proc/50/exe", "/usr/bin/init");
+        machine.is_refused(RefusalKind::Impossible, "its parent process is `init`, and its runtime `odd`");
         let machine = Machine::new();
         machine.link("proc/50/ns/user", "user:[4026532999]");
         machine.is_refused(RefusalKind::Impossible, "belongs to a rootless engine");
