@@ -3,6 +3,7 @@
 //! there.
 
 mod confinement;
+mod entering;
 mod hostile;
 mod left;
 mod matrix;

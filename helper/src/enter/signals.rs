@@ -9,6 +9,9 @@ use std::{
 /// The signals that ask a process to end.
 const ASKING: [libc::c_int; 4] = [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM];
 
+/// The highest signal of Linux.
+const MAX_SIGNAL: libc::c_int = 64;
+
 /// Keeps the signals from this thread and from those that it starts. A single thread that takes them ends the process.
 pub(super) fn block() {
     change_mask(libc::SIG_BLOCK, &set(&ASKING));
@@ -35,13 +38,15 @@ pub(super) fn as_pipe() -> io::Result<PipeReader> {
 }
 
 /// Sets every signal to its default, and blocks none. Only system calls are made, so that it may be called between fork
-/// and exec.
+/// and exec. The C library keeps three signals to itself, which glibc has its children ignore: the kernel is asked.
 pub(super) fn reset() {
-    for signal in 1..=libc::SIGSYS {
+    // The kernel's own struct: a handler, flags, a restorer and a mask. Zeros are the default.
+    let default = [0_u64; 4];
+    for signal in 1..=MAX_SIGNAL {
         // SAFETY: no handler is installed. The two signals that cannot be changed are refused.
         #[expect(unsafe_code, reason = "std has no signals")]
         unsafe {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), size_of::<u64>());
         }
     }
     change_mask(libc::SIG_SETMASK, &set(&[]));
@@ -65,5 +70,28 @@ fn change_mask(how: libc::c_int, set: &libc::sigset_t) {
     #[expect(unsafe_code, reason = "std has no signals")]
     unsafe {
         libc::pthread_sigmask(how, set, std::ptr::null_mut());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::CommandExt, process::Command};
+
+    #[test]
+    fn a_child_ignores_no_signal() {
+        let mut child = Command::new("grep");
+        child.args(["-E", "^Sig(Blk|Ign)", "/proc/self/status"]);
+        // SAFETY: only system calls are made.
+        #[expect(unsafe_code, reason = "the way in which runc is started")]
+        unsafe {
+            child.pre_exec(|| {
+                libc::signal(libc::SIGUSR1, libc::SIG_IGN);
+                super::block();
+                super::reset();
+                Ok(())
+            });
+        }
+        let said = String::from_utf8(child.output().unwrap().stdout).unwrap();
+        assert_eq!(said, "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n");
     }
 }
