@@ -23,6 +23,9 @@ use crate::{
 /// The part of a file that counts.
 const MAX_FILE: u64 = 1024 * 1024;
 
+/// The files of users and of groups.
+const FILES: [&str; 2] = ["etc/passwd", "etc/group"];
+
 /// Largest number of a user and of a group that Docker accepts.
 const MAX_ID: u32 = i32::MAX as u32;
 
@@ -37,10 +40,16 @@ pub(crate) fn set(
     init: &OwnedFd,
     container: &str,
 ) -> Result<(), Refusal> {
+    let root = rustix::fs::openat(init, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    for path in FILES {
+        let opened = root.as_ref().ok().and_then(|root| found(root, path).ok());
+        if opened.is_some_and(|file| kind(&file) == Some(FileType::Fifo)) {
+            return Err(holds_up(container, path));
+        }
+    }
     if user == CONTAINER_USER {
         return Ok(());
     }
-    let root = rustix::fs::openat(init, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
     let file = |path| root.as_ref().map_or_else(|_| Vec::new(), |root| inside(root, path).unwrap_or_default());
     let user =
         find(user, group_add, &file("etc/passwd"), &file("etc/group")).map_err(|why| refused(container, user, &why))?;
@@ -102,17 +111,26 @@ fn id(digits: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|&id| id <= MAX_ID)
 }
 
-/// The beginning of a regular file in a container.
-fn inside(root: &OwnedFd, path: &str) -> io::Result<Vec<u8>> {
+/// A file in a container, which is not opened yet.
+fn found(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-    let found = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
         // Linux before 5.6: no link is followed, at any part of the path.
-        Err(Errno::NOSYS) => without_links(root, path)?,
-        found => found?,
-    };
+        Err(Errno::NOSYS) => without_links(root, path),
+        found => Ok(found?),
+    }
+}
+
+fn kind(file: &OwnedFd) -> Option<FileType> {
+    rustix::fs::fstat(file).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
+}
+
+/// The beginning of a regular file in a container.
+fn inside(root: &OwnedFd, path: &str) -> io::Result<Vec<u8>> {
+    let found = found(root, path)?;
     // A device or a pipe must not be opened, so it is looked at before.
-    if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) != FileType::RegularFile {
+    if kind(&found) != Some(FileType::RegularFile) {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     let mut bytes = Vec::new();
@@ -127,6 +145,15 @@ fn without_links(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
         at = rustix::fs::openat(&at, part, flags, Mode::empty())?;
     }
     Ok(at)
+}
+
+/// The refusal of a container in which runc would wait for ever, because it opens these files itself.
+fn holds_up(container: &str, path: &str) -> Refusal {
+    let container = text::line(container);
+    let message =
+        format!("container {container} cannot be entered: its `/{path}` is a pipe, for which runc would wait");
+    Refusal::new(RefusalKind::Impossible, message)
+        .with_hint(format!("`ssh {{machine}} docker diff {container}` shows what has changed in the container"))
 }
 
 fn refused(container: &str, user: &str, why: &str) -> Refusal {
@@ -177,6 +204,21 @@ mod tests {
     fn groups_that_the_container_was_made_with_count() {
         let added = ["video".to_owned(), "77".to_owned(), "none".to_owned()];
         assert_eq!(find("5000", &added, PASSWD, GROUP), user(5000, 0, &[0, 44, 77]));
+    }
+
+    #[test]
+    fn a_pipe_in_the_place_of_a_file_is_refused_for_each_user() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir_all(folder.path().join("root/etc")).unwrap();
+        rustix::fs::mknodat(rustix::fs::CWD, folder.path().join("root/pipe"), FileType::Fifo, Mode::RUSR, 0).unwrap();
+        let process = rustix::fs::open(folder.path(), OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
+        let set = |user| set(&mut Map::new(), user, &[], &process, "web");
+        assert!(set("container").is_ok() && set("root").is_ok());
+        symlink("/pipe", folder.path().join("root/etc/group")).unwrap();
+        for user in ["container", "root"] {
+            let refusal = set(user).unwrap_err();
+            assert!(refusal.message.contains("its `/etc/group` is a pipe"), "{refusal:?}");
+        }
     }
 
     #[test]
