@@ -55,8 +55,8 @@ fuzz_target!(|bytes: &[u8]| {
         1 => {
             write("names.json");
             let names = Names::load(&folders, Platform::Labs);
-            names.plays.iter().flatten().for_each(|known| drop(known.hosts()));
-            names.catalog.iter().flatten().for_each(|entry| drop(entry.hosts()));
+            names.plays.iter().flatten().for_each(|known| drop(known.hosts("")));
+            names.catalog.iter().flatten().for_each(|entry| drop(entry.hosts("")));
         }
         _ => {
             write("local/credentials.json");
