@@ -6,8 +6,10 @@
 //! - `here`: checks on this computer: ssh, its configuration, files, processes, editors.
 //! - `there`: checks of the login, the platform, and one running machine, which is reached by the system's ssh.
 //! - `sessions`: what sessions on that machine survive.
+//! - `containers`: the way into the containers of a machine that was named.
 //! - `report`: all results in a file for others, without secrets.
 
+mod containers;
 mod here;
 #[cfg(unix)]
 mod permissions;
@@ -35,11 +37,12 @@ use crate::{
 /// Exits with code 1 if something does not work.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The playground to check, by its host name, id, title, catalogue name or page address; by default one that is running. Nothing
-    /// is woken.
+    /// The playground to check, by its host name, id, title, catalogue name or page address, or a container by its host
+    /// name; by default one that is running. Nothing is woken.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     host: Option<String>,
-    /// Repair this program's own entries, file modes and damaged records, and end leftover processes.
+    /// Repair this program's own entries, file modes and damaged records, end leftover processes, and remove the helper
+    /// from a machine that you name.
     #[arg(long)]
     fix: bool,
     /// Also write a full report to this file, without secrets, for others to read.
@@ -96,6 +99,8 @@ enum Fix {
     /// Ends a leftover process.
     /// The path is its status file.
     End(u32, PathBuf),
+    /// Removes the helpers from the machine of this host name.
+    Helpers(String),
 }
 
 impl Check {
@@ -242,6 +247,7 @@ async fn mend(app: &App, fix: &Fix) -> Result<String> {
             std::fs::remove_file(path).map_err(|e| Error::file("delete", path, &e))?;
             Ok(format!("{} is deleted", path.display()))
         }
+        Fix::Helpers(host) => containers::remove(app, host).await,
         Fix::End(pid, path) => here::end(*pid, path).map(|()| format!("process {pid} was asked to end")),
     }
 }

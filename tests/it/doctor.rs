@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::support::{
     Ending, PROGRAM, Said, World, copy_program,
     distant::Distant,
+    engine::{BUSYBOX, Engine, SCRATCH},
     eventually,
     labs::{ID, Labs, PLAIN},
     schema,
@@ -326,4 +327,52 @@ fn a_machine_s_relay_is_found_or_its_absence_explained() {
     assert!(verdict == "ok" && found.ends_with(&format!("its process {process}")), "{found}");
     world.settings("resume: never\n");
     assert_eq!(sessions(), ("skipped".into(), "end with their connection, because `resume` is `never`".into()));
+}
+
+/// A machine is only looked at; a container is checked as a connection goes, which puts the helper there.
+#[test]
+fn what_lies_on_a_machine_for_its_containers_is_said_and_removed() {
+    let Some(engine) = Engine::here() else { return };
+    let web = engine.run("doctorweb", &["--user", "65532"], SCRATCH, &[]);
+    let tools = engine.run("doctortools", &[], BUSYBOX, &[]);
+    let mut world = World::with_platform(&["--engine", engine.socket().to_str().unwrap()]);
+    let machine = format!("playground-{}.shell-01", world.playground("shell"));
+    let found = |value: &Value, name: &str| {
+        let check = value["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
+        let check = check.unwrap_or_else(|| panic!("no check {name} in {value:#}"));
+        (check["verdict"].as_str().unwrap().to_owned(), check["found"].as_str().unwrap().to_owned())
+    };
+    let ok = "ok".to_owned();
+    let (value, _) = doctor(&world, &[&machine]);
+    let (verdict, said) = found(&value, "helper");
+    assert!(verdict == ok && said.starts_with("none on shell-01; the first connection"), "{value:#}");
+    let version = engine.docker(&["version", "--format", "{{.Server.Version}}"]);
+    let (verdict, said) = found(&value, "containers");
+    let words = ["without the helper", &format!("Docker Engine {version}, runc version "), "Linux "];
+    assert!(verdict == ok && words.iter().all(|word| said.contains(word)), "{value:#}");
+
+    for container in [&web, &tools] {
+        let host = format!("{machine}.{}", container.name);
+        let (value, said) = doctor(&world, &[&host]);
+        assert_eq!(said.code(), 0, "{value:#}");
+        assert!(found(&value, "container").1.starts_with(&format!("{} (", container.name)), "{value:#}");
+        for name in ["containers", "container", "server in it", "ssh to a container"] {
+            assert_eq!(found(&value, name).0, ok, "{name}: {value:#}");
+        }
+        assert_eq!(container.diff(), "");
+    }
+    let (value, said) = doctor(&world, &[&format!("{machine}.nowhere")]);
+    assert_eq!((said.code(), found(&value, "container").0), (1, "failed".to_owned()), "{value:#}");
+    assert!(found(&value, "container").1.contains("nowhere"), "{value:#}");
+
+    let (value, _) = doctor(&world, &[&machine]);
+    let (verdict, said) = found(&value, "helper");
+    assert!(verdict == ok && said.contains("/helper-") && said.contains("this version's"), "{value:#}");
+    let said = found(&value, "containers").1;
+    assert!(said.contains(" running, ") && !said.contains("without the helper"), "{value:#}");
+    let path = Path::new(found(&value, "helper").1.split_once(": ").unwrap().1.split_once(" (").unwrap().0).to_owned();
+    assert!(path.starts_with(world.root()) && path.is_file(), "{}", path.display());
+    let (value, _) = doctor(&world, &[&machine, "--fix"]);
+    assert!(value["fixed"].to_string().contains("the helpers are removed from machine shell-01"), "{value:#}");
+    assert!(found(&value, "helper").1.starts_with("none on shell-01") && !path.exists(), "{value:#}");
 }

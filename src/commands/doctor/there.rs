@@ -12,7 +12,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Check, Verdict, sessions};
+use super::{Check, Verdict, containers, sessions};
 use crate::{
     app::App,
     commands::{
@@ -71,7 +71,12 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
         }
     }
     checks.push(Check::ok("platform", format!("{} answers in {}", labs.api(), millis(began.elapsed()))));
-    let place = match a_machine(&labs, host).await {
+    let (machine, wanted) = match host.map(containers::wanted).transpose().map(Option::flatten) {
+        Ok(Some((machine, wanted))) => (Some(machine), Some(wanted)),
+        Ok(None) => (None, None),
+        Err(error) => return vec![Check::failed(TUNNEL, &error)],
+    };
+    let place = match a_machine(&labs, machine.as_deref().or(host)).await {
         Ok(Reach::Ready(place)) => *place,
         Ok(Reach::Silent(place)) => {
             let (play, machine) = (&place.play, &place.machine.name);
@@ -122,7 +127,18 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
         return checks;
     }
     checks.extend(sessions::all(app, &place).await);
+    // They take another login. A look at any machine that runs does without.
+    if host.is_some() {
+        checks.extend(containers::all(app, &labs, &place, wanted.as_ref(), say).await);
+    }
     checks
+}
+
+/// Returns the machine of this host name.
+pub(super) async fn named(labs: &Labs, host: &str) -> Result<Destination> {
+    let visit = Visit { host: host.to_owned(), ..Visit::default() };
+    let missing = || Error::new(Kind::NotFound, format!("there is no playground of the host name {host}"));
+    find_place(labs, &visit).await?.ok_or_else(missing)
 }
 
 /// The last lines of the machine's console, which may say why its SSH server does not answer.
@@ -250,9 +266,12 @@ async fn by_ssh(app: &App, place: &Destination) -> Vec<Check> {
     vec![check, round, throughput]
 }
 
-fn client(app: &App, place: &Destination, command: &str) -> Result<Command> {
+/// Prepares an ssh that runs `command`, or that starts the subsystem of that name with `-s` as its `first` words.
+fn client(app: &App, place: &Destination, first: &[&str], command: &str) -> Result<Command> {
     let mut ssh = Command::new(ssh::program()?);
-    ssh.args(options::FOR_OUTPUT)
+    // ssh refuses `-s` behind an option of the same meaning.
+    ssh.args(first)
+        .args(options::FOR_OUTPUT)
         .arg("-oBatchMode=yes")
         .args(ssh::options(app, place, false)?)
         .args([&place.host, "--", command])
@@ -274,7 +293,7 @@ impl There {
     /// Starts a program. The login shell's own output is skipped.
     pub(super) async fn start(app: &App, place: &Destination, program: &str) -> Result<There> {
         let marked = Marked::new();
-        let mut child = client(app, place, &marked.becoming(program))?.spawn().map_err(failed)?;
+        let mut child = client(app, place, &[], &marked.becoming(program))?.spawn().map_err(failed)?;
         let (Some(input), Some(mut output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(Error::new(Kind::Internal, "ssh has no input and output"));
         };
@@ -292,8 +311,17 @@ impl There {
         Ok(There { child, input, output })
     }
 
+    /// Starts a subsystem, such as SFTP.
+    pub(super) fn subsystem(app: &App, place: &Destination, name: &str) -> Result<There> {
+        let mut child = client(app, place, &["-s"], name)?.spawn().map_err(failed)?;
+        match (child.stdin.take(), child.stdout.take()) {
+            (Some(input), Some(output)) => Ok(There { child, input, output }),
+            _ => Err(Error::new(Kind::Internal, "ssh has no input and output")),
+        }
+    }
+
     /// Returns the reason why ssh has ended, with the user's options that may be the cause.
-    async fn ended(mut self, place: &Destination) -> Error {
+    pub(super) async fn ended(mut self, place: &Destination) -> Error {
         drop((self.input, self.output));
         let (said, ended) = tokio::join!(beginning(self.child.stderr.take()), self.child.wait());
         let words = printable(&said.lines().map(str::trim).collect::<Vec<_>>().join("; "));
@@ -395,7 +423,7 @@ pub(super) async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T
     timeout(PATIENCE, work).await.map_err(late)?
 }
 
-fn millis(time: Duration) -> String {
+pub(super) fn millis(time: Duration) -> String {
     let millis = time.as_secs_f64() * 1e3;
     if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
 }
