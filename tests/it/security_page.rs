@@ -17,6 +17,7 @@ fn code(root: &Path) -> String {
     let mut code = String::new();
     sources(&root.join("src"), &mut code);
     sources(&root.join("tests"), &mut code);
+    sources(&root.join("helper"), &mut code);
     code
 }
 
