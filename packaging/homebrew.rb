@@ -30,6 +30,7 @@ class LabctlSshProxy < Formula
 
   def install
     bin.install "labctl-ssh-proxy"
+    (lib/"labctl-ssh-proxy").install "labctl-ssh-proxy-helper-aarch64.gz"
     man1.install Dir["man/man1/*.1"]
     bash_completion.install "completions/labctl-ssh-proxy.bash" => "labctl-ssh-proxy"
     zsh_completion.install "completions/_labctl-ssh-proxy"

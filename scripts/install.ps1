@@ -17,7 +17,8 @@ function Install-LabctlSshProxy {
     $ErrorActionPreference = 'Stop'
     $ProgressPreference = 'SilentlyContinue'
     $program = Join-Path $To 'labctl-ssh-proxy.exe'
-    $files = @('LICENSE', 'README.md', 'CHANGELOG.md', 'THIRD-PARTY-LICENSES.txt', '_labctl-ssh-proxy.ps1')
+    $files = @('LICENSE', 'README.md', 'CHANGELOG.md', 'THIRD-PARTY-LICENSES.txt', '_labctl-ssh-proxy.ps1',
+        'labctl-ssh-proxy-helper-aarch64.gz')
 
     if ($Uninstall) {
         if (-not (Test-Path $program)) { throw "There is no program in $To. Name the folder with -To." }

@@ -35,6 +35,7 @@ impl Place {
         for file in ["labctl-ssh-proxy.bash", "_labctl-ssh-proxy", "labctl-ssh-proxy.fish"] {
             fs::write(content.join("completions").join(file), version).unwrap();
         }
+        fs::write(content.join("labctl-ssh-proxy-helper-aarch64.gz"), version).unwrap();
         for page in pages {
             fs::write(content.join("man/man1").join(page), version).unwrap();
         }
@@ -100,6 +101,9 @@ fn it_installs_replaces_and_removes_by_each_shell() {
         assert_eq!((code, place.version().as_str()), (0, "labctl-ssh-proxy 1.10.0"), "{shell:?}: {said}");
         let files = place.files();
         let has = |page: &str| files.contains(&format!("./.local/share/man/man1/{page}"));
+        // There the program looks for it.
+        let helper = "./.local/lib/labctl-ssh-proxy/labctl-ssh-proxy-helper-aarch64.gz".to_owned();
+        assert!(files.contains(&helper), "{shell:?}: {files:?}");
         assert!(has("labctl-ssh-proxy-new.1") && !has("labctl-ssh-proxy-old.1"), "{shell:?}: {files:?}");
         assert!(!files.iter().any(|file| file.contains("-new/") || file.ends_with("-proxy-new")), "{files:?}");
 

@@ -67,7 +67,8 @@ fn a_filled_file_is_read_back_from_what_is_generated() {
     metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1", "--manifest-path"]);
     let metadata = Said::of(metadata.arg(tree.path("Cargo.toml")).output().unwrap()).ok();
     let metadata: Value = serde_json::from_str(&metadata).unwrap();
-    let package = &metadata["packages"][0];
+    let packages = metadata["packages"].as_array().unwrap();
+    let package = packages.iter().find(|package| package["name"] == "labctl-ssh-proxy").unwrap();
     assert_eq!((&package["repository"], &package["homepage"]), (&json!(FILLED[0].1), &json!(FILLED[1].1)));
 
     let mut manifest: Value = serde_json::from_str(&tree.read(names[1])).unwrap();

@@ -48,8 +48,9 @@ fn a_new_version_changes_its_places_and_no_others() {
     let changed: BTreeSet<&str> = changed.lines().collect();
     let places = [
         ("Cargo.toml", 1),
-        ("Cargo.lock", 1),
-        ("fuzz/Cargo.lock", 1),
+        ("helper/Cargo.toml", 1),
+        ("Cargo.lock", 2),
+        ("fuzz/Cargo.lock", 2),
         ("vscode-extension/package.json", 1),
         ("vscode-extension/package-lock.json", 2),
     ];
