@@ -130,8 +130,9 @@ async fn asked(client: &SshClient, arguments: &str, words: &[u8], progress: &imp
             needed.clone_into(&mut architecture);
             continue;
         }
+        let packed = packed?;
         progress.waiting(&format!("putting the helper on machine {}", login.machine));
-        put::put(client, &packed?).await?;
+        put::put(client, &packed).await?;
     }
     let message = format!("machine {} of playground {} does not keep the helper", login.machine, login.play);
     Err(Error::new(Kind::Program, message).with_hint(see_doctor(login)))

@@ -120,8 +120,8 @@ fn refused(client: &SshClient, status: Option<u32>, said: &str) -> Error {
     };
     let message = format!("the helper cannot be put on machine {} of playground {}: {why}", login.machine, login.play);
     let hint = match status {
-        Some(3 | 4) if said.contains("No space left") => format!("make room: ssh {} df -h /var/lib", login.alias),
-        Some(6) => format!("look at the mounts: ssh {} findmnt -T /var/lib", login.alias),
+        Some(3 | 4) if said.contains("No space left") => format!("make room; `ssh {} df -h` shows where", login.alias),
+        Some(6) => format!("look at its mounts with `ssh {} findmnt`", login.alias),
         _ => format!("run `labctl-ssh-proxy doctor {}` to check the machine", login.alias),
     };
     Error::new(Kind::Program, message).with_hint(hint)

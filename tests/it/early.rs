@@ -11,7 +11,14 @@ use std::{
 
 use serde_json::json;
 
-use crate::support::{PROGRAM, Said, World, eventually};
+use crate::{
+    containers::needs_helper,
+    support::{
+        PROGRAM, Said, World,
+        engine::{BUSYBOX, Engine},
+        eventually,
+    },
+};
 
 /// Creates a world with a stopped playground that had one connection. Returns its id and host name as well.
 fn visited(delay: &str, settings: &str) -> (World, String, String) {
@@ -59,6 +66,31 @@ fn a_short_limit_on_the_command_line_is_met() {
     let output = sftp.wait_with_output().unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!((world.restarts(&id), world.logged(EARLY)), (1, forms.len() + 1));
+}
+
+/// The server in a container is our own, so its line is known before the first connection.
+#[test]
+fn a_container_needs_no_line_that_was_remembered() {
+    let Some(engine) = Engine::here() else { return };
+    needs_helper();
+    let container = engine.run("early", &["--network", "none"], BUSYBOX, &[]);
+    let mut world = World::with_platform(&["--boot-delay", "8s", "--engine", engine.socket().to_str().unwrap()]);
+    let id = world.json(&["start", "shell", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
+    world.configure();
+    world.stop_elsewhere(&id);
+    let host = format!("playground-{id}.shell-01.{}", container.name);
+    let options = ["-o", "ConnectTimeout=2", "-o", "StrictHostKeyChecking=yes"];
+    let all = [(); 4].map(|()| ssh(&world, &[&options[..], &[&host, "echo in"]].concat()));
+    for child in all {
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.stdout, b"in\n", "{output:?}");
+    }
+    assert_eq!((world.restarts(&id), world.logged(EARLY)), (1, 4));
+    container.docker("pause");
+    let refused = ssh(&world, &[&options[..], &[&host, "echo in"]].concat()).wait_with_output().unwrap();
+    container.docker("unpause");
+    let words = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(255) && words.contains("is paused"), "{refused:?}");
 }
 
 #[test]

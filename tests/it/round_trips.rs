@@ -338,6 +338,34 @@ fn a_relay_costs_no_round_trip_and_a_resume_takes_4() {
     counted("cold, no relay", time, 8);
 }
 
+/// All of it runs in the session with the machine, which a relay keeps.
+#[test]
+fn a_session_in_a_container_survives_its_tunnel() {
+    let Some(engine) = Engine::here() else { return };
+    needs_helper();
+    let far = Far::new(&["--endpoint", "sshd", "--engine", engine.socket().to_str().unwrap()]);
+    let container = engine.run("far", &["--network", "none"], BUSYBOX, &[]);
+    let inside = format!("playground-{}.shell-01.{}", far.id, container.name);
+    let mut talk = far.ssh_to(&inside, "container", "while sleep 0.05; do echo tick; done");
+    let mut talk = talk.stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = talk.stdout.take().unwrap();
+    let talk = Proxy(talk);
+    let mut some = [0; 4096];
+    for _ in 0..10 {
+        assert!(out.read(&mut some).unwrap() > 0);
+    }
+    let open = || far.world.json(&["list", "--json"])[0]["connections"][0].clone();
+    eventually("the session is one that survives", || open()["held"] == true);
+    assert_eq!(open()["container"], container.name.as_str());
+    far.cut.send(()).unwrap();
+    eventually("it has been resumed", || open()["resumed"].as_u64() >= Some(1));
+    for _ in 0..10 {
+        assert!(out.read(&mut some).unwrap() > 0, "the session goes on");
+    }
+    drop(talk);
+    eventually("nothing is left in the container", || container.visitors().is_empty());
+}
+
 #[test]
 fn a_session_is_kept_as_long_as_it_is_good() {
     let far = Far::new(&["--endpoint", "sshd"]);
