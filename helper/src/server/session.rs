@@ -154,7 +154,7 @@ impl Unable {
 
     fn without_shell(host: &Host) -> Unable {
         let name = &host.name;
-        let words = format!("{name} has no shell; its own programs, SFTP, scp and forwards work without one");
+        let words = format!("{name} has no shell; its programs, SFTP and forwards work");
         Unable::new(MISSING, words)
     }
 
@@ -165,9 +165,7 @@ impl Unable {
             match wrong {
                 Wrong::Unfinished => format!("a quote in the command for {name} has no end"),
                 Wrong::Shells('\n') => format!("{name} has no shell, so it runs one program at a time"),
-                Wrong::Shells(c) => format!(
-                    "{name} has no shell, which {c} needs; run one program, and quote {c} where it is an argument"
-                ),
+                Wrong::Shells(c) => format!("{name} has no shell for {c}; run one program, or quote {c}"),
             },
         )
     }
