@@ -1,6 +1,6 @@
 //! The end: of everything that the connection has started, and of this process.
 //!
-//! When the client goes, the groups that were started get SIGHUP, and [`GRACE`] later SIGKILL, but for the processes that
+//! The groups that were started get SIGHUP when the client goes, and [`GRACE`] later SIGKILL, but for the processes that
 //! ignore SIGHUP: what was started with `nohup`, and what has left its group (`setsid`, tmux), lives on, as it does under
 //! OpenSSH. So does what a command that has ended has left running.
 

@@ -77,7 +77,7 @@ impl Server {
                 let home = std::str::from_utf8(user).ok().and_then(|user| self.host.accounts.home_of(user));
                 return match (home, self.host.accounts) {
                     (None, _) if !user.is_empty() => Err(Status::Failure.into()),
-                    // An embedded machine has one home, whoever asks.
+                    // An embedded machine has one home for all names.
                     (None, _) | (Some(_), Accounts::Computer) => Ok(name(id, &self.host.home)),
                     (Some(home), Accounts::Container) => Ok(name(id, &home)),
                 };
