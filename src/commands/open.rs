@@ -60,7 +60,8 @@ pub(crate) struct Args {
     /// The editor.
     #[arg(add = ArgValueCandidates::new(candidates::editors))]
     pub ide: String,
-    /// The playground's host name, id, title, catalogue name or page address; USER@ may stand before it.
+    /// The playground's host name, id, title, catalogue name or page address, or the host name of a machine or a
+    /// container; USER@ may stand before it.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     pub host: String,
     /// The folder to open, absolute or below the home folder. By default the editor decides.

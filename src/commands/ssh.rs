@@ -32,7 +32,8 @@ pub(crate) struct Args {
     /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     pub consent: bool,
-    /// The playground's host name, id, title, catalogue name or page address; USER@ may stand before it.
+    /// The playground's host name, id, title, catalogue name or page address, or the host name of a machine or a
+    /// container; USER@ may stand before it.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     pub host: String,
     /// Options for ssh, or a command.

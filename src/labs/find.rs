@@ -9,7 +9,7 @@ use crate::{
         wire::{Machine, Play, State},
     },
     platform::is_id,
-    target::{PREFIX, Playground, Target, reference::Reference},
+    target::{PREFIX, Playground, Target, is_label, reference::Reference},
     ui::nearest::did_you_mean,
 };
 
@@ -234,8 +234,15 @@ pub(crate) fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Mach
     found.ok_or_else(|| {
         let names: Vec<_> = play.machines.iter().map(|machine| machine.name.as_str()).collect();
         let wanted = name.unwrap_or("(default)");
-        Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.shown()))
-            .with_hint(format!("use one of its machines: {}", names.join(", ")))
+        let container = names.first().filter(|_| is_label(wanted)).map(|first| {
+            let target = Target { container: Some(wanted.to_owned()), ..Target::of_play(&play.id, Some(first)) };
+            format!("; the host name of a container {wanted} is {target}")
+        });
+        Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.shown())).with_hint(format!(
+            "use one of its machines: {}{}",
+            names.join(", "),
+            container.unwrap_or_default()
+        ))
     })
 }
 
@@ -337,6 +344,8 @@ mod tests {
         assert_eq!(user(&play, m, None).unwrap(), "laborant");
         assert_eq!(user(&play, m, Some("root")).unwrap(), "root");
         assert_eq!(user(&play, m, Some("eve")).unwrap_err().hint(), Some("use one of its users: laborant, root"));
-        assert_eq!(machine(&play, Some("n")).unwrap_err().hint(), Some("use one of its machines: m"));
+        let hint =
+            "use one of its machines: m; the host name of a container n is playground-111111111111111111111111.m.n";
+        assert_eq!(machine(&play, Some("n")).unwrap_err().hint(), Some(hint));
     }
 }

@@ -54,6 +54,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("ssh", "labctl-ssh-proxy ssh docker", "wake the playground if it is stopped, and go inside"),
     ("ssh", "labctl-ssh-proxy ssh root@docker uname -a", "run one command as another user"),
     ("ssh", "labctl-ssh-proxy ssh docker -L 8080:localhost:80 -N", "pass options to ssh"),
+    ("ssh", "labctl-ssh-proxy ssh playground-docker.docker-01.web", "go inside a container of a machine"),
     ("open", "labctl-ssh-proxy open cursor docker", "open it in Cursor"),
     ("port-forward", "labctl-ssh-proxy port-forward docker -L 8080:80", "the machine's port 80 is port 8080 here"),
     ("port-forward", "labctl-ssh-proxy port-forward docker -R 5432:5432", "this computer's port 5432 is the machine's"),
