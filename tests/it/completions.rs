@@ -280,7 +280,7 @@ fn every_page_is_read_without_complaint_and_made_of_the_same_bytes() {
         assert!(!text.contains('`'), "{name}: {text}");
     }
     let main = rendered(&world, &made["labctl-ssh-proxy.1"]);
-    for words in ["6 (refused)", "The platform said no.", "wake_limit", "LABCTL_SSH_PROXY_HOME", "settings.yaml"] {
+    for words in ["6 (refused)", "The platform said no", "wake_limit", "LABCTL_SSH_PROXY_HOME", "settings.yaml"] {
         assert!(main.contains(words), "{words} in {main}");
     }
 }
