@@ -123,9 +123,10 @@ fn the_client_hears_it_within_a_second() {
 }
 
 #[test]
-fn a_container_that_ends_of_itself_says_how() {
+fn the_client_hears_that_its_container_has_ended() {
     for (name, said, _) in end_container("builtin", |container| drop(container.docker("stop"))) {
-        assert!(said.err.contains(&name) && said.err.to_lowercase().contains("exited"), "{said:?}");
+        // As above: a busy engine does not say how.
+        assert!(said.err.contains(&name) && said.err.contains("has ended"), "{said:?}");
     }
 }
 
