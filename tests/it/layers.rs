@@ -5,10 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The rooms from the top floor down, as the block of ARCHITECTURE.md that begins with `floors` lists them.
-fn floors() -> Vec<String> {
+/// The rooms from the top floor down, as the block of ARCHITECTURE.md that begins with `title` lists them.
+fn floors(title: &str) -> Vec<String> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
-    let block = text.split("```floors\n").nth(1).and_then(|rest| rest.split("```").next()).expect("a block of floors");
+    let block = text.split(&format!("```{title}\n")).nth(1).and_then(|rest| rest.split("```").next()).expect("a block of floors");
     // A room's line begins with its name; a line that goes on is indented, and `--` parts the floors.
     let names = block.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
     names.map(|line| line.split(' ').next().unwrap().to_owned()).collect()
@@ -53,9 +53,15 @@ fn imports(code: &str) -> Vec<String> {
 
 #[test]
 fn no_import_points_up() {
-    let floors = floors();
+    hold("floors", "src");
+    hold("helper", "helper/src");
+}
+
+/// Holds every import of the crate in that folder to the floors with that title.
+fn hold(title: &str, folder: &str) {
+    let floors = floors(title);
     let floor = |room: &str| floors.iter().position(|name| name == room);
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let mut wrong = Vec::new();
     let mut seen = vec![false; floors.len()];
     for path in files(&src) {
