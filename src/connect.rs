@@ -222,3 +222,10 @@ struct Destination {
     /// The machine's present boot, in the platform's words, where it is known.
     up_since: Option<String>,
 }
+
+impl Destination {
+    /// The playground in the words of people: its title where that is known, else its id.
+    fn shown(&self) -> &str {
+        self.about.as_ref().map(|about| &*about.shown).filter(|shown| !shown.is_empty()).unwrap_or(&self.play)
+    }
+}

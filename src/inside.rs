@@ -134,7 +134,7 @@ async fn asked(client: &SshClient, arguments: &str, words: &[u8], progress: &imp
         progress.waiting(&format!("putting the helper on machine {}", login.machine));
         put::put(client, &packed).await?;
     }
-    let message = format!("machine {} of playground {} does not keep the helper", login.machine, login.play);
+    let message = format!("machine {} of playground {} does not keep the helper", login.machine, login.shown);
     Err(Error::new(Kind::Program, message).with_hint(see_doctor(login)))
 }
 
@@ -178,7 +178,7 @@ async fn in_time<T>(client: &SshClient, answer: impl Future<Output = T>) -> Resu
     timeout(ANSWER, answer).await.map_err(|_| {
         let login = client.login();
         let why = format!("the helper did not answer within {} s", ANSWER.as_secs());
-        Error::new(Kind::NotYet, format!("{why} on machine {} of playground {}", login.machine, login.play))
+        Error::new(Kind::NotYet, format!("{why} on machine {} of playground {}", login.machine, login.shown))
             .with_hint(see_doctor(login))
     })
 }
@@ -193,8 +193,8 @@ fn frame(value: &impl Serialize) -> Result<Vec<u8>> {
 
 fn understood<T: DeserializeOwned>(login: &Login, json: &[u8]) -> Result<T> {
     serde_json::from_slice(json).map_err(|error| {
-        let Login { machine, play, .. } = login;
-        let message = format!("the helper on machine {machine} of playground {play} answers in other words: {error}");
+        let Login { machine, shown, .. } = login;
+        let message = format!("the helper on machine {machine} of playground {shown} answers in other words: {error}");
         Error::new(Kind::Answer, message).with_hint(see_doctor(login))
     })
 }
@@ -206,8 +206,8 @@ fn no_answer(login: &Login, status: Option<u32>, complaint: &str, otherwise: &st
         ("", None) => otherwise.to_owned(),
         (complaint, _) => complaint.to_owned(),
     };
-    let Login { machine, play, .. } = login;
-    let message = format!("the helper on machine {machine} of playground {play} has failed: {why}");
+    let Login { machine, shown, .. } = login;
+    let message = format!("the helper on machine {machine} of playground {shown} has failed: {why}");
     Error::new(Kind::Program, message).with_hint(see_doctor(login))
 }
 
@@ -220,8 +220,8 @@ fn refused(login: &Login, refusal: &Refusal) -> Error {
         RefusalKind::Impossible => Kind::Refused,
         RefusalKind::Program => Kind::Program,
     };
-    let Login { machine, play, .. } = login;
-    let error = Error::new(kind, format!("machine {machine} of playground {play}: {}", refusal.message));
+    let Login { machine, shown, .. } = login;
+    let error = Error::new(kind, format!("machine {machine} of playground {shown}: {}", refusal.message));
     match &refusal.hint {
         Some(hint) => error.with_hint(hint.replace("{machine}", &login.alias)),
         None => error,

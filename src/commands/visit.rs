@@ -257,6 +257,7 @@ pub(crate) async fn place_relay(
         login: Login {
             alias: Target::of_play(&play.id, Some(machine)).to_string(),
             play: play.id.clone(),
+            shown: play.shown(),
             machine: machine.to_owned(),
             user: user.to_owned(),
         },

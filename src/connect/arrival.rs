@@ -166,7 +166,8 @@ pub(super) async fn arrive(
         play = current;
     }
     note_restart(connection, &play, &machine.name, allowed);
-    let about = About { entry: play.playground.name.clone(), is_lesson: play.belongs_to_a_lesson() };
+    let about =
+        About { entry: play.playground.name.clone(), is_lesson: play.belongs_to_a_lesson(), shown: play.shown() };
     let up_since = play.up_since(&machine.name).map(str::to_owned);
     Ok(Destination { play: play.id, machine: machine.name, user, session, about: Some(about), up_since })
 }

@@ -161,6 +161,7 @@ pub(super) async fn attempt(
     let login = Login {
         alias: connection.machine_host.clone(),
         play: play.clone(),
+        shown: destination.shown().to_owned(),
         machine: machine.clone(),
         user: MACHINE_USER.to_owned(),
     };
@@ -229,23 +230,24 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
     }
 }
 
-fn container_ended(Destination { play, machine, .. }: &Destination, behind: &Behind, how: &str, now: &str) -> Error {
+fn container_ended(destination: &Destination, behind: &Behind, how: &str, now: &str) -> Error {
     let (name, host) = (&behind.name, &behind.outside.client().login().alias);
-    Error::new(Kind::Ended, format!("container {name} of machine {machine} of playground {play} {how}"))
+    let (machine, shown) = (&destination.machine, destination.shown());
+    Error::new(Kind::Ended, format!("container {name} of machine {machine} of playground {shown} {how}"))
         .with_hint(format!("run `ssh {host} {now}`, and connect again"))
 }
 
 /// The error for a server that has ended in a container that still runs, as far as the machine says.
-fn server_ended(Destination { play, machine, .. }: &Destination, behind: &Behind, status: &str) -> Error {
+fn server_ended(destination: &Destination, behind: &Behind, status: &str) -> Error {
     let complaint = behind.outside.complaint();
     let why = match (&complaint[..], status) {
         ("", "") => String::new(),
         ("", status) => format!(" (the container: {status})"),
         (complaint, _) => format!(": {complaint}"),
     };
-    let name = &behind.name;
+    let (name, machine, shown) = (&behind.name, &destination.machine, destination.shown());
     let message =
-        format!("the SSH server in container {name} of machine {machine} of playground {play} has ended{why}");
+        format!("the SSH server in container {name} of machine {machine} of playground {shown} has ended{why}");
     Error::new(Kind::Network, message).with_hint("connect again")
 }
 

@@ -121,6 +121,7 @@ fn begin_placing(connection: &Connection<'_>, destination: &Destination) -> Opti
         login: Login {
             alias: connection.machine_host.clone(),
             play: play.clone(),
+            shown: destination.shown().to_owned(),
             machine: machine.clone(),
             user: user.clone(),
         },

@@ -118,7 +118,7 @@ fn refused(client: &SshClient, status: Option<u32>, said: &str) -> Error {
         Some(4) => format!("it cannot be unpacked{says}"),
         Some(_) | None => format!("its shell ended{says}"),
     };
-    let message = format!("the helper cannot be put on machine {} of playground {}: {why}", login.machine, login.play);
+    let message = format!("the helper cannot be put on machine {} of playground {}: {why}", login.machine, login.shown);
     let hint = match status {
         Some(3 | 4) if said.contains("No space left") => format!("make room; `ssh {} df -h` shows where", login.alias),
         Some(6) => format!("look at its mounts with `ssh {} findmnt`", login.alias),
@@ -165,7 +165,7 @@ pub async fn remove(client: &SshClient) -> Result<()> {
     }
     let login = client.login();
     let message =
-        format!("the helpers on machine {} of playground {} cannot be removed: {said}", login.machine, login.play);
+        format!("the helpers on machine {} of playground {} cannot be removed: {said}", login.machine, login.shown);
     Err(Error::new(Kind::Program, message))
 }
 

@@ -51,7 +51,7 @@ const LITTLE: u64 = 8 * 1024;
 /// `none`, and a query for each key. A client that logs in sends more: signature, channel, command.
 const REFUSED_TURNS: u64 = 5;
 
-/// The facts about a playground by which the settings choose.
+/// The facts about a playground by which the settings choose, and by which errors name it.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
@@ -59,6 +59,9 @@ pub struct About {
     pub entry: String,
     /// True for the playground of a challenge, a tutorial or a lesson.
     pub is_lesson: bool,
+    /// Its name for people; empty where an older version has kept it.
+    #[serde(default)]
+    pub shown: String,
 }
 
 /// A session, and the machine it leads to.

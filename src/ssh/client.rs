@@ -63,6 +63,8 @@ pub struct Login {
     pub alias: String,
     /// The id of the play.
     pub play: String,
+    /// The playground in the words of people, for errors.
+    pub shown: String,
     /// The name of the machine.
     pub machine: String,
     /// The user on the machine.

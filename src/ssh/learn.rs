@@ -141,6 +141,7 @@ where
     let login = Login {
         alias: owner.aliases.first().cloned().unwrap_or_default(),
         play: owner.play.to_owned(),
+        shown: owner.play.to_owned(),
         machine: owner.machine.to_owned(),
         user: owner.user.to_owned(),
     };

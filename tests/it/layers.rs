@@ -8,7 +8,11 @@ use std::{
 /// The rooms from the top floor down, as the block of ARCHITECTURE.md that begins with `title` lists them.
 fn floors(title: &str) -> Vec<String> {
     let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
-    let block = text.split(&format!("```{title}\n")).nth(1).and_then(|rest| rest.split("```").next()).expect("a block of floors");
+    let block = text
+        .split(&format!("```{title}\n"))
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .expect("a block of floors");
     // A room's line begins with its name; a line that goes on is indented, and `--` parts the floors.
     let names = block.lines().filter(|line| line.starts_with(|c: char| c.is_ascii_lowercase()));
     names.map(|line| line.split(' ').next().unwrap().to_owned()).collect()

@@ -127,6 +127,7 @@ impl Way {
             login: Login {
                 alias: Target::of_play(&play.id, Some(&machine.name)).to_string(),
                 play: play.id.clone(),
+                shown: play.shown(),
                 machine: machine.name.clone(),
                 user: user.to_owned(),
             },

@@ -58,6 +58,7 @@ async fn ask(app: &App, labs: &Labs, play: &Play, machine: &Machine) -> Result<V
     let login = Login {
         alias: Target::of_play(&play.id, Some(&machine.name)).to_string(),
         play: play.id.clone(),
+        shown: play.shown(),
         machine: machine.name.clone(),
         user: machine.default_user().to_owned(),
     };
