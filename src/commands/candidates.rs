@@ -91,6 +91,7 @@ fn containers(machine: &str, target: &Target) -> Vec<(String, String)> {
         let login = Login {
             alias: target.to_string(),
             play: place.play.id.clone(),
+            shown: place.play.shown(),
             machine: place.machine.name.clone(),
             user: "root".into(),
         };
