@@ -143,7 +143,8 @@ async fn log_in(app: &App, labs: &Labs, place: &Destination) -> Result<SshClient
     let credentials = Credentials::find(&identity, &options.unwrap_or_else(|_| KeyOptions::of_environment())).await?;
     let offer = labs.start_tunnel(play, machine, ROOT, &identity.authorized_key()?).await?;
     let session = labs.log_into_tunnel(&offer).await?;
-    let login = Login { alias, play: play.clone(), machine: machine.clone(), user: ROOT.to_owned() };
+    let (play, shown, machine) = (play.clone(), place.play.shown(), machine.clone());
+    let login = Login { alias, play, shown, machine, user: ROOT.to_owned() };
     SshClient::connect(labs.dial(&session, tunnel::SSH).await?, &app.known_hosts(), &login, &credentials).await
 }
 
