@@ -113,7 +113,9 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
             // container, our own client has logged in.
             let trial = connection.container.is_none().then(|| Trial::begin(kept, tunnel.vitals()));
             let ended = carry::carry(&connection, client, tunnel, &destination).await;
-            trial.map(Trial::end);
+            if let Some(trial) = trial {
+                trial.end();
+            }
             return ended;
         }
         connection.present(client, app.platform_up(&labs)).await??;
