@@ -151,7 +151,9 @@ fn refused(error: &io::Error) -> Refusal {
             RefusalKind::Impossible,
             "the machine does not permit programs in memory (vm.memfd_noexec is 2)",
         )
-        .with_hint("permit them until its next restart with `ssh root@{machine} sysctl vm.memfd_noexec=1`"),
+        .with_hint(
+            "permit them until its next restart with `labctl-ssh-proxy ssh root@{machine} sysctl vm.memfd_noexec=1`",
+        ),
         Some(Errno::NOMEM | Errno::NOSPC) => {
             Refusal::new(RefusalKind::Impossible, "the machine has no memory left for the helper (some 2 MiB)")
         }

@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
 /// A hint for an engine that does not do its work.
-const LOOK_AT_DOCKER: &str = "look at it with `ssh {machine} systemctl status docker`";
+const LOOK_AT_DOCKER: &str = "look at it with `labctl-ssh-proxy ssh {machine} systemctl status docker`";
 
 /// An engine.
 pub(crate) struct Engine {
@@ -196,7 +196,7 @@ impl Engine {
                 RefusalKind::Program,
                 format!("Docker's engine is not running on this machine (no program listens on {socket})"),
             )
-            .with_hint("start it with `ssh {machine} systemctl start docker`"),
+            .with_hint("start it with `labctl-ssh-proxy ssh {machine} systemctl start docker`"),
             io::ErrorKind::PermissionDenied => Refusal::new(
                 RefusalKind::Impossible,
                 format!("this session's user may not use Docker's engine ({socket})"),

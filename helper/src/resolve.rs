@@ -57,7 +57,7 @@ pub(crate) fn changed(engine: &Engine, container: &Container) -> Option<Refusal>
         Some(now) => Some(not_running(&labels::described(&all, now))),
         None => {
             let message = format!("container {} was removed", text::line(&container.name));
-            let hint = "look for another one with `ssh {machine} docker ps`";
+            let hint = "look for another one with `labctl-ssh-proxy ssh {machine} docker ps`";
             Some(Refusal::new(RefusalKind::NotRunning, message).with_hint(hint))
         }
     }
@@ -70,7 +70,8 @@ fn one(containers: &[Listed], label: &str) -> Result<Container, Refusal> {
             let message = format!("there is no container `{}`", text::line(label));
             let refusal = Refusal::new(RefusalKind::NotFound, message);
             Err(match containers {
-                [] => refusal.with_hint("no container exists; `ssh {machine} docker ps --all` shows them"),
+                [] => refusal
+                    .with_hint("no container exists; `labctl-ssh-proxy ssh {machine} docker ps --all` shows them"),
                 _ => refusal
                     .with_hint(format!("the machine has: {}", labels_of(containers, containers.iter().collect()))),
             })
@@ -108,7 +109,7 @@ fn not_running(container: &Container) -> Refusal {
             && container.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
             && !container.name.starts_with('-');
         let name = if safe { &container.name } else { &container.label };
-        format!("`ssh {{machine}} docker {command} {name}`")
+        format!("`labctl-ssh-proxy ssh {{machine}} docker {command} {name}`")
     };
     let since = since(&container.status);
     let (message, hint) = match container.state.as_str() {
@@ -124,7 +125,7 @@ fn not_running(container: &Container) -> Refusal {
         ),
         "removing" => (
             format!("container {name} is being removed"),
-            "wait a moment, and look with `ssh {machine} docker ps --all`".into(),
+            "wait a moment, and look with `labctl-ssh-proxy ssh {machine} docker ps --all`".into(),
         ),
         "dead" => (
             format!("container {name} is dead: the engine could not remove it"),
@@ -197,7 +198,7 @@ mod tests {
             let refusal = not_running(&container(state, status));
             assert_eq!(refusal.message, format!("container Web.1 {message}"));
             let refused = refusal.hint.unwrap();
-            assert!(refused.contains("`ssh {machine} docker") && refused.ends_with(hint), "{refused}");
+            assert!(refused.contains("`labctl-ssh-proxy ssh {machine} docker") && refused.ends_with(hint), "{refused}");
             assert_eq!(refusal.kind, RefusalKind::NotRunning);
         }
     }

@@ -207,7 +207,7 @@ fn not_isolated_further(container: &str, runtime: &str) -> Result<(), Refusal> {
         _ => return Ok(()),
     };
     let message = format!("container {container} is run by {what} (`{}`), and cannot be entered", text::line(runtime));
-    let hint = format!("a shell in it: `ssh -t {{machine}} docker exec -it {container} sh`");
+    let hint = format!("a shell in it: `labctl-ssh-proxy ssh {{machine}} -t docker exec -it {container} sh`");
     Err(Refusal::new(RefusalKind::Impossible, message).with_hint(hint))
 }
 
@@ -248,7 +248,7 @@ fn program(container: &str, binary: &str, path: &OsStr) -> Result<PathBuf, Refus
             "container {container} is run by `{}`, and only runc's containers can be entered",
             text::line(binary)
         );
-        let hint = format!("a shell in it: `ssh -t {{machine}} docker exec -it {container} sh`");
+        let hint = format!("a shell in it: `labctl-ssh-proxy ssh {{machine}} -t docker exec -it {container} sh`");
         return Err(Refusal::new(RefusalKind::Impossible, message).with_hint(hint));
     }
     let places = std::env::split_paths(path).chain(std::env::split_paths(USUAL_PATH));

@@ -152,8 +152,9 @@ fn holds_up(container: &str, path: &str) -> Refusal {
     let container = text::line(container);
     let message =
         format!("container {container} cannot be entered: its `/{path}` is a pipe, for which runc would wait");
-    Refusal::new(RefusalKind::Impossible, message)
-        .with_hint(format!("`ssh {{machine}} docker diff {container}` shows what has changed in the container"))
+    Refusal::new(RefusalKind::Impossible, message).with_hint(format!(
+        "`labctl-ssh-proxy ssh {{machine}} docker diff {container}` shows what has changed in the container"
+    ))
 }
 
 fn refused(container: &str, user: &str, why: &str) -> Refusal {

@@ -120,8 +120,10 @@ fn refused(client: &SshClient, status: Option<u32>, said: &str) -> Error {
     };
     let message = format!("the helper cannot be put on machine {} of playground {}: {why}", login.machine, login.shown);
     let hint = match status {
-        Some(3 | 4) if said.contains("No space left") => format!("make room; `ssh {} df -h` shows where", login.alias),
-        Some(6) => format!("look at its mounts with `ssh {} findmnt`", login.alias),
+        Some(3 | 4) if said.contains("No space left") => {
+            format!("make room; `labctl-ssh-proxy ssh {} df -h` shows where", login.alias)
+        }
+        Some(6) => format!("look at its mounts with `labctl-ssh-proxy ssh {} findmnt`", login.alias),
         _ => format!("run `labctl-ssh-proxy doctor {}` to check the machine", login.alias),
     };
     Error::new(Kind::Program, message).with_hint(hint)

@@ -165,7 +165,8 @@ fn targets() -> Vec<(&'static str, &'static Engine, Vec<&'static str>, &'static 
 /// Fails if the helper's program is missing or older than its source: what would be tested is another one.
 #[track_caller]
 pub(crate) fn needs_helper() {
-    let helper = Path::new(crate::support::PROGRAM).with_file_name("labctl-ssh-proxy-helper-x86_64.gz");
+    let file = format!("labctl-ssh-proxy-helper-{}.gz", std::env::consts::ARCH);
+    let helper = Path::new(crate::support::PROGRAM).with_file_name(file);
     let changed = |path: &Path| fs::metadata(path).and_then(|about| about.modified());
     let source = newest(&Path::new(env!("CARGO_MANIFEST_DIR")).join("helper/src"));
     let is_new = changed(&helper).is_ok_and(|built| built >= source);

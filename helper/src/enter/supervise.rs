@@ -377,7 +377,7 @@ fn late(prepared: &Prepared, time: Duration) -> Refusal {
     resolve::changed(&prepared.engine, &prepared.container).unwrap_or_else(|| {
         let name = text::line(&prepared.container.name);
         let message = format!("the server in container {name} has not begun within {} seconds", time.as_secs());
-        let hint = "see what keeps the machine busy with `ssh -t {machine} top`";
+        let hint = "see what keeps the machine busy with `labctl-ssh-proxy ssh {machine} -t top`";
         Refusal::new(RefusalKind::Program, message).with_hint(hint)
     })
 }

@@ -57,12 +57,11 @@ fn a_container_that_does_not_run_is_said_and_not_started() {
     let exited = engine.run("exited", &NONE, BUSYBOX, &["exit", "42"]);
     eventually("it has exited", || exited.inspect("{{.State.Status}}") == "exited");
     let said = refused(&exited.name);
-    let start = format!("ssh {} docker start {}", site.machine(), exited.name);
-    assert!(said.contains("exited") && said.contains("42") && said.contains(&start), "{said}");
+    let start = ["ssh", &site.machine(), "docker", "start", &exited.name];
+    let hint = format!("labctl-ssh-proxy --local {}", start.join(" "));
+    assert!(said.contains("exited") && said.contains("42") && said.contains(&hint), "{said}");
     assert_eq!(exited.inspect("{{.State.Status}}"), "exited");
-    // The hint works. The entries of the embedded platform have another name for a playground's only machine.
-    let words: Vec<&str> = start.split(' ').skip(2).collect();
-    site.ssh(&[&[&site.playground()[..]], &words[..]].concat()).ok();
+    site.world.local(&start).ok();
 
     let paused = engine.run("paused", &NONE, BUSYBOX, &[]);
     paused.docker("pause");
