@@ -48,7 +48,7 @@ const WAYS: &[(&str, &[&str], &str, &[&str])] = &[
     ("init", &["--init", "--workdir", "/tmp", "--env", "A=b c"], BUSYBOX, &["one"]),
 ];
 
-/// What the kernel says of a process, by name.
+/// The kernel's facts about a process, by name.
 fn told(said: &str) -> BTreeMap<String, String> {
     let mut told = BTreeMap::new();
     for part in said.split("== ").skip(1) {
@@ -102,7 +102,7 @@ fn compare(site: &Site, container: &Container, image: &str, user: &str) -> Vec<S
         return vec![format!("{whose}: {said:?}")];
     }
     let mut ours = told(&said.out);
-    // Docker's client begins in the image's folder, whoever it is; ssh's users begin at home.
+    // Docker's client begins in the image's folder, as every user; ssh's users begin at home.
     if user != "container" {
         ours.insert("folder".into(), theirs["folder"].clone());
     }

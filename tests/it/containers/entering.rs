@@ -253,7 +253,8 @@ fn a_container_that_is_paused_meanwhile_is_left_in_time() {
     }
 }
 
-/// What has left the server in a container that shares the machine's process numbers is a child of the helper's then.
+/// In a container that shares the machine's process numbers, a process that outlives the server becomes a child of the
+/// helper's.
 #[test]
 fn what_is_meant_to_stay_holds_no_session() {
     let Some(engine) = Engine::here() else { return };

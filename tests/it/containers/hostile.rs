@@ -244,7 +244,6 @@ fn a_server_that_is_frozen_is_let_go() {
     let staying = stay(&site, &container, "container");
     let server = servers(&container)[0].to_string();
     assert!(std::process::Command::new("kill").args(["-STOP", &server]).status().unwrap().success());
-    sleep(Duration::from_millis(300));
     drop(staying);
     eventually("the machine is rid of the visit", || site.visits().is_empty());
     let _ = std::process::Command::new("kill").args(["-CONT", &server]).status();

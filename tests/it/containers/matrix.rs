@@ -238,7 +238,7 @@ fn at_both_endpoints_with_64_mib() {
     }
 }
 
-/// What the rows rest on, without a part of ours: the containers run, and docker's own client sees them as they are meant.
+/// The ground of the rows, without a part of ours: the containers run, and docker's own client sees them as meant.
 #[test]
 fn the_targets_are_what_they_are_called() {
     for (name, engine, options, image) in targets() {

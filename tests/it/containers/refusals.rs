@@ -1,4 +1,4 @@
-//! What cannot be entered, each with a sentence and a hint, in bounded time, and with nothing left behind. Engines that
+//! Containers that cannot be entered, each with a sentence and a hint, in bounded time, and with nothing left behind. Engines that
 //! cannot be had here are stand-ins that speak its API on a socket.
 
 use std::{
@@ -20,7 +20,7 @@ use crate::support::{
     eventually, write_program,
 };
 
-/// What an engine answers to the path of a request: the bytes of the whole response. None never answers.
+/// The answer of an engine to the path of a request: the bytes of the whole response. `None` never answers.
 type Answer = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send>;
 
 /// A machine with an engine that answers as a test has it.

@@ -229,7 +229,7 @@ impl Container {
         self.inspect("{{.State.Pid}}").parse().unwrap()
     }
 
-    /// What docker itself sees changed in the container's files.
+    /// The changes of the container's files that docker itself sees.
     #[track_caller]
     pub fn diff(&self) -> String {
         self.engine.docker(&["diff", &self.id])
