@@ -123,14 +123,14 @@ async fn asked(client: &SshClient, arguments: &str, words: &[u8], progress: &imp
         let (channel, answer) = in_time(client, first_words(client, sha256, arguments, words)).await??;
         let Some(needed) = answer.strip_prefix("need ") else { return Ok(channel) };
         let Some(needed) = needed.strip_prefix("Linux ") else {
-            let message = format!("machine {} runs {needed}, and only Linux has containers to enter", login.machine);
-            return Err(Error::new(Kind::Refused, message));
+            let message = format!("it runs {needed}, and only Linux has containers to enter");
+            return Err(on_machine(login, Kind::Refused, &message, None));
         };
         if needed != architecture {
             needed.clone_into(&mut architecture);
             continue;
         }
-        let packed = packed?;
+        let packed = packed.map_err(|error| on_machine(login, error.kind(), error.message(), error.hint()))?;
         progress.waiting(&format!("putting the helper on machine {}", login.machine));
         put::put(client, &packed).await?;
     }
@@ -220,10 +220,15 @@ fn refused(login: &Login, refusal: &Refusal) -> Error {
         RefusalKind::Impossible => Kind::Refused,
         RefusalKind::Program => Kind::Program,
     };
-    let Login { machine, shown, .. } = login;
-    let error = Error::new(kind, format!("machine {machine} of playground {shown}: {}", refusal.message));
-    match &refusal.hint {
-        Some(hint) => error.with_hint(hint.replace("{machine}", &login.alias)),
+    let hint = refusal.hint.as_ref().map(|hint| hint.replace("{machine}", &login.alias));
+    on_machine(login, kind, &refusal.message, hint.as_deref())
+}
+
+/// An error of the machine that `login` is for, which its sentence does not name.
+fn on_machine(Login { machine, shown, .. }: &Login, kind: Kind, message: &str, hint: Option<&str>) -> Error {
+    let error = Error::new(kind, format!("machine {machine} of playground {shown}: {message}"));
+    match hint {
+        Some(hint) => error.with_hint(hint),
         None => error,
     }
 }

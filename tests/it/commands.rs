@@ -116,7 +116,7 @@ fn config_ssh_asks_ssh_once() {
         fs::read_to_string(&calls).unwrap_or_default().lines().count()
     };
     let shown = asked(&["--inline", "--dry-run"]);
-    assert_eq!((shown, asked(&["--inline", "--yes"])), (7, 9));
+    assert_eq!((shown, asked(&["--inline", "--yes"])), (8, 10));
     assert_eq!((asked(&["--remove", "--dry-run"]), asked(&["--remove", "--yes"])), (2, 2));
 }
 
