@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, thread};
 
-use super::{POWERFUL, Site};
+use super::{POWERFUL, Site, without_library_signals};
 use crate::support::engine::{BUSYBOX, Container, Engine, SCRATCH};
 
 /// The lines of /proc/self/status that confine, and those that a parent hands down.
@@ -55,6 +55,7 @@ fn told(said: &str) -> BTreeMap<String, String> {
         let (name, text) = part.split_once('\n').unwrap_or((part, ""));
         match name {
             "/proc/self/status" => {
+                let text = without_library_signals(text);
                 for (key, value) in text.lines().filter_map(|line| line.split_once(':')) {
                     if STATUS.contains(&key) {
                         told.insert(key.to_owned(), value.trim().to_owned());
