@@ -187,7 +187,7 @@ fn rows_at(site: &Site, container: &Container, has_shell: bool) -> Vec<String> {
         wrong
     };
     thread::scope(|scope| {
-        let running: Vec<_> = (0..4).map(|_| scope.spawn(&run)).collect();
+        let running: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
         running.into_iter().flat_map(|one| one.join().unwrap()).collect()
     })
 }
