@@ -7,6 +7,7 @@
 use std::{
     fs,
     os::unix::fs::PermissionsExt,
+    panic::Location,
     path::{Path, PathBuf},
     process::{ChildStdin, Command, Output, Stdio},
     sync::{
@@ -15,7 +16,7 @@ use std::{
     },
 };
 
-use super::{eventually, leave_terminal, machine::run, needs, not_run, write_program};
+use super::{eventually, leave_terminal, machine::run, needs, not_run, say_not_run, write_program};
 
 /// A busybox with a shell, root and an ordinary user, and `/app`.
 pub const BUSYBOX: &str = "busybox";
@@ -197,7 +198,7 @@ fn can_run() -> bool {
         return false;
     }
     if !rustix::process::geteuid().is_root() {
-        not_run("an engine of the tests' own needs root");
+        say_not_run(Location::caller(), "an engine of the tests' own needs root");
         return false;
     }
     true

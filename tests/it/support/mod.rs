@@ -441,6 +441,11 @@ pub fn needs(program: &str) -> PathBuf {
 pub fn not_run(why: &str) {
     let here = std::panic::Location::caller();
     assert!(std::env::var_os("CI").is_none(), "NOT RUN, and this is CI: {why}");
+    say_not_run(here, why);
+}
+
+/// Says the same of what a user's rights forbid, in CI, too.
+pub fn say_not_run(here: &std::panic::Location<'_>, why: &str) {
     // The test harness keeps back what the printing macros write, and shows this.
     let _ = writeln!(std::io::stderr(), "NOT RUN: {}:{}: {why}", here.file(), here.line());
 }
