@@ -7,11 +7,10 @@
 //! - [`wire`]: the words between `connect` and the helper.
 //! - `enter`: the way into a container; `list`: the containers of a machine. `engine` asks Docker, `labels` and `resolve`
 //!   find the container, `runtime` its runtime, `users` the user inside, and `descriptors` holds what goes in.
-//! - [`server`]: the SSH server. The embedded platform's machines use it as well.
 //! - `serve`: the server in a container.
+//! - [`server`]: the SSH server. The embedded platform's machines use it as well.
 //!
-//! The program itself is `main.rs`: `resolve` finds the container and its runtime, `enter` starts the server in it, and
-//! `serve` is that server.
+//! The program itself is `main.rs`.
 
 #[cfg(target_os = "linux")]
 mod descriptors;
