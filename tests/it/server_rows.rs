@@ -2,7 +2,12 @@
 //! at OpenSSH's sshd. To add one, write what a client does, and a part of what is to come of it, below; or, where ssh, sftp
 //! and scp have no words for it, a function in tests/peers/server_rows.py.
 
-use std::{fs, process::Command, thread};
+use std::{
+    fs,
+    process::Command,
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use crate::support::{
     machine::{BOTH, PATIENCE, World, run},
@@ -162,10 +167,11 @@ fn what_ssh_sftp_and_scp_do() {
 fn what_a_client_of_any_kind_may_do() {
     let python = peers("python/bin/python3");
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/server_rows.py");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
     let rows = at_both(|world| {
         let mut command = Command::new("timeout");
         command.arg("300").arg(&python).arg(script).arg(&world.user).args([world.path("id"), world.path("s")]);
-        let output = run(command.arg(world.machine.home()).arg(format!("{:?}", world.endpoint)), b"");
+        let output = run(command.arg(world.machine.home()).args([&format!("{:?}", world.endpoint), &now]), b"");
         assert!(output.status.success(), "{output:?}");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let rows = text.split("== ").skip(1).map(|row| row.split_once('\n').unwrap());

@@ -1,4 +1,4 @@
-"""Rows of tests/it/server_rows.rs for which ssh and sftp have no words: USER KEY SOCKET HOME ENDPOINT.
+"""Rows of tests/it/server_rows.rs for which ssh and sftp have no words: USER KEY SOCKET HOME ENDPOINT NOW.
 
 Prints what came of each row. A row is a function with a fresh connection and a fresh folder of the machine's home. What it
 yields is compared with what it yields from sshd; with `@only_here`, which gives a reason, with what stands there.
@@ -14,7 +14,7 @@ import time
 import paramiko
 from paramiko.common import MSG_CHANNEL_FAILURE, cMSG_CHANNEL_REQUEST
 
-user, key_file, path, home, endpoint = sys.argv[1:]
+user, key_file, path, home, endpoint, now = sys.argv[1:]
 key = paramiko.Ed25519Key.from_private_key_file(key_file)
 rows = []
 
@@ -431,13 +431,15 @@ def sftp_names_owners(transport, folder):
 @row
 def sftp_long_names_are_lines_of_ls(transport, folder):
     sftp, at = Sftp(transport), os.path.join(home.encode(), folder)
-    for name, mode, when in ((b"/old", 0o4755, 1), (b"/new", 0o640, None), (b"/odd", 0o7600, 1_500_000_000)):
+    for name, mode in ((b"/old", 0o4755), (b"/new", 0o640), (b"/odd", 0o7600)):
         open(at + name, "w").close()
         os.chmod(at + name, mode)
-        if when:
-            os.utime(at + name, (when, when))
     os.mkfifo(at + b"/fifo")
     os.symlink("old", at + b"/link")
+    # A line shows minutes, and the two servers are asked at two times.
+    times = {b"/old": 1, b"/odd": 1_500_000_000}
+    for name in (b"/old", b"/new", b"/odd", b"/fifo", b"/link", b""):
+        os.utime(at + name, (times.get(name, int(now)),) * 2, follow_symlinks=False)
     yield [name for name in sftp.folder(folder) if name[0] != b".."]
 
 

@@ -403,9 +403,10 @@ pub fn within(limit: Duration, what: &str, is_so: &mut dyn FnMut() -> bool) {
 }
 
 /// Writes a program, with a child process. If this process opened the file for writing, a test that forks at that
-/// moment would inherit the descriptor, and Linux would refuse to run the program.
+/// moment would inherit the descriptor, and Linux would refuse to run the program. The new one takes the place of an old one,
+/// because Linux does not let a program that runs be written.
 pub fn write_program(path: &Path, text: &str) {
-    let script = "printf %s \"$2\" > \"$1\" && chmod 755 \"$1\"";
+    let script = "printf %s \"$2\" > \"$1.new\" && chmod 755 \"$1.new\" && mv -f \"$1.new\" \"$1\"";
     let status = Command::new("sh").args(["-c", script, "sh"]).arg(path).arg(text).status().unwrap();
     assert!(status.success());
 }
