@@ -104,9 +104,10 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
             notices: Notices::default(),
             began,
             early: &early,
+            is_heard: Cell::default(),
             has_arrived: Cell::default(),
         };
-        connection.container = connection.present(client, Wanted::by(&connection)).await??;
+        connection.container = Wanted::by(&connection)?;
         connection.live.update(|status| status.container.clone_from(&target.container));
         if let Some((kept, tunnel, destination)) = opening::open_at_once(&connection, client).await? {
             // The end of the trial may forget the kept session. A signal ends it, too: it drops this future. With a
@@ -122,6 +123,7 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
         let caller = ClientKind::of(client.identification(NAMED_AT_ONCE).await.as_deref());
         let (found, asked) = connection.present(client, arrival::find_and_ask(&connection, caller)).await??;
         let allowed = permission::may_wake(&connection, client, &found).await?;
+        connection.unlock(client).await?;
         let destination = connection.present(client, arrival::arrive(&connection, found, allowed, asked)).await??;
         let (tunnel, destination) = opening::open(&connection, client, destination).await?;
         opening::keep(&connection, &destination)?;
@@ -163,6 +165,8 @@ struct Connection<'a> {
     began: Instant,
     /// The server's words that the client has had so far.
     early: &'a Early,
+    /// The SSH server of the container's machine has spoken.
+    is_heard: Cell<bool>,
     /// Our own client has logged in to the machine of the container.
     has_arrived: Cell<bool>,
 }
@@ -179,6 +183,15 @@ impl Connection<'_> {
     /// The user for people: the one whom the client logs in as.
     fn shown_user<'b>(&'b self, destination: &'b Destination) -> &'b str {
         self.container.as_ref().map_or(&destination.user, |wanted| &wanted.user)
+    }
+
+    /// Finds the keys that open the container's machine. A key that cannot be used is reported, and a passphrase asked
+    /// for, once it is clear that the connection may go on, and before anything is woken.
+    async fn unlock(&self, client: &mut Client) -> Result<(), Stop> {
+        if let Some(wanted) = &self.container {
+            self.present(client, wanted.credentials(self)).await??;
+        }
+        Ok(())
     }
 
     /// Does `work` for as long as the client is there. Meanwhile the early identification line is sent when it is due,

@@ -16,7 +16,7 @@
 //! - `put`: its place on the machine.
 //! - `stream`: the stream to the server in the container.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, io, time::Duration};
 
 use helper::wire::{Listing, MAX_FRAME, Refusal, RefusalKind, Reply, Request};
 use serde::{Serialize, de::DeserializeOwned};
@@ -58,7 +58,7 @@ pub async fn enter(client: SshClient, request: &Request, progress: &impl Progres
         channel.reader.read_exact(&mut length).await?;
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > MAX_FRAME {
-            return Err(std::io::Error::other(format!("a frame of {length} bytes")));
+            return Err(io::Error::other(format!("a frame of {length} bytes")));
         }
         let mut frame = vec![0; length];
         channel.reader.read_exact(&mut frame).await?;
@@ -68,8 +68,8 @@ pub async fn enter(client: SshClient, request: &Request, progress: &impl Progres
     let frame = match frame {
         Ok(frame) => frame,
         Err(error) => {
-            let status = channel.reader.end().await;
-            return Err(no_answer(client.login(), status, &channel.reader.complaint(), &error.to_string()));
+            let status = in_time(&client, channel.reader.end()).await?;
+            return Err(no_answer(client.login(), status, &channel.reader.complaint(), &error));
         }
     };
     match understood(client.login(), &frame)? {
@@ -96,12 +96,12 @@ pub async fn list(client: &SshClient) -> Result<Listing> {
     let (read, text, status) = in_time(client, answer).await?;
     let login = client.login();
     if let Err(error) = read {
-        return Err(no_answer(login, status, &channel.reader.complaint(), &error.to_string()));
+        return Err(no_answer(login, status, &channel.reader.complaint(), &error));
     }
     match status {
         Some(0) => understood(login, &text),
         Some(1) if !text.is_empty() => Err(refused(login, &understood(login, &text)?)),
-        status => Err(no_answer(login, status, &channel.reader.complaint(), "it ended")),
+        status => Err(no_answer(login, status, &channel.reader.complaint(), &io::ErrorKind::UnexpectedEof.into())),
     }
 }
 
@@ -147,7 +147,7 @@ async fn first_words(client: &SshClient, sha256: &str, arguments: &str, words: &
     let read = async {
         while !marked.is_started(&greeting) {
             if greeting.len() == MAX_GREETING {
-                return Err(std::io::Error::other("its login shell prints more than the helper"));
+                return Err(io::Error::other("its login shell prints more than the helper"));
             }
             greeting.push(reader.read_u8().await?);
         }
@@ -159,18 +159,18 @@ async fn first_words(client: &SshClient, sha256: &str, arguments: &str, words: &
     match read.await {
         Ok(()) => Ok((Channel { reader, writer }, printable(String::from_utf8_lossy(&line).trim()))),
         Err(_) if reader.is_refused() => {
-            let message = format!("machine {} refuses to run commands", client.login().machine);
+            let message = format!("{} refuses to run commands", client.login().whose().subject());
             Err(Error::new(Kind::Refused, message).with_hint(see_doctor(client.login())))
         }
-        Err(_) if marked.is_started(&greeting) => {
+        Err(error) if marked.is_started(&greeting) => {
             let status = reader.end().await;
-            Err(no_answer(client.login(), status, &reader.complaint(), "its shell ended"))
+            Err(no_answer(client.login(), status, &reader.complaint(), &error))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
             reader.end().await;
-            Err(not_run(&client.login().user, &reader.complaint()))
+            Err(not_run(&root_of(client.login()), &reader.complaint()))
         }
-        Err(error) => Err(no_answer(client.login(), None, &reader.complaint(), &error.to_string())),
+        Err(error) => Err(no_answer(client.login(), None, &reader.complaint(), &error)),
     }
 }
 
@@ -200,15 +200,30 @@ fn understood<T: DeserializeOwned>(login: &Login, json: &[u8]) -> Result<T> {
 }
 
 /// The error for a helper that has said nothing, or not all.
-fn no_answer(login: &Login, status: Option<u32>, complaint: &str, otherwise: &str) -> Error {
+fn no_answer(login: &Login, status: Option<u32>, complaint: &str, error: &io::Error) -> Error {
+    if error.kind() == io::ErrorKind::ConnectionReset {
+        return lost(login);
+    }
     let why = match (complaint, status) {
         ("", Some(status)) => format!("exit status {status}"),
-        ("", None) => otherwise.to_owned(),
+        ("", None) if error.kind() == io::ErrorKind::UnexpectedEof => "it ended".to_owned(),
+        ("", None) => error.to_string(),
         (complaint, _) => complaint.to_owned(),
     };
     let Login { machine, shown, .. } = login;
     let message = format!("the helper on machine {machine} of playground {shown} has failed: {why}");
     Error::new(Kind::Program, message).with_hint(see_doctor(login))
+}
+
+/// The error for a machine that can no longer be asked.
+fn lost(login: &Login) -> Error {
+    Error::new(Kind::Network, format!("the connection to {} was lost", login.whose().subject()))
+        .with_hint("connect again")
+}
+
+/// The user whose login shell runs the helper, in the words of [`not_run`].
+fn root_of(login: &Login) -> String {
+    format!("{} on {}", login.user, login.whose().subject())
 }
 
 /// The helper's refusal as an error, with the machine and the playground that it does not know.

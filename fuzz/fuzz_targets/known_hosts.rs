@@ -5,7 +5,7 @@ use labctl_ssh_proxy::ssh::{host_key::HostKeyBlob, known_hosts::{KnownHosts, Ver
 use libfuzzer_sys::fuzz_target;
 
 const KEY: &str = "AAAAC3NzaC1lZDI1NTE5AAAAIE+o3uRHvmfJnP8V4yLRSfcJzMcBhOVmoLKnf7iBX6cN";
-const WHOSE: Whose<'_> = Whose { alias: "playground-x", play: "0123456789abcdef01234567", machine: "m" };
+const WHOSE: Whose<'_> = Whose { alias: "playground-x", play: "0123456789abcdef01234567", machine: "m", shown: "" };
 
 fuzz_target!(|bytes: &[u8]| {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();

@@ -103,14 +103,7 @@ fn labels_of(all: &[Listed], mut some: Vec<&Listed>) -> String {
 /// The sentence about a container that does not run, from its engine's words.
 fn not_running(container: &Container) -> Refusal {
     let name = text::line(&container.name);
-    let docker = |command: &str| {
-        // A name with other characters than Docker permits would not be safe to copy into a shell.
-        let safe = !container.name.is_empty()
-            && container.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
-            && !container.name.starts_with('-');
-        let name = if safe { &container.name } else { &container.label };
-        format!("`labctl-ssh-proxy ssh {{machine}} docker {command} {name}`")
-    };
+    let docker = |command: &str| format!("`labctl-ssh-proxy ssh {{machine}} docker {command} {}`", container.to_copy());
     let since = since(&container.status);
     let (message, hint) = match container.state.as_str() {
         "created" => (

@@ -89,6 +89,16 @@ pub struct Container {
     pub status: String,
 }
 
+impl Container {
+    /// Its name in a command line that is to be copied into a shell: a name with other characters than Docker permits
+    /// would not be safe there.
+    pub fn to_copy(&self) -> &str {
+        let is_safe = self.name.starts_with(|first: char| first.is_ascii_alphanumeric())
+            && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
+        if is_safe { &self.name } else { &self.label }
+    }
+}
+
 /// The reason why a container cannot be entered.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Refusal {

@@ -207,7 +207,7 @@ fn tell(platform: Platform, checks: &[Check], fixed: &[String], args: &Args) -> 
         out::line(&format!("fixed: {done}"))?;
     }
     out::table(&["LINK", "VERDICT", "FOUND"], checks.iter().map(row).collect())?;
-    if !args.fix && checks.iter().any(|check| check.fix.is_some()) {
+    if !args.fix && checks.iter().any(|check| check.fix.is_some() && check.verdict != Verdict::Ok) {
         let words = "`labctl-ssh-proxy doctor --fix` repairs this program's own files, entries and processes.";
         out::line(&platform.commands(words))?;
     }

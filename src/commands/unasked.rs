@@ -34,7 +34,8 @@ pub(super) async fn on_machine<T>(
         let client = SshClient::connect(stream, &app.known_hosts(), login, &credentials).await?;
         let done = work(&client).await;
         client.close().await;
-        done
+        // The work's own failure says nothing about the way.
+        Ok::<_, Error>(done)
     };
     let slots = slots(app, labs, login, called)?;
     for slot in &slots {
@@ -46,7 +47,7 @@ pub(super) async fn on_machine<T>(
                 log::info!("a new tunnel session is needed: {}", error.message());
                 slot.forget();
             }
-            done => return done,
+            Ok(done) => return done,
         }
     }
     let session = request(labs, login, &identity).await?;
@@ -54,7 +55,7 @@ pub(super) async fn on_machine<T>(
     if let Some(slot) = slots.first() {
         slot.keep(&Known::new(&login.play, &login.machine, &login.user, None, &session));
     }
-    Ok(done)
+    done
 }
 
 /// The places of the sessions of connections to the machine, by the name with which it was called.

@@ -222,6 +222,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
     let aliases = [place.machine_host(), by_id];
     let whose = learn::Owner {
         play: &place.play.id,
+        shown: &place.play.shown(),
         machine: &place.machine.name,
         aliases: &aliases,
         user: place.machine_user(),

@@ -36,7 +36,7 @@ pub(super) async fn carry(
     connection.live.connected(vitals.clone(), is_held);
     match &behind {
         Some(behind) => {
-            let name = &behind.name;
+            let name = behind.name();
             log::info!("connected to container {name} of machine {machine} of playground {play} as {user}");
         }
         None => log::info!("connected to machine {machine} of playground {play} as {user}"),

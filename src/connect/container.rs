@@ -17,13 +17,14 @@ use std::{
     time::Duration,
 };
 
-use helper::wire::{CONTAINER_USER, Request};
+use helper::wire::{CONTAINER_USER, Container, Request};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OnceCell,
     time::{sleep, timeout},
 };
 
-use super::{Connection, Destination, Stop, opening::NotOpened, relay};
+use super::{Connection, Destination, Stop, ending, opening::NotOpened, policy, relay};
 use crate::{
     connect::{
         client::Client,
@@ -42,6 +43,7 @@ use crate::{
     },
     ssh_config::client::Ssh,
     target,
+    ui::input,
 };
 
 /// The user of the machine who may enter its containers.
@@ -61,16 +63,20 @@ pub(super) struct Wanted<'a> {
     label: &'a str,
     /// The user inside.
     pub(super) user: String,
-    credentials: Credentials,
+    credentials: OnceCell<Credentials>,
 }
 
 impl<'a> Wanted<'a> {
-    /// The container that the target of a connection names, if it names one, and the keys that open its machine. A key
-    /// that cannot be used is reported, and a passphrase asked for, before anything is woken.
-    pub(super) async fn by(connection: &Connection<'a>) -> Result<Option<Wanted<'a>>> {
+    /// The container that the target of a connection names, if it names one.
+    pub(super) fn by(connection: &Connection<'a>) -> Result<Option<Wanted<'a>>> {
         let Some(label) = connection.target.container.as_deref() else { return Ok(None) };
         let user = target::user(connection.request.user.as_deref())?.unwrap_or(CONTAINER_USER).to_owned();
-        Ok(Some(Wanted { label, user, credentials: credentials(connection).await? }))
+        Ok(Some(Wanted { label, user, credentials: OnceCell::new() }))
+    }
+
+    /// The keys that open the machine. They are looked for once.
+    pub(super) async fn credentials(&self, connection: &Connection<'_>) -> Result<&Credentials> {
+        self.credentials.get_or_try_init(|| credentials(connection)).await
     }
 }
 
@@ -79,6 +85,10 @@ async fn credentials(connection: &Connection<'_>) -> Result<Credentials> {
     let identity = connection.app.identity()?;
     if let Some(credentials) = Credentials::without_asking(&identity).await {
         return Ok(credentials);
+    }
+    if !policy::may_ask() {
+        // ssh-add heeds it.
+        input::forbid();
     }
     let find = async {
         let home = &connection.app.folders.home;
@@ -117,12 +127,7 @@ impl Entered {
     /// That which says why the server has ended.
     pub(super) fn behind(&self) -> Behind {
         let container = self.stream.container();
-        Behind {
-            outside: self.stream.outside(),
-            id: container.id.clone(),
-            name: container.name.clone(),
-            loss: self.loss.clone(),
-        }
+        Behind { outside: self.stream.outside(), container: container.clone(), loss: self.loss.clone() }
     }
 
     pub(super) fn stream(&mut self) -> Pin<&mut Inside> {
@@ -133,9 +138,7 @@ impl Entered {
 /// The machine of a server in a container, as long as it can be asked.
 pub(super) struct Behind {
     outside: Outside,
-    id: String,
-    /// The container's name.
-    pub(super) name: String,
+    container: Container,
     loss: Loss,
 }
 
@@ -172,7 +175,8 @@ pub(super) async fn attempt(
         let heard = timeout(FIRST_WORD, first_word(watched)).await;
         let heard = heard.map_err(|_| unanswered(&"there is no answer through the tunnel"))?;
         let heard: Heard<_> = heard.map_err(|error| unanswered(&error))?;
-        SshClient::connect(heard, &known_hosts, &login, &wanted.credentials).await
+        connection.is_heard.set(true);
+        SshClient::connect(heard, &known_hosts, &login, wanted.credentials(connection).await?).await
     };
     let ssh = match connection.present(client, log_in).await? {
         Ok(ssh) => ssh,
@@ -182,7 +186,7 @@ pub(super) async fn attempt(
     connection.has_arrived.set(true);
     let key = connection.app.seeds().host_key(play, machine, wanted.label)?;
     let inner = format!("{machine}.{}", wanted.label);
-    let whose = Whose { alias: &connection.request.host, play, machine: &inner };
+    let whose = Whose { alias: &connection.request.host, play, machine: &inner, shown: destination.shown() };
     let request = Request { container: wanted.label.to_owned(), user: wanted.user.clone(), host_key: key.seed };
     let stream = match connection.present(client, inside::enter(ssh, &request, connection)).await? {
         Ok(stream) => stream,
@@ -198,6 +202,9 @@ pub(super) async fn attempt(
         Greeted::Over(End::Input | End::Output) => Err(Stop::Left.into()),
         Greeted::Over(End::Remote | End::Lost(_)) | Greeted::Unanswered(_) | Greeted::AnotherLine(_) => {
             let behind = entered.behind();
+            if let Some(Lost::Broken(error)) = behind.loss.take() {
+                return Err(ending::lost(connection, destination, &error).into());
+            }
             let error = connection.present(client, reason(destination, &behind)).await?;
             Err(error.unwrap_or_else(|| server_ended(destination, &behind, "")).into())
         }
@@ -210,12 +217,13 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
     let look = async {
         loop {
             let Ok(listing) = inside::list(behind.outside.client()).await else { return None };
-            let Some(container) = listing.containers.into_iter().find(|container| container.id == behind.id) else {
+            let Some(container) = listing.containers.into_iter().find(|container| container.id == behind.container.id)
+            else {
                 return Some(container_ended(destination, behind, "has been removed", "docker ps"));
             };
             if container.state != "running" {
-                let (how, start) =
-                    (format!("has ended: {}", container.status), format!("docker start {}", behind.name));
+                let how = format!("has ended: {}", container.status);
+                let start = format!("docker start {}", behind.container.to_copy());
                 return Some(container_ended(destination, behind, &how, &start));
             }
             // The engine may be the last to notice.
@@ -231,7 +239,7 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
 }
 
 fn container_ended(destination: &Destination, behind: &Behind, how: &str, now: &str) -> Error {
-    let (name, host) = (&behind.name, &behind.outside.client().login().alias);
+    let (name, host) = (behind.name(), &behind.outside.client().login().alias);
     let (machine, shown) = (&destination.machine, destination.shown());
     Error::new(Kind::Ended, format!("container {name} of machine {machine} of playground {shown} {how}"))
         .with_hint(format!("run `labctl-ssh-proxy ssh {host} {now}`, and connect again"))
@@ -245,13 +253,18 @@ fn server_ended(destination: &Destination, behind: &Behind, status: &str) -> Err
         ("", status) => format!(" (the container: {status})"),
         (complaint, _) => format!(": {complaint}"),
     };
-    let (name, machine, shown) = (&behind.name, &destination.machine, destination.shown());
+    let (name, machine, shown) = (behind.name(), &destination.machine, destination.shown());
     let message =
         format!("the SSH server in container {name} of machine {machine} of playground {shown} has ended{why}");
     Error::new(Kind::Network, message).with_hint("connect again")
 }
 
 impl Behind {
+    /// The container's name.
+    pub(super) fn name(&self) -> &str {
+        &self.container.name
+    }
+
     /// The end of the stream in the terms of a machine's: the end of the session with the machine is the reason where
     /// there was one.
     pub(super) fn end(&self, end: End) -> End {

@@ -25,7 +25,7 @@ pub(super) async fn reason(connection: &Connection<'_>, destination: &Destinatio
     let expires_at = connection.live.status().expires_at;
     match timeout(EXPLANATION, connection.labs.play(id)).await {
         Ok(Ok(play)) => reach::end(&play, machine, expires_at),
-        Ok(Err(e)) if e.kind() == Kind::NotFound => Some(reach::destroyed(id, expires_at)),
+        Ok(Err(e)) if e.kind() == Kind::NotFound => Some(reach::destroyed(destination.shown(), expires_at)),
         Ok(Err(_)) | Err(_) => None,
     }
 }
@@ -33,17 +33,17 @@ pub(super) async fn reason(connection: &Connection<'_>, destination: &Destinatio
 /// The reason with which a session was given up that should have survived. What the session itself has found does not
 /// name the machine.
 pub(super) fn given_up(connection: &Connection<'_>, destination: &Destination, error: &io::Error) -> Option<Error> {
-    let Destination { play, machine, .. } = destination;
+    let (machine, shown) = (&destination.machine, destination.shown());
     let reason: &Error = error.get_ref()?.downcast_ref()?;
     if reach::is_destroyed(reason) {
         // We know of its end, where the session may not.
-        let ended = reach::destroyed(play, connection.live.status().expires_at);
+        let ended = reach::destroyed(shown, connection.live.status().expires_at);
         return Some(if reach::is_destroyed(&ended) { reason.clone() } else { ended });
     }
     if reason.kind() != Kind::Network || reason.message().contains("playground") {
         return Some(reason.clone());
     }
-    let what = format!("the session on machine {machine} of playground {play} ended: {}", reason.message());
+    let what = format!("the session on machine {machine} of playground {shown} ended: {}", reason.message());
     Some(Error::new(Kind::Network, what).with_hint(reason.hint().unwrap_or("connect again")))
 }
 
@@ -52,15 +52,15 @@ pub(super) fn lost(connection: &Connection<'_>, destination: &Destination, error
     if let Some(error) = given_up(connection, destination, error) {
         return error;
     }
-    let Destination { play, machine, .. } = destination;
-    Error::new(Kind::Network, format!("the connection to machine {machine} of playground {play} was lost: {error}"))
+    let (machine, shown) = (&destination.machine, destination.shown());
+    Error::new(Kind::Network, format!("the connection to machine {machine} of playground {shown} was lost: {error}"))
         .with_hint("connect again")
 }
 
 /// The error for a session that the machine's side has ended without a word inside SSH.
 pub(super) fn ended(destination: &Destination) -> Error {
-    let Destination { play, machine, .. } = destination;
-    let what = format!("machine {machine} of playground {play}, or the tunnel to it, has ended the connection");
+    let (machine, shown) = (&destination.machine, destination.shown());
+    let what = format!("machine {machine} of playground {shown}, or the tunnel to it, has ended the connection");
     Error::new(Kind::Network, what).with_hint("connect again")
 }
 

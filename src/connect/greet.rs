@@ -73,11 +73,9 @@ impl<'a> KeyCheck<'a> {
     /// Compares the key with the one on record, or learns it. `offered` are the algorithms of the server's host keys.
     fn see(&mut self, key: &HostKeyBlob, offered: Option<&str>) -> Result<()> {
         if self.given.is_some_and(|given| given != key) {
-            let (Whose { play, machine, .. }, shown) = (self.whose, key.fingerprint());
-            let message = format!(
-                "the SSH server in container {machine} of playground {play} shows the host key {shown}, and not the one \
-                 that it was given"
-            );
+            let (subject, shown) = (self.whose.subject(), key.fingerprint());
+            let message =
+                format!("the SSH server in {subject} shows the host key {shown}, and not the one that it was given");
             return Err(Error::new(Kind::HostKey, message)
                 .with_hint("a process in the container may have taken its place, so give it no password or agent"));
         }
@@ -312,7 +310,7 @@ mod tests {
         };
         let folder = tempfile::tempdir().unwrap();
         let known_hosts = KnownHosts::at(folder.path().join("known_hosts"));
-        let whose = Whose { alias: "playground-docker.docker-01.web", play: "p", machine: "docker-01.web" };
+        let whose = Whose { alias: "playground-docker.docker-01.web", play: "p", machine: "docker-01.web", shown: "" };
         let given = key("ssh-ed25519", 1);
         known_hosts.vouch(whose, &given).unwrap();
         let check = || KeyCheck::new(&known_hosts, whose).given(&given);

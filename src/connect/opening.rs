@@ -66,7 +66,8 @@ async fn attempt(
     }
     let known_hosts = connection.app.known_hosts();
     let Destination { play, machine, .. } = destination;
-    let check = KeyCheck::new(&known_hosts, Whose { alias: &connection.request.host, play, machine });
+    let whose = Whose { alias: &connection.request.host, play, machine, shown: destination.shown() };
+    let check = KeyCheck::new(&known_hosts, whose);
     let greeted = greet(client, &mut session, check, connection.early).await?;
     if session.is_held() && matches!(greeted, Greeted::Unanswered(_) | Greeted::Over(End::Lost(_) | End::Remote)) {
         // Another program may have its port by now.
@@ -98,6 +99,7 @@ pub(super) async fn open_at_once(
         connection.shown_user(&destination).clone_into(&mut status.user);
     });
     early::plan(connection, &destination.play, &destination.machine)?;
+    connection.unlock(client).await?;
     relay::place_ahead(connection, client, &destination).await?;
     let opened = tokio::select! {
         biased;
@@ -175,7 +177,7 @@ async fn silence(connection: &Connection<'_>, destination: &Destination) -> Erro
     if !down {
         sleep_until(patient).await;
     }
-    if connection.early.passed() == Passed::Bytes || connection.has_arrived.get() {
+    if connection.early.passed() == Passed::Bytes || connection.is_heard.get() {
         return std::future::pending().await;
     }
     Error::new(Kind::NotYet, if down { "the machine is not up" } else { "there is no answer through the tunnel" })
@@ -262,7 +264,7 @@ fn remember_line(connection: &Connection<'_>, destination: &Destination, line: O
 /// Remembers that the machine's line is not the one that the client was sent, and returns the error that says so.
 fn another_line(connection: &Connection<'_>, destination: &Destination, line: Option<String>) -> Error {
     remember_line(connection, destination, line);
-    let Destination { play, machine, .. } = destination;
-    let message = format!("machine {machine} of playground {play} has changed its SSH version");
+    let (machine, shown) = (&destination.machine, destination.shown());
+    let message = format!("machine {machine} of playground {shown} has changed its SSH version");
     Error::new(Kind::NotYet, message).with_hint("connect again")
 }

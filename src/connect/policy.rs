@@ -151,8 +151,7 @@ impl Question<'_> {
             }
             Refusal::Never => format!("playground {name} is not running, and the wake policy is `never`"),
         };
-        let may_ask = input::is_allowed() && !os::ssh_arguments().is_some_and(|arguments| is_batch(&arguments));
-        if may_ask && terminal::says_yes(&format!("{why}. Start it again? [y/N] ")).await {
+        if may_ask() && terminal::says_yes(&format!("{why}. Start it again? [y/N] ")).await {
             match self.machine {
                 Some(machine) => self.memory.machine_wanted(label, machine),
                 None => self.memory.deliberate(label),
@@ -165,6 +164,11 @@ impl Question<'_> {
         };
         Err(Error::new(Kind::NotWoken, why).with_hint(hint))
     }
+}
+
+/// Returns true if the user may be asked: neither we nor ssh were told to ask nothing.
+pub(super) fn may_ask() -> bool {
+    input::is_allowed() && !os::ssh_arguments().is_some_and(|arguments| is_batch(&arguments))
 }
 
 /// Returns true for an ssh whose command line forbids questions: `-o BatchMode=yes`.

@@ -83,8 +83,8 @@ pub(super) async fn put(client: &SshClient, packed: &Packed) -> Result<()> {
         let script = take(packed, place);
         let run = run(client, &script, &packed.gzip);
         let (status, _, said) = timeout(UPLOAD, run).await.map_err(|_| {
-            let machine = &client.login().machine;
-            let why = format!("machine {machine} has not taken the helper within {} s", UPLOAD.as_secs());
+            let subject = client.login().whose().subject();
+            let why = format!("{subject} has not taken the helper within {} s", UPLOAD.as_secs());
             Error::new(Kind::Network, why).with_hint("connect again")
         })??;
         match status {
@@ -173,8 +173,8 @@ pub async fn remove(client: &SshClient) -> Result<()> {
 
 async fn look(client: &SshClient, script: &str) -> Result<(Option<u32>, String, String)> {
     let late = |_| {
-        let login = client.login();
-        Error::new(Kind::Network, format!("machine {} does not answer within {} s", login.machine, LOOK.as_secs()))
+        let subject = client.login().whose().subject();
+        Error::new(Kind::Network, format!("{subject} does not answer within {} s", LOOK.as_secs()))
     };
     timeout(LOOK, run(client, script, &[])).await.map_err(late)?
 }
@@ -184,7 +184,7 @@ async fn run(client: &SshClient, script: &str, input: &[u8]) -> Result<(Option<u
     let marked = Marked::new();
     let channel = client.exec(&marked.command(script)).await?;
     let (mut reader, writer) = channel.split();
-    let (mut said, mut complaint) = (Vec::new(), Vec::new());
+    let (mut said, mut complaint, mut is_over) = (Vec::new(), Vec::new(), false);
     let feed = async {
         // A script that has failed takes no more, and says why.
         let _ = writer.data_bytes(input.to_vec()).await;
@@ -196,6 +196,10 @@ async fn run(client: &SshClient, script: &str, input: &[u8]) -> Result<(Option<u
             let (kept, data) = match message {
                 ChannelMsg::Data { data } => (&mut said, data),
                 ChannelMsg::ExtendedData { data, .. } => (&mut complaint, data),
+                ChannelMsg::Eof | ChannelMsg::Close => {
+                    is_over = true;
+                    continue;
+                }
                 _ => continue,
             };
             kept.extend(data.iter().take(MAX_WORDS.saturating_sub(kept.len())));
@@ -206,8 +210,11 @@ async fn run(client: &SshClient, script: &str, input: &[u8]) -> Result<(Option<u
         () = feed => {}
     }
     let complaint = super::last_line(&complaint);
+    if !is_over {
+        return Err(super::lost(client.login()));
+    }
     let Some(found) = marked.find(&said) else {
-        return Err(crate::ssh::marked::not_run(&client.login().user, &complaint));
+        return Err(crate::ssh::marked::not_run(&super::root_of(client.login()), &complaint));
     };
     Ok((found.status, String::from_utf8_lossy(found.output).into_owned(), complaint))
 }

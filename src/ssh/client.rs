@@ -71,6 +71,13 @@ pub struct Login {
     pub user: String,
 }
 
+impl Login {
+    /// The machine, as known hosts knows it.
+    pub(crate) fn whose(&self) -> Whose<'_> {
+        Whose { alias: &self.alias, play: &self.play, machine: &self.machine, shown: &self.shown }
+    }
+}
+
 /// The result of a program on the machine.
 #[derive(Debug)]
 pub struct Output {
@@ -118,7 +125,7 @@ impl SshClient {
             client::connect_stream(config, stream, handler).await
         };
         let connected = timeout(HANDSHAKE, handshake).await;
-        let mut handle = connected.unwrap_or_else(|_| Err(silent(&login.machine, &login.alias)))?;
+        let mut handle = connected.unwrap_or_else(|_| Err(silent(login)))?;
         authenticate(&mut handle, login, credentials).await?;
         Ok(SshClient { handle, forwarded, login: login.clone(), host_key })
     }
@@ -145,7 +152,7 @@ impl SshClient {
                 match channel.wait().await {
                     Some(ChannelMsg::Success) => return Ok(channel),
                     Some(ChannelMsg::Failure) | None => {
-                        let why = format!("machine {} refuses to run commands", self.login.machine);
+                        let why = format!("{} refuses to run commands", self.login.whose().subject());
                         return Err(Error::new(Kind::Refused, why).with_hint(see_doctor(&self.login.alias)));
                     }
                     Some(_) => {}
@@ -187,7 +194,7 @@ impl SshClient {
                     _ => {}
                 }
                 if output.stdout.len() + output.stderr.len() > limit {
-                    let why = format!("machine {} answered with more than {limit} bytes", self.login.machine);
+                    let why = format!("{} answered with more than {limit} bytes", self.login.whose().subject());
                     return Err(Error::new(Kind::Answer, why));
                 }
             }
@@ -296,7 +303,7 @@ impl SshClient {
     }
 
     async fn answered<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
-        timeout(ANSWER, work).await.unwrap_or_else(|_| Err(silent(&self.login.machine, &self.login.alias)))
+        timeout(ANSWER, work).await.unwrap_or_else(|_| Err(silent(&self.login)))
     }
 }
 
@@ -317,9 +324,9 @@ fn words(reason: &ChannelOpenFailure) -> &'static str {
     }
 }
 
-fn silent(machine: &str, alias: &str) -> Error {
-    Error::new(Kind::Network, format!("the SSH server of machine {machine} does not answer"))
-        .with_hint(see_doctor(alias))
+fn silent(login: &Login) -> Error {
+    Error::new(Kind::Network, format!("the SSH server of {} does not answer", login.whose().subject()))
+        .with_hint(see_doctor(&login.alias))
 }
 
 fn see_doctor(alias: &str) -> String {
@@ -344,8 +351,7 @@ impl client::Handler for Handler {
             PublicKeyOrCertificate::Certificate(certificate) => HostKeyBlob::of_key(certificate.public_key()),
         };
         let key = key.ok_or_else(|| Error::new(Kind::HostKey, "the machine's host key cannot be read"))?;
-        let Login { alias, play, machine, .. } = &self.login;
-        self.known_hosts.confirm_preferred(Whose { alias, play, machine }, &key)?;
+        self.known_hosts.confirm_preferred(self.login.whose(), &key)?;
         // A key that comes later, in another key exchange, is the same one.
         let _ = self.host_key.set(key);
         Ok(true)
@@ -388,9 +394,9 @@ impl Handler {
 }
 
 /// Returns the algorithms to negotiate. As with ssh, the types of host keys on record come first.
-fn preferred(known_hosts: &KnownHosts, Login { alias, play, machine, .. }: &Login) -> Preferred {
+fn preferred(known_hosts: &KnownHosts, login: &Login) -> Preferred {
     // An error will come again when the key is checked.
-    let known = known_hosts.knows(Whose { alias, play, machine }).unwrap_or_default();
+    let known = known_hosts.knows(login.whose()).unwrap_or_default();
     let is_known = |algorithm: &Algorithm| match algorithm {
         Algorithm::Rsa { .. } => known.iter().any(|name| name == "ssh-rsa"),
         other => known.iter().any(|name| name == other.as_str()),
@@ -422,9 +428,10 @@ pub(crate) async fn authenticate<H: client::Handler>(
             Err(error) => return Err(error),
         }
     }
-    let Login { machine, user, alias, .. } = login;
+    let Login { user, alias, .. } = login;
     let paths: Vec<String> = credentials.keys.iter().map(|key| key.path.display().to_string()).collect();
-    let message = format!("machine {machine} does not let {user} log in with the key {}", paths.join(" or "));
+    let subject = login.whose().subject();
+    let message = format!("{subject} does not let {user} log in with the key {}", paths.join(" or "));
     Err(unsigned.unwrap_or_else(|| {
         let ignored = match &credentials.ignored[..] {
             [] => String::new(),
@@ -437,21 +444,22 @@ pub(crate) async fn authenticate<H: client::Handler>(
 /// Returns true if the machine accepts the key or one of its certificates.
 async fn try_key<H: client::Handler>(
     handle: &mut Handle<H>,
-    Login { user, machine, alias, .. }: &Login,
+    login: &Login,
     key: &LoginKey,
     hash: Option<HashAlg>,
 ) -> Result<bool> {
+    let user = &login.user;
     // As ssh, the certificates come before the bare key.
     for certificate in key.certificates.iter().map(Some).chain([None]) {
         let result = match (&key.signer, certificate) {
             (Signer::Here(private), Some(certificate)) => {
                 let asked = handle.authenticate_openssh_cert(user, Arc::clone(private), certificate.clone());
-                timeout(ANSWER, asked).await.map_err(|_| silent(machine, alias))??
+                timeout(ANSWER, asked).await.map_err(|_| silent(login))??
             }
             (Signer::Here(private), None) => {
                 let private = PrivateKeyWithHashAlg::new(Arc::clone(private), hash);
                 let asked = handle.authenticate_publickey(user, private);
-                timeout(ANSWER, asked).await.map_err(|_| silent(machine, alias))??
+                timeout(ANSWER, asked).await.map_err(|_| silent(login))??
             }
             (Signer::Agent(socket), certificate) => {
                 let unsigned = |why: String| {

@@ -43,11 +43,22 @@ pub struct Whose<'a> {
     pub alias: &'a str,
     /// The id of the play.
     pub play: &'a str,
-    /// The machine's name in the play.
+    /// The machine's name in the play, or `<machine>.<container>`.
     pub machine: &'a str,
+    /// The play in the words of people.
+    pub shown: &'a str,
 }
 
 impl Whose<'_> {
+    /// The words for it in an error.
+    pub(crate) fn subject(&self) -> String {
+        let Whose { machine, shown, .. } = self;
+        match machine.split_once('.') {
+            Some((machine, container)) => format!("container {container} of machine {machine} of playground {shown}"),
+            None => format!("machine {machine} of playground {shown}"),
+        }
+    }
+
     /// The host name that means this machine alone.
     fn by_id(&self) -> String {
         Target::of_play(self.play, Some(self.machine)).to_string()
@@ -356,8 +367,9 @@ mod tests {
 
     const PLAY: &str = "0123456789abcdef01234567";
     const OTHER: &str = "fedcba9876543210fedcba98";
-    const BY_ID: Whose<'_> = Whose { alias: "playground-0123456789abcdef01234567", play: PLAY, machine: "docker-01" };
-    const BY_NAME: Whose<'_> = Whose { alias: "playground-docker", play: PLAY, machine: "docker-01" };
+    const BY_ID: Whose<'_> =
+        Whose { alias: "playground-0123456789abcdef01234567", play: PLAY, machine: "docker-01", shown: "Docker" };
+    const BY_NAME: Whose<'_> = Whose { alias: "playground-docker", play: PLAY, machine: "docker-01", shown: "Docker" };
 
     /// Returns a key derived from `seed`.
     fn key(algorithm: &str, seed: u8) -> HostKeyBlob {
@@ -453,7 +465,9 @@ mod tests {
         for whose in [BY_NAME, BY_ID, Whose { alias: "playground-docker.docker-01", ..BY_ID }] {
             for error in [known.check(whose, &ed(2)).unwrap_err(), known.confirm(whose, &ed(2)).unwrap_err()] {
                 assert_eq!(error.kind(), Kind::HostKey);
-                for part in [&ed(1).fingerprint(), &ed(2).fingerprint(), "docker-01", PLAY, "ssh-ed25519"] {
+                for part in
+                    [&ed(1).fingerprint(), &ed(2).fingerprint(), "docker-01 of playground Docker", "ssh-ed25519"]
+                {
                     assert!(error.message().contains(part), "{error}");
                 }
                 for part in ["-R playground-docker", &format!("-R {}", BY_ID.alias), "`destroy`", "known_hosts\""] {
@@ -532,7 +546,7 @@ mod tests {
                 let known = &known;
                 scope.spawn(move || {
                     let (alias, machine) = (format!("playground-{}", i % MACHINES), format!("m{}", i % MACHINES));
-                    let whose = Whose { alias: &alias, play: PLAY, machine: &machine };
+                    let whose = Whose { alias: &alias, play: PLAY, machine: &machine, shown: "" };
                     let verdict = known.check(whose, &ed(1)).unwrap();
                     // The first connection for each machine is killed, and the others get in.
                     if i < MACHINES && verdict == Verdict::Learnt {
@@ -631,7 +645,7 @@ mod tests {
             let (_folder, known) = file();
             known.confirm(BY_NAME, &ed(1)).unwrap();
             known.confirm(BY_ID, &ed(1)).unwrap();
-            let sibling = Whose { alias: "playground-other", play: OTHER, machine: "m" };
+            let sibling = Whose { alias: "playground-other", play: OTHER, machine: "m", shown: "" };
             known.confirm(sibling, &ed(1)).unwrap();
             run("ssh-keygen", &["-q", "-H", "-f"], known.path());
             if cut {

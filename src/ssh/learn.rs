@@ -60,6 +60,8 @@ const TYPES: [&[Algorithm]; 5] = [
 pub(crate) struct Owner<'a> {
     /// The id of its playground.
     pub play: &'a str,
+    /// The playground in the words of people.
+    pub shown: &'a str,
     /// The machine's name.
     pub machine: &'a str,
     /// The host names.
@@ -81,8 +83,8 @@ where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<S>>,
 {
-    let Owner { play, machine, aliases, .. } = owner;
-    let whose: Vec<Whose<'_>> = aliases.iter().map(|alias| Whose { alias, play, machine }).collect();
+    let Owner { play, shown, machine, aliases, .. } = owner;
+    let whose: Vec<Whose<'_>> = aliases.iter().map(|alias| Whose { alias, play, machine, shown }).collect();
     let is_known = |whose: &Whose<'_>| known_hosts.knows(*whose).is_ok_and(|algorithms| !algorithms.is_empty());
     if whose.iter().all(is_known) {
         return Ok(());
@@ -457,7 +459,8 @@ mod tests {
         fs::write(server.folder.path().join("authorized"), identity.authorized_key().unwrap()).unwrap();
         let user = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap();
         let aliases = ["playground-x".to_owned()];
-        let owner = Owner { play: "p", machine: "m", aliases: &aliases, user: user.trim(), identity: &identity };
+        let owner =
+            Owner { play: "p", shown: "p", machine: "m", aliases: &aliases, user: user.trim(), identity: &identity };
         let (dial, made) = (server.dial(), std::sync::atomic::AtomicUsize::new(0));
         let keys = host_keys(owner, || {
             made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -477,7 +480,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let identity = identity::load_or_make(&folder.path().join("key")).unwrap();
         let aliases = ["playground-x".to_owned()];
-        let owner = Owner { play: "p", machine: "node-01", aliases: &aliases, user: "u", identity: &identity };
+        let owner =
+            Owner { play: "p", shown: "p", machine: "node-01", aliases: &aliases, user: "u", identity: &identity };
         let made = std::sync::atomic::AtomicUsize::new(0);
         let error = host_keys(owner, || async {
             made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

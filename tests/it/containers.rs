@@ -5,6 +5,7 @@
 mod confinement;
 mod entering;
 mod hostile;
+mod keys;
 mod left;
 mod matrix;
 mod names;

@@ -433,7 +433,7 @@ fn fifty_writers_at_once_lose_nothing() {
             scope.spawn(move || {
                 let play = format!("{n:024x}");
                 let alias = format!("playground-{play}");
-                known.confirm(Whose { alias: &alias, play: &play, machine: "m" }, key).unwrap();
+                known.confirm(Whose { alias: &alias, play: &play, machine: "m", shown: "" }, key).unwrap();
             });
         }
     });

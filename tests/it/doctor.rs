@@ -372,6 +372,8 @@ fn what_lies_on_a_machine_for_its_containers_is_said_and_removed() {
     assert!(said.contains(" running, ") && !said.contains("without the helper"), "{value:#}");
     let path = Path::new(found(&value, "helper").1.split_once(": ").unwrap().1.split_once(" (").unwrap().0).to_owned();
     assert!(path.starts_with(world.root()) && path.is_file(), "{}", path.display());
+    let said = world.local(&["doctor", &machine]).ok();
+    assert!(!said.contains("doctor --fix` repairs"), "nothing is to be repaired: {said}");
     let (value, _) = doctor(&world, &[&machine, "--fix"]);
     assert!(value["fixed"].to_string().contains("the helpers are removed from machine shell-01"), "{value:#}");
     assert!(found(&value, "helper").1.starts_with("none on shell-01") && !path.exists(), "{value:#}");

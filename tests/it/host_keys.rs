@@ -29,7 +29,7 @@ use labctl_ssh_proxy::{
 };
 
 const PLAY: &str = "0123456789abcdef01234567";
-const WHOSE: Whose<'_> = Whose { alias: "playground-docker", play: PLAY, machine: "docker-01" };
+const WHOSE: Whose<'_> = Whose { alias: "playground-docker", play: PLAY, machine: "docker-01", shown: "" };
 
 /// A machine with an sshd, and a user with a key for it.
 struct World {

@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -232,9 +233,15 @@ static int size(void) {
 // Prints the size of its terminal at each change, until a line comes.
 static int sizes(void) {
   struct sigaction action = {.sa_handler = on_resize};
+  struct pollfd input = {.events = POLLIN};
+  sigset_t set, before;
+  sigemptyset(&set);
+  sigaddset(&set, SIGWINCH);
   sigaction(SIGWINCH, &action, NULL);
+  // It comes while ppoll waits, and at no other time, so none is lost.
+  sigprocmask(SIG_BLOCK, &set, &before);
   if (size()) return 1;
-  for (char byte; read(0, &byte, 1) < 0 && errno == EINTR;) size();
+  while (ppoll(&input, 1, NULL, &before) < 0 && errno == EINTR) size();
   return 0;
 }
 

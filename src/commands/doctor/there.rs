@@ -218,7 +218,8 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
     let began = Instant::now();
     let aliases = [place.machine_host()];
     let user = place.machine_user();
-    let owner = learn::Owner { play, machine, aliases: &aliases, user, identity: &identity };
+    let shown = &place.play.shown();
+    let owner = learn::Owner { play, shown, machine, aliases: &aliases, user, identity: &identity };
     let keys = within(learn::host_keys(owner, || labs.dial(&session, tunnel::SSH))).await.map_err(failed)?;
     let shaken = millis(began.elapsed());
     let mut checks = vec![Check::ok(
@@ -226,7 +227,7 @@ async fn tunnel(app: &App, labs: &Labs, place: &Destination) -> Result<Vec<Check
         format!("to {machine} of {}: a session in {opened}, SSH in {shaken}", place.play.shown()),
     )];
     let known_hosts = app.known_hosts();
-    let whose = Whose { alias: &aliases[0], play, machine };
+    let whose = Whose { alias: &aliases[0], play, machine, shown };
     let mut types = Vec::new();
     for key in &keys {
         match known_hosts.check(whose, key) {

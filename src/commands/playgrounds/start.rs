@@ -299,6 +299,7 @@ pub(super) async fn ready<P: Progress>(
                 let aliases = [Target::of_play(&play.id, Some(&default.name)).to_string(), host(&play)];
                 let whose = learn::Owner {
                     play: &play.id,
+                    shown: &play.shown(),
                     machine: &default.name,
                     aliases: &aliases,
                     user: default.default_user(),

@@ -10,10 +10,32 @@ use crate::{
 
 /// Returns the error for a key that differs from the `proven` ones, which are given with the numbers of their lines.
 pub(super) fn changed(path: &Path, whose: Whose<'_>, proven: &[(usize, &Entry)], new: &HostKeyBlob) -> Error {
-    let file = path.display();
     let old = proven.first().map(|(_, entry)| entry.key.fingerprint()).unwrap_or_default();
+    let (subject, algorithm, shown) = (whose.subject(), new.algorithm(), new.fingerprint());
+    let message = format!(
+        "{subject} presents the {algorithm} host key {shown}, but the key on record is {old} in {}",
+        path.display()
+    );
+    Error::new(Kind::HostKey, message).with_hint(format!(
+        "an attacker may be intercepting the connection, or the machine has new keys; if you know that it has, remove \
+         the old ones with {}; otherwise `destroy` the playground and start another",
+        remedies(path, whose, proven)
+    ))
+}
+
+/// Returns the error for lines of another program with other keys than the one that this computer has made.
+pub(super) fn in_the_way(path: &Path, whose: Whose<'_>, others: &[(usize, &Entry)]) -> Error {
+    let (subject, file) = (whose.subject(), path.display());
+    let message =
+        format!("{file} has a host key for {subject} that another program has written, and that is not its key");
+    Error::new(Kind::HostKey, message).with_hint(format!("remove it with {}", remedies(path, whose, others)))
+}
+
+/// The ways to remove these lines.
+fn remedies(path: &Path, whose: Whose<'_>, lines: &[(usize, &Entry)]) -> String {
+    let file = path.display();
     let mut remedies: Vec<String> = Vec::new();
-    for (number, entry) in proven {
+    for (number, entry) in lines {
         let name = match is_name(&entry.names) {
             true => Some(entry.names.as_str()),
             // The lines that `ssh-keygen -R` finds by a name, and deletes.
@@ -28,28 +50,13 @@ pub(super) fn changed(path: &Path, whose: Whose<'_>, proven: &[(usize, &Entry)],
             remedies.push(remedy);
         }
     }
-    let Whose { play, machine, .. } = whose;
-    let (algorithm, shown) = (new.algorithm(), new.fingerprint());
-    Error::new(
-        Kind::HostKey,
-        format!(
-            "machine {machine} of playground {play} presents the {algorithm} host key {shown}, but the key on record \
-             is {old} in {file}"
-        ),
-    )
-    .with_hint(format!(
-        "an attacker may be intercepting the connection, or the machine has new keys; if you know that it has, remove \
-         the old ones with {}; otherwise `destroy` the playground and start another",
-        remedies.join("; ")
-    ))
+    remedies.join("; ")
 }
 
 /// Returns the error for a key with `@revoked`, in line `number`.
-pub(super) fn revoked(path: &Path, number: usize, Whose { play, machine, .. }: Whose<'_>, key: &HostKeyBlob) -> Error {
-    let (algorithm, shown, path) = (key.algorithm(), key.fingerprint(), path.display());
-    let why = format!(
-        "machine {machine} of playground {play} presents the {algorithm} host key {shown}, which line {number} of \
-         {path} marks as revoked"
-    );
+pub(super) fn revoked(path: &Path, number: usize, whose: Whose<'_>, key: &HostKeyBlob) -> Error {
+    let (subject, algorithm, shown, path) = (whose.subject(), key.algorithm(), key.fingerprint(), path.display());
+    let why =
+        format!("{subject} presents the {algorithm} host key {shown}, which line {number} of {path} marks as revoked");
     Error::new(Kind::HostKey, why).with_hint("`destroy` the playground and start another, or delete that line")
 }

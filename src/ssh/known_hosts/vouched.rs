@@ -1,6 +1,6 @@
 //! Keys that need no check, because this computer has made them.
 
-use super::{Entry, KnownHosts, Whose, check_names};
+use super::{Entry, KnownHosts, Whose, check_names, refusal::in_the_way};
 use crate::{error::Result, ssh::host_key::HostKeyBlob};
 
 impl KnownHosts {
@@ -12,8 +12,15 @@ impl KnownHosts {
     pub(crate) fn vouch(&self, whose: Whose<'_>, key: &HostKeyBlob) -> Result<()> {
         check_names(whose)?;
         let is_gone = |entry: &Entry| entry.key != *key && entry.owner.as_ref().is_some_and(|owner| owner.is(whose));
+        let is_of_it =
+            |entry: &Entry| entry.is_proven() && entry.key.algorithm() == key.algorithm() && entry.binds(whose);
         self.edit(|lines| {
             lines.retain(|line| !line.entry.as_ref().is_some_and(is_gone));
+            let numbered = (1..).zip(&*lines).filter_map(|(number, line)| Some((number, line.entry.as_ref()?)));
+            let proven: Vec<_> = numbered.filter(|(_, entry)| is_of_it(entry)).collect();
+            if !proven.is_empty() && proven.iter().all(|(_, entry)| entry.key != *key) {
+                return Err(in_the_way(self.path(), whose, &proven));
+            }
             self.record(lines, whose, key, true, None).map(|_| ())
         })
     }
@@ -30,7 +37,7 @@ mod tests {
     };
 
     const PLAY: &str = "0123456789abcdef01234567";
-    const BY_NAME: Whose<'_> = Whose { alias: "playground-docker", play: PLAY, machine: "docker-01" };
+    const BY_NAME: Whose<'_> = Whose { alias: "playground-docker", play: PLAY, machine: "docker-01", shown: "Docker" };
 
     /// Returns an ed25519 key derived from `seed`.
     fn ed(seed: u8) -> HostKeyBlob {
@@ -52,7 +59,7 @@ mod tests {
     /// A key of our own making replaces the one before it, and none that another program has recorded.
     #[test]
     fn a_key_that_we_vouch_for_replaces_ours_alone() {
-        let inside = Whose { alias: "playground-docker.docker-01.web", play: PLAY, machine: "docker-01.web" };
+        let inside = Whose { alias: "playground-docker.docker-01.web", machine: "docker-01.web", ..BY_NAME };
         let by_id = Whose { alias: "playground-0123456789abcdef01234567.docker-01.web", ..inside };
         let (_folder, known) = file("");
         known.confirm(BY_NAME, &ed(1)).unwrap();
@@ -69,7 +76,11 @@ mod tests {
         assert_eq!(text(&known), "");
         let foreign = format!("{} ssh-ed25519 {}\n", inside.alias, ed(1).base64());
         let (_folder, known) = file(&foreign);
-        assert_eq!(known.vouch(inside, &ed(2)).unwrap_err().kind(), Kind::HostKey);
+        let error = known.vouch(inside, &ed(2)).unwrap_err();
+        assert_eq!(error.kind(), Kind::HostKey);
+        // It was shown to no one, so there is no talk of an attacker.
+        assert!(error.message().contains("container web of machine docker-01 of playground Docker"), "{error}");
+        assert!(error.hint().is_some_and(|hint| hint.starts_with("remove it with `ssh-keygen")), "{error:?}");
         assert_eq!(text(&known), foreign);
     }
 }

@@ -1,6 +1,6 @@
 //! Host names of containers at the command line: completion, `ssh` and `open`.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::net::UnixListener, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -48,6 +48,28 @@ fn shells_complete_containers_of_a_machine_that_runs() {
     fs::write(&file, serde_json::to_vec(&names).unwrap()).unwrap();
     assert_eq!(fish(world, &begun), Vec::<String>::new());
     assert_eq!(world.json(&["list", "--json"])[0]["state"], "STOPPED");
+}
+
+/// A machine without an engine has no containers to offer, and its kept session is as good as before.
+#[test]
+fn a_completion_that_finds_nothing_forgets_no_session() {
+    if Engine::here().is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("s");
+    drop(UnixListener::bind(&socket).unwrap());
+    let site = Site::with(&socket, "builtin", &[]);
+    let machine = site.machine();
+    let kept = || {
+        let folder = fs::read_dir(site.world.root().join("tunnels")).unwrap();
+        folder.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect::<Vec<_>>()
+    };
+    site.ssh(&[&format!("root@{}", site.playground()), "true"]).ok();
+    let before = kept();
+    assert_eq!(before.len(), 1);
+    assert_eq!(fish(&site.world, &format!("labctl-ssh-proxy --local ssh {machine}.")), Vec::<String>::new());
+    assert!(kept() == before);
 }
 
 /// `ssh` and `open` take the host name of a container, without config-ssh, and the user inside.

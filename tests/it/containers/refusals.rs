@@ -6,7 +6,7 @@ use std::{
     io::{Read, Write},
     os::unix::net::UnixListener,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex},
     thread,
     time::Instant,
@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::Site;
 use crate::support::{
+    Said,
     engine::{BUSYBOX, Engine},
     eventually, write_program,
 };
@@ -27,7 +28,7 @@ type Answer = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send>;
 struct Odd {
     site: Site,
     answer: Arc<Mutex<Answer>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Odd {
@@ -56,7 +57,7 @@ impl Odd {
                 }
             }
         });
-        Some(Odd { site: Site::with(&socket, "builtin", &[]), answer, _folder: folder })
+        Some(Odd { site: Site::with(&socket, "builtin", &[]), answer, folder })
     }
 
     /// The engine answers every request with these bytes. Returns what ssh says.
@@ -158,6 +159,20 @@ fn an_engine_that_answers_oddly_or_never_is_said_soon() {
         let said = odd.refuses(Some(bytes));
         assert!(said.contains("engine") || said.contains("Docker"), "{name}: {said}");
     }
+}
+
+/// The way is taken once more, and the platform says what has become of it.
+#[test]
+fn a_tunnel_that_breaks_while_one_enters_is_no_fault_of_the_helper() {
+    let Some(mut odd) = Odd::new() else { return };
+    let host = odd.site.host("web");
+    let mut client = odd.site.client("ssh", &[&host, "true"]);
+    let client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    eventually("the helper asks the engine", || odd.site.visits().iter().any(|line| line.contains("enter")));
+    odd.site.world.kill_platform();
+    odd.site.world.serve(&["--engine", odd.folder.path().join("s").to_str().unwrap()]);
+    let said = Said::of(client.wait_with_output().unwrap()).failed(255);
+    assert!(said.contains("is stopped"), "{said}");
 }
 
 #[test]

@@ -154,6 +154,8 @@ fn what_is_left_behind_is_ended_by_the_next_connection() {
     ];
     at_once(kinds, |(what, leave)| {
         let distant = Distant::with_relay();
+        // On a busy computer, the session that has placed the relay may be left behind, too.
+        let before = distant.tickets();
         let mut talk = long(&distant);
         let proxy = distant.proxy(talk.ssh.id()).unwrap();
         leave(&distant, &mut talk, proxy);
@@ -161,7 +163,8 @@ fn what_is_left_behind_is_ended_by_the_next_connection() {
         within(AT_ONCE, &format!("the proxy has left: {what}"), &mut || !is_alive(proxy));
         std::thread::sleep(Duration::from_millis(500));
         assert!(is_alive(talk.machine_pid), "the machine has heard nothing: {what}");
-        assert_eq!(distant.tickets().len(), 1, "{what}");
+        let left = distant.tickets().into_iter().filter(|ticket| !before.contains(ticket)).count();
+        assert_eq!(left, 1, "{what}");
         heal(&distant);
         // Another session ends it, and lives on.
         let mut next = long(&distant);
