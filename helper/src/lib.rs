@@ -31,6 +31,8 @@ pub mod serve;
 #[cfg(unix)]
 pub mod server;
 #[cfg(target_os = "linux")]
+mod stat;
+#[cfg(target_os = "linux")]
 mod text;
 #[cfg(target_os = "linux")]
 mod users;

@@ -28,6 +28,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     resolve::Running,
+    stat::Stat,
     text,
     wire::{Refusal, RefusalKind},
 };
@@ -77,26 +78,14 @@ impl Process {
     fn find(proc: &Path, pid: i32) -> io::Result<Process> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let folder = rustix::fs::openat(CWD, proc.join(pid.to_string()), flags, Mode::empty())?;
-        let stat = read(&folder, "stat")?;
-        let (parent, started) = parent_and_start(&stat).ok_or(io::ErrorKind::InvalidData)?;
+        let Stat { parent, started, .. } = Stat::of(&read(&folder, "stat")?).ok_or(io::ErrorKind::InvalidData)?;
         Ok(Process { folder, pid, parent, started })
     }
 
     /// Returns true as long as the process exists.
     pub(crate) fn lives(&self) -> bool {
-        read(&self.folder, "stat")
-            .is_ok_and(|stat| parent_and_start(&stat).is_some_and(|(_, started)| started == self.started))
+        read(&self.folder, "stat").is_ok_and(|line| Stat::of(&line).is_some_and(|stat| stat.started == self.started))
     }
-}
-
-/// The parent's number and the start time in clock ticks, out of `/proc/<pid>/stat`.
-fn parent_and_start(stat: &[u8]) -> Option<(i32, u64)> {
-    // The program's name stands in parentheses, and may have some of its own.
-    let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let mut fields = std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace();
-    let parent = fields.nth(1)?.parse().ok()?;
-    let started = fields.nth(17)?.parse().ok()?;
-    Some((parent, started))
 }
 
 #[derive(Default, Deserialize)]

@@ -118,7 +118,8 @@ fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
 
 /// Returns true if a process runs. A zombie that init has not reaped yet does not count.
 fn is_alive(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    let stat = fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero())).unwrap_or_default();
+    let stat = String::from_utf8_lossy(&stat);
     test_kill_process(pid).is_ok() && !stat.rsplit(')').next().unwrap_or_default().starts_with(" Z")
 }
 
@@ -165,17 +166,21 @@ fn everything_that_was_started_ends_with_the_client_but_what_ignores_it() {
         (trap '' HUP; exec sleep 1000) & echo $! >nohup
         setsid sh -c 'echo $$ >session; exec sleep 1000' &
         (trap 'true' HUP; echo >caught; while :; do sleep 0.1; done) & echo $! >stubborn
+        odd=$(printf 'n\\377'); cp /bin/bash $odd; cp /bin/sleep k$odd
+        ./$odd -c 'trap true HUP; echo $$ >odd; while :; do sleep 0.1; done' >/dev/null 2>&1 &
+        (trap '' HUP; exec ./k$odd 1000) & echo $! >kept
         wait; wait; wait";
-    let marks = ["server", "shell", "child", "nohup", "session", "stubborn"];
+    let marks = ["server", "shell", "child", "nohup", "session", "stubborn", "odd", "kept"];
     let (mut client, pids) = world.start(command, &marks);
     eventually("the trap", || world.path("caught").exists());
     client.kill().unwrap();
     client.wait().unwrap();
-    let [server, shell, child, nohup, session, stubborn] = pids[..] else { unreachable!() };
-    for (name, pid) in [("server", server), ("shell", shell), ("child", child), ("stubborn", stubborn)] {
+    let [server, shell, child, nohup, session, stubborn, odd, kept] = pids[..] else { unreachable!() };
+    // The name of the odd one is no text.
+    for (name, pid) in [("server", server), ("shell", shell), ("child", child), ("stubborn", stubborn), ("odd", odd)] {
         eventually(name, || !is_alive(pid));
     }
-    for pid in [nohup, session] {
+    for pid in [nohup, session, kept] {
         assert!(is_alive(pid), "what ignores SIGHUP and what left the group lives on, as under OpenSSH");
         kill_process(pid, Signal::KILL).unwrap();
     }

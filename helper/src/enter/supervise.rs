@@ -29,7 +29,9 @@ use rustix::{
 
 use super::{Answer, Prepared, signals};
 use crate::{
-    descriptors, resolve, text,
+    descriptors, resolve,
+    stat::{self, Stat},
+    text,
     wire::{Refusal, RefusalKind, Reply},
 };
 
@@ -384,21 +386,13 @@ fn late(prepared: &Prepared, time: Duration) -> Refusal {
 
 /// The processes that descend from one, its children first.
 fn below(ancestor: Pid) -> Vec<Pid> {
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = processes.filter_map(|entry| Pid::from_raw(entry.file_name().to_str()?.parse().ok()?));
-    let with_parents: Vec<(Pid, Pid)> = pids
-        .filter_map(|pid| {
-            let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
-            let parent = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(1)?.parse().ok()?;
-            Some((pid, Pid::from_raw(parent)?))
-        })
-        .collect();
+    let all = stat::all();
     let mut found = vec![ancestor];
     let mut looked_at = 0;
     while let Some(&parent) = found.get(looked_at) {
         looked_at += 1;
-        let children = with_parents.iter().filter(|(pid, of)| *of == parent && !found.contains(pid));
-        let children: Vec<Pid> = children.map(|(pid, _)| *pid).collect();
+        let is_child = |one: &&Stat| Pid::from_raw(one.parent) == Some(parent) && !found.contains(&one.pid);
+        let children: Vec<Pid> = all.iter().filter(is_child).map(|one| one.pid).collect();
         found.extend(children);
     }
     found.split_off(1)

@@ -13,7 +13,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::server::{Host, processes::Processes};
+use crate::{
+    server::{Host, processes::Processes},
+    stat::{self, Stat},
+};
 
 /// The time from the end of the connection to the end of this process, whatever hangs.
 pub(super) const DEADLINE: Duration = Duration::from_millis(950);
@@ -166,22 +169,10 @@ pub(super) async fn hang_up(processes: &Processes) {
     }
 }
 
-/// A line of `/proc/<pid>/stat`, as far as it is needed.
-#[derive(Debug, PartialEq, Eq)]
-struct Process {
-    pid: Pid,
-    parent: i32,
-    group: i32,
-    is_alive: bool,
-}
-
 /// The living members of these groups that do not ignore SIGHUP. A group's number may have been given to others after
 /// its end, so only those that descend from this process count.
 fn members(groups: &HashSet<Pid>) -> Vec<Pid> {
-    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
-    let numbers = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let all: Vec<Process> =
-        numbers.filter_map(|pid| process(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)).collect();
+    let all = stat::all();
     let mut ours = HashSet::from([rustix::process::getpid().as_raw_nonzero().get()]);
     // A child's number may be below its parent's, so it takes as many rounds as there are generations.
     loop {
@@ -196,7 +187,7 @@ fn members(groups: &HashSet<Pid>) -> Vec<Pid> {
             break;
         }
     }
-    let is_meant = |process: &&Process| {
+    let is_meant = |process: &&Stat| {
         process.is_alive
             && ours.contains(&process.pid.as_raw_nonzero().get())
             && Pid::from_raw(process.group).is_some_and(|group| groups.contains(&group))
@@ -205,36 +196,11 @@ fn members(groups: &HashSet<Pid>) -> Vec<Pid> {
     meant.filter(|pid| !ignores_hangup(*pid)).collect()
 }
 
-/// Reads a line of `/proc/<pid>/stat`. The program's name in it is its own choice, brackets and line ends included.
-fn process(line: &str) -> Option<Process> {
-    let pid = Pid::from_raw(line.split_once(' ')?.0.parse().ok()?)?;
-    let mut rest = line.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = rest.next()?;
-    let mut number = || rest.next()?.parse().ok();
-    Some(Process { pid, parent: number()?, group: number()?, is_alive: !matches!(state, "Z" | "X") })
-}
-
 fn ignores_hangup(pid: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    // The name in it need not be text.
+    let status = fs::read(format!("/proc/{}/status", pid.as_raw_nonzero())).unwrap_or_default();
+    let status = String::from_utf8_lossy(&status);
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     // The first signal is the lowest bit.
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
-}
-
-#[cfg(test)]
-mod tests {
-    use rustix::process::Pid;
-
-    use super::{Process, process};
-
-    #[test]
-    fn a_processs_name_is_no_field() {
-        let stat = "12 (a) Z 1 (b\n) S 7 9 9 0 -1 4194560";
-        let expected = Process { pid: Pid::from_raw(12).unwrap(), parent: 7, group: 9, is_alive: true };
-        assert_eq!(process(stat), Some(expected));
-        assert_eq!(process("12 (a) Z 1 1").map(|process| process.is_alive), Some(false));
-        for broken in ["", "12", "12 (a", "12 (a) S", "0 (a) S 1 1", "x (a) S 1 1"] {
-            assert_eq!(process(broken), None, "{broken}");
-        }
-    }
 }
