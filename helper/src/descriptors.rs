@@ -106,7 +106,8 @@ pub(crate) fn sealed_program() -> Result<OwnedFd, Refusal> {
         let mut program = File::open("/proc/self/exe")?;
         let memory = memory("labctl-ssh-proxy-helper", MemfdFlags::EXEC)?;
         io::copy(&mut program, &mut &memory)?;
-        rustix::fs::fchmod(&memory, Mode::from_raw_mode(0o755))?;
+        // A user who cannot read it starts it undumpable. The server's own first act would be a moment too late.
+        rustix::fs::fchmod(&memory, Mode::from_raw_mode(0o111))?;
         sealed(memory)
     };
     seal().map_err(|error| refused(&error))
@@ -198,7 +199,15 @@ fn close_range(first: RawFd, flags: libc::c_uint) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, io::Write, os::fd::AsFd};
+    use std::{
+        fs,
+        io::Write,
+        os::{
+            fd::AsFd,
+            unix::{fs::MetadataExt, process::CommandExt},
+        },
+        process::Command,
+    };
 
     use super::*;
 
@@ -220,10 +229,34 @@ mod tests {
     #[test]
     fn the_program_in_memory_is_this_one() {
         let program = sealed_program().unwrap();
+        // Its owner may read it again.
+        rustix::fs::fchmod(&program, Mode::from_raw_mode(0o755)).unwrap();
         let path = format!("/proc/self/fd/{}", program.as_raw_fd());
         assert!(fs::read(&path).unwrap() == fs::read("/proc/self/exe").unwrap());
         let error = fs::OpenOptions::new().append(true).open(&path).and_then(|mut file| file.write(b"x")).unwrap_err();
         assert_eq!(Errno::from_io_error(&error), Some(Errno::PERM));
+    }
+
+    /// The kernel gives the folder of an undumpable process to root.
+    #[test]
+    fn the_program_in_memory_is_undumpable_from_its_first_moment_on() {
+        let program = sealed_program().unwrap();
+        assert_eq!(rustix::fs::fstat(&program).unwrap().st_mode & 0o777, 0o111);
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        // A pipe without room holds up the program's first words, which is this test's own list of tests.
+        let (_reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(&[0; 64 * 1024]).unwrap();
+        let mut command = Command::new(format!("/proc/self/fd/{}", program.as_raw_fd()));
+        let mut started = command.arg("--list").uid(65534).stdout(writer).spawn().unwrap();
+        let folder = format!("/proc/{}", started.id());
+        let owner = fs::metadata(format!("{folder}/mem")).unwrap().uid();
+        let status = fs::read_to_string(format!("{folder}/status")).unwrap();
+        started.kill().unwrap();
+        started.wait().unwrap();
+        assert!(status.contains("Uid:\t65534\t65534"), "{status}");
+        assert_eq!(owner, 0);
     }
 
     #[test]
