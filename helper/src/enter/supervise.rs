@@ -21,7 +21,7 @@ use std::{
 };
 
 use rustix::{
-    event::{PollFd, PollFlags, poll},
+    event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
     pipe::SpliceFlags,
     process::{Pid, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, wait},
@@ -44,7 +44,8 @@ const END: Duration = Duration::from_secs(2);
 /// The same while it has not begun, because runc is at work.
 const END_OF_START: Duration = Duration::from_secs(5);
 
-/// The time after the server's end for bytes of it that are still on their way out.
+/// The time after the server's end for bytes of it that are still on their way out, and after the client's for those of
+/// which the server takes none.
 const DRAIN: Duration = Duration::from_secs(1);
 
 /// Most bytes that one system call moves.
@@ -125,7 +126,7 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
     thread::spawn({
         let happened = happened.clone();
         move || {
-            let _ = take_in(&input, &told_to_end);
+            let _ = take_in(rustix::stdio::stdin(), &input, &told_to_end);
             drop(input);
             let _ = happened.send(Event::Input);
         }
@@ -209,14 +210,31 @@ fn end_of(child: Pid) -> u8 {
     }
 }
 
-/// Moves the client's bytes to the server, until they end or `told_to_end` does.
-fn take_in(input: &PipeWriter, told_to_end: &PipeReader) -> io::Result<()> {
-    let stdin = rustix::stdio::stdin();
+/// Moves the client's bytes to the server, until they end or `told_to_end` does. A server that takes nothing, because it
+/// is frozen, keeps neither from being seen.
+fn take_in(client: BorrowedFd<'_>, input: &PipeWriter, told_to_end: &PipeReader) -> io::Result<()> {
     loop {
-        let mut both = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(told_to_end, PollFlags::IN)];
+        let mut both = [PollFd::new(told_to_end, PollFlags::IN), PollFd::new(&client, PollFlags::IN)];
         rustix::io::retry_on_intr(|| poll(&mut both, None))?;
-        if !both[1].revents().is_empty() || splice(stdin, input.as_fd())? == 0 {
+        if !both[0].revents().is_empty() {
             return Ok(());
+        }
+        match splice(client, input.as_fd(), SpliceFlags::NONBLOCK) {
+            Ok(0) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let end = PollFd::new(&client, PollFlags::RDHUP);
+                let mut all = [both[0].clone(), PollFd::new(input, PollFlags::OUT), end];
+                rustix::io::retry_on_intr(|| poll(&mut all, None))?;
+                let [room @ .., _] = &mut all;
+                let time = Timespec::try_from(DRAIN).map_err(io::Error::other)?;
+                // What a client has sent before its end is kept as long as the server takes some of it.
+                if room.iter().all(|one| one.revents().is_empty())
+                    && rustix::io::retry_on_intr(|| poll(room, Some(&time)))? == 0
+                {
+                    return Ok(());
+                }
+            }
+            moved => drop(moved?),
         }
     }
 }
@@ -247,16 +265,16 @@ fn pass_on(
         writing.store(false, Ordering::Relaxed);
         rustix::io::retry_on_intr(|| poll(&mut [PollFd::new(&output, PollFlags::IN)], None))?;
         writing.store(true, Ordering::Relaxed);
-        if splice(output.as_fd(), stdout)? == 0 {
+        if splice(output.as_fd(), stdout, SpliceFlags::empty())? == 0 {
             return Ok(());
         }
     }
 }
 
 /// Moves what is there, inside the kernel where that is possible. Returns 0 at the end.
-fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<usize> {
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, flags: SpliceFlags) -> io::Result<usize> {
     loop {
-        match rustix::pipe::splice(from, None, to, None, PIECE, SpliceFlags::MOVE) {
+        match rustix::pipe::splice(from, None, to, None, PIECE, SpliceFlags::MOVE | flags) {
             Err(Errno::INTR) => {}
             // One of the two is a file or a terminal that cannot be spliced.
             Err(Errno::INVAL) => return copy(from, to),
@@ -437,7 +455,7 @@ fn message(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::{fs::File, os::unix::net::UnixStream, thread::JoinHandle};
 
     use super::*;
 
@@ -472,6 +490,52 @@ mod tests {
         keeper.join().unwrap();
         assert!(words.0.lock().unwrap().len() <= MAX_WORDS);
         assert_eq!(words.last_line(), "last [2J");
+    }
+
+    /// A client whose bytes have filled the pipe to the server, their number, the server's end of the pipe, the request to
+    /// end, and what takes the bytes in.
+    fn filled() -> (UnixStream, usize, PipeReader, PipeWriter, JoinHandle<io::Result<()>>) {
+        let (near, mut client) = UnixStream::pair().unwrap();
+        let (server, input) = io::pipe().unwrap();
+        let (told_to_end, not_yet) = io::pipe().unwrap();
+        let taking = thread::spawn(move || take_in(near.as_fd(), &input, &told_to_end));
+        client.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+        let sent = std::iter::from_fn(|| client.write(&[7; 16 * 1024]).ok()).sum();
+        assert!(!taking.is_finished());
+        (client, sent, server, not_yet, taking)
+    }
+
+    #[track_caller]
+    fn ends_soon(taking: JoinHandle<io::Result<()>>) {
+        let begun = Instant::now();
+        while !taking.is_finished() {
+            assert!(begun.elapsed() < START, "it does not end");
+            thread::sleep(Duration::from_millis(1));
+        }
+        taking.join().unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_server_that_takes_nothing_hides_no_end() {
+        let (client, _, _server, _not_yet, taking) = filled();
+        drop(client);
+        ends_soon(taking);
+        let (_client, _, _server, not_yet, taking) = filled();
+        drop(not_yet);
+        ends_soon(taking);
+    }
+
+    #[test]
+    fn a_server_that_takes_its_time_gets_all() {
+        let (client, sent, mut server, _not_yet, taking) = filled();
+        drop(client);
+        let mut read = vec![0; sent / 3];
+        thread::sleep(DRAIN / 2);
+        server.read_exact(&mut read).unwrap();
+        thread::sleep(DRAIN / 2);
+        server.read_to_end(&mut read).unwrap();
+        assert_eq!(read.len(), sent);
+        ends_soon(taking);
     }
 
     #[test]
