@@ -98,9 +98,12 @@ struct Session {
     writing: Arc<AtomicBool>,
     /// The server's process, once runc has left it to us.
     server: Arc<OnceLock<Pid>>,
+    /// The processes that the login shell has left to us, which are none of ours.
+    inherited: Vec<Pid>,
 }
 
 fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
+    let inherited = below(rustix::process::getpid(), &[]);
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
     let (input_reader, input) = io::pipe()?;
     let (output, output_writer) = io::pipe()?;
@@ -114,11 +117,11 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
     let writing = Arc::new(AtomicBool::new(false));
     let server = Arc::new(OnceLock::new());
     thread::spawn({
-        let (happened, server) = (happened.clone(), Arc::clone(&server));
+        let (happened, server, inherited) = (happened.clone(), Arc::clone(&server), inherited.clone());
         move || {
             let succeeded = runc.wait().is_ok_and(|status| status.success());
             let _ = happened.send(Event::Runtime(succeeded));
-            let Some(&started) = below(rustix::process::getpid()).first() else { return };
+            let Some(&started) = below(rustix::process::getpid(), &inherited).first() else { return };
             let _ = server.set(started);
             let _ = happened.send(Event::Server(end_of(started)));
         }
@@ -143,7 +146,7 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
             let _ = happened.send(Event::Output);
         }
     });
-    Ok(Session { events, words, writing, server })
+    Ok(Session { events, words, writing, server, inherited })
 }
 
 fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: PipeWriter) -> Command {
@@ -355,7 +358,7 @@ impl Session {
     /// Kills the server and all that descends from it. Before it runs, runc is in its place.
     fn kill(&self) {
         let server = self.server.get().copied();
-        let all = below(server.unwrap_or_else(rustix::process::getpid));
+        let all = below(server.unwrap_or_else(rustix::process::getpid), &self.inherited);
         for pid in server.into_iter().chain(all) {
             let _ = kill_process(pid, Signal::KILL);
         }
@@ -402,9 +405,10 @@ fn late(prepared: &Prepared, time: Duration) -> Refusal {
     })
 }
 
-/// The processes that descend from one, its children first.
-fn below(ancestor: Pid) -> Vec<Pid> {
-    let all = stat::all();
+/// The processes that descend from one, its children first, without the `spared` ones and what descends from them.
+fn below(ancestor: Pid, spared: &[Pid]) -> Vec<Pid> {
+    let mut all = stat::all();
+    all.retain(|one| !spared.contains(&one.pid));
     let mut found = vec![ancestor];
     let mut looked_at = 0;
     while let Some(&parent) = found.get(looked_at) {
@@ -536,6 +540,23 @@ mod tests {
         server.read_to_end(&mut read).unwrap();
         assert_eq!(read.len(), sent);
         ends_soon(taking);
+    }
+
+    #[test]
+    fn what_the_login_shell_has_left_is_not_below() {
+        let own = rustix::process::getpid();
+        let mut shell = Command::new("sh").args(["-c", "sleep 100 & wait"]).spawn().unwrap();
+        let pid = Pid::from_child(&shell);
+        while below(pid, &[]).is_empty() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let sleep = below(pid, &[])[0];
+        let all = below(own, &[]);
+        assert!(all.contains(&pid) && all.contains(&sleep));
+        let others = below(own, &[pid]);
+        assert!(!others.contains(&pid) && !others.contains(&sleep));
+        let _ = kill_process(sleep, Signal::KILL);
+        shell.wait().unwrap();
     }
 
     #[test]
