@@ -48,6 +48,9 @@ const END_OF_START: Duration = Duration::from_secs(5);
 /// which the server takes none.
 const DRAIN: Duration = Duration::from_secs(1);
 
+/// The time after an end for words that are still to be read. A process of the container may keep their pipe for ever.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// Most bytes that one system call moves.
 const PIECE: usize = 256 * 1024;
 
@@ -113,7 +116,7 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
     let mut runc = command(prepared, input_reader, output_writer, errors_writer).spawn()?;
 
     let (happened, events) = channel();
-    let words = Words::default();
+    let words = Words::of(errors);
     let writing = Arc::new(AtomicBool::new(false));
     let server = Arc::new(OnceLock::new());
     thread::spawn({
@@ -133,10 +136,6 @@ fn begin(prepared: &Prepared, answer: &Answer) -> io::Result<Session> {
             drop(input);
             let _ = happened.send(Event::Input);
         }
-    });
-    thread::spawn({
-        let words = words.clone();
-        move || words.keep_all_of(errors)
     });
     thread::spawn({
         let (answer, writing) = (answer.clone(), Arc::clone(&writing));
@@ -366,8 +365,8 @@ impl Session {
 
     /// The exit code, and the server's last words where it did not end well.
     fn ended(&self, code: u8) -> ExitCode {
-        let words = self.words.last_line();
-        if code != 0 && !words.is_empty() {
+        let words = if code == 0 { String::new() } else { self.words.last_line() };
+        if !words.is_empty() {
             let _ = writeln!(io::stderr(), "{words}");
         }
         ExitCode::from(code)
@@ -421,22 +420,35 @@ fn below(ancestor: Pid, spared: &[Pid]) -> Vec<Pid> {
 }
 
 /// The last words of runc and of the server.
-#[derive(Clone, Default)]
-struct Words(Arc<Mutex<Vec<u8>>>);
+struct Words {
+    kept: Arc<Mutex<Vec<u8>>>,
+    /// Nothing is ever sent. The sender goes when all has been read.
+    ended: Receiver<()>,
+}
 
 impl Words {
-    fn keep_all_of(&self, mut errors: PipeReader) {
-        let mut buffer = [0; 4096];
-        while let Ok(read @ 1..) = errors.read(&mut buffer) {
-            let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            kept.extend_from_slice(&buffer[..read]);
-            let too_many = kept.len().saturating_sub(MAX_WORDS);
-            kept.drain(..too_many);
-        }
+    /// Keeps the last of what comes from now on.
+    fn of(mut errors: PipeReader) -> Words {
+        let (reading, ended) = channel();
+        let kept = Arc::<Mutex<Vec<u8>>>::default();
+        let words = Words { kept: Arc::clone(&kept), ended };
+        thread::spawn(move || {
+            let _reading: Sender<()> = reading;
+            let mut buffer = [0; 4096];
+            while let Ok(read @ 1..) = errors.read(&mut buffer) {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                kept.extend_from_slice(&buffer[..read]);
+                let too_many = kept.len().saturating_sub(MAX_WORDS);
+                kept.drain(..too_many);
+            }
+        });
+        words
     }
 
+    /// The last line of a process that has ended. What it wrote just before may still have to be read.
     fn last_line(&self) -> String {
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = self.ended.recv_timeout(LAST_WORDS);
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let kept = String::from_utf8_lossy(&kept);
         text::line(&message(kept.lines().rfind(|line| !line.trim().is_empty()).unwrap_or_default()))
     }
@@ -481,19 +493,31 @@ mod tests {
     #[test]
     fn words_are_bounded_and_the_last_line_counts() {
         let (reader, mut writer) = io::pipe().unwrap();
-        let words = Words::default();
-        let keeper = thread::spawn({
-            let words = words.clone();
-            move || words.keep_all_of(reader)
-        });
+        let words = Words::of(reader);
         for _ in 0..MAX_WORDS {
             writer.write_all(b"first\n").unwrap();
         }
         writer.write_all(b"last\x1b[2J\n\n").unwrap();
         drop(writer);
-        keeper.join().unwrap();
-        assert!(words.0.lock().unwrap().len() <= MAX_WORDS);
         assert_eq!(words.last_line(), "last [2J");
+        assert!(words.kept.lock().unwrap().len() <= MAX_WORDS);
+    }
+
+    #[test]
+    fn words_that_come_late_are_waited_for_and_a_pipe_that_stays_open_is_not() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        let kept_open = writer.try_clone().unwrap();
+        let words = Words::of(reader);
+        let writing = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(50));
+            writer.write_all(b"late\n").unwrap();
+        });
+        assert_eq!(words.last_line(), "late");
+        writing.join().unwrap();
+        drop(kept_open);
+        let begun = Instant::now();
+        assert_eq!(words.last_line(), "late");
+        assert!(begun.elapsed() < LAST_WORDS);
     }
 
     /// A client whose bytes have filled the pipe to the server, their number, the server's end of the pipe, the request to
