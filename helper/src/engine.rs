@@ -148,11 +148,7 @@ impl Engine {
 
     fn request(&self, path: &str) -> io::Result<Vec<u8>> {
         let deadline = Instant::now() + PATIENCE;
-        // A backlog that is full makes `connect` wait, for which the sender's timeout counts.
-        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&self.socket)?)?;
-        let mut stream = UnixStream::from(socket);
+        let mut stream = self.connect()?;
         stream
             .write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\nAccept: application/json\r\n\r\n").as_bytes())?;
         let mut answer = Vec::new();
@@ -173,6 +169,27 @@ impl Engine {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "its answer is too long"));
             }
         }
+    }
+
+    fn connect(&self) -> io::Result<UnixStream> {
+        // A backlog that is full makes `connect` wait, for which the sender's timeout counts.
+        let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(&self.socket)?)?;
+        Ok(socket.into())
+    }
+
+    /// Reports whether the engine's process cannot be seen from here, so that its numbers of processes mean others.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        let peer = || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+            let _inside = runtime.enter();
+            let stream = self.connect()?;
+            stream.set_nonblocking(true)?;
+            tokio::net::UnixStream::from_std(stream)?.peer_cred()
+        };
+        // The kernel's number for it is 0 then, which rustix has no type for.
+        peer().is_ok_and(|peer| peer.pid() == Some(0))
     }
 
     fn unreachable(&self, error: &io::Error) -> Refusal {

@@ -126,7 +126,7 @@ fn prepare(request: &Request, places: Places) -> Result<Prepared, Refusal> {
     permitted()?;
     let engine = Engine::of_environment();
     let running = resolve::running(&engine, &request.container)?;
-    let mut runtime = Runtime::of(&running)?;
+    let mut runtime = Runtime::of(&engine, &running)?;
     let container = running.container;
     // A container's own user starts where the container does, as by `docker exec`. All others start at home.
     let directory = match runtime.process.get("cwd").and_then(Value::as_str) {

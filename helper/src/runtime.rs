@@ -27,6 +27,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    engine::Engine,
     resolve::Running,
     stat::Stat,
     text,
@@ -112,8 +113,11 @@ impl Runtime {
     ///
     /// # Errors
     /// Fails when it is none that this program can use, and when the container has ended meanwhile.
-    pub(crate) fn of(running: &Running) -> Result<Runtime, Refusal> {
-        Runtime::found(Path::new("/proc"), running)
+    pub(crate) fn of(engine: &Engine, running: &Running) -> Result<Runtime, Refusal> {
+        Runtime::found(Path::new("/proc"), running).map_err(|refusal| match engine.is_elsewhere() {
+            true => other_namespace(&text::line(&running.container.name)),
+            false => refusal,
+        })
     }
 
     fn found(proc: &Path, running: &Running) -> Result<Runtime, Refusal> {
