@@ -10,10 +10,12 @@
 //! - `ending`: the end of all that was started, and of this process.
 //!
 //! # Not dumpable
-//! The first act is `prctl(PR_SET_DUMPABLE, 0)`: other processes of the same user in the container can neither read this
-//! process's memory, where the host key and a forwarded agent's answers are, nor its descriptors, unless the container
-//! was given CAP_SYS_PTRACE. They can still kill it. What it starts is dumpable again, because exec resets that. Nothing
-//! here needs another process to look into `/proc/<pid>/` of this one.
+//! Other processes of the same user in the container can neither read this process's memory, where the host key and a
+//! forwarded agent's answers are, nor its descriptors, unless the container was given CAP_SYS_PTRACE. They can still
+//! kill it. The kernel hides what runs from a file that its user cannot read, and so the program in memory has no
+//! permission to be read. Root can read it all the same, by CAP_DAC_OVERRIDE: there it takes the first act,
+//! `prctl(PR_SET_DUMPABLE, 0)`, and until then another process of root can look in. What it starts is dumpable again,
+//! because exec resets that. Nothing here needs another process to look into `/proc/<pid>/` of this one.
 //!
 //! # Without a shell
 //! A command is split into words by the shell's rules of quoting, and the program runs itself. Nothing is expanded, and
