@@ -147,3 +147,24 @@ fn what_runs_when_its_client_goes_is_ended_unless_it_is_meant_to_stay() {
     container.exec(&[], &["/app", "end-all"]);
     site.leaves_nothing(&container);
 }
+
+/// bash becomes the helper, and leaves it the processes that its startup file has put into the background.
+#[test]
+fn what_the_machines_shell_has_started_lives_on() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let container = engine.run("left", &["--network", "none"], BUSYBOX, &[]);
+    let home = site.machine_folder().join("home");
+    // The machine itself hangs up what a client that goes has left.
+    let bashrc = "(trap '' HUP; exec sleep 1005) </dev/null >/dev/null 2>&1 &\necho $! >>~/started\n";
+    std::fs::write(home.join(".bashrc"), bashrc).unwrap();
+    assert_eq!(site.ssh(&[&site.host(&container.name), "exit 3"]).code(), 3);
+    site.leaves_nothing(&container);
+    let started = std::fs::read_to_string(home.join("started")).unwrap();
+    let line = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    assert!(!started.is_empty());
+    for pid in started.lines() {
+        assert_eq!(line(pid).replace('\0', " "), "sleep 1005 ");
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+    }
+}
