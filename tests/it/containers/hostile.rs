@@ -4,7 +4,10 @@ use std::{
     fs,
     io::Write,
     process::{Child, Stdio},
-    sync::Mutex,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -247,5 +250,37 @@ fn a_server_that_is_frozen_is_let_go() {
     drop(staying);
     eventually("the machine is rid of the visit", || site.visits().is_empty());
     let _ = std::process::Command::new("kill").args(["-CONT", &server]).status();
+    site.leaves_nothing(&container);
+}
+
+/// The same while the client sends more than what lies between it and the server can hold.
+#[test]
+fn a_server_that_is_frozen_in_an_upload_is_let_go() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let container = engine.run("frozen", &NONE, BUSYBOX, &[]);
+    let mut client = site.client("ssh", &[&site.host(&container.name), "echo in; exec cat >/dev/null"]);
+    let client = client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut client = Ending(client);
+    std::io::Read::read_exact(client.0.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
+    let server = servers(&container)[0].to_string();
+    assert!(std::process::Command::new("kill").args(["-STOP", &server]).status().unwrap().success());
+    let mut upload = client.0.stdin.take().unwrap();
+    let sent = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while upload.write_all(&[0; 16 * 1024]).is_ok() {
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        eventually("no more is taken", || {
+            let before = sent.load(Ordering::Relaxed);
+            sleep(Duration::from_millis(500));
+            before > 16 && before == sent.load(Ordering::Relaxed)
+        });
+        drop(client);
+    });
+    eventually("the machine is rid of the visit", || site.visits().is_empty());
+    let _ = std::process::Command::new("kill").args(["-CONT", &server]).stderr(Stdio::null()).status();
     site.leaves_nothing(&container);
 }
