@@ -12,6 +12,7 @@ use std::{
     time::Instant,
 };
 
+use helper::wire::{self, CONTAINER_USER, Reply, Request};
 use serde_json::{Value, json};
 
 use super::Site;
@@ -309,4 +310,24 @@ fn a_container_that_goes_while_one_connects_is_said() {
         assert!(said.failed(255).contains(&container.name), "after {wait} ms");
         eventually("no process of ours is left", || site.visits().is_empty());
     }
+}
+
+/// The socket of a machine's engine in a container: the engine's numbers of processes mean others there.
+#[test]
+fn an_engine_of_another_namespace_is_said() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let container = engine.run("elsewhere", &["--network", "none"], BUSYBOX, &[]);
+    site.ssh(&[&site.host(&container.name), "true"]).ok();
+    let helper = fs::read_dir(site.machine_folder().join("helper")).unwrap().next().unwrap().unwrap().path();
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(helper).arg("enter");
+    command.env("DOCKER_HOST", format!("unix://{}", engine.socket().display()));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let request =
+        Request { container: container.name.clone(), user: CONTAINER_USER.to_owned(), host_key: "11".repeat(32) };
+    child.stdin.take().unwrap().write_all(&wire::frame(&request).unwrap()).unwrap();
+    let Reply::Refused(refusal) = wire::read(child.stdout.as_mut().unwrap()).unwrap() else { panic!("entered") };
+    child.wait().unwrap();
+    assert!(refusal.message.ends_with("cannot be looked at from this session"), "{refusal:?}");
 }
