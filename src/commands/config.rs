@@ -110,6 +110,9 @@ pub(crate) async fn ssh(app: &App, args: ConfigSsh) -> Result<()> {
         ssh_config::plan(&app.folders, wanted, app.platform, entries).await?
     };
     plan.warnings().iter().for_each(|warning| run.warn(warning));
+    if !plan.is_change() && !args.dry_run {
+        plan.sweep();
+    }
     let file = plan.path().to_owned();
     let change = Change { file: file.clone(), diff: plan.diff().to_owned(), backup: None, is_change: plan.is_change() };
     if !run.agree(vec![change]).await? {

@@ -122,6 +122,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     if !args.yes {
         out::agreed("Remove all of this?", args.json, "Nothing was removed.", out::ADD_YES_OR_DRY_RUN).await?;
     }
+    // A `config-ssh` that was killed before its first change has left no record of the file.
+    UserFile::open(&app.folders.home.join(".ssh/config"))?.sweep();
     for item in items {
         take_back(app, &item, &mut report).await?;
     }

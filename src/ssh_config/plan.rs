@@ -148,6 +148,11 @@ impl<'a> Plan<'a> {
         !self.diff.is_empty()
     }
 
+    /// Deletes temporary files that a killed run has left beside the user's file.
+    pub fn sweep(&self) {
+        self.before.user.sweep();
+    }
+
     /// Facts that the user should know, a sentence each.
     pub fn warnings(&self) -> &[String] {
         &self.warnings

@@ -269,6 +269,37 @@ fn killed_at_random_moments() {
     });
 }
 
+/// A command that finds nothing to change deletes what a killed one has left beside the user's file, too.
+#[test]
+fn what_a_killed_run_left_goes_though_nothing_is_to_change() {
+    let home = Home::new();
+    let left = |beside: PathBuf| {
+        let path = beside.with_file_name(".labctl-ssh-proxy-left");
+        fs::write(&path, "half").unwrap();
+        path
+    };
+    for (n, file) in [
+        (0, home.world.ssh_config()),
+        (2, home.world.ssh_config()),
+        (1, home.world.ssh_config()),
+        (8, home.zed()),
+        (9, home.zed()),
+        (10, home.jetbrains()),
+        (11, home.jetbrains()),
+        (12, home.kubeconfig()),
+    ] {
+        assert!(home.command(n).status().unwrap().success(), "command {n}");
+        let left = left(file);
+        assert!(home.command(n).status().unwrap().success(), "command {n}");
+        assert!(!left.exists(), "command {n}");
+    }
+    let left = left(home.world.ssh_config());
+    home.world.local(&["config-ssh", "--remove", "--dry-run"]).ok();
+    assert!(left.exists(), "a dry run writes nothing");
+    home.world.local(&["uninstall", "--yes"]).ok();
+    assert!(!left.exists(), "uninstall");
+}
+
 /// Kills each command once at each system call that writes.
 #[test]
 fn killed_at_each_system_call_that_writes() {
