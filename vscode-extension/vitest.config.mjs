@@ -3,5 +3,5 @@ import { defineConfig } from 'vitest/config';
 
 export default defineConfig({
   resolve: { alias: { vscode: fileURLToPath(new URL('test/unit/vscode.ts', import.meta.url)) } },
-  test: { include: ['test/unit/*.test.ts'] },
+  test: { include: ['test/unit/*.test.ts'], testTimeout: 60_000 },
 });

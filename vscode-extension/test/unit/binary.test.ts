@@ -179,7 +179,8 @@ describe('running the binary', () => {
   it('ends after the time limit or a cancel, and leaves no process', async () => {
     const at = folder();
     const hangs = binary(program(`echo $$ > ${at}/pid; trap "" INT; sleep 1000 & wait; wait`));
-    const hung = await failure(hangs.run(['list'], { limit: 300 }));
+    // Long enough for the program to have said its number.
+    const hung = await failure(hangs.run(['list'], { limit: 3000 }));
     expect(hung.kind).toBe('timeout');
     const pid = readFileSync(`${at}/pid`, 'utf8').trim();
     await until(() => !existsSync(`/proc/${pid}`));
