@@ -207,10 +207,10 @@ impl Log {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, os::unix::fs::PermissionsExt};
+    use std::fs;
 
     use super::{ensure_by, status, stop};
-    use crate::{error::Kind, settings::Folders};
+    use crate::{error::Kind, files::write_script, settings::Folders};
 
     fn folders() -> (tempfile::TempDir, Folders) {
         let home = tempfile::Builder::new().prefix("lsp").tempdir_in("/tmp").unwrap();
@@ -221,8 +221,7 @@ mod tests {
 
     fn program(home: &tempfile::TempDir, script: &str) -> std::path::PathBuf {
         let path = home.path().join("program");
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        write_script(&path, script);
         path
     }
 

@@ -500,7 +500,6 @@ mod tests {
     async fn a_silent_server_costs_the_limit_once() {
         let limit = Duration::from_millis(300);
         let (peers, mut held) = tokio::sync::mpsc::unbounded_channel();
-        let begun = std::time::Instant::now();
         let error = host_keys_within(limit, "m", || {
             let peers = peers.clone();
             async move {
@@ -512,8 +511,8 @@ mod tests {
         .await
         .unwrap_err();
         assert!(error.message().contains("within 0.3 s"), "{error}");
-        assert!(begun.elapsed() < 3 * limit, "it is not tried again");
         let mut said = Vec::new();
         held.recv().await.unwrap().read_to_end(&mut said).await.expect("the stream is closed");
+        assert!(held.try_recv().is_err(), "it is not tried again");
     }
 }

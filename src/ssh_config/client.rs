@@ -210,23 +210,14 @@ fn key_options(options: &str, home: &Path) -> KeyOptions {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::{os::unix::fs::PermissionsExt, path::Path};
+    use std::path::Path;
 
     use super::{Ssh, Survey, value};
-    use crate::error::Kind;
+    use crate::{error::Kind, files::write_script};
 
     fn fake(folder: &Path, script: &str) -> Ssh {
         let program = folder.join("ssh");
-        // By another process, because another test may fork just now and hand a descriptor on, and Linux refuses to run
-        // a program that is open for writing.
-        std::fs::write(&program, "").unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        let status = std::process::Command::new("sh")
-            .args(["-c", "printf '#!/bin/sh\n%s\n' \"$1\" > \"$0\""])
-            .args([program.as_os_str(), script.as_ref()])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        write_script(&program, script);
         Ssh { program }
     }
 

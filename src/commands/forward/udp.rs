@@ -481,10 +481,9 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn an_interpreter_that_cannot_run_is_passed_over() {
-        use std::{io::Read, os::unix::fs::PermissionsExt, process::Stdio};
+        use std::{io::Read, process::Stdio};
         let bin = tempfile::tempdir().unwrap();
-        std::fs::write(bin.path().join("python3"), "#!/bin/sh\necho no version is set >&2; exit 127\n").unwrap();
-        std::fs::set_permissions(bin.path().join("python3"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        crate::files::write_script(&bin.path().join("python3"), "echo no version is set >&2; exit 127");
         let perl = which::which_in("perl", Some("/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin"), "/").unwrap();
         std::os::unix::fs::symlink(perl, bin.path().join("perl")).unwrap();
         let marked = Marked::new();
