@@ -241,21 +241,34 @@ fn round_trips(time: Duration) -> u32 {
     (time.as_secs_f64() / ROUND_TRIP.as_secs_f64()) as u32
 }
 
+/// Judges by the best of three attempts, because a busy computer adds time, and takes no round trip away.
+#[track_caller]
+fn at_most(what: &str, most: u32, mut attempt: impl FnMut() -> Duration) {
+    let mut times = Vec::new();
+    while times.len() < 3 && times.last().is_none_or(|time| round_trips(*time) > most) {
+        times.push(attempt());
+    }
+    let counted: Vec<_> =
+        times.iter().map(|time| format!("{:.2}", time.as_secs_f64() / ROUND_TRIP.as_secs_f64())).collect();
+    eprintln!("{what}: {} round trips", counted.join(", "));
+    assert!(times.last().is_some_and(|time| round_trips(*time) <= most), "{what}: {counted:?}, at most {most}");
+}
+
 #[test]
 fn a_cold_connection_takes_7_round_trips_and_a_warm_one_3() {
     let far = Far::new(&[]);
     let me = far.world.output(far.world.program("id").arg("-un")).ok();
     // Like ssh, which always passes the user.
-    let (_, cold) = far.connect(&["--user", me.trim()]);
+    let cold = |user: &[&str]| {
+        let time = far.connect(user).1;
+        assert!(far.kept().is_empty());
+        time
+    };
+    at_most("cold", 7, || cold(&["--user", me.trim()]));
     // Without a user, the tunnel request has to wait for the play's answer.
-    let (_, nameless) = far.connect(&[]);
-    assert!(far.kept().is_empty());
+    at_most("cold, no user", 8, || cold(&[]));
     assert_eq!(far.ssh("echo there").ok(), "there\n");
-    let (_, warm) = far.connect(&[]);
-    for (what, time, most) in [("cold", cold, 7), ("cold, no user", nameless, 8), ("warm", warm, 3)] {
-        eprintln!("{what}: {:.2} round trips", time.as_secs_f64() / ROUND_TRIP.as_secs_f64());
-        assert!(round_trips(time) <= most, "{what}: {time:?}, that is {} round trips", round_trips(time));
-    }
+    at_most("warm", 3, || far.connect(&[]).1);
 }
 
 /// Beyond the machine's: two for the key exchange, one for the service, two for the login, one for the channel, and one
@@ -269,17 +282,13 @@ fn a_container_takes_10_round_trips_more_than_its_machine() {
     let machine = format!("playground-{}.shell-01", far.id);
     let inside = format!("{machine}.{}", container.name);
     let (_, first) = far.connect_to(&inside, &["--user", "container"]);
-    let counted = |what: &str, time: Duration| {
-        eprintln!("{what}: {:.2} round trips", time.as_secs_f64() / ROUND_TRIP.as_secs_f64());
-        round_trips(time)
-    };
-    counted("a container, cold, with the upload", first);
+    eprintln!("a container, cold, with the upload: {} round trips", round_trips(first));
     // Their session with the machine is one and the same.
     assert_eq!(far.world.output(&mut far.ssh_to(&inside, "container", "echo there")).ok(), "there\n");
     assert_eq!(far.kept().len(), 1);
-    let warm = counted("its machine, warm", far.connect_to(&machine, &["--user", "root"]).1);
-    let more = counted("a container, warm", far.connect_to(&inside, &["--user", "container"]).1) - warm;
-    assert!(more <= 10, "{more} round trips more");
+    let warm = (0..3).map(|_| round_trips(far.connect_to(&machine, &["--user", "root"]).1)).min().unwrap();
+    eprintln!("its machine, warm: {warm} round trips");
+    at_most("a container, warm", warm + 10, || far.connect_to(&inside, &["--user", "container"]).1);
     assert_eq!(far.kept().len(), 1);
 }
 
@@ -288,18 +297,18 @@ fn a_relay_costs_no_round_trip_and_a_resume_takes_4() {
     let far = Far::new(&["--endpoint", "sshd"]);
     let me = far.world.output(far.world.program("id").arg("-un")).ok();
     let by_name = ["--user", me.trim()];
-    let counted = |what: &str, time: Duration, most: u32| {
-        eprintln!("{what}: {:.2} round trips", time.as_secs_f64() / ROUND_TRIP.as_secs_f64());
-        assert!(round_trips(time) <= most, "{what}: {time:?}, that is {} round trips", round_trips(time));
+    let connect = |user: &[&str], held: bool| {
+        let (proxy, time) = far.connect(user);
+        assert_eq!(far.is_held(proxy), held);
+        time
     };
     // The start has placed the relay.
-    let (proxy, cold) = far.connect(&by_name);
-    assert!(far.is_held(proxy));
-    counted("cold, relay known", cold, 7);
+    at_most("cold, relay known", 7, || {
+        far.forget("tunnels");
+        connect(&by_name, true)
+    });
     assert_eq!(far.ssh("echo there").ok(), "there\n");
-    let (proxy, warm) = far.connect(&[]);
-    assert!(far.is_held(proxy));
-    counted("warm, relay known", warm, 3);
+    at_most("warm, relay known", 3, || connect(&[], true));
 
     let mut talk = far.ssh_command("while sleep 0.05; do echo tick; done").stdout(Stdio::piped()).spawn().unwrap();
     let mut out = talk.stdout.take().unwrap();
@@ -308,17 +317,18 @@ fn a_relay_costs_no_round_trip_and_a_resume_takes_4() {
     for _ in 0..10 {
         assert!(out.read(&mut some).unwrap() > 0);
     }
-    let cut = Instant::now();
-    far.cut.send(()).unwrap();
-    // Bytes that were on their way come at once.
-    let resumed = loop {
-        let before = Instant::now();
-        assert!(out.read(&mut some).unwrap() > 0, "the session goes on");
-        if before.elapsed() > ROUND_TRIP {
-            break cut.elapsed();
+    at_most("resume", 4, || {
+        let cut = Instant::now();
+        far.cut.send(()).unwrap();
+        // Bytes that were on their way come at once.
+        loop {
+            let before = Instant::now();
+            assert!(out.read(&mut some).unwrap() > 0, "the session goes on");
+            if before.elapsed() > ROUND_TRIP {
+                break cut.elapsed();
+            }
         }
-    };
-    counted("resume", resumed, 4);
+    });
     drop(talk);
     // Only then it forgets the tunnel's session, because its machine had the last word.
     let open = || far.world.json(&["list", "--json"])[0]["connections"].as_array().unwrap().len();
@@ -328,14 +338,13 @@ fn a_relay_costs_no_round_trip_and_a_resume_takes_4() {
     far.forget("relays");
     far.forget("held");
     assert_eq!(far.ssh("echo there").ok(), "there\n");
-    let (proxy, time) = far.connect(&[]);
-    assert!(!far.is_held(proxy));
-    counted("warm, no relay", time, 3);
-    far.forget("tunnels");
-    let (proxy, time) = far.connect(&by_name);
-    assert!(!far.is_held(proxy));
+    at_most("warm, no relay", 3, || connect(&[], false));
     // A session has just ended, so that the tunnel is asked for only once the playground is found: one more.
-    counted("cold, no relay", time, 8);
+    at_most("cold, no relay", 8, || {
+        assert_eq!(far.ssh("echo there").ok(), "there\n");
+        far.forget("tunnels");
+        connect(&by_name, false)
+    });
 }
 
 /// All of it runs in the session with the machine, which a relay keeps.
