@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{World, eventually, needs, noise, peer, peers};
+use crate::support::{World, eventually, free_port, needs, noise, peer, peers};
 
 /// Runs sshj as JetBrains' products use it. Returns one line for each connection.
 fn sshj(world: &World, host: &str, connections: usize, limit: Duration, upload: &[&str]) -> Vec<String> {
@@ -42,10 +42,10 @@ fn ms_ago(minutes: u128) -> Value {
 /// succeed even if the wake takes longer than that. They wake a playground only within ten minutes of a deliberate act.
 #[test]
 fn sshj_polls_wake_nothing_and_a_deliberate_act_lets_all_connections_in() {
-    let mut world = World::with_platform(&["--boot-delay", "3s"]);
+    let mut world = World::with_platform(&["--boot-delay", "12s"]);
     let id = world.playground("shell");
     let host = format!("playground-{id}");
-    let limit = Duration::from_secs(2);
+    let limit = Duration::from_secs(8);
     world.local(&["stop", &id]).ok();
     let told = sshj(&world, &host, 2, limit, &[]);
     for line in &told {
@@ -126,7 +126,7 @@ fn socks_through_the_tunnel_reaches_what_listens_in_the_playground() {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let contents = noise(1 << 20);
     let to = server.local_addr().unwrap().port();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let mut ssh = background(&world, &["-N", "-T", "-D", &free.to_string(), "-o", "ConnectTimeout=15", &host]);
     let mut found = None;
     eventually("ssh listens", || {

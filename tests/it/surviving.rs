@@ -139,7 +139,8 @@ fn transfers(size: usize, rate: u32) {
         let distant = Distant::with_relay();
         fs::write(distant.world.path("big"), &data).unwrap();
         let read = format!("cat {}", distant.world.path("big").display());
-        distant.tunnels.flows(Flow::Rate(rate), Flow::Rate(rate));
+        // So slowly that none is done before all have begun.
+        distant.tunnels.flows(Flow::Rate(rate / 16), Flow::Rate(rate / 16));
         let began = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| assert!(distant.ssh("cksum", &data) == sum.as_bytes(), "up, {how:?}"));
@@ -147,6 +148,7 @@ fn transfers(size: usize, rate: u32) {
             scope.spawn(|| assert!(distant.ssh("cat", &data) == data, "both ways, {how:?}"));
             eventually("three sessions have moved something", || distant.tunnels.busy(100 << 10) == 3);
             distant.tunnels.fail(how);
+            distant.tunnels.flows(Flow::Rate(rate), Flow::Rate(rate));
         });
         eprintln!("{how:?}: {:?}", began.elapsed());
         assert!(resumes(&distant) >= 3, "each of three went on over a new connection");

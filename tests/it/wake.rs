@@ -26,7 +26,7 @@ use labctl_ssh_proxy::{
 };
 use serde_json::json;
 
-use crate::support::{World, eventually, noise, within};
+use crate::support::{World, at_best, eventually, noise};
 
 /// Returns the proxies to a host, without the shells that are about to exec one.
 fn proxies(world: &World, host: &str) -> Vec<u32> {
@@ -137,22 +137,26 @@ fn a_stopped_machine_of_a_running_playground_is_restarted_once() {
 
 #[test]
 fn a_stop_beats_the_connections_that_wait() {
-    let mut world = World::with_platform(&["--boot-delay", "4s"]);
-    let id = world.playground("shell");
+    // Longer than everything before the stop takes. No connection waits for it.
+    let mut world = World::with_platform(&["--boot-delay", "60s"]);
+    let id = world.json(&["start", "shell", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
+    world.configure();
     world.stop_elsewhere(&id);
     let host = format!("playground-{id}");
     for by in ["tool", "elsewhere"] {
         if by == "elsewhere" {
             // Before the connection, which the stop by the tool would refuse.
             world.local(&["start", &id, "--no-wait"]).ok();
+            eventually("the one before has left", || world.processes(" connect ").is_empty());
         }
         let waiting = ssh(&world, &["-o", "ConnectTimeout=0", &host, "true"]);
         if by == "tool" {
             eventually("it is being woken", || world.state(&id) == "RUNNING");
             world.local(&["stop", &id]).ok();
         } else {
-            eventually("the connection waits", || proxies(&world, &host).len() == 1);
-            sleep(Duration::from_millis(500));
+            eventually("the connection waits", || {
+                world.json(&["list", "--json"])[0]["connections"][0]["phase"] == "waking"
+            });
             world.stop_elsewhere(&id);
         }
         let output = waiting.wait_with_output().unwrap();
@@ -365,7 +369,7 @@ async fn what_a_killed_one_did_not_start_is_started() {
 
 #[test]
 fn an_orphan_is_gone_in_a_second_in_each_phase() {
-    let mut world = World::with_platform(&["--boot-delay", "5s"]);
+    let mut world = World::with_platform(&["--boot-delay", "20s"]);
     let id = world.json(&["start", "shell", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
     let host = format!("playground-{id}");
     // A platform that does not answer.
@@ -375,21 +379,26 @@ fn an_orphan_is_gone_in_a_second_in_each_phase() {
     let url = format!("http://{}", silent.local_addr().unwrap());
     fs::write(config, format!("base_url: {url}\nsession_id: a\naccess_token: b\n")).unwrap();
     let orphan = |options: &[&str], phase: &str| {
-        let mut command = world.command(options);
-        command.args(["connect", &host]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        stdin.write_all(b"SSH-2.0-test\r\n").unwrap();
-        let mut seen = || {
-            let folder = fs::read_dir(world.root().join("live")).into_iter().flatten();
-            let mut statuses = folder.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
-            statuses.any(|text| text.contains(&format!("\"phase\":\"{phase}\"")))
-        };
-        within(Duration::from_secs(20), phase, &mut seen);
-        // The death of a client leaves only the ends of two pipes.
-        drop((stdin, child.stdout.take()));
-        within(Duration::from_secs(1), "it is gone", &mut || child.try_wait().unwrap().is_some());
-        assert!(!seen(), "its status file is gone too");
+        at_best(Duration::from_secs(1), &format!("an orphan is gone, {phase}"), || {
+            let mut command = world.command(options);
+            command.args(["connect", &host]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut child = command.spawn().unwrap();
+            let mut stdin = child.stdin.take().unwrap();
+            stdin.write_all(b"SSH-2.0-test\r\n").unwrap();
+            let mut seen = || {
+                let folder = fs::read_dir(world.root().join("live")).into_iter().flatten();
+                let mut statuses = folder.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+                statuses.any(|text| text.contains(&format!("\"phase\":\"{phase}\"")))
+            };
+            eventually(phase, &mut seen);
+            let left = Instant::now();
+            // The death of a client leaves only the ends of two pipes.
+            drop((stdin, child.stdout.take()));
+            child.wait().unwrap();
+            let gone = left.elapsed();
+            assert!(!seen(), "its status file is gone too");
+            gone
+        });
     };
     orphan(&[], "finding");
     orphan(&["--local"], "waking");
@@ -399,14 +408,19 @@ fn an_orphan_is_gone_in_a_second_in_each_phase() {
     // This client sends only its first line, so the key exchange never ends.
     orphan(&["--local"], "opening");
     world.configure();
-    let mut session = ssh(&world, &[&host, "sleep 100"]);
-    eventually("it is connected", || world.json(&["list", "--json"])[0]["connections"][0]["phase"] == "connected");
-    let proxies = proxies(&world, &host);
-    assert_eq!(proxies.len(), 1);
-    let ssh_pid = world.processes(&format!("ssh -F {}", world.ssh_config().display()));
-    ssh_pid.into_iter().for_each(|pid| kill(pid, "-KILL"));
-    within(Duration::from_secs(1), "the connected one is gone", &mut || proxies.iter().all(|pid| !is_proxy(*pid)));
-    session.wait().unwrap();
+    at_best(Duration::from_secs(1), "the connected one is gone", || {
+        let mut session = ssh(&world, &[&host, "sleep 100"]);
+        eventually("it is connected", || world.json(&["list", "--json"])[0]["connections"][0]["phase"] == "connected");
+        let proxies = proxies(&world, &host);
+        assert_eq!(proxies.len(), 1);
+        let ssh_pid = world.processes(&format!("ssh -F {}", world.ssh_config().display()));
+        let left = Instant::now();
+        ssh_pid.into_iter().for_each(|pid| kill(pid, "-KILL"));
+        eventually("it is gone", || proxies.iter().all(|pid| !is_proxy(*pid)));
+        let gone = left.elapsed();
+        session.wait().unwrap();
+        gone
+    });
 }
 
 #[test]
@@ -433,7 +447,7 @@ fn standard_error_may_be_closed_or_full() {
 
 #[test]
 fn the_status_shows_a_wait_and_a_restart_is_told() {
-    let mut world = World::with_platform(&["--boot-delay", "2s"]);
+    let mut world = World::with_platform(&["--boot-delay", "8s"]);
     let id = world.playground("shell");
     let host = format!("playground-{id}");
     world.ssh(&[&host, "true"]).ok();
@@ -442,7 +456,8 @@ fn the_status_shows_a_wait_and_a_restart_is_told() {
     eventually("the wait is listed", || {
         let connection = world.json(&["list", "--json"])[0]["connections"][0].clone();
         let waits = connection["message"].as_str().is_some_and(|message| message.contains("waiting for machine"));
-        connection["phase"] == "waking" && waits && connection["client"].as_str().unwrap().contains("OpenSSH")
+        let is_openssh = connection["client"].as_str().is_some_and(|client| client.contains("OpenSSH"));
+        connection["phase"] == "waking" && waits && is_openssh
     });
     let output = waking.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -390,7 +390,7 @@ pub fn leave_terminal() {
 /// Waits until a condition becomes true. Fails with its name if it does not.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    within(Duration::from_secs(20), what, &mut is_so);
+    within(PATIENCE, what, &mut is_so);
 }
 
 #[track_caller]
@@ -400,6 +400,20 @@ pub fn within(limit: Duration, what: &str, is_so: &mut dyn FnMut() -> bool) {
         assert!(start.elapsed() < limit, "it did not come to be within {limit:?} that {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+/// Judges a time limit of the program's by the best of three attempts, because a busy computer may hold one up. Each of
+/// them returns the time that it took.
+#[track_caller]
+pub fn at_best(limit: Duration, what: &str, mut attempt: impl FnMut() -> Duration) {
+    let mut times = Vec::new();
+    while times.len() < 3 && times.last().is_none_or(|time| *time >= limit) {
+        times.push(attempt());
+    }
+    assert!(
+        times.last().is_some_and(|time| *time < limit),
+        "it did not come to be within {limit:?} that {what}: {times:?}"
+    );
 }
 
 /// Writes a program, with a child process. If this process opened the file for writing, a test that forks at that
