@@ -23,8 +23,8 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use crate::support::{
     World,
     fault::{
-        ACCESS, After, Authority, Fake, Fault, LOGIN, PLAY, Phase, SESSION, Seen, TOKEN, Tls, closed_port, frame,
-        frame_head,
+        ACCESS, After, Authority, Fake, Fault, ITS_END, LOGIN, PLAY, Phase, SESSION, Seen, TOKEN, Tls, closed_port,
+        frame, frame_head,
     },
 };
 
@@ -74,8 +74,6 @@ fn rows(authority: &Authority) -> Vec<Row> {
     let text = |status: u16, body: &str| Fault::Answer(status, vec![], body.into());
     let limited = |reset: String| Fault::Answer(429, vec![("X-Ratelimit-Reset", reset)], "slow down".into());
     let html = "<html><body>bad gateway</body></html>";
-    let in_two =
-        (std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() + 3).to_string();
 
     // Health, for comparison: the machine's line arrives.
     add("health", Find, Fault::Nothing, 0, "", 5, How::Plain);
@@ -166,7 +164,7 @@ fn rows(authority: &Authority) -> Vec<Row> {
         let limited_for =
             |reset: &str| Fault::Storm(429, vec![("X-Ratelimit-Reset", reset.to_owned())], Duration::from_secs(2));
         add("429, seconds", phase, limited_for("3"), 0, "", 12, How::Plain);
-        add("429, a Unix time", phase, limited_for(&in_two), 0, "", 12, How::Plain);
+        add("429, a Unix time", phase, limited_for(ITS_END), 0, "", 12, How::Plain);
         add("429, a time long past", phase, limited_for("1000000001"), 0, "", 12, How::Plain);
         add("429, nonsense", phase, limited_for("soon"), 0, "", 12, How::Plain);
         add("429, no header", phase, Fault::Storm(429, vec![], Duration::from_secs(2)), 0, "", 12, How::Plain);
@@ -629,6 +627,9 @@ fn try_row(row: &Row, authority: &Authority, pem: &Path) -> Result<String, Strin
     judge(row, &world, &ended)
 }
 
+/// The first word about a row with no other fault.
+const LATE: &str = "late: ";
+
 fn judge(row: &Row, world: &World, ended: &Ended) -> Result<String, String> {
     assert_hidden("standard output", &ended.out);
     assert_hidden("standard error", ended.err.as_bytes());
@@ -644,10 +645,12 @@ fn judge(row: &Row, world: &World, ended: &Ended) -> Result<String, String> {
     );
     let told = *code == 0 && out.starts_with(b"SSH-2.0-fake\r\n")
         || last.last().is_some_and(|last| last.contains(row.words)) && last.len() < 10;
-    if *code == row.code && told && took.as_secs() < row.seconds && *peak_kib < MEMORY_KIB {
+    let is_right = *code == row.code && told && *peak_kib < MEMORY_KIB;
+    if is_right && took.as_secs() < row.seconds {
         return Ok(line);
     }
-    Err(format!("{line}\n    wanted exit {}, {:?}, within {} s\n{err}", row.code, row.words, row.seconds))
+    let only_late = if is_right { LATE } else { "" };
+    Err(format!("{only_late}{line}\n    wanted exit {}, {:?}, within {} s\n{err}", row.code, row.words, row.seconds))
 }
 
 #[test]
@@ -669,17 +672,23 @@ fn every_fault_in_every_phase() {
                 while let Some(row) = rows.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let result = std::panic::catch_unwind(AssertUnwindSafe(|| try_row(row, &authority, &pem)))
                         .unwrap_or_else(|_| Err(format!("{} panicked", row.name)));
-                    done.lock().unwrap().push(result);
+                    done.lock().unwrap().push((row, result));
                 }
             });
         }
     });
-    let done = done.into_inner().unwrap();
+    let mut done = done.into_inner().unwrap();
     assert_eq!(done.len(), rows.len());
-    let mut lines: Vec<&String> = done.iter().filter_map(|result| result.as_ref().ok()).collect();
+    // So many at once may hold one up. On its own it has no excuse.
+    for (row, result) in &mut done {
+        if result.as_ref().is_err_and(|said| said.starts_with(LATE)) {
+            *result = try_row(row, &authority, &pem);
+        }
+    }
+    let mut lines: Vec<&String> = done.iter().filter_map(|(_, result)| result.as_ref().ok()).collect();
     lines.sort();
     lines.iter().for_each(|line| println!("{line}"));
-    let failed: Vec<&String> = done.iter().filter_map(|result| result.as_ref().err()).collect();
+    let failed: Vec<&String> = done.iter().filter_map(|(_, result)| result.as_ref().err()).collect();
     assert!(
         failed.is_empty(),
         "{} of {} rows failed:\n{}",

@@ -8,7 +8,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -55,7 +55,8 @@ pub enum Fault {
     HalfClosed,
     /// An answer with this status, these headers and this body.
     Answer(u16, Vec<(&'static str, String)>, String),
-    /// An answer with this status and these headers for that long, then health.
+    /// An answer with this status and these headers for that long, then health. [`ITS_END`] in a header is the Unix time
+    /// of the first second after it.
     Storm(u16, Vec<(&'static str, String)>, Duration),
     /// An answer whose announced length is that many bytes.
     Huge(u64),
@@ -172,6 +173,9 @@ impl Drop for Fake {
         self.stop.store(true, Ordering::Relaxed);
     }
 }
+
+/// Stands in a header of a [`Fault::Storm`].
+pub const ITS_END: &str = "(its end)";
 
 /// A port without a listener. It stays bound, so that no other test is given it.
 pub fn closed_port() -> u16 {
@@ -316,7 +320,10 @@ impl Server {
                 if self.since.elapsed() > *time {
                     return Ok(Failed::No);
                 }
-                wire.write_all(&answer(*status, headers, "storm"))?;
+                let end = SystemTime::now() + time.saturating_sub(self.since.elapsed()) + Duration::from_secs(1);
+                let end = end.duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
+                let headers: Vec<_> = headers.iter().map(|(name, is)| (*name, is.replace(ITS_END, &end))).collect();
+                wire.write_all(&answer(*status, &headers, "storm"))?;
                 wire.flush()?;
                 return Ok(Failed::Answered);
             }
