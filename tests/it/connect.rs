@@ -8,7 +8,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use crate::support::{Ending, World, checksum, eventually, needs, noise, not_run, on_both_endpoints};
+use crate::support::{Ending, World, checksum, eventually, free_port, needs, noise, not_run, on_both_endpoints};
 
 #[test]
 fn commands_and_how_they_end() {
@@ -193,11 +193,6 @@ fn echo_server() -> u16 {
         }
     });
     port
-}
-
-/// Returns a port that is free now, for programs that cannot choose one themselves.
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn echoes(mut stream: TcpStream, data: &[u8]) -> bool {

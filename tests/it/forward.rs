@@ -13,7 +13,9 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{Ending, World, eventually, forward::Forward, needs, noise, not_run, schema, within};
+use crate::support::{
+    Ending, World, eventually, fault::closed_port, forward::Forward, free_port, needs, noise, not_run, schema, within,
+};
 
 fn world() -> (World, String) {
     let world = World::with_platform(&[]);
@@ -181,7 +183,7 @@ fn redis_answers_its_own_clients() {
     let (server, cli, benchmark) = (needs("redis-server"), needs("redis-cli"), needs("redis-benchmark"));
     let socket = world.home().join("redis");
     // A port that is free now.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let port = free_port().to_string();
     let mut redis = world
         .program(server)
         .args(["--port", &port, "--save", "", "--unixsocket"])
@@ -325,7 +327,7 @@ fn remote_forwards_lead_here() {
             stream.unwrap().write_all(b"near").unwrap();
         }
     });
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let forward = Forward::start(
         &world,
         &[
@@ -423,7 +425,7 @@ fn a_forward_survives_a_restart_and_does_not_undo_a_stop() {
     let (world, id) = world();
     world.local(&["stop", &id]).ok();
     let port = serve(http);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let echo = udp.local_addr().unwrap().port();
     thread::spawn(move || {
@@ -547,7 +549,7 @@ fn datagrams_keep_their_boundaries_and_peers_are_forgotten() {
     let (world, id) = world();
     let server = UdpSocket::bind("127.0.0.1:0").unwrap();
     let port = server.local_addr().unwrap().port();
-    let mut forward = Forward::start(&world, &[&id, "-L", &format!("0:127.0.0.1:{port}/udp"), "--udp-idle", "1s"]);
+    let mut forward = Forward::start(&world, &[&id, "-L", &format!("0:127.0.0.1:{port}/udp"), "--udp-idle", "5s"]);
     let here = forward.address(0);
     let clients: Vec<UdpSocket> = (0..3).map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
     for socket in clients.iter().chain([&server]) {
@@ -584,7 +586,7 @@ fn datagrams_keep_their_boundaries_and_peers_are_forgotten() {
 fn forwards_are_saved_listed_restored_and_removed() {
     let (world, id) = world();
     let port = serve(http);
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let spec = format!("{free}:127.0.0.1:{port}");
     for _ in 0..2 {
         let forward = Forward::start(&world, &[&id, "-L", &spec, "-R", "0:localhost:80", "--save"]);
@@ -633,10 +635,16 @@ fn a_port_that_is_busy_on_one_loopback_address_is_forwarded_from_the_other() {
     let (world, id) = world();
     let port = serve(http);
     for (busy, free) in [("::1", "127.0.0.1"), ("127.0.0.1", "::1")] {
-        let (Ok(taken), true) = (TcpListener::bind((busy, 0)), TcpListener::bind((free, 0)).is_ok()) else {
-            return not_run("there is no IPv6 here");
+        let (_taken, number) = loop {
+            let (Ok(taken), true) = (TcpListener::bind((busy, 0)), TcpListener::bind((free, 0)).is_ok()) else {
+                return not_run("there is no IPv6 here");
+            };
+            let number = taken.local_addr().unwrap().port();
+            // Another test may have the port there.
+            if TcpListener::bind((free, number)).is_ok() {
+                break (taken, number);
+            }
         };
-        let number = taken.local_addr().unwrap().port();
         // The same forward twice is one.
         let spec = format!("{number}:127.0.0.1:{port}");
         let forward = Forward::start(&world, &[&id, "-L", &spec, "-L", &spec, "-L", &format!("0:127.0.0.1:{port}")]);
@@ -652,7 +660,7 @@ fn a_port_that_is_busy_on_one_loopback_address_is_forwarded_from_the_other() {
 #[test]
 fn an_end_that_is_not_orderly_is_said() {
     let (world, id) = world();
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let closed = closed_port();
     let spec = format!("0:localhost:{closed}");
     for (options, words) in [
         (vec![], format!("nothing answered on localhost:{closed} there")),

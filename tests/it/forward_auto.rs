@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::support::{
     Ending, PROGRAM, World, eventually,
     forward::Forward,
+    free_port,
     labs::{ID, Instead, Labs, PLAIN},
 };
 
@@ -190,7 +191,7 @@ fn scan() -> String {
 #[test]
 fn the_same_number_is_used_where_it_is_free() {
     let (world, labs, taken) = hosted();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     labs.listens_on(&[22, 80, taken, taken, free]);
     let forward = Forward::run(&world, &["port-forward", ID, "--auto"]);
     let here = |port| forward.listening.iter().find(|event| to(event) == port).map(address).unwrap();

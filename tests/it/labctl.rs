@@ -18,7 +18,7 @@ use std::{
 use serde_json::Value;
 
 use crate::support::{
-    Ending, Said, World, eventually,
+    Ending, Said, World, eventually, free_port,
     labs::{acceptor, take_tls_off},
     needs,
 };
@@ -357,7 +357,7 @@ fn labctl_reaches_machines_and_forwards_ports() {
             let _ = std::io::Write::write_all(&mut stream, b"reached");
         }
     });
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port;
     // Do not read to the end, because labctl keeps a connection open after the other side has ended.
     let reached = |port: u16| {
         let mut said = [0; 7];

@@ -18,6 +18,7 @@ use labctl_ssh_proxy::{
 
 use crate::support::{
     fault::closed_port,
+    free_port,
     machine::{BOTH, PATIENCE, World, listen, make_key, run, succeed},
     not_run,
     terminal::OnTerminal,
@@ -285,11 +286,6 @@ fn echo_server() -> u16 {
         }
     });
     port
-}
-
-/// Returns a port that is free now, for programs that cannot choose one themselves.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// A master connection that forwards. It ends with the test.

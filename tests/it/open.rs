@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use crate::support::{PROGRAM, Said, World, eventually, needs, write_program};
+use crate::support::{PROGRAM, Said, World, eventually, free_port, needs, write_program};
 
 struct Editors {
     world: World,
@@ -259,7 +259,7 @@ impl Git {
             run(&["clone", "-q", "--bare", at, folder.join(format!("{name}.git")).to_str().unwrap()]);
         }
         // The server cannot choose a port by itself.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let daemon = world
             .program("git")
             .args(["daemon", "--reuseaddr", "--export-all", "--listen=127.0.0.1", &format!("--port={port}")])

@@ -19,7 +19,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use crate::support::platform::{Platform, folders, quick};
+use crate::support::{
+    free_port,
+    platform::{Platform, folders, quick},
+};
 
 /// Time limit for every wait, much longer than anything takes.
 const SOON: Duration = Duration::from_secs(10);
@@ -475,7 +478,7 @@ async fn connections_that_wait_end_with_their_control_channel() {
     let session = platform.tunnel(&id, "").await.unwrap();
     let mut controls = Vec::new();
     for _ in 0..2 {
-        let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+        let port = free_port();
         let target = BASE64_STANDARD.encode(format!("listen::{port}"));
         controls.push((platform.websocket(&session, &target).await, port));
     }

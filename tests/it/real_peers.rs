@@ -8,14 +8,14 @@ use std::{
 };
 
 use crate::support::{
-    Ending, World, checksum, eventually,
+    Ending, World, checksum, eventually, free_port,
     labs::{ID, Labs, PLAIN, acceptor, take_tls_off},
     needs, noise,
 };
 
 /// Returns a port that is free now, for a program that cannot choose one itself.
 fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    SocketAddr::from(([127, 0, 0, 1], free_port()))
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::{Ending, World, eventually, labs::Instead, schema, terminal::OnTerminal};
+use crate::support::{Ending, World, eventually, free_port, labs::Instead, schema, terminal::OnTerminal};
 
 const DOCKER: &str = "Container runtime=docker";
 
@@ -216,7 +216,7 @@ fn saved_port_forwards_are_carried_after_a_start() {
     assert!(said.err.contains("has no saved port forwards."), "{said:?}");
     let _ = said.ok();
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port;
     let (here, there) = (free(), server.local_addr().unwrap().port());
     let forward = json!({ "kind": "local", "machine": "shell-01", "localPort": here, "remotePort": there });
     let name = own(&world, json!({ "name": "web", "base": "shell", "portForwards": [forward] }));

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::TcpListener,
     process::{Child, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
@@ -12,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{PROGRAM, World, eventually, needs, schema};
+use crate::support::{PROGRAM, World, at_best, eventually, fault::closed_port, needs, schema};
 
 /// A running watch and its lines.
 struct Watch {
@@ -77,6 +76,11 @@ fn first(line: &Value) -> &Value {
 
 const SOON: Duration = Duration::from_secs(5);
 
+/// Waits for the login of the world's session, which is no work of the watch's.
+fn logged_in(world: &World) {
+    eventually("it is connected", || world.json(&["list", "--json"])[0]["connections"][0]["phase"] == "connected");
+}
+
 #[test]
 fn own_acts_are_told_at_once_and_the_rest_is_asked_for_rarely() {
     let mut world = World::with_platform(&["-v"]);
@@ -96,6 +100,7 @@ fn own_acts_are_told_at_once_and_the_rest_is_asked_for_rarely() {
 
     let mut ssh =
         world.ssh_program("ssh").args([&format!("playground-{id}"), "cat"]).stdin(Stdio::piped()).spawn().unwrap();
+    logged_in(&world);
     let line = watch.until("the connection", SOON, |line| {
         first(line)["connections"].as_array().is_some_and(|all| all.iter().any(|one| one["phase"] == "connected"))
     });
@@ -121,7 +126,8 @@ fn own_acts_are_told_at_once_and_the_rest_is_asked_for_rarely() {
 
 #[test]
 fn a_change_elsewhere_comes_by_live_message_or_within_ten_seconds() {
-    let mut world = World::with_platform(&["--boot-delay", "2s"]);
+    // Long enough for the watch to see the boot, too.
+    let mut world = World::with_platform(&["--boot-delay", "8s"]);
     let id = world.playground("shell");
     let watch = Watch::start(&world, &["--local"]);
     watch.until("it", SOON, |line| first(line)["state"] == "RUNNING");
@@ -138,11 +144,23 @@ fn a_change_elsewhere_comes_by_live_message_or_within_ten_seconds() {
             .unwrap();
         assert!(status.success());
     };
-    act(r#"{"action":"machine.reboot","machine":"shell-01"}"#);
-    watch.until("the reboot", Duration::from_secs(3), |line| first(line)["machines"][0]["ready"] == false);
-    watch.until("ready again", Duration::from_secs(8), |line| first(line)["machines"][0]["ready"] == true);
-    act(r#"{"action":"set_title","title":"elsewhere"}"#);
-    watch.until("the title", Duration::from_secs(12), |line| first(line)["title"] == "elsewhere");
+    let limit = Duration::from_secs(90);
+    at_best(Duration::from_secs(3), "a reboot is told", || {
+        let began = Instant::now();
+        act(r#"{"action":"machine.reboot","machine":"shell-01"}"#);
+        watch.until("the reboot", limit, |line| first(line)["machines"][0]["ready"] == false);
+        let told = began.elapsed();
+        watch.until("ready again", Duration::from_secs(20), |line| first(line)["machines"][0]["ready"] == true);
+        told
+    });
+    let mut attempts = 0;
+    at_best(Duration::from_secs(12), "a title is told", || {
+        let began = Instant::now();
+        attempts += 1;
+        act(&format!(r#"{{"action":"set_title","title":"elsewhere {attempts}"}}"#));
+        watch.until("the title", limit, |line| first(line)["title"] == format!("elsewhere {attempts}"));
+        began.elapsed()
+    });
 
     // The platform is gone, then back.
     world.stop_platform();
@@ -158,14 +176,17 @@ fn a_change_elsewhere_comes_by_live_message_or_within_ten_seconds() {
 #[test]
 fn it_ends_with_its_reader_and_needs_no_input() {
     let world = World::with_platform(&[]);
-    let mut child = world.command(&["--local", "list", "--watch", "--json"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    drop(out);
-    let gone = Instant::now();
-    assert!(child.wait().unwrap().success());
-    assert!(gone.elapsed() < Duration::from_secs(1), "{:?}", gone.elapsed());
+    at_best(Duration::from_secs(1), "it has ended", || {
+        let mut watch = world.command(&["--local", "list", "--watch", "--json"]);
+        let mut child = watch.stdout(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        out.read_line(&mut line).unwrap();
+        drop(out);
+        let gone = Instant::now();
+        assert!(child.wait().unwrap().success());
+        gone.elapsed()
+    });
 
     // Standard input is closed, not only empty.
     let program = PROGRAM;
@@ -183,7 +204,7 @@ fn without_a_login_it_says_so_and_notices_one() {
     assert_eq!((&line["type"], &line["kind"]), (&"error".into(), &"not-logged-in".into()));
     assert!(line["hint"].as_str().unwrap().contains("login"));
     // No process listens there.
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = format!("127.0.0.1:{}", closed_port());
     let folder = world.home().join(".iximiuz/labctl");
     fs::create_dir_all(&folder).unwrap();
     let account = format!("base_url: http://{address}\nsession_id: a\naccess_token: SECRET\n");
@@ -231,6 +252,7 @@ fn traffic_is_told_to_those_who_ask_for_figures() {
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
+    logged_in(&world);
     let received = |line: &Value| first(line)["connections"][0]["received"].as_u64().unwrap_or_default();
     let connected = |line: &Value| first(line)["connections"][0]["phase"] == "connected";
     watch.until("the connection", SOON, connected);
@@ -248,10 +270,16 @@ fn a_terminal_that_cannot_be_drawn_on_gets_lines() {
     world.playground("shell");
     for terminal in ["TERM=dumb", "TERM=", "-u TERM", "TERM=xterm"] {
         for command in ["list --watch", "restart shell", "port-forward shell -L 0:localhost:22"] {
-            let line = format!("env {terminal} timeout -s INT 4 {} --local {command}", crate::support::PROGRAM);
-            let mut script = world.program("script");
-            script.args(["-qec", &line, "/dev/null"]);
-            let said = world.output(&mut script).out;
+            let within = |seconds: u32| {
+                let line = format!("env {terminal} timeout -s INT {seconds} {PROGRAM} --local {command}");
+                let mut script = world.program("script");
+                world.output(script.args(["-qec", &line, "/dev/null"])).out
+            };
+            let mut said = within(4);
+            if !said.contains("shell") {
+                // A busy computer starts it late.
+                said = within(20);
+            }
             let draws = terminal == "TERM=xterm";
             assert_eq!(said.contains('\x1b'), draws, "{terminal} {command}: {said:?}");
             assert!(said.contains("shell"), "{terminal} {command}: {said:?}");

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, fs, process::Stdio};
 use serde_json::{Value, json};
 
 use super::{Labctl, eventually};
+use crate::support::free_port;
 
 /// A row of labctl's `expose list`: id, target, address, access, and the two rewrites.
 fn rows(labctl: &Labctl, id: &str) -> Vec<Vec<String>> {
@@ -87,7 +88,7 @@ fn labctl_scans_and_saves_what_ours_lists() {
     let row = port(&labctl, &id, number);
     assert_eq!((&row["exposed"][0]["url"], &row["loopbackOnly"]), (&json!(url.trim()), &json!(true)));
     // The record that labctl's port-forward saves.
-    let local = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let local = format!("127.0.0.1:{}", free_port());
     let mut forward = labctl.command(&["port-forward", &id, "-L", &format!("{local}:{number}")]);
     let _forward = super::Ending(forward.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     eventually("it is saved", || port(&labctl, &id, number)["saved"][0]["local"] == local);

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::Labctl;
-use crate::support::{Ending, eventually};
+use crate::support::{Ending, eventually, free_port};
 
 /// A manifest in the form of today, and one machine in the old form, where `kernel` is a string.
 const MANIFEST: &str = "\
@@ -177,7 +177,7 @@ fn ours_carries_the_forwards_that_labctl_saves() {
     let labctl = Labctl::new(&[]);
     let id = labctl.start(&["shell"]);
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let spec = format!("{free}:localhost:{}", server.local_addr().unwrap().port());
     let reaches = |mut command: Command| {
         let running = Ending(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());

@@ -18,9 +18,11 @@ pub mod wsmux;
 use std::{
     ffi::OsStr,
     fs,
-    io::{Read, Write},
+    io::{self, Read, Write},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
     time::{Duration, Instant},
 };
 
@@ -414,6 +416,22 @@ pub fn at_best(limit: Duration, what: &str, mut attempt: impl FnMut() -> Duratio
         times.last().is_some_and(|time| *time < limit),
         "it did not come to be within {limit:?} that {what}: {times:?}"
     );
+}
+
+/// Returns a port that is free, for programs that cannot choose one themselves. It is below those that the system
+/// chooses, so that it stays free until it is used, and above those of `forward_auto`.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another run of the tests at the same time begins elsewhere.
+    let first = 21_000 + u16::try_from(std::process::id() % 40).unwrap() * 250;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        let is_free =
+            |host| TcpListener::bind((host, port)).map_or_else(|e| e.kind() != io::ErrorKind::AddrInUse, |_| true);
+        if is_free("127.0.0.1") && is_free("::1") {
+            return port;
+        }
+    }
 }
 
 /// Writes a program, with a child process. If this process opened the file for writing, a test that forks at that

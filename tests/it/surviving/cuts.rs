@@ -12,7 +12,7 @@ use super::{SOME, resumes};
 use crate::support::{
     cut::{BYE, Cut, DATA, END, Flow, How, Kind, Part, Trap, WELCOME, Way},
     distant::{Distant, NOTICED, SOON, Talk, known_relays},
-    eventually,
+    eventually, free_port,
     machine::PATIENCE,
     noise,
     terminal::OnTerminal,
@@ -144,10 +144,6 @@ pub(super) fn echo() -> u16 {
         }
     });
     port
-}
-
-pub(super) fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Connects to a port once it is there.

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    cuts::{by_socks, comes_back, echo, free_port, reached},
+    cuts::{by_socks, comes_back, echo, reached},
     resumes,
 };
 use crate::support::{
@@ -17,7 +17,7 @@ use crate::support::{
     distant::{Distant, NOTICED, SOON, Talk, known_relays},
     eventually,
     forward::Forward,
-    needs, noise, peer, peers,
+    free_port, needs, noise, peer, peers,
 };
 
 /// As long as each of the imitated programs bears.
