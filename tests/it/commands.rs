@@ -204,7 +204,7 @@ fn the_demonstration_leaves_nothing_behind() {
     assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0);
     let left: Vec<_> = fs::read_dir(world.home()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, ["tmp"]);
-    assert!(world.processes("labctl").is_empty());
+    eventually("no process is left", || world.processes("labctl").is_empty());
 }
 
 #[test]

@@ -335,8 +335,8 @@ fn the_session_that_is_away_the_longest_makes_room() {
     let mut sessions: Vec<(Session, TcpStream)> = (0..3).map(|_| relay.session()).collect();
     assert!(is_closed(&dial(relay.new)), "no session with a client makes room");
     for i in [1, 0] {
-        sessions[i].0.stream.shutdown(Shutdown::Both).unwrap();
-        thread::sleep(Duration::from_millis(50));
+        sessions[i].0.stream.shutdown(Shutdown::Write).unwrap();
+        assert!(is_closed(&sessions[i].0.stream), "the relay has seen it leave");
     }
     let (mut newest, _server) = relay.session();
     assert_eq!(sessions[1].0.resume().0, 1, "it was away the longest");
