@@ -594,7 +594,7 @@ fn what_killed_runs_left_goes_with_the_next_and_with_the_playground() {
 fn the_end_of_a_forward_is_said_while_the_command_runs() {
     let (world, id, _) = cluster();
     let script = format!(
-        "{} --local destroy {id} --yes >/dev/null 2>&1; {} get pods --request-timeout=5s >/dev/null 2>&1; sleep 1; exit 3",
+        "{} --local destroy {id} --yes >/dev/null 2>&1; {} get pods --request-timeout=5s >/dev/null 2>&1; sleep 5; exit 3",
         PROGRAM,
         needs("kubectl").display()
     );
