@@ -4,6 +4,7 @@ Prints what came of each row. A row is a function with a fresh connection and a 
 yields is compared with what it yields from sshd; with `@only_here`, which gives a reason, with what stands there.
 """
 
+import glob
 import os
 import socket
 import struct
@@ -105,6 +106,13 @@ def server(answer):
     return listener.getsockname()[1]
 
 
+def link(path):
+    try:
+        return os.readlink(os.fsencode(path))
+    except OSError:
+        return None
+
+
 def free_port():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
@@ -117,8 +125,8 @@ class Sftp:
      RENAME, READLINK, SYMLINK) = range(3, 21)
     R, W, APPEND, CREATE, TRUNC, EXCL = 1, 2, 4, 8, 16, 32
 
-    def __init__(self, transport):
-        self.channel = transport.open_session()
+    def __init__(self, transport, window=None):
+        self.channel = transport.open_session(window)
         self.channel.invoke_subsystem("sftp")
         self.send(b"\x01" + struct.pack(">I", 3))
         self.version = self.receive()
@@ -338,6 +346,22 @@ def sessions_have_a_limit(transport, folder):
             break
         time.sleep(0.05)
     yield said
+
+
+@row
+def a_client_that_leaves_without_reading_leaves_nothing(transport, folder):
+    file = os.path.join(home.encode(), folder, b"f")
+    with open(file, "wb") as big:
+        big.truncate(1 << 20)
+    for _ in range(140):
+        sftp = Sftp(transport, 1 << 16)
+        handle = sftp.open(file)
+        for _ in range(10):
+            sftp.send(bytes([Sftp.READ]) + struct.pack(">I", 7) + packed([handle]) + struct.pack(">QI", 0, 1 << 15))
+        sftp.channel.close()
+    while file in map(link, glob.iglob("/proc/[0-9]*/fd/*")):
+        time.sleep(0.05)
+    yield output(transport, "echo alive")
 
 
 @row

@@ -137,8 +137,8 @@ impl Channels {
         let (_, out) = channel.split();
         Wire {
             id,
+            out: Out { id, half: out, handle, closed: closed.clone() },
             input: InputQueue { receiver, closed, gauge },
-            out: Out { id, half: out, handle },
             channels: Arc::clone(self),
             permit: None,
         }
@@ -313,6 +313,7 @@ pub(super) struct Out {
     id: ChannelId,
     half: ChannelWriteHalf<Msg>,
     handle: Handle,
+    closed: watch::Receiver<()>,
 }
 
 impl Out {
@@ -321,14 +322,25 @@ impl Out {
         &self.handle
     }
 
-    /// Sends data as the client's window allows; `false` when the connection is gone.
+    /// Sends data as the client's window allows; `false` when the channel is closed, or the connection gone.
     pub(super) async fn send(&self, data: Bytes) -> bool {
-        self.half.data_bytes(data).await.is_ok()
+        self.unless_closed(self.half.data_bytes(data)).await
     }
 
     /// Sends text on standard error. A connection that is gone is noticed by what follows.
     pub(super) async fn send_error(&self, text: Bytes) {
-        let _ = self.half.extended_data_bytes(STDERR, text).await;
+        self.unless_closed(self.half.extended_data_bytes(STDERR, text)).await;
+    }
+
+    /// Waits for russh, which itself would wait for ever for the window of a channel that is closed.
+    async fn unless_closed(&self, sending: impl Future<Output = Result<(), russh::Error>>) -> bool {
+        let mut closed = self.closed.clone();
+        tokio::select! {
+            biased;
+            sent = sending => sent.is_ok(),
+            // Nothing is ever sent, so a result is the end of the channel.
+            _ = closed.changed() => false,
+        }
     }
 
     /// Copies from `reader` to its end. `extended` names another stream than standard output (RFC 4254, 5.2).
