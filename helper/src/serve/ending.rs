@@ -148,11 +148,12 @@ fn ended_child() -> Option<Pid> {
 /// Ends the groups that were started.
 pub(super) async fn hang_up(processes: &Processes) {
     let groups = processes.close();
-    for group in &groups {
-        let _ = kill_process_group(*group, Signal::HUP);
+    let mut left = members(&groups);
+    // A whole group at once, because its members may be starting others just now.
+    for group in left.iter().filter_map(|one| Pid::from_raw(one.group)).collect::<HashSet<_>>() {
+        let _ = kill_process_group(group, Signal::HUP);
     }
     let begun = tokio::time::Instant::now();
-    let mut left = members(&groups);
     while !left.is_empty() && begun.elapsed() < GRACE {
         tokio::time::sleep(LOOK_AGAIN).await;
         left = members(&groups);
@@ -161,8 +162,8 @@ pub(super) async fn hang_up(processes: &Processes) {
         if left.is_empty() {
             return;
         }
-        for pid in &left {
-            let _ = kill_process(*pid, Signal::KILL);
+        for one in &left {
+            let _ = kill_process(one.pid, Signal::KILL);
         }
         tokio::time::sleep(LOOK_AGAIN).await;
         left = members(&groups);
@@ -171,7 +172,7 @@ pub(super) async fn hang_up(processes: &Processes) {
 
 /// The living members of these groups that do not ignore SIGHUP. A group's number may have been given to others after
 /// its end, so only those that descend from this process count.
-fn members(groups: &HashSet<Pid>) -> Vec<Pid> {
+fn members(groups: &HashSet<Pid>) -> Vec<Stat> {
     let all = stat::all();
     let mut ours = HashSet::from([rustix::process::getpid().as_raw_nonzero().get()]);
     // A child's number may be below its parent's, so it takes as many rounds as there are generations.
@@ -187,13 +188,13 @@ fn members(groups: &HashSet<Pid>) -> Vec<Pid> {
             break;
         }
     }
-    let is_meant = |process: &&Stat| {
+    let is_meant = |process: &Stat| {
         process.is_alive
             && ours.contains(&process.pid.as_raw_nonzero().get())
             && Pid::from_raw(process.group).is_some_and(|group| groups.contains(&group))
+            && !ignores_hangup(process.pid)
     };
-    let meant = all.iter().filter(is_meant).map(|process| process.pid);
-    meant.filter(|pid| !ignores_hangup(*pid)).collect()
+    all.into_iter().filter(is_meant).collect()
 }
 
 fn ignores_hangup(pid: Pid) -> bool {
@@ -203,4 +204,37 @@ fn ignores_hangup(pid: Pid) -> bool {
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     // The first signal is the lowest bit.
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, process::Command, time::Duration};
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::hang_up;
+    use crate::server::processes::Processes;
+
+    /// Its number stands on the list as one that was started here and is another's by now.
+    #[tokio::test]
+    async fn a_group_that_is_anothers_by_now_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| fs::read_to_string(folder.path().join(name)).unwrap_or_default();
+        let script = "trap 'echo >hung' HUP; trap 'echo >ended; exit' TERM; echo $$ >pid; while :; do sleep 0.01; done";
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "setsid sh -c \"$1\" >/dev/null 2>&1 &", "sh", script]).current_dir(folder.path());
+        assert!(shell.status().unwrap().success());
+        while !file("pid").ends_with('\n') {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let pid = Pid::from_raw(file("pid").trim().parse().unwrap()).unwrap();
+        let processes = Processes::unmarked();
+        processes.start(|| Ok(((), pid))).unwrap();
+        hang_up(&processes).await;
+        kill_process(pid, Signal::TERM).unwrap();
+        while !file("ended").ends_with('\n') {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(file("hung"), "");
+    }
 }

@@ -60,6 +60,8 @@ pub struct Processes {
 struct State {
     stopped: bool,
     groups: HashSet<Pid>,
+    /// The groups that went on without their client and their leader. Each number may be another group's by now.
+    abandoned: HashSet<Pid>,
 }
 
 impl Processes {
@@ -102,18 +104,19 @@ impl Processes {
         }
     }
 
-    /// Notes that the client of a group has gone. Its members are still ended with the host.
+    /// Notes that the leader of a group has ended after its client had gone. Its members are still ended with the host.
     pub fn abandoned(&self, group: Pid) {
-        if self.marker.is_some() || test_kill_process_group(group).is_err() {
-            self.ended(group);
+        if self.marker.is_none() && test_kill_process_group(group).is_ok() {
+            locked(&self.state).abandoned.insert(group);
         }
+        self.ended(group);
     }
 
-    /// Starts nothing any more, and returns the groups that were started.
+    /// Starts nothing any more, and returns the groups that were started. Some numbers may be other groups' by now.
     pub fn close(&self) -> HashSet<Pid> {
         let mut state = locked(&self.state);
         state.stopped = true;
-        state.groups.clone()
+        &state.groups | &state.abandoned
     }
 
     /// Reports whether a process leads a group that was started here, and is waited for.
@@ -196,4 +199,35 @@ fn with_marker(is_meant: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
 #[cfg(not(target_os = "linux"))]
 fn with_marker(_is_meant: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
     Vec::new()
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::{os::unix::process::CommandExt, process::Command};
+
+    use super::{Pid, Processes, Signal, kill_process_group};
+
+    #[test]
+    fn a_number_is_a_leaders_until_it_is_collected() {
+        let processes = Processes::unmarked();
+        let start = |command: &str| {
+            let mut shell = Command::new("sh");
+            let start = || {
+                let child = shell.args(["-c", command]).process_group(0).spawn()?;
+                let pid = Pid::from_child(&child);
+                Ok((child, pid))
+            };
+            processes.start(start).unwrap()
+        };
+        let (mut alone, pid) = start("exit");
+        assert!(processes.leads(pid));
+        alone.wait().unwrap();
+        processes.abandoned(pid);
+        let (mut leader, group) = start("sleep 1000 & exit");
+        leader.wait().unwrap();
+        processes.abandoned(group);
+        kill_process_group(group, Signal::KILL).unwrap();
+        assert!(!processes.leads(pid) && !processes.leads(group));
+        assert_eq!(processes.close(), [group].into(), "what still has members is ended with the host");
+    }
 }

@@ -239,7 +239,7 @@ fn spawn_on_pipes(mut command: Command) -> io::Result<Started> {
 enum Left {
     /// The process has ended.
     Ended,
-    /// The client has gone. The process may go on.
+    /// The client has gone before the process has ended. Others of its group may go on.
     Abandoned,
 }
 
@@ -275,6 +275,9 @@ async fn run(mut wire: Wire, mut child: Child, io: Io, group: Pid) -> Left {
         // The client has gone. A program that wants to live on ignores this, as nohup and tmux do.
         None => {
             let _ = kill_process_group(group, Signal::HUP);
+            // The channel's place is free at once. The group's number is, once its leader has been collected.
+            drop(wire);
+            let _ = child.wait().await;
             Left::Abandoned
         }
         Some(ended) => {
