@@ -354,13 +354,17 @@ impl Handler for Connection {
         modes: &[(Pty, u32)],
         session: &mut Session,
     ) -> Result<(), russh::Error> {
+        // As under sshd, a terminal that cannot be had is refused, as in a container without /dev/ptmx. Later the error
+        // would look like that of a missing program.
+        let can_be_had =
+            pty_process::open().inspect_err(|e| log::warn!("{}: no terminal: {e}", self.host.name)).is_ok();
         match self.prepared.get_mut(&id) {
-            None => session.channel_failure(id)?,
-            Some(prepared) => {
+            Some(prepared) if can_be_had => {
                 let size = session::size(columns, rows, width, height);
                 prepared.terminal = Some(Terminal { term: os_string(term), size, modes: modes.to_vec() });
                 session.channel_success(id)?;
             }
+            Some(_) | None => session.channel_failure(id)?,
         }
         Ok(())
     }

@@ -139,6 +139,18 @@ fn a_session_is_confined_as_docker_exec_is() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
+/// As under sshd, a terminal that the container cannot give is refused as such.
+#[test]
+fn a_missing_terminal_is_no_missing_shell() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let container = engine.run("ptmx", &["--network", "none"], BUSYBOX, &[]);
+    assert!(container.exec(&[], &["rm", "/dev/ptmx"]).status.success());
+    let [with, without] = ["-tt", "-T"].map(|how| site.ssh(&[how, &site.host(&container.name), "echo in; exit 5"]));
+    assert!(with.code() == 255 && with.err.contains("PTY allocation request failed"), "{with:?}");
+    assert_eq!((without.code(), without.out.as_str()), (5, "in\n"), "{without:?}");
+}
+
 #[test]
 fn in_a_user_namespace_too() {
     let Some(engine) = Engine::remapped() else { return };
