@@ -214,6 +214,10 @@ impl Agent {
         let task = Task(tokio::spawn(async move {
             loop {
                 let Some((stream, _)) = accepted(listener.accept().await).await else { continue };
+                // A process of another container, which shares the folder, has no number here.
+                if stream.peer_cred().is_ok_and(|peer| peer.pid() == Some(0)) {
+                    continue;
+                }
                 let (handle, channels) = (handle.clone(), Arc::clone(&channels));
                 tokio::spawn(async move {
                     let opened = handle.channel_open_agent().await;

@@ -2,8 +2,8 @@
 
 use std::{
     fs,
-    io::Write,
-    process::{Child, Stdio},
+    io::{BufRead, BufReader, Write},
+    process::{Child, Command, Stdio},
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -16,7 +16,7 @@ use super::{POWERFUL, Site};
 use crate::support::{
     Ending, Said,
     engine::{BUSYBOX, Container, Engine, SCRATCH},
-    eventually, noise,
+    eventually, needs, noise,
 };
 
 const NONE: [&str; 2] = ["--network", "none"];
@@ -246,10 +246,10 @@ fn a_server_that_is_frozen_is_let_go() {
     let container = engine.run("frozen", &NONE, BUSYBOX, &[]);
     let staying = stay(&site, &container, "container");
     let server = servers(&container)[0].to_string();
-    assert!(std::process::Command::new("kill").args(["-STOP", &server]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-STOP", &server]).status().unwrap().success());
     drop(staying);
     eventually("the machine is rid of the visit", || site.visits().is_empty());
-    let _ = std::process::Command::new("kill").args(["-CONT", &server]).status();
+    let _ = Command::new("kill").args(["-CONT", &server]).status();
     site.leaves_nothing(&container);
 }
 
@@ -264,7 +264,7 @@ fn a_server_that_is_frozen_in_an_upload_is_let_go() {
     let mut client = Ending(client);
     std::io::Read::read_exact(client.0.stdout.as_mut().unwrap(), &mut [0; 3]).unwrap();
     let server = servers(&container)[0].to_string();
-    assert!(std::process::Command::new("kill").args(["-STOP", &server]).status().unwrap().success());
+    assert!(Command::new("kill").args(["-STOP", &server]).status().unwrap().success());
     let mut upload = client.0.stdin.take().unwrap();
     let sent = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -281,6 +281,39 @@ fn a_server_that_is_frozen_in_an_upload_is_let_go() {
         drop(client);
     });
     eventually("the machine is rid of the visit", || site.visits().is_empty());
-    let _ = std::process::Command::new("kill").args(["-CONT", &server]).stderr(Stdio::null()).status();
+    let _ = Command::new("kill").args(["-CONT", &server]).stderr(Stdio::null()).status();
     site.leaves_nothing(&container);
+}
+
+/// An agent that was forwarded into one container signs for no other, although that shares its user and its memory.
+#[test]
+fn an_agent_is_its_own_containers_alone() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let agents = site.world.path("agent");
+    let mut agent = Command::new(needs("ssh-agent"));
+    let _agent = Ending(agent.arg("-D").arg("-a").arg(&agents).stdout(Stdio::null()).spawn().unwrap());
+    eventually("an agent", || agents.exists());
+    for (options, folder) in [
+        (&["--ipc", "shareable"][..], "/dev/shm/"),
+        (&["--ipc", "host"], "/tmp/"),
+        // There is no other folder that can be written.
+        (&["--ipc", "host", "--read-only"], "/dev/shm/"),
+    ] {
+        // Not the server, whose socket would be the other's.
+        let stay = ["sleep", "100000"];
+        let container = engine.run("signer", &[&NONE[..], options].concat(), BUSYBOX, &stay);
+        let shared = if options[1] == "host" { "host" } else { &format!("container:{}", container.id) };
+        let other = engine.run("other", &[&NONE[..], &["--ipc", shared]].concat(), BUSYBOX, &stay);
+        let words = "/app agent; echo $SSH_AUTH_SOCK; read end";
+        let mut client = site.client("ssh", &["-A", &site.host(&container.name), words]);
+        client.env("SSH_AUTH_SOCK", &agents).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut client = Ending(client.spawn().unwrap());
+        let mut said = BufReader::new(client.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+        assert_eq!(said.next().unwrap(), "0 keys", "{options:?}");
+        let path = said.next().unwrap();
+        assert!(path.starts_with(folder), "{options:?}: {path}");
+        let tried = other.exec(&["--env", &format!("SSH_AUTH_SOCK={path}")], &["/app", "agent"]);
+        assert!(!tried.status.success(), "{options:?}: {tried:?}");
+    }
 }
