@@ -256,14 +256,18 @@ fn other_processes_of_the_user_cannot_look_into_the_server() {
 
 #[test]
 fn a_descriptor_that_is_not_expected_is_named_and_refused() {
-    for (seals, redirected, expected) in [
-        (ALL_SEALS, "4<&0 <&5 5</sys", "a file that it does not know, descriptor 5: /sys"),
-        (ALL_SEALS, "4</dev/null <&5 5<&-", "the server's settings are not in a pipe"),
-        (ALL_SEALS, "<&5 5<&- 4<&-", "the server was not given descriptor 4"),
-        (ALL_SEALS, "4<&0 5<&- </", "the server's standard input is a folder"),
-        (SealFlags::WRITE, "4<&0 <&5 5<&-", "the server's program is not sealed"),
+    // The kernel tells no name as long as that of this folder.
+    let deep = "bash -c 'd=$(printf %0200d 0); for n in {1..30}; do mkdir $d; cd -P $d; done; exec \"$@\" 5<.' bash";
+    for (seals, redirected, starter, expected) in [
+        (ALL_SEALS, "4<&0 <&5 5</sys", "", "a file that it does not know, descriptor 5: /sys"),
+        (ALL_SEALS, IN_PLACE, deep, "cannot list the server's open files: File name too long"),
+        (ALL_SEALS, "4</dev/null <&5 5<&-", "", "the server's settings are not in a pipe"),
+        (ALL_SEALS, "<&5 5<&- 4<&-", "", "the server was not given descriptor 4"),
+        (ALL_SEALS, "4<&0 5<&- </", "", "the server's standard input is a folder"),
+        (SealFlags::WRITE, "4<&0 <&5 5<&-", "", "the server's program is not sealed"),
     ] {
-        let output = World::with(seals, redirected, "").run("true");
+        let world = World::with(seals, redirected, starter);
+        let output = world.ssh(&["m", "true"]).current_dir(world.folder.path()).output().unwrap();
         assert_eq!(output.status.code(), Some(255));
         assert!(text(&output.stderr).contains(expected), "{expected}: {}", text(&output.stderr));
     }

@@ -53,10 +53,12 @@ fn open() -> io::Result<Vec<(RawFd, PathBuf)>> {
     let entries =
         fs::read_dir("/proc/self/fd")?.map(|entry| Ok(entry?.file_name().to_str().and_then(|n| n.parse().ok())));
     let numbers = entries.collect::<io::Result<Vec<Option<RawFd>>>>()?;
-    // The one by which the list was read is closed again, and has no link any more.
-    let links =
-        numbers.into_iter().flatten().map(|n| fs::read_link(format!("/proc/self/fd/{n}")).map(|link| (n, link)));
-    Ok(links.flatten().collect())
+    let link = |n: RawFd| match fs::read_link(format!("/proc/self/fd/{n}")) {
+        // The one by which the list was read is closed again.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
+        link => Some(link.map(|link| (n, link))),
+    };
+    numbers.into_iter().flatten().filter_map(link).collect()
 }
 
 /// Takes an open descriptor, which is not inherited from now on.
