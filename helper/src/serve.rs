@@ -195,7 +195,7 @@ fn host_key(seed: &str) -> Option<PrivateKey> {
     Some(PrivateKey::from(Ed25519Keypair::from_seed(&bytes)))
 }
 
-/// Warnings go to standard error. It must not hold this process up, so a line that finds no room is lost.
+/// Warnings go to standard error, a pipe that `enter` reads all the time.
 struct Log;
 
 impl log::Log for Log {
