@@ -44,7 +44,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "a socket of any bytes, forwarded to there, and back",
-        r#"socat UNIX-LISTEN:echo,fork EXEC:cat & echo=$!
+        r#"socat -t10 UNIX-LISTEN:echo,fork EXEC:cat & echo=$!
            ssh -M -S c -fN -o ExitOnForwardFailure=yes -R "$H/far"$'\xe9':$PWD/echo -L $PWD/l:"$H/far"$'\xe9' m
            echo through | socat -t10 - UNIX-CONNECT:l; ssh -S c -O exit m 2>/dev/null; kill $echo; rm -f "$H"/far* l echo"#,
         "through\n",

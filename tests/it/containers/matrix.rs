@@ -72,13 +72,13 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "a port here (-R)",
-        "socat UNIX-LISTEN:echo,fork EXEC:cat & hold -R $((7000 + N)):$PWD/echo
+        "socat -t10 UNIX-LISTEN:echo,fork EXEC:cat & hold -R $((7000 + N)):$PWD/echo
          ssh $HOST /app get $((7000 + N)) through; echo; bye; kill $!",
         "through\n",
     ),
     (
         "a port of their choice",
-        r#"socat UNIX-LISTEN:echo,fork EXEC:cat & hold -o LogLevel=INFO -R 0:$PWD/echo 2>said; port=$(grep -oP 'Allocated port \K\d+' said)
+        r#"socat -t10 UNIX-LISTEN:echo,fork EXEC:cat & hold -o LogLevel=INFO -R 0:$PWD/echo 2>said; port=$(grep -oP 'Allocated port \K\d+' said)
            ssh $HOST /app get $port through; echo; bye; kill $!"#,
         "through\n",
     ),
@@ -99,7 +99,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
     (
         "sockets, both ways",
-        "socat UNIX-LISTEN:echo,fork EXEC:cat & hold -R /dev/shm/r$N:$PWD/echo -L $PWD/l:/dev/shm/app.sock
+        "socat -t10 UNIX-LISTEN:echo,fork EXEC:cat & hold -R /dev/shm/r$N:$PWD/echo -L $PWD/l:/dev/shm/app.sock
          echo there | socat -t10 - UNIX-CONNECT:l; ssh $HOST /app unix /dev/shm/r$N back; echo; bye; kill $!
          until_so ssh $HOST '/app unix /dev/shm/app.sock end'",
         "there\nback\n",
