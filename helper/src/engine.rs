@@ -90,20 +90,9 @@ pub(crate) struct HostConfig {
     /// The name of the runtime: `runc`, `runsc`, `io.containerd.kata.v2`.
     #[serde(deserialize_with = "lenient")]
     pub(crate) runtime: String,
-    /// The owner of the memory in `/dev/shm`: `private`, `shareable`, `container:<id>`, `host`.
-    #[serde(deserialize_with = "lenient")]
-    pub(crate) ipc_mode: String,
     /// Groups, by name or number, that its users have besides their own.
     #[serde(deserialize_with = "lenient")]
     pub(crate) group_add: Vec<String>,
-}
-
-impl HostConfig {
-    /// Reports whether `/dev/shm` is the machine's or another container's, too. One that is only lent to others
-    /// (`shareable`) is the container's own.
-    pub(crate) fn shares_memory(&self) -> bool {
-        !matches!(self.ipc_mode.as_str(), "" | "private" | "shareable")
-    }
 }
 
 /// Reads null as the absence of a value.
@@ -307,21 +296,6 @@ mod tests {
         assert_eq!(containers.len(), 2);
         assert_eq!((containers[0].id.as_str(), containers[0].names[0].as_str()), ("ab", "/web"));
         assert!(containers[1].names.is_empty());
-    }
-
-    #[test]
-    fn memory_is_shared_with_the_machine_and_by_one_that_joins_another() {
-        for (mode, shares) in [
-            (r#""""#, false),
-            ("null", false),
-            (r#""private""#, false),
-            (r#""shareable""#, false),
-            (r#""container:ab""#, true),
-            (r#""host""#, true),
-        ] {
-            let read: HostConfig = serde_json::from_str(&format!(r#"{{"IpcMode":{mode}}}"#)).unwrap();
-            assert_eq!(read.shares_memory(), shares, "{mode}");
-        }
     }
 
     #[test]

@@ -146,7 +146,6 @@ fn prepare(request: &Request, places: Places) -> Result<Prepared, Refusal> {
         container: container.name.clone(),
         user: request.user.clone(),
         directory,
-        shares_memory: running.details.host_config.shares_memory(),
         host_key: request.host_key.clone(),
     };
     let settings = supervise::pipe_with(&serde_json::to_vec(&settings).map_err(|error| failed(&error.into()))?)

@@ -88,7 +88,7 @@ fn start() -> Result<(), String> {
     let settings = settings(pipe).map_err(failed("read the server's settings"))?;
     let key = host_key(&settings.host_key).ok_or("the host key is not one")?;
     let _ = log::set_logger(&Log).map(|()| log::set_max_level(log::LevelFilter::Warn));
-    let person = Person::of(&settings.user, settings.directory.as_deref().map(Path::new), settings.shares_memory);
+    let person = Person::of(&settings.user, settings.directory.as_deref().map(Path::new));
     let host = host(&settings.container, person);
     drop(settings);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -34,7 +34,7 @@ pub(super) struct Person {
 impl Person {
     /// The user whom the client has called `named`. Sessions start in `directory`, or else in the user's home folder.
     /// Everything that is missing has a substitute.
-    pub(super) fn of(named: &str, directory: Option<&Path>, shares_memory: bool) -> Person {
+    pub(super) fn of(named: &str, directory: Option<&Path>) -> Person {
         let id = rustix::process::geteuid().as_raw();
         let mut users = accounts::users(Path::new("/etc/passwd"));
         users.retain(|user| user.id == id);
@@ -64,7 +64,7 @@ impl Person {
         if env::var_os("PATH").is_none() {
             environment.push(("PATH".into(), PATH.into()));
         }
-        Person { socket_folders: socket_folders(shares_memory), home, start, shells, environment }
+        Person { socket_folders: socket_folders(), home, start, shells, environment }
     }
 }
 
@@ -74,12 +74,11 @@ fn is_ours(name: &OsStr) -> bool {
 }
 
 /// The folders for the agent's socket. First comes the one that is never part of the container's own files, so that
-/// nothing is written there. A read-only container has it as well. One that others share comes last.
-fn socket_folders(shares_memory: bool) -> Vec<PathBuf> {
+/// nothing is written there. A read-only container has it as well.
+fn socket_folders() -> Vec<PathBuf> {
     let own = env::var_os("TMPDIR").map(PathBuf::from).filter(|folder| folder.is_absolute());
-    let mut folders: Vec<_> = own.into_iter().chain(["/tmp", "/run"].map(PathBuf::from)).collect();
-    folders.insert(if shares_memory { folders.len() } else { 0 }, "/dev/shm".into());
-    folders
+    let shared = Some(PathBuf::from("/dev/shm"));
+    shared.into_iter().chain(own).chain(["/tmp", "/run"].map(PathBuf::from)).collect()
 }
 
 fn may_run(program: &Path) -> bool {
@@ -94,20 +93,18 @@ fn stands_for_none(shell: &Path) -> bool {
 mod tests {
     use std::path::Path;
 
-    use super::{Person, socket_folders, stands_for_none};
+    use super::{Person, stands_for_none};
 
     #[test]
     fn the_user_is_the_one_of_this_process() {
-        let person = Person::of("container", Some(Path::new("/tmp")), false);
+        let person = Person::of("container", Some(Path::new("/tmp")));
         assert_eq!(person.start, Path::new("/tmp"));
-        assert_eq!(Person::of("container", Some(Path::new("/none")), false).start, Path::new("/"));
-        let person = Person::of("root", None, false);
+        assert_eq!(Person::of("container", Some(Path::new("/none"))).start, Path::new("/"));
+        let person = Person::of("root", None);
         assert_eq!(person.start, person.home);
         for shell in &person.shells {
             assert!(shell.is_absolute() && shell.is_file(), "{}", shell.display());
         }
-        assert_eq!(socket_folders(false).first().unwrap(), Path::new("/dev/shm"));
-        assert_eq!(socket_folders(true).last().unwrap(), Path::new("/dev/shm"));
         assert!(stands_for_none(Path::new("/usr/sbin/nologin")));
         assert!(!stands_for_none(Path::new("/bin/ash")));
     }

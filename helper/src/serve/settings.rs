@@ -14,8 +14,6 @@ pub struct Settings {
     pub user: String,
     /// The folder in which sessions start. None: the user's home folder.
     pub directory: Option<String>,
-    /// True where `/dev/shm` is the machine's or another container's, too.
-    pub shares_memory: bool,
     /// The seed of the ed25519 host key, in hexadecimal digits: 32 bytes. Secret.
     pub host_key: String,
 }

@@ -294,12 +294,7 @@ fn an_agent_is_its_own_containers_alone() {
     let mut agent = Command::new(needs("ssh-agent"));
     let _agent = Ending(agent.arg("-D").arg("-a").arg(&agents).stdout(Stdio::null()).spawn().unwrap());
     eventually("an agent", || agents.exists());
-    for (options, folder) in [
-        (&["--ipc", "shareable"][..], "/dev/shm/"),
-        (&["--ipc", "host"], "/tmp/"),
-        // There is no other folder that can be written.
-        (&["--ipc", "host", "--read-only"], "/dev/shm/"),
-    ] {
+    for options in [&["--ipc", "shareable"][..], &["--ipc", "host"], &["--ipc", "host", "--read-only"]] {
         // Not the server, whose socket would be the other's.
         let stay = ["sleep", "100000"];
         let container = engine.run("signer", &[&NONE[..], options].concat(), BUSYBOX, &stay);
@@ -312,8 +307,10 @@ fn an_agent_is_its_own_containers_alone() {
         let mut said = BufReader::new(client.0.stdout.take().unwrap()).lines().map(Result::unwrap);
         assert_eq!(said.next().unwrap(), "0 keys", "{options:?}");
         let path = said.next().unwrap();
-        assert!(path.starts_with(folder), "{options:?}: {path}");
+        assert!(path.starts_with("/dev/shm/"), "{options:?}: {path}");
         let tried = other.exec(&["--env", &format!("SSH_AUTH_SOCK={path}")], &["/app", "agent"]);
         assert!(!tried.status.success(), "{options:?}: {tried:?}");
+        drop(client);
+        site.leaves_nothing(&container);
     }
 }
