@@ -50,15 +50,6 @@ pub struct Whose<'a> {
 }
 
 impl Whose<'_> {
-    /// The words for it in an error.
-    pub(crate) fn subject(&self) -> String {
-        let Whose { machine, shown, .. } = self;
-        match machine.split_once('.') {
-            Some((machine, container)) => format!("container {container} of machine {machine} of playground {shown}"),
-            None => format!("machine {machine} of playground {shown}"),
-        }
-    }
-
     /// The host name that means this machine alone.
     fn by_id(&self) -> String {
         Target::of_play(self.play, Some(self.machine)).to_string()

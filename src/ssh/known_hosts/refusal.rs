@@ -8,6 +8,17 @@ use crate::{
     ssh::host_key::HostKeyBlob,
 };
 
+impl Whose<'_> {
+    /// The words for it in an error.
+    pub(crate) fn subject(&self) -> String {
+        let Whose { machine, shown, .. } = self;
+        match machine.split_once('.') {
+            Some((machine, container)) => format!("container {container} of machine {machine} of playground {shown}"),
+            None => format!("machine {machine} of playground {shown}"),
+        }
+    }
+}
+
 /// Returns the error for a key that differs from the `proven` ones, which are given with the numbers of their lines.
 pub(super) fn changed(path: &Path, whose: Whose<'_>, proven: &[(usize, &Entry)], new: &HostKeyBlob) -> Error {
     let old = proven.first().map(|(_, entry)| entry.key.fingerprint()).unwrap_or_default();
