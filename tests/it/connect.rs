@@ -104,7 +104,8 @@ fn an_interactive_shell_in_a_terminal_that_changes_its_size() {
             tmux.type_in("stty size");
             tmux.tmux(&["capture-pane", "-p"]).contains("40 120")
         });
-        tmux.type_in("echo as''leep; sleep 1000");
+        // In one group, which Ctrl-C ends whatever runs of it.
+        tmux.type_in("(echo as''leep; sleep 1000)");
         tmux.expect("asleep");
         tmux.tmux(&["send-keys", "C-c"]);
         tmux.type_in("echo a''fter");
