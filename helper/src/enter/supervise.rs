@@ -229,7 +229,7 @@ fn take_in(client: BorrowedFd<'_>, input: &PipeWriter, told_to_end: &PipeReader)
                 rustix::io::retry_on_intr(|| poll(&mut all, None))?;
                 let [room @ .., _] = &mut all;
                 let time = Timespec::try_from(DRAIN).map_err(io::Error::other)?;
-                // What a client has sent before its end is kept as long as the server takes some of it.
+                // Bytes that a client has sent before its end are kept as long as the server takes some of them.
                 if room.iter().all(|one| one.revents().is_empty())
                     && rustix::io::retry_on_intr(|| poll(room, Some(&time)))? == 0
                 {
