@@ -123,7 +123,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         out::agreed("Remove all of this?", args.json, "Nothing was removed.", out::ADD_YES_OR_DRY_RUN).await?;
     }
     // A `config-ssh` that was killed before its first change has left no record of the file.
-    UserFile::open(&app.folders.home.join(".ssh/config"))?.sweep();
+    if let Ok(file) = UserFile::open(&app.folders.home.join(".ssh/config")) {
+        file.sweep();
+    }
     for item in items {
         take_back(app, &item, &mut report).await?;
     }

@@ -38,6 +38,18 @@ fn home(world: &World) {
     world.settings("wake: never\n");
 }
 
+/// What this program never wrote need not be a file that can be read.
+#[test]
+fn an_odd_ssh_configuration_holds_nothing_up() {
+    let world = World::empty();
+    fs::create_dir_all(world.ssh_config()).unwrap();
+    fs::create_dir_all(world.root()).unwrap();
+    let names = world.root().join("names.json");
+    fs::write(&names, "{}").unwrap();
+    world.run(&["uninstall", "--yes"]).ok();
+    assert!(!names.exists());
+}
+
 #[test]
 fn what_is_not_ours_stays_though_it_lies_among_ours() {
     let mut world = World::empty();
