@@ -15,6 +15,7 @@ mod wake;
 
 use std::{
     fs,
+    os::unix::net::UnixListener,
     path::{Path, PathBuf},
     process::Command,
     time::SystemTime,
@@ -49,6 +50,15 @@ impl Site {
         world.serve_with(&["--endpoint", endpoint, "--engine", socket.to_str().unwrap()], variables);
         let play = world.playground("shell");
         Site { world, play }
+    }
+
+    /// A site whose machine has no engine: none listens any more at the socket, which lies in this folder.
+    #[track_caller]
+    fn without_engine() -> (Site, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("s");
+        drop(UnixListener::bind(&socket).unwrap());
+        (Site::with(&socket, "builtin", &[]), folder)
     }
 
     /// The host name of the playground, which has one machine.

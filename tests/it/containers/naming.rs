@@ -1,6 +1,6 @@
 //! Host names of containers at the command line: completion, `ssh` and `open`.
 
-use std::{fs, os::unix::net::UnixListener, time::Duration};
+use std::{fs, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -56,10 +56,7 @@ fn a_completion_that_finds_nothing_forgets_no_session() {
     if Engine::here().is_none() {
         return;
     }
-    let folder = tempfile::tempdir().unwrap();
-    let socket = folder.path().join("s");
-    drop(UnixListener::bind(&socket).unwrap());
-    let site = Site::with(&socket, "builtin", &[]);
+    let (site, _folder) = Site::without_engine();
     let machine = site.machine();
     let kept = || {
         let folder = fs::read_dir(site.world.root().join("tunnels")).unwrap();
