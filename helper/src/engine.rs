@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
     text,
-    wire::{Refusal, RefusalKind},
+    wire::{self, Refusal, RefusalKind},
 };
 
 /// The socket of an engine that is installed in the usual way.
@@ -57,6 +57,34 @@ pub(crate) struct Listed {
     /// `Exited (137) 3 minutes ago`.
     #[serde(deserialize_with = "lenient")]
     pub(crate) status: String,
+    /// The ports.
+    #[serde(deserialize_with = "lenient")]
+    pub(crate) ports: Vec<Port>,
+}
+
+/// A port in the engine's list.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(crate) struct Port {
+    #[serde(rename = "IP", deserialize_with = "lenient")]
+    address: String,
+    #[serde(deserialize_with = "lenient")]
+    private_port: u16,
+    public_port: Option<u16>,
+    #[serde(rename = "Type", deserialize_with = "lenient")]
+    protocol: String,
+}
+
+impl Port {
+    /// The port for people.
+    pub(crate) fn described(&self) -> wire::Port {
+        wire::Port {
+            container: self.private_port,
+            protocol: self.protocol.clone(),
+            address: self.address.clone(),
+            machine: self.public_port,
+        }
+    }
 }
 
 /// A container in all its details.

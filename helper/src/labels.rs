@@ -4,7 +4,10 @@
 //! well, from the first 12 digits on: that is as many as `docker ps` shows. A label that fits several containers means
 //! none of them.
 
-use crate::{engine::Listed, wire::Container};
+use crate::{
+    engine::{self, Listed},
+    wire::Container,
+};
 
 /// Longest label of a host name.
 const MAX_LABEL: usize = 63;
@@ -33,6 +36,9 @@ pub(crate) fn described(containers: &[Listed], container: &Listed) -> Container 
         image: container.image.clone(),
         state: container.state.clone(),
         status: container.status.clone(),
+        engine: "docker".to_owned(),
+        pod: None,
+        ports: container.ports.iter().map(engine::Port::described).collect(),
     }
 }
 

@@ -4,7 +4,11 @@
 //! JSON. What follows in both directions is SSH, with the server in the container. `helper list` writes a [`Listing`]
 //! and ends.
 
-use std::io::{self, Read};
+use std::{
+    fmt,
+    io::{self, Read},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
@@ -59,6 +63,55 @@ pub struct Request {
     pub user: String,
     /// The seed of the ed25519 host key, in hexadecimal digits: 32 bytes. Secret.
     pub host_key: String,
+    /// The programs to bring along.
+    #[serde(default)]
+    pub tools: Tools,
+}
+
+/// The programs that are brought into a container, in a file system of their own that can only be read.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tools {
+    /// The machine's, where the container lacks `sh` or `bash`.
+    #[default]
+    Auto,
+    /// The machine's, in every container.
+    Always,
+    /// None.
+    None,
+    /// Those of a folder of the machine. Its `bin` comes into PATH.
+    Folder(String),
+    /// Those of an image, which the machine's engine pulls where it has none.
+    Image(String),
+}
+
+impl FromStr for Tools {
+    type Err = String;
+
+    /// `auto`, `always` and `none` are words, what begins with `/` is a folder, and the rest is an image.
+    fn from_str(text: &str) -> Result<Tools, String> {
+        match text {
+            "" => Err("an empty name".to_owned()),
+            "auto" => Ok(Tools::Auto),
+            "always" => Ok(Tools::Always),
+            "none" => Ok(Tools::None),
+            _ if text.chars().any(char::is_control) => Err("a name with a control character".to_owned()),
+            folder if folder.starts_with('/') => Ok(Tools::Folder(folder.to_owned())),
+            image if image.starts_with('-') => Err("an image's name begins with a letter or a digit".to_owned()),
+            image => Ok(Tools::Image(image.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Tools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Tools::Auto => "auto",
+            Tools::Always => "always",
+            Tools::None => "none",
+            Tools::Folder(text) | Tools::Image(text) => text,
+        })
+    }
 }
 
 /// The answer to a [`Request`].
@@ -87,6 +140,35 @@ pub struct Container {
     pub state: String,
     /// The engine's sentence about it: `Exited (137) 3 minutes ago`.
     pub status: String,
+    /// What keeps it: `docker`, `podman`, `containerd` or `cri-o`.
+    pub engine: String,
+    /// The pod that it belongs to, where Kubernetes made it.
+    pub pod: Option<Pod>,
+    /// Its ports, as far as the engine says: those that it publishes on the machine, and those that its image names.
+    pub ports: Vec<Port>,
+}
+
+/// A pod of Kubernetes.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Pod {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// A port of a container.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Port {
+    /// The port in the container.
+    pub container: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// The address of the machine on which it is published. Empty where it is not.
+    pub address: String,
+    /// The port of the machine on which it is published.
+    pub machine: Option<u16>,
 }
 
 impl Container {

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use helper::wire::{CONTAINER_USER, Container, Request};
+use helper::wire::{CONTAINER_USER, Container, Request, Tools};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OnceCell,
@@ -187,7 +187,12 @@ pub(super) async fn attempt(
     let key = connection.app.seeds().host_key(play, machine, wanted.label)?;
     let inner = format!("{machine}.{}", wanted.label);
     let whose = Whose { alias: &connection.request.host, play, machine: &inner, shown: destination.shown() };
-    let request = Request { container: wanted.label.to_owned(), user: wanted.user.clone(), host_key: key.seed };
+    let request = Request {
+        container: wanted.label.to_owned(),
+        user: wanted.user.clone(),
+        host_key: key.seed,
+        tools: Tools::default(),
+    };
     let stream = match connection.present(client, inside::enter(ssh, &request, connection)).await? {
         Ok(stream) => stream,
         Err(error) if error.kind() == Kind::Network => return Err(no_use(error)),

@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use helper::wire::{CONTAINER_USER, Container, IDENTIFICATION, Request};
+use helper::wire::{CONTAINER_USER, Container, IDENTIFICATION, Request, Tools};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -269,7 +269,12 @@ async fn container(
 /// Starts the server in the container, and waits for its first words.
 async fn enter(app: &App, place: &Destination, client: SshClient, wanted: &Wanted) -> Result<Container> {
     let key = app.seeds().host_key(&place.play.id, &place.machine.name, &wanted.label)?;
-    let request = Request { container: wanted.label.clone(), user: wanted.user.clone(), host_key: key.seed };
+    let request = Request {
+        container: wanted.label.clone(),
+        user: wanted.user.clone(),
+        host_key: key.seed,
+        tools: Tools::default(),
+    };
     let mut stream = inside::enter(client, &request, &()).await?;
     let mut words = [0; IDENTIFICATION.len()];
     let read = stream.read_exact(&mut words).await;

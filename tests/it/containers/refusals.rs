@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use helper::wire::{self, CONTAINER_USER, Reply, Request};
+use helper::wire::{self, CONTAINER_USER, Reply, Request, Tools};
 use serde_json::{Value, json};
 
 use super::Site;
@@ -322,8 +322,12 @@ fn an_engine_of_another_namespace_is_said() {
     command.args(["--pid", "--fork", "--mount-proc"]).arg(helper).arg("enter");
     command.env("DOCKER_HOST", format!("unix://{}", engine.socket().display()));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let request =
-        Request { container: container.name.clone(), user: CONTAINER_USER.to_owned(), host_key: "11".repeat(32) };
+    let request = Request {
+        container: container.name.clone(),
+        user: CONTAINER_USER.to_owned(),
+        host_key: "11".repeat(32),
+        tools: Tools::default(),
+    };
     child.stdin.take().unwrap().write_all(&wire::frame(&request).unwrap()).unwrap();
     let Reply::Refused(refusal) = wire::read(child.stdout.as_mut().unwrap()).unwrap() else { panic!("entered") };
     child.wait().unwrap();
