@@ -17,8 +17,9 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockop
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use crate::{
+    scope::Scope,
     text,
-    wire::{self, Refusal, RefusalKind},
+    wire::{self, Container, Refusal, RefusalKind},
 };
 
 /// The socket of an engine that is installed in the usual way.
@@ -33,9 +34,12 @@ const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 /// A hint for an engine that does not do its work.
 const LOOK_AT_DOCKER: &str = "look at it with `labctl-ssh-proxy ssh {machine} systemctl status docker`";
 
-/// An engine.
+/// An engine, and the containers that have none.
 pub(crate) struct Engine {
-    socket: PathBuf,
+    /// None where only a folder of bundles counts.
+    socket: Option<PathBuf>,
+    /// The containers that count beside this engine's.
+    pub(crate) scope: Scope,
 }
 
 /// A container in the engine's list.
@@ -73,6 +77,26 @@ pub(crate) struct Port {
     public_port: Option<u16>,
     #[serde(rename = "Type", deserialize_with = "lenient")]
     protocol: String,
+}
+
+impl Listed {
+    /// The container for people, without a label. Docker puts a slash in front of names, and those of links have a second
+    /// one.
+    pub(crate) fn described(self) -> Container {
+        let mut own = self.names.iter().map(|name| name.strip_prefix('/').unwrap_or(name));
+        let name = own.find(|name| !name.contains('/') && !name.is_empty());
+        Container {
+            name: name.unwrap_or_else(|| self.id.get(..12).unwrap_or(&self.id)).to_owned(),
+            id: self.id,
+            label: String::new(),
+            image: self.image,
+            state: self.state,
+            status: self.status,
+            engine: "docker".to_owned(),
+            pod: None,
+            ports: self.ports.iter().map(Port::described).collect(),
+        }
+    }
 }
 
 impl Port {
@@ -131,12 +155,15 @@ fn lenient<'de, T: Default + Deserialize<'de>, D: Deserializer<'de>>(from: D) ->
 impl Engine {
     /// The engine that the environment names, as Docker's own client reads it, or else the usual one.
     pub(crate) fn of_environment() -> Engine {
-        Engine::named(env::var_os("DOCKER_HOST").as_deref())
+        let chosen = Engine::chosen(env::var_os("DOCKER_HOST").as_deref());
+        let scope = Scope::of_environment(chosen.is_some());
+        let usual = (!matches!(scope, Scope::Below(_))).then(|| USUAL_SOCKET.into());
+        Engine { socket: chosen.or(usual), scope }
     }
 
-    fn named(docker_host: Option<&OsStr>) -> Engine {
+    fn chosen(docker_host: Option<&OsStr>) -> Option<PathBuf> {
         let socket = docker_host.and_then(OsStr::to_str).and_then(|host| host.strip_prefix("unix://"));
-        Engine { socket: PathBuf::from(socket.filter(|path| !path.is_empty()).unwrap_or(USUAL_SOCKET)) }
+        socket.filter(|path| !path.is_empty()).map(PathBuf::from)
     }
 
     /// All containers, those that do not run, too.
@@ -144,6 +171,9 @@ impl Engine {
     /// # Errors
     /// Fails when the engine is not there or does not answer.
     pub(crate) fn containers(&self) -> Result<Vec<Listed>, Refusal> {
+        if self.socket.is_none() {
+            return Ok(Vec::new());
+        }
         self.get("/containers/json?all=true")?.ok_or_else(|| unreadable("it has no list of containers"))
     }
 
@@ -203,8 +233,15 @@ impl Engine {
         // A backlog that is full makes `connect` wait, for which the sender's timeout counts.
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;
-        rustix::net::connect(&socket, &SocketAddrUnix::new(&self.socket)?)?;
+        let path = self.socket.as_deref().ok_or(io::ErrorKind::NotFound)?;
+        rustix::net::connect(&socket, &SocketAddrUnix::new(path)?)?;
         Ok(socket.into())
+    }
+
+    /// Reports whether no engine listens. Then none of its containers can be known.
+    pub(crate) fn is_absent(&self) -> bool {
+        use io::ErrorKind::{ConnectionRefused, NotFound};
+        self.connect().is_err_and(|error| matches!(error.kind(), ConnectionRefused | NotFound))
     }
 
     /// Reports whether the engine's process cannot be seen from here, so that its numbers of processes mean others.
@@ -221,7 +258,7 @@ impl Engine {
     }
 
     fn unreachable(&self, error: &io::Error) -> Refusal {
-        let socket = self.socket.display();
+        let socket = self.socket.as_deref().unwrap_or(Path::new("")).display();
         match error.kind() {
             io::ErrorKind::NotFound => match rootless_socket(Path::new("/run/user")) {
                 Some(rootless) => Refusal::new(
@@ -302,7 +339,7 @@ mod tests {
         let socket = folder.path().join("docker.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         thread::spawn(move || with(listener.accept().unwrap().0));
-        (folder, Engine { socket })
+        (folder, Engine { socket: Some(socket), scope: Scope::Nothing })
     }
 
     fn saying(answer: &'static str) -> (tempfile::TempDir, Engine) {
@@ -327,6 +364,17 @@ mod tests {
     }
 
     #[test]
+    fn a_link_of_another_container_is_no_name() {
+        let listed = |names: &[&str]| Listed {
+            id: "ab".repeat(32),
+            names: names.iter().map(|&name| name.to_owned()).collect(),
+            ..Listed::default()
+        };
+        assert_eq!(listed(&["/other/db", "/web"]).described().name, "web");
+        assert_eq!(listed(&[]).described().name, "abababababab");
+    }
+
+    #[test]
     fn a_container_that_is_gone_is_no_failure() {
         let (_folder, engine) = saying("HTTP/1.0 404 Not Found\r\n\r\n{\"message\":\"No such container: x\"}");
         assert!(engine.inspect("x").unwrap().is_none());
@@ -345,9 +393,10 @@ mod tests {
         assert!(engine.containers().unwrap_err().message.contains("cannot be read"));
 
         let folder = tempfile::tempdir().unwrap();
-        let engine = Engine { socket: folder.path().join("docker.sock") };
+        let socket = folder.path().join("docker.sock");
+        let engine = Engine { socket: Some(socket.clone()), scope: Scope::Nothing };
         assert!(engine.containers().unwrap_err().message.contains("no Docker engine"));
-        drop(UnixListener::bind(&engine.socket).unwrap());
+        drop(UnixListener::bind(&socket).unwrap());
         assert!(engine.containers().unwrap_err().message.contains("is not running"));
     }
 
@@ -375,13 +424,13 @@ mod tests {
     #[test]
     fn the_environment_names_a_socket_only() {
         for (host, socket) in [
-            (None, USUAL_SOCKET),
-            (Some("unix:///tmp/x.sock"), "/tmp/x.sock"),
-            (Some("unix://"), USUAL_SOCKET),
-            (Some("tcp://127.0.0.1:2375"), USUAL_SOCKET),
-            (Some(""), USUAL_SOCKET),
+            (None, None),
+            (Some("unix:///tmp/x.sock"), Some("/tmp/x.sock")),
+            (Some("unix://"), None),
+            (Some("tcp://127.0.0.1:2375"), None),
+            (Some(""), None),
         ] {
-            assert_eq!(Engine::named(host.map(OsStr::new)).socket, Path::new(socket), "{host:?}");
+            assert_eq!(Engine::chosen(host.map(OsStr::new)), socket.map(PathBuf::from), "{host:?}");
         }
     }
 

@@ -1,13 +1,11 @@
 //! The labels by which host names mean containers.
 //!
-//! A container's label is its name in lower case, with `-` for every character that a label cannot have. Its id works as
-//! well, from the first 12 digits on: that is as many as `docker ps` shows. A label that fits several containers means
-//! none of them.
+//! A container's label is its name in lower case, with `-` for every character that a label cannot have. That of a
+//! container in a pod is meant with the pod's name in front as well, and with the namespace in front of that: `app`,
+//! `web-0-app`, `shop-web-0-app`. Its id works as well, from the first 12 digits on: that is as many as `docker ps` shows.
+//! A label that fits several containers means none of them, of whichever engines they are.
 
-use crate::{
-    engine::{self, Listed},
-    wire::Container,
-};
+use crate::wire::Container;
 
 /// Longest label of a host name.
 const MAX_LABEL: usize = 63;
@@ -15,47 +13,50 @@ const MAX_LABEL: usize = 63;
 /// The number of digits of an id from which on it is a name.
 const ID_DIGITS: usize = 12;
 
-/// The name, without the slash that Docker puts in front. Names of links have a second slash.
-pub(crate) fn name(container: &Listed) -> &str {
-    let own =
-        container.names.iter().map(|name| name.strip_prefix('/').unwrap_or(name)).find(|name| !name.contains('/'));
-    own.filter(|name| !name.is_empty()).unwrap_or_else(|| short_id(&container.id))
-}
+/// The number of digits of a whole id. One that has another number is a name that a person chose.
+const WHOLE_ID: usize = 64;
 
 /// The containers that a host name's label means.
-pub(crate) fn meant<'a>(containers: &'a [Listed], label: &str) -> Vec<&'a Listed> {
+pub(crate) fn meant<'a>(containers: &'a [Container], label: &str) -> Vec<&'a Container> {
     containers.iter().filter(|one| is_meant(one, label)).collect()
 }
 
-/// The container for people and for host names.
-pub(crate) fn described(containers: &[Listed], container: &Listed) -> Container {
-    Container {
-        id: container.id.clone(),
-        name: name(container).to_owned(),
-        label: label(containers, container),
-        image: container.image.clone(),
-        state: container.state.clone(),
-        status: container.status.clone(),
-        engine: "docker".to_owned(),
-        pod: None,
-        ports: container.ports.iter().map(engine::Port::described).collect(),
+/// Gives each container the shortest label that means it and no other. It stays empty where there is none.
+pub(crate) fn give(containers: &mut [Container]) {
+    let labels: Vec<String> = containers.iter().map(|one| label(containers, one)).collect();
+    for (container, label) in containers.iter_mut().zip(labels) {
+        container.label = label;
     }
 }
 
-/// The shortest label that means this container and no other. Empty where its engine gives it neither name nor id.
-fn label(containers: &[Listed], container: &Listed) -> String {
+fn label(containers: &[Container], container: &Container) -> String {
     let id = container.id.as_str();
-    let by_name = of_name(name(container));
-    let by_id = (ID_DIGITS..=id.len().min(MAX_LABEL)).filter_map(|digits| id.get(..digits)).map(str::to_owned);
-    let mut candidates = by_name.into_iter().chain(by_id);
+    let most = if is_whole_id(id) { MAX_LABEL } else { 0 };
+    let by_id = (ID_DIGITS..=most).filter_map(|digits| id.get(..digits)).map(str::to_owned);
+    let mut candidates = names(container).filter_map(|name| of_name(&name)).chain(by_id);
     candidates
         .find(|label| matches!(meant(containers, label)[..], [only] if std::ptr::eq(only, container)))
         .unwrap_or_default()
 }
 
-fn is_meant(container: &Listed, label: &str) -> bool {
-    let by_id = label.len() >= ID_DIGITS && container.id.starts_with(label);
-    by_id || of_name(name(container)).is_some_and(|of_name| of_name == label)
+fn is_meant(container: &Container, label: &str) -> bool {
+    let by_id = label.len() >= ID_DIGITS && is_whole_id(&container.id) && container.id.starts_with(label);
+    by_id || names(container).any(|name| of_name(&name).is_some_and(|of_name| of_name == label))
+}
+
+/// The names of a container, from the shortest on.
+fn names(container: &Container) -> impl Iterator<Item = String> {
+    let name = &container.name;
+    let in_pod = container.pod.as_ref().map(|pod| {
+        let in_pod = format!("{}-{name}", pod.name);
+        let in_namespace = format!("{}-{in_pod}", pod.namespace);
+        [in_pod, in_namespace]
+    });
+    std::iter::once(name.clone()).chain(in_pod.into_iter().flatten())
+}
+
+fn is_whole_id(id: &str) -> bool {
+    id.len() == WHOLE_ID && id.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// A name as a label, where it can be one.
@@ -66,18 +67,20 @@ fn of_name(name: &str) -> Option<String> {
     (1..=MAX_LABEL).contains(&label.len()).then_some(label).filter(|label| !label.starts_with(['-', '_']))
 }
 
-fn short_id(id: &str) -> &str {
-    id.get(..ID_DIGITS).unwrap_or(id)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::wire::Pod;
 
-    fn listed(id: &str, names: &[&str]) -> Listed {
-        Listed { id: id.to_owned(), names: names.iter().map(|&name| name.to_owned()).collect(), ..Listed::default() }
+    fn listed(id: &str, name: &str) -> Container {
+        Container { id: id.to_owned(), name: name.to_owned(), ..Container::default() }
+    }
+
+    fn in_pod(id: &str, namespace: &str, pod: &str, name: &str) -> Container {
+        let pod = Pod { namespace: namespace.to_owned(), name: pod.to_owned() };
+        Container { pod: Some(pod), engine: "containerd".to_owned(), ..listed(id, name) }
     }
 
     const A: &str = "aaaaaaaaaaaa0123aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -102,14 +105,8 @@ mod tests {
     }
 
     #[test]
-    fn a_link_of_another_container_is_no_name() {
-        assert_eq!(name(&listed(A, &["/other/db", "/web"])), "web");
-        assert_eq!(name(&listed(A, &[])), "aaaaaaaaaaaa");
-    }
-
-    #[test]
     fn several_that_fit_are_told_apart_by_their_ids() {
-        let all = [listed(A, &["/web.1"]), listed(B, &["/web-1"]), listed(C, &["/Web"])];
+        let all = [listed(A, "web.1"), listed(B, "web-1"), listed(C, "Web")];
         assert_eq!(meant(&all, "web-1").len(), 2);
         assert_eq!(label(&all, &all[0]), "aaaaaaaaaaaa01");
         assert_eq!(label(&all, &all[1]), "aaaaaaaaaaaa04");
@@ -120,8 +117,31 @@ mod tests {
     }
 
     #[test]
+    fn a_container_of_a_pod_is_meant_by_its_own_name_or_with_its_pods() {
+        let mut all = [
+            in_pod(A, "shop", "web-0", "app"),
+            in_pod(B, "shop", "web-1", "app"),
+            in_pod(C, "test", "web-1", "proxy"),
+            listed("proxy-of-a-person", "web-1-proxy"),
+        ];
+        give(&mut all);
+        assert_eq!(all.each_ref().map(|one| one.label.as_str()), ["web-0-app", "web-1-app", "proxy", ""]);
+        for (label, count) in
+            [("app", 2), ("shop-web-0-app", 1), ("web-1-proxy", 2), ("test-web-1-proxy", 1), ("0-app", 0)]
+        {
+            assert_eq!(meant(&all, label).len(), count, "{label}");
+        }
+    }
+
+    #[test]
+    fn an_id_that_a_person_chose_is_no_number() {
+        let all = [listed("deadbeefdeadbeef", "one"), listed("database-primary", "two")];
+        assert!(meant(&all, "deadbeefdead").is_empty() && meant(&all, "database-pri").is_empty());
+    }
+
+    #[test]
     fn a_name_that_is_the_id_of_another_means_neither() {
-        let all = [listed(A, &["/cccccccccccc"]), listed(C, &["/other"])];
+        let all = [listed(A, "cccccccccccc"), listed(C, "other")];
         assert_eq!(meant(&all, "cccccccccccc").len(), 2);
         assert_eq!((label(&all, &all[0]), label(&all, &all[1])), (A[..12].to_owned(), "other".to_owned()));
     }
@@ -129,10 +149,16 @@ mod tests {
     proptest! {
         #[test]
         fn a_label_means_its_container(
-            names in proptest::collection::vec("/?[a-zA-Z0-9._é-]{0,4}", 1..6),
-            ids in proptest::collection::vec("[ab]{12}[01]{3}[a-f0-9]{49}", 6),
+            names in proptest::collection::vec("[a-zA-Z0-9._é-]{0,4}", 1..6),
+            pods in proptest::collection::vec(proptest::option::of(("[ab.]{1,2}", "[ab.-]{1,3}")), 6),
+            ids in proptest::collection::vec("[ab]{12}[01]{3}[a-f0-9]{49}|[a-b.]{0,14}", 6),
         ) {
-            let all: Vec<Listed> = names.iter().zip(&ids).map(|(name, id)| listed(id, &[name])).collect();
+            let all: Vec<Container> = (0..names.len())
+                .map(|n| match &pods[n] {
+                    Some((namespace, pod)) => in_pod(&ids[n], namespace, pod, &names[n]),
+                    None => listed(&ids[n], &names[n]),
+                })
+                .collect();
             for one in &all {
                 let label = label(&all, one);
                 let meant = meant(&all, &label);
@@ -145,9 +171,9 @@ mod tests {
 
         #[test]
         fn no_name_makes_it_panic(name in ".*", label in ".*") {
-            let all = [listed("", &[&name])];
+            let mut all = [listed("", &name), in_pod(A, &label, &name, &name)];
             let _ = meant(&all, &label);
-            let _ = described(&all, &all[0]);
+            give(&mut all);
         }
     }
 }

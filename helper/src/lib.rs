@@ -5,13 +5,16 @@
 //! ```
 //!
 //! - [`wire`]: the words between `connect` and the helper.
-//! - `enter`: the way into a container; `list`: the containers of a machine. `engine` asks Docker, `labels` and `resolve`
-//!   find the container, `runtime` its runtime, `users` the user inside, and `descriptors` holds what goes in.
+//! - `enter`: the way into a container; `list`: the containers of a machine. `engine` asks Docker, `scan` finds what
+//!   runs without it, `stored` what does not run, `labels` and `resolve` the container that is meant, `runtime` its
+//!   runtime, `users` the user inside, and `descriptors` holds what goes in.
 //! - `serve`: the server in a container.
 //! - [`server`]: the SSH server. The embedded platform's machines use it as well.
 //!
 //! The program itself is `main.rs`.
 
+#[cfg(target_os = "linux")]
+mod conmon;
 #[cfg(target_os = "linux")]
 mod descriptors;
 #[cfg(target_os = "linux")]
@@ -23,15 +26,23 @@ mod labels;
 #[cfg(target_os = "linux")]
 pub mod list;
 #[cfg(target_os = "linux")]
+mod process;
+#[cfg(target_os = "linux")]
 mod resolve;
 #[cfg(target_os = "linux")]
 mod runtime;
+#[cfg(target_os = "linux")]
+mod scan;
+#[cfg(target_os = "linux")]
+mod scope;
 #[cfg(target_os = "linux")]
 pub mod serve;
 #[cfg(unix)]
 pub mod server;
 #[cfg(target_os = "linux")]
 mod stat;
+#[cfg(target_os = "linux")]
+mod stored;
 #[cfg(target_os = "linux")]
 mod text;
 #[cfg(target_os = "linux")]

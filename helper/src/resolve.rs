@@ -1,8 +1,12 @@
 //! From a host name's label to one running container, or to the sentence that says why there is none.
 
+use std::path::Path;
+
 use crate::{
     engine::{Engine, Inspected, Listed},
-    labels, text,
+    labels,
+    scan::{self, Kept},
+    stored, text,
     wire::{Container, Listing, Refusal, RefusalKind},
 };
 
@@ -17,13 +21,65 @@ pub(crate) struct Running {
     pub(crate) details: Inspected,
 }
 
+/// The containers of the machine, of all its engines.
+struct Machine {
+    containers: Vec<Container>,
+    /// The details of those that run without an engine's socket.
+    kept: Vec<Inspected>,
+    /// The reason why Docker's are missing.
+    failure: Option<Refusal>,
+}
+
+impl Machine {
+    fn of(engine: &Engine) -> Machine {
+        let (docker, failure) = match engine.containers() {
+            Ok(containers) => (containers, None),
+            Err(refusal) => (Vec::new(), Some(refusal)),
+        };
+        let (kept, bundles) = scan::running(Path::new("/proc"), &engine.scope);
+        let mut stored = stored::of_podman(&engine.scope, &bundles);
+        stored.extend(stored::of_nerdctl(&engine.scope));
+        Machine::joined(docker.into_iter().map(Listed::described).collect(), kept, stored, failure)
+    }
+
+    /// Joins what is known of each container, by its id: podman, too, speaks Docker's API.
+    fn joined(
+        mut containers: Vec<Container>,
+        kept: Vec<Kept>,
+        stored: Vec<Container>,
+        failure: Option<Refusal>,
+    ) -> Machine {
+        let mut details = Vec::new();
+        let running = kept.into_iter().map(|Kept { container, details: its }| {
+            details.push(its);
+            container
+        });
+        for new in running.chain(stored) {
+            match containers.iter_mut().find(|one| one.id == new.id) {
+                Some(known) => {
+                    known.engine = new.engine;
+                    if known.image.is_empty() {
+                        known.image = new.image;
+                    }
+                }
+                None => containers.push(new),
+            }
+        }
+        labels::give(&mut containers);
+        Machine { containers, kept: details, failure }
+    }
+}
+
 /// All containers of the machine.
 ///
 /// # Errors
-/// Fails when the engine is not there or does not answer.
+/// Fails when Docker's engine does not answer, or is not there and there is no other container.
 pub(crate) fn list(engine: &Engine) -> Result<Listing, Refusal> {
-    let containers = engine.containers()?;
-    Ok(Listing { containers: containers.iter().map(|one| labels::described(&containers, one)).collect() })
+    let Machine { containers, failure, .. } = Machine::of(engine);
+    match failure {
+        Some(refusal) if containers.is_empty() || !engine.is_absent() => Err(refusal),
+        _ => Ok(Listing { containers }),
+    }
 }
 
 /// The running container that `label` means.
@@ -31,11 +87,20 @@ pub(crate) fn list(engine: &Engine) -> Result<Listing, Refusal> {
 /// # Errors
 /// Fails when there is not exactly one, or when it does not run.
 pub(crate) fn running(engine: &Engine, label: &str) -> Result<Running, Refusal> {
-    let container = one(&engine.containers()?, label)?;
+    let Machine { containers, kept, failure } = Machine::of(engine);
+    let container = one(&containers, label).map_err(|refusal| match failure {
+        Some(failure) if refusal.kind == RefusalKind::NotFound && (containers.is_empty() || !engine.is_absent()) => {
+            failure
+        }
+        _ => refusal,
+    })?;
     if container.state != "running" {
         return Err(not_running(&container));
     }
-    let details = engine.inspect(&container.id)?.filter(|details| details.state.pid > 0);
+    let details = match kept.into_iter().find(|one| one.id == container.id) {
+        Some(details) => Some(details),
+        None => engine.inspect(&container.id)?.filter(|details| details.state.pid > 0),
+    };
     // The container ended between the two requests.
     let details = details.ok_or_else(|| ended(engine, &container))?;
     Ok(Running { container, details })
@@ -51,47 +116,54 @@ pub(crate) fn ended(engine: &Engine, container: &Container) -> Refusal {
 
 /// The refusal to enter a container that was running a moment ago, if it does not run any more.
 pub(crate) fn changed(engine: &Engine, container: &Container) -> Option<Refusal> {
-    let all = engine.containers().ok()?;
-    match all.iter().find(|one| one.id == container.id) {
+    let machine = Machine::of(engine);
+    match machine.containers.iter().find(|one| one.id == container.id) {
         Some(now) if now.state == "running" => None,
-        Some(now) => Some(not_running(&labels::described(&all, now))),
+        Some(now) => Some(not_running(now)),
+        // Without its engine, nothing is known of it.
+        None if machine.failure.is_some() && container.engine == "docker" => None,
         None => {
-            let message = format!("container {} was removed", text::line(&container.name));
-            let hint = "look for another one with `labctl-ssh-proxy ssh {machine} docker ps`";
+            let client = container.client();
+            // The others do not say what does not run.
+            let how = if matches!(client, "docker" | "podman") { "was removed" } else { "has ended" };
+            let message = format!("container {} {how}", text::line(&container.name));
+            let hint = format!("look for another one with `labctl-ssh-proxy ssh {{machine}} {client} ps`");
             Some(Refusal::new(RefusalKind::NotRunning, message).with_hint(hint))
         }
     }
 }
 
-fn one(containers: &[Listed], label: &str) -> Result<Container, Refusal> {
+fn one(containers: &[Container], label: &str) -> Result<Container, Refusal> {
     match labels::meant(containers, label)[..] {
-        [only] => Ok(labels::described(containers, only)),
+        [only] => Ok(only.clone()),
         [] => {
             let message = format!("there is no container `{}`", text::line(label));
             let refusal = Refusal::new(RefusalKind::NotFound, message);
             Err(match containers {
                 [] => refusal
                     .with_hint("no container exists; `labctl-ssh-proxy ssh {machine} docker ps --all` shows them"),
-                _ => refusal
-                    .with_hint(format!("the machine has: {}", labels_of(containers, containers.iter().collect()))),
+                _ => refusal.with_hint(format!("the machine has: {}", labels_of(containers.iter().collect()))),
             })
         }
         ref several => {
             let message = format!("`{}` fits {} containers", text::line(label), several.len());
-            let hint = format!("use one of their labels: {}", labels_of(containers, several.to_vec()));
+            let hint = format!("use one of their labels: {}", labels_of(several.to_vec()));
             Err(Refusal::new(RefusalKind::Ambiguous, message).with_hint(hint))
         }
     }
 }
 
 /// `web, db and 3 more`: those that run come first.
-fn labels_of(all: &[Listed], mut some: Vec<&Listed>) -> String {
+fn labels_of(mut some: Vec<&Container>) -> String {
     some.sort_by_key(|one| one.state != "running");
+    // A container of a pod is told apart by the pod, and of others by the engine.
     let shown = some.iter().take(MAX_LABELS).map(|one| {
-        let one = labels::described(all, one);
-        let by_another_name =
-            if one.label == one.name { String::new() } else { format!(" ({})", text::line(&one.name)) };
-        format!("{}{by_another_name}", one.label)
+        let other_name = match &one.pod {
+            Some(pod) if one.label == one.name => format!(" (of pod {})", text::line(&pod.name)),
+            _ if one.label == one.name => String::new(),
+            _ => format!(" ({})", text::line(&one.name)),
+        };
+        format!("{}{other_name}", one.label)
     });
     let shown: Vec<String> = shown.collect();
     match some.len().saturating_sub(MAX_LABELS) {
@@ -101,9 +173,11 @@ fn labels_of(all: &[Listed], mut some: Vec<&Listed>) -> String {
 }
 
 /// The sentence about a container that does not run, from its engine's words.
-fn not_running(container: &Container) -> Refusal {
+pub(crate) fn not_running(container: &Container) -> Refusal {
     let name = text::line(&container.name);
-    let docker = |command: &str| format!("`labctl-ssh-proxy ssh {{machine}} docker {command} {}`", container.to_copy());
+    let client = container.client();
+    let docker =
+        |command: &str| format!("`labctl-ssh-proxy ssh {{machine}} {client} {command} {}`", container.to_copy());
     let since = since(&container.status);
     let (message, hint) = match container.state.as_str() {
         "created" => (
@@ -111,6 +185,8 @@ fn not_running(container: &Container) -> Refusal {
             format!("start it with {}", docker("start")),
         ),
         "exited" => (format!("container {name} has exited{since}"), format!("start it with {}", docker("start"))),
+        // An engine that is not asked keeps the rest to itself.
+        "stopped" => (format!("container {name} is not running"), format!("start it with {}", docker("start"))),
         "paused" => (format!("container {name} is paused"), format!("let it go on with {}", docker("unpause"))),
         "restarting" => (
             format!("container {name} is about to be restarted: it has exited{since}"),
@@ -118,7 +194,7 @@ fn not_running(container: &Container) -> Refusal {
         ),
         "removing" => (
             format!("container {name} is being removed"),
-            "wait a moment, and look with `labctl-ssh-proxy ssh {machine} docker ps --all`".into(),
+            format!("wait a moment, and look with `labctl-ssh-proxy ssh {{machine}} {client} ps --all`"),
         ),
         "dead" => (
             format!("container {name} is dead: the engine could not remove it"),
@@ -186,6 +262,7 @@ mod tests {
             ),
             ("removing", "Removal In Progress", "is being removed", "docker ps --all`"),
             ("dead", "Dead", "is dead: the engine could not remove it", "docker rm --force Web.1`"),
+            ("stopped", "", "is not running", "docker start Web.1`"),
             ("sleeping", "", "is not running (its state is `sleeping`)", "docker inspect Web.1`"),
         ] {
             let refusal = not_running(&container(state, status));
@@ -203,13 +280,53 @@ mod tests {
         assert!(refusal.hint.unwrap().ends_with("docker start web-1`"));
     }
 
-    fn listed(id: &str, name: &str, state: &str) -> Listed {
-        Listed { id: id.repeat(64), names: vec![format!("/{name}")], state: state.into(), ..Listed::default() }
+    #[test]
+    fn each_engine_has_its_client() {
+        let pod = Some(crate::wire::Pod { namespace: "shop".into(), name: "web-0".into() });
+        for (engine, pod, command) in [
+            ("docker", None, "docker start Web.1`"),
+            ("podman", None, "podman start Web.1`"),
+            ("containerd", None, "nerdctl start Web.1`"),
+            ("containerd", pod.clone(), "crictl start 0123456789abc`"),
+            ("cri-o", pod, "crictl start 0123456789abc`"),
+        ] {
+            let id = "0123456789abcdef".repeat(4);
+            let refusal = not_running(&Container { engine: engine.into(), pod, id, ..container("exited", "") });
+            assert!(refusal.hint.unwrap().ends_with(command), "{engine}");
+        }
+    }
+
+    #[test]
+    fn each_container_is_there_once() {
+        let kept = |id: &str, name: &str| {
+            let container = Container { engine: "podman".into(), image: "image".into(), ..listed(id, name, "running") };
+            Kept { details: Inspected { id: container.id.clone(), ..Inspected::default() }, container }
+        };
+        // podman at Docker's socket, and one container beside it.
+        let stored = ["a", "c", "d"].map(|id| Container { engine: "podman".into(), ..listed(id, "web", "stopped") });
+        let docker = vec![listed("a", "web", "paused"), listed("b", "db", "exited")];
+        let Machine { containers, kept, .. } =
+            Machine::joined(docker, vec![kept("a", "web"), kept("c", "web")], stored.to_vec(), None);
+        let states: Vec<_> =
+            containers.iter().map(|one| format!("{} {} {}", one.label, one.state, one.engine)).collect();
+        let expected =
+            ["aaaaaaaaaaaa paused podman", "db exited ", "cccccccccccc running podman", "dddddddddddd stopped podman"];
+        assert_eq!(states, expected);
+        assert_eq!((containers[0].image.as_str(), kept.len()), ("image", 2));
+    }
+
+    fn listed(id: &str, name: &str, state: &str) -> Container {
+        Container { id: id.repeat(64), name: name.into(), state: state.into(), ..Container::default() }
+    }
+
+    fn of(containers: Vec<Container>) -> Vec<Container> {
+        Machine::joined(containers, Vec::new(), Vec::new(), None).containers
     }
 
     #[test]
     fn a_name_of_none_or_of_two_is_answered_with_the_list() {
-        let all = [listed("a", "Web", "exited"), listed("b", "db.1", "running"), listed("c", "DB-1", "running")];
+        let all =
+            of(vec![listed("a", "Web", "exited"), listed("b", "db.1", "running"), listed("c", "DB-1", "running")]);
         assert_eq!(one(&all, "web").unwrap().name, "Web");
         let refusal = one(&all, "wen").unwrap_err();
         assert_eq!(refusal.message, "there is no container `wen`");
@@ -218,7 +335,7 @@ mod tests {
         assert_eq!((refusal.kind, refusal.message.as_str()), (RefusalKind::Ambiguous, "`db-1` fits 2 containers"));
         assert_eq!(refusal.hint.unwrap(), "use one of their labels: bbbbbbbbbbbb (db.1), cccccccccccc (DB-1)");
         assert!(one(&[], "web").unwrap_err().hint.unwrap().contains("no container exists"));
-        let many: Vec<Listed> = (0..15).map(|n| listed(&format!("{n:x}"), &format!("n{n}"), "running")).collect();
+        let many = of((0..15).map(|n| listed(&format!("{n:x}"), &format!("n{n}"), "running")).collect());
         assert!(one(&many, "x").unwrap_err().hint.unwrap().ends_with("n11 and 3 more"));
     }
 }

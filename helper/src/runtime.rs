@@ -1,50 +1,40 @@
 //! The runtime that holds a container, found without a guess.
 //!
-//! The parent of a container's first process is its shim, and the shim works in the container's bundle: the folder with
-//! the OCI configuration (`config.json`), the process number (`init.pid`) and the runtime's name and folder
-//! (`options.json`). A shim that has several containers works in the bundle of one, beside the others'. So no path of an
-//! installation is built in.
+//! The parent of a container's first process is what keeps it. It is one of two:
 //!
-//! Process numbers are used again. Each process is therefore held by a descriptor of its folder in `/proc`, which dies
-//! with it, and the number and start time are compared with what shim and runtime noted.
+//! - **A shim of containerd** (`keeper`) works in the container's bundle: the folder with the OCI configuration
+//!   (`config.json`), the process number (`init.pid`) and the runtime's name and folder (`options.json`). A shim that has
+//!   several containers works in the bundle of one, beside the others'.
+//! - **conmon** of podman or CRI-O has bundle, process number and runtime on its command line.
+//!
+//! So no path of an installation is built in. Number and start time of the first process are compared with what keeper and
+//! runtime noted.
+
+mod keeper;
+mod program;
+mod tables;
 
 use std::{
-    ffi::{OsStr, OsString},
-    fs::File,
-    io::{self, Read},
-    os::{
-        fd::OwnedFd,
-        unix::ffi::{OsStrExt, OsStringExt},
-    },
+    ffi::OsString,
+    io,
     path::{Path, PathBuf},
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags},
+    fs::{Mode, OFlags},
     process::{Resource, Rlimit},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use self::keeper::Keeper;
 use crate::{
     engine::Engine,
+    process::{self, Process},
     resolve::Running,
-    stat::Stat,
     text,
     wire::{Refusal, RefusalKind},
 };
-
-/// Longest file of a bundle. An OCI configuration has about 10 KiB.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
-
-/// The folder of runc's state where a shim is told none.
-const USUAL_STATE: &str = "/run/containerd/runc";
-
-/// Folders that are searched for the runtime besides those of the shim's PATH.
-const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// The programs that are runc, or that are runc with something around it.
-const RUNC: [&str; 3] = ["runc", "docker-runc", "nvidia-container-runtime"];
 
 /// A container's runtime, and what the container is to it.
 pub(crate) struct Runtime {
@@ -66,46 +56,18 @@ pub(crate) struct Runtime {
     pub(crate) umask: Option<Mode>,
 }
 
-/// A process, by a descriptor that dies with it.
-pub(crate) struct Process {
-    /// Its folder in `/proc`.
-    pub(crate) folder: OwnedFd,
-    pid: i32,
-    parent: i32,
-    started: u64,
-}
-
-impl Process {
-    fn find(proc: &Path, pid: i32) -> io::Result<Process> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let folder = rustix::fs::openat(CWD, proc.join(pid.to_string()), flags, Mode::empty())?;
-        let Stat { parent, started, .. } = Stat::of(&read(&folder, "stat")?).ok_or(io::ErrorKind::InvalidData)?;
-        Ok(Process { folder, pid, parent, started })
-    }
-
-    /// Returns true as long as the process exists.
-    pub(crate) fn lives(&self) -> bool {
-        read(&self.folder, "stat").is_ok_and(|line| Stat::of(&line).is_some_and(|stat| stat.started == self.started))
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Options {
-    binary_name: Option<String>,
-    root: Option<String>,
-    systemd_cgroup: Option<bool>,
+/// What a runtime notes of a container's first process: runc's words, and crun's.
+#[derive(Deserialize)]
+struct RuntimeState {
+    #[serde(alias = "pid")]
+    init_process_pid: i32,
+    #[serde(alias = "process-start-time")]
+    init_process_start: u64,
 }
 
 #[derive(Deserialize)]
 struct Configuration {
     process: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-struct RuntimeState {
-    init_process_pid: i32,
-    init_process_start: u64,
 }
 
 impl Runtime {
@@ -121,56 +83,33 @@ impl Runtime {
     }
 
     fn found(proc: &Path, running: &Running) -> Result<Runtime, Refusal> {
-        let name = text::line(&running.container.name);
+        let container = &running.container;
+        let name = &text::line(&container.name);
         let gone = |_| {
             Refusal::new(RefusalKind::NotRunning, format!("container {name} has ended just now"))
                 .with_hint("connect again")
         };
-        not_isolated_further(&name, &running.details.host_config.runtime)?;
+        let of_user = &running.details.host_config.runtime;
+        program::not_isolated_further(container, of_user)?;
 
         let init = Process::find(proc, running.details.state.pid).map_err(gone)?;
-        let shim = Process::find(proc, init.parent).map_err(gone)?;
-        let shim_name = program_of(&shim).map_err(|_| other_namespace(&name))?;
-        if !shim_name.starts_with("containerd-shim") {
-            let runtime = match text::line(&running.details.host_config.runtime).as_str() {
-                "" | "runc" | "io.containerd.runc.v2" => String::new(),
-                other => format!(", and its runtime `{other}`"),
-            };
-            let shim_name = text::line(&shim_name);
-            return Err(Refusal::new(
-                RefusalKind::Impossible,
-                format!("container {name} is not run by containerd: its parent process is `{shim_name}`{runtime}"),
-            )
-            .with_hint("only containers of Docker Engine can be entered"));
-        }
-        not_isolated_further(&name, shim_name.trim_start_matches("containerd-shim-"))?;
-        rooted(&name, &shim)?;
-
-        let (bundle, namespace) =
-            bundle(&shim, &running.container.id).map_err(|error| unreadable(&name, "its bundle", &error))?;
-        let noted = read(&bundle, "init.pid").map_err(|error| unreadable(&name, "`init.pid` of its bundle", &error))?;
-        if std::str::from_utf8(&noted).ok().and_then(|pid| pid.trim().parse().ok()) != Some(init.pid) {
+        let keeper = Process::find(proc, init.parent).map_err(gone)?;
+        let kept = Keeper::of(container, &keeper, of_user)?;
+        if kept.pid != init.pid {
             return Err(gone(io::Error::other("another process")));
         }
-        let options: Options = match json(&bundle, "options.json") {
-            Ok(options) => options,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Options::default(),
-            Err(error) => return Err(unreadable(&name, "`options.json` of its bundle", &error)),
-        };
-        let configuration: Configuration =
-            json(&bundle, "config.json").map_err(|error| unreadable(&name, "`config.json` of its bundle", &error))?;
+        let configuration: Configuration = process::json(&kept.bundle, "config.json")
+            .map_err(|error| unreadable(name, "`config.json` of its bundle", &error))?;
 
-        let binary = options.binary_name.filter(|binary| !binary.is_empty()).unwrap_or_else(|| "runc".to_owned());
-        let path = environment(&shim, "PATH").filter(|path| !path.is_empty()).unwrap_or_else(|| USUAL_PATH.into());
-        let program = program(&name, &binary, &path)?;
-
-        let root = options.root.filter(|root| !root.is_empty()).unwrap_or_else(|| USUAL_STATE.to_owned());
-        let root = Path::new(&root).join(namespace);
+        let path = keeper.variable("PATH").unwrap_or_else(|| program::USUAL_PATH.into());
+        let kind = program::kind(container, &kept.runtime)?;
+        let program = program::find(name, &kept.runtime, &path)?;
+        let root = kept.root.unwrap_or_else(|| kind.usual_root(&keeper));
         let state: RuntimeState =
-            rustix::fs::open(root.join(&running.container.id), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+            rustix::fs::open(root.join(&container.id), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                 .map_err(io::Error::from)
-                .and_then(|folder| json(&folder, "state.json"))
-                .map_err(|error| unreadable(&name, &format!("runc's state in {}", root.display()), &error))?;
+                .and_then(|folder| process::json(&folder, kind.state_file()))
+                .map_err(|error| unreadable(name, &format!("{}'s state in {}", kind.name(), root.display()), &error))?;
         if (state.init_process_pid, state.init_process_start) != (init.pid, init.started) {
             return Err(gone(io::Error::other("another process")));
         }
@@ -178,149 +117,13 @@ impl Runtime {
             program,
             path,
             root,
-            by_systemd: options.systemd_cgroup == Some(true),
+            by_systemd: kept.by_systemd,
             process: configuration.process,
             init,
-            limits: read(&shim.folder, "limits").map(|limits| limits_in(&limits)).unwrap_or_default(),
-            umask: read(&shim.folder, "status").ok().and_then(|status| umask_in(&status)),
+            limits: process::read(&keeper.folder, "limits").map(|it| tables::limits_in(&it)).unwrap_or_default(),
+            umask: process::read(&keeper.folder, "status").ok().and_then(|it| tables::umask_in(&it)),
         })
     }
-}
-
-/// Refuses the runtimes that keep a container in a kernel or machine of its own, where no descriptor can be handed in.
-fn not_isolated_further(container: &str, runtime: &str) -> Result<(), Refusal> {
-    let what = match runtime.to_ascii_lowercase() {
-        it if it.contains("runsc") || it.contains("gvisor") => "gVisor",
-        it if it.contains("kata") => "Kata Containers",
-        it if it.contains("sysbox") => "Sysbox",
-        it if it.contains("crun") || it.contains("youki") => "a runtime other than runc",
-        it if ["wasm", "spin", "slight", "shimv2"].iter().any(|other| it.contains(other)) => {
-            "a runtime other than runc"
-        }
-        _ => return Ok(()),
-    };
-    let message = format!("container {container} is run by {what} (`{}`), and cannot be entered", text::line(runtime));
-    let hint = format!("a shell in it: `labctl-ssh-proxy ssh {{machine}} -t docker exec -it {container} sh`");
-    Err(Refusal::new(RefusalKind::Impossible, message).with_hint(hint))
-}
-
-/// Refuses a shim that belongs to a rootless engine.
-fn rooted(container: &str, shim: &Process) -> Result<(), Refusal> {
-    let owner = rustix::fs::fstat(&shim.folder).map(|stat| stat.st_uid).unwrap_or_default();
-    let own_namespace = rustix::fs::readlink("/proc/self/ns/user", Vec::new());
-    let same_users = match (own_namespace, rustix::fs::readlinkat(&shim.folder, "ns/user", Vec::new())) {
-        (Ok(ours), Ok(theirs)) => ours == theirs,
-        _ => true,
-    };
-    if owner == rustix::process::geteuid().as_raw() && same_users {
-        return Ok(());
-    }
-    let message = format!("container {container} belongs to a rootless engine (of uid {owner}), and cannot be entered");
-    let hint = format!("a shell in it, as that engine's user: `docker exec -it {container} sh`");
-    Err(Refusal::new(RefusalKind::Impossible, message).with_hint(hint))
-}
-
-/// The bundle of the container, and the name of containerd's namespace.
-fn bundle(shim: &Process, id: &str) -> io::Result<(OwnedFd, OsString)> {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let mut link =
-        PathBuf::from(OsString::from_vec(rustix::fs::readlinkat(&shim.folder, "cwd", Vec::new())?.into_bytes()));
-    let mut folder = rustix::fs::openat(&shim.folder, "cwd", flags, Mode::empty())?;
-    if link.file_name() != Some(OsStr::new(id)) {
-        folder = rustix::fs::openat(&folder, Path::new("..").join(id), flags, Mode::empty())?;
-        link.set_file_name(id);
-    }
-    let namespace = link.parent().and_then(Path::file_name).ok_or(io::ErrorKind::InvalidData)?;
-    Ok((folder, namespace.to_owned()))
-}
-
-fn program(container: &str, binary: &str, path: &OsStr) -> Result<PathBuf, Refusal> {
-    let name = Path::new(binary).file_name().map(OsStr::to_string_lossy).unwrap_or_default();
-    if !RUNC.contains(&&*name) {
-        let message = format!(
-            "container {container} is run by `{}`, and only runc's containers can be entered",
-            text::line(binary)
-        );
-        let hint = format!("a shell in it: `labctl-ssh-proxy ssh {{machine}} -t docker exec -it {container} sh`");
-        return Err(Refusal::new(RefusalKind::Impossible, message).with_hint(hint));
-    }
-    let places = std::env::split_paths(path).chain(std::env::split_paths(USUAL_PATH));
-    let candidates: Vec<PathBuf> = match Path::new(binary) {
-        absolute if absolute.is_absolute() => vec![absolute.to_owned()],
-        _ => places.map(|place| place.join(binary)).filter(|place| place.is_absolute()).collect(),
-    };
-    let found =
-        candidates.into_iter().find(|it| it.is_file() && rustix::fs::access(it, rustix::fs::Access::EXEC_OK).is_ok());
-    found.ok_or_else(|| {
-        Refusal::new(
-            RefusalKind::Program,
-            format!("the runtime of container {container} is missing on this machine: `{}`", text::line(binary)),
-        )
-        .with_hint("install runc, or Docker's package of containerd, which has it")
-    })
-}
-
-fn program_of(process: &Process) -> io::Result<String> {
-    let link = rustix::fs::readlinkat(&process.folder, "exe", Vec::new())?.into_bytes();
-    let link = String::from_utf8_lossy(&link).into_owned();
-    // The engine may have been upgraded since the shim was started.
-    let link = link.strip_suffix(" (deleted)").unwrap_or(&link);
-    Ok(link.rsplit('/').next().unwrap_or_default().to_owned())
-}
-
-fn environment(process: &Process, name: &str) -> Option<OsString> {
-    let all = read(&process.folder, "environ").ok()?;
-    let mut variables = all.split(|&byte| byte == 0);
-    let value = variables.find_map(|one| one.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
-    Some(OsStr::from_bytes(value).to_owned())
-}
-
-/// Reads a file of our own kernel's or of the engine's: no container can put another in its place.
-fn read(folder: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
-    let file = rustix::fs::openat(folder, name, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty())?;
-    let mut bytes = Vec::new();
-    File::from(file).take(MAX_FILE).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
-fn json<T: for<'de> Deserialize<'de>>(folder: &OwnedFd, name: &str) -> io::Result<T> {
-    Ok(serde_json::from_slice(&read(folder, name)?)?)
-}
-
-/// The limits in `/proc/<pid>/limits`.
-fn limits_in(table: &[u8]) -> Vec<(Resource, Rlimit)> {
-    let table = String::from_utf8_lossy(table);
-    let known = [
-        ("Max cpu time", Resource::Cpu),
-        ("Max file size", Resource::Fsize),
-        ("Max data size", Resource::Data),
-        ("Max stack size", Resource::Stack),
-        ("Max core file size", Resource::Core),
-        ("Max resident set", Resource::Rss),
-        ("Max processes", Resource::Nproc),
-        ("Max open files", Resource::Nofile),
-        ("Max locked memory", Resource::Memlock),
-        ("Max address space", Resource::As),
-        ("Max file locks", Resource::Locks),
-        ("Max pending signals", Resource::Sigpending),
-        ("Max msgqueue size", Resource::Msgqueue),
-        ("Max nice priority", Resource::Nice),
-        ("Max realtime priority", Resource::Rtprio),
-        ("Max realtime timeout", Resource::Rttime),
-    ];
-    let value = |word: &str| if word == "unlimited" { Some(None) } else { word.parse().ok().map(Some) };
-    let limit = |(name, resource): &(&str, Resource)| {
-        let mut words = table.lines().find_map(|line| line.strip_prefix(name))?.split_ascii_whitespace();
-        Some((*resource, Rlimit { current: value(words.next()?)?, maximum: value(words.next()?)? }))
-    };
-    known.iter().filter_map(limit).collect()
-}
-
-/// The mask in `/proc/<pid>/status`.
-fn umask_in(status: &[u8]) -> Option<Mode> {
-    let status = String::from_utf8_lossy(status);
-    let mask = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
-    u32::from_str_radix(mask.trim(), 8).ok().map(Mode::from_raw_mode)
 }
 
 fn other_namespace(container: &str) -> Refusal {
@@ -331,7 +134,7 @@ fn other_namespace(container: &str) -> Refusal {
 fn unreadable(container: &str, what: &str, error: &io::Error) -> Refusal {
     let message = format!("{what} cannot be read for container {container}: {}", text::line(&error.to_string()));
     Refusal::new(RefusalKind::Impossible, message)
-        .with_hint("only containers of Docker Engine, with containerd and runc, can be entered")
+        .with_hint("only containers of containerd, podman and CRI-O, run by runc or crun, can be entered")
 }
 
 #[cfg(test)]
@@ -474,8 +277,9 @@ mod tests {
             ("kata-runtime", "Kata Containers"),
             ("io.containerd.kata.v2", "Kata Containers"),
             ("sysbox-runc", "Sysbox"),
-            ("crun", "a runtime other than runc"),
-            ("io.containerd.wasmtime.v1", "a runtime other than runc"),
+            ("youki", "a runtime other than runc and crun"),
+            ("krun", "a virtual machine"),
+            ("io.containerd.wasmtime.v1", "a runtime other than runc and crun"),
         ] {
             let mut machine = Machine::new();
             machine.running.details.host_config.runtime = runtime.to_owned();
@@ -485,7 +289,7 @@ mod tests {
         let machine = Machine::new();
         machine.link("proc/50/exe", "/opt/kata/bin/containerd-shim-kata-v2");
         machine.is_refused(RefusalKind::Impossible, "Kata Containers");
-        for binary in ["/usr/local/bin/runsc", "/usr/bin/crun"] {
+        for binary in ["/usr/local/bin/runsc", "/usr/bin/odd"] {
             machine.link("proc/50/exe", "/usr/bin/containerd-shim-runc-v2");
             machine.in_bundle("options.json", &json!({ "binary_name": binary }).to_string());
             machine.is_refused(RefusalKind::Impossible, &format!("is run by `{binary}`"));
@@ -493,17 +297,68 @@ mod tests {
     }
 
     #[test]
-    fn podmans_and_rootless_containers_are_refused() {
-        let machine = Machine::new();
-        machine.link("proc/50/exe", "/usr/bin/conmon");
-        machine.is_refused(RefusalKind::Impossible, "its parent process is `conmon`");
+    fn containers_without_a_keeper_and_rootless_ones_are_refused() {
         let mut machine = Machine::new();
         machine.running.details.host_config.runtime = "odd".to_owned();
         machine.link("proc/50/exe", "/usr/bin/init");
         machine.is_refused(RefusalKind::Impossible, "its parent process is `init`, and its runtime `odd`");
+        for program in ["/usr/bin/containerd-shim-runc-v2", "/usr/bin/conmon"] {
+            let machine = Machine::new();
+            machine.link("proc/50/exe", program);
+            machine.link("proc/50/ns/user", "user:[4026532999]");
+            machine.is_refused(RefusalKind::Impossible, "belongs to a rootless engine");
+        }
+    }
+
+    /// Makes the machine's keeper conmon, with these words besides.
+    fn with_conmon(machine: &Machine, id: &str, more: &str) {
+        machine.link("proc/50/exe", "/usr/bin/conmon");
+        let [bundle, pid_file, runc] =
+            ["bundle", "pidfile", "bin/runc"].map(|name| machine.path(name).display().to_string());
+        let line = format!("conmon -c {id} -n web -b {bundle} -p {pid_file} -r {runc}{more}");
+        machine.write("proc/50/cmdline", &line.replace(' ', "\0"));
+        machine.write("bundle/config.json", r#"{"process":{"cwd":"/y"}}"#);
+        machine.write("pidfile", "100");
+    }
+
+    #[test]
+    fn a_container_of_conmon_is_found_by_its_command_line() {
         let machine = Machine::new();
-        machine.link("proc/50/ns/user", "user:[4026532999]");
-        machine.is_refused(RefusalKind::Impossible, "belongs to a rootless engine");
+        let root = machine.path("state/moby").display().to_string();
+        with_conmon(&machine, ID, &format!(" -s --runtime-arg --root={root}"));
+        let runtime = machine.find().unwrap();
+        assert_eq!((runtime.program, runtime.root), (machine.path("bin/runc"), machine.path("state/moby")));
+        assert!(runtime.by_systemd && runtime.process["cwd"] == "/y");
+        // Another one's, another process, and none.
+        with_conmon(&machine, &"f".repeat(64), "");
+        machine.is_refused(RefusalKind::Impossible, "the command line of conmon");
+        with_conmon(&machine, ID, "");
+        machine.is_refused(RefusalKind::Impossible, "runc's state in /run/runc");
+        machine.write("pidfile", "101");
+        machine.is_refused(RefusalKind::NotRunning, "has ended just now");
+        fs::remove_file(machine.path("pidfile")).unwrap();
+        machine.is_refused(RefusalKind::Impossible, "pidfile");
+    }
+
+    #[test]
+    fn a_container_of_crun_has_cruns_own_words() {
+        let machine = Machine::new();
+        fs::rename(machine.path("bin/runc"), machine.path("bin/crun")).unwrap();
+        let options = json!({ "binary_name": machine.path("bin/crun"), "root": machine.path("state") });
+        machine.in_bundle("options.json", &options.to_string());
+        let status = format!("state/moby/{ID}/status");
+        machine.write(&status, r#"{"pid":100,"process-start-time":777,"systemd-cgroup":true}"#);
+        assert_eq!(machine.find().unwrap().program, machine.path("bin/crun"));
+        machine.write(&status, r#"{"pid":100,"process-start-time":778}"#);
+        machine.is_refused(RefusalKind::NotRunning, "has ended just now");
+        // Its usual folder follows a variable.
+        with_conmon(&machine, ID, "");
+        let line = fs::read_to_string(machine.path("proc/50/cmdline")).unwrap();
+        machine.write("proc/50/cmdline", &line.replace("bin/runc", "bin/crun"));
+        machine.is_refused(RefusalKind::Impossible, "crun's state in /run/crun");
+        let run = machine.path("run").display().to_string();
+        machine.write("proc/50/environ", &format!("XDG_RUNTIME_DIR={run}"));
+        machine.is_refused(RefusalKind::Impossible, &format!("crun's state in {run}/crun"));
     }
 
     #[test]
@@ -541,12 +396,12 @@ mod tests {
 
     #[test]
     fn the_kernels_own_tables_are_read() {
-        let limits = limits_in(&fs::read("/proc/self/limits").unwrap());
+        let limits = tables::limits_in(&fs::read("/proc/self/limits").unwrap());
         assert_eq!(limits.len(), 16);
         for (resource, limit) in limits {
             assert_eq!(rustix::process::getrlimit(resource), limit);
         }
-        assert!(umask_in(&fs::read("/proc/self/status").unwrap()).is_some());
+        assert!(tables::umask_in(&fs::read("/proc/self/status").unwrap()).is_some());
         let own = Process::find(Path::new("/proc"), rustix::process::getpid().as_raw_nonzero().get()).unwrap();
         assert!(own.lives() && own.parent == rustix::process::getppid().unwrap().as_raw_nonzero().get());
     }

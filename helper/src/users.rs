@@ -53,7 +53,13 @@ pub(crate) fn set(
     let file = |path| root.as_ref().map_or_else(|_| Vec::new(), |root| inside(root, path).unwrap_or_default());
     let user =
         find(user, group_add, &file("etc/passwd"), &file("etc/group")).map_err(|why| refused(container, user, &why))?;
-    process.insert("user".to_owned(), json!({ "uid": user.uid, "gid": user.gid, "additionalGids": user.groups }));
+    // podman has the file mode mask here.
+    let umask = process.get("user").and_then(|own| own.get("umask")).cloned();
+    let mut user = json!({ "uid": user.uid, "gid": user.gid, "additionalGids": user.groups });
+    if let Some(umask) = umask {
+        user["umask"] = umask;
+    }
+    process.insert("user".to_owned(), user);
     Ok(())
 }
 
@@ -152,9 +158,8 @@ fn holds_up(container: &str, path: &str) -> Refusal {
     let container = text::line(container);
     let message =
         format!("container {container} cannot be entered: its `/{path}` is a pipe, for which runc would wait");
-    Refusal::new(RefusalKind::Impossible, message).with_hint(format!(
-        "`labctl-ssh-proxy ssh {{machine}} docker diff {container}` shows what has changed in the container"
-    ))
+    Refusal::new(RefusalKind::Impossible, message)
+        .with_hint("a program in the container has put it there; a new container of the same image has none")
 }
 
 fn refused(container: &str, user: &str, why: &str) -> Refusal {

@@ -175,9 +175,24 @@ impl Container {
     /// Its name in a command line that is to be copied into a shell: a name with other characters than Docker permits
     /// would not be safe there.
     pub fn to_copy(&self) -> &str {
+        if self.pod.is_some() {
+            // crictl knows ids only.
+            let digits = self.id.get(..13).filter(|id| id.bytes().all(|b| b.is_ascii_hexdigit()));
+            return digits.unwrap_or(&self.label);
+        }
         let is_safe = self.name.starts_with(|first: char| first.is_ascii_alphanumeric())
             && self.name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'));
         if is_safe { &self.name } else { &self.label }
+    }
+
+    /// The program that its user has for its engine.
+    pub fn client(&self) -> &'static str {
+        match self.engine.as_str() {
+            "podman" => "podman",
+            "containerd" if self.pod.is_none() => "nerdctl",
+            "containerd" | "cri-o" => "crictl",
+            _ => "docker",
+        }
     }
 }
 

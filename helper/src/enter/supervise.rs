@@ -32,7 +32,7 @@ use crate::{
     descriptors, resolve,
     stat::{self, Stat},
     text,
-    wire::{Refusal, RefusalKind, Reply},
+    wire::{Container, Refusal, RefusalKind, Reply},
 };
 
 /// The time that runc and the server may take to begin. On a machine with one slow core, runc takes two seconds.
@@ -386,7 +386,9 @@ impl Session {
                 refusal(format!("the machine's runc is too old to enter container {name}: {it}"))
                     .with_hint("upgrade it to 1.0 or later")
             }
-            it if it.contains("paused container") => late(prepared, START),
+            it if it.contains("paused container") || it.contains("is paused") => {
+                resolve::not_running(&Container { state: "paused".to_owned(), ..container.clone() })
+            }
             "" => refusal(format!("the server in container {name} has ended before it began")),
             it => refusal(format!("container {name} could not be entered: {it}")),
         }

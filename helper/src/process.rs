@@ -1,0 +1,117 @@
+//! Processes of the machine, each held by a descriptor of its folder in `/proc`, which dies with it: their numbers are
+//! used again.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::{OsStrExt, OsStringExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use serde::de::DeserializeOwned;
+
+use crate::stat::Stat;
+
+/// Longest file that is read. An OCI configuration has about 10 KiB.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// A process, by a descriptor that dies with it.
+pub(crate) struct Process {
+    /// Its folder in `/proc`.
+    pub(crate) folder: OwnedFd,
+    /// Its number.
+    pub(crate) pid: i32,
+    /// Its parent's number.
+    pub(crate) parent: i32,
+    /// Its start, in clock ticks since the machine's.
+    pub(crate) started: u64,
+}
+
+impl Process {
+    /// The process with this number in the folder `proc`.
+    ///
+    /// # Errors
+    /// Fails when there is none.
+    pub(crate) fn find(proc: &Path, pid: i32) -> io::Result<Process> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = rustix::fs::openat(CWD, proc.join(pid.to_string()), flags, Mode::empty())?;
+        let Stat { parent, started, .. } = Stat::of(&read(&folder, "stat")?).ok_or(io::ErrorKind::InvalidData)?;
+        Ok(Process { folder, pid, parent, started })
+    }
+
+    /// Returns true as long as the process exists.
+    pub(crate) fn lives(&self) -> bool {
+        read(&self.folder, "stat").is_ok_and(|line| Stat::of(&line).is_some_and(|stat| stat.started == self.started))
+    }
+
+    /// The file name of its program.
+    pub(crate) fn program(&self) -> io::Result<String> {
+        let link = self.link("exe")?;
+        let link = link.to_string_lossy();
+        // The engine may have been upgraded since the process was started.
+        let link = link.strip_suffix(" (deleted)").unwrap_or(&link);
+        Ok(link.rsplit('/').next().unwrap_or_default().to_owned())
+    }
+
+    /// A variable of the environment that it was started with.
+    pub(crate) fn variable(&self, name: &str) -> Option<OsString> {
+        let all = read(&self.folder, "environ").ok()?;
+        let mut variables = all.split(|&byte| byte == 0);
+        let value = variables.find_map(|one| one.strip_prefix(name.as_bytes())?.strip_prefix(b"="))?;
+        Some(OsStr::from_bytes(value).to_owned()).filter(|value| !value.is_empty())
+    }
+
+    /// The text of a link in its folder.
+    pub(crate) fn link(&self, name: &str) -> io::Result<PathBuf> {
+        let link = rustix::fs::readlinkat(&self.folder, name, Vec::new())?.into_bytes();
+        Ok(OsString::from_vec(link).into())
+    }
+
+    /// The number of its user.
+    pub(crate) fn owner(&self) -> u32 {
+        rustix::fs::fstat(&self.folder).map(|stat| stat.st_uid).unwrap_or_default()
+    }
+
+    /// Returns false if the process is known to have another namespace of this kind than this one.
+    pub(crate) fn shares(&self, namespace: &str) -> bool {
+        let path = Path::new("ns").join(namespace);
+        match (Path::new("/proc/self").join(&path).read_link(), self.link(path.to_str().unwrap_or_default())) {
+            (Ok(ours), Ok(theirs)) => ours == theirs,
+            _ => true,
+        }
+    }
+}
+
+/// Opens a folder, as a place for paths.
+pub(crate) fn folder(at: impl AsFd, path: impl AsRef<Path>) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(at, path.as_ref(), flags, Mode::empty())?)
+}
+
+/// Reads a file of our own kernel's or of the engine's: no container can put another in its place.
+pub(crate) fn read(folder: impl AsFd, name: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(folder, name.as_ref(), flags, Mode::empty())?;
+    let mut bytes = Vec::new();
+    File::from(file).take(MAX_FILE).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads such a file as JSON.
+pub(crate) fn json<T: DeserializeOwned>(folder: impl AsFd, name: impl AsRef<Path>) -> io::Result<T> {
+    Ok(serde_json::from_slice(&read(folder, name)?)?)
+}
+
+/// Reads such a file as the number of a process.
+pub(crate) fn number(folder: impl AsFd, name: impl AsRef<Path>) -> io::Result<i32> {
+    let text = read(folder, name)?;
+    std::str::from_utf8(&text)
+        .ok()
+        .and_then(|pid| pid.trim().parse().ok())
+        .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}

@@ -1,0 +1,204 @@
+//! Containers that run without an engine's socket, found by the processes that keep them.
+//!
+//! A shim of containerd works in the bundle of its first container, whose parent folder has the name of containerd's
+//! namespace, and has the bundles of the others beside it. conmon, of podman and of CRI-O, has its bundle on its command
+//! line. So no path of an installation is built in, and what stands in the bundle's `config.json` names the container.
+//!
+//! **A container can imitate neither.** A process counts that is root's and has the process numbers, the mounts and the
+//! users of the machine, as this one has. So the containers of an engine that itself runs in a container do not count.
+
+use std::{
+    collections::HashMap,
+    ffi::OsStr,
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::fs::{CWD, Dir, Mode, OFlags};
+use serde::Deserialize;
+
+use crate::{
+    conmon::{self, Conmon},
+    engine::{HostConfig, Inspected, State},
+    process::{self, Process},
+    scope::Scope,
+    wire::{Container, Pod},
+};
+
+/// Namespaces of containerd in which Docker's engine has its own containers.
+const OF_DOCKER: [&str; 2] = ["moby", "plugins.moby"];
+
+/// Clock ticks in a second, as the kernel tells of them on x86-64 and aarch64.
+const TICKS: u64 = 100;
+
+/// The name of a shim's program, before that of its runtime.
+pub(crate) const SHIM: &str = "containerd-shim";
+
+/// A container that runs.
+pub(crate) struct Kept {
+    /// Its description, without a label.
+    pub(crate) container: Container,
+    /// Its process, and the runtime's name.
+    pub(crate) details: Inspected,
+}
+
+/// The containers that run, and the bundles of podman's.
+pub(crate) fn running(proc: &Path, scope: &Scope) -> (Vec<Kept>, Vec<PathBuf>) {
+    let (mut kept, mut bundles, mut shims) = (Vec::new(), Vec::new(), Vec::new());
+    let folders = if *scope == Scope::Nothing { None } else { fs::read_dir(proc).ok() };
+    let numbers = folders.into_iter().flatten().flatten().filter_map(|one| one.file_name().to_str()?.parse().ok());
+    for process in numbers.filter_map(|pid: i32| Process::find(proc, pid).ok()) {
+        match process.program() {
+            Ok(program) if program == conmon::PROGRAM && is_machines_own(&process) => {
+                let Ok(Some(conmon)) = Conmon::of(&process) else { continue };
+                if scope.has(&conmon.bundle) {
+                    kept.extend(of_conmon(proc, &process, &conmon));
+                    bundles.push(conmon.bundle);
+                }
+            }
+            Ok(program) if program.starts_with(SHIM) && is_machines_own(&process) => {
+                shims.extend(Shim::of(process, &program, scope));
+            }
+            _ => {}
+        }
+    }
+    let mut looked_at = Vec::new();
+    for shim in &shims {
+        if !looked_at.contains(&shim.folder_id) {
+            looked_at.push(shim.folder_id);
+            kept.extend(shim.containers(proc, &shims));
+        }
+    }
+    (kept, bundles)
+}
+
+fn is_machines_own(process: &Process) -> bool {
+    process.owner() == rustix::process::geteuid().as_raw()
+        && ["pid", "mnt", "user"].iter().all(|namespace| process.shares(namespace))
+}
+
+/// A shim of containerd.
+struct Shim {
+    process: Process,
+    /// The name of its runtime.
+    runtime: String,
+    /// The folder of all bundles of its namespace.
+    bundles: OwnedFd,
+    /// That folder's device and number.
+    folder_id: (u64, u64),
+}
+
+impl Shim {
+    fn of(process: Process, program: &str, scope: &Scope) -> Option<Shim> {
+        let bundle = process.link("cwd").ok()?;
+        let namespace = bundle.parent()?.file_name()?;
+        if OF_DOCKER.iter().any(|docker| namespace == OsStr::new(docker)) || !scope.has(&bundle) {
+            return None;
+        }
+        let bundles = process::folder(&process.folder, "cwd").and_then(|bundle| process::folder(bundle, "..")).ok()?;
+        let about = rustix::fs::fstat(&bundles).ok()?;
+        let runtime = program.trim_start_matches(SHIM).trim_start_matches('-').to_owned();
+        Some(Shim { process, runtime, bundles, folder_id: (about.st_dev, about.st_ino) })
+    }
+
+    /// The containers of its namespace that run below one of these shims.
+    fn containers(&self, proc: &Path, shims: &[Shim]) -> Vec<Kept> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let entries = rustix::fs::openat(&self.bundles, ".", flags, Mode::empty()).and_then(Dir::new);
+        let ids =
+            entries.into_iter().flatten().flatten().filter_map(|one| Some(one.file_name().to_str().ok()?.to_owned()));
+        let one = |id: String| {
+            let bundle = process::folder(&self.bundles, &id).ok()?;
+            let init = Process::find(proc, process::number(&bundle, "init.pid").ok()?).ok()?;
+            let is_of = |shim: &&Shim| shim.process.pid == init.parent && shim.folder_id == self.folder_id;
+            let shim = shims.iter().find(is_of)?;
+            let of_pod = ["container-name", "sandbox-name", "sandbox-namespace", "container-type", "image-name"]
+                .map(|name| format!("io.kubernetes.cri.{name}"));
+            let container = described(&bundle, &id, "containerd", &of_pod, "nerdctl/name")?;
+            Some(Kept::new(proc, container, &init, &shim.runtime))
+        };
+        ids.filter(|id| !id.starts_with('.')).filter_map(one).collect()
+    }
+}
+
+fn of_conmon(proc: &Path, process: &Process, conmon: &Conmon) -> Option<Kept> {
+    let init = Process::find(proc, process::number(CWD, &conmon.pid_file).ok()?).ok()?;
+    if init.parent != process.pid {
+        return None;
+    }
+    let bundle = process::folder(CWD, &conmon.bundle).ok()?;
+    let of_pod = [
+        "io.kubernetes.container.name",
+        "io.kubernetes.pod.name",
+        "io.kubernetes.pod.namespace",
+        "io.kubernetes.cri-o.ContainerType",
+        "io.kubernetes.cri-o.ImageName",
+    ]
+    .map(str::to_owned);
+    let mut container = described(&bundle, &conmon.id, "podman", &of_pod, "")?;
+    if container.engine == "podman" && !conmon.name.is_empty() {
+        container.name.clone_from(&conmon.name);
+    }
+    let runtime = conmon.runtime.file_name().unwrap_or_default().to_string_lossy();
+    Some(Kept::new(proc, container, &init, &runtime))
+}
+
+#[derive(Deserialize)]
+struct Bundle {
+    #[serde(default)]
+    annotations: Option<HashMap<String, String>>,
+}
+
+/// The container of a bundle, by the annotations that `of_pod` lists: its name in its pod, the pod's name and namespace,
+/// the type and the image. `None` for a pod's own container, in which nothing runs.
+fn described(bundle: impl AsFd, id: &str, engine: &str, of_pod: &[String; 5], own_name: &str) -> Option<Container> {
+    let bundle: Bundle = process::json(bundle, "config.json").ok()?;
+    let mut annotations = bundle.annotations.unwrap_or_default();
+    // podman has some of CRI-O's annotations.
+    let is_podmans = annotations.get("io.container.manager").is_some_and(|manager| manager == "libpod");
+    let mut take = |name: &str| annotations.remove(name).filter(|value| !value.is_empty());
+    let [name, pod, namespace, kind, image] = of_pod.each_ref().map(|name| take(name));
+    let mut container = Container { id: id.to_owned(), engine: engine.to_owned(), ..Container::default() };
+    if !is_podmans {
+        if kind.is_some_and(|kind| kind == "sandbox") {
+            return None;
+        }
+        container.pod = pod.map(|name| Pod { namespace: namespace.unwrap_or_default(), name });
+        container.image = image.unwrap_or_default();
+        if engine == "podman" && container.pod.is_some() {
+            "cri-o".clone_into(&mut container.engine);
+        }
+    }
+    let name = name.filter(|_| !is_podmans).or_else(|| take(own_name));
+    container.name = name.unwrap_or_else(|| id.to_owned());
+    Some(container)
+}
+
+impl Kept {
+    fn new(proc: &Path, container: Container, init: &Process, runtime: &str) -> Kept {
+        let host_config = HostConfig { runtime: runtime.to_owned(), ..HostConfig::default() };
+        let details = Inspected { id: container.id.clone(), state: State { pid: init.pid }, host_config };
+        let status = up(proc, init.started).map_or_else(|| "Up".to_owned(), |time| format!("Up {}", spelled(time)));
+        Kept { container: Container { state: "running".to_owned(), status, ..container }, details }
+    }
+}
+
+/// The time since a process's start.
+fn up(proc: &Path, started: u64) -> Option<Duration> {
+    let uptime = fs::read_to_string(proc.join("uptime")).ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let now = Duration::try_from_secs_f64(uptime).ok()?;
+    let start = Duration::from_secs(started / TICKS);
+    Some(now.saturating_sub(start))
+}
+
+/// `3 minutes`, as engines say it.
+fn spelled(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [("day", 24 * 60 * 60), ("hour", 60 * 60), ("minute", 60), ("second", 1)];
+    let (unit, length) = units.into_iter().find(|(_, length)| seconds >= *length).unwrap_or(units[3]);
+    let count = seconds / length;
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
