@@ -37,6 +37,6 @@ mod world;
 
 pub use access::{Credentials, credentials, path_in as credentials_path};
 pub use catalog::InitTask;
-pub use engine::socket as engine_socket;
+pub use engine::chosen as chosen_engine;
 
 pub use start::{ensure, stop};

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use crate::local::{
-    InitTask, credentials, credentials_path, engine_socket,
+    InitTask, chosen_engine, credentials, credentials_path,
     machine::Endpoint,
     serve::{Options, serve_and_tell},
     start,
@@ -70,9 +70,9 @@ pub(crate) struct Serve {
     /// boot. Can be given several times.
     #[arg(long, value_name = "NAME=COMMAND")]
     init_task: Vec<InitTask>,
-    /// Socket of the container engine that machines use. Platforms that start by themselves use it, too, until another
-    /// is named [default: the one that docker finds].
-    #[arg(long, value_name = "SOCKET")]
+    /// Container engine that machines use: Docker's socket, or the folder in which containerd, podman or CRI-O keeps what
+    /// runs. Platforms that start by themselves use it, too, until another is named [default: all of this computer].
+    #[arg(long, value_name = "SOCKET|FOLDER")]
     engine: Option<String>,
     /// Print JSON.
     #[arg(long)]
@@ -119,7 +119,7 @@ async fn run_platform(app: &App, args: Serve) -> Result<()> {
         idle: args.idle,
         tunnel_limit: args.tunnel_limit,
         init_tasks: args.init_task,
-        engine: args.engine.as_deref().map(engine_socket).transpose()?,
+        engine: args.engine.as_deref().map(chosen_engine).transpose()?,
     };
     let tell = |listening: Option<SocketAddr>| {
         let socket = app.folders.socket();
@@ -159,7 +159,7 @@ async fn status(app: &App, json: bool) -> Result<()> {
             status.version,
             status.plays,
             status.connections,
-            status.engine.map_or_else(String::new, |socket| format!(" Containers: those of the engine at {socket}."))
+            status.engine.map_or_else(String::new, |engine| format!(" Containers: those of the engine at {engine}."))
         )),
     }
 }

@@ -1,8 +1,9 @@
 //! The container engine that programs on the machines find, which is one of this computer.
 //!
 //! A machine is this computer, so the containers of its engine are the containers of every machine. Without a choice
-//! the sessions have no `DOCKER_HOST`, and docker and the helper look where they always do. The choice is kept in the
-//! platform's folder, because a platform that starts on demand is given no options.
+//! the sessions have no variable for it, and docker and the helper look where they always do. The choice is Docker's
+//! socket, or a folder of bundles for the engines that have no socket to ask. It is kept in the platform's folder, because
+//! a platform that starts on demand is given no options.
 
 use std::{
     fs, io,
@@ -16,25 +17,29 @@ use crate::{
 };
 
 /// The variable by which docker's client and the helper find an engine.
-pub(super) const VARIABLE: &str = "DOCKER_HOST";
+const SOCKET: &str = "DOCKER_HOST";
 
-/// The scheme of a Unix socket in [`VARIABLE`].
+/// The variable by which the helper knows a folder, outside of which no container counts.
+const FOLDER: &str = "LABCTL_SSH_PROXY_BUNDLES";
+
+/// The scheme of a Unix socket in [`SOCKET`].
 const SCHEME: &str = "unix://";
 
 /// The file of the choice, in the platform's folder.
 const FILE: &str = "engine";
 
-/// The value of [`VARIABLE`] for the engine at `socket`.
-pub(super) fn value(socket: &str) -> String {
-    format!("{SCHEME}{socket}")
+/// The variable, and its value, by which programs on a machine find the `chosen` engine.
+pub(super) fn variable(chosen: &str) -> (&'static str, String) {
+    if Path::new(chosen).is_dir() { (FOLDER, chosen.to_owned()) } else { (SOCKET, format!("{SCHEME}{chosen}")) }
 }
 
-/// Checks the socket that a user names, as a path or in the words of [`VARIABLE`], and returns its absolute path.
+/// Checks the engine that a user names: a folder of bundles, or a socket, as a path or in the words of [`SOCKET`]. Returns
+/// its absolute path.
 ///
 /// # Errors
 /// [`Kind::Usage`] when it is no path that docker can use, or another file has that path; [`Kind::NotFound`] when
 /// there is no such file.
-pub fn socket(text: &str) -> Result<String> {
+pub fn chosen(text: &str) -> Result<String> {
     let path = text.strip_prefix(SCHEME).unwrap_or(text);
     let usage = |message: String| Err(Error::new(Kind::Usage, message));
     if path.contains("://") {
@@ -45,8 +50,8 @@ pub fn socket(text: &str) -> Result<String> {
         return usage(format!("the engine's socket {text:?} is not a path"));
     };
     match fs::metadata(absolute) {
-        Ok(data) if data.file_type().is_socket() => Ok(absolute.to_owned()),
-        Ok(_) => usage(format!("{absolute} is not a socket, so no engine listens there")),
+        Ok(data) if data.file_type().is_socket() || data.is_dir() => Ok(absolute.to_owned()),
+        Ok(_) => usage(format!("{absolute} is neither a socket nor a folder, so no engine has it")),
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             Err(Error::new(Kind::NotFound, format!("there is no engine's socket {absolute}"))
                 .with_hint("start the engine first; Docker's is /var/run/docker.sock by default"))
@@ -82,18 +87,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_engine_is_a_socket_of_this_computer() {
+    fn an_engine_is_a_socket_or_a_folder_of_this_computer() {
         let folder = tempdir().unwrap();
         let path = folder.path().join("docker.sock");
         let text = path.to_str().unwrap();
-        assert_eq!(socket(text).unwrap_err().kind(), Kind::NotFound);
+        assert_eq!(chosen(text).unwrap_err().kind(), Kind::NotFound);
         let _listener = UnixListener::bind(&path).unwrap();
-        assert_eq!(socket(text).unwrap(), text);
-        assert_eq!(socket(&value(text)).unwrap(), text);
+        assert_eq!(chosen(text).unwrap(), text);
+        let (name, value) = variable(text);
+        assert_eq!((name, chosen(&value).unwrap().as_str()), (SOCKET, text));
+        let all = folder.path().to_str().unwrap();
+        assert_eq!(variable(&chosen(all).unwrap()), (FOLDER, all.to_owned()));
         fs::write(folder.path().join("file"), "").unwrap();
         let file = folder.path().join("file");
         for wrong in ["tcp://127.0.0.1:2375", "ssh://example.org", "", "a\nb", file.to_str().unwrap()] {
-            assert_eq!(socket(wrong).unwrap_err().kind(), Kind::Usage, "{wrong:?}");
+            assert_eq!(chosen(wrong).unwrap_err().kind(), Kind::Usage, "{wrong:?}");
         }
     }
 

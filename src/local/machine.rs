@@ -98,8 +98,8 @@ pub fn default_user() -> MachineUser {
 impl Machine {
     /// Opens the machine whose files live in `folder`. Missing files are made, for their owner only; host keys,
     /// authorized keys and home survive a stop and a restart. Processes that an earlier life of the machine left
-    /// running are ended, so one machine at a time may have the folder. Programs find the container engine that listens
-    /// on the socket `engine`.
+    /// running are ended, so one machine at a time may have the folder. Programs find the container engine `engine`,
+    /// a socket or a folder.
     ///
     /// # Errors
     /// Fails when a file cannot be made or read, or (`Kind::Program`) when there is no `sshd` for [`Endpoint::Sshd`].
@@ -124,8 +124,8 @@ impl Machine {
         }
         let authorized = Arc::new(Mutex::new(read_authorized(&authorized_folder)?));
         let mut host = host(name, &home, &account, Processes::of(&folder), Arc::clone(&authorized));
-        let engine = engine.map(engine::value);
-        let engine = engine.as_deref().map(|value| (engine::VARIABLE, value));
+        let engine = engine.map(engine::variable);
+        let engine = engine.as_ref().map(|(name, value)| (*name, value.as_str()));
         host.environment.extend(engine.map(|(name, value)| (name.into(), value.into())));
         let server = match endpoint {
             Endpoint::Builtin => Server::Russh(Arc::new(server::config(&host, keys))),

@@ -71,7 +71,8 @@ pub struct Options {
     pub tunnel_limit: Option<usize>,
     /// Init tasks of every new playground, besides its own.
     pub init_tasks: Vec<InitTask>,
-    /// The absolute path of the container engine's socket; `None` for the last one that was chosen in this folder.
+    /// The absolute path of the container engine's socket or folder; `None` for the last one that was chosen in this
+    /// platform's folder.
     pub engine: Option<String>,
 }
 
@@ -103,7 +104,7 @@ pub struct Status {
     pub socket: String,
     /// The address besides the socket, if there is one.
     pub listen: Option<SocketAddr>,
-    /// The container engine's socket, if one was chosen.
+    /// The container engine's socket or folder, if one was chosen.
     #[serde(default)]
     pub engine: Option<String>,
     pub plays: usize,

@@ -75,7 +75,7 @@ pub(super) struct Rules {
     pub endpoint: Endpoint,
     /// Init tasks of every new playground, besides its own.
     pub init_tasks: Vec<InitTask>,
-    /// The socket of the container engine that programs on machines find.
+    /// The socket or folder of the container engine that programs on machines find.
     pub engine: Option<String>,
 }
 
