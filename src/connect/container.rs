@@ -221,14 +221,24 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
     let mut last = None;
     let look = async {
         loop {
-            let Ok(listing) = inside::list(behind.outside.client()).await else { return None };
-            let Some(container) = listing.containers.into_iter().find(|container| container.id == behind.container.id)
-            else {
-                return Some(container_ended(destination, behind, "has been removed", "docker ps"));
+            let client = behind.container.client();
+            let containers = match inside::list(behind.outside.client()).await {
+                Ok(listing) => listing.containers,
+                // It was the last one, and its engine is no Docker Engine.
+                Err(error) if error.kind() == Kind::Program && client != "docker" => Vec::new(),
+                Err(_) => return None,
+            };
+            let Some(container) = containers.into_iter().find(|container| container.id == behind.container.id) else {
+                // Only Docker and podman know containers that do not run.
+                let how = if matches!(client, "docker" | "podman") { "has been removed" } else { "has ended" };
+                return Some(container_ended(destination, behind, how, &format!("{client} ps")));
             };
             if container.state != "running" {
-                let how = format!("has ended: {}", container.status);
-                let start = format!("docker start {}", behind.container.to_copy());
+                let how = match container.status.as_str() {
+                    "" => "has ended".to_owned(),
+                    status => format!("has ended: {status}"),
+                };
+                let start = format!("{client} start {}", behind.container.to_copy());
                 return Some(container_ended(destination, behind, &how, &start));
             }
             // The engine may be the last to notice.

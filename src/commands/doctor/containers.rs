@@ -48,9 +48,10 @@ const SFTP_VERSION: u8 = 2;
 /// Prints facts, one a line, as `name value`. What is missing is left out.
 const LOOK: &str = "PATH=$PATH:/usr/sbin:/sbin; echo system $(uname -sr); echo processor $(uname -m); \
                     echo user $(id -u); s=${DOCKER_HOST#unix://}; [ -n \"$s\" ] || s=/var/run/docker.sock; \
-                    echo socket $s; [ -S \"$s\" ] && echo engine yes; \
+                    echo socket $s; [ -S \"$s\" ] && echo engine yes; [ -n \"$DOCKER_HOST\" ] || \
+                    for e in podman containerd crio; do command -v $e >/dev/null && echo other $e; done; \
                     echo docker $(timeout 5 docker version -f \"{{.Server.Version}}\" 2>/dev/null); \
-                    echo runtime $(runc --version 2>/dev/null | head -n 1); exit 0";
+                    echo runtime $({ runc --version || crun --version; } 2>/dev/null | head -n 1); exit 0";
 
 /// A container that was named.
 pub(super) struct Wanted {
@@ -106,7 +107,7 @@ pub(super) async fn all(
     let own = packed.as_ref().map(|packed| (packed.sha256.as_str(), packed.gzip.len()));
     checks.push(match (lying, own) {
         (Err(error), _) => Check::failed(HELPER, &error),
-        (Ok(_), Err(error)) if facts.is_linux() && facts.engine => {
+        (Ok(_), Err(error)) if facts.is_linux() && facts.has_engine() => {
             Check { verdict: Verdict::Warning, ..Check::failed(HELPER, error) }
         }
         (Ok(lying), own) => helpers(place, &lying, own.ok(), wanted.is_some()),
@@ -197,7 +198,7 @@ fn kib(size: usize) -> String {
 
 /// The check of the machine's engine: by the helper if it is there, or by what can be seen without it.
 async fn containers(client: &SshClient, facts: &Facts, is_there: bool) -> Check {
-    if !facts.is_linux() || !facts.engine {
+    if !facts.is_linux() || !facts.has_engine() {
         let why = if facts.is_linux() {
             format!("there is no container engine at {}", facts.socket)
         } else {
@@ -315,6 +316,8 @@ struct Facts {
     /// The path of the engine's socket, which is there if `engine` is true.
     socket: String,
     engine: bool,
+    /// The programs of other engines.
+    others: Vec<String>,
     /// Docker Engine's version, from its client.
     docker: String,
     /// The first line of runc's version.
@@ -333,6 +336,7 @@ impl Facts {
                 "user" => facts.user = value,
                 "socket" => facts.socket = value,
                 "engine" => facts.engine = true,
+                "other" => facts.others.push(value),
                 "docker" => facts.docker = value,
                 "runtime" => facts.runtime = value,
                 _ => {}
@@ -343,6 +347,10 @@ impl Facts {
 
     fn is_linux(&self) -> bool {
         self.system.starts_with("Linux")
+    }
+
+    fn has_engine(&self) -> bool {
+        self.engine || !self.others.is_empty()
     }
 
     fn processor(&self) -> &str {
@@ -357,7 +365,7 @@ impl Facts {
                 "run the embedded platform as root".to_owned(),
             ),
             Facts { runtime, .. } if runtime.is_empty() => {
-                ("cannot be entered: there is no runc".to_owned(), "install runc on the machine".to_owned())
+                ("cannot be entered: there is no runc and no crun".to_owned(), "install runc on the machine".to_owned())
             }
             _ => return None,
         };
@@ -366,10 +374,14 @@ impl Facts {
 
     /// The engine, the runtime and the system.
     fn words(&self) -> String {
-        let docker =
-            if self.docker.is_empty() { "an engine".to_owned() } else { format!("Docker Engine {}", self.docker) };
-        let parts = [docker, self.runtime.clone(), format!("{} {}", self.system, self.processor)];
-        parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
+        let docker = match (self.docker.as_str(), self.engine || self.others.is_empty()) {
+            ("", true) => "an engine".to_owned(),
+            ("", false) => String::new(),
+            (version, _) => format!("Docker Engine {version}"),
+        };
+        let rest = [self.runtime.clone(), format!("{} {}", self.system, self.processor)];
+        let parts = [docker].into_iter().chain(self.others.clone()).chain(rest);
+        parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -387,8 +399,11 @@ mod tests {
         let facts = Facts::read(WELL);
         assert_eq!(facts.words(), "Docker Engine 20.10.24, runc version 1.1.5, Linux 6.1.0 x86_64");
         assert!(facts.is_linux() && facts.engine && facts.obstacle().is_none());
+        let facts = Facts::read(&WELL.replace("engine yes\ndocker 20.10.24", "other podman\nother containerd\ndocker"));
+        assert_eq!(facts.words(), "podman, containerd, runc version 1.1.5, Linux 6.1.0 x86_64");
+        assert!(facts.has_engine() && !facts.engine);
         let facts = Facts::read("system Darwin 24\nprocessor arm64\ndocker\nruntime\n");
-        assert!(!facts.is_linux() && !facts.engine);
+        assert!(!facts.is_linux() && !facts.has_engine());
         for (missing, instead, words) in
             [("user 0", "user 1000", "run as user 1000"), ("runtime runc version 1.1.5", "runtime ", "no runc")]
         {
