@@ -11,6 +11,7 @@ mod matrix;
 mod names;
 mod naming;
 mod refusals;
+mod runtimes;
 mod wake;
 
 use std::{
@@ -39,10 +40,10 @@ struct Site {
 impl Site {
     #[track_caller]
     fn new(engine: &Engine, endpoint: &str) -> Site {
-        Site::with(&engine.socket(), endpoint, &[])
+        Site::with(&engine.place(), endpoint, &[])
     }
 
-    /// A site whose engine has this socket, with these variables for the machine.
+    /// A site whose engine has this socket or folder, with these variables for the machine.
     #[track_caller]
     fn with(socket: &Path, endpoint: &str, variables: &[(&str, &str)]) -> Site {
         needs_helper();
@@ -114,7 +115,7 @@ impl Site {
             let read = |name: &str| fs::read(entry.path().join(name)).unwrap_or_default();
             let line = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
             let about = String::from_utf8_lossy(&read("environ")).into_owned() + &line;
-            if about.contains(&home) && (line.contains("helper") || line.contains("runc") || line.contains("serve ")) {
+            if about.contains(&home) && ["helper", "runc", "crun", "serve "].iter().any(|one| line.contains(one)) {
                 found.push(line);
             }
         }
@@ -156,8 +157,11 @@ hold() { ssh -M -S c -fN -o ExitOnForwardFailure=yes "$@" "$HOST"; }
 bye() { command ssh -F none -S c -O exit x 2>/dev/null; }
 "#;
 
-/// The kinds of container that differ in what they permit. A name and what it is run with.
-fn targets() -> Vec<(&'static str, &'static Engine, Vec<&'static str>, &'static str)> {
+/// A name of a kind of container, its engine, and the options and the image that it is run with.
+type Target = (&'static str, &'static Engine, Vec<&'static str>, &'static str);
+
+/// The kinds of container that differ in what they permit, of Docker.
+fn targets() -> Vec<Target> {
     let Some(engine) = Engine::here() else { return Vec::new() };
     let remapped = Engine::remapped().unwrap();
     let network = ["--network", "none"];
@@ -171,6 +175,25 @@ fn targets() -> Vec<(&'static str, &'static Engine, Vec<&'static str>, &'static 
         ("hardened", engine, [&plain[..], &hard].concat(), SCRATCH),
         ("userns", remapped, plain, SCRATCH),
     ]
+}
+
+/// The options of a user namespace where it is a matter of the container.
+const MAPPED: [&str; 4] = ["--uidmap", "0:200000:65536", "--gidmap", "0:200000:65536"];
+
+/// The engines that have no socket to ask, each with its name.
+fn others() -> Vec<(&'static str, &'static Engine)> {
+    let all = [("podman", Engine::podman()), ("containerd", Engine::containerd()), ("cri", Engine::cri())];
+    all.into_iter().filter_map(|(name, engine)| Some((name, engine?))).collect()
+}
+
+/// The same kinds of container as Docker's, of another engine.
+fn targets_of(engine: &'static Engine) -> Vec<Target> {
+    let all = targets().into_iter();
+    all.map(|(name, _, options, image)| {
+        let mapped = if name == "userns" { &MAPPED[..] } else { &[] };
+        (name, engine, [&options, mapped].concat(), image)
+    })
+    .collect()
 }
 
 /// The lines of `/proc/<pid>/status`, without the two signals that the C library keeps for itself: cargo starts programs

@@ -1,22 +1,28 @@
-//! A Docker Engine of the tests' own: its folder, its socket, no network of the computer. It is started once for the whole
-//! test binary and ends with it, with everything that it made. A second one maps the users of its containers
-//! (`--userns-remap`), which is a property of a whole engine.
+//! Container engines of the tests' own: each has its own folder, no network of the computer, and no containers but the
+//! tests'. One is started once for the whole test binary and ends with it, with everything that it made. Nothing is pulled
+//! ([`images`]).
 //!
-//! The images are made here, from Debian's static busybox and from `tests/targets/app.c`; nothing is pulled.
+//! Docker and podman have the same words. The others take Docker's options, as far as the tests need them.
+
+mod containerd;
+mod crio;
+mod docker;
+mod images;
+mod podman;
 
 use std::{
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     panic::Location,
     path::{Path, PathBuf},
-    process::{ChildStdin, Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::{
         Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use super::{eventually, leave_terminal, machine::run, needs, not_run, say_not_run, write_program};
+use super::{leave_terminal, not_run, say_not_run, write_program};
 
 /// A busybox with a shell, root and an ordinary user, and `/app`.
 pub const BUSYBOX: &str = "busybox";
@@ -31,143 +37,108 @@ pub const SOCKET: &str = "/dev/shm/app.sock";
 /// Starts the engine, and ends it with all of its containers once standard input ends, which is when the tests end. It is
 /// a script, because statics of Rust are not dropped.
 const SUPERVISOR: &str = r#"#!/bin/sh
-# supervisor FOLDER ENGINE...
-folder=$1
+# supervisor FOLDER [ENGINE...]
+folder=$1 engine=
 shift
 trap '' HUP INT TERM
-"$@" >"$folder/log" 2>&1 </dev/null &
-engine=$!
+[ $# = 0 ] || { "$@" >"$folder/log" 2>&1 </dev/null & engine=$!; }
 cat >/dev/null
-running=$(docker ps --quiet)
-[ -z "$running" ] || docker kill $running >/dev/null 2>&1
-kill "$engine" 2>/dev/null
-wait "$engine"
+sh "$folder/end" >/dev/null 2>&1
+[ -z "$engine" ] || { kill "$engine" 2>/dev/null; wait "$engine"; }
 grep -o " $folder/[^ ]*" /proc/self/mounts | sort -r | xargs -r umount -l
 exec rm -rf "$folder"
 "#;
 
-/// The user names of this engine's containers begin at a user of their own. Its files of subordinate ids are seen by it
-/// alone.
-const REMAPPED: &str = r#"
-for file in subuid subgid; do
-  echo daemon:200000:65536 >"$1/$file"
-  [ -e /etc/$file ] || : >/etc/$file
-  mount --bind "$1/$file" /etc/$file
-done
-shift
-exec "$@" --userns-remap=daemon:daemon
-"#;
+/// The engines that there can be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Docker,
+    Podman,
+    Containerd { pods: bool },
+    Crio,
+}
 
 pub struct Engine {
     folder: PathBuf,
-    /// The engine ends when this is closed.
-    _until: Mutex<ChildStdin>,
+    kind: Kind,
+    /// The engine ends when its standard input is closed.
+    supervisor: Mutex<Child>,
+}
+
+/// A function that returns an engine, which is started at its first call, or says why there can be none.
+macro_rules! engines {
+    ($($(#[$about:meta])* $name:ident = $start:expr;)*) => { $(
+        $(#[$about])*
+        #[track_caller]
+        pub fn $name() -> Option<&'static Engine> {
+            static ENGINE: OnceLock<Engine> = OnceLock::new();
+            can_run().then(|| ENGINE.get_or_init(|| $start))
+        }
+    )* };
 }
 
 impl Engine {
-    /// Returns the engine, or says why there can be none.
-    #[track_caller]
-    pub fn here() -> Option<&'static Engine> {
-        static ENGINE: OnceLock<Engine> = OnceLock::new();
-        can_run().then(|| ENGINE.get_or_init(|| Engine::start(false)))
+    engines! {
+        /// Docker's engine.
+        here = docker::start(false);
+        /// The same, whose containers have a user namespace.
+        remapped = docker::start(true);
+        /// podman with runc.
+        podman = podman::start(false);
+        /// podman with crun.
+        crun = podman::start(true);
+        /// containerd, whose containers are named as nerdctl names them.
+        containerd = containerd::start(false);
+        /// containerd, whose containers are annotated as those of Kubernetes.
+        cri = containerd::start(true);
+        /// conmon and runc, as CRI-O starts them.
+        crio = crio::start();
     }
 
-    /// The same for the engine whose containers have a user namespace.
-    #[track_caller]
-    pub fn remapped() -> Option<&'static Engine> {
-        static ENGINE: OnceLock<Engine> = OnceLock::new();
-        can_run().then(|| ENGINE.get_or_init(|| Engine::start(true)))
-    }
-
-    fn start(remapped: bool) -> Engine {
+    /// Starts the programs of an engine. `end` is the script that ends its containers.
+    fn start(kind: Kind, folder: PathBuf, end: &str, engine: &[String]) -> Engine {
         leave_terminal();
-        // A short path, because the path of a socket has a small limit.
-        let folder = tempfile::Builder::new().prefix("lsd").tempdir_in("/tmp").unwrap().keep();
-        // The mapped users have to get through.
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
+        fs::write(folder.join("end"), end).unwrap();
         let supervisor = folder.join("supervisor");
         write_program(&supervisor, SUPERVISOR);
-        let below = |name: &str| folder.join(name).display().to_string();
         let mut command = Command::new("setsid");
-        command.args(["-w".as_ref(), supervisor.as_os_str(), folder.as_os_str()]);
-        if remapped {
-            command.args(["unshare", "--mount", "sh", "-ec", REMAPPED, "sh", &folder.display().to_string()]);
-        }
-        command.arg(needs("dockerd"));
-        // `--ip-forward` would change the computer's own setting.
-        command.args(["--bridge=none", "--iptables=false", "--ip-masq=false", "--ip-forward=false"]);
-        command.args(["--data-root", &below("data"), "--exec-root", &below("exec"), "-p", &below("pid")]);
-        command.args(["-H", &format!("unix://{}", below("s"))]);
-        command.env("DOCKER_HOST", format!("unix://{}", below("s"))).env("PATH", PATH);
+        command.args(["-w".as_ref(), supervisor.as_os_str(), folder.as_os_str()]).args(engine).env("PATH", PATH);
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-        let mut supervisor = command.spawn().unwrap();
-        let engine = Engine { folder, _until: Mutex::new(supervisor.stdin.take().unwrap()) };
-        eventually("Docker's engine answers", || {
-            let ended = supervisor.try_wait().unwrap();
-            let log = || fs::read_to_string(engine.folder.join("log")).unwrap_or_default();
-            assert!(ended.is_none(), "the engine has ended: {}", log());
-            let running = fs::read_to_string(engine.folder.join("pid")).unwrap_or_default();
-            assert!(running.is_empty() || Path::new("/proc").join(running.trim()).exists(), "{}", log());
-            engine.command(&["info"]).output().unwrap().status.success()
-        });
-        engine.make_images();
-        engine
+        Engine { folder, kind, supervisor: Mutex::new(command.spawn().unwrap()) }
     }
 
-    fn make_images(&self) {
-        let rootfs = self.folder.join("rootfs");
-        let app = rootfs.join("app");
-        fs::create_dir_all(&rootfs).unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/targets/app.c");
-        let mut compiler = Command::new(needs("musl-gcc"));
-        succeed(compiler.args(["-static", "-Os", "-o"]).arg(&app).arg(source));
-        fs::write(rootfs.join("data"), super::noise(1 << 20)).unwrap();
-        self.import(&rootfs, SCRATCH, &["USER 65532"]);
-
-        for folder in ["bin", "etc", "root", "home/one", "var"] {
-            fs::create_dir_all(rootfs.join(folder)).unwrap();
-        }
-        fs::create_dir(rootfs.join("tmp")).unwrap();
-        fs::set_permissions(rootfs.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        let passwd = "root:x:0:0:root:/root:/bin/sh\none:x:1000:1000:One:/home/one:/bin/sh\n\
-                      shellless:x:1001:1001::/nowhere:/sbin/nologin\n";
-        fs::write(rootfs.join("etc/passwd"), passwd).unwrap();
-        fs::write(rootfs.join("etc/group"), "root:x:0:\none:x:1000:\nmany:x:2000:one\n").unwrap();
-        succeed(Command::new("chown").args(["1000:1000"]).arg(rootfs.join("home/one")));
-        let bin = rootfs.join("bin");
-        succeed(Command::new("cp").arg(needs("busybox")).arg(bin.join("busybox")));
-        let applets = String::from_utf8(succeed(Command::new(bin.join("busybox")).arg("--list")).stdout).unwrap();
-        for applet in applets.lines().filter(|name| *name != "busybox") {
-            std::os::unix::fs::symlink("busybox", bin.join(applet)).unwrap();
-        }
-        self.import(&rootfs, BUSYBOX, &["ENV IN_THE_IMAGE=yes"]);
-        fs::remove_dir_all(&rootfs).unwrap();
-    }
-
-    fn import(&self, rootfs: &Path, name: &str, changes: &[&str]) {
-        let mut tar = Command::new("tar");
-        let tar = succeed(tar.args(["--numeric-owner", "-c", "-C"]).arg(rootfs).arg(".")).stdout;
-        let mut import = self.command(&["import"]);
-        for change in [&["ENTRYPOINT [\"/app\"]", "CMD [\"serve\"]", "WORKDIR /"], changes].concat() {
-            import.args(["--change", change]);
-        }
-        let output = run(import.args(["-", name]), &tar);
-        assert!(output.status.success(), "{output:?}");
+    fn is_up(&self) -> bool {
+        let ended = self.supervisor.lock().unwrap().try_wait().unwrap();
+        assert!(ended.is_none(), "{}", fs::read_to_string(self.folder.join("log")).unwrap_or_default());
+        true
     }
 
     pub fn socket(&self) -> PathBuf {
         self.folder.join("s")
     }
 
-    /// Prepares Docker's own client.
+    /// The words for `local serve --engine`.
+    pub fn place(&self) -> PathBuf {
+        match self.kind {
+            Kind::Docker => self.socket(),
+            Kind::Podman => self.folder.join("data"),
+            Kind::Containerd { .. } | Kind::Crio => self.folder.clone(),
+        }
+    }
+
+    /// Prepares the engine's own client.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(needs("docker"));
-        command.args(args).env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
-        command.env("HOME", &self.folder).stdin(Stdio::null());
+        let mut command = match self.kind {
+            Kind::Docker => docker::client(&self.folder),
+            Kind::Podman => podman::client(&self.folder),
+            Kind::Containerd { pods } => containerd::client(&self.folder, pods),
+            Kind::Crio => crio::client(&self.folder),
+        };
+        command.args(args).env("HOME", &self.folder).stdin(Stdio::null());
         command
     }
 
-    /// Runs a command of Docker's client that must succeed. Returns its output.
+    /// Runs a command of the engine's client that must succeed. Returns its output.
     #[track_caller]
     pub fn docker(&self, args: &[&str]) -> String {
         String::from_utf8(succeed(&mut self.command(args)).stdout).unwrap().trim_end().to_owned()
@@ -183,9 +154,33 @@ impl Engine {
     /// The same with exactly this name.
     #[track_caller]
     pub fn run_as(&'static self, name: &str, options: &[&str], image: &str, command: &[&str]) -> Container {
-        let id = self.docker(&[&["run", "--detach", "--name", name], options, &[image], command].concat());
-        Container { engine: self, name: name.to_owned(), id }
+        let mut container =
+            Container { engine: self, name: name.to_owned(), id: new_id(), sandbox: None, files_before: Vec::new() };
+        match self.kind {
+            Kind::Docker | Kind::Podman => {
+                let run = [&["run", "--detach", "--name", name], options, &[image], command].concat();
+                container.id = self.docker(&run);
+            }
+            Kind::Containerd { pods } => containerd::run(&mut container, pods, options, image, command),
+            Kind::Crio => crio::run(&mut container, options, image, command),
+        }
+        container.files_before = container.files();
+        container
     }
+}
+
+/// A new folder with a short path, because that of a socket has a small limit. Mapped users have to get through.
+fn new_folder() -> PathBuf {
+    let folder = tempfile::Builder::new().prefix("lsd").tempdir_in("/tmp").unwrap().keep();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o711)).unwrap();
+    folder
+}
+
+/// An id as engines make them.
+fn new_id() -> String {
+    let mut bytes = [0; 32];
+    std::io::Read::read_exact(&mut fs::File::open("/dev/urandom").unwrap(), &mut bytes).unwrap();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
@@ -216,9 +211,14 @@ pub struct Container {
     engine: &'static Engine,
     pub name: String,
     pub id: String,
+    /// The container of its pod, in which nothing runs.
+    sandbox: Option<String>,
+    /// The files of its own when it was new.
+    files_before: Vec<String>,
 }
 
 impl Container {
+    /// A figure of `docker inspect` or `podman inspect`.
     #[track_caller]
     pub fn inspect(&self, format: &str) -> String {
         self.engine.docker(&["inspect", "--format", format, &self.id])
@@ -227,18 +227,61 @@ impl Container {
     /// The id of the container's first process, on this computer.
     #[track_caller]
     pub fn pid(&self) -> u32 {
-        self.inspect("{{.State.Pid}}").parse().unwrap()
+        match self.engine.kind {
+            Kind::Docker | Kind::Podman => self.inspect("{{.State.Pid}}").parse().unwrap(),
+            Kind::Containerd { .. } => containerd::pid(self),
+            Kind::Crio => crio::pid(self),
+        }
     }
 
-    /// The changes of the container's files that docker itself sees.
+    /// The changes of the container's files: those that docker itself sees, or that the kernel keeps apart.
     #[track_caller]
     pub fn diff(&self) -> String {
-        self.engine.docker(&["diff", &self.id])
+        if self.engine.kind == Kind::Docker {
+            return self.engine.docker(&["diff", &self.id]);
+        }
+        let mut files = self.files();
+        files.retain(|file| !self.files_before.contains(file));
+        files.join("\n")
     }
 
-    /// Runs a command by `docker exec`, the judge of ours.
+    /// The files in the container's own layer, with their sizes and times. None for Docker, which is asked itself.
+    fn files(&self) -> Vec<String> {
+        fn below(folder: &Path, found: &mut Vec<String>) {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let (path, about) = (entry.path(), entry.metadata().unwrap());
+                if about.is_dir() {
+                    below(&path, found);
+                }
+                let size = if about.is_dir() { 0 } else { about.len() };
+                found.push(format!("{} {size} {}.{}", path.display(), about.ctime(), about.ctime_nsec()));
+            }
+        }
+        let mut found = Vec::new();
+        if self.engine.kind != Kind::Docker {
+            let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", self.pid())).unwrap_or_default();
+            let mut own = mounts.lines().filter(|line| line.split(' ').nth(4) == Some("/"));
+            let layer = own.next_back().and_then(|line| line.split("upperdir=").nth(1)?.split(',').next());
+            below(Path::new(layer.unwrap_or_else(|| panic!("no layer of {}: {mounts}", self.name))), &mut found);
+        }
+        found
+    }
+
+    /// Runs a command by `docker exec`, the judge of ours, or by its like.
     pub fn exec(&self, options: &[&str], command: &[&str]) -> Output {
-        self.engine.command(&[&["exec"], options, &[&self.id], command].concat()).output().unwrap()
+        match self.engine.kind {
+            Kind::Docker | Kind::Podman => {
+                self.engine.command(&[&["exec"], options, &[&self.id], command].concat()).output().unwrap()
+            }
+            Kind::Containerd { .. } => containerd::exec(self, options, command),
+            Kind::Crio => crio::exec(self, options, command),
+        }
+    }
+
+    /// Kills the container's first process.
+    #[track_caller]
+    pub fn kill(&self) {
+        succeed(Command::new("kill").args(["-KILL", &self.pid().to_string()]));
     }
 
     #[track_caller]
@@ -270,6 +313,11 @@ impl Container {
 
 impl Drop for Container {
     fn drop(&mut self) {
-        let _ = self.engine.command(&["rm", "--force", &self.id]).output();
+        match self.engine.kind {
+            Kind::Docker => drop(self.engine.command(&["rm", "--force", &self.id]).output()),
+            Kind::Podman => drop(self.engine.command(&["rm", "--force", "--time", "0", &self.id]).output()),
+            Kind::Containerd { .. } => containerd::remove(self),
+            Kind::Crio => crio::remove(self),
+        }
     }
 }
