@@ -4,6 +4,7 @@
 
 use std::{cell::Cell, future::Future, time::Duration};
 
+use helper::wire::Tools;
 use tokio::time::Instant;
 
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
         memory::Memory,
         tunnels::{About, Trial},
     },
-    settings::WakePolicy,
+    settings::{TOOLS_VARIABLE, WakePolicy},
     target::{self, Target},
     ui::notice::{Notices, Progress},
 };
@@ -59,6 +60,9 @@ pub struct Args {
     /// The wake policy for this connection.
     #[arg(long, value_name = "POLICY")]
     pub wake: Option<WakePolicy>,
+    /// The programs that a container is lent: auto, always, none, a folder of the machine, or an image.
+    #[arg(long, value_name = "TOOLS", env = TOOLS_VARIABLE, hide_env_values = true)]
+    pub tools: Option<Tools>,
     /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>` or `.<machine>.<container>`.
     pub host: String,
 }

@@ -18,7 +18,7 @@
 
 use std::{future::Future, io, time::Duration};
 
-use helper::wire::{Listing, MAX_FRAME, Refusal, RefusalKind, Reply, Request};
+use helper::wire::{Listing, MAX_FRAME, Refusal, RefusalKind, Reply, Request, WAITING_LIMIT};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{io::AsyncReadExt, time::timeout};
 
@@ -53,32 +53,39 @@ const MAX_GREETING: usize = 64 * 1024;
 /// machine that lacks what it takes. [`Kind::Network`] when there is no answer.
 pub async fn enter(client: SshClient, request: &Request, progress: &impl Progress) -> Result<Inside> {
     let mut channel = asked(&client, "enter", &frame(request)?, progress).await?;
-    let answer = async {
-        let mut length = [0; 4];
-        channel.reader.read_exact(&mut length).await?;
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-        if length > MAX_FRAME {
-            return Err(io::Error::other(format!("a frame of {length} bytes")));
+    let mut limit = ANSWER;
+    loop {
+        let frame = match within(limit, &client, next_frame(&mut channel.reader)).await? {
+            Ok(frame) => frame,
+            Err(error) => {
+                let status = in_time(&client, channel.reader.end()).await?;
+                return Err(no_answer(client.login(), status, &channel.reader.complaint(), &error));
+            }
+        };
+        match understood(client.login(), &frame)? {
+            Reply::Entered(container) => {
+                let Channel { reader, writer } = channel;
+                return Ok(Inside::new(reader, writer, client, container));
+            }
+            Reply::Refused(refusal) => return Err(refused(client.login(), &refusal)),
+            Reply::Waiting(what) => {
+                progress.waiting(&printable(&what));
+                limit = ANSWER + Duration::from_secs(WAITING_LIMIT);
+            }
         }
-        let mut frame = vec![0; length];
-        channel.reader.read_exact(&mut frame).await?;
-        Ok(frame)
-    };
-    let frame = in_time(&client, answer).await?;
-    let frame = match frame {
-        Ok(frame) => frame,
-        Err(error) => {
-            let status = in_time(&client, channel.reader.end()).await?;
-            return Err(no_answer(client.login(), status, &channel.reader.complaint(), &error));
-        }
-    };
-    match understood(client.login(), &frame)? {
-        Reply::Entered(container) => {
-            let Channel { reader, writer } = channel;
-            Ok(Inside::new(reader, writer, client, container))
-        }
-        Reply::Refused(refusal) => Err(refused(client.login(), &refusal)),
     }
+}
+
+async fn next_frame(reader: &mut stream::Reader) -> io::Result<Vec<u8>> {
+    let mut length = [0; 4];
+    reader.read_exact(&mut length).await?;
+    let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+    if length > MAX_FRAME {
+        return Err(io::Error::other(format!("a frame of {length} bytes")));
+    }
+    let mut frame = vec![0; length];
+    reader.read_exact(&mut frame).await?;
+    Ok(frame)
 }
 
 /// Lists the containers of the machine that `client` is logged in to as root.
@@ -175,9 +182,13 @@ async fn first_words(client: &SshClient, sha256: &str, arguments: &str, words: &
 }
 
 async fn in_time<T>(client: &SshClient, answer: impl Future<Output = T>) -> Result<T> {
-    timeout(ANSWER, answer).await.map_err(|_| {
+    within(ANSWER, client, answer).await
+}
+
+async fn within<T>(limit: Duration, client: &SshClient, answer: impl Future<Output = T>) -> Result<T> {
+    timeout(limit, answer).await.map_err(|_| {
         let login = client.login();
-        let why = format!("the helper did not answer within {} s", ANSWER.as_secs());
+        let why = format!("the helper did not answer within {} s", limit.as_secs());
         Error::new(Kind::NotYet, format!("{why} on machine {} of playground {}", login.machine, login.shown))
             .with_hint(see_doctor(login))
     })

@@ -3,15 +3,16 @@
 //! A descriptor that points to something of the machine is a way out of the container: runc itself once let one slip in
 //! (CVE-2024-21626), and it does so again when it is asked to preserve more than are open. Therefore:
 //!
-//! 1. all descriptors that were inherited are closed first, and the places 3, 4 and 5 are kept by placeholders;
+//! 1. all descriptors that were inherited are closed first, and the places 3 to 6 are kept by placeholders;
 //! 2. the files move into their places only when all else is ready, and each place is checked;
-//! 3. between fork and exec, everything above 5 is marked to be closed.
+//! 3. between fork and exec, everything above the last is marked to be closed.
 //!
 //! | place | file | in the container |
 //! | --- | --- | --- |
 //! | 3 | this program, sealed: no one can write to it, root included (CVE-2019-5736) | yes |
 //! | 4 | the pipe with the settings | yes |
-//! | 5 | the process's configuration for runc, sealed | no: runc preserves two |
+//! | 5 | the tools, a mount that can only be read, if there are any | yes |
+//! | 5 or 6 | the process's configuration for runc, sealed | no: it comes after those that runc preserves |
 
 use std::{
     fs::File,
@@ -29,19 +30,28 @@ use crate::wire::{Refusal, RefusalKind};
 
 /// The place of this program.
 pub(crate) const PROGRAM: RawFd = 3;
-/// The place of the process's configuration.
-pub(crate) const PROCESS: RawFd = 5;
-/// The number of descriptors above standard error that runc hands on.
-pub(crate) const PRESERVED: usize = 2;
 
-const PLACES: [RawFd; 3] = [PROGRAM, crate::serve::SETTINGS_DESCRIPTOR, PROCESS];
+/// Most files: [`PROGRAM`], the settings, the tools, the process's configuration.
+const MOST: usize = 4;
 
 /// Places that are kept free for files that come later.
-pub(crate) struct Places([OwnedFd; 3]);
+pub(crate) struct Places(Vec<OwnedFd>);
 
 /// The files in their places. All are closed on exec until the child says otherwise.
 #[derive(Clone)]
-pub(crate) struct Placed(Arc<[OwnedFd; 3]>);
+pub(crate) struct Placed(Arc<Vec<OwnedFd>>);
+
+/// The files that go into a container, in the order of their places.
+pub(crate) struct Files {
+    /// This program.
+    pub(crate) program: OwnedFd,
+    /// The pipe with the settings.
+    pub(crate) settings: OwnedFd,
+    /// The tools.
+    pub(crate) tools: Option<OwnedFd>,
+    /// The process's configuration.
+    pub(crate) process: OwnedFd,
+}
 
 impl Places {
     /// Closes every descriptor above standard error, and keeps the places. To be called before any file is opened.
@@ -54,16 +64,18 @@ impl Places {
             let kept = OwnedFd::from(File::open("/dev/null")?);
             if kept.as_raw_fd() == place { Ok(kept) } else { Err(taken(place)) }
         };
-        Ok(Places([keep(PLACES[0])?, keep(PLACES[1])?, keep(PLACES[2])?]))
+        (PROGRAM..).take(MOST).map(keep).collect::<io::Result<_>>().map(Places)
     }
 
     /// Puts the files into their places.
     ///
     /// # Errors
     /// Fails when a place is taken.
-    pub(crate) fn fill(self, files: [OwnedFd; 3]) -> io::Result<Placed> {
+    pub(crate) fn fill(self, files: Files) -> io::Result<Placed> {
+        let Files { program, settings, tools, process } = files;
+        let files = [program, settings].into_iter().chain(tools).chain([process]);
         let mut placed = Vec::new();
-        for ((place, kept), file) in PLACES.into_iter().zip(self.0).zip(files) {
+        for ((place, kept), file) in (PROGRAM..).zip(self.0).zip(files) {
             drop(kept);
             let there = rustix::io::fcntl_dupfd_cloexec(&file, place)?;
             if there.as_raw_fd() != place {
@@ -71,19 +83,29 @@ impl Places {
             }
             placed.push(there);
         }
-        placed.try_into().map(|placed| Placed(Arc::new(placed))).map_err(|_| io::Error::other("a place is empty"))
+        Ok(Placed(Arc::new(placed)))
     }
 }
 
 impl Placed {
+    /// The number of descriptors above standard error that runc hands on: all but the last.
+    pub(crate) fn preserved(&self) -> usize {
+        self.0.len() - 1
+    }
+
+    /// The place of the process's configuration, which is the last one.
+    pub(crate) fn process(&self) -> RawFd {
+        PROGRAM + self.preserved() as RawFd
+    }
+
     /// Lets the files through the next exec, and nothing else but the standard streams. Only system calls are made, so
     /// that it may be called between fork and exec.
     ///
     /// # Errors
     /// Fails when a descriptor cannot be set.
     pub(crate) fn pass(&self) -> io::Result<()> {
-        mark_all_above(PROCESS)?;
-        for file in self.0.as_ref() {
+        mark_all_above(self.process())?;
+        for file in self.0.iter() {
             rustix::io::fcntl_setfd(file, FdFlags::empty())?;
             if !rustix::io::fcntl_getfd(file)?.is_empty() {
                 return Err(io::ErrorKind::InvalidInput.into());

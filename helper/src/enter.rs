@@ -1,7 +1,8 @@
 //! `helper enter`: starts the server in a container, as `docker exec` would start a program there.
 //!
 //! ```text
-//! request -> resolve (which container) -> runtime (its shim, runc, configuration) -> users (who) -> descriptors -> runc
+//! request -> resolve (which container) -> runtime (its shim, runc, configuration) -> users (who) -> tools -> descriptors
+//!         -> runc
 //! ```
 //!
 //! The container's runtime does the entering, so that the server has the container's capabilities, seccomp filter,
@@ -27,21 +28,22 @@ mod supervise;
 
 use std::{
     io::{self, Write},
+    os::fd::OwnedFd,
     process::ExitCode,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    descriptors::{self, Placed, Places},
+    descriptors::{self, Files, Placed, Places},
     engine::Engine,
     resolve,
     runtime::Runtime,
     serve::Settings,
-    users,
+    tools, users,
     wire::{self, CONTAINER_USER, Container, Refusal, RefusalKind, Reply, Request},
 };
 
@@ -55,24 +57,43 @@ struct Prepared {
     container: Container,
     runtime: Runtime,
     files: Placed,
+    /// Keeps the tools on the machine.
+    _in_use: Option<OwnedFd>,
 }
 
-/// The one reply of this process, and the streams of bytes that follow it on standard output.
-#[derive(Clone, Default)]
-struct Answer(Arc<Mutex<bool>>);
+/// The reply of this process, and the streams of bytes that follow it on standard output.
+#[derive(Clone)]
+struct Answer(Arc<Mutex<Replying>>);
+
+struct Replying {
+    is_given: bool,
+    /// The end of the preparation. None once the runtime is started.
+    until: Option<Instant>,
+}
 
 impl Answer {
     /// Writes the reply, unless one has been written already.
     fn give(&self, reply: &Reply) -> io::Result<bool> {
-        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if *given {
+        let mut replying = self.lock();
+        if replying.is_given {
             return Ok(false);
         }
-        *given = true;
+        replying.is_given = !matches!(reply, Reply::Waiting(_));
         let mut out = io::stdout().lock();
         out.write_all(&wire::frame(reply)?)?;
         out.flush()?;
         Ok(true)
+    }
+
+    /// Says that something takes long, and gives it the time for that.
+    fn wait(&self, what: &str) {
+        // A client that is gone leaves it to be done for the next one.
+        let _ = self.give(&Reply::Waiting(what.to_owned()));
+        self.lock().until = Some(Instant::now() + Duration::from_secs(wire::WAITING_LIMIT));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Replying> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn refuse(&self, refusal: Refusal) -> ExitCode {
@@ -84,15 +105,15 @@ impl Answer {
 
 /// Enters the container that the request on standard input names.
 pub fn run() -> ExitCode {
-    let answer = Answer::default();
+    let until = Some(Instant::now() + PATIENCE);
+    let answer = Answer(Arc::new(Mutex::new(Replying { is_given: false, until })));
     let places = match Places::keep() {
         Ok(places) => places,
         Err(error) => {
             return answer.refuse(Refusal::new(RefusalKind::Impossible, format!("the helper cannot begin: {error}")));
         }
     };
-    let preparing = Arc::new(Mutex::new(true));
-    end_in_time(&answer, &preparing);
+    end_in_time(&answer);
     let request = match wire::read(&mut Unbuffered) {
         Ok(request) => request,
         Err(error) => {
@@ -100,29 +121,34 @@ pub fn run() -> ExitCode {
             return answer.refuse(Refusal::new(RefusalKind::Impossible, message));
         }
     };
-    let prepared = match prepare(&request, places) {
+    let prepared = match prepare(&request, places, &answer) {
         Ok(prepared) => prepared,
         Err(refusal) => return answer.refuse(refusal),
     };
-    *preparing.lock().unwrap_or_else(PoisonError::into_inner) = false;
+    answer.lock().until = None;
     supervise::run(&prepared, &answer)
 }
 
 /// Ends this process with a sentence when the preparation takes too long.
-fn end_in_time(answer: &Answer, preparing: &Arc<Mutex<bool>>) {
-    let (answer, preparing) = (answer.clone(), Arc::clone(preparing));
+fn end_in_time(answer: &Answer) {
+    let (answer, begun) = (answer.clone(), Instant::now());
     thread::spawn(move || {
         signals::block();
-        thread::sleep(PATIENCE);
-        if *preparing.lock().unwrap_or_else(PoisonError::into_inner) {
-            let message = format!("the container could not be looked at within {} seconds", PATIENCE.as_secs());
-            answer.refuse(Refusal::new(RefusalKind::Program, message));
-            std::process::exit(1);
+        loop {
+            let Some(until) = answer.lock().until else { return };
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let message =
+                    format!("the container could not be looked at within {} seconds", begun.elapsed().as_secs());
+                answer.refuse(Refusal::new(RefusalKind::Program, message));
+                std::process::exit(1);
+            }
+            thread::sleep(left);
         }
     });
 }
 
-fn prepare(request: &Request, places: Places) -> Result<Prepared, Refusal> {
+fn prepare(request: &Request, places: Places, answer: &Answer) -> Result<Prepared, Refusal> {
     permitted()?;
     let engine = Engine::of_environment();
     let running = resolve::running(&engine, &request.container)?;
@@ -142,7 +168,16 @@ fn prepare(request: &Request, places: Places) -> Result<Prepared, Refusal> {
     // The server goes to each session's folder itself. One that is gone must not keep it from being started.
     runtime.process.insert("cwd".to_owned(), json!("/"));
 
+    let lent = tools::lend(&request.tools, &runtime.init.folder, &runtime.process, &|what| answer.wait(what))?;
+    answer.lock().until = Some(Instant::now() + PATIENCE);
+    let (tools, lacking) = match &lent {
+        Ok(lent) => (Some(lent.programs.clone()), String::new()),
+        Err(why) => (None, why.clone()),
+    };
+    let (tools_mount, in_use) = lent.map_or((None, None), |lent| (Some(lent.mount), lent.in_use));
     let settings = Settings {
+        tools,
+        lacking,
         container: container.name.clone(),
         user: request.user.clone(),
         directory,
@@ -152,12 +187,12 @@ fn prepare(request: &Request, places: Places) -> Result<Prepared, Refusal> {
         .map_err(|error| failed(&error))?;
     let process = serde_json::to_vec(&runtime.process).map_err(|error| failed(&error.into()))?;
     let process = descriptors::sealed_text("labctl-ssh-proxy-process", &process)?;
-    let files = [descriptors::sealed_program()?, settings, process];
+    let files = Files { program: descriptors::sealed_program()?, settings, tools: tools_mount, process };
     if !runtime.init.lives() {
         return Err(resolve::ended(&engine, &container));
     }
     let files = places.fill(files).map_err(|error| failed(&error))?;
-    Ok(Prepared { engine, container, runtime, files })
+    Ok(Prepared { engine, container, runtime, files, _in_use: in_use })
 }
 
 /// Only root can enter a container.

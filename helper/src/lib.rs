@@ -8,6 +8,7 @@
 //! - `enter`: the way into a container; `list`: the containers of a machine. `engine` asks Docker, `scan` finds what
 //!   runs without it, `stored` what does not run, `labels` and `resolve` the container that is meant, `runtime` its
 //!   runtime, `users` the user inside, and `descriptors` holds what goes in.
+//! - `tools`: the programs that a container without a shell is lent.
 //! - `serve`: the server in a container.
 //! - [`server`]: the SSH server. The embedded platform's machines use it as well.
 //!
@@ -46,5 +47,10 @@ mod stored;
 #[cfg(target_os = "linux")]
 mod text;
 #[cfg(target_os = "linux")]
+mod tools;
+#[cfg(target_os = "linux")]
 mod users;
 pub mod wire;
+
+#[cfg(target_os = "linux")]
+pub use tools::launch;

@@ -4,11 +4,15 @@ use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
 fn main() -> ExitCode {
+    if let Some(code) = helper::launch::run() {
+        return code;
+    }
     let mut arguments = std::env::args().skip(1);
     match (arguments.next().as_deref(), arguments.next()) {
         (Some("enter"), None) => helper::enter::run(),
         (Some("list"), None) => helper::list::run(),
         (Some("serve"), None) => helper::serve::run(),
+        (Some("hold"), None) => helper::serve::hold(),
         _ => usage(),
     }
 }

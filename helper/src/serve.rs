@@ -7,6 +7,7 @@
 //! - `descriptors`: the files that this process was given, each accounted for.
 //! - `stream`: standard input and output as one stream.
 //! - `person`: the user inside: home, shell, environment.
+//! - `holder`: the process that has the tools.
 //! - `ending`: the end of all that was started, and of this process.
 //!
 //! # Not dumpable
@@ -24,6 +25,7 @@
 
 mod descriptors;
 mod ending;
+mod holder;
 mod person;
 mod settings;
 mod stream;
@@ -31,7 +33,7 @@ mod stream;
 use std::{
     fs::File,
     io::{self, Read, Write},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
@@ -46,8 +48,10 @@ use tokio::sync::watch;
 
 use crate::server::{self, Accounts, Admission, Host, processes::Processes};
 
+use holder::Holder;
+pub use holder::hold;
 use person::Person;
-pub use settings::{DESCRIPTOR as SETTINGS_DESCRIPTOR, Settings};
+pub use settings::Settings;
 
 /// The time that the settings may take to arrive. They are written before this process starts.
 const SETTINGS_WAIT: Duration = Duration::from_secs(5);
@@ -84,12 +88,24 @@ fn start() -> Result<(), String> {
         .map_err(|e| failed("hide the memory of the server")(e.into()))?;
     // Its name in lists of processes would be "3", the name of the descriptor.
     let _ = rustix::thread::set_name(c"labctl-ssh-prox");
-    let pipe = descriptors::check()?;
-    let settings = settings(pipe).map_err(failed("read the server's settings"))?;
+    let given = descriptors::check()?;
+    let settings = settings(given.settings).map_err(failed("read the server's settings"))?;
+    let holder = match (&settings.tools, given.tools) {
+        (Some(folder), Some(tools)) => {
+            // Without them, all else works.
+            Holder::start(&given.program, tools, folder).map_err(|e| format!("they cannot be kept: {e}"))
+        }
+        (None, None) => Err(settings.lacking.clone()),
+        (Some(_), None) => return Err("the server was not given its tools".to_owned()),
+        (None, Some(_)) => return Err("the server was given a file that it does not know, descriptor 5".to_owned()),
+    };
+    drop(given.program);
     let key = host_key(&settings.host_key).ok_or("the host key is not one")?;
     let _ = log::set_logger(&Log).map(|()| log::set_max_level(log::LevelFilter::Warn));
-    let person = Person::of(&settings.user, settings.directory.as_deref().map(Path::new));
-    let host = host(&settings.container, person);
+    let tools = holder.as_ref().map(|holder| holder.programs.clone()).map_err(String::clone);
+    let directory = settings.directory.as_deref().map(Path::new);
+    let person = Person::of(&settings.user, directory, tools.as_deref().ok());
+    let host = host(&settings.container, person, tools);
     drop(settings);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .max_blocking_threads(MAX_THREADS)
@@ -103,10 +119,11 @@ fn start() -> Result<(), String> {
     let served = runtime.block_on(serve(Arc::new(host), key)).map_err(failed("serve"));
     // A thread may hang in a file system for ever.
     runtime.shutdown_background();
+    drop(holder);
     served
 }
 
-fn host(container: &str, person: Person) -> Host {
+fn host(container: &str, person: Person, tools: Result<PathBuf, String>) -> Host {
     let name = container.chars().filter(|c| !c.is_control()).take(100).collect::<String>();
     Host {
         name: format!("container {name}"),
@@ -114,6 +131,7 @@ fn host(container: &str, person: Person) -> Host {
         home: person.home,
         start: person.start,
         shells: person.shells,
+        tools,
         accounts: Accounts::Container,
         socket_folders: person.socket_folders,
         environment: person.environment,

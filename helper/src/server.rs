@@ -58,6 +58,8 @@ pub struct Host {
     pub start: PathBuf,
     /// The login shell: the first of these that can be started. Without any, a command is a program with arguments.
     pub shells: Vec<PathBuf>,
+    /// The folder of programs that the host is lent, or the reason why it is lent none, if there is one.
+    pub tools: Result<PathBuf, String>,
     /// The names of users and groups.
     pub accounts: Accounts,
     /// The folders for the socket of a client's agent: the first of these that takes it.

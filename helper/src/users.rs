@@ -118,7 +118,7 @@ fn id(digits: &[u8]) -> Option<u32> {
 }
 
 /// A file in a container, which is not opened yet.
-fn found(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
+pub(crate) fn found(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {

@@ -1,6 +1,6 @@
 //! The words between `connect` and the helper. Both sides are of one build, so no version is negotiated.
 //!
-//! `helper enter` reads one [`Request`] and answers with one [`Reply`], each a frame: its length (u32, big-endian), then
+//! `helper enter` reads one [`Request`] and answers with a [`Reply`], each a frame: its length (u32, big-endian), then
 //! JSON. What follows in both directions is SSH, with the server in the container. `helper list` writes a [`Listing`]
 //! and ends.
 
@@ -18,6 +18,9 @@ pub const MAX_FRAME: usize = 1024 * 1024;
 /// The identification of the SSH server in a container, and in an embedded machine. It names no version, so that a client
 /// that was told it early is right.
 pub const IDENTIFICATION: &str = "SSH-2.0-labctl-ssh-proxy";
+
+/// The time that something may take which [`Reply::Waiting`] has told of, in seconds: to pull an image.
+pub const WAITING_LIMIT: u64 = 180;
 
 /// The user that the container itself runs as, when a client names this one.
 pub const CONTAINER_USER: &str = "container";
@@ -114,7 +117,7 @@ impl fmt::Display for Tools {
     }
 }
 
-/// The answer to a [`Request`].
+/// The answer to a [`Request`]: any number of [`Reply::Waiting`], and one other.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -122,6 +125,8 @@ pub enum Reply {
     Entered(Container),
     /// The container cannot be entered.
     Refused(Refusal),
+    /// Something takes long, for which there are [`WAITING_LIMIT`] seconds: `pulling image busybox:musl on the machine`.
+    Waiting(String),
 }
 
 /// A container, as its engine describes it. All its texts are foreign.

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use helper::wire::{CONTAINER_USER, Container, Request, Tools};
+use helper::wire::{CONTAINER_USER, Container, Request};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OnceCell,
@@ -191,7 +191,7 @@ pub(super) async fn attempt(
         container: wanted.label.to_owned(),
         user: wanted.user.clone(),
         host_key: key.seed,
-        tools: Tools::default(),
+        tools: connection.request.tools.clone().unwrap_or_default(),
     };
     let stream = match connection.present(client, inside::enter(ssh, &request, connection)).await? {
         Ok(stream) => stream,

@@ -264,6 +264,7 @@ fn host(name: &str, home: &Path, account: &Account, processes: Processes, author
         home: home.to_owned(),
         start: home.to_owned(),
         shells: vec![account.shell.clone().into()],
+        tools: Err(String::new()),
         accounts: Accounts::Computer,
         // The folder for temporary files may be too long for the address of a socket. sshd takes /tmp.
         socket_folders: vec![std::env::temp_dir(), "/tmp".into()],

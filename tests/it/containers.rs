@@ -12,6 +12,7 @@ mod names;
 mod naming;
 mod refusals;
 mod runtimes;
+mod tools;
 mod wake;
 
 use std::{

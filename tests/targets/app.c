@@ -9,11 +9,14 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -220,6 +223,49 @@ static int attack(const char *pid) {
   return written;
 }
 
+static int breach(int done, const char *what) {
+  if (done) printf("BREACH %s\n", what);
+  return done;
+}
+
+static int is_another(int folder, const char *path) {
+  struct stat top, other;
+  return fstatat(folder, "", &top, AT_EMPTY_PATH) < 0 || fstatat(folder, path, &other, 0) < 0 || top.st_dev != other.st_dev ||
+         top.st_ino != other.st_ino;
+}
+
+// Tries to leave, to change and to mount the tools that a process holds. The numbers of system calls are those of all
+// processors.
+static int tamper(const char *pid) {
+  char path[300], line[300], at[400];
+  if (one_line(pid, "cmdline", line, sizeof line) < 0 || !strstr(line, " hold")) return 0;
+  snprintf(path, sizeof path, "/proc/%s/fd/5", pid);
+  int tools = open(path, O_PATH), breaches = 0;
+  printf("tried tools%s\n", tools < 0 ? ", which are closed" : "");
+  if (tools < 0) return 0;
+  breaches += breach(is_another(tools, ".."), "the folder above");
+  breaches += breach(is_another(tools, "../../../bin/../.."), "the folder above that");
+  uint64_t how[3] = {O_PATH, 0, 0};
+  int above = syscall(437, tools, "..", how, sizeof how);
+  breaches += breach(above >= 0 && is_another(above, ".") , "openat2");
+  uint64_t attributes[4] = {0, 1 | 2 | 4, 0, 0};
+  breaches += breach(syscall(442, tools, "", AT_EMPTY_PATH, attributes, sizeof attributes) == 0, "mount_setattr");
+  breaches += breach(syscall(428, tools, "", AT_EMPTY_PATH | 1) >= 0, "open_tree");
+  mkdir("/dev/shm/at", 0777);
+  breaches += breach(syscall(429, tools, "", AT_FDCWD, "/dev/shm/at", 4) == 0, "move_mount");
+  breaches += breach(mount(path, "/dev/shm/at", NULL, MS_BIND, NULL) == 0, "bind");
+  breaches += breach(mount(NULL, path, NULL, MS_REMOUNT | MS_BIND, NULL) == 0, "remount");
+  rmdir("/dev/shm/at");
+  static const char *files[] = {"bin/busybox", "run", "root/bin/bash", "bin", "."};
+  for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+    snprintf(at, sizeof at, "%s/%s", path, files[i]);
+    for (int mode = O_WRONLY; mode <= O_RDWR; mode++) breaches += breach(open(at, mode) >= 0, files[i]);
+    breaches += breach(truncate(at, 0) == 0 || chmod(at, 04777) == 0 || chown(at, 1, 1) == 0 || unlink(at) == 0, files[i]);
+  }
+  snprintf(at, sizeof at, "%s/new", path);
+  return breaches + breach(mkdir(at, 0777) == 0 || open(at, O_CREAT | O_WRONLY, 0666) >= 0, "a new file");
+}
+
 static int resized;
 static void on_resize(int signal) { resized = signal; }
 
@@ -302,6 +348,7 @@ int main(int count, char **words) {
   if (!strcmp(word, "agent")) return agent();
   if (!strcmp(word, "processes")) return each(list), 0;
   if (!strcmp(word, "end-all")) return each(end) == 0;
+  if (!strcmp(word, "tamper")) return printf("breaches: %d\n", each(tamper)) < 0;
   if (!strcmp(word, "attack")) return printf("written: %d\n", each(attack)) < 0;
   if (!strcmp(word, "say")) {
     for (int i = 2; i < count; i++) printf("[%s]", words[i]);

@@ -29,7 +29,7 @@ use rustix::{
 
 use super::{Answer, Prepared, signals};
 use crate::{
-    descriptors, resolve,
+    resolve,
     stat::{self, Stat},
     text,
     wire::{Container, Refusal, RefusalKind, Reply},
@@ -156,8 +156,8 @@ fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: P
         command.arg("--systemd-cgroup");
     }
     command
-        .args(["exec", "--detach", "--preserve-fds", &descriptors::PRESERVED.to_string()])
-        .args(["--process", &format!("/proc/self/fd/{}", descriptors::PROCESS), &prepared.container.id])
+        .args(["exec", "--detach", "--preserve-fds", &prepared.files.preserved().to_string()])
+        .args(["--process", &format!("/proc/self/fd/{}", prepared.files.process()), &prepared.container.id])
         .env_clear()
         .env("PATH", &runtime.path)
         .current_dir("/")

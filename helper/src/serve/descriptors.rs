@@ -13,24 +13,40 @@ use rustix::{
     io::{FdFlags, fcntl_setfd},
 };
 
-use super::settings::DESCRIPTOR as SETTINGS;
+use super::settings::{DESCRIPTOR as SETTINGS, TOOLS};
+use crate::tools::mount;
 
 /// This program, as a sealed file in memory, from which it was started.
 const PROGRAM: RawFd = 3;
 
-/// Checks every descriptor, closes the program's, and returns the pipe with the settings. Nothing of it is inherited.
+/// The files that have been checked.
+pub(super) struct Given {
+    /// The pipe with the settings.
+    pub(super) settings: File,
+    /// This program.
+    pub(super) program: OwnedFd,
+    /// The tools. The settings say if there are to be any.
+    pub(super) tools: Option<OwnedFd>,
+}
+
+/// Checks every descriptor, and returns those that are given. Nothing of it is inherited.
 ///
 /// # Errors
 /// Words that name the descriptor which is missing, of another kind or unknown.
-pub(super) fn check() -> Result<File, String> {
+pub(super) fn check() -> Result<Given, String> {
     let open = open().map_err(|e| format!("cannot list the server's open files: {e}"))?;
-    if let Some((number, link)) = open.iter().find(|(number, _)| *number > SETTINGS) {
+    if let Some((number, link)) = open.iter().find(|(number, _)| *number > TOOLS) {
         let link = link.to_string_lossy();
         let link = link.escape_debug();
         return Err(format!("the server was given a file that it does not know, descriptor {number}: {link}"));
     }
     if let Some(missing) = [PROGRAM, SETTINGS].iter().find(|needed| open.iter().all(|(number, _)| number != *needed)) {
         return Err(format!("the server was not given descriptor {missing}"));
+    }
+    let has_tools = open.iter().any(|(number, _)| *number == TOOLS);
+    let tools = has_tools.then(|| own(TOOLS)).transpose()?;
+    if let Some(Err(why)) = tools.as_ref().map(mount::check) {
+        return Err(format!("the server was given tools that it cannot take: {why}"));
     }
     let (program, pipe) = (own(PROGRAM)?, own(SETTINGS)?);
     let needed = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;
@@ -45,7 +61,7 @@ pub(super) fn check() -> Result<File, String> {
             return Err(format!("the server's standard {name} is a folder"));
         }
     }
-    Ok(File::from(pipe))
+    Ok(Given { settings: File::from(pipe), program, tools })
 }
 
 /// The open descriptors and their links.

@@ -33,8 +33,9 @@ pub(super) struct Person {
 
 impl Person {
     /// The user whom the client has called `named`. Sessions start in `directory`, or else in the user's home folder.
-    /// Everything that is missing has a substitute.
-    pub(super) fn of(named: &str, directory: Option<&Path>) -> Person {
+    /// Everything that is missing has a substitute: the shell one of the `tools`, whose programs come after the
+    /// container's own.
+    pub(super) fn of(named: &str, directory: Option<&Path>, tools: Option<&Path>) -> Person {
         let id = rustix::process::geteuid().as_raw();
         let mut users = accounts::users(Path::new("/etc/passwd"));
         users.retain(|user| user.id == id);
@@ -54,15 +55,22 @@ impl Person {
         let start = directory.unwrap_or(&home);
         let start = if can_enter(start) { start.to_owned() } else { "/".into() };
         let shells = shell.into_iter().filter(|shell| !stands_for_none(shell));
-        let shells = shells.chain(SHELLS.map(PathBuf::from)).filter(|shell| may_run(shell)).collect();
+        let shells = shells.chain(SHELLS.map(PathBuf::from)).chain(tools.map(|tools| tools.join("sh")));
+        let shells = shells.filter(|shell| may_run(shell)).collect();
         let mut environment: Vec<_> = env::vars_os().filter(|(name, _)| !is_ours(name)).collect();
         for (variable, value) in
             [("HOME", home.clone().into_os_string()), ("USER", name.clone().into()), ("LOGNAME", name.into())]
         {
             environment.push((variable.into(), value));
         }
-        if env::var_os("PATH").is_none() {
-            environment.push(("PATH".into(), PATH.into()));
+        let path = env::var_os("PATH");
+        if path.is_none() || tools.is_some() {
+            let mut path = path.unwrap_or_else(|| PATH.into());
+            if let Some(tools) = tools {
+                path.push(":");
+                path.push(tools);
+            }
+            environment.push(("PATH".into(), path));
         }
         Person { socket_folders: socket_folders(), home, start, shells, environment }
     }
@@ -97,10 +105,10 @@ mod tests {
 
     #[test]
     fn the_user_is_the_one_of_this_process() {
-        let person = Person::of("container", Some(Path::new("/tmp")));
+        let person = Person::of("container", Some(Path::new("/tmp")), None);
         assert_eq!(person.start, Path::new("/tmp"));
-        assert_eq!(Person::of("container", Some(Path::new("/none"))).start, Path::new("/"));
-        let person = Person::of("root", None);
+        assert_eq!(Person::of("container", Some(Path::new("/none")), None).start, Path::new("/"));
+        let person = Person::of("root", None, None);
         assert_eq!(person.start, person.home);
         for shell in &person.shells {
             assert!(shell.is_absolute() && shell.is_file(), "{}", shell.display());

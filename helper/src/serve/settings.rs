@@ -3,7 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 /// The descriptor of the pipe with these settings, as JSON until its end.
-pub const DESCRIPTOR: i32 = 4;
+pub(super) const DESCRIPTOR: i32 = 4;
+
+/// The descriptor of the tools, where there are any.
+pub(super) const TOOLS: i32 = 5;
 
 /// The words that the server in the container needs.
 #[derive(Clone, Deserialize, Serialize)]
@@ -14,6 +17,10 @@ pub struct Settings {
     pub user: String,
     /// The folder in which sessions start. None: the user's home folder.
     pub directory: Option<String>,
+    /// The folder of programs in the tools, if the server is given any.
+    pub tools: Option<String>,
+    /// The reason why it is given none. Empty where none are needed.
+    pub lacking: String,
     /// The seed of the ed25519 host key, in hexadecimal digits: 32 bytes. Secret.
     pub host_key: String,
 }

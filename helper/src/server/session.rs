@@ -1,11 +1,15 @@
 //! Shells and commands on a session channel (RFC 4254, 6), with and without a terminal.
 
 use std::{
+    borrow::Cow,
     ffi::{OsStr, OsString},
     io,
     os::{
         fd::{AsFd, OwnedFd},
-        unix::{ffi::OsStrExt, process::ExitStatusExt},
+        unix::{
+            ffi::{OsStrExt, OsStringExt},
+            process::ExitStatusExt,
+        },
     },
     path::Path,
     process::{ExitStatus, Stdio},
@@ -80,7 +84,7 @@ fn begin(host: &Host, start: &Start<'_>) -> Result<(Started, Pid), Unable> {
         let mut command = host.command(shell);
         command.env("SHELL", shell);
         match start.command {
-            Some(text) => drop(command.arg("-c").arg(OsStr::from_bytes(text))),
+            Some(text) => drop(command.arg("-c").arg(lent_bash(host, text))),
             None => {
                 // The leading hyphen tells a shell that it is a login shell.
                 let mut name = OsString::from("-");
@@ -98,6 +102,24 @@ fn begin(host: &Host, start: &Start<'_>) -> Result<(Started, Pid), Unable> {
     let mut command = host.command(Path::new(program));
     command.args(arguments);
     spawn(host, command, start).map_err(|e| Unable::run(host, program, &e))
+}
+
+/// A command that asks for a bash by its path, where the host has none there and is lent one: with the path of that. A
+/// bash without a path is found in PATH.
+fn lent_bash<'a>(host: &Host, text: &'a [u8]) -> Cow<'a, OsStr> {
+    let exec = if text.starts_with(b"exec ") { 5 } else { 0 };
+    let path = BASHES.iter().find(|path| {
+        let rest = text[exec..].strip_prefix(path.as_bytes());
+        rest.is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace))
+    });
+    let lent = host.tools.as_ref().ok().map(|tools| tools.join("bash"));
+    match (path, lent) {
+        (Some(path), Some(lent)) if !Path::new(path).exists() && lent.exists() => {
+            let text = [&text[..exec], lent.as_os_str().as_bytes(), &text[exec + path.len()..]].concat();
+            Cow::Owned(OsString::from_vec(text))
+        }
+        _ => Cow::Borrowed(OsStr::from_bytes(text)),
+    }
 }
 
 fn spawn(host: &Host, mut command: Command, start: &Start<'_>) -> io::Result<(Started, Pid)> {
@@ -136,6 +158,9 @@ const NOT_UNDERSTOOD: u32 = 2;
 /// The names of shells, which clients ask for.
 const SHELLS: [&[u8]; 6] = [b"sh", b"bash", b"ash", b"dash", b"zsh", b"fish"];
 
+/// The paths at which clients expect a bash.
+const BASHES: [&str; 2] = ["/bin/bash", "/usr/bin/bash"];
+
 /// The reason why a session cannot be started, for its client.
 struct Unable {
     code: u32,
@@ -154,7 +179,11 @@ impl Unable {
 
     fn without_shell(host: &Host) -> Unable {
         let name = &host.name;
-        let words = format!("{name} has no shell; its programs, SFTP and forwards work");
+        let lacking = match &host.tools {
+            Err(why) if !why.is_empty() => format!(" (tools: {why})"),
+            _ => String::new(),
+        };
+        let words = format!("{name} has no shell{lacking}; its programs, SFTP and forwards work");
         Unable::new(MISSING, words)
     }
 

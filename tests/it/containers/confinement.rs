@@ -88,8 +88,8 @@ fn told(said: &str) -> BTreeMap<String, String> {
     told
 }
 
-/// Compares one user's session with docker's. Returns the differences.
-fn compare(site: &Site, container: &Container, image: &str, user: &str) -> Vec<String> {
+/// Compares one user's session with docker's, with these tools. Returns the differences.
+fn compare(site: &Site, container: &Container, image: &str, user: &str, tools: &str) -> Vec<String> {
     let options: &[&str] = if user == "container" { &[] } else { &["--user", user] };
     // ssh's command runs by the shell, where there is one. It ignores signals of its own.
     let command: &[&str] =
@@ -97,12 +97,23 @@ fn compare(site: &Site, container: &Container, image: &str, user: &str) -> Vec<S
     let output = container.exec(options, command);
     assert!(output.status.success(), "{output:?}");
     let theirs = told(&String::from_utf8(output.stdout).unwrap());
-    let whose = format!("{user}@{}", container.name);
-    let said = site.ssh(&["-l", user, &site.host(&container.name), "/app", "confinement"]);
+    let whose = format!("{user}@{} with tools {tools}", container.name);
+    let mut client = site.client("ssh", &["-l", user, &site.host(&container.name), "/app", "confinement"]);
+    let said = site.world.output(client.env("LABCTL_SSH_PROXY_TOOLS", tools));
     if !said.status.success() {
         return vec![format!("{whose}: {said:?}")];
     }
     let mut ours = told(&said.out);
+    // The programs that are lent come after the container's own.
+    if let Some(path) = ours.get_mut("$PATH").filter(|path| tools != "none" && path.ends_with("/fd/5/bin")) {
+        path.truncate(path.rfind(":/proc/").unwrap());
+    } else if tools != "none" {
+        return vec![format!("{whose}: no tools")];
+    }
+    // The lent shell ignores SIGQUIT, as docker's command has no shell to do.
+    if tools != "none" && image == SCRATCH && ours["SigIgn"] == "0000000000000004" {
+        ours.insert("SigIgn".into(), "0000000000000000".into());
+    }
     // Docker's client begins in the image's folder, as every user; ssh's users begin at home.
     if user != "container" {
         ours.insert("folder".into(), theirs["folder"].clone());
@@ -124,7 +135,8 @@ fn all_of(engine: &'static Engine, ways: &[(&str, &[&str], &str, &[&str])]) -> V
                     // Not the server, whose port could be another's in the host's network.
                     let container = engine.run(name, &options, image, &["sleep", "100000"]);
                     let users = [&["container"], *users].concat();
-                    users.iter().flat_map(|user| compare(site, &container, image, user)).collect::<Vec<_>>()
+                    let both = users.iter().flat_map(|user| ["none", "always"].map(|tools| (user, tools)));
+                    both.flat_map(|(user, tools)| compare(site, &container, image, user, tools)).collect::<Vec<_>>()
                 })
             })
             .collect();

@@ -135,7 +135,7 @@ const SHELL_ROWS: &[(&str, &str, &str)] = &[
     ("the old scp's own program is not there", "scp -O -q $HOST:/etc/passwd . 2>/dev/null || echo no", "no\n"),
 ];
 
-/// Rows for a container without one.
+/// Rows for a container without one, which is lent none.
 const SHELLLESS_ROWS: &[(&str, &str, &str)] = &[
     (
         "a shell is refused in words",
@@ -154,14 +154,19 @@ const SHELLLESS_ROWS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// All rows at one container, four at a time. Returns what went wrong.
-fn rows_at(site: &Site, container: &Container, has_shell: bool) -> Vec<String> {
+/// All rows at one container that has a shell, is lent one by our program, or has none. Returns what went wrong.
+pub(super) fn rows_at(site: &Site, container: &Container, tools: &str, more: &[(&str, &str, &str)]) -> Vec<String> {
+    let rows: Vec<_> = ROWS.iter().chain(more).copied().collect();
+    run_rows(site, container, tools, &rows)
+}
+
+/// Rows at one container, four at a time. Returns what went wrong.
+pub(super) fn run_rows(site: &Site, container: &Container, tools: &str, rows: &[(&str, &str, &str)]) -> Vec<String> {
     let host = site.host(&container.name);
     let path = |name: &str| site.world.path(name).display().to_string();
     let (data, many) = (path("data"), path("many"));
     let (python, signals) = (peers("python/bin/python"), peer("asyncssh_signal.py"));
-    let more = if has_shell { SHELL_ROWS } else { SHELLLESS_ROWS };
-    let rows = Mutex::new(ROWS.iter().chain(more).enumerate());
+    let rows = Mutex::new(rows.iter().enumerate());
     let next = || rows.lock().unwrap().next();
     let run = || {
         let mut wrong = Vec::new();
@@ -169,7 +174,8 @@ fn rows_at(site: &Site, container: &Container, has_shell: bool) -> Vec<String> {
             let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             let variables = [
                 ("HOST", host.as_str()),
-                ("E", if has_shell { "exec" } else { "" }),
+                ("E", if tools == "none" { "" } else { "exec" }),
+                ("LABCTL_SSH_PROXY_TOOLS", tools),
                 ("DATA", &data),
                 ("MANY", &many),
                 ("N", &number.to_string()),
@@ -217,7 +223,8 @@ fn every_row_at(endpoint: &str, mib: usize) {
         let container = engine.run(name, &options, image, &[]);
         // The helper is put there, which is said.
         site.ssh(&[&site.host(&container.name), "/app", "exit", "0"]).ok();
-        wrong.extend(rows_at(&site, &container, image == BUSYBOX));
+        let (tools, more) = if image == BUSYBOX { ("auto", SHELL_ROWS) } else { ("none", SHELLLESS_ROWS) };
+        wrong.extend(rows_at(&site, &container, tools, more));
         resize(&site, &container);
         if endpoint != ENDPOINTS[0] {
             // asyncssh kills its proxies. A relay keeps what they leave until the next connection that lasts.

@@ -7,7 +7,7 @@
 mod containerd;
 mod crio;
 mod docker;
-mod images;
+pub mod images;
 mod podman;
 
 use std::{
@@ -124,6 +124,11 @@ impl Engine {
             Kind::Podman => self.folder.join("data"),
             Kind::Containerd { .. } | Kind::Crio => self.folder.clone(),
         }
+    }
+
+    /// Makes an image of a folder, by a client with Docker's words.
+    pub fn import(&self, rootfs: &Path, image: images::Image) {
+        docker::import(self, rootfs, image);
     }
 
     /// Prepares the engine's own client.

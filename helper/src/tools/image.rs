@@ -1,0 +1,153 @@
+//! The files of an image as tools. The machine's own engine pulls it, under the login that it has, and exports it once.
+//! None of its programs runs on the machine.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    os::fd::OwnedFd,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{
+    Lying, USUAL_PATH, Waiting,
+    elf::{self, Program},
+    path_of, store, tar,
+};
+use crate::{text, users};
+
+/// The clients of engines. The first that knows the image, or can pull it, is used.
+const CLIENTS: [&str; 3] = ["docker", "podman", "nerdctl"];
+
+/// An image that an engine has.
+struct Image {
+    id: String,
+    /// The PATH of its programs.
+    path: String,
+}
+
+/// The tools of an image.
+///
+/// # Errors
+/// Words that say why there are none.
+pub(super) fn tools(name: &str, waiting: Waiting<'_>) -> Result<Lying, String> {
+    let mut why = None;
+    for client in CLIENTS {
+        match found(client, name, waiting) {
+            Ok(image) => return exported(client, name, &image, waiting),
+            Err(None) => {}
+            Err(Some(words)) => drop(why.get_or_insert_with(|| format!("{client} says: {words}"))),
+        }
+    }
+    Err(why.unwrap_or_else(|| format!("the machine has none of {}", CLIENTS.join(", "))))
+}
+
+/// The image, which is pulled where it is missing. An error without words is a client that the machine has not.
+fn found(client: &str, name: &str, waiting: Waiting<'_>) -> Result<Image, Option<String>> {
+    let format = "{{.Id}} {{json .Config.Env}}";
+    let inspect = || said(client, &["image", "inspect", "--format", format, name]);
+    let about = match inspect() {
+        Err(Some(_)) => {
+            waiting(&format!("pulling image {} on the machine", text::line(name)));
+            said(client, &["pull", name])?;
+            inspect()?
+        }
+        about => about?,
+    };
+    let (id, variables) = about.trim().split_once(' ').unwrap_or((about.trim(), "null"));
+    let variables: Option<Vec<String>> = serde_json::from_str(variables).unwrap_or_default();
+    let path = variables.into_iter().flatten().find_map(|one| one.strip_prefix("PATH=").map(str::to_owned));
+    Ok(Image { id: id.to_owned(), path: path.unwrap_or_else(|| USUAL_PATH.to_owned()) })
+}
+
+fn exported(client: &str, name: &str, image: &Image, waiting: Waiting<'_>) -> Result<Lying, String> {
+    let has_programs = |folder: &Path| folder.join("bin").is_dir();
+    store::tools(&format!("image {}", image.id), has_programs, |folder| {
+        waiting(&format!("unpacking image {} on the machine", text::line(name)));
+        let root = folder.join("root");
+        fs::create_dir(&root)
+            .and_then(|()| fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)))
+            .map_err(|error| format!("they cannot be written: {error}"))?;
+        unpack(client, &image.id, &root)?;
+        put_in_path(folder, &image.path).map_err(|error| format!("its programs cannot be listed: {error}"))
+    })
+}
+
+/// Writes the files of an image into a folder. The container that this takes is never started.
+fn unpack(client: &str, id: &str, root: &Path) -> Result<(), String> {
+    let says = |words: Option<String>| format!("{client} says: {}", words.unwrap_or_default());
+    let made = said(client, &["create", "--network", "none", id, "none"]).map_err(says)?;
+    let container = made.lines().next_back().unwrap_or_default();
+    let export = || -> Result<(), String> {
+        let failed = |error: io::Error| format!("it cannot be unpacked: {error}");
+        let mut command = Command::new(client);
+        command.args(["export", container]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut exporting = command.spawn().map_err(failed)?;
+        let unpacked = exporting.stdout.take().map_or(Ok(()), |archive| tar::unpack(archive, root));
+        let ended = exporting.wait().map_err(failed)?;
+        unpacked.map_err(failed)?;
+        if ended.success() { Ok(()) } else { Err("it cannot be exported".to_owned()) }
+    };
+    let exported = export();
+    let removed = said(client, &["rm", "--force", container]).map(drop).map_err(says);
+    exported.and(removed)
+}
+
+/// Gives each program of the image a name in `bin`. What needs a loader or is a script is started by this program.
+fn put_in_path(tools: &Path, path: &str) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(tools.join("root"), flags, Mode::empty())?;
+    let (mut names, mut needs_launcher) = (BTreeSet::new(), false);
+    for folder in path.split(':').filter(|folder| folder.starts_with('/')) {
+        let Ok(opened) = users::found(&root, folder) else { continue };
+        for entry in fs::read_dir(path_of(&opened)).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let within = Path::new(folder.trim_start_matches('/')).join(&name);
+            let Some(kind) = within.to_str().and_then(|path| kind(&root, path)) else { continue };
+            if !names.insert(name.clone()) {
+                continue;
+            }
+            let target = Path::new("../root").join(within);
+            let bin = tools.join("bin").join(&name);
+            if kind == Program::Static {
+                store::link(target, &bin)?;
+            } else {
+                needs_launcher = true;
+                store::link(target, &tools.join("programs").join(&name))?;
+                store::link("../run", &bin)?;
+            }
+        }
+    }
+    if names.is_empty() {
+        return Err(io::Error::other("there are none in its PATH"));
+    }
+    if needs_launcher {
+        store::copy(&store::own().map_err(io::Error::other)?, &tools.join("run"))?;
+    }
+    Ok(())
+}
+
+/// The kind of a program, without a link that leads out of the image. None: it is no program.
+fn kind(root: &OwnedFd, path: &str) -> Option<Program> {
+    if !super::is_program(root, path) {
+        return None;
+    }
+    let found = users::found(root, path).ok()?;
+    elf::program(Path::new(&path_of(&found))).ok().filter(|kind| *kind != Program::None)
+}
+
+/// The output of an engine's client, or the last of its words. No words: there is no such client.
+fn said(client: &str, arguments: &[&str]) -> Result<String, Option<String>> {
+    let output = Command::new(client).args(arguments).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => None,
+        _ => Some(error.to_string()),
+    })?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let words = String::from_utf8_lossy(&output.stderr);
+    Err(Some(text::line(words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it has failed"))))
+}
