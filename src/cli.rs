@@ -281,7 +281,7 @@ pub fn color(arguments: impl Iterator<Item = OsString>) -> Color {
 fn ours(arguments: impl Iterator<Item = OsString>) -> (Vec<String>, Vec<usize>) {
     let words = arguments.skip(1).map(|word| word.to_string_lossy().into_owned());
     let words: Vec<String> = words.take_while(|word| word != "--").collect();
-    let is_value = |i: usize| i > 0 && matches!(&*words[i - 1], "--home" | "--log-file" | "--color");
+    let is_value = |i: usize| i > 0 && matches!(&*words[i - 1], "--home" | "--log-file" | "--color" | "--in");
     let plain = (0..words.len()).filter(|i| !words[*i].starts_with('-') && !is_value(*i)).collect();
     (words, plain)
 }

@@ -23,3 +23,4 @@ mod unasked;
 pub(crate) mod underway;
 pub(crate) mod uninstall;
 pub(crate) mod visit;
+pub(crate) mod within;

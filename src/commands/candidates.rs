@@ -11,6 +11,8 @@ use std::{
 
 use clap::builder::StyledStr;
 use clap_complete::CompletionCandidate;
+use futures_util::future::join_all;
+use helper::wire::Listing;
 
 use crate::{
     app::App,
@@ -52,8 +54,8 @@ pub(crate) fn playgrounds(typed: &OsStr) -> Vec<CompletionCandidate> {
 /// Returns all that ssh can reach and that `typed` may become: playgrounds, their machines, and names of the catalogue
 /// with theirs; or the containers of a machine once its name is complete.
 pub(crate) fn hosts(typed: &OsStr) -> Vec<CompletionCandidate> {
-    if let Some((machine, target)) = machine_of_containers(typed) {
-        let all = containers(&machine, &target).into_iter();
+    if let Some(machine) = machine_of_containers(typed) {
+        let all = containers_on(std::slice::from_ref(&machine)).into_iter();
         let all = all.map(|(label, image)| candidate(format!("{machine}.{label}"), &image)).collect();
         return begun(typed, all, &[]);
     }
@@ -69,40 +71,74 @@ pub(crate) fn hosts(typed: &OsStr) -> Vec<CompletionCandidate> {
 }
 
 /// Returns the machine, as its host name is typed, behind which a container is begun.
-fn machine_of_containers(typed: &OsStr) -> Option<(String, Target)> {
+fn machine_of_containers(typed: &OsStr) -> Option<String> {
     let (machine, _) = typed.to_str()?.rsplit_once('.')?;
-    let target = Target::parse(machine).ok().filter(|target| target.machine.is_some() && target.container.is_none())?;
-    Some((machine.to_owned(), target))
+    let target = Target::parse(machine).ok()?;
+    (target.machine.is_some() && target.container.is_none()).then(|| machine.to_owned())
 }
 
-/// Returns the labels and the images of the containers that run on a machine, if it runs itself.
-fn containers(machine: &str, target: &Target) -> Vec<(String, String)> {
-    let Some(app) = app() else { return Vec::new() };
-    let known = Names::load(&app.folders, app.platform).containers.remove(machine);
-    if let Some(known) = known.filter(names::Containers::is_fresh) {
-        return known.all;
-    }
-    let running = async {
-        let labs = labs(&app).await?;
-        let place = visit::find_place(&labs, &Visit { host: machine.to_owned(), ..Visit::default() }).await.ok()??;
-        if !place.is_ready() || place.play.has_no_ssh(&place.machine.name) {
-            return None;
-        }
-        let login = Login {
-            alias: target.to_string(),
-            play: place.play.id.clone(),
-            shown: place.play.shown(),
-            machine: place.machine.name.clone(),
-            user: "root".into(),
+/// Returns the containers that `typed` may become, of the machine or the playground on the command line. Where it names
+/// none yet, those of the only playground that runs.
+pub(crate) fn containers(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let plays = names(What::Plays).plays.unwrap_or_default();
+    let is_machine = |target: &Target| target.machine.is_some() && target.container.is_none();
+    let named = line(env::args_os()).filter_map(|word| Target::parse(word.to_str()?).ok().filter(is_machine));
+    let mut machines: Vec<String> = named.map(|target| target.to_string()).collect();
+    if machines.is_empty() {
+        let (meant, up) = (meant(&plays), plays.iter().filter(|known| !known.down).collect::<Vec<_>>());
+        let of = |known: &names::Known| known.machines.iter().map(|one| format!("{}.{one}", known.host)).collect();
+        machines = match (&meant[..], &up[..]) {
+            ([known], _) | ([], [known]) if !known.down => of(known),
+            _ => Vec::new(),
         };
-        unasked::on_machine(&app, &labs, &login, Some(machine), async |client| inside::list(client).await).await.ok()
-    };
-    let listing = in_time(PATIENCE_FOR_CONTAINERS, running).flatten().unwrap_or_default();
-    let running = listing.containers.into_iter().filter(|one| one.state == "running" && is_label(&one.label));
-    let all: Vec<_> = running.map(|one| (one.label, printable(&one.image))).collect();
-    // One that does not answer is not asked at each key either.
-    names::remember_containers(&app.folders, app.platform, machine, all.clone());
+    }
+    let mut all = containers_on(&machines);
+    all.sort_unstable();
+    all.dedup_by(|one, other| one.0 == other.0);
+    begun(typed, all.into_iter().map(|(label, image)| candidate(label, &image)).collect(), &[])
+}
+
+/// Returns the labels and the images of the containers that run on these machines, as far as they run themselves.
+fn containers_on(machines: &[String]) -> Vec<(String, String)> {
+    let Some(app) = app() else { return Vec::new() };
+    let mut known = Names::load(&app.folders, app.platform).containers;
+    let mut fresh = |machine: &String| known.remove(machine).filter(names::Containers::is_fresh);
+    let (mut all, mut others) = (Vec::new(), Vec::new());
+    for (machine, known) in machines.iter().map(|machine| (machine, fresh(machine))) {
+        match known {
+            Some(known) => all.extend(known.all),
+            None => others.push(machine),
+        }
+    }
+    let asked = join_all(others.iter().map(|machine| running_on(&app, machine)));
+    let mut answers =
+        if others.is_empty() { None } else { in_time(PATIENCE_FOR_CONTAINERS, asked) }.into_iter().flatten();
+    for machine in others {
+        let listing = answers.next().flatten().unwrap_or_default();
+        let running = listing.containers.into_iter().filter(|one| one.state == "running" && is_label(&one.label));
+        let running: Vec<_> = running.map(|one| (one.label, printable(&one.image))).collect();
+        // One that does not answer is not asked at each key either.
+        names::remember_containers(&app.folders, app.platform, machine, running.clone());
+        all.extend(running);
+    }
     all
+}
+
+/// Returns the containers of a machine, if it runs.
+async fn running_on(app: &App, machine: &str) -> Option<Listing> {
+    let labs = labs(app).await?;
+    let place = visit::find_place(&labs, &Visit { host: machine.to_owned(), ..Visit::default() }).await.ok()??;
+    if !place.is_ready() || place.play.has_no_ssh(&place.machine.name) {
+        return None;
+    }
+    let login = Login {
+        alias: machine.to_owned(),
+        play: place.play.id.clone(),
+        shown: place.play.shown(),
+        machine: place.machine.name.clone(),
+        user: "root".into(),
+    };
+    unasked::on_machine(app, &labs, &login, Some(machine), async |client| inside::list(client).await).await.ok()
 }
 
 /// Returns those that begin with `typed`, and the titles of `plays` that do.

@@ -27,7 +27,8 @@ use crate::{
         },
         playgrounds::{self, attempt::Answers},
         ssh,
-        visit::{Destination, Visit, arrive, foresee},
+        visit::{Destination, Visit},
+        within,
     },
     error::{Error, Kind, Result, printable},
     os::beginning,
@@ -66,6 +67,9 @@ pub(crate) struct Args {
     pub host: String,
     /// The folder to open, absolute or below the home folder. By default the editor decides.
     pub path: Option<String>,
+    /// Open this container of the playground: its name or id, on any machine if it is the only one.
+    #[arg(long = "in", value_name = "CONTAINER", add = ArgValueCompleter::new(candidates::containers))]
+    pub within: Option<String>,
     /// Clone this repository there first, into DIR or a folder of its name. Can be given several times.
     #[arg(long = "repo", value_name = "URL[:DIR]")]
     pub repos: Vec<Repo>,
@@ -98,11 +102,11 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let ide = ide::by_name(&args.ide)?;
     let answers = Answers { yes: args.yes, consent: args.consent, json: args.json };
-    let (host, consent) = (args.host.clone(), args.consent);
-    let visit = Visit { host, consent, wait_init: !args.no_wait_init, begins: Some(answers) };
+    let (host, consent, within) = (args.host.clone(), args.consent, args.within.clone());
+    let visit = Visit { host, consent, wait_init: !args.no_wait_init, begins: Some(answers), within };
     let labs = app.labs().await?;
     if args.print {
-        let place = foresee(&labs, &visit).await?;
+        let place = within::foresee(app, &labs, &visit).await?;
         let path = path_there(app, &place, ide, &args).await?.map(|folder| folder.path);
         let words = std::iter::once(ide.program()).chain(ide.arguments(&place, path.as_deref()));
         if args.json {
@@ -116,7 +120,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     if !ssh_config::is_managed(&app.folders) {
         config::ssh(app, ConfigSsh { yes: args.yes, ..ConfigSsh::default() }).await?;
     }
-    let place = arrive(app, &labs, &visit).await?;
+    let place = within::arrive(app, &labs, &visit).await?;
     if place.container.is_some() && args.repos.is_empty() {
         // The editor itself would only say that it cannot connect.
         in_time(&place, there(app, &place, &[], ":")).await?;
@@ -133,7 +137,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let path = folder.map(|folder| folder.path);
     launch(ide, &program, ide.arguments(&place, path.as_deref())).await?;
     if args.json {
-        return out::json(&serde_json::json!({ "ide": ide.name, "host": place.host, "path": path }));
+        let Destination { host, container, .. } = &place;
+        return out::json(&serde_json::json!({ "ide": ide.name, "host": host, "container": container, "path": path }));
     }
     let on = path.map(|path| format!(" in {path}")).unwrap_or_default();
     out::line(&format!("{} opens {}{on}", ide.title, place.host))

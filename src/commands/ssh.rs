@@ -10,9 +10,11 @@ use crate::{
     app::App,
     commands::{
         candidates,
-        visit::{Destination, Visit, arrive},
+        visit::{Destination, Visit},
+        within,
     },
     error::{Error, Kind, Result},
+    labs::Labs,
     os,
     platform::Platform,
     ssh::options::{self, SshOptions},
@@ -32,6 +34,10 @@ pub(crate) struct Args {
     /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     pub consent: bool,
+    /// ssh into this container of the playground: its name or id, on any machine if it is the only one. Stands before
+    /// PLAYGROUND.
+    #[arg(long = "in", value_name = "CONTAINER", add = ArgValueCompleter::new(candidates::containers))]
+    pub within: Option<String>,
     /// The playground's host name, id, title, catalogue name or page address, or the host name of a machine or a
     /// container; USER@ may stand before it.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
@@ -50,19 +56,28 @@ pub(crate) struct Args {
 /// Any error that keeps the machine from becoming ready, and [`Kind::Program`] when there is no ssh.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let labs = app.labs().await?;
-    let visit = Visit { host: args.host, consent: args.consent, ..Visit::default() };
-    // Before the machine is woken, so that a missing ssh is reported at once.
-    let program = program()?;
-    let place = arrive(app, &labs, &visit).await?;
-    let mut command = Command::new(program);
-    if !input::is_allowed() {
-        command.args(["-o", "BatchMode=yes"]);
-    }
-    command.args(options(app, &place, names_a_user(&args.arguments))?).arg(&place.host).args(&args.arguments);
+    let visit = Visit { host: args.host, consent: args.consent, within: args.within, ..Visit::default() };
+    let mut command = begin(app, &labs, &visit, names_a_user(&args.arguments)).await?;
+    command.args(&args.arguments);
     if !args.command.is_empty() {
         command.arg("--").args(&args.command);
     }
     become_it(command)
+}
+
+/// Makes the machine of a visit ready, and returns ssh's command line up to its host name.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) async fn begin(app: &App, labs: &Labs, visit: &Visit, user_is_named: bool) -> Result<Command> {
+    // Before the machine is woken, so that a missing ssh is reported at once.
+    let mut command = Command::new(program()?);
+    let place = within::arrive(app, labs, visit).await?;
+    if !input::is_allowed() {
+        command.args(["-o", "BatchMode=yes"]);
+    }
+    command.args(options(app, &place, user_is_named)?).arg(&place.host);
+    Ok(command)
 }
 
 /// Finds the system's ssh.
@@ -102,15 +117,19 @@ fn names_a_user(arguments: &[OsString]) -> bool {
         .any(|(flag, value)| flag == 'l' || flag == 'o' && options::value(value, "User").is_some())
 }
 
+/// Becomes ssh, or on systems without exec waits for it and returns its exit code.
+///
+/// # Errors
+/// [`Kind::Program`] when it cannot be started.
 #[cfg(unix)]
-fn become_it(mut command: Command) -> Result<u8> {
+pub(crate) fn become_it(mut command: Command) -> Result<u8> {
     use std::os::unix::process::CommandExt;
     Err(Error::new(Kind::Program, format!("cannot start ssh: {}", command.exec())))
 }
 
 /// Runs ssh as a child process. The console sends Ctrl-C to both.
 #[cfg(not(unix))]
-fn become_it(mut command: Command) -> Result<u8> {
+pub(crate) fn become_it(mut command: Command) -> Result<u8> {
     let status = command.status().map_err(|e| Error::new(Kind::Program, format!("cannot start ssh: {e}")))?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX))
 }

@@ -29,9 +29,24 @@ pub(super) async fn on_machine<T>(
     let missing = || Error::new(Kind::File, "there is no key that logs in without a question");
     let identity = identity::load(&app.identity_path()?)?.ok_or_else(missing)?;
     let credentials = Credentials::without_asking(&identity).await.ok_or_else(missing)?;
+    with_keys(app, labs, login, called, (&identity, &credentials), work).await
+}
+
+/// The same with keys that are at hand.
+///
+/// # Errors
+/// Those of `work`, and those of the way there.
+pub(super) async fn with_keys<T>(
+    app: &App,
+    labs: &Labs,
+    login: &Login,
+    called: Option<&str>,
+    (identity, credentials): (&Identity, &Credentials),
+    work: impl AsyncFn(&SshClient) -> Result<T>,
+) -> Result<T> {
     let over = async |session: &TunnelSession| {
         let stream = labs.dial(session, tunnel::SSH).await?;
-        let client = SshClient::connect(stream, &app.known_hosts(), login, &credentials).await?;
+        let client = SshClient::connect(stream, &app.known_hosts(), login, credentials).await?;
         let done = work(&client).await;
         client.close().await;
         // The work's own failure says nothing about the way.
@@ -50,7 +65,7 @@ pub(super) async fn on_machine<T>(
             Ok(done) => return done,
         }
     }
-    let session = request(labs, login, &identity).await?;
+    let session = request(labs, login, identity).await?;
     let done = over(&session).await?;
     if let Some(slot) = slots.first() {
         slot.keep(&Known::new(&login.play, &login.machine, &login.user, None, &session));

@@ -48,7 +48,7 @@ pub(crate) struct Destination {
     pub play: Play,
     /// The machine.
     pub machine: Machine,
-    /// The label of the container on it that ssh leads to.
+    /// The label of the container on it that ssh leads to. Until `within` has found it, the name behind `--in`.
     pub container: Option<String>,
     /// The user to log in as: of the container, where one is named.
     pub user: String,
@@ -89,6 +89,8 @@ pub(crate) struct Visit {
     /// Begin an attempt at the challenge, the tutorial or the lesson that the host names, with these answers. Without
     /// them none is ever begun.
     pub begins: Option<Answers>,
+    /// A container of the playground, by the name behind `--in`. The user is one of its users.
+    pub within: Option<String>,
 }
 
 impl Visit {
@@ -127,7 +129,7 @@ pub(crate) async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Dest
     };
     // A catalogue name stays a catalogue name, so that host keys are recorded under the name that the user typed.
     let target = target.unwrap_or_else(|_| Target::of_play(&play.id, None));
-    place(target, play, user).map(Some)
+    place(target, play, user, visit).map(Some)
 }
 
 /// Finds the machine even if its playground has not been started yet. Such a playground has the name of its catalogue
@@ -147,18 +149,20 @@ pub(crate) async fn foresee(labs: &Labs, visit: &Visit) -> Result<Destination> {
         Err(error) => return Err(unknown(labs, name, error).await),
     };
     let play = Play { id: name.clone(), machines, ..Play::default() };
-    place(target, play, user)
+    place(target, play, user, visit)
 }
 
-fn place(target: Target, play: Play, user: Option<&str>) -> Result<Destination> {
+fn place(target: Target, play: Play, user: Option<&str>, visit: &Visit) -> Result<Destination> {
     let machine = find::machine(&play, target.machine.as_deref())?.clone();
-    let user = match target.container {
+    let host = target.to_string();
+    let container = target.container.or_else(|| visit.within.clone());
+    let user = match container {
         // Only the container knows its users.
         Some(_) => user.unwrap_or(CONTAINER_USER),
         None => find::user(&play, &machine, user)?,
     };
     let user = user.to_owned();
-    Ok(Destination { host: target.to_string(), play, machine, container: target.container, user })
+    Ok(Destination { host, play, machine, container, user })
 }
 
 /// Makes the machine ready: wakes a stopped playground, or starts one by its catalogue name. Returns at once when the
@@ -187,7 +191,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
         (Ok(Some(place)), _) => place,
         (_, Some((content, answers))) => {
             let play = attempt::begin(app, labs, &content, answers, underway, &progress).await?;
-            self::place(Target::of_play(&play.id, None), play, user)?
+            self::place(Target::of_play(&play.id, None), play, user, visit)?
         }
         (Ok(None), None) => {
             let target = Target::parse(&host)?;
@@ -196,7 +200,7 @@ async fn get_there(app: &App, labs: &Labs, visit: &Visit, underway: &Underway<'_
             let init_conditions = catalog::defaults(&entry)?;
             underway.requests(name);
             let play = wake.start_once(&CreatePlay { init_conditions, ..CreatePlay::of(name) }).await?;
-            self::place(target, play, user)?
+            self::place(target, play, user, visit)?
         }
         (Err(error), None) => return Err(error),
     };

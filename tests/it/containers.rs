@@ -2,6 +2,7 @@
 //! the embedded platform and the real ssh. Docker's own client is the judge of what is in a container and of what is left
 //! there.
 
+mod commands;
 mod confinement;
 mod entering;
 mod hostile;

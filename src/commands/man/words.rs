@@ -55,7 +55,9 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("ssh", "labctl-ssh-proxy ssh root@docker uname -a", "run one command as another user"),
     ("ssh", "labctl-ssh-proxy ssh docker -L 8080:localhost:80 -N", "pass options to ssh"),
     ("ssh", "labctl-ssh-proxy ssh playground-docker.docker-01.web", "go inside a container of a machine"),
+    ("ssh", "labctl-ssh-proxy ssh --in web docker ps", "the same by its name alone, on any machine of the playground"),
     ("open", "labctl-ssh-proxy open cursor docker", "open it in Cursor"),
+    ("open", "labctl-ssh-proxy open code docker /app --in web", "open a folder of a container"),
     ("port-forward", "labctl-ssh-proxy port-forward docker -L 8080:80", "the machine's port 80 is port 8080 here"),
     ("port-forward", "labctl-ssh-proxy port-forward docker -R 5432:5432", "this computer's port 5432 is the machine's"),
     (
