@@ -9,7 +9,7 @@ use crate::commands::{demo, local};
 use crate::{
     app::App,
     commands::{
-        account, completions, config, doctor, forward, kube, machine, man, open,
+        account, completions, config, debug, doctor, forward, kube, machine, man, open,
         playgrounds::{catalog, destroy, extend, lifetime, list, persist, rename, restart, start, stop, tasks, wait},
         ports::{self, expose, unexpose},
         region, ssh, uninstall,
@@ -78,6 +78,7 @@ enum Command {
     List(list::Args),
     Ssh(ssh::Args),
     Open(open::Args),
+    Debug(debug::Args),
     PortForward(forward::Args),
     Kube(kube::Args),
     Stop(stop::Args),
@@ -135,6 +136,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("list, ls", "List your playgrounds"),
             ("ssh", "ssh into a playground"),
             ("open", "Open a playground in an editor"),
+            ("debug", "Open a shell in a container, with tools that it may lack"),
             ("port-forward", "Forward ports between this computer and a playground"),
             ("kube", "Use kubectl here with a playground's Kubernetes API"),
         ],
@@ -242,7 +244,7 @@ impl Cli {
     /// Returns true for a command that opens a session for ssh. A setting that only a newer version knows must not keep
     /// the user out of a machine.
     pub fn opens_a_connection(&self) -> bool {
-        matches!(self.command, Command::Connect(_) | Command::Ssh(_))
+        matches!(self.command, Command::Connect(_) | Command::Ssh(_) | Command::Debug(_))
     }
 
     /// The host name that `connect` connects to.
@@ -257,7 +259,7 @@ impl Cli {
 /// Returns true for a command line that requests JSON, so that its failure is printed as JSON, even if the line itself
 /// is invalid. Words after `--` are skipped because they belong to another program, like those after the host of `ssh`.
 pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
-    const WITHOUT: [&str; 7] = ["connect", "ssh", "demo", "completions", "completion", "man", "version"];
+    const WITHOUT: [&str; 8] = ["connect", "ssh", "debug", "demo", "completions", "completion", "man", "version"];
     let (words, plain) = ours(arguments);
     words.iter().any(|word| word == "--json") && !plain.first().is_some_and(|i| WITHOUT.contains(&&*words[*i]))
 }
@@ -315,6 +317,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Start(args) => start::run(app, args).await,
         Command::Ssh(args) => ssh::run(app, args).await,
         Command::Open(args) => open::run(app, args).await.map(success),
+        Command::Debug(args) => debug::run(app, args).await,
         Command::Stop(args) => stop::run(app, args).await.map(success),
         Command::Restart(args) => restart::run(app, args).await,
         Command::Wait(args) => wait::run(app, args).await.map(success),

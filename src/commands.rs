@@ -5,6 +5,7 @@ pub(crate) mod args;
 pub(crate) mod candidates;
 pub mod completions;
 pub(crate) mod config;
+pub(crate) mod debug;
 #[cfg(unix)]
 pub(crate) mod demo;
 pub(crate) mod doctor;

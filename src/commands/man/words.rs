@@ -58,6 +58,13 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("ssh", "labctl-ssh-proxy ssh --in web docker ps", "the same by its name alone, on any machine of the playground"),
     ("open", "labctl-ssh-proxy open cursor docker", "open it in Cursor"),
     ("open", "labctl-ssh-proxy open code docker /app --in web", "open a folder of a container"),
+    ("debug", "labctl-ssh-proxy debug docker web", "a shell in a container, even if it has none itself"),
+    ("debug", "labctl-ssh-proxy debug docker web -- ls -l /proc/1/fd", "run one command there"),
+    (
+        "debug",
+        "labctl-ssh-proxy debug docker web --tools nicolaka/netshoot -- tcpdump -i any",
+        "with the programs of an image",
+    ),
     ("port-forward", "labctl-ssh-proxy port-forward docker -L 8080:80", "the machine's port 80 is port 8080 here"),
     ("port-forward", "labctl-ssh-proxy port-forward docker -R 5432:5432", "this computer's port 5432 is the machine's"),
     (
@@ -100,6 +107,10 @@ pub(super) fn exit(command: &str) -> &'static str {
         "ssh" => {
             "The exit code of ssh, which is that of the command in the playground, or 255 if ssh itself failed. Before \
              ssh has begun: 4 if there is no such playground, 5 if several match, 9 if it is not ready in time."
+        }
+        "debug" => {
+            "The exit code of the shell or of COMMAND, or 255 if ssh itself failed. Before ssh has begun: 4 if there is no \
+             such container, 5 if several match, 7 if it does not run."
         }
         "connect" => "0 when the connection has ended. ssh itself shows 255 for whatever stops it.",
         "start" => {

@@ -1,4 +1,4 @@
-//! Commands that lead into a container by its name alone: `ssh --in`, `open --in`.
+//! Commands that lead into a container by its name alone: `ssh --in`, `open --in` and `debug`.
 
 use std::{fs, process::Stdio};
 
@@ -6,6 +6,7 @@ use super::Site;
 use crate::support::{
     Said, World,
     engine::{BUSYBOX, Container, Engine, SCRATCH},
+    terminal::OnTerminal,
     write_program,
 };
 
@@ -24,6 +25,10 @@ impl Site {
     fn local(&self, args: &[&str]) -> Said {
         let path = plain_ssh(&self.world);
         self.world.output(self.world.command(&["--local"]).args(args).env("PATH", path))
+    }
+
+    fn debug(&self, container: &str, args: &[&str]) -> Said {
+        self.local(&[&["debug", &self.playground(), container], args].concat())
     }
 }
 
@@ -114,5 +119,68 @@ fn open_names_the_container() {
     let said: serde_json::Value = serde_json::from_str(&open(&["--json"]).ok()).unwrap();
     assert_eq!((&said["host"], &said["container"]), (&host.clone().into(), &"open-1".into()));
     assert_eq!(fs::read_to_string(bin.join("said")).unwrap().trim(), link);
+    site.leaves_nothing(&container);
+}
+
+#[test]
+fn debug_keeps_the_exit_code_the_words_and_the_bytes() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    for (image, app) in [(BUSYBOX, "/app"), (SCRATCH, "/app")] {
+        let container = engine.run("debug", &NONE, image, &[]);
+        let debug = |args: &[&str]| site.debug(&container.name, args);
+        let words = ["--", app, "say", "a b", "", "it's", "\"$HOME\"", "*", "a\nb", "-x", "é\\n"];
+        let judge = container.exec(&[], &words[1..]);
+        assert!(judge.status.success(), "{judge:?}");
+        assert_eq!(debug(&words).ok().as_bytes(), judge.stdout, "{image}");
+        assert_eq!(debug(&["--", app, "exit", "42"]).code(), 42);
+        assert_eq!(debug(&["--tools", "none", "--", "/no/such"]).code(), 127);
+        // Standard input is passed on as it is, and so is the output.
+        let noise = crate::support::noise(1 << 20);
+        let mut command = site.world.command(&["--local", "debug", &site.playground(), &container.name]);
+        command.args(["--", app, "cat"]).env("PATH", plain_ssh(&site.world)).stdin(Stdio::piped());
+        let said = site.world.feed(&mut command, &noise);
+        assert!(said.stdout == noise, "{image}: {} bytes", said.stdout.len());
+        site.leaves_nothing(&container);
+    }
+}
+
+#[test]
+fn debug_has_the_user_and_the_terminal_that_are_asked_for() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let container = engine.run_as("Debug.1", &NONE, BUSYBOX, &[]);
+    let id = ["--", "id", "-u"];
+    for (user, number) in [("one", "1000\n"), ("root", "0\n"), ("4000", "4000\n")] {
+        assert_eq!(site.debug("Debug.1", &[&["--user", user], &id[..]].concat()).ok(), number);
+    }
+    assert_eq!(
+        site.local(&["debug", &format!("one@{}", site.playground()), "Debug.1", "--", "id", "-u"]).ok(),
+        "1000\n"
+    );
+    let said = site.local(&["debug", &format!("one@{}", site.playground()), "Debug.1", "--user", "root"]).failed(2);
+    assert!(said.contains("two users are named"), "{said}");
+    assert!(site.debug("Debug.1", &["--tools", "./x"]).failed(2).contains("a folder of the machine begins with /"));
+    // Without a terminal it reads a script.
+    let mut command = site.world.command(&["--local", "debug", &site.playground(), "Debug.1"]);
+    let said = site.world.feed(command.env("PATH", plain_ssh(&site.world)), b"hostname\ntty\nexit 3\n");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), format!("{}\nnot a tty\n", short(&container)));
+    assert_eq!(said.status.code(), Some(3));
+    // With one it has one, for a command as well.
+    let path = format!("PATH={}", plain_ssh(&site.world));
+    for (rest, typed) in [(&["--", "sh", "-c", "tty; read x; exit $x"][..], "5\n"), (&[], "tty; exit 5\n")] {
+        let playground = site.playground();
+        let line = [&["debug", &playground, "Debug.1"], rest].concat();
+        let command = pty_process::blocking::Command::new("env")
+            .arg(&path)
+            .args([crate::support::PROGRAM, "--local"])
+            .args(&line)
+            .env("HOME", site.world.home())
+            .env("TERM", "vt220");
+        let mut on_terminal = OnTerminal::start(command, 24, 80);
+        on_terminal.type_in(typed);
+        on_terminal.expect("/dev/");
+        assert_eq!(on_terminal.code(), Some(5), "{rest:?}");
+    }
     site.leaves_nothing(&container);
 }
