@@ -9,7 +9,7 @@ use crate::commands::{demo, local};
 use crate::{
     app::App,
     commands::{
-        account, completions, config, debug, doctor, forward, kube, machine, man, open,
+        account, completions, config, containers, debug, doctor, forward, kube, machine, man, open,
         playgrounds::{catalog, destroy, extend, lifetime, list, persist, rename, restart, start, stop, tasks, wait},
         ports::{self, expose, unexpose},
         region, ssh, uninstall,
@@ -87,6 +87,7 @@ enum Command {
     Lifetime(lifetime::Args),
     #[command(subcommand)]
     Machine(machine::Machine),
+    Containers(containers::Args),
     Ports(ports::Args),
     Expose(expose::Args),
     Unexpose(unexpose::Args),
@@ -149,6 +150,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("extend", "Let a playground run longer"),
             ("lifetime", "Show or set a playground's whole time"),
             ("machine", "Reboot, stop or restart one machine, read its console"),
+            ("containers", "List a playground's containers, and how to ssh there"),
             ("ports", "List what listens, is exposed, forwarded and saved"),
             ("expose", "Give a port or a web terminal an address for browsers"),
             ("unexpose", "Take that address away"),
@@ -324,6 +326,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Tasks(args) => tasks::run(app, args).await.map(success),
         Command::Destroy(args) => destroy::run(app, args).await.map(success),
         Command::Extend(args) => extend::run(app, args).await.map(success),
+        Command::Containers(args) => containers::run(app, args).await.map(success),
         Command::Ports(args) => ports::run(app, args).await.map(success),
         Command::Expose(args) => expose::run(app, args).await.map(success),
         Command::Unexpose(args) => unexpose::run(app, args).await.map(success),

@@ -5,10 +5,12 @@ pub(crate) mod args;
 pub(crate) mod candidates;
 pub mod completions;
 pub(crate) mod config;
+pub(crate) mod containers;
 pub(crate) mod debug;
 #[cfg(unix)]
 pub(crate) mod demo;
 pub(crate) mod doctor;
+mod door;
 pub mod forward;
 pub mod kube;
 #[cfg(unix)]

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! SshClient, root on the machine  ->  have | need  ->  put  ->  helper enter  ->  Inside: SSH with the container
-//!                                                              helper list   ->  the containers
+//!                                                              helper list   ->  the containers, once
+//!                                                              helper watch  ->  the containers, at each change
 //! ```
 //!
 //! The machine's login shell gets one command, and its channel carries all that follows: a line that says if the helper
@@ -18,7 +19,7 @@
 
 use std::{future::Future, io, time::Duration};
 
-use helper::wire::{Listing, MAX_FRAME, Refusal, RefusalKind, Reply, Request, WAITING_LIMIT};
+use helper::wire::{Listing, MAX_FRAME, Refusal, RefusalKind, Reply, Request, SIGN_OF_LIFE, WAITING_LIMIT};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{io::AsyncReadExt, time::timeout};
 
@@ -42,6 +43,8 @@ pub use stream::{Inside, Outside};
 const USUAL: &str = "x86_64";
 /// Time limit for the helper's answer. An engine that does not answer it has 5 s.
 const ANSWER: Duration = Duration::from_secs(20);
+/// Longest silence of a watch: a sign of life may be late, and the engine may take its time.
+const SILENCE: Duration = SIGN_OF_LIFE.saturating_mul(4);
 /// Number of bytes that a login shell may print before the helper's.
 const MAX_GREETING: usize = 64 * 1024;
 
@@ -106,9 +109,72 @@ pub async fn list(client: &SshClient) -> Result<Listing> {
         return Err(no_answer(login, status, &channel.reader.complaint(), &error));
     }
     match status {
-        Some(0) => understood(login, &text),
+        Some(0) => known(login, understood(login, &text)?),
         Some(1) if !text.is_empty() => Err(refused(login, &understood(login, &text)?)),
         status => Err(no_answer(login, status, &channel.reader.complaint(), &io::ErrorKind::UnexpectedEof.into())),
+    }
+}
+
+/// The containers of a machine as they change, as long as this is held.
+pub struct Watch {
+    channel: Channel,
+    client: SshClient,
+    /// The beginning of the next line.
+    line: Vec<u8>,
+}
+
+/// Begins to watch the containers of the machine that `client` is logged in to as root.
+///
+/// # Errors
+/// As [`list`].
+pub async fn watch(client: SshClient, progress: &impl Progress) -> Result<Watch> {
+    let channel = asked(&client, "watch", &[], progress).await?;
+    Ok(Watch { channel, client, line: Vec::new() })
+}
+
+impl Watch {
+    /// Waits for the next listing: the first comes at once, and each later one after a change. It is an error while the
+    /// machine's engine does not answer.
+    ///
+    /// # Errors
+    /// [`Kind::Network`] when the connection is lost, and [`Kind::Program`] when the helper fails. The watch is over
+    /// then.
+    pub async fn next(&mut self) -> Result<Result<Listing>> {
+        loop {
+            let (login, reader) = (self.client.login(), &mut self.channel.reader);
+            match timeout(SILENCE, read_line(reader, &mut self.line)).await {
+                // It says that it lives.
+                Ok(Ok(line)) if line.is_empty() => {}
+                Ok(Ok(line)) => return Ok(known(login, understood(login, &line)?)),
+                Ok(Err(error)) => {
+                    return Err(match timeout(ANSWER, reader.end()).await {
+                        Ok(Some(status)) => no_answer(login, Some(status), &reader.complaint(), &error),
+                        // The machine has ended it, as it does when it is stopped.
+                        Ok(None) | Err(_) => lost(login),
+                    });
+                }
+                Err(_elapsed) => return Err(lost(login)),
+            }
+        }
+    }
+}
+
+/// Reads the rest of a line whose beginning is in `line`.
+async fn read_line(reader: &mut stream::Reader, line: &mut Vec<u8>) -> io::Result<Vec<u8>> {
+    loop {
+        match reader.read_u8().await? {
+            b'\n' => return Ok(std::mem::take(line)),
+            _ if line.len() == MAX_FRAME => return Err(io::Error::other("a line without an end")),
+            byte => line.push(byte),
+        }
+    }
+}
+
+/// The listing, or the machine's reason why there is none at this moment.
+fn known(login: &Login, mut listing: Listing) -> Result<Listing> {
+    match listing.problem.take() {
+        Some(problem) => Err(refused(login, &problem)),
+        None => Ok(listing),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{self, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -40,6 +40,8 @@ pub(crate) struct Engine {
     socket: Option<PathBuf>,
     /// The containers that count beside this engine's.
     pub(crate) scope: Scope,
+    /// Its containers, where it is not asked for them again.
+    known: Option<Result<Vec<Listed>, Refusal>>,
 }
 
 /// A container in the engine's list.
@@ -158,7 +160,7 @@ impl Engine {
         let chosen = Engine::chosen(env::var_os("DOCKER_HOST").as_deref());
         let scope = Scope::of_environment(chosen.is_some());
         let usual = (!matches!(scope, Scope::Below(_))).then(|| USUAL_SOCKET.into());
-        Engine { socket: chosen.or(usual), scope }
+        Engine { socket: chosen.or(usual), scope, known: None }
     }
 
     fn chosen(docker_host: Option<&OsStr>) -> Option<PathBuf> {
@@ -174,7 +176,48 @@ impl Engine {
         if self.socket.is_none() {
             return Ok(Vec::new());
         }
+        if let Some(known) = &self.known {
+            return known.clone();
+        }
         self.get("/containers/json?all=true")?.ok_or_else(|| unreadable("it has no list of containers"))
+    }
+
+    /// The same engine with the containers that it has now, for which it is not asked again.
+    pub(crate) fn as_of_now(&self) -> Engine {
+        Engine { socket: self.socket.clone(), scope: self.scope.clone(), known: Some(self.containers()) }
+    }
+
+    /// Calls `changed` at each event that changes what the list shows: first when the engine answers, and last when it
+    /// has ended.
+    ///
+    /// # Errors
+    /// Fails when the engine is not there, or has ended.
+    pub(crate) fn events(&self, changed: impl Fn()) -> io::Result<()> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "PascalCase")]
+        struct Event {
+            action: String,
+        }
+        let mut stream = self.connect()?;
+        // {"type":["container"]}
+        let path = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D";
+        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())?;
+        let (mut stream, mut line) = (BufReader::new(stream), Vec::new());
+        let mut is_answered = false;
+        loop {
+            line.clear();
+            let read = (&mut stream).take(MAX_ANSWER).read_until(b'\n', &mut line);
+            if !matches!(read, Ok(1..)) {
+                changed();
+                return read.map(drop);
+            }
+            // A health check is a program that runs in a container. Its result is an event of its own.
+            let event = serde_json::from_slice(&line).is_ok_and(|Event { action }| !action.starts_with("exec_"));
+            if event || !is_answered {
+                is_answered = true;
+                changed();
+            }
+        }
     }
 
     /// The details of the container with that id. None where it is gone.
@@ -339,7 +382,7 @@ mod tests {
         let socket = folder.path().join("docker.sock");
         let listener = UnixListener::bind(&socket).unwrap();
         thread::spawn(move || with(listener.accept().unwrap().0));
-        (folder, Engine { socket: Some(socket), scope: Scope::Nothing })
+        (folder, Engine { socket: Some(socket), scope: Scope::Nothing, known: None })
     }
 
     fn saying(answer: &'static str) -> (tempfile::TempDir, Engine) {
@@ -394,7 +437,7 @@ mod tests {
 
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("docker.sock");
-        let engine = Engine { socket: Some(socket.clone()), scope: Scope::Nothing };
+        let engine = Engine { socket: Some(socket.clone()), scope: Scope::Nothing, known: None };
         assert!(engine.containers().unwrap_err().message.contains("no Docker engine"));
         drop(UnixListener::bind(&socket).unwrap());
         assert!(engine.containers().unwrap_err().message.contains("is not running"));

@@ -5,9 +5,9 @@
 //! ```
 //!
 //! - [`wire`]: the words between `connect` and the helper.
-//! - `enter`: the way into a container; `list`: the containers of a machine. `engine` asks Docker, `scan` finds what
-//!   runs without it, `stored` what does not run, `labels` and `resolve` the container that is meant, `runtime` its
-//!   runtime, `users` the user inside, and `descriptors` holds what goes in.
+//! - `enter`: the way into a container; `list`: the containers of a machine, and `watch`: as they change. `engine` asks
+//!   Docker, `scan` finds what runs without it, `stored` what does not run, `labels` and `resolve` the container that is
+//!   meant, `runtime` its runtime, `users` the user inside, and `descriptors` holds what goes in.
 //! - `tools`: the programs that a container without a shell is lent.
 //! - `serve`: the server in a container.
 //! - [`server`]: the SSH server. The embedded platform's machines use it as well.
@@ -50,6 +50,8 @@ mod text;
 mod tools;
 #[cfg(target_os = "linux")]
 mod users;
+#[cfg(target_os = "linux")]
+pub mod watch;
 pub mod wire;
 
 #[cfg(target_os = "linux")]

@@ -18,7 +18,8 @@ pub fn run() -> ExitCode {
     if written.is_ok() { code } else { ExitCode::FAILURE }
 }
 
-fn write(message: &impl Serialize) -> io::Result<()> {
+/// Writes a message as one line.
+pub(crate) fn write(message: &impl Serialize) -> io::Result<()> {
     let mut json = serde_json::to_vec(message)?;
     json.push(b'\n');
     io::stdout().write_all(&json)

@@ -11,6 +11,7 @@ fn main() -> ExitCode {
     match (arguments.next().as_deref(), arguments.next()) {
         (Some("enter"), None) => helper::enter::run(),
         (Some("list"), None) => helper::list::run(),
+        (Some("watch"), None) => helper::watch::run(),
         (Some("serve"), None) => helper::serve::run(),
         (Some("hold"), None) => helper::serve::hold(),
         _ => usage(),

@@ -78,7 +78,7 @@ pub(crate) fn list(engine: &Engine) -> Result<Listing, Refusal> {
     let Machine { containers, failure, .. } = Machine::of(engine);
     match failure {
         Some(refusal) if containers.is_empty() || !engine.is_absent() => Err(refusal),
-        _ => Ok(Listing { containers }),
+        _ => Ok(Listing { containers, problem: None }),
     }
 }
 

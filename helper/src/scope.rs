@@ -11,7 +11,7 @@ use crate::server::processes::MARKER;
 const BUNDLES: &str = "LABCTL_SSH_PROXY_BUNDLES";
 
 /// The containers that count beside Docker's.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// All of the machine.
     All,

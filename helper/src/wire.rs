@@ -2,18 +2,22 @@
 //!
 //! `helper enter` reads one [`Request`] and answers with a [`Reply`], each a frame: its length (u32, big-endian), then
 //! JSON. What follows in both directions is SSH, with the server in the container. `helper list` writes a [`Listing`]
-//! and ends.
+//! and ends, and `helper watch` writes one at each change.
 
 use std::{
     fmt,
     io::{self, Read},
     str::FromStr,
+    time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Longest frame, in bytes. A list of a thousand containers has about 200 KiB.
 pub const MAX_FRAME: usize = 1024 * 1024;
+
+/// Longest time without a line of `helper watch`: an empty one then says that it lives.
+pub const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
 
 /// The identification of the SSH server in a container, and in an embedded machine. It names no version, so that a client
 /// that was told it early is right.
@@ -177,6 +181,13 @@ pub struct Port {
 }
 
 impl Container {
+    /// The part of its status that does not age: `(137)` of `Exited (137) 3 minutes ago`, `(healthy)` of
+    /// `Up 2 hours (healthy)`.
+    pub fn lasting_status(&self) -> &str {
+        let status = self.status.as_str();
+        status.find('(').zip(status.rfind(')')).and_then(|(from, to)| status.get(from..=to)).unwrap_or_default()
+    }
+
     /// Its name in a command line that is to be copied into a shell: a name with other characters than Docker permits
     /// would not be safe there.
     pub fn to_copy(&self) -> &str {
@@ -247,4 +258,7 @@ pub enum RefusalKind {
 pub struct Listing {
     /// All of them, those that do not run, too.
     pub containers: Vec<Container>,
+    /// The reason why they are not known at this moment. `helper watch` goes on after it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Refusal>,
 }

@@ -18,6 +18,7 @@ use crate::{
     app::App,
     commands::{
         completions::is_for_bash,
+        door::{ROOT, login},
         open::ide,
         playgrounds::choice::KINDS,
         unasked,
@@ -131,13 +132,7 @@ async fn running_on(app: &App, machine: &str) -> Option<Listing> {
     if !place.is_ready() || place.play.has_no_ssh(&place.machine.name) {
         return None;
     }
-    let login = Login {
-        alias: machine.to_owned(),
-        play: place.play.id.clone(),
-        shown: place.play.shown(),
-        machine: place.machine.name.clone(),
-        user: "root".into(),
-    };
+    let login = Login { alias: machine.to_owned(), ..login(&place.play, &place.machine.name, ROOT) };
     unasked::on_machine(app, &labs, &login, Some(machine), async |client| inside::list(client).await).await.ok()
 }
 

@@ -9,7 +9,7 @@ use helper::wire::Container;
 use crate::{
     app::App,
     commands::{
-        unasked,
+        door::{self, Door, ROOT},
         visit::{self, Destination, Visit},
     },
     error::{Error, Kind, Result, printable},
@@ -18,11 +18,6 @@ use crate::{
         Labs, find,
         wire::{Machine, Play},
     },
-    ssh::{
-        client::Login,
-        credentials::{Credentials, KeyOptions},
-    },
-    ssh_config::client::Ssh,
     target::{Target, is_label},
     wake,
 };
@@ -127,25 +122,18 @@ fn machines<'a>(play: &'a Play, name: Option<&'a str>) -> impl Iterator<Item = &
 /// Asks the machine that is named, or all that run at the same time, for the one container that `name` means.
 async fn ask(app: &App, labs: &Labs, play: &Play, machine: Option<&str>, name: &str) -> Result<Inner> {
     let (down, up): (Vec<_>, Vec<_>) = machines(play, machine).partition(|one| wake::is_down(play, &one.name));
-    let identity = app.identity()?;
-    let credentials = match Credentials::without_asking(&identity).await {
-        Some(credentials) => credentials,
-        None => {
+    let door = match Door::unasked(app, labs).await {
+        Ok(door) => door,
+        Err(_) => {
             let alias = Target::of_play(&play.id, up.first().map(|one| one.name.as_str())).to_string();
-            let options = Ssh::system().key_options(&alias, &app.folders.home).await;
-            Credentials::find(&identity, &options.unwrap_or_else(|_| KeyOptions::of_environment())).await?
+            Door::as_ssh(app, labs, &alias).await?
         }
     };
     let list = async |one: &Machine| {
-        let login = Login {
-            alias: Target::of_play(&play.id, Some(&one.name)).to_string(),
-            play: play.id.clone(),
-            shown: play.shown(),
-            machine: one.name.clone(),
-            user: "root".into(),
-        };
-        let list = async |client: &_| inside::list(client).await;
-        unasked::with_keys(app, labs, &login, None, (&identity, &credentials), list).await
+        let client = door.open(&door::login(play, &one.name, ROOT), None).await?;
+        let listing = inside::list(&client).await;
+        client.close().await;
+        listing
     };
     let asked = join_all(up.iter().map(|one| list(one))).await;
     let mut machines = Vec::new();

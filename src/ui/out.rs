@@ -47,16 +47,23 @@ pub fn failure(error: &Error) {
     struct Failure<'a> {
         error: Details<'a>,
     }
-    #[derive(Serialize)]
-    struct Details<'a> {
-        kind: &'static str,
-        message: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        hint: Option<&'a str>,
-    }
-    let details = Details { kind: error.kind().name(), message: error.message(), hint: error.hint() };
     // If this cannot be written, the exit code still reports the failure.
-    let _ = serde_json::to_string(&Failure { error: details }).map(|text| line(&text));
+    let _ = serde_json::to_string(&Failure { error: error.into() }).map(|text| line(&text));
+}
+
+/// A failure in JSON.
+#[derive(Serialize)]
+pub(crate) struct Details<'a> {
+    kind: &'static str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+}
+
+impl<'a> From<&'a Error> for Details<'a> {
+    fn from(error: &'a Error) -> Details<'a> {
+        Details { kind: error.kind().name(), message: error.message(), hint: error.hint() }
+    }
 }
 
 /// Prints a table that fits the terminal.

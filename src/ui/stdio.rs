@@ -9,7 +9,9 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+
+use crate::error::{Error, Kind, Result};
 
 /// Our input from the client.
 pub(crate) type Reader = Box<dyn AsyncRead + Unpin + Send>;
@@ -39,6 +41,22 @@ pub(crate) fn open() -> io::Result<(Reader, Writer)> {
 /// Fails when it is closed.
 pub(crate) fn output() -> io::Result<Writer> {
     sys::output()
+}
+
+/// Writes text for a reader that may leave. Returns false if it has.
+///
+/// # Errors
+/// [`Kind::File`] when it cannot be written.
+pub(crate) async fn pass_on(output: &mut Writer, text: &str) -> Result<bool> {
+    let written = async {
+        output.write_all(text.as_bytes()).await?;
+        output.flush().await
+    };
+    match written.await {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(e) => Err(Error::new(Kind::File, format!("cannot write to standard output: {e}"))),
+    }
 }
 
 /// Waits until standard output has no reader any more, for a program that rarely writes there. Never ends for a file

@@ -8,6 +8,7 @@ mod entering;
 mod hostile;
 mod keys;
 mod left;
+mod listing;
 mod matrix;
 mod names;
 mod naming;

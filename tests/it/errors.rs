@@ -118,6 +118,7 @@ fn a_container_where_a_machine_or_a_playground_is_meant() {
         "machine restart HOST",
         "machine console HOST",
         "machine journal HOST",
+        "containers HOST",
         "ports HOST",
         "expose HOST 8080",
         "unexpose HOST 8080",

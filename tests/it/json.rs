@@ -96,6 +96,8 @@ fn a_failure_is_a_line_of_json_with_the_name_of_its_kind() {
         (&["login", "--stdin", "--json"], "usage", 2),
         (&["--local", "stop", id, "--json"], "not-found", 4),
         (&["--local", "tasks", id, "--json"], "not-found", 4),
+        (&["--local", "containers", id, "--json"], "not-found", 4),
+        (&["--local", "containers", id, "--watch", "--json"], "not-found", 4),
         (&["--local", "start", "nothing", "--json"], "not-found", 4),
         (&["--local", "open", "code", id, "--json"], "program", 14),
         (&["--local", "open", "vi", id, "--json"], "usage", 2),

@@ -14,16 +14,14 @@ use super::{
 };
 use crate::{
     app::App,
-    commands::visit::Destination,
+    commands::{
+        door::{Door, ROOT, login},
+        visit::Destination,
+    },
     error::{Error, Kind, Result, printable},
     inside::{self, Lying, program},
-    labs::{Labs, tunnel},
-    ssh::{
-        client::{Login, SshClient},
-        credentials::{Credentials, KeyOptions},
-        marked::Marked,
-    },
-    ssh_config::client::Ssh,
+    labs::Labs,
+    ssh::{client::SshClient, marked::Marked},
     target::{self, Target},
 };
 
@@ -37,8 +35,6 @@ const CONTAINER: &str = "container";
 const SERVER: &str = "server in it";
 /// The check that the system's ssh gets into it.
 const BY_SSH: &str = "ssh to a container";
-/// The user of machines that may enter containers.
-const ROOT: &str = "root";
 /// Bytes that are read of a machine's answer.
 const MOST: usize = 16 * 1024;
 /// SFTP's first request. Every container has SFTP, and not each has a shell.
@@ -137,16 +133,8 @@ pub(super) async fn remove(app: &App, host: &str) -> Result<String> {
 
 /// Logs in to the machine as the user that enters containers.
 async fn log_in(app: &App, labs: &Labs, place: &Destination) -> Result<SshClient> {
-    let identity = app.identity()?;
-    let (play, machine) = (&place.play.id, &place.machine.name);
-    let alias = Target::of_play(play, Some(machine)).to_string();
-    let options = Ssh::system().key_options(&alias, &app.folders.home).await;
-    let credentials = Credentials::find(&identity, &options.unwrap_or_else(|_| KeyOptions::of_environment())).await?;
-    let offer = labs.start_tunnel(play, machine, ROOT, &identity.authorized_key()?).await?;
-    let session = labs.log_into_tunnel(&offer).await?;
-    let (play, shown, machine) = (play.clone(), place.play.shown(), machine.clone());
-    let login = Login { alias, play, shown, machine, user: ROOT.to_owned() };
-    SshClient::connect(labs.dial(&session, tunnel::SSH).await?, &app.known_hosts(), &login, &credentials).await
+    let login = login(&place.play, &place.machine.name, ROOT);
+    Door::as_ssh(app, labs, &login.alias).await?.open(&login, None).await
 }
 
 /// Returns the machine's facts as it prints them.

@@ -74,6 +74,8 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ),
     ("port-forward", "labctl-ssh-proxy port-forward docker --restore", "open again what was saved"),
     ("port-forward", "labctl-ssh-proxy port-forward docker --auto", "every server's port, as it comes and goes"),
+    ("containers", "labctl-ssh-proxy containers docker", "see what runs, with the host name of one of them"),
+    ("containers", "labctl-ssh-proxy containers docker --watch --json", "a line for each change, for a program"),
     ("ports", "labctl-ssh-proxy ports docker", "see what listens, and who reaches it"),
     ("expose", "labctl-ssh-proxy expose docker 8080", "an address for your browser, for you alone"),
     ("expose", "labctl-ssh-proxy expose docker 8080 --public", "for everyone who has the address; asks first"),

@@ -18,7 +18,6 @@ use std::{
 
 use futures_util::future::OptionFuture;
 use tokio::{
-    io::AsyncWriteExt,
     sync::mpsc,
     time::{Instant, Interval, MissedTickBehavior, interval},
 };
@@ -65,10 +64,8 @@ pub(super) async fn watch(app: &App, choice: Choice, json: bool, figures: bool) 
             () = watcher.take_next() => {}
         }
         let text = view.show(&watcher.model, &watcher.connections)?;
-        match output.write_all(text.as_bytes()).await {
-            Ok(()) => output.flush().await.map_err(closed)?,
-            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            Err(e) => return Err(Error::new(Kind::File, format!("cannot write to standard output: {e}"))),
+        if !stdio::pass_on(&mut output, &text).await? {
+            return Ok(());
         }
     }
 }

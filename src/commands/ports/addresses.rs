@@ -7,18 +7,14 @@ use tokio::time::timeout;
 
 use crate::{
     app::App,
-    commands::unasked,
+    commands::{door::login, unasked},
     error::Result,
     labs::{
         Labs,
         wire::{Machine, Play},
     },
     os,
-    ssh::{
-        client::{Login, SshClient},
-        marked::Marked,
-    },
-    target::Target,
+    ssh::{client::SshClient, marked::Marked},
 };
 
 /// Time limit for all of it.
@@ -55,13 +51,7 @@ pub(super) fn is_loopback_only(addresses: &[SocketAddr], port: u16) -> Option<bo
 }
 
 async fn ask(app: &App, labs: &Labs, play: &Play, machine: &Machine) -> Result<Vec<SocketAddr>> {
-    let login = Login {
-        alias: Target::of_play(&play.id, Some(&machine.name)).to_string(),
-        play: play.id.clone(),
-        shown: play.shown(),
-        machine: machine.name.clone(),
-        user: machine.default_user().to_owned(),
-    };
+    let login = login(play, &machine.name, machine.default_user());
     unasked::on_machine(app, labs, &login, None, listening).await
 }
 

@@ -23,18 +23,18 @@ use crate::support::{
 };
 
 /// The answer of an engine to the path of a request: the bytes of the whole response. `None` never answers.
-type Answer = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send>;
+pub(super) type Answer = Box<dyn Fn(&str) -> Option<Vec<u8>> + Send>;
 
 /// A machine with an engine that answers as a test has it.
-struct Odd {
-    site: Site,
-    answer: Arc<Mutex<Answer>>,
+pub(super) struct Odd {
+    pub(super) site: Site,
+    pub(super) answer: Arc<Mutex<Answer>>,
     folder: tempfile::TempDir,
 }
 
 impl Odd {
     /// None where containers cannot be entered at all.
-    fn new() -> Option<Odd> {
+    pub(super) fn new() -> Option<Odd> {
         Engine::here()?;
         let folder = tempfile::Builder::new().prefix("lse").tempdir_in("/tmp").unwrap();
         let socket = folder.path().join("s");
@@ -90,7 +90,7 @@ impl Odd {
     }
 }
 
-fn response(body: &Value) -> Vec<u8> {
+pub(super) fn response(body: &Value) -> Vec<u8> {
     let body = body.to_string();
     let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length:";
     format!("{head} {}\r\n\r\n{body}", body.len()).into_bytes()

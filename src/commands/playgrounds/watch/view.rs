@@ -1,7 +1,5 @@
 //! The playgrounds as they are shown: lines of JSON, or a table.
 
-use std::io;
-
 use serde::Serialize;
 
 use super::model::Model;
@@ -10,7 +8,7 @@ use crate::{
     error::{Error, Kind, Result, printable},
     labs::wire::Play,
     records::live::Status,
-    ui::{out, screen::is_screen},
+    ui::screen::Pages,
 };
 
 /// An end that moves by less than this many seconds has not moved: answers take their time, and count whole seconds.
@@ -34,7 +32,7 @@ enum Line<'a> {
 /// The form in which they are shown, and the last text.
 pub(super) enum View {
     Json { shown: Shown, figures: bool },
-    Text { terminal: bool, last: String },
+    Text(Pages),
 }
 
 /// The last line of JSON.
@@ -53,12 +51,7 @@ impl View {
         if json {
             return View::Json { shown: Shown::Nothing, figures };
         }
-        let terminal = is_screen(&io::stdout());
-        if terminal {
-            // The alternate screen, so that the user's returns as it was; and no cursor.
-            screen("\x1b[?1049h\x1b[?25l");
-        }
-        View::Text { terminal, last: String::new() }
+        View::Text(Pages::new())
     }
 
     /// The text to write now, which is empty if nothing has changed.
@@ -88,15 +81,7 @@ impl View {
                 let line = serde_json::to_string(&line).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
                 Ok(line + "\n")
             }
-            View::Text { terminal, last } => {
-                let lines = lines(model, &plays, connections);
-                let text = if *terminal { page(lines) } else { lines.join("\n") + "\n\n" };
-                if text == *last {
-                    return Ok(String::new());
-                }
-                last.clone_from(&text);
-                Ok(text)
-            }
+            View::Text(pages) => Ok(pages.show(lines(model, &plays, connections))),
         }
     }
 }
@@ -129,31 +114,4 @@ fn lines(model: &Model, plays: &[Play], connections: &[Status]) -> Vec<String> {
         lines.extend(error.to_string().lines().map(str::to_owned));
     }
     lines
-}
-
-/// The lines on a screen of their own, cut to what fits: a line that wraps or scrolls would spoil the next drawing.
-fn page(mut lines: Vec<String>) -> String {
-    let (rows, columns) = console::Term::stdout().size();
-    let (rows, columns) = (usize::from(rows).max(2), usize::from(columns));
-    if lines.len() > rows {
-        let hidden = lines.len() - (rows - 1);
-        lines.truncate(rows - 1);
-        lines.push(format!("... {hidden} more lines"));
-    }
-    let lines: Vec<String> =
-        lines.iter().map(|line| format!("{}\x1b[K", console::truncate_str(line, columns, "…"))).collect();
-    format!("\x1b[H{}\x1b[J", lines.join("\r\n"))
-}
-
-fn screen(control: &str) {
-    // A terminal that is gone needs no repair.
-    let _ = out::write(control);
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        if let View::Text { terminal: true, .. } = self {
-            screen("\x1b[?25h\x1b[?1049l");
-        }
-    }
 }

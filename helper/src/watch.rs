@@ -1,0 +1,121 @@
+//! `helper watch`: the containers of the machine as they change, until standard input ends.
+//!
+//! Docker's engine tells of each change itself (`engine`: events). It is asked for its list after that, and not otherwise.
+//! Containers of other runtimes have no events here, so they are looked for again each second.
+
+use std::{
+    io::{self, Write},
+    process::{self, ExitCode},
+    sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    engine::Engine,
+    list, resolve,
+    wire::{Container, Listing, SIGN_OF_LIFE},
+};
+
+/// Between two looks at containers that have no events.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The time in which several events become one line.
+const GATHER: Duration = Duration::from_millis(100);
+
+/// The pause before an engine that is away is connected to again.
+const CONNECT_EVERY: Duration = Duration::from_millis(500);
+
+/// Writes a `wire::Listing` at once, and again after each change. Ends with standard input.
+pub fn run() -> ExitCode {
+    let (ring, rung) = sync_channel(1);
+    let end = || {
+        // A failure to read is an end, too.
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        process::exit(0);
+    };
+    let threads = [thread::Builder::new().spawn(end), thread::Builder::new().spawn(move || follow(&ring))];
+    if threads.iter().any(Result::is_err) {
+        return ExitCode::FAILURE;
+    }
+    let engine = Engine::of_environment();
+    let mut known = engine.as_of_now();
+    let (mut looks, mut shown, mut said) = (0, None, Instant::now());
+    loop {
+        let listing =
+            resolve::list(&known).unwrap_or_else(|refusal| Listing { problem: Some(refusal), ..Listing::default() });
+        // Nothing may announce that an engine answers again.
+        looks = looks.max(u32::from(listing.problem.is_some()));
+        if shown.as_ref().is_none_or(|shown| !is_still(shown, &listing)) {
+            if list::write(&listing).is_err() {
+                return ExitCode::FAILURE;
+            }
+            (shown, said) = (Some(listing), Instant::now());
+        }
+        if said.elapsed() > SIGN_OF_LIFE {
+            if io::stdout().write_all(b"\n").is_err() {
+                return ExitCode::FAILURE;
+            }
+            said = Instant::now();
+        }
+        match rung.recv_timeout(LOOK_EVERY) {
+            Ok(()) => {
+                thread::sleep(GATHER);
+                let _ = rung.try_recv();
+                // The engine tells of an end before its list has it, so the list is asked for once more.
+                looks = 2;
+            }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return ExitCode::FAILURE,
+        }
+        if looks > 0 {
+            looks -= 1;
+            known = engine.as_of_now();
+        }
+    }
+}
+
+/// Rings at each change of the engine's containers, and when the engine comes or goes.
+fn follow(ring: &SyncSender<()>) {
+    let engine = Engine::of_environment();
+    loop {
+        let _ = engine.events(|| {
+            // A bell that rings already is enough.
+            let _ = ring.try_send(());
+        });
+        thread::sleep(CONNECT_EVERY);
+    }
+}
+
+/// Reports whether nothing has changed but the time that has passed.
+fn is_still(then: &Listing, now: &Listing) -> bool {
+    let without_time = |one: &Container| Container { status: one.lasting_status().to_owned(), ..one.clone() };
+    let same = |pair: (&Container, &Container)| without_time(pair.0) == without_time(pair.1);
+    then.problem == now.problem
+        && then.containers.len() == now.containers.len()
+        && then.containers.iter().zip(&now.containers).all(same)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing(state: &str, status: &str) -> Listing {
+        let one = Container { state: state.into(), status: status.into(), ..Container::default() };
+        Listing { containers: vec![one], ..Listing::default() }
+    }
+
+    #[test]
+    fn time_that_passes_is_no_change() {
+        let up = listing("running", "Up 3 seconds (health: starting)");
+        assert!(is_still(&up, &listing("running", "Up 2 minutes (health: starting)")));
+        assert!(!is_still(&up, &listing("running", "Up 4 seconds (healthy)")));
+        let exited = listing("exited", "Exited (137) 3 minutes ago");
+        assert!(is_still(&exited, &listing("exited", "Exited (137) 2 hours ago")));
+        assert!(!is_still(&exited, &listing("exited", "Exited (0) 3 minutes ago")));
+        assert!(!is_still(&exited, &Listing::default()));
+        for odd in [")(", "Up", "é) (é"] {
+            assert_eq!(listing("running", odd).containers[0].lasting_status(), "");
+        }
+    }
+}

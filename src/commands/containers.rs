@@ -1,0 +1,145 @@
+//! `containers`: the containers of a playground's machines, once or as they change.
+//!
+//! It is about what runs, so it wakes nothing. All machines are asked at the same time, over sessions of earlier
+//! connections where there are some, and one that fails costs no other.
+//!
+//! - `asked`: a machine, and the way to it.
+//! - `table`: for people.
+//! - `watch`: the changes.
+
+mod asked;
+mod table;
+mod watch;
+
+use clap_complete::ArgValueCandidates;
+use futures_util::future::join_all;
+use helper::wire::Container;
+use serde::Serialize;
+
+use crate::{
+    app::App,
+    commands::{args::One, candidates, door::Door, forward::find_play},
+    error::{Error, Kind, Result},
+    labs::{find, wire::Machine},
+    target::Target,
+    ui::{
+        notice::{self, Progress},
+        out::{self, Details},
+        spinner::Spinner,
+    },
+    wake::check_running,
+};
+
+use asked::Asked;
+
+/// List the containers of a playground's machines: their images, states and ports, and how to ssh there.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "It is about what runs, so it starts nothing. With --watch, the machines tell of changes by \
+                  themselves, and a connection that is lost is made again.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    one: One,
+    /// Only the containers of this machine.
+    #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
+    machine: Option<String>,
+    /// Keep showing them as they change: redraw the table, or with --json print a line for each change on a machine.
+    #[arg(long)]
+    watch: bool,
+}
+
+/// The answer of a machine.
+struct Answer {
+    machine: String,
+    /// Its host name.
+    host: Target,
+    found: Result<Vec<Container>>,
+}
+
+/// The same in JSON.
+#[derive(Serialize)]
+struct Printed<'a> {
+    machine: &'a str,
+    host: String,
+    #[serde(flatten)]
+    found: Found<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Found<'a> {
+    Containers(Vec<Listed<'a>>),
+    Error(Details<'a>),
+}
+
+#[derive(Serialize)]
+struct Listed<'a> {
+    host: String,
+    #[serde(flatten)]
+    container: &'a Container,
+}
+
+impl Answer {
+    fn printed(&self) -> Printed<'_> {
+        let listed = |container| Listed { host: self.host_of(container), container };
+        let found = match &self.found {
+            Ok(containers) => Found::Containers(containers.iter().map(listed).collect()),
+            Err(error) => Found::Error(error.into()),
+        };
+        Printed { machine: &self.machine, host: self.host.to_string(), found }
+    }
+
+    /// The host name of a container. Empty where it has no label.
+    fn host_of(&self, container: &Container) -> String {
+        let host = || Target { container: Some(container.label.clone()), ..self.host.clone() }.to_string();
+        if container.label.is_empty() { String::new() } else { host() }
+    }
+}
+
+/// Lists the containers, or shows them as they change.
+///
+/// # Errors
+/// [`Kind::NotWoken`] when the playground is stopped; the first machine's, when none has answered.
+pub(crate) async fn run(app: &App, Args { one, machine, watch }: Args) -> Result<()> {
+    let labs = app.labs().await?;
+    let (play, machine) = find_play(&labs, &one.playground, machine.as_deref()).await?;
+    check_running(&play)?;
+    let machines: Vec<&Machine> = match machine {
+        Some(name) => vec![find::machine(&play, Some(&name))?],
+        None => play.machines.iter().filter(|machine| !play.has_no_ssh(&machine.name)).collect(),
+    };
+    let Some(first) = machines.first() else {
+        return Err(Error::new(Kind::NotFound, format!("no machine of playground {} has SSH", play.shown())));
+    };
+    let door = Door::as_ssh(app, &labs, &Target::of_play(&play.id, Some(&first.name)).to_string()).await?;
+    let asked: Vec<Asked<'_>> =
+        machines.iter().map(|machine| Asked::new(app, &labs, &door, &play, &machine.name)).collect();
+    if watch {
+        return watch::watch(&asked, one.json).await;
+    }
+    let spinner = Spinner::new();
+    if spinner.is_seen() {
+        spinner.waiting(&format!("looking at the containers of {}", play.shown()));
+    }
+    let list = async |asked: &Asked<'_>| asked.answer(asked.list(&spinner).await);
+    let answers = tokio::select! {
+        answers = join_all(asked.iter().map(list)) => answers,
+        never = spinner.repeat() => match never {},
+    };
+    drop(spinner);
+    let mut errors: Vec<&Error> = answers.iter().filter_map(|answer| answer.found.as_ref().err()).collect();
+    let failure = (errors.len() == answers.len()).then(|| errors.remove(0).clone());
+    if !one.json {
+        errors.iter().for_each(|error| notice::line(&format!("labctl-ssh-proxy: {error}")));
+    }
+    if let Some(failure) = failure {
+        return Err(failure);
+    }
+    if one.json {
+        #[derive(Serialize)]
+        struct Machines<'a> {
+            machines: Vec<Printed<'a>>,
+        }
+        return out::json(&Machines { machines: answers.iter().map(Answer::printed).collect() });
+    }
+    out::lines(table::lines(answers.iter(), table::Moment::Now))
+}
