@@ -1,8 +1,9 @@
 // The live list of playgrounds, from a `list --watch --json` process that runs only while a view or a window holds it.
 
-import { ANSWER_MS, type Binary, type Run, type Stream } from './binary';
-import { Failure, NAME, describedFailure } from './failure';
+import { ANSWER_MS, type Binary, type Run } from './binary';
+import { Failure, describedFailure } from './failure';
 import { readList, readWatchLine } from './json';
+import { Live } from './live';
 import { type Playground, runningFirst } from './playground';
 
 /** The state of the list. */
@@ -18,22 +19,22 @@ export interface Disposable {
 
 /** The time limit of the first line, which the binary prints as soon as the platform has answered. */
 const FIRST_LINE_MS = 30_000;
-/** The pause before the process is restarted after it ended. It doubles each time, up to {@link LONGEST_PAUSE_MS}. */
-const FIRST_PAUSE_MS = 1_000;
-const LONGEST_PAUSE_MS = 60_000;
 
 export class Watch {
   private now: Situation = { kind: 'loading' };
   private readonly listeners = new Set<() => void>();
   private readonly holders = new Set<{ figures: boolean }>();
-  private stream: Stream | undefined;
-  private timer: NodeJS.Timeout | undefined;
-  private pause = FIRST_PAUSE_MS;
+  private readonly live: Live;
 
   constructor(
     private readonly binary: Binary,
     private readonly log: (line: string) => void,
-  ) {}
+  ) {
+    const failed = (failure: Failure): void => {
+      this.fail(failure);
+    };
+    this.live = new Live(binary, { take: (text) => this.take(text), failed, log }, FIRST_LINE_MS);
+  }
 
   get situation(): Situation {
     return this.now;
@@ -63,7 +64,7 @@ export class Watch {
   /** Restarts the process; without a holder, lists the playgrounds once. */
   async refresh(): Promise<void> {
     this.binary.recheck();
-    this.pause = FIRST_PAUSE_MS;
+    this.live.forgive();
     if (this.holders.size > 0) this.restart();
     else await this.fetch();
   }
@@ -88,7 +89,7 @@ export class Watch {
 
   dispose(): void {
     this.holders.clear();
-    this.stop();
+    this.live.stop();
     this.listeners.clear();
   }
 
@@ -107,62 +108,16 @@ export class Watch {
   }
 
   private restart(): void {
-    this.stop();
-    this.start();
-  }
-
-  private start(): void {
-    clearTimeout(this.timer);
     const command = this.command();
-    if (!command) return;
-    const stream: Stream = this.binary.stream(command, {
-      line: (text) => {
-        this.take(text, stream);
-      },
-      ended: (failure) => {
-        this.failAndRestart(failure);
-      },
-    });
-    this.stream = stream;
-    this.timer = setTimeout(() => {
-      stream.end();
-      this.failAndRestart(new Failure('timeout', `${NAME} did not answer in time`, 'run it in a terminal to see why'));
-    }, FIRST_LINE_MS);
+    if (command) this.live.start(command);
+    else this.live.stop();
   }
 
-  private stop(): void {
-    clearTimeout(this.timer);
-    this.stream?.end();
-    this.stream = undefined;
-  }
-
-  private take(text: string, stream: Stream): void {
-    clearTimeout(this.timer);
-    try {
-      const line = readWatchLine(text);
-      if (line.type === 'playgrounds') {
-        this.pause = FIRST_PAUSE_MS;
-        this.become({ kind: 'known', playgrounds: runningFirst(line.playgrounds) });
-      } else if (line.type === 'error') {
-        this.fail(describedFailure(line.kind, line.message, line.hint));
-      }
-    } catch {
-      this.log(`cannot read: ${text.slice(0, 500)}`);
-      stream.end();
-      this.failAndRestart(new Failure('bad-output', `${NAME} printed output that this extension cannot read`, 'see the log'));
-    }
-  }
-
-  /** Reports a failure of the process and restarts it after a pause. Without a usable binary it waits for a refresh instead. */
-  private failAndRestart(failure: Failure): void {
-    clearTimeout(this.timer);
-    this.stream = undefined;
-    this.fail(failure);
-    if (failure.kind === 'no-binary' || failure.kind === 'old-binary') return;
-    this.timer = setTimeout(() => {
-      this.start();
-    }, this.pause);
-    this.pause = Math.min(this.pause * 2, LONGEST_PAUSE_MS);
+  private take(text: string): boolean {
+    const line = readWatchLine(text);
+    if (line.type === 'playgrounds') this.become({ kind: 'known', playgrounds: runningFirst(line.playgrounds) });
+    else if (line.type === 'error') this.fail(describedFailure(line.kind, line.message, line.hint));
+    return line.type === 'playgrounds';
   }
 
   private fail(failure: Failure): void {
