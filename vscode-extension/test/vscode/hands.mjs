@@ -1,10 +1,16 @@
 // The eyes and hands of a user in a window of VS Code: reads the lines of the view, clicks their buttons and menus, runs
 // commands from the palette.
+import { writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { withPalette } from './png.mjs';
 import { extension, until } from './world.mjs';
 
-export const picture = (page, name, clip) =>
-  page.screenshot({ path: path.join(process.env.PICTURES ?? path.join(extension, 'dist'), `${name}.png`), clip });
+/** Takes a picture of a part of the window. `folder` is that of the extension's page, unless the picture is for another. */
+export async function picture(page, name, clip, folder = process.env.PICTURES) {
+  const file = path.join(folder ?? path.join(extension, 'dist'), `${name}.png`);
+  writeFileSync(file, withPalette(await page.screenshot({ clip })));
+}
+
 export const rows = (page) => page.locator('.pane-body .monaco-list-row').allInnerTexts();
 export const row = (page, text) => page.locator('.pane-body .monaco-list-row', { hasText: text });
 

@@ -3,10 +3,8 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { World, extension, until } from './world.mjs';
-
-const picture = (page, name, clip) =>
-  page.screenshot({ path: path.join(process.env.PICTURES ?? path.join(extension, 'dist'), `${name}.png`), clip });
+import { picture } from './hands.mjs';
+import { World, until } from './world.mjs';
 
 /** The part of the window that shows questions. */
 const QUESTION = { x: 200, y: 0, width: 700, height: 140 };
