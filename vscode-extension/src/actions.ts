@@ -1,6 +1,6 @@
 // The table of the commands: one function each.
 
-import { copySsh, kube, open, openNew, page, terminal } from './actions/connect';
+import { copySsh, kube, open, openNew, page, showContainers, terminal } from './actions/connect';
 import { browse, forward, unforward } from './actions/forward';
 import { destroy, extend, persist, rename, restart, stop, wake } from './actions/lifecycle';
 import { followJournal, reboot, showConsole, startMachine, stopMachine } from './actions/machine';
@@ -41,6 +41,7 @@ export const ACTIONS: Record<Command, (services: Services, subject: Subject) => 
   'playgrounds.console': showConsole,
   'playgrounds.journal': followJournal,
   'playgrounds.kube': kube,
+  'playgrounds.containers': showContainers,
   'playgrounds.copySsh': copySsh,
   'playgrounds.page': page,
   'playgrounds.login': login,

@@ -11,8 +11,11 @@ export function playgroundHost(authority: string): string | undefined {
   const destination = /(?:^|@)ssh-remote\+(.+)$/i.exec(authority)?.[1];
   if (destination === undefined) return undefined;
   const host = hostOf(fromHex(destination) ?? decoded(destination)).replace(/^.*@/, '').replace(/:\d+$/, '');
-  return /^playground-[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){0,2}$/.test(host) ? host : undefined;
+  return isHost(host) ? host : undefined;
 }
+
+/** True for the host name of a playground, a machine or a container. */
+export const isHost = (text: string): boolean => /^playground-[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){0,2}$/.test(text);
 
 function fromHex(text: string): string | undefined {
   // 7b is "{". No host name of a playground begins with it.

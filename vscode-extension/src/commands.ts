@@ -28,6 +28,7 @@ export const COMMANDS = [
   'playgrounds.console',
   'playgrounds.journal',
   'playgrounds.kube',
+  'playgrounds.containers',
   'playgrounds.copySsh',
   'playgrounds.page',
   'playgrounds.login',

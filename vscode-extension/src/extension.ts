@@ -5,6 +5,7 @@ import { ACTIONS, type Subject } from './actions';
 import { playgroundHost } from './authority';
 import { Binary } from './binary';
 import { COMMANDS, type Command, SECTION, VIEW } from './commands';
+import { Containers } from './containers';
 import { showFailure, showingFailure } from './messages';
 import { PortForwards } from './portforwards';
 import { Ports } from './ports';
@@ -28,11 +29,11 @@ export interface Api {
 /** Activates the extension. In a playground's window it resolves once the playground is awake, and Remote-SSH waits for that. */
 export async function activate(context: vscode.ExtensionContext): Promise<Api> {
   const services = build(context);
-  const { watch, forwards, ports } = services;
-  const tree = new Tree(watch, forwards, ports);
+  const { watch, forwards, ports, containers } = services;
+  const tree = new Tree(watch, forwards, ports, containers);
   const view = vscode.window.createTreeView<Node>(VIEW, { treeDataProvider: tree, showCollapseAll: true });
   const openPage = (id: string): Promise<void> => ACTIONS['playgrounds.page'](services, id);
-  context.subscriptions.push(tree, new View(view, watch, tree, ports), new Solved(watch, openPage));
+  context.subscriptions.push(tree, new View(view, watch, tree, ports, containers), new Solved(watch, openPage));
   context.subscriptions.push(...registerCommands(services), refreshOnNewSettings(watch));
   const enter = (authority: string | undefined): Promise<void> => enterWindow(services, authority);
   await enter(windowAuthority());
@@ -54,8 +55,9 @@ function build(context: vscode.ExtensionContext): Services {
   const watch = new Watch(binary, write);
   const forwards = new PortForwards(binary, showFailure);
   const ports = new Ports(binary, watch);
-  context.subscriptions.push(log, binary, watch, forwards, ports);
-  return { binary, watch, forwards, ports, log, context };
+  const containers = new Containers(binary, watch, write);
+  context.subscriptions.push(log, binary, watch, forwards, ports, containers);
+  return { binary, watch, forwards, ports, containers, log, context };
 }
 
 function registerCommands(services: Services): vscode.Disposable[] {

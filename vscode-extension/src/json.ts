@@ -1,5 +1,8 @@
 // Readers of the binary's JSON. They are lenient: a missing field is empty, and an unknown one is ignored.
 
+import { isHost } from './authority';
+import { type Container, type ContainerPort, type Found, inOrder } from './containers';
+import { describedFailure } from './failure';
 import { type Connection, LEARNING_KINDS, type Learning, type Machine, type Playground, TASK_STATUSES, type Task } from './playground';
 import type { Exposure, Port, PortList, Shell } from './ports';
 
@@ -221,6 +224,48 @@ export function readForwardLine(json: string): ForwardLine {
       return { event: 'other' };
   }
 }
+
+/** Reads a line of `containers --watch --json`. Returns undefined for news of another kind. Throws if it is not JSON. */
+export function readContainers(json: string): Found | undefined {
+  const it = fields(JSON.parse(json));
+  if (it['error'] !== undefined && it['error'] !== null) {
+    const { kind, message, hint } = fields(it['error']);
+    return { list: undefined, failure: describedFailure(text(kind), shown(message) || 'the containers are not known', shown(hint)) };
+  }
+  if (!Array.isArray(it['containers'])) return undefined;
+  // VS Code shows nothing at all if two items have the same id.
+  const byId = new Map(list(it['containers']).map(readContainer).map((one) => [one.id, one]));
+  byId.delete('');
+  return { list: inOrder([...byId.values()]), failure: undefined };
+}
+
+function readContainer(value: unknown): Container {
+  const it = fields(value);
+  // Both become arguments of commands, and parts of a link.
+  const host = text(it['host']);
+  const isReachable = isHost(host) && host.endsWith(`.${text(it['label'])}`);
+  const pod = fields(it['pod']);
+  return {
+    id: shown(it['id']),
+    name: shown(it['name']),
+    label: isReachable ? text(it['label']) : '',
+    host: isReachable ? host : '',
+    image: shown(it['image']),
+    state: shown(it['state']).toLowerCase(),
+    status: shown(it['status']),
+    engine: shown(it['engine']),
+    pod: text(pod['name']) === '' ? undefined : { namespace: shown(pod['namespace']), name: shown(pod['name']) },
+    ports: list(it['ports']).map(readContainerPort).filter((one) => one.container > 0),
+  };
+}
+
+function readContainerPort(value: unknown): ContainerPort {
+  const it = fields(value);
+  return { container: number(it['container']) ?? 0, protocol: shown(it['protocol']), address: shown(it['address']), machine: number(it['machine']) };
+}
+
+/** Reads a text that a stranger may have written: without characters that control a line or its direction, and not endless. */
+const shown = (value: unknown): string => text(value).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd').slice(0, 500);
 
 function parseList(json: string): unknown[] {
   const value: unknown = JSON.parse(json);

@@ -29,15 +29,15 @@ export async function wake(binary: Binary, id: string, known: Playground | undef
   return binary.ask(['start', id, '--json', ...waits], readStarted, { signal, onProgress: report });
 }
 
-/** Opens a host of a running playground. */
-export async function openHost(memory: vscode.Memento, host: string, user: string, newWindow: boolean): Promise<void> {
+/** Opens a folder on a host of a running playground. */
+export async function openHost(memory: vscode.Memento, host: string, folder: string, newWindow: boolean): Promise<void> {
   await offerSettings(memory, host);
   const options = newWindow ? { forceNewWindow: true } : { forceReuseWindow: true };
-  await vscode.commands.executeCommand('vscode.openFolder', homeOn(host, user), options);
+  await vscode.commands.executeCommand('vscode.openFolder', folderOn(host, folder), options);
 }
 
-/** The home folder of a user on a host. The platform's machines are Linux. */
-function homeOn(host: string, user: string): vscode.Uri {
-  const path = user === 'root' ? '/root' : `/home/${user}`;
-  return vscode.Uri.from({ scheme: 'vscode-remote', authority: authorityOf(host), path });
-}
+/** The home folder of a user. The platform's machines are Linux. */
+export const homeOf = (user: string): string => (user === 'root' ? '/root' : `/home/${user}`);
+
+const folderOn = (host: string, path: string): vscode.Uri =>
+  vscode.Uri.from({ scheme: 'vscode-remote', authority: authorityOf(host), path });

@@ -96,6 +96,10 @@ export const sshHost = (of: Playground, machine: Machine | undefined): string =>
 /** True for a machine that is stopped, which it can be in a running playground, too. */
 export const isOff = (machine: Machine): boolean => machine.state === 'STOPPING' || machine.state === 'STOPPED';
 
+/** True if a machine can be asked for its containers. */
+export const canHaveContainers = (of: Playground, machine: Machine): boolean =>
+  of.state === 'RUNNING' && machine.ssh && machine.ready && !isOff(machine);
+
 /**
  * The condition of a playground. A running one counts as starting until all machines that allow SSH access are ready, apart
  * from those that the user has stopped.

@@ -11,6 +11,8 @@ import type { Work } from './progress';
 export interface PortForward {
   playground: string;
   machine: string;
+  /** The label of the container that it leads into; empty for the machine itself. */
+  container: string;
   remotePort: number;
   /** The port on this computer; undefined until it listens. */
   localPort: number | undefined;
@@ -44,13 +46,19 @@ export class PortForwards {
     return this.pids.has(pid);
   }
 
-  /** Forwards a port of a machine to the same local one, or to another if that is taken. Resolves when it listens. */
-  async add(playground: string, machine: string, remotePort: number, { signal, report }: Work): Promise<PortForward> {
+  /**
+   * Forwards a port of a machine to the same local one, or to another if that is taken. Resolves when it listens. `inside`
+   * names a container on the machine with this host name, whose port it is instead.
+   */
+  async add(
+    playground: string, machine: string, remotePort: number, { signal, report }: Work, inside?: { host: string; label: string },
+  ): Promise<PortForward> {
     const wanted = (await isFree(remotePort)) ? remotePort : 0;
     // A signal that is aborted already does not fire again.
     if (signal.aborted) throw cancelled();
-    const forward: PortForward = { playground, machine, remotePort, localPort: undefined, open: 0, sent: 0, received: 0 };
-    const args = ['port-forward', playground, '-m', machine, '-L', `127.0.0.1:${wanted}:localhost:${remotePort}`, '--json'];
+    const forward: PortForward = { playground, machine, container: inside?.label ?? '', remotePort, localPort: undefined, open: 0, sent: 0, received: 0 };
+    const where = inside ? [inside.host, '--in', inside.label] : [playground, '-m', machine];
+    const args = ['port-forward', ...where, '-L', `127.0.0.1:${wanted}:localhost:${remotePort}`, '--json'];
     return new Promise((resolve, reject) => {
       const settle = (): void => {
         signal.removeEventListener('abort', cancel);

@@ -2,6 +2,7 @@
 
 import type * as vscode from 'vscode';
 import type { Binary } from './binary';
+import type { Containers } from './containers';
 import type { PortForwards } from './portforwards';
 import type { Ports } from './ports';
 import type { Watch } from './watch';
@@ -11,6 +12,7 @@ export interface Services {
   watch: Watch;
   forwards: PortForwards;
   ports: Ports;
+  containers: Containers;
   log: vscode.LogOutputChannel;
   context: vscode.ExtensionContext;
 }

@@ -1,11 +1,13 @@
-// The nodes of the tree: playgrounds, their tasks, machines and ports, and the machines' connections and port-forwards.
-// `tree/items` and `tree/portitems` render them.
+// The nodes of the tree: playgrounds, their tasks, machines and ports, and the machines' connections, port-forwards and containers.
+// `tree/items`, `tree/portitems` and `tree/containeritems` render them.
 
 import * as vscode from 'vscode';
+import type { Container, Containers } from './containers';
 import * as format from './format';
-import { type Connection, type Machine, type Playground, type Task, shownTasks } from './playground';
+import { type Connection, type Machine, type Playground, type Task, canHaveContainers, shownTasks } from './playground';
 import type { PortForward, PortForwards } from './portforwards';
 import type { Port, Ports, Shell } from './ports';
+import { containerItem, containersItem } from './tree/containeritems';
 import { connectionItem, forwardItem, machineItem, playgroundItem, taskItem, tasksItem } from './tree/items';
 import { portItem, portsItem, problemOf, scanItem, shellItem } from './tree/portitems';
 import type { Disposable, Watch } from './watch';
@@ -43,7 +45,9 @@ export type Node =
   | PortNode
   | ShellNode
   | { kind: 'connection'; playground: Playground; machine: Machine; connection: Connection }
-  | { kind: 'forward'; playground: Playground; machine: Machine; forward: PortForward };
+  | { kind: 'forward'; playground: Playground; machine: Machine; forward: PortForward }
+  | { kind: 'containers'; playground: Playground; machine: Machine }
+  | { kind: 'container'; playground: Playground; machine: Machine; container: Container };
 
 export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   private readonly changed = new vscode.EventEmitter<Node[] | undefined>();
@@ -51,16 +55,19 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   private readonly subscriptions: Disposable[];
   /** The nodes of the playgrounds by id, in the order of the tree. `look` changes whenever the rendered node would. */
   private shown = new Map<string, { node: PlaygroundNode; look: string }>();
+  /** The machines that have been expanded for a connection or a port-forward. */
+  private readonly unfolded = new Set<string>();
 
   constructor(
     private readonly watch: Watch,
     private readonly forwards: PortForwards,
     private readonly ports: Ports,
+    private readonly containers: Containers,
   ) {
     const change = (): void => {
       this.update();
     };
-    this.subscriptions = [this.changed, watch.onDidChange(change), forwards.onDidChange(change), ports.onDidChange(change)];
+    this.subscriptions = [this.changed, ...[watch, forwards, ports, containers].map((one) => one.onDidChange(change))];
     this.update();
   }
 
@@ -94,7 +101,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
       case 'tasks':
         return shownTasks(node.playground).map((task): Node => ({ kind: 'task', playground: node.playground, task }));
       case 'machine':
-        return this.machineChildren(node);
+        return [...this.links(node), ...this.containerNodes(node)];
       case 'ports':
         return this.portChildren(node.playground);
       case 'task':
@@ -103,6 +110,8 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
       case 'scan':
       case 'port':
       case 'shell':
+      case 'containers':
+      case 'container':
         return [];
     }
   }
@@ -116,7 +125,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
       case 'task':
         return taskItem(node.playground, node.task);
       case 'machine':
-        return machineItem(node.playground, node.machine, this.machineChildren(node).length > 0);
+        return this.machineItem(node);
       case 'connection':
         return connectionItem(node.connection);
       case 'forward':
@@ -129,6 +138,10 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
         return portItem(node.playground, node.port, node.own);
       case 'shell':
         return shellItem(node.playground, node.shell);
+      case 'containers':
+        return containersItem(node.playground, node.machine, this.containers.of(node.playground.id, node.machine.name));
+      case 'container':
+        return containerItem(node.playground, node.machine, node.container);
     }
   }
 
@@ -136,7 +149,26 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     for (const subscription of this.subscriptions) subscription.dispose();
   }
 
-  private machineChildren({ playground, machine }: MachineNode): Node[] {
+  /** VS Code remembers for each id whether the item is expanded. A new id makes the machine expand for its first link. */
+  private machineItem(node: MachineNode): vscode.TreeItem {
+    const { playground, machine } = node;
+    const key = `${playground.id}/${machine.name}`;
+    const hasLinks = this.links(node).length > 0;
+    if (hasLinks && !this.containers.of(playground.id, machine.name)) this.unfolded.add(key);
+    const item = machineItem(playground, machine, hasLinks, canHaveContainers(playground, machine));
+    item.id = `${key}${this.unfolded.has(key) ? '/' : ''}`;
+    return item;
+  }
+
+  private containerNodes({ playground, machine }: MachineNode): Node[] {
+    if (!canHaveContainers(playground, machine)) return [];
+    const all = this.containers.of(playground.id, machine.name)?.list ?? [];
+    if (all.length === 0) return [{ kind: 'containers', playground, machine }];
+    return all.map((container): Node => ({ kind: 'container', playground, machine, container }));
+  }
+
+  /** The connections and port-forwards of a machine. */
+  private links({ playground, machine }: MachineNode): Node[] {
     const connections = playground.connections.filter((one) => one.machine === machine.name);
     return [
       ...connections.map((connection): Node => ({ kind: 'connection', playground, machine, connection })),
@@ -154,7 +186,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   }
 
   private portNode(playground: Playground, port: Port): Node {
-    const own = this.forwards.of(playground.id, port.machine).find((one) => one.remotePort === port.number);
+    const own = this.forwards.of(playground.id, port.machine).find((one) => one.remotePort === port.number && one.container === '');
     // The scan may be older than the end of a port-forward of this window.
     const forwards = port.forwards.filter(({ pid }) => !this.forwards.hasStarted(pid));
     return { kind: 'port', playground, port: { ...port, forwards }, own };
@@ -163,7 +195,9 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   private look(playground: Playground): string {
     const forwards = playground.machines.map((machine) => this.forwards.of(playground.id, machine.name));
     const { list, failure } = this.ports.of(playground.id);
-    return JSON.stringify([{ ...playground, endsAt: format.timeLeft(playground.endsAt) }, forwards, list, failure?.text]);
+    const containers = playground.machines.map((machine) => this.containers.of(playground.id, machine.name));
+    const texts = [failure, ...containers.map((one) => one?.failure)].map((one) => one?.text);
+    return JSON.stringify([{ ...playground, endsAt: format.timeLeft(playground.endsAt) }, forwards, list, containers, texts]);
   }
 }
 

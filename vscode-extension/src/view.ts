@@ -1,7 +1,9 @@
-// The view around the tree: its badge, message and welcome. It holds the watch while it is visible, and tells which ports are.
+// The view around the tree: its badge, message and welcome. It holds the watch while it is visible, and tells which ports and
+// machines are open.
 
 import * as vscode from 'vscode';
 import { SITUATION } from './commands';
+import type { Containers } from './containers';
 import { condition } from './playground';
 import type { Ports } from './ports';
 import type { Node, Tree } from './tree';
@@ -20,6 +22,7 @@ export class View implements Disposable {
     private readonly watch: Watch,
     private readonly tree: Tree,
     private readonly ports: Ports,
+    private readonly containers: Containers,
   ) {
     this.subscriptions = [
       view,
@@ -27,10 +30,10 @@ export class View implements Disposable {
         this.holdWhileVisible();
       }),
       view.onDidExpandElement(({ element }) => {
-        this.notePorts(element, true);
+        this.note(element, true);
       }),
       view.onDidCollapseElement(({ element }) => {
-        this.notePorts(element, false);
+        this.note(element, false);
       }),
       watch.onDidChange(() => {
         this.show();
@@ -41,16 +44,22 @@ export class View implements Disposable {
 
   dispose(): void {
     this.release();
+    this.containers.setVisible(false);
     for (const subscription of this.subscriptions) subscription.dispose();
   }
 
-  private notePorts({ kind, playground }: Node, expanded: boolean): void {
-    if (kind === 'ports') this.ports.setExpanded(playground.id, expanded);
-    if (kind === 'playground') this.ports.setFolded(playground.id, !expanded);
+  private note(node: Node, expanded: boolean): void {
+    const { playground } = node;
+    if (node.kind === 'ports') this.ports.setExpanded(playground.id, expanded);
+    if (node.kind === 'machine') this.containers.setExpanded(playground, node.machine, expanded);
+    if (node.kind !== 'playground') return;
+    this.ports.setFolded(playground.id, !expanded);
+    this.containers.setFolded(playground.id, !expanded);
   }
 
   private holdWhileVisible(): void {
     this.ports.setVisible(this.view.visible);
+    this.containers.setVisible(this.view.visible);
     if (!this.view.visible) this.release();
     else if (!this.held) this.hold();
   }

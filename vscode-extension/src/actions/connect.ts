@@ -2,11 +2,12 @@
 
 import * as vscode from 'vscode';
 import * as format from '../format';
-import { openHost, wake, writeEntries } from '../open';
+import { homeOf, openHost, wake, writeEntries } from '../open';
 import { sshMachines } from '../playground';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
-import { type Subject, type Target, hostOf, isAny, isThere, isUp, sshTarget, target } from './target';
+import { isTrusted, workingFolder } from './container';
+import { type Subject, type Target, hostOf, isAny, isThere, isUp, nameOf, sshTarget, target } from './target';
 
 export const open = (services: Services, subject: Subject): Promise<void> => openWindow(services, subject, false);
 export const openNew = (services: Services, subject: Subject): Promise<void> => openWindow(services, subject, true);
@@ -15,13 +16,21 @@ async function openWindow(services: Services, subject: Subject, newWindow: boole
   const { binary, watch, context } = services;
   const found = await sshTarget(services, subject, isThere, 'open');
   if (!found) return;
-  const { playground } = found;
-  await withProgress(`Opening ${format.title(playground)}`, async (work) => {
+  const { playground, container } = found;
+  if (container && !(await isTrusted(context.globalState, container))) return;
+  const folder = await withProgress(`Opening ${nameOf(found)}`, async (work) => {
     await writeEntries(binary, work);
     await wake(binary, playground.id, playground, work);
+    return container ? workingFolder(binary, container, work) : homeOf(userOf(found));
   });
   await watch.catchUp();
-  await openHost(context.globalState, hostOf(found), userOf(found), newWindow);
+  await openHost(context.globalState, hostOf(found), folder, newWindow);
+}
+
+/** Shows the containers of a machine. */
+export function showContainers({ containers }: Services, subject: Subject): Promise<void> {
+  if (typeof subject === 'object' && subject.kind === 'containers') containers.setExpanded(subject.playground, subject.machine, true);
+  return Promise.resolve();
 }
 
 function userOf({ playground, machine }: Target): string {
@@ -30,7 +39,7 @@ function userOf({ playground, machine }: Target): string {
 
 export async function terminal(services: Services, subject: Subject): Promise<void> {
   const found = await sshTarget(services, subject, isThere, 'open a terminal in');
-  if (found) await openTerminal(services, format.title(found.playground), ['ssh', hostOf(found)]);
+  if (found) await openTerminal(services, nameOf(found), ['ssh', hostOf(found)]);
 }
 
 /** Opens a terminal with the playground's kubeconfig. The binary removes that file when the shell exits. */

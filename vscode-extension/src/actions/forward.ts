@@ -4,24 +4,28 @@ import * as http from 'node:http';
 import * as vscode from 'vscode';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
+import { selectPort } from './container';
 import { openPort, openShell } from './ports';
 import { type Subject, isUp, machineOf, sshTarget } from './target';
 
 /** The time limit of an HTTP request to a local port. */
 const HTTP_MS = 2_000;
 
-/** Forwards a port of a machine and, if an HTTP server answers there, opens it in the browser. */
+/** Forwards a port of a machine or a container and, if an HTTP server answers there, opens it in the browser. */
 export async function forward(services: Services, subject: Subject): Promise<void> {
   const found = await sshTarget(services, subject, isUp, 'forward a port from');
   const machine = found && (await machineOf(found));
   if (!machine) return;
-  const port = await enterPort(`Enter the port of ${machine.name} to forward`);
+  const { container } = found;
+  const { name } = container ?? machine;
+  const prompt = `Enter the port of ${name} to forward`;
+  const port = await (container ? selectPort(container, prompt) : enterPort(prompt));
   if (port === undefined) return;
-  const { localPort = 0 } = await withProgress(`Forwarding port ${port} of ${machine.name}`, (work) =>
-    services.forwards.add(found.playground.id, machine.name, port, work),
+  const { localPort = 0 } = await withProgress(`Forwarding port ${port} of ${name}`, (work) =>
+    services.forwards.add(found.playground.id, machine.name, port, work, container && { host: machine.host, label: container.label }),
   );
   if (await answersHttp(localPort)) await openInBrowser(localPort);
-  else void vscode.window.showInformationMessage(`Port ${port} of ${machine.name} is forwarded to localhost:${localPort}.`);
+  else void vscode.window.showInformationMessage(`Port ${port} of ${name} is forwarded to localhost:${localPort}.`);
 }
 
 export async function enterPort(prompt: string): Promise<number | undefined> {

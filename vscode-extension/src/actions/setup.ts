@@ -4,7 +4,8 @@ import * as vscode from 'vscode';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 
-export async function refresh({ watch, ports }: Services): Promise<void> {
+export async function refresh({ watch, ports, containers }: Services): Promise<void> {
+  containers.refresh();
   await Promise.all([watch.refresh(), ports.refresh()]);
 }
 

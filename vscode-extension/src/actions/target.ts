@@ -1,6 +1,7 @@
 // The target of an action: the playground or machine that it was called on, or that the user selects.
 
 import * as vscode from 'vscode';
+import type { Container } from '../containers';
 import { Failure } from '../failure';
 import * as format from '../format';
 import { type Machine, type Playground, condition, sshHost, sshMachines } from '../playground';
@@ -14,6 +15,8 @@ export interface Target {
   playground: Playground;
   /** The machine, if the command was called on one. */
   machine: Machine | undefined;
+  /** The container on that machine, if the command was called on one. */
+  container?: Container | undefined;
 }
 
 /** A predicate that selects the playgrounds offered for an action. */
@@ -41,6 +44,7 @@ export async function sshTarget(services: Services, subject: Subject, suits: Sui
   const found = await target(services, subject, (one) => suits(one) && allowsSsh(one), purpose);
   if (found?.machine && !found.machine.ssh) throw noSsh(`machine ${found.machine.name}`);
   if (found && !found.machine && !allowsSsh(found.playground)) throw noSsh(format.title(found.playground));
+  if (found?.container?.host === '') throw new Failure('failed', `${found.container.name} has no host name`);
   return found;
 }
 
@@ -56,13 +60,16 @@ async function selectMachine({ machine }: Target, machines: Machine[]): Promise<
   return (await vscode.window.showQuickPick(items, { placeHolder: 'Select a machine' }))?.machine;
 }
 
-/** The host name of a target: that of its machine, else that of its playground, which leads to the default machine. */
-export const hostOf = ({ playground, machine }: Target): string => sshHost(playground, machine);
+/** The host name of a target: that of its container or its machine, else that of its playground, which leads to the default machine. */
+export const hostOf = ({ playground, machine, container }: Target): string => container?.host ?? sshHost(playground, machine);
+
+/** The name of a target for the user. */
+export const nameOf = ({ playground, container }: Target): string => container?.name ?? format.title(playground);
 
 /** The target of a node. The node may hold an older version of its playground, so the newest one is taken. */
 function targetOf(node: Node, newest: Playground[]): Target {
   const playground = newest.find((one) => one.id === node.playground.id) ?? node.playground;
-  return { playground, machine: 'machine' in node ? node.machine : undefined };
+  return { playground, machine: 'machine' in node ? node.machine : undefined, container: 'container' in node ? node.container : undefined };
 }
 
 async function select(playgrounds: Playground[], purpose: string): Promise<Playground | undefined> {

@@ -81,19 +81,18 @@ export function taskItem(playground: Playground, task: Task): vscode.TreeItem {
   return item;
 }
 
-export function machineItem(playground: Playground, machine: Machine, hasChildren: boolean): vscode.TreeItem {
-  return machine.ssh ? sshMachineItem(playground, machine, hasChildren) : noSshMachineItem(playground, machine);
+/** A machine with a connection or a port-forward is expanded by itself, one with containers by the user. Its id is the tree's. */
+export function machineItem(playground: Playground, machine: Machine, hasLinks: boolean, canHaveContainers: boolean): vscode.TreeItem {
+  return machine.ssh ? sshMachineItem(playground, machine, hasLinks, canHaveContainers) : noSshMachineItem(machine);
 }
 
-function sshMachineItem(playground: Playground, machine: Machine, hasChildren: boolean): vscode.TreeItem {
-  const { Expanded, None } = vscode.TreeItemCollapsibleState;
+function sshMachineItem(playground: Playground, machine: Machine, hasLinks: boolean, canHaveContainers: boolean): vscode.TreeItem {
+  const { Collapsed, Expanded, None } = vscode.TreeItemCollapsibleState;
   const now = condition(playground);
   const up = now === 'up' || now === 'starting';
   const off = isOff(machine);
   const booting = up && !machine.ready && !off;
-  const item = new vscode.TreeItem(machine.name, hasChildren ? Expanded : None);
-  // VS Code remembers for each id whether the item is expanded. A new id with the first child makes it expand.
-  item.id = `${playground.id}/${machine.name}${hasChildren ? '/' : ''}`;
+  const item = new vscode.TreeItem(machine.name, hasLinks ? Expanded : canHaveContainers ? Collapsed : None);
   item.contextValue = `machine.${up ? (off ? 'off' : 'up') : now}`;
   item.description = joined([machine.user, booting ? format.booting(machine) : machine.state.toLowerCase()], ' · ');
   item.iconPath = machine.ready && up ? icon('server', 'charts.green') : icon(booting ? 'loading~spin' : 'server', 'disabledForeground');
@@ -102,9 +101,8 @@ function sshMachineItem(playground: Playground, machine: Machine, hasChildren: b
 }
 
 /** A machine without SSH access. Its context value is in no menu, because every action on a machine needs SSH. */
-function noSshMachineItem(playground: Playground, machine: Machine): vscode.TreeItem {
+function noSshMachineItem(machine: Machine): vscode.TreeItem {
   const item = new vscode.TreeItem(machine.name);
-  item.id = `${playground.id}/${machine.name}`;
   item.contextValue = 'noSsh';
   item.description = 'no SSH';
   item.iconPath = icon('lock', 'disabledForeground');
@@ -134,7 +132,7 @@ export function forwardItem(forward: PortForward): vscode.TreeItem {
   const item = new vscode.TreeItem(`localhost:${forward.localPort ?? '...'}`);
   item.contextValue = 'forward.own';
   item.iconPath = icon(forward.localPort === undefined ? 'loading~spin' : 'link', 'charts.purple');
-  item.description = joined([`to port ${forward.remotePort}`, ...figures], ' · ');
+  item.description = joined([`to port ${forward.remotePort}${forward.container && ` of ${forward.container}`}`, ...figures], ' · ');
   item.tooltip = 'Forwarded while this window is open';
   return item;
 }

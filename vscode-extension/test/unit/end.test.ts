@@ -3,14 +3,11 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import manifest from '../../package.json';
 import { MAKE_PERSISTENT } from '../../src/commands';
-import { PortForwards } from '../../src/portforwards';
-import { Ports } from '../../src/ports';
 import { StatusBar, render } from '../../src/statusbar';
-import { Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
 import * as format from '../../src/format';
 import { bar, user } from './vscode';
-import { acting, binary, listed, one, program, until } from './world';
+import { acting, binary, listed, one, program, treeOf, until } from './world';
 
 const ID = '0123456789abcdef01234567';
 const IDLE = { sent: 0, received: 0 };
@@ -47,7 +44,7 @@ describe('a tooltip shows it, with the ways to prevent it', () => {
     const it = binary(program(`echo '${JSON.stringify(all)}'`));
     const watch = new Watch(it, () => undefined);
     await watch.fetch();
-    const tree = new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch));
+    const tree = treeOf(it, watch);
     const items = tree.getChildren().map((node) => tree.getTreeItem(node));
     const tooltips = items.map((item) => (item.tooltip as { value: string }).value.split('\n')[2]);
     expect(tooltips).toEqual([

@@ -4,13 +4,10 @@ import { beforeEach, describe, expect, it } from 'vitest';
 import { contentAt, webAddress } from '../../src/actions/address';
 import * as format from '../../src/format';
 import { isSolved, shownTasks } from '../../src/playground';
-import { PortForwards } from '../../src/portforwards';
-import { Ports } from '../../src/ports';
 import { Solved } from '../../src/solved';
-import { Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
 import { user } from './vscode';
-import { acting, binary, listed, one, program, until } from './world';
+import { acting, binary, listed, one, program, treeOf, until } from './world';
 
 const ID = '0123456789abcdef01234567';
 const PAGE = 'https://labs.example.org/challenges/docker-run';
@@ -59,7 +56,7 @@ describe('the tasks', () => {
     const watch = new Watch(binary(program(`cat <<'E'\n${JSON.stringify([challenge(task('a', 'completed'), task('b', 'running'))])}\nE`)), () => undefined);
     await watch.fetch();
     const it = binary('/nowhere');
-    const tree = new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch));
+    const tree = treeOf(it, watch);
     const [node] = tree.getChildren();
     expect(node && tree.getTreeItem(node).description).toMatch(/^challenge · running · 1\/2 tasks · 1h 05m left$/);
     const [group] = tree.getChildren(node);

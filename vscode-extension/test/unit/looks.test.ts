@@ -6,18 +6,17 @@ import manifest from '../../package.json';
 import { COMMANDS, SECTION, SETTINGS, SITUATION, VIEW } from '../../src/commands';
 import { readForwardLine, readWatchLine } from '../../src/json';
 import { PortForwards } from '../../src/portforwards';
-import { Ports } from '../../src/ports';
 import { CONNECT_TIMEOUT, forgetHosts, offerSettings } from '../../src/remotesettings';
 import { render } from '../../src/statusbar';
 import { Throughput } from '../../src/throughput';
-import { type Node, Tree } from '../../src/tree';
+import type { Node, Tree } from '../../src/tree';
 import { connectionItem } from '../../src/tree/items';
 import { Watch } from '../../src/watch';
 import { condition } from '../../src/playground';
 import * as format from '../../src/format';
 import { openHost } from '../../src/open';
 import { commands, user } from './vscode';
-import { binary, listed, menuOf, one, program, until } from './world';
+import { binary, listed, menuOf, one, program, treeOf, until } from './world';
 
 const sorted = (names: readonly string[]): string[] => [...names].sort();
 
@@ -113,7 +112,7 @@ describe('the tree', () => {
     const forwards = new PortForwards(it, () => undefined);
     watch.hold();
     await until(() => watch.situation.kind === 'known');
-    return { tree: new Tree(watch, forwards, new Ports(it, watch)), forwards, end: () => { watch.dispose(); forwards.dispose(); } };
+    return { tree: treeOf(it, watch, forwards), forwards, end: () => { watch.dispose(); forwards.dispose(); } };
   }
 
   const first = (nodes: Node[]): Node => nodes[0] as Node;
@@ -137,7 +136,7 @@ describe('the tree', () => {
     const forward = tree.getChildren(machine)[1] as Node;
     expect(tree.getTreeItem(forward)).toMatchObject({ label: 'localhost:4321', description: 'to port 80 · 1 open · ↓ 20 B · ↑ 10 B', contextValue: 'forward.own' });
     forwards.remove(made);
-    expect(tree.getChildren(machine).length).toBe(1);
+    expect(tree.getChildren(machine).map((node) => node.kind)).toEqual(['connection', 'containers']);
     end();
   });
 
@@ -153,7 +152,7 @@ describe('the tree', () => {
     const lines = [[listed(), other], [listed(), other], [listed({ title: 'New' }), other], [other]].map((playgrounds) => JSON.stringify({ type: 'playgrounds', playgrounds }));
     const it = binary(program(lines.map((line) => `sleep 0.1; echo '${line}'`).join('\n') + '\nexec sleep 1000'));
     const watch = new Watch(it, () => undefined);
-    const tree = new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch));
+    const tree = treeOf(it, watch);
     const fired: unknown[] = [];
     tree.onDidChangeTreeData((nodes) => fired.push(nodes?.map((node) => node.playground.title)));
     watch.hold();
@@ -258,8 +257,8 @@ describe('the settings of Remote-SSH', () => {
   });
 
   it('do not keep a host from opening, in this window or a new one', async () => {
-    await openHost(memory, 'playground-a.m', 'root', false);
-    await openHost(memory, 'playground-a', 'laborant', true);
+    await openHost(memory, 'playground-a.m', '/root', false);
+    await openHost(memory, 'playground-a', '/home/laborant', true);
     expect(commands.ran).toEqual([
       ['vscode.openFolder', 'vscode-remote://ssh-remote+playground-a.m/root', { forceReuseWindow: true }],
       ['vscode.openFolder', 'vscode-remote://ssh-remote+playground-a/home/laborant', { forceNewWindow: true }],

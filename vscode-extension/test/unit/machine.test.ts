@@ -2,13 +2,11 @@
 
 import { beforeEach, describe, expect, it } from 'vitest';
 import manifest from '../../package.json';
-import { PortForwards } from '../../src/portforwards';
-import { Ports } from '../../src/ports';
 import { condition } from '../../src/playground';
-import { type Node, Tree } from '../../src/tree';
+import type { Node } from '../../src/tree';
 import { Watch } from '../../src/watch';
 import { user } from './vscode';
-import { acting, binary, listed, menuOf, one } from './world';
+import { acting, binary, listed, menuOf, one, treeOf } from './world';
 
 const ID = '0123456789abcdef01234567';
 const [first] = listed()['machines'] as Record<string, unknown>[];
@@ -29,7 +27,7 @@ describe('a stopped machine of a running playground', () => {
   it('can be started, and others can be stopped', () => {
     const it = binary('/nowhere');
     const watch = new Watch(it, () => undefined);
-    const tree = new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch));
+    const tree = treeOf(it, watch);
     const item = (...machines: unknown[]) => {
       const playground = one({ machines });
       const [of] = playground.machines;

@@ -2,17 +2,14 @@
 
 import { existsSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import type { TreeView } from 'vscode';
 import type { Playground } from '../../src/playground';
 import { Failure } from '../../src/failure';
 import { readPorts } from '../../src/json';
-import { PortForwards } from '../../src/portforwards';
-import { PAUSE_MS, type Port, Ports } from '../../src/ports';
+import { PAUSE_MS, type Port } from '../../src/ports';
 import { type Node, Tree } from '../../src/tree';
-import { View } from '../../src/view';
 import { Watch } from '../../src/watch';
-import { EventEmitter, commands, user } from './vscode';
-import { acting, binary, folder, listed, menuOf, one, program, until } from './world';
+import { commands, user } from './vscode';
+import { acting, binary, folder, listed, menuOf, one, program, treeOf, until, viewOn } from './world';
 
 const ID = '0123456789abcdef01234567';
 const port = (number: number, more: Record<string, unknown> = {}): Record<string, unknown> => ({
@@ -48,28 +45,12 @@ function viewed(said: string, lists: unknown[][] = [[listed()]], also = '') {
   const at = folder();
   const lines = lists.map((playgrounds) => `echo '${JSON.stringify({ type: 'playgrounds', playgrounds })}'; sleep 0.2`);
   const it = binary(program(`[ "$1" = ports ] && { echo "$@" >> ${at}/scans; ${said}; exit; }\n${also}\n${lines.join('\n')}\nexec sleep 1000`));
-  const watch = new Watch(it, () => undefined);
-  const forwards = new PortForwards(it, () => undefined);
-  const ports = new Ports(it, watch);
-  const tree = new Tree(watch, forwards, ports);
-  const [visibility, expansion, collapse] = [new EventEmitter(), new EventEmitter<{ element: Node }>(), new EventEmitter<{ element: Node }>()];
-  const real = {
-    visible: true, dispose: () => undefined,
-    onDidChangeVisibility: visibility.event, onDidExpandElement: expansion.event, onDidCollapseElement: collapse.event,
-  };
-  const view = new View(real as unknown as TreeView<Node>, watch, tree, ports);
-  const find = (kind: Node['kind']): Node | undefined => [...tree.getChildren(), ...tree.getChildren(tree.getChildren()[0])].find((node) => node.kind === kind);
+  const { tree, find, ...rest } = viewOn(it);
   return {
-    it, watch, ports, tree, forwards,
+    ...rest, tree,
     scans: (): number => (existsSync(`${at}/scans`) ? readFileSync(`${at}/scans`, 'utf8').trim().split('\n').length : 0),
-    setVisible: (visible: boolean) => { real.visible = visible; visibility.fire(undefined); },
-    fold: (kind: Node['kind'], folded: boolean) => {
-      const element = find(kind);
-      if (element) (folded ? collapse : expansion).fire({ element });
-    },
     labels: () => tree.getChildren(find('ports')).map((node) => tree.getTreeItem(node).label),
     group: () => { const node = find('ports'); return node && tree.getTreeItem(node); },
-    end: () => { view.dispose(); forwards.dispose(); ports.dispose(); watch.dispose(); it.dispose(); },
   };
 }
 
@@ -247,6 +228,9 @@ it('a port-forward of this window shows once, whatever a scan says of its proces
   expect(item()).toMatchObject({ contextValue: 'port.web.own.hidden', tooltip: 'Port 80 of docker-01\nForwarded by this window: localhost:4321' });
   forwards.remove(made);
   expect(item()).toMatchObject({ contextValue: 'port.web.free.hidden', description: 'http' });
+  // One to the same port of a container is none of the machine's.
+  await forwards.add(ID, 'docker-01', 80, { signal: new AbortController().signal, report: () => undefined }, { host: 'h', label: 'web' });
+  expect(item()).toMatchObject({ contextValue: 'port.web.free.hidden' });
   end();
 });
 
@@ -254,9 +238,9 @@ describe('a port in the tree', () => {
   const tree = (): Tree => {
     const it = binary('/nowhere');
     const watch = new Watch(it, () => undefined);
-    return new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch));
+    return treeOf(it, watch);
   };
-  const own = { playground: ID, machine: 'docker-01', remotePort: 80, localPort: 8080, open: 0, sent: 0, received: 0 };
+  const own = { playground: ID, machine: 'docker-01', container: '', remotePort: 80, localPort: 8080, open: 0, sent: 0, received: 0 };
   const item = (more: Record<string, unknown>, forwarded = false, playground = one()) =>
     tree().getTreeItem({ kind: 'port', playground, port: read(more), own: forwarded ? own : undefined });
 

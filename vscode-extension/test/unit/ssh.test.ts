@@ -2,14 +2,11 @@
 
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { Subject } from '../../src/actions';
-import { PortForwards } from '../../src/portforwards';
-import { Ports } from '../../src/ports';
 import { prewake } from '../../src/prewake';
-import { Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
 import { condition, sshMachines } from '../../src/playground';
 import { commands, user } from './vscode';
-import { acting, binary, listed, menuOf, one, program } from './world';
+import { acting, binary, listed, menuOf, one, program, treeOf } from './world';
 
 const ID = '0123456789abcdef01234567';
 const [open] = listed()['machines'] as Record<string, unknown>[];
@@ -39,7 +36,7 @@ describe('a machine without SSH access', () => {
     const it = binary(program(`echo '${JSON.stringify([listed({ machines: [open, closed] })])}'`));
     const watch = new Watch(it, () => undefined);
     await watch.fetch();
-    const tree = new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch));
+    const tree = treeOf(it, watch);
     const [first, last] = tree.getChildren(tree.getChildren()[0]).map((node) => tree.getTreeItem(node));
     expect(first).toMatchObject({ label: 'docker-01', contextValue: 'machine.up' });
     expect(last).toMatchObject({ label: 'judge', description: 'no SSH', iconPath: { id: 'lock' } });

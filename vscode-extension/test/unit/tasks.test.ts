@@ -1,15 +1,13 @@
 // The init tasks of a playground.
 
 import { beforeEach, describe, expect, it } from 'vitest';
-import { PortForwards } from '../../src/portforwards';
-import { Ports } from '../../src/ports';
 import { prewake } from '../../src/prewake';
-import { Tree } from '../../src/tree';
+import type { Tree } from '../../src/tree';
 import { Watch } from '../../src/watch';
 import { failedTasks, pendingTasks } from '../../src/playground';
 import * as format from '../../src/format';
 import { user } from './vscode';
-import { acting, binary, listed, menuOf, one, program, until } from './world';
+import { acting, binary, listed, menuOf, one, program, treeOf, until } from './world';
 
 const ID = '0123456789abcdef01234567';
 const task = (name: string, status: string, more = {}): unknown => ({ name, init: true, helper: false, status, ...more });
@@ -65,7 +63,7 @@ describe('the tree', () => {
   const built = (lines: string): { watch: Watch; tree: Tree } => {
     const it = binary(program(lines));
     const watch = new Watch(it, () => undefined);
-    return { watch, tree: new Tree(watch, new PortForwards(it, () => undefined), new Ports(it, watch)) };
+    return { watch, tree: treeOf(it, watch) };
   };
 
   it('shows init tasks before the machines', async () => {

@@ -9,12 +9,16 @@ import manifest from '../../package.json';
 import { ACTIONS, type Subject } from '../../src/actions';
 import { Binary, type World } from '../../src/binary';
 import { COMMANDS, type Command } from '../../src/commands';
+import { Containers } from '../../src/containers';
 import { PortForwards } from '../../src/portforwards';
 import { Ports } from '../../src/ports';
 import { Watch } from '../../src/watch';
 import { readPlayground } from '../../src/json';
 import type { Playground } from '../../src/playground';
 import type { Services } from '../../src/services';
+import { type Node, Tree } from '../../src/tree';
+import { View } from '../../src/view';
+import { EventEmitter } from './vscode';
 
 const folders: string[] = [];
 
@@ -39,6 +43,36 @@ export function program(lines: string, version = '9.9.9', into = folder()): stri
 
 export function binary(configured: string, more: Partial<World> = {}): Binary {
   return new Binary({ configured: () => configured, options: () => [], log: () => undefined, ...more });
+}
+
+/** The tree on a fake binary. */
+export const treeOf = (it: Binary, watch: Watch, forwards = new PortForwards(it, () => undefined)): Tree =>
+  new Tree(watch, forwards, new Ports(it, watch), new Containers(it, watch, () => undefined));
+
+/** The view on a fake binary, and the hands that expand its nodes. */
+export function viewOn(it: Binary) {
+  const watch = new Watch(it, () => undefined);
+  const forwards = new PortForwards(it, () => undefined);
+  const ports = new Ports(it, watch);
+  const containers = new Containers(it, watch, () => undefined);
+  const tree = new Tree(watch, forwards, ports, containers);
+  const [visibility, expansion, collapse] = [new EventEmitter(), new EventEmitter<{ element: Node }>(), new EventEmitter<{ element: Node }>()];
+  const real = {
+    visible: true, dispose: () => undefined,
+    onDidChangeVisibility: visibility.event, onDidExpandElement: expansion.event, onDidCollapseElement: collapse.event,
+  };
+  const view = new View(real as unknown as vscode.TreeView<Node>, watch, tree, ports, containers);
+  /** Finds the first node of a kind, of the first playground or below it. */
+  const find = (kind: Node['kind']): Node | undefined => [...tree.getChildren(), ...tree.getChildren(tree.getChildren()[0])].find((node) => node.kind === kind);
+  return {
+    it, watch, forwards, ports, containers, tree, find,
+    setVisible: (visible: boolean) => { real.visible = visible; visibility.fire(undefined); },
+    fold: (kind: Node['kind'], folded: boolean) => {
+      const element = find(kind);
+      if (element) (folded ? collapse : expansion).fire({ element });
+    },
+    end: () => { view.dispose(); forwards.dispose(); ports.dispose(); containers.dispose(); watch.dispose(); it.dispose(); },
+  };
 }
 
 /** A playground as `list --json` prints it. */
@@ -85,12 +119,15 @@ export function acting(playgrounds: unknown[], answers: Record<string, unknown> 
   for (const [command, answer] of Object.entries(all)) writeFileSync(path.join(at, command), JSON.stringify(answer));
   const it = binary(program(`echo "$@" >> ${at}/runs; ${also || ':'}; [ -e ${at}/$1 ] && cat ${at}/$1; exit 0`));
   const watch = new Watch(it, () => undefined);
-  const context = { globalState: { get: () => undefined, update: () => Promise.resolve() } } as unknown as vscode.ExtensionContext;
+  const stored = new Map<string, unknown>();
+  const globalState = { get: (key: string) => stored.get(key), update: (key: string, value: unknown) => Promise.resolve(void stored.set(key, value)) };
+  const context = { globalState } as unknown as vscode.ExtensionContext;
   const logged: string[] = [];
   const log = { info: (line: string) => logged.push(line), show: () => undefined } as unknown as vscode.LogOutputChannel;
   const forwards = new PortForwards(it, () => undefined);
   const ports = new Ports(it, watch);
-  const services: Services = { binary: it, watch, forwards, ports, log, context };
+  const containers = new Containers(it, watch, () => undefined);
+  const services: Services = { binary: it, watch, forwards, ports, containers, log, context };
   const does = Object.fromEntries(COMMANDS.map((command) => [command, (subject?: Subject) => ACTIONS[command](services, subject)])) as Acting['does'];
   const runs = (): string[] => (existsSync(`${at}/runs`) ? readFileSync(`${at}/runs`, 'utf8').trim().split('\n') : []);
   return { binary: it, watch, ports, does, runs, logged };

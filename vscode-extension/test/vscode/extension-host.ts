@@ -110,7 +110,7 @@ async function plain(): Promise<void> {
   const node = { kind: 'machine' as const, playground, machine };
   await until('it is in the tree', () => api.tree.getChildren(node).some((one) => one.kind === 'forward'));
   await vscode.commands.executeCommand('playgrounds.unforward', { kind: 'forward', playground, machine, forward });
-  await until('it is gone', () => api.tree.getChildren(node).length === 0);
+  await until('it is gone', () => !api.tree.getChildren(node).some((one) => one.kind === 'forward'));
   server.close();
   server.closeAllConnections();
 

@@ -1,0 +1,190 @@
+// The containers of machines, from `containers HOST --watch --json`. A process runs only while a machine is open on the screen,
+// because each needs a connection to the machine.
+
+import type { Binary } from './binary';
+import type { Failure } from './failure';
+import { readContainers } from './json';
+import { Live } from './live';
+import { type Machine, type Playground, canHaveContainers } from './playground';
+import type { Disposable, Watch } from './watch';
+
+export interface ContainerPort {
+  /** The port inside. */
+  container: number;
+  protocol: string;
+  /** The address of the machine at which it is published. */
+  address: string;
+  /** The port there; undefined if it is not published. */
+  machine: number | undefined;
+}
+
+/** A container, as its engine describes it. The texts are foreign, but without characters that control anything. */
+export interface Container {
+  id: string;
+  name: string;
+  /** Its part of the host name. Empty like `host` if it has none. */
+  label: string;
+  /** The host name for ssh. */
+  host: string;
+  image: string;
+  state: string;
+  status: string;
+  engine: string;
+  /** The pod that owns it. */
+  pod: { namespace: string; name: string } | undefined;
+  ports: ContainerPort[];
+}
+
+/** The containers of a machine, or the reason why they are not known. Both are undefined until the first answer. */
+export interface Found {
+  list: Container[] | undefined;
+  failure: Failure | undefined;
+}
+
+/** The time limit of the first line. A first visit sends a program to the machine. */
+const FIRST_LINE_MS = 120_000;
+
+/** A machine that is open in the tree. */
+interface Entry {
+  playground: string;
+  host: string;
+  found: Found;
+  live: Live;
+  runs: boolean;
+}
+
+const keyOf = (playground: string, machine: string): string => `${playground}/${machine}`;
+
+export class Containers implements Disposable {
+  private readonly entries = new Map<string, Entry>();
+  /** The playgrounds that are collapsed, by their ids. */
+  private readonly folded = new Set<string>();
+  private readonly listeners = new Set<() => void>();
+  private readonly subscription: Disposable;
+  private visible = false;
+
+  constructor(
+    private readonly binary: Binary,
+    private readonly watch: Watch,
+    private readonly log: (line: string) => void,
+  ) {
+    this.subscription = watch.onDidChange(() => {
+      this.forgetStopped();
+    });
+  }
+
+  onDidChange(listener: () => void): Disposable {
+    this.listeners.add(listener);
+    return { dispose: () => this.listeners.delete(listener) };
+  }
+
+  /** The containers of a machine; undefined if the machine is not open. */
+  of(playground: string, machine: string): Found | undefined {
+    return this.entries.get(keyOf(playground, machine))?.found;
+  }
+
+  /** Notes that the user has opened or closed a machine. */
+  setExpanded(playground: Playground, machine: Machine, expanded: boolean): void {
+    const key = keyOf(playground.id, machine.name);
+    const known = this.entries.get(key);
+    if (!expanded) {
+      known?.live.stop();
+      this.entries.delete(key);
+    } else if (!known && canHaveContainers(playground, machine)) {
+      const entry = this.entry(playground.id, machine.host);
+      this.entries.set(key, entry);
+      this.adjust(entry);
+      this.tell();
+    }
+  }
+
+  /** Notes that the playground itself was collapsed or expanded. */
+  setFolded(id: string, folded: boolean): void {
+    if (folded) this.folded.add(id);
+    else this.folded.delete(id);
+    this.adjustAll();
+  }
+
+  setVisible(visible: boolean): void {
+    this.visible = visible;
+    this.adjustAll();
+  }
+
+  /** Asks again for the containers that are on the screen. */
+  refresh(): void {
+    for (const entry of this.entries.values()) {
+      entry.live.stop();
+      entry.runs = false;
+    }
+    this.adjustAll();
+  }
+
+  dispose(): void {
+    this.subscription.dispose();
+    for (const entry of this.entries.values()) entry.live.stop();
+    this.entries.clear();
+    this.listeners.clear();
+  }
+
+  private entry(playground: string, host: string): Entry {
+    const become = (found: Found): void => {
+      entry.found = found;
+      this.tell();
+    };
+    const take = (line: string): boolean => {
+      const read = readContainers(line);
+      if (read) become(read);
+      return read?.list !== undefined;
+    };
+    const failed = (failure: Failure): void => {
+      this.log(failure.text);
+      become({ list: undefined, failure });
+    };
+    const live = new Live(this.binary, { take, failed, log: this.log }, FIRST_LINE_MS);
+    const entry: Entry = { playground, host, found: { list: undefined, failure: undefined }, live, runs: false };
+    return entry;
+  }
+
+  private adjustAll(): void {
+    for (const entry of this.entries.values()) this.adjust(entry);
+  }
+
+  /** Starts or stops a process, as what is on the screen requires. */
+  private adjust(entry: Entry): void {
+    const runs = this.visible && !this.folded.has(entry.playground);
+    if (runs === entry.runs) return;
+    entry.runs = runs;
+    if (runs) entry.live.start(['containers', entry.host, '--watch', '--json']);
+    else entry.live.stop();
+  }
+
+  /** A machine that is stopped, and a playground that is, has nothing to be asked. */
+  private forgetStopped(): void {
+    const { situation } = this.watch;
+    if (situation.kind !== 'known') return;
+    const running = new Set(
+      situation.playgrounds.flatMap((one) => one.machines.filter((machine) => canHaveContainers(one, machine)).map(({ name }) => keyOf(one.id, name))),
+    );
+    for (const [key, entry] of this.entries) {
+      if (running.has(key)) continue;
+      entry.live.stop();
+      this.entries.delete(key);
+    }
+  }
+
+  private tell(): void {
+    for (const listener of this.listeners) listener();
+  }
+}
+
+/** True for a container that can be entered. */
+export const canBeEntered = ({ state, host }: Container): boolean => state === 'running' && host !== '';
+
+/** Sorts the containers that no pod owns before the others, running ones first, and then by their names. */
+export function inOrder(all: Container[]): Container[] {
+  const rank = (of: Container): number => (of.pod ? 2 : 0) + (of.state === 'running' ? 0 : 1);
+  const name = ({ name, pod }: Container): string => `${name}\n${pod ? podName(pod) : ''}`;
+  return [...all].sort((a, b) => rank(a) - rank(b) || name(a).localeCompare(name(b), 'en', { numeric: true }));
+}
+
+export const podName = ({ namespace, name }: NonNullable<Container['pod']>): string => (namespace === '' ? name : `${namespace}/${name}`);
