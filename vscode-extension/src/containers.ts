@@ -44,21 +44,21 @@ export interface Found {
 /** The time limit of the first line. A first visit sends a program to the machine. */
 const FIRST_LINE_MS = 120_000;
 
-/** A machine that is open in the tree. */
+/** A machine that the user has opened. */
 interface Entry {
   playground: string;
   host: string;
   found: Found;
   live: Live;
   runs: boolean;
+  /** False from the moment at which its playground is collapsed until VS Code asks for its children again. */
+  shown: boolean;
 }
 
 const keyOf = (playground: string, machine: string): string => `${playground}/${machine}`;
 
 export class Containers implements Disposable {
   private readonly entries = new Map<string, Entry>();
-  /** The playgrounds that are collapsed, by their ids. */
-  private readonly folded = new Set<string>();
   private readonly listeners = new Set<() => void>();
   private readonly subscription: Disposable;
   private visible = false;
@@ -90,7 +90,9 @@ export class Containers implements Disposable {
     if (!expanded) {
       known?.live.stop();
       this.entries.delete(key);
-    } else if (!known && canHaveContainers(playground, machine)) {
+    } else if (known) {
+      this.show(playground.id, machine.name);
+    } else if (canHaveContainers(playground, machine)) {
       const entry = this.entry(playground.id, machine.host);
       this.entries.set(key, entry);
       this.adjust(entry);
@@ -98,11 +100,26 @@ export class Containers implements Disposable {
     }
   }
 
-  /** Notes that the playground itself was collapsed or expanded. */
-  setFolded(id: string, folded: boolean): void {
-    if (folded) this.folded.add(id);
-    else this.folded.delete(id);
+  /** Notes that the playground itself was collapsed. */
+  fold(id: string): void {
+    for (const entry of this.entries.values()) if (entry.playground === id) entry.shown = false;
     this.adjustAll();
+  }
+
+  /**
+   * True if machines of a playground were open when it was collapsed. VS Code does not report whether "Collapse All" has closed
+   * them as well, but asks only for the children of those that it shows.
+   */
+  isFolded(id: string): boolean {
+    return [...this.entries.values()].some((entry) => entry.playground === id && !entry.shown);
+  }
+
+  /** Notes that VS Code shows the children of a machine. */
+  show(playground: string, machine: string): void {
+    const entry = this.entries.get(keyOf(playground, machine));
+    if (!entry) return;
+    entry.shown = true;
+    this.adjust(entry);
   }
 
   setVisible(visible: boolean): void {
@@ -141,7 +158,7 @@ export class Containers implements Disposable {
       become({ list: undefined, failure });
     };
     const live = new Live(this.binary, { take, failed, log: this.log }, FIRST_LINE_MS);
-    const entry: Entry = { playground, host, found: { list: undefined, failure: undefined }, live, runs: false };
+    const entry: Entry = { playground, host, found: { list: undefined, failure: undefined }, live, runs: false, shown: true };
     return entry;
   }
 
@@ -151,7 +168,7 @@ export class Containers implements Disposable {
 
   /** Starts or stops a process, as what is on the screen requires. */
   private adjust(entry: Entry): void {
-    const runs = this.visible && !this.folded.has(entry.playground);
+    const runs = this.visible && entry.shown;
     if (runs === entry.runs) return;
     entry.runs = runs;
     if (runs) entry.live.start(['containers', entry.host, '--watch', '--json']);

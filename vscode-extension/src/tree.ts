@@ -92,6 +92,12 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     else if (different.length > 0) this.changed.fire(different);
   }
 
+  /** Makes VS Code ask for the children that it shows of a playground. */
+  reload(id: string): void {
+    const known = this.shown.get(id);
+    if (known) this.changed.fire([known.node]);
+  }
+
   getChildren(node?: Node): Node[] {
     switch (node?.kind) {
       case undefined:
@@ -101,6 +107,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
       case 'tasks':
         return shownTasks(node.playground).map((task): Node => ({ kind: 'task', playground: node.playground, task }));
       case 'machine':
+        this.containers.show(node.playground.id, node.machine.name);
         return [...this.links(node), ...this.containerNodes(node)];
       case 'ports':
         return this.portChildren(node.playground);

@@ -54,7 +54,8 @@ export class View implements Disposable {
     if (node.kind === 'machine') this.containers.setExpanded(playground, node.machine, expanded);
     if (node.kind !== 'playground') return;
     this.ports.setFolded(playground.id, !expanded);
-    this.containers.setFolded(playground.id, !expanded);
+    if (!expanded) this.containers.fold(playground.id);
+    else if (this.containers.isFolded(playground.id)) this.tree.reload(playground.id);
   }
 
   private holdWhileVisible(): void {

@@ -126,7 +126,7 @@ describe('a container in the tree', () => {
 function viewed(lines: string, lists: unknown[][] = [[listed()]]) {
   const at = folder();
   const news = lists.map((playgrounds) => `echo '${JSON.stringify({ type: 'playgrounds', playgrounds })}'; sleep 0.3`);
-  const runs = `echo "$@" >> ${at}/runs; echo $$ > ${at}/pid`;
+  const runs = `echo $$ > ${at}/pid; echo "$@" >> ${at}/runs`;
   const view = viewOn(binary(program(`[ "$1" = containers ] && { ${runs}; ${lines}; exec sleep 1000; }\n${news.join('\n')}\nexec sleep 1000`)));
   const { tree, find } = view;
   return {
@@ -161,12 +161,31 @@ describe('the watch of a machine', () => {
       hide();
       await until(() => !alive());
       show();
-      await until(() => runs().length === count + 1 && labels().length === 2);
+      await until(() => labels().length === 2 && runs().length === count + 1);
       count += 1;
     }
     end();
     await until(() => !alive());
     expect(runs().length).toBe(4);
+  });
+
+  it('does not begin again for a machine that was closed with its playground', async () => {
+    const { watch, tree, labels, runs, alive, fold, end } = viewed(`echo '${line(described('web'))}'`);
+    await until(() => watch.situation.kind === 'known');
+    fold('machine', false);
+    await until(() => labels()[0] === 'web');
+    const reloaded: unknown[] = [];
+    tree.onDidChangeTreeData((nodes) => reloaded.push(nodes?.map((node) => node.kind)));
+    fold('playground', true);
+    await until(() => !alive());
+    fold('playground', false);
+    // VS Code asks for the children of those that it shows. "Collapse All" has closed this one.
+    expect(reloaded).toEqual([['playground']]);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(runs().length).toBe(1);
+    fold('machine', false);
+    await until(() => runs().length === 2);
+    end();
   });
 
   it('shows each change, and ignores news of another kind', async () => {
