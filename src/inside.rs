@@ -45,6 +45,8 @@ const USUAL: &str = "x86_64";
 const ANSWER: Duration = Duration::from_secs(20);
 /// Longest silence of a watch: a sign of life may be late, and the engine may take its time.
 const SILENCE: Duration = SIGN_OF_LIFE.saturating_mul(4);
+/// The hint of a watch that was lost.
+const AGAIN: &str = "it is connected to again, unless that is of no use";
 /// Number of bytes that a login shell may print before the helper's.
 const MAX_GREETING: usize = 64 * 1024;
 
@@ -150,10 +152,10 @@ impl Watch {
                     return Err(match timeout(ANSWER, reader.end()).await {
                         Ok(Some(status)) => no_answer(login, Some(status), &reader.complaint(), &error),
                         // The machine has ended it, as it does when it is stopped.
-                        Ok(None) | Err(_) => lost(login),
+                        Ok(None) | Err(_) => lost(login).with_hint(AGAIN),
                     });
                 }
-                Err(_elapsed) => return Err(lost(login)),
+                Err(_elapsed) => return Err(lost(login).with_hint(AGAIN)),
             }
         }
     }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub const MAX_FRAME: usize = 1024 * 1024;
 
 /// Longest time without a line of `helper watch`: an empty one then says that it lives.
-pub const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+pub const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 
 /// The identification of the SSH server in a container, and in an embedded machine. It names no version, so that a client
 /// that was told it early is right.

@@ -120,18 +120,21 @@ pub(crate) async fn run(app: &App, Args { one, machine, watch }: Args) -> Result
     if spinner.is_seen() {
         spinner.waiting(&format!("looking at the containers of {}", play.shown()));
     }
-    let list = async |asked: &Asked<'_>| asked.answer(asked.list(&spinner).await);
-    let answers = tokio::select! {
-        answers = join_all(asked.iter().map(list)) => answers,
+    let found = tokio::select! {
+        found = join_all(asked.iter().map(|one| one.list(&spinner))) => found,
         never = spinner.repeat() => match never {},
     };
     drop(spinner);
-    let mut errors: Vec<&Error> = answers.iter().filter_map(|answer| answer.found.as_ref().err()).collect();
-    let failure = (errors.len() == answers.len()).then(|| errors.remove(0).clone());
+    let failure =
+        found.iter().all(Result::is_err).then(|| found.iter().find_map(|found| found.as_ref().err().cloned()));
+    let answers: Vec<Answer> = asked.iter().zip(found).map(|(one, found)| one.answer(found)).collect();
     if !one.json {
-        errors.iter().for_each(|error| notice::line(&format!("labctl-ssh-proxy: {error}")));
+        // The one that the command fails with is said by that.
+        let errors = answers.iter().filter_map(|answer| answer.found.as_ref().err());
+        let errors = errors.skip(usize::from(failure.is_some()));
+        errors.for_each(|error| notice::line(&format!("labctl-ssh-proxy: {error}")));
     }
-    if let Some(failure) = failure {
+    if let Some(failure) = failure.flatten() {
         return Err(failure);
     }
     if one.json {
