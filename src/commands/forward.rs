@@ -5,6 +5,7 @@
 //! - `spec`: forwards in ssh's notation (pure). `wanted`: those of the command line, and the saved ones.
 //! - `bound`: a forward whose local listener is open. `way`: the connection to a machine for as long as the command
 //!   runs.
+//! - `entrance`: the way into a container, for `--in`.
 //! - `local`, `remote`, `udp`: one kind of forward each. `relay.py` and `relay.pl` are the machine's end of UDP.
 //! - `auto`: forwards that follow the ports of a machine.
 //! - `carry`: one forwarded connection, and the decision when it is over.
@@ -14,6 +15,7 @@ mod auto;
 pub(crate) mod board;
 mod bound;
 pub(crate) mod carry;
+mod entrance;
 pub(crate) mod local;
 pub(crate) mod remote;
 pub mod saved;
@@ -29,7 +31,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     app::App,
-    commands::{args::duration, candidates, underway::Underway},
+    commands::{args::duration, candidates, underway::Underway, within},
     error::{Error, Kind, Result},
     labs::{Labs, find, wire::Play},
     os::{ended_by_signal, raise_open_files},
@@ -42,6 +44,7 @@ use crate::{
 use auto::{Auto, plan::Ports};
 use board::{Board, View};
 use bound::Bound;
+use entrance::Entrance;
 use saved::Which;
 use spec::{Forward, Side, Spec};
 use wanted::Wanted;
@@ -65,6 +68,10 @@ pub struct Args {
     /// The machine; the first one by default.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
+    /// Forward ports of this container of the playground: its name or id, on any machine if it is the only one. Also one
+    /// without a network.
+    #[arg(long = "in", value_name = "CONTAINER", add = ArgValueCompleter::new(candidates::containers))]
+    within: Option<String>,
     /// Listen on this computer and connect from the machine.
     // The short name `local` is taken by the global option --local.
     #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| typed(Side::Local, text))]
@@ -130,7 +137,7 @@ pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Re
 /// # Errors
 /// Fails when a forward cannot be set up, or the playground no longer exists.
 pub async fn run(app: &App, args: Args) -> Result<u8> {
-    if args.list || !args.remove.is_empty() {
+    if args.within.is_none() && (args.list || !args.remove.is_empty()) {
         return tokio::select! {
             done = look_at_saved(app, &args) => done.map(|()| 0),
             signal = ended_by_signal() => Ok(128 + signal),
@@ -183,12 +190,74 @@ impl Args {
     }
 }
 
+/// Refuses what is about machines only.
+fn fits_a_container(args: &Args, typed: &[Forward]) -> Result<()> {
+    let refuse =
+        |what: &str, hint: &str| Err(Error::new(Kind::Usage, format!("--in forwards no {what}")).with_hint(hint));
+    if args.save || args.restore || args.list || !args.remove.is_empty() {
+        return refuse("saved port forwards: the platform saves those of machines only", "use -L or -R with --in");
+    }
+    if args.auto {
+        return refuse("ports by --auto: the platform scans machines only", "use -L or -R with --in");
+    }
+    for Forward { side, spec, .. } in typed {
+        if spec.udp {
+            let hint =
+                "without --in, -L PORT:ADDRESS:PORT/udp leads to the container's address on the machine's network";
+            return refuse("UDP: the server in a container carries connections only", hint);
+        }
+        if *side == Side::Remote {
+            entrance::check(&spec.listen, &spec.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens forwards into a container: finds it, wakes its machine, and carries them over one connection.
+async fn forward_in(app: &App, args: &Args, name: &str, board: &Arc<Board>) -> Result<()> {
+    let typed = args.forwards();
+    fits_a_container(args, &typed)?;
+    let labs = app.labs().await?;
+    let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
+    let wanted = wanted::all(&labs, &play, "", typed, false, false, board).await?;
+    raise_open_files();
+    // A port that is taken here is reported before anything is woken.
+    let mut forwards = Vec::new();
+    for one in wanted {
+        let bound = Bound::new(&one.forward, board).await?;
+        forwards.push((one, bound));
+    }
+    let inner = match within::at_once(&play, machine.as_deref(), name)? {
+        Some(inner) => inner,
+        None => within::woken(app, &labs, &play, machine.as_deref(), name).await?,
+    };
+    app.memory().machine_wanted(&play.id, &inner.machine);
+    let way = Way::new(app, &labs, &play, find::machine(&play, Some(&inner.machine))?, "root", board)?;
+    let way = Arc::new(way.leading_into(Entrance::new(app, &inner.label, board)));
+    board.record(Forwards::begin(&app.folders, &play.id));
+    let bundle = Bundle { way, forwards, is_followed: false };
+    carry(open(app, &play, vec![bundle], args, board).await?, board).await
+}
+
+/// Carries forwards until one ends by itself, which it does only when the playground no longer exists.
+async fn carry(mut tasks: JoinSet<Result<()>>, board: &Board) -> Result<()> {
+    board.ready();
+    while let Some(ended) = tasks.join_next().await {
+        ended.map_err(|e| Error::new(Kind::Internal, format!("a port forward failed unexpectedly: {e}")))??;
+    }
+    Ok(())
+}
+
 /// Opens the forwards in five steps, and carries them until one ends.
 async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     find::no_container(&args.playground).map_err(|error| {
-        let ssh = format!("labctl-ssh-proxy ssh {} -N -L 8080:localhost:80", args.playground);
-        error.with_hint(format!("ssh forwards a container's ports with -L, -R and -D, such as `{ssh}`"))
+        let (machine, container) = args.playground.rsplit_once('.').unwrap_or_default();
+        let line = format!("labctl-ssh-proxy port-forward {machine} --in {container} -L 8080:80");
+        error.with_hint(format!("name the container with --in, such as `{line}`"))
     })?;
+    if let Some(name) = &args.within {
+        return forward_in(app, args, name, board).await;
+    }
     let labs = app.labs().await?;
     let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
     let machine = find::machine(&play, machine.as_deref())?.name.clone();
@@ -209,12 +278,7 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
         let next = auto.turn().await?;
         tasks.spawn(auto.run(next));
     }
-    board.ready();
-    // A forward ends by itself only when the playground no longer exists.
-    while let Some(ended) = tasks.join_next().await {
-        ended.map_err(|e| Error::new(Kind::Internal, format!("a port forward failed unexpectedly: {e}")))??;
-    }
-    Ok(())
+    carry(tasks, board).await
 }
 
 /// Makes ready to follow the ports of `machine`, by the way that its other forwards have, too.

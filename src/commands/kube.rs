@@ -387,6 +387,7 @@ async fn listen(
             kind: "local",
             protocol: "tcp",
             machine: way.machine().to_owned(),
+            container: None,
             address: listeners.address(),
             to: to.to_string(),
         };

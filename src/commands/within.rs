@@ -82,6 +82,16 @@ pub(crate) async fn foresee(app: &App, labs: &Labs, visit: &Visit) -> Result<Des
     led_into(place, target, inner)
 }
 
+/// The container of a play whose machines are made ready first, because it is not clear [`at_once`].
+///
+/// # Errors
+/// As [`arrive`].
+pub(crate) async fn woken(app: &App, labs: &Labs, play: &Play, machine: Option<&str>, name: &str) -> Result<Inner> {
+    let host = Target::of_play(&play.id, machine).to_string();
+    let place = arrive(app, labs, &Visit { host, within: Some(name.to_owned()), ..Visit::default() }).await?;
+    Ok(Inner { machine: place.machine.name, label: place.container.unwrap_or_default() })
+}
+
 /// Refuses a container in a container.
 fn no_second(visit: &Visit) -> Result<()> {
     let host = visit.host.rsplit_once('@').map_or(&*visit.host, |(_, host)| host);

@@ -25,6 +25,9 @@ pub struct OpenForward {
     pub playground: String,
     /// The machine.
     pub machine: String,
+    /// The label of the container on it to which the forward leads instead.
+    #[serde(default)]
+    pub container: Option<String>,
     /// The side that listens: `local` or `remote`.
     pub kind: String,
     /// The listener's protocol: `tcp`, `udp` or `unix`.
@@ -43,7 +46,7 @@ impl OpenForward {
 
     /// The port of the machine itself to which it leads from this computer.
     pub fn leads_to(&self) -> Option<u16> {
-        let (host, port) = self.to.rsplit_once(':')?;
+        let (host, port) = self.to.rsplit_once(':').filter(|_| self.container.is_none())?;
         let is_it = self.kind == "local" && self.protocol != "udp" && is_machine_itself(host, &self.machine);
         is_it.then(|| port.parse().ok()).flatten()
     }
@@ -75,11 +78,12 @@ impl Forwards {
         Forwards { playground: playground.to_owned(), open: Mutex::default(), file }
     }
 
-    /// Notes one that is open now: its machine, kind, protocol, address and destination.
-    pub fn opened(&self, [machine, kind, protocol, address, to]: [&str; 5]) {
+    /// Notes one that is open now: its container, if it leads into one; its machine, kind, protocol, address and
+    /// destination.
+    pub fn opened(&self, container: Option<&str>, [machine, kind, protocol, address, to]: [&str; 5]) {
         let [machine, kind, protocol, address, to] = [machine, kind, protocol, address, to].map(str::to_owned);
-        let (pid, playground) = (std::process::id(), self.playground.clone());
-        self.change(|all| all.push(OpenForward { pid, playground, machine, kind, protocol, address, to }));
+        let (pid, playground, container) = (std::process::id(), self.playground.clone(), container.map(str::to_owned));
+        self.change(|all| all.push(OpenForward { pid, playground, machine, container, kind, protocol, address, to }));
     }
 
     /// Notes the end of the one that listens at `address` of this computer.
@@ -115,12 +119,12 @@ mod tests {
         let folders = Folders { home: root.path().into(), root: root.path().into(), settings: root.path().join("s") };
         let forwards = Forwards::begin(&folders, "p");
         assert_eq!(all(&folders), []);
-        forwards.opened(["m", "local", "tcp", "127.0.0.1:8080", "localhost:80"]);
-        forwards.opened(["m", "local", "tcp", "[::1]:8081", "[::1]:81"]);
-        forwards.opened(["m", "remote", "tcp", "0.0.0.0:9000", "localhost:9000"]);
-        forwards.opened(["m", "local", "unix", "/run/s", "localhost:90"]);
-        forwards.opened(["m", "local", "udp", "127.0.0.1:53", "localhost:53"]);
-        forwards.opened(["m", "local", "tcp", "127.0.0.1:1", "db.example.org:5432"]);
+        forwards.opened(None, ["m", "local", "tcp", "127.0.0.1:8080", "localhost:80"]);
+        forwards.opened(None, ["m", "local", "tcp", "[::1]:8081", "[::1]:81"]);
+        forwards.opened(None, ["m", "remote", "tcp", "0.0.0.0:9000", "localhost:9000"]);
+        forwards.opened(None, ["m", "local", "unix", "/run/s", "localhost:90"]);
+        forwards.opened(None, ["m", "local", "udp", "127.0.0.1:53", "localhost:53"]);
+        forwards.opened(None, ["m", "local", "tcp", "127.0.0.1:1", "db.example.org:5432"]);
         let leads = |found: &[super::OpenForward]| found.iter().map(|one| one.leads_to()).collect::<Vec<_>>();
         let listens = |found: &[super::OpenForward]| found.iter().map(|one| one.listens_on()).collect::<Vec<_>>();
         let found = all(&folders);

@@ -48,13 +48,21 @@ const FORWARDED: usize = 64;
 /// A connection to a machine's SSH server. Dropping it closes the connection.
 pub struct SshClient {
     handle: Handle<Handler>,
-    forwarded: mpsc::Receiver<SshStream>,
+    forwarded: mpsc::Receiver<Forwarded>,
     login: Login,
     host_key: Arc<OnceLock<HostKeyBlob>>,
 }
 
 /// A byte stream through the connection. Shutting its writer down sends the end of file to the other side.
 pub(crate) type SshStream = ChannelStream<Msg>;
+
+/// A connection to a listener on the machine.
+pub(crate) struct Forwarded {
+    /// The listener, as it was asked for: `ADDRESS:PORT`, or the path of a socket.
+    pub listener: String,
+    /// The connection.
+    pub stream: SshStream,
+}
 
 /// The parameters of a login.
 #[derive(Clone, Debug)]
@@ -72,6 +80,14 @@ pub struct Login {
 }
 
 impl Login {
+    /// The words for the machine, or for the container on it, where the playground is clear.
+    fn place(&self) -> String {
+        match self.machine.split_once('.') {
+            Some((_, container)) => format!("container {container}"),
+            None => format!("machine {}", self.machine),
+        }
+    }
+
     /// The machine, as known hosts knows it.
     pub(crate) fn whose(&self) -> Whose<'_> {
         Whose { alias: &self.alias, play: &self.play, machine: &self.machine, shown: &self.shown }
@@ -111,6 +127,35 @@ impl SshClient {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let mut client = SshClient::greet(stream, known_hosts, login).await?;
+        authenticate(&mut client.handle, login, credentials).await?;
+        Ok(client)
+    }
+
+    /// The same without a key, for a server that only this connection reaches.
+    ///
+    /// # Errors
+    /// As [`SshClient::connect`].
+    pub(crate) async fn enter<S>(stream: S, known_hosts: &KnownHosts, login: &Login) -> Result<SshClient>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut client = SshClient::greet(stream, known_hosts, login).await?;
+        let asked = timeout(ANSWER, client.handle.authenticate_none(&login.user)).await;
+        match asked.map_err(|_| silent(login))?? {
+            AuthResult::Success => Ok(client),
+            AuthResult::Failure { .. } => {
+                let message = format!("{} does not let {} log in", login.whose().subject(), login.user);
+                Err(Error::new(Kind::Refused, message).with_hint(see_doctor(&login.alias)))
+            }
+        }
+    }
+
+    /// Performs the handshake.
+    async fn greet<S>(stream: S, known_hosts: &KnownHosts, login: &Login) -> Result<SshClient>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let (sender, forwarded) = mpsc::channel(FORWARDED);
         let host_key = Arc::default();
         let handler = Handler {
@@ -125,8 +170,7 @@ impl SshClient {
             client::connect_stream(config, stream, handler).await
         };
         let connected = timeout(HANDSHAKE, handshake).await;
-        let mut handle = connected.unwrap_or_else(|_| Err(silent(login)))?;
-        authenticate(&mut handle, login, credentials).await?;
+        let handle = connected.unwrap_or_else(|_| Err(silent(login)))?;
         Ok(SshClient { handle, forwarded, login: login.clone(), host_key })
     }
 
@@ -229,16 +273,13 @@ impl SshClient {
         match timeout(ANSWER, opening).await {
             Ok(Ok(channel)) => Ok(channel.into_stream()),
             Ok(Err(russh::Error::ChannelOpenFailure(reason))) => {
-                let message = format!("machine {} cannot connect to {to}: {}", self.login.machine, words(&reason));
+                let message = format!("{} cannot connect to {to}: {}", self.login.place(), words(&reason));
                 Err(Error::new(Kind::Refused, message))
             }
             Ok(Err(error)) => Err(error.into()),
             Err(_elapsed) => {
-                let message = format!(
-                    "{to} does not answer: machine {} has tried for {} s",
-                    self.login.machine,
-                    ANSWER.as_secs()
-                );
+                let message =
+                    format!("{to} does not answer: {} has tried for {} s", self.login.place(), ANSWER.as_secs());
                 Err(Error::new(Kind::Network, message)
                     .with_hint("check the address, and whether a firewall on the way drops the connection"))
             }
@@ -273,7 +314,7 @@ impl SshClient {
     fn not_listening(&self, error: russh::Error, address: &str) -> Error {
         match error {
             russh::Error::RequestDenied => {
-                Error::new(Kind::Refused, format!("machine {} cannot listen on {address}", self.login.machine))
+                Error::new(Kind::Refused, format!("{} cannot listen on {address}", self.login.place()))
                     .with_hint("something may be in its place already")
             }
             error => error.into(),
@@ -282,7 +323,12 @@ impl SshClient {
 
     /// Returns the next connection to a listener on the machine, or `None` when this SSH connection has ended.
     pub async fn next_forwarded(&mut self) -> Option<SshStream> {
-        self.forwarded.recv().await
+        Some(self.forwarded.recv().await?.stream)
+    }
+
+    /// Takes the queue of the connections to its listeners. It ends with this SSH connection.
+    pub(crate) fn take_forwarded(&mut self) -> mpsc::Receiver<Forwarded> {
+        std::mem::replace(&mut self.forwarded, mpsc::channel(1).1)
     }
 
     /// Waits until the connection has ended.
@@ -336,7 +382,7 @@ fn see_doctor(alias: &str) -> String {
 struct Handler {
     known_hosts: KnownHosts,
     login: Login,
-    forwarded: mpsc::Sender<SshStream>,
+    forwarded: mpsc::Sender<Forwarded>,
     host_key: Arc<OnceLock<HostKeyBlob>>,
 }
 
@@ -360,35 +406,35 @@ impl client::Handler for Handler {
     async fn server_channel_open_forwarded_tcpip(
         &mut self,
         channel: Channel<Msg>,
-        _connected_address: &str,
-        _connected_port: u32,
+        connected_address: &str,
+        connected_port: u32,
         _originator_address: &str,
         _originator_port: u32,
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<()> {
-        self.take(channel, reply).await;
+        self.take(format!("{connected_address}:{connected_port}"), channel, reply).await;
         Ok(())
     }
 
     async fn server_channel_open_forwarded_streamlocal(
         &mut self,
         channel: Channel<Msg>,
-        _socket_path: &str,
+        socket_path: &str,
         reply: ChannelOpenHandle,
         _session: &mut Session,
     ) -> Result<()> {
-        self.take(channel, reply).await;
+        self.take(socket_path.to_owned(), channel, reply).await;
         Ok(())
     }
 }
 
 impl Handler {
-    async fn take(&self, channel: Channel<Msg>, reply: ChannelOpenHandle) {
+    async fn take(&self, listener: String, channel: Channel<Msg>, reply: ChannelOpenHandle) {
         // If there is no room, dropping the reply refuses the channel.
         if let Ok(room) = self.forwarded.try_reserve() {
             reply.accept().await;
-            room.send(channel.into_stream());
+            room.send(Forwarded { listener, stream: channel.into_stream() });
         }
     }
 }

@@ -226,9 +226,10 @@ impl Auto {
     fn ours(&self) -> BTreeSet<u16> {
         let playground = &self.play;
         let of_this_process = self.board.listeners().into_iter().map(|what| {
-            let What { kind, protocol, machine, address, to } = what;
+            let What { kind, protocol, machine, container, address, to } = what;
             let (pid, playground) = (std::process::id(), playground.clone());
-            OpenForward { pid, playground, machine, kind: kind.into(), protocol: protocol.into(), address, to }
+            let (kind, protocol) = (kind.into(), protocol.into());
+            OpenForward { pid, playground, machine, container, kind, protocol, address, to }
         });
         // It knows its own ones even where it cannot record them.
         let all: Vec<OpenForward> = forwards::all(&self.folders).into_iter().chain(of_this_process).collect();
@@ -255,6 +256,7 @@ impl Auto {
             kind: "local",
             protocol: listeners.protocol(),
             machine: self.way.machine().to_owned(),
+            container: None,
             address: listeners.address(),
             to: to.to_string(),
         });

@@ -5,7 +5,7 @@
 //!
 //! | `event` | fields | when |
 //! | --- | --- | --- |
-//! | `listening` | `forward`, `kind` (`local`, `remote`), `protocol` (`tcp`, `udp`, `unix`), `machine`, `address` (as bound, with the actual port), `to` | a forward is ready |
+//! | `listening` | `forward`, `kind` (`local`, `remote`), `protocol` (`tcp`, `udp`, `unix`), `machine`, `container` (with `--in`), `address` (as bound, with the actual port), `to` | a forward is ready |
 //! | `closed` | `forward` | with `--auto`: a forward takes no new connections, because its port has gone |
 //! | `ready` | | all forwards are ready |
 //! | `open` | `forward`, `connection` (a number), `peer` | a connection opened, or a UDP peer sent its first datagram |
@@ -111,7 +111,7 @@ pub struct Row {
 }
 
 /// The description of a forward.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct What {
     /// `local` or `remote`.
     pub kind: &'static str,
@@ -119,10 +119,22 @@ pub struct What {
     pub protocol: &'static str,
     /// The machine's name.
     pub machine: String,
+    /// The label of the container on it to which the forward leads instead.
+    pub container: Option<String>,
     /// The listening address.
     pub address: String,
     /// The destination.
     pub to: String,
+}
+
+impl What {
+    /// The words for where the other end is.
+    fn end(&self) -> String {
+        match &self.container {
+            Some(container) => format!("in container {container} of machine {}", self.machine),
+            None => format!("on machine {}", self.machine),
+        }
+    }
 }
 
 impl Row {
@@ -229,11 +241,11 @@ impl Board {
         });
         rows.push(Arc::clone(&row));
         drop(rows);
-        let What { kind, protocol, machine, address, to } = &row.what;
-        self.recorded(|record| record.opened([machine, kind, protocol, address, to]));
+        let What { kind, protocol, machine, container, address, to } = &row.what;
+        self.recorded(|record| record.opened(container.as_deref(), [machine, kind, protocol, address, to]));
         self.event(&json!({
             "event": "listening", "forward": row.number, "kind": kind, "protocol": protocol, "machine": machine,
-            "address": address, "to": to,
+            "container": container, "address": address, "to": to,
         }));
         if self.view == View::Lines {
             self.say(&sentence(&row.what));
@@ -247,8 +259,8 @@ impl Board {
         self.recorded(|record| record.closed(&row.what.address));
         self.event(&json!({ "event": "closed", "forward": row.number }));
         if self.view == View::Lines {
-            let What { machine, address, to, .. } = &row.what;
-            self.say(&format!("{address} on this computer no longer forwards to {to} on machine {machine}"));
+            let What { address, to, .. } = &row.what;
+            self.say(&format!("{address} on this computer no longer forwards to {to} {}", row.what.end()));
         }
     }
 
@@ -365,21 +377,22 @@ impl Progress for Board {
 }
 
 fn sentence(what: &What) -> String {
-    let What { kind, protocol, machine, address, to } = what;
-    let udp = if *protocol == "udp" { " (UDP)" } else { "" };
+    let What { kind, protocol, address, to, .. } = what;
+    let (end, udp) = (what.end(), if *protocol == "udp" { " (UDP)" } else { "" });
     match *kind {
-        "local" => format!("{address} on this computer forwards to {to} on machine {machine}{udp}"),
-        _ => format!("{address} on machine {machine} forwards to {to} on this computer{udp}"),
+        "local" => format!("{address} on this computer forwards to {to} {end}{udp}"),
+        _ => format!("{address} {end} forwards to {to} on this computer{udp}"),
     }
 }
 
 fn table(rows: &[Arc<Row>], counters: &[[u64; 5]], width: usize) -> Vec<String> {
     let row = |(row, [open, total, sent, received, dropped]): (&Arc<Row>, &[u64; 5])| {
-        let What { kind, protocol, machine, address, to } = &row.what;
+        let What { kind, protocol, machine, container, address, to } = &row.what;
         let udp = if *protocol == "udp" { "/udp" } else { "" };
+        let end = container.as_ref().map_or(machine.clone(), |container| format!("{machine}.{container}"));
         let (listens, leads) = match *kind {
-            "local" => ("here", machine.as_str()),
-            _ => (machine.as_str(), "here"),
+            "local" => ("here", end.as_str()),
+            _ => (end.as_str(), "here"),
         };
         let sent = match dropped {
             0 => BinaryBytes(*sent).to_string(),
@@ -476,7 +489,7 @@ mod tests {
         let board = Board::new(View::Quiet);
         let of = |kind, protocol, to: &str| {
             let (machine, address, to) = ("node-01".into(), "127.0.0.1:40973".into(), to.into());
-            board.listening(What { kind, protocol, machine, address, to })
+            board.listening(What { kind, protocol, machine, address, to, ..What::default() })
         };
         let rows = [of("local", "tcp", "[2001:db8::1]:80"), of("local", "udp", "x:53"), of("remote", "tcp", "x:1")];
         let counters = [[1, 20, 300 << 20, 0, 0], [0, 0, 0, 0, 7], [0; 5]];

@@ -74,7 +74,8 @@ impl Bound {
         board: &Arc<Board>,
     ) -> Result<()> {
         let row = |kind, protocol, address: String, to: String| -> Arc<Row> {
-            board.listening(What { kind, protocol, machine: way.machine().to_owned(), address, to })
+            let (machine, container) = (way.machine().to_owned(), way.entrance().map(|one| one.label().to_owned()));
+            board.listening(What { kind, protocol, machine, container, address, to })
         };
         let board = Arc::clone(board);
         match self {

@@ -164,7 +164,7 @@ mod tests {
     async fn a_program_that_has_finished_sending_hears_as_long_as_something_comes() {
         let board = Board::new(View::Quiet);
         let [machine, address, to] = ["m", "a", "t"].map(str::to_owned);
-        let row = board.listening(What { kind: "local", protocol: "tcp", machine, address, to });
+        let row = board.listening(What { kind: "local", protocol: "tcp", machine, address, to, ..What::default() });
         for ends in [Ends::Separately, Ends::Together] {
             let connection = board.open(&row, "");
             let ((mut program, near), (far, mut server)) = (duplex(64), duplex(64));

@@ -28,6 +28,7 @@ use crate::{
 use super::{
     board::{Board, Row},
     carry::{Ends, Near, carry},
+    entrance::Shared,
     spec::{Bind, Endpoint, Listen},
     way::{Way, is_final},
 };
@@ -333,6 +334,11 @@ impl Local {
         Ok(())
     }
 
+    /// The end of a connection over SSH, which ends after its streams, unless it is lost.
+    fn kept(&self, carried: io::Result<()>, has_ended: bool, carrier: &str) -> io::Result<()> {
+        carried.and_then(|()| if has_ended { Err(cut_off(carrier, &self.to)) } else { Ok(()) })
+    }
+
     /// Carries one connection until it ends.
     ///
     /// # Errors
@@ -340,6 +346,12 @@ impl Local {
     async fn connect<N: Near>(&self, near: N, peer: &str) -> Result<()> {
         let mut connection = self.board.open(&self.row, peer);
         let carried: Result<io::Result<()>> = async {
+            if let Some(entrance) = self.way.entrance() {
+                let joint = entrance.joint(&self.way).await?;
+                let Shared { stream, pump: _pump } = joint.connect(&self.to).await?;
+                let carried = until(carry(near, stream, Ends::Separately, &connection), joint.over()).await;
+                return Ok(self.kept(carried, joint.has_ended(), "the connection into the container"));
+            }
             match (&self.to, self.over_ssh) {
                 (Endpoint::Port(host, port), false) => {
                     let tunnel = self.way.dial(&host_port(host, *port)).await?;
@@ -353,18 +365,8 @@ impl Local {
                         Endpoint::Port(host, port) => ssh.connect_tcp(host, *port).await?,
                         Endpoint::Socket(path) => ssh.connect_unix(path).await?,
                     };
-                    let carrying = carry(near, stream, Ends::Separately, &connection);
-                    tokio::pin!(carrying);
-                    let carried = tokio::select! {
-                        carried = &mut carrying => carried,
-                        // The bytes that have come are delivered, and then a near program that waits is let go.
-                        () = ssh.over() => timeout(REST, carrying).await.unwrap_or(Ok(())),
-                    };
-                    // The SSH connection ends after its streams, unless it is lost.
-                    let carried = carried.and_then(|()| match ssh.has_ended() {
-                        true => Err(cut_off("the SSH connection", &self.to)),
-                        false => Ok(()),
-                    });
+                    let carried = until(carry(near, stream, Ends::Separately, &connection), ssh.over()).await;
+                    let carried = self.kept(carried, ssh.has_ended(), "the SSH connection");
                     ssh.close().await;
                     Ok(carried)
                 }
@@ -388,6 +390,16 @@ impl Local {
                 Ok(())
             }
         }
+    }
+}
+
+/// Carries until the SSH connection is over. Then the bytes that have come are delivered, and a near program that waits
+/// is let go.
+async fn until(carrying: impl Future<Output = io::Result<()>>, over: impl Future<Output = ()>) -> io::Result<()> {
+    tokio::pin!(carrying);
+    tokio::select! {
+        carried = &mut carrying => carried,
+        () = over => timeout(REST, carrying).await.unwrap_or(Ok(())),
     }
 }
 

@@ -10,6 +10,7 @@ use std::{io, net::IpAddr, sync::Arc, time::Duration};
 use futures_util::StreamExt;
 use serde::Deserialize;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     task::JoinSet,
     time::{Instant, sleep, timeout},
@@ -22,13 +23,14 @@ use crate::{
         http::Stream,
         tunnel::{self, Pings},
     },
-    ssh::client::{SshClient, SshStream},
+    ssh::client::SshClient,
     target::host_port,
 };
 
 use super::{
     board::{Board, Connection, Row},
     carry::{Ends, carry},
+    entrance::{Listening, Shared},
     local::cut_off,
     spec::{Bind, Endpoint, Listen},
     way::{Pauses, Way, is_final},
@@ -49,6 +51,8 @@ pub(crate) enum Listener {
     Tunnel(Box<WebSocketStream<Stream>>),
     /// The SSH server.
     Ssh(Box<SshClient>),
+    /// The server in a container.
+    Inside(Listening),
 }
 
 /// A message on the control channel.
@@ -85,6 +89,11 @@ impl Listener {
     /// # Errors
     /// The errors of [`Way::dial`], and [`Kind::Refused`] when the address cannot be bound.
     pub(crate) async fn open(way: &Way, listen: &Listen) -> Result<(Listener, String)> {
+        if let Some(entrance) = way.entrance() {
+            let joint = entrance.joint(way).await?;
+            let (listening, address) = joint.listen(listen).await?;
+            return Ok((Listener::Inside(listening), address));
+        }
         match listen {
             Listen::Port(bind, 0) => {
                 // Same default as ssh: most servers permit nothing but loopback addresses (GatewayPorts).
@@ -204,8 +213,9 @@ impl Remote {
             match listener {
                 Listener::Tunnel(control) => self.by_tunnel(*control, &mut connections).await?,
                 Listener::Ssh(ssh) => self.by_ssh(*ssh).await,
+                Listener::Inside(listening) => self.inside(listening).await,
             }
-            let what = format!("machine {} no longer listens on {}", self.way.machine(), self.listen);
+            let what = format!("{} no longer listens on {}", self.way.end(), self.listen);
             self.board.problem(&format!("{what}; asking it again"));
             let again = async {
                 pauses.after(since).await;
@@ -302,7 +312,24 @@ impl Remote {
         }
     }
 
-    async fn take_up_stream(&self, stream: SshStream) {
+    async fn inside(&self, mut listening: Listening) {
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                shared = listening.next() => {
+                    let Some(Shared { stream, pump }) = shared else { return };
+                    let this = self.clone();
+                    connections.spawn(async move {
+                        let _pump = pump;
+                        this.take_up_stream(stream).await;
+                    });
+                }
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+
+    async fn take_up_stream(&self, stream: impl AsyncRead + AsyncWrite + Unpin) {
         let mut connection = self.board.open(&self.row, "");
         match self.reach().await {
             Ok(Reached::Tcp(near)) => {
@@ -391,7 +418,7 @@ mod tests {
         let labs = app.client().unwrap();
         let way = Way::new(&app, &labs, &Play::default(), &Machine::default(), "u", &board).unwrap();
         let [machine, address, to] = ["m", "a", "t"].map(str::to_owned);
-        let row = board.listening(What { kind: "remote", protocol: "tcp", machine, address, to });
+        let row = board.listening(What { kind: "remote", protocol: "tcp", machine, address, to, ..What::default() });
         let listen = "80:localhost:80".parse::<crate::commands::forward::spec::Spec>().unwrap().listen;
         let to = Endpoint::Port("localhost".into(), 80);
         let remote = Remote { way: Arc::new(way), listen, to, board, row };

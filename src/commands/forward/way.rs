@@ -45,7 +45,7 @@ use crate::{
     wake::{Visitor, Wake},
 };
 
-use super::board::Board;
+use super::{board::Board, entrance::Entrance};
 
 /// Time limit for a connection that waits for a machine, for example during a reboot.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -71,6 +71,8 @@ pub struct Way {
     /// The private halves, once an SSH connection needs them.
     credentials: OnceCell<Credentials>,
     board: Arc<Board>,
+    /// The container of the machine to which all forwards lead instead.
+    entrance: Option<Entrance>,
     holding: Holding,
     /// Locked while a new session is requested, so that one request serves all connections.
     session: Mutex<Option<Kept>>,
@@ -136,9 +138,29 @@ impl Way {
             home: app.folders.home.clone(),
             credentials: OnceCell::new(),
             board: Arc::clone(board),
+            entrance: None,
             holding,
             session: Mutex::default(),
         })
+    }
+
+    /// Leads all forwards into a container of the machine. Its user is root then.
+    #[must_use]
+    pub(crate) fn leading_into(self, entrance: Entrance) -> Way {
+        Way { entrance: Some(entrance), ..self }
+    }
+
+    /// The entrance to the container, if the way leads into one.
+    pub(crate) fn entrance(&self) -> Option<&Entrance> {
+        self.entrance.as_ref()
+    }
+
+    /// The words for its end: the machine or the container.
+    pub(crate) fn end(&self) -> String {
+        match &self.entrance {
+            Some(entrance) => format!("container {}", entrance.label()),
+            None => format!("machine {}", self.machine()),
+        }
     }
 
     /// Returns the machine's name.
@@ -158,7 +180,11 @@ impl Way {
         let mut kept = self.session.lock().await;
         let session = self.ask(opens, true, limit, progress).await?;
         *kept = Some(Kept { session, since: Instant::now(), opens });
-        Ok(())
+        drop(kept);
+        match &self.entrance {
+            Some(entrance) => entrance.begin(self, progress).await,
+            None => Ok(()),
+        }
     }
 
     /// Connects to `target` (`HOST:PORT`), as the machine sees it.

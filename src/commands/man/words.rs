@@ -66,6 +66,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "with the programs of an image",
     ),
     ("port-forward", "labctl-ssh-proxy port-forward docker -L 8080:80", "the machine's port 80 is port 8080 here"),
+    (
+        "port-forward",
+        "labctl-ssh-proxy port-forward docker --in web -L 8080:80",
+        "port 80 of a container, even of one without a network",
+    ),
     ("port-forward", "labctl-ssh-proxy port-forward docker -R 5432:5432", "this computer's port 5432 is the machine's"),
     (
         "port-forward",

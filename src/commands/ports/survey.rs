@@ -304,6 +304,7 @@ mod tests {
             pid: 7,
             playground: playground.into(),
             machine: "two".into(),
+            container: None,
             kind: kind.into(),
             protocol: "tcp".into(),
             address: "127.0.0.1:8080".into(),

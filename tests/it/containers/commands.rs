@@ -1,11 +1,20 @@
-//! Commands that lead into a container by its name alone: `ssh --in`, `open --in` and `debug`.
+//! Commands that lead into a container by its name alone: `ssh --in`, `open --in`, `port-forward --in` and `debug`.
 
-use std::{fs, process::Stdio};
+use std::{
+    fs,
+    io::{Read, Write},
+    net::TcpListener,
+    process::{Command, Stdio},
+    thread,
+};
 
 use super::Site;
 use crate::support::{
     Said, World,
-    engine::{BUSYBOX, Container, Engine, SCRATCH},
+    engine::{BUSYBOX, Container, Engine, HTTP, SCRATCH, SOCKET},
+    eventually,
+    forward::Forward,
+    needs,
     terminal::OnTerminal,
     write_program,
 };
@@ -183,4 +192,143 @@ fn debug_has_the_user_and_the_terminal_that_are_asked_for() {
         assert_eq!(on_terminal.code(), Some(5), "{rest:?}");
     }
     site.leaves_nothing(&container);
+}
+
+/// What curl gets from a port of this computer.
+fn curl(port: u16, path: &str) -> std::process::Output {
+    let url = format!("http://127.0.0.1:{port}{path}");
+    Command::new(needs("curl")).args(["-sS", "--max-time", "60", &url]).output().unwrap()
+}
+
+/// A server here that answers every connection with `here`, once it has heard a line.
+fn server() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1024]);
+            let _ = stream.write_all(b"here");
+        }
+    });
+    port
+}
+
+#[test]
+fn ports_of_a_container_without_a_network_are_forwarded_both_ways_over_its_restart() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let container = engine.run_as("Forward.1", &NONE, SCRATCH, &[]);
+    let (here, socket) = (server(), site.world.path("l.sock"));
+    let there = "/dev/shm/r.sock";
+    let specs = [
+        ("-L", format!("0:localhost:{HTTP}")),
+        ("-L", format!("{}:{SOCKET}", socket.display())),
+        ("-R", format!("0:localhost:{here}")),
+        ("-R", format!("9090:localhost:{here}")),
+        ("-R", format!("{there}:localhost:{here}")),
+    ];
+    let playground = site.playground();
+    let mut line = vec![playground.as_str(), "--in", "Forward.1"];
+    line.extend(specs.iter().flat_map(|(side, spec)| [*side, spec]));
+    let forward = Forward::start(&site.world, &line);
+    for event in &forward.listening {
+        assert_eq!((&event["machine"], &event["container"]), (&super::MACHINE.into(), &"forward-1".into()), "{event}");
+    }
+    let remote = forward.listening[2]["address"].as_str().unwrap().rsplit_once(':').unwrap().1.to_owned();
+    let works = |remote: &str| {
+        let got = curl(forward.address(0).port(), "/data");
+        let judge = container.exec(&[], &["/app", "get", &HTTP.to_string(), "GET /data HTTP/1.0\r\n\r\n"]);
+        assert!(got.status.success() && judge.stdout.ends_with(&got.stdout), "{got:?}");
+        let mut unix = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        unix.write_all(b"echo").unwrap();
+        unix.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut said = String::new();
+        unix.read_to_string(&mut said).unwrap();
+        assert_eq!(said, "echo");
+        for [word, port] in [["get", remote], ["get", "9090"], ["unix", there]] {
+            assert_eq!(container.exec(&[], &["/app", word, port, "x\n"]).stdout, b"here", "{word} {port}");
+        }
+    };
+    works(&remote);
+    // One server in the container serves them all.
+    let ours = |(_, line): &(u32, String)| line.contains("serve");
+    assert_eq!(container.visitors().iter().filter(|one| ours(one)).count(), 1, "{:?}", container.visitors());
+    // A connection that comes while it restarts waits for it.
+    container.docker("restart");
+    let got = curl(forward.address(0).port(), "/data");
+    assert!(got.status.success(), "{got:?}");
+    eventually("it listens again", || container.exec(&[], &["/app", "get", "9090", "x\n"]).stdout == b"here");
+    assert_eq!(forward.end("INT"), 130);
+    site.leaves_nothing(&container);
+}
+
+#[test]
+fn a_container_that_has_ended_is_said_and_one_of_its_name_is_taken_instead() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let container = engine.run_as("again", &NONE, SCRATCH, &[]);
+    let mut forward = Forward::start(&site.world, &[&site.playground(), "--in", "again", "-L", &format!("0:{HTTP}")]);
+    let port = forward.address(0).port();
+    assert!(curl(port, "/data").status.success());
+    container.docker("kill");
+    let problem = forward.until(&site.world, "problem")["message"].to_string();
+    assert!(problem.contains("container again of machine shell-01") && problem.contains("Exited (137)"), "{problem}");
+    assert!(!curl(port, "/data").status.success());
+    let problem = forward.until(&site.world, "problem")["message"].to_string();
+    assert!(problem.contains("has exited with code 137") && problem.contains("docker start again"), "{problem}");
+    drop(container);
+    let container = engine.run_as("again", &NONE, SCRATCH, &[]);
+    assert!(curl(port, "/data").status.success());
+    drop(forward);
+    site.leaves_nothing(&container);
+}
+
+/// A program that reads nothing holds nothing up.
+#[test]
+fn a_download_that_rests_holds_up_no_other() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    let zeros = ["-c", "while :; do nc -l -p 7070 </dev/zero; done"];
+    let container = engine.run("rests", &["--network", "none", "--entrypoint", "/bin/sh"], BUSYBOX, &zeros);
+    let name = &container.name;
+    // In the container, port 7070 sends zeros without end.
+    let forward = Forward::start(&site.world, &[&site.playground(), "--in", name, "-L", "0:7070", "-L", "0:8080"]);
+    let mut resting = std::net::TcpStream::connect(forward.address(0)).unwrap();
+    resting.read_exact(&mut [0; 1024]).unwrap();
+    let (sender, _) = container.visitors().into_iter().find(|(_, line)| line.contains("7070")).unwrap();
+    let sent = || {
+        let io = fs::read_to_string(format!("/proc/{sender}/io")).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("wchar: ")).unwrap().parse::<u64>().unwrap()
+    };
+    eventually("more is sent than is kept here, and then nothing", || {
+        let before = sent();
+        thread::sleep(std::time::Duration::from_secs(1));
+        before > 16 << 20 && sent() == before
+    });
+    let _app = container.exec(&["--detach"], &["/app", "serve"]);
+    eventually("another connection is served", || curl(forward.address(1).port(), "/data").status.success());
+    resting.read_exact(&mut [0; 1 << 20]).unwrap();
+    drop(resting);
+    assert_eq!(forward.end("INT"), 130);
+}
+
+#[test]
+fn what_only_machines_have_is_refused_with_the_reason() {
+    let site = Site::without_engine().0;
+    let playground = site.playground();
+    for (more, why) in [
+        (&["-L", "0:80", "--save"][..], "the platform saves those of machines only"),
+        (&["--restore"], "the platform saves those of machines only"),
+        (&["--list"], "the platform saves those of machines only"),
+        (&["--auto"], "the platform scans machines only"),
+        (&["-L", "5353:53/udp"], "carries connections only"),
+        (&["-R", "*:80:80"], "only programs of the container itself reach the port"),
+        (&[], "there is nothing to forward"),
+    ] {
+        let said = site.world.local(&[&["port-forward", &playground, "--in", "web"], more].concat()).failed(2);
+        assert!(said.contains(why), "{more:?}: {said}");
+    }
+    let said = site.world.local(&["port-forward", &site.host("web"), "-L", "0:80"]).failed(2);
+    assert!(said.contains(&format!("port-forward {} --in web -L 8080:80", site.machine())), "{said}");
 }

@@ -84,7 +84,9 @@ pub(super) fn named(ports: &BTreeSet<u16>) -> String {
 pub(super) fn listened_on(all: &[OpenForward], playground: &str, machine: &str, is_here: bool) -> BTreeSet<u16> {
     let is_it =
         |one: &&OpenForward| is_here || one.kind != "local" && one.playground == playground && one.machine == machine;
-    all.iter().filter(is_it).filter_map(OpenForward::listens_on).collect()
+    // A listener in a container is none of its machine's.
+    let elsewhere = |one: &&OpenForward| one.kind != "local" && one.container.is_some();
+    all.iter().filter(|one| is_it(one) && !elsewhere(one)).filter_map(OpenForward::listens_on).collect()
 }
 
 /// The changes that a scan asks for.
@@ -196,6 +198,7 @@ mod tests {
             pid: 1,
             playground: playground.into(),
             machine: machine.into(),
+            container: None,
             kind: kind.into(),
             protocol: protocol.into(),
             address: format!("127.0.0.1:{port}"),
