@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use serde::de::DeserializeOwned;
 
 use crate::stat::Stat;
@@ -85,6 +85,27 @@ impl Process {
             _ => true,
         }
     }
+
+    /// Returns true if its root folder is that of this process.
+    pub(crate) fn has_our_root(&self) -> bool {
+        let theirs = rustix::fs::statat(&self.folder, "root", AtFlags::empty());
+        theirs.is_ok_and(|theirs| {
+            rustix::fs::stat("/").is_ok_and(|ours| (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino))
+        })
+    }
+
+    /// Returns true if it has all capabilities that this process has.
+    pub(crate) fn may_what_we_may(&self) -> bool {
+        let theirs = read(&self.folder, "status").ok().and_then(|status| capabilities_in(&status));
+        let ours = read(CWD, "/proc/self/status").ok().and_then(|status| capabilities_in(&status));
+        matches!((theirs, ours), (Some(theirs), Some(ours)) if theirs & ours == ours)
+    }
+}
+
+fn capabilities_in(status: &[u8]) -> Option<u64> {
+    let status = String::from_utf8_lossy(status);
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(set.trim(), 16).ok()
 }
 
 /// Opens a folder, as a place for paths.
@@ -114,4 +135,18 @@ pub(crate) fn number(folder: impl AsFd, name: impl AsRef<Path>) -> io::Result<i3
         .ok()
         .and_then(|pid| pid.trim().parse().ok())
         .ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_has_its_own_root_and_capabilities() {
+        let own = Process::find(Path::new("/proc"), rustix::process::getpid().as_raw_nonzero().get()).unwrap();
+        assert!(own.has_our_root() && own.may_what_we_may() && own.shares("pid") && own.lives());
+        let status = b"Name:\tCapEff:\nCapPrm:\t0000000000000003\nCapEff:\t0000000000000001\n";
+        assert_eq!(capabilities_in(status), Some(1));
+        assert_eq!(capabilities_in(b"CapEff:\tx\n"), None);
+    }
 }

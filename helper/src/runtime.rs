@@ -98,8 +98,13 @@ impl Runtime {
         if kept.pid != init.pid {
             return Err(gone(io::Error::other("another process")));
         }
-        let configuration: Configuration = process::json(&kept.bundle, "config.json")
+        let mut configuration: Configuration = process::json(&kept.bundle, "config.json")
             .map_err(|error| unreadable(name, "`config.json` of its bundle", &error))?;
+        // Not every process may lower it.
+        let own_score = process::number(rustix::fs::CWD, Path::new("/proc/self").join(keeper::OOM_SCORE)).unwrap_or(0);
+        if let Some(score) = kept.oom_score.filter(|&score| score > own_score) {
+            configuration.process.entry("oomScoreAdj").or_insert(score.into());
+        }
 
         let path = keeper.variable("PATH").unwrap_or_else(|| program::USUAL_PATH.into());
         let kind = program::kind(container, &kept.runtime)?;
@@ -236,7 +241,9 @@ mod tests {
     #[test]
     fn a_container_of_docker_is_found_by_its_shim() {
         let machine = Machine::new();
+        machine.write("proc/50/oom_score_adj", "1000\n");
         let runtime = machine.find().unwrap();
+        assert_eq!(runtime.process["oomScoreAdj"], json!(1000));
         assert_eq!(runtime.program, machine.path("bin/runc"));
         assert_eq!(runtime.root, machine.path("state/moby"));
         assert_eq!(runtime.path, "/nowhere");

@@ -4,8 +4,9 @@
 //! namespace, and has the bundles of the others beside it. conmon, of podman and of CRI-O, has its bundle on its command
 //! line. So no path of an installation is built in, and what stands in the bundle's `config.json` names the container.
 //!
-//! **A container can imitate neither.** A process counts that is root's and has the process numbers, the mounts and the
-//! users of the machine, as this one has. So the containers of an engine that itself runs in a container do not count.
+//! **A container can imitate neither.** A process counts that is root's and has the process numbers, the users, the root
+//! folder and the capabilities that this one has. So the containers of an engine that itself runs in a container do not
+//! count.
 
 use std::{
     collections::HashMap,
@@ -29,6 +30,9 @@ use crate::{
 
 /// Namespaces of containerd in which Docker's engine has its own containers.
 const OF_DOCKER: [&str; 2] = ["moby", "plugins.moby"];
+
+/// Longest annotation that is heeded. Names of Kubernetes have 253 bytes at most.
+const MAX_WORD: usize = 512;
 
 /// Clock ticks in a second, as the kernel tells of them on x86-64 and aarch64.
 const TICKS: u64 = 100;
@@ -74,9 +78,14 @@ pub(crate) fn running(proc: &Path, scope: &Scope) -> (Vec<Kept>, Vec<PathBuf>) {
     (kept, bundles)
 }
 
+/// podman's conmon may have mounts of its own, but it has the machine's root folder. A container that
+/// was given that folder can go there, but has not the capabilities of the machine's root unless it may do everything.
 fn is_machines_own(process: &Process) -> bool {
     process.owner() == rustix::process::geteuid().as_raw()
-        && ["pid", "mnt", "user"].iter().all(|namespace| process.shares(namespace))
+        && process.shares("pid")
+        && process.shares("user")
+        && process.has_our_root()
+        && process.may_what_we_may()
 }
 
 /// A shim of containerd.
@@ -158,7 +167,7 @@ fn described(bundle: impl AsFd, id: &str, engine: &str, of_pod: &[String; 5], ow
     let mut annotations = bundle.annotations.unwrap_or_default();
     // podman has some of CRI-O's annotations.
     let is_podmans = annotations.get("io.container.manager").is_some_and(|manager| manager == "libpod");
-    let mut take = |name: &str| annotations.remove(name).filter(|value| !value.is_empty());
+    let mut take = |name: &str| annotations.remove(name).filter(|value| (1..=MAX_WORD).contains(&value.len()));
     let [name, pod, namespace, kind, image] = of_pod.each_ref().map(|name| take(name));
     let mut container = Container { id: id.to_owned(), engine: engine.to_owned(), ..Container::default() };
     if !is_podmans {

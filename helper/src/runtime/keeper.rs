@@ -21,6 +21,9 @@ use crate::{
 /// The folder of runc's state where a shim is told none.
 const USUAL_STATE: &str = "/run/containerd/runc";
 
+/// A process's eagerness to be killed for want of memory, in its folder.
+pub(super) const OOM_SCORE: &str = "oom_score_adj";
+
 /// That which a container's keeper knows of it.
 pub(super) struct Keeper {
     /// The number of the first process.
@@ -33,6 +36,8 @@ pub(super) struct Keeper {
     pub(super) root: Option<PathBuf>,
     /// The runtime puts processes into cgroups by systemd.
     pub(super) by_systemd: bool,
+    /// The keeper's eagerness to be killed for want of memory, where its processes inherit that.
+    pub(super) oom_score: Option<i32>,
 }
 
 #[derive(Default, Deserialize)]
@@ -89,6 +94,7 @@ impl Keeper {
             runtime: runtime.into(),
             root: Some(Path::new(&root).join(namespace)),
             by_systemd: options.systemd_cgroup == Some(true),
+            oom_score: process::number(&shim.folder, OOM_SCORE).ok(),
         })
     }
 
@@ -100,7 +106,14 @@ impl Keeper {
         let bundle = process::folder(CWD, &conmon.bundle).map_err(|error| unreadable(name, "its bundle", &error))?;
         let pid = process::number(CWD, &conmon.pid_file)
             .map_err(|error| unreadable(name, &format!("`{}`", conmon.pid_file.display()), &error))?;
-        Ok(Keeper { pid, bundle, runtime: conmon.runtime, root: conmon.root, by_systemd: conmon.by_systemd })
+        Ok(Keeper {
+            pid,
+            bundle,
+            runtime: conmon.runtime,
+            root: conmon.root,
+            by_systemd: conmon.by_systemd,
+            oom_score: None,
+        })
     }
 }
 
