@@ -46,6 +46,16 @@ impl Site {
         Site::with(&engine.place(), endpoint, &[])
     }
 
+    /// A site without a choice, whose machine has what runs on this computer.
+    #[track_caller]
+    fn of_computer() -> Site {
+        needs_helper();
+        let mut world = World::empty();
+        world.serve(&[]);
+        let play = world.playground("shell");
+        Site { world, play }
+    }
+
     /// A site whose engine has this socket or folder, with these variables for the machine.
     #[track_caller]
     fn with(socket: &Path, endpoint: &str, variables: &[(&str, &str)]) -> Site {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, thread};
 
-use super::{POWERFUL, Site, without_library_signals};
+use super::{MAPPED, POWERFUL, Site, without_library_signals};
 use crate::support::engine::{BUSYBOX, Container, Engine, SCRATCH};
 
 /// The lines of /proc/self/status that confine, and those that a parent hands down.
@@ -96,7 +96,7 @@ fn compare(site: &Site, container: &Container, image: &str, user: &str, tools: &
         if image == BUSYBOX { &["/bin/sh", "-c", "/app confinement"] } else { &["/app", "confinement"] };
     let output = container.exec(options, command);
     assert!(output.status.success(), "{output:?}");
-    let theirs = told(&String::from_utf8(output.stdout).unwrap());
+    let mut theirs = told(&String::from_utf8(output.stdout).unwrap());
     let whose = format!("{user}@{} with tools {tools}", container.name);
     let mut client = site.client("ssh", &["-l", user, &site.host(&container.name), "/app", "confinement"]);
     let said = site.world.output(client.env("LABCTL_SSH_PROXY_TOOLS", tools));
@@ -113,6 +113,19 @@ fn compare(site: &Site, container: &Container, image: &str, user: &str, tools: &
     // The lent shell ignores SIGQUIT, as docker's command has no shell to do.
     if tools != "none" && image == SCRATCH && ours["SigIgn"] == "0000000000000004" {
         ours.insert("SigIgn".into(), "0000000000000000".into());
+    }
+    if !container.is_dockers() {
+        // Other clients read groups otherwise than Docker, if at all, and podman's leaves out this variable. The groups of
+        // the container's own user are those of its first process.
+        let first = std::fs::read_to_string(format!("/proc/{}/status", container.pid())).unwrap();
+        let groups = first.lines().find_map(|line| line.strip_prefix("Groups:")).unwrap().split_whitespace();
+        // Of a user namespace, the kernel tells the computer's numbers.
+        let inside = |group: &str| (group.parse::<u32>().unwrap() % 200_000).to_string();
+        let groups: Vec<String> = groups.map(inside).collect();
+        let groups = if user == "container" { groups.join(" ") } else { ours["Groups"].clone() };
+        theirs.insert("Groups".to_owned(), groups);
+        ours.remove("$HOSTNAME");
+        theirs.remove("$HOSTNAME");
     }
     // Docker's client begins in the image's folder, as every user; ssh's users begin at home.
     if user != "container" {
@@ -169,4 +182,23 @@ fn in_a_user_namespace_too() {
     let ways = [WAYS[0], WAYS[3], WAYS[4], ("host_users", &["--userns", "host"], SCRATCH, &["0"])];
     let differences = all_of(engine, &ways);
     assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// podman's own exec is the judge of podman's containers. It has no words for the ways of the host, which are Docker's.
+#[test]
+fn a_session_is_confined_as_podman_exec_is() {
+    let Some(engine) = Engine::podman() else { return };
+    let ways: Vec<_> = WAYS.iter().copied().filter(|(name, ..)| !["memory", "init"].contains(name)).collect();
+    let differences = all_of(engine, &[&ways[..], &[("userns", &MAPPED, SCRATCH, &["0"])]].concat());
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}
+
+/// As under `ctr task exec`, for nerdctl's containers and for those of Kubernetes.
+#[test]
+fn a_session_is_confined_as_ctr_task_exec_is() {
+    for engine in [Engine::containerd(), Engine::cri()].into_iter().flatten() {
+        let ways = [WAYS[0], WAYS[3], WAYS[4], ("userns", &MAPPED, SCRATCH, &["0"])];
+        let differences = all_of(engine, &ways);
+        assert!(differences.is_empty(), "{}", differences.join("\n"));
+    }
 }

@@ -1,9 +1,9 @@
 //! Each row of what ssh can do, at each kind of container. To add one, write what a client does, and what is to come of
 //! it.
 
-use std::{fs, net::TcpListener, sync::Mutex, thread};
+use std::{fs, io::Write, net::TcpListener, sync::Mutex, thread};
 
-use super::{Site, targets};
+use super::{Site, Target, others, targets, targets_of};
 use crate::support::{
     ENDPOINTS,
     engine::{BUSYBOX, Container, HTTP, SOCKET},
@@ -111,6 +111,11 @@ const ROWS: &[(&str, &str, &str)] = &[
         "1 keys\nno agent\n",
     ),
     (
+        "rsync, which is not in the image",
+        r#"rsync -q -e "ssh -F $CONFIG" $DATA $HOST:/dev/shm/rs$N 2>/dev/null || echo no"#,
+        "no\n",
+    ),
+    (
         "ten sessions of one connection",
         r#"hold; for n in $(seq 10); do command ssh -F none -S c x /app say $n & done | sort | tr -d '\n'; echo; bye"#,
         "[10][1][2][3][4][5][6][7][8][9]\n",
@@ -154,17 +159,54 @@ const SHELLLESS_ROWS: &[(&str, &str, &str)] = &[
     ),
 ];
 
+/// What a client can do, as people ask for it, and the rows that show it. rsync needs its own program in the container.
+const FEATURES: [(&str, &[&str], bool); 12] = [
+    (
+        "commands, exit codes",
+        &["exit codes", "a program that there is not", "all three streams", "words in quotes"],
+        true,
+    ),
+    ("signals", &["a program that a signal ends", "Ctrl-C on a terminal", "signals"], true),
+    ("terminal, its size", &[SIZE], true),
+    ("sftp", &["much by sftp, both ways", "a folder by sftp"], true),
+    ("scp", &["scp, both ways"], true),
+    ("rsync", &["rsync, which is not in the image"], false),
+    ("-L, -W", &["a port there (-L)", "a port there by name", "one port as the stream (-W)"], true),
+    ("-R", &["a port here (-R)", "a port of their choice"], true),
+    ("-D", &["all ports (-D)"], true),
+    ("Unix sockets", &["sockets, both ways"], true),
+    ("-A", &["an agent"], true),
+    ("10 sessions at once", &["ten sessions of one connection", "ten connections at once"], true),
+];
+
+/// The row that has no script.
+const SIZE: &str = "a terminal and its size";
+
+/// A row that went wrong, and how.
+pub(super) type Wrong = (&'static str, String);
+
 /// All rows at one container that has a shell, is lent one by our program, or has none. Returns what went wrong.
-pub(super) fn rows_at(site: &Site, container: &Container, tools: &str, more: &[(&str, &str, &str)]) -> Vec<String> {
+pub(super) fn rows_at(
+    site: &Site,
+    container: &Container,
+    tools: &str,
+    more: &[(&'static str, &str, &str)],
+) -> Vec<Wrong> {
     let rows: Vec<_> = ROWS.iter().chain(more).copied().collect();
     run_rows(site, container, tools, &rows)
 }
 
 /// Rows at one container, four at a time. Returns what went wrong.
-pub(super) fn run_rows(site: &Site, container: &Container, tools: &str, rows: &[(&str, &str, &str)]) -> Vec<String> {
+pub(super) fn run_rows(
+    site: &Site,
+    container: &Container,
+    tools: &str,
+    rows: &[(&'static str, &str, &str)],
+) -> Vec<Wrong> {
     let host = site.host(&container.name);
     let path = |name: &str| site.world.path(name).display().to_string();
     let (data, many) = (path("data"), path("many"));
+    let config = site.world.ssh_config().display().to_string();
     let (python, signals) = (peers("python/bin/python"), peer("asyncssh_signal.py"));
     let rows = Mutex::new(rows.iter().enumerate());
     let next = || rows.lock().unwrap().next();
@@ -178,6 +220,7 @@ pub(super) fn run_rows(site: &Site, container: &Container, tools: &str, rows: &[
                 ("LABCTL_SSH_PROXY_TOOLS", tools),
                 ("DATA", &data),
                 ("MANY", &many),
+                ("CONFIG", &config),
                 ("N", &number.to_string()),
                 ("PORT", &port.to_string()),
                 ("PYTHON", python.to_str().unwrap()),
@@ -187,7 +230,7 @@ pub(super) fn run_rows(site: &Site, container: &Container, tools: &str, rows: &[
             ];
             let said = site.script(script, &variables);
             if said != *expected {
-                wrong.push(format!("{host}: {name}:\n{said}\ninstead of\n{expected}"));
+                wrong.push((*name, format!("{host}: {name}:\n{said}\ninstead of\n{expected}")));
             }
         }
         wrong
@@ -212,47 +255,97 @@ fn resize(site: &Site, container: &Container) {
     assert_eq!(shell.code(), Some(0));
 }
 
-/// `mib` are sent by SFTP in each direction.
-fn every_row_at(endpoint: &str, mib: usize) {
-    let mut wrong = Vec::new();
-    // One after the other, because the rows of each run at once.
-    for (name, engine, options, image) in targets() {
-        let site = Site::new(engine, endpoint);
-        fs::write(site.world.path("data"), noise(1 << 20)).unwrap();
-        fs::write(site.world.path("many"), noise(mib << 20)).unwrap();
-        let container = engine.run(name, &options, image, &[]);
-        // The helper is put there, which is said.
-        site.ssh(&[&site.host(&container.name), "/app", "exit", "0"]).ok();
-        let (tools, more) = if image == BUSYBOX { ("auto", SHELL_ROWS) } else { ("none", SHELLLESS_ROWS) };
-        wrong.extend(rows_at(&site, &container, tools, more));
-        resize(&site, &container);
-        if endpoint != ENDPOINTS[0] {
-            // asyncssh kills its proxies. A relay keeps what they leave until the next connection that lasts.
-            site.ssh(&[&format!("root@{}", site.playground()), "sleep 5"]).ok();
-        }
-        site.leaves_nothing(&container);
+/// Every row at one target. `mib` are sent by SFTP in each direction.
+fn every_row_at((name, engine, options, image): Target, endpoint: &str, mib: usize) -> Vec<Wrong> {
+    let site = Site::new(engine, endpoint);
+    fs::write(site.world.path("data"), noise(1 << 20)).unwrap();
+    fs::write(site.world.path("many"), noise(mib << 20)).unwrap();
+    let container = engine.run(name, &options, image, &[]);
+    // The helper is put there, which is said.
+    site.ssh(&[&site.host(&container.name), "/app", "exit", "0"]).ok();
+    let (tools, more) = if image == BUSYBOX { ("auto", SHELL_ROWS) } else { ("none", SHELLLESS_ROWS) };
+    let wrong = rows_at(&site, &container, tools, more);
+    resize(&site, &container);
+    if endpoint != ENDPOINTS[0] {
+        // asyncssh kills its proxies. A relay keeps what they leave until the next connection that lasts.
+        site.ssh(&[&format!("root@{}", site.playground()), "sleep 5"]).ok();
     }
+    site.leaves_nothing(&container);
+    wrong
+}
+
+#[track_caller]
+pub(super) fn are_well(wrong: Vec<Wrong>) {
+    let wrong: Vec<String> = wrong.into_iter().map(|(_, how)| how).collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
 #[test]
 fn every_kind_of_container_serves_every_row() {
-    every_row_at(ENDPOINTS[0], 4);
+    // One after the other, because the rows of each run at once.
+    are_well(targets().into_iter().flat_map(|target| every_row_at(target, ENDPOINTS[0], 4)).collect());
 }
 
-/// The same behind OpenSSH's server on the machine, too, and with 64 MiB.
+/// Each of the other engines with another kind of container.
+#[test]
+fn every_engine_serves_every_row() {
+    let kinds = ["userns", "root", "hardened"];
+    let all = others()
+        .into_iter()
+        .zip(kinds)
+        .map(|((_, engine), kind)| targets_of(engine).into_iter().find(|(name, ..)| *name == kind).unwrap());
+    are_well(all.flat_map(|target| every_row_at(target, ENDPOINTS[0], 4)).collect());
+}
+
+/// All engines, all kinds of container, all features: a table of 192 cells. Docker's behind OpenSSH's server, too.
 #[test]
 #[ignore = "minutes; scripts/try-containers runs it"]
-fn at_both_endpoints_with_64_mib() {
-    for endpoint in ENDPOINTS {
-        every_row_at(endpoint, 64);
+fn the_whole_matrix_with_64_mib() {
+    let mut table = String::from("| | |");
+    for (feature, ..) in FEATURES {
+        table += &format!(" {feature} |");
+    }
+    table += &format!("\n|{}", " --- |".repeat(FEATURES.len() + 2));
+    let (mut cells, mut all_wrong) = (0, Vec::new());
+    let docker = [("docker", targets())].into_iter();
+    for (engine, targets) in docker.chain(others().into_iter().map(|(name, engine)| (name, targets_of(engine)))) {
+        for target in targets {
+            table += &format!("\n| {engine} | {} |", target.0);
+            let wrong = every_row_at(target, ENDPOINTS[0], 64);
+            for (_, rows, works) in FEATURES {
+                cells += 1;
+                let is_as_told = !wrong.iter().any(|(row, _)| rows.contains(row));
+                table += if !is_as_told {
+                    " WRONG |"
+                } else if works {
+                    " yes |"
+                } else {
+                    " no |"
+                };
+            }
+            all_wrong.extend(wrong);
+        }
+    }
+    let _ = writeln!(std::io::stderr(), "{table}");
+    assert_eq!(cells, 192);
+    are_well(all_wrong);
+    are_well(targets().into_iter().flat_map(|target| every_row_at(target, ENDPOINTS[1], 64)).collect());
+}
+
+#[test]
+fn each_row_of_a_feature_is_one() {
+    let rows: Vec<&str> = ROWS.iter().map(|(name, ..)| *name).chain([SIZE]).collect();
+    for (feature, its, _) in FEATURES {
+        assert!(!its.is_empty() && its.iter().all(|row| rows.contains(row)), "{feature}");
     }
 }
 
 /// The ground of the rows, without a part of ours: the containers run, and docker's own client sees them as meant.
 #[test]
 fn the_targets_are_what_they_are_called() {
-    for (name, engine, options, image) in targets() {
+    for (name, engine, options, image) in
+        targets().into_iter().chain(others().into_iter().flat_map(|(_, engine)| targets_of(engine)))
+    {
         let container = engine.run(name, &options, image, &[]);
         let said = container.exec(&[], &["/app", "confinement"]);
         let said = String::from_utf8(said.stdout).unwrap();
@@ -264,7 +357,9 @@ fn the_targets_are_what_they_are_called() {
         assert_eq!(value("Uid:"), if image == BUSYBOX { "0" } else { "65532" });
         assert_eq!(value("Seccomp:"), "2");
         assert_eq!(value("NoNewPrivs:"), if name == "hardened" { "1" } else { "0" });
-        assert_eq!(value("CapBnd:"), if name == "hardened" { "0000000000000000" } else { "00000000a80425fb" });
+        // podman gives two fewer than Docker and containerd.
+        let usual = ["00000000a80425fb", "00000000800405fb"].contains(&value("CapBnd:").as_str());
+        assert!(if name == "hardened" { value("CapBnd:") == "0000000000000000" } else { usual }, "{said}");
         assert_eq!(container.exec(&[], &["/bin/sh", "-c", "true"]).status.success(), image == BUSYBOX);
         let mapped = fs::read_to_string(format!("/proc/{}/uid_map", container.pid())).unwrap();
         assert_eq!(mapped.contains("200000"), name == "userns", "{mapped}");

@@ -2,7 +2,11 @@
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
-use super::{POWERFUL, Site, matrix, targets};
+use super::{
+    POWERFUL, Site,
+    matrix::{self, Wrong},
+    targets,
+};
 use crate::support::{
     Said,
     engine::{BUSYBOX, Container, Engine, SCRATCH, images::Image},
@@ -71,9 +75,9 @@ fn rows(
     container: &Container,
     tools: &str,
     rows: &[(&'static str, &'static str, &'static str)],
-) -> Vec<String> {
+) -> Vec<Wrong> {
     let rows = with_bashisms(rows);
-    let rows: Vec<(&str, &str, &str)> =
+    let rows: Vec<(&'static str, &str, &str)> =
         rows.iter().map(|(name, script, said)| (*name, script.as_str(), *said)).collect();
     matrix::run_rows(site, container, tools, &rows)
 }
@@ -109,7 +113,7 @@ fn a_container_without_a_shell_is_lent_one() {
         site.leaves_nothing(&container);
         assert_eq!(lying(&site).len(), 1, "{:?}", lying(&site));
     }
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    matrix::are_well(wrong);
 }
 
 fn on_a_terminal(site: &Site, container: &Container) {
@@ -134,8 +138,7 @@ fn with_tools_every_row_is_as_with_a_shell() {
     let hard = ["--read-only", "--cap-drop", "all", "--security-opt", "no-new-privileges", "--shm-size", "64m"];
     let container = engine.run("lent", &[&NONE[..], &hard].concat(), SCRATCH, &[]);
     site.ssh(&[&site.host(&container.name), "/app", "exit", "0"]).ok();
-    let wrong = matrix::rows_at(&site, &container, "always", &[]);
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    matrix::are_well(matrix::rows_at(&site, &container, "always", &[]));
     site.leaves_nothing(&container);
 }
 

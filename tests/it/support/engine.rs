@@ -229,6 +229,10 @@ impl Container {
         self.engine.docker(&["inspect", "--format", format, &self.id])
     }
 
+    pub fn is_dockers(&self) -> bool {
+        self.engine.kind == Kind::Docker
+    }
+
     /// The id of the container's first process, on this computer.
     #[track_caller]
     pub fn pid(&self) -> u32 {
@@ -283,10 +287,25 @@ impl Container {
         }
     }
 
-    /// Kills the container's first process.
+    /// Has the engine kill the container.
     #[track_caller]
     pub fn kill(&self) {
-        succeed(Command::new("kill").args(["-KILL", &self.pid().to_string()]));
+        self.ask(&["kill"], "KILL");
+    }
+
+    /// Has the engine end the container.
+    #[track_caller]
+    pub fn stop(&self) {
+        self.ask(&["stop"], "TERM");
+    }
+
+    #[track_caller]
+    fn ask(&self, command: &[&str], signal: &str) {
+        match self.engine.kind {
+            Kind::Docker | Kind::Podman => drop(self.engine.docker(&[command, &[&self.id]].concat())),
+            Kind::Containerd { .. } => drop(self.engine.docker(&["task", "kill", "--signal", signal, &self.id])),
+            Kind::Crio => drop(self.engine.docker(&["kill", &self.id, signal])),
+        }
     }
 
     #[track_caller]

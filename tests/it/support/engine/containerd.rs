@@ -4,7 +4,7 @@
 use std::{
     fs,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
 };
 
 use super::{BUSYBOX, Container, Engine, Kind, images, new_id, succeed};
@@ -66,9 +66,12 @@ fn import(engine: &Engine, rootfs: &Path, image: images::Image) {
     fs::write(folder.path().join("layer.tar"), &layer).unwrap();
     let sum = machine::run(&mut Command::new("sha256sum"), &layer).stdout;
     let sum = String::from_utf8(sum).unwrap();
+    // As every other client gives it to an image that has none.
+    let path = ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"];
+    let variables = [&path[..], image.variables].concat();
     let configuration = serde_json::json!({
         "architecture": if cfg!(target_arch = "x86_64") { "amd64" } else { "arm64" }, "os": "linux",
-        "config": {"Entrypoint": ["/app"], "Cmd": ["serve"], "WorkingDir": "/", "User": image.user, "Env": image.variables},
+        "config": {"Entrypoint": ["/app"], "Cmd": ["serve"], "WorkingDir": "/", "User": image.user, "Env": variables},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", sum.split(' ').next().unwrap())]},
     });
     fs::write(folder.path().join("config.json"), configuration.to_string()).unwrap();
@@ -112,6 +115,7 @@ fn translated(options: &[&str]) -> Vec<String> {
                 privileges = false;
             }
             "--uidmap" | "--gidmap" => words.extend([option.to_owned(), value().to_owned()]),
+            "--annotation" => words.extend([option.to_owned(), value().to_owned()]),
             other => panic!("{other}"),
         }
     }
@@ -143,10 +147,10 @@ pub(super) fn run(container: &mut Container, pods: bool, options: &[&str], image
 
 fn one(container: &Container, id: &str, options: &[&str], image: &str, annotations: &[(&str, &str)], command: &[&str]) {
     let mut run = container.engine.command(&["run", "--detach", "--null-io"]);
-    run.args(translated(options));
     for (name, value) in annotations {
         run.args(["--annotation", &format!("{name}={value}")]);
     }
+    run.args(translated(options));
     // ctr's command takes the place of the image's entry point, too.
     let command = if command.is_empty() { Vec::new() } else { [&["/app"], command].concat() };
     succeed(run.args([&reference(image), id]).args(command));
@@ -158,10 +162,14 @@ pub(super) fn pid(container: &Container) -> u32 {
     lines.find(|words| words[0] == container.id).map_or(0, |words| words[1].parse().unwrap())
 }
 
+/// ctr loses the last words of a short program now and then, so one that said nothing is run again.
 pub(super) fn exec(container: &Container, options: &[&str], command: &[&str]) -> Output {
-    let exec = ["task", "exec", "--exec-id", &new_id()[..12]];
-    let mut exec = container.engine.command(&exec);
-    exec.args(options).arg(&container.id).args(command).stdin(Stdio::null()).output().unwrap()
+    let once = || {
+        let mut exec = container.engine.command(&["task", "exec", "--exec-id", &new_id()[..12]]);
+        exec.args(options).arg(&container.id).args(command).output().unwrap()
+    };
+    let is_whole = |output: &Output| !output.status.success() || !output.stdout.is_empty();
+    (0..4).map(|_| once()).find(is_whole).unwrap_or_else(once)
 }
 
 pub(super) fn remove(container: &Container) {
