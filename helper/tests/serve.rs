@@ -54,7 +54,9 @@ impl World {
         let home = path("");
         write(
             "settings",
-            format!(r#"{{"container":"web","user":"container","directory":"{home}","host_key":"{seed}"}}"#),
+            format!(
+                r#"{{"container":"web","user":"container","directory":"{home}","lacking":"","host_key":"{seed}"}}"#
+            ),
         );
         let program = format!("/proc/{}/fd/{}", std::process::id(), world.program.as_raw_fd());
         let settings = path("settings");

@@ -36,6 +36,7 @@ impl World {
             home: folder.path().to_owned(),
             start: folder.path().to_owned(),
             shells: shells.iter().map(PathBuf::from).collect(),
+            tools: Err(String::new()),
             accounts: Accounts::Container,
             socket_folders: vec![PathBuf::from("/none"), folder.path().to_owned()],
             environment: vec![("PATH".into(), programs.into())],

@@ -152,16 +152,13 @@ fn lying(line: &str) -> Option<Lying> {
     Some(Lying { size: size.parse().ok()?, unused_for: Duration::from_secs(now.saturating_sub(used)), sha256, path })
 }
 
-/// Removes the helpers of every version from the machine, and their folders. Servers that run are not disturbed.
+/// Removes the helpers of every version and the tools from the machine, and their folders. Servers that run are not
+/// disturbed: tools that one of them has stay, and so does the helper then.
 ///
 /// # Errors
-/// [`Kind::Program`] with the machine's words when they cannot be removed.
+/// [`Kind::Program`] with the machine's words when they cannot be removed, or are in use.
 pub async fn remove(client: &SshClient) -> Result<()> {
-    let script = format!(
-        "{PLACES}; r=0; for d; do [ -d \"$d\" ] || continue; rm -f \"$d\"/helper-* \"$d\"/.helper-* && \
-         rmdir \"$d\" || r=1; done; exit $r"
-    );
-    let (status, _, said) = look(client, &script).await?;
+    let (status, _, said) = look(client, &empty()).await?;
     if status == Some(0) {
         return Ok(());
     }
@@ -169,6 +166,16 @@ pub async fn remove(client: &SshClient) -> Result<()> {
     let message =
         format!("the helpers on machine {} of playground {} cannot be removed: {said}", login.machine, login.shown);
     Err(Error::new(Kind::Program, message))
+}
+
+/// Returns sh's words that empty the folders. Tools in use are locked by the helper that lends them (`flock`).
+fn empty() -> String {
+    format!(
+        "{PLACES}; r=0; command -v flock >/dev/null || flock() {{ shift 2; \"$@\"; }}; \
+         for d; do [ -d \"$d\" ] || continue; for t in \"$d\"/tools-* \"$d\"/.tools-*; do [ -d \"$t\" ] || continue; \
+         flock -n \"$t\" rm -rf \"$t\" || {{ echo \"a session has the tools in $t\" >&2; r=1; continue 2; }}; done; \
+         rm -f \"$d\"/helper-* \"$d\"/.helper-* && rmdir \"$d\" || r=1; done; exit $r"
+    )
 }
 
 async fn look(client: &SshClient, script: &str) -> Result<(Option<u32>, String, String)> {
@@ -231,7 +238,7 @@ mod tests {
         time::Duration,
     };
 
-    use super::{become_helper, lying, take};
+    use super::{become_helper, empty, lying, take};
     use crate::{inside::program::Packed, records::relays::hex, ssh::marked::Marked};
 
     /// Stands in for the helper: it says with which words it was run, and passes its input on.
@@ -350,6 +357,29 @@ mod tests {
         let mut expected = [".helper-2", &this, "helper-newer", "notes"].map(str::to_owned);
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn tools_go_with_the_helpers_unless_they_are_in_use() {
+        // zsh is no machine's sh, and takes no pattern that fits nothing.
+        for shell in shells().into_iter().filter(|shell| *shell != "zsh") {
+            let machine = tempfile::tempdir().unwrap();
+            let (folder, marked) = (machine.path().join("helper"), Marked::new());
+            let remove = || run(shell, machine.path(), &marked.command(&empty()), b"");
+            for name in ["tools-a/bin", "tools-b", ".tools-1"] {
+                fs::create_dir_all(folder.join(name)).unwrap();
+            }
+            fs::write(folder.join("helper-c"), "").unwrap();
+            let in_use = fs::File::open(folder.join("tools-b")).unwrap();
+            in_use.lock_shared().unwrap();
+            let out = remove();
+            assert_eq!(marked.find(&out.stdout).unwrap().status, Some(1), "{shell}");
+            assert!(String::from_utf8_lossy(&out.stderr).contains("a session has the tools in"), "{shell}: {out:?}");
+            assert!(folder.join("tools-b").exists() && folder.join("helper-c").exists(), "{shell}");
+            drop(in_use);
+            assert_eq!(marked.find(&remove().stdout).unwrap().status, Some(0), "{shell}");
+            assert!(!folder.exists(), "{shell}");
+        }
     }
 
     #[test]

@@ -35,18 +35,22 @@ pub(super) struct Given {
 /// Words that name the descriptor which is missing, of another kind or unknown.
 pub(super) fn check() -> Result<Given, String> {
     let open = open().map_err(|e| format!("cannot list the server's open files: {e}"))?;
-    if let Some((number, link)) = open.iter().find(|(number, _)| *number > TOOLS) {
+    let unknown = |(number, link): &(RawFd, PathBuf)| {
         let link = link.to_string_lossy();
         let link = link.escape_debug();
-        return Err(format!("the server was given a file that it does not know, descriptor {number}: {link}"));
+        format!("the server was given a file that it does not know, descriptor {number}: {link}")
+    };
+    if let Some(one) = open.iter().find(|(number, _)| *number > TOOLS) {
+        return Err(unknown(one));
     }
     if let Some(missing) = [PROGRAM, SETTINGS].iter().find(|needed| open.iter().all(|(number, _)| number != *needed)) {
         return Err(format!("the server was not given descriptor {missing}"));
     }
-    let has_tools = open.iter().any(|(number, _)| *number == TOOLS);
-    let tools = has_tools.then(|| own(TOOLS)).transpose()?;
-    if let Some(Err(why)) = tools.as_ref().map(mount::check) {
-        return Err(format!("the server was given tools that it cannot take: {why}"));
+    let mut tools = None;
+    if let Some(one) = open.iter().find(|(number, _)| *number == TOOLS) {
+        let mount = own(TOOLS)?;
+        mount::check(&mount).map_err(|why| format!("{} ({why})", unknown(one)))?;
+        tools = Some(mount);
     }
     let (program, pipe) = (own(PROGRAM)?, own(SETTINGS)?);
     let needed = SealFlags::WRITE | SealFlags::GROW | SealFlags::SHRINK | SealFlags::SEAL;

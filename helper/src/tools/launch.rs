@@ -8,6 +8,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fs,
+    io::{self, Write},
     os::unix::{ffi::OsStrExt, process::CommandExt},
     path::Path,
     process::{Command, ExitCode},
@@ -29,11 +30,12 @@ pub fn run() -> Option<ExitCode> {
         Ok(mut command) => command.args(arguments).exec(),
         Err(error) => error,
     };
-    eprintln!("{}: {error}", name.to_string_lossy());
+    // Without standard error there is no other place for it.
+    let _ = writeln!(io::stderr(), "{}: {error}", name.to_string_lossy());
     Some(ExitCode::from(126))
 }
 
-fn command(tools: &Path, program: &Path, own: &OsStr) -> std::io::Result<Command> {
+fn command(tools: &Path, program: &Path, own: &OsStr) -> io::Result<Command> {
     let mut command;
     match elf::program(program)? {
         Program::Loaded(loader) => {

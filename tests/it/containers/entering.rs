@@ -104,7 +104,10 @@ impl Entering {
 
     /// Reads the reply and the server's identification.
     fn begun(mut self) -> Entering {
-        let reply = self.reply();
+        let mut reply = self.reply();
+        while reply["waiting"].is_string() {
+            reply = self.reply();
+        }
         assert!(reply["entered"]["id"].is_string(), "{reply}");
         let mut line = [0; 26];
         self.stream.read_exact(&mut line).unwrap();
@@ -211,6 +214,55 @@ fn only_pipes_and_the_sealed_program_go_in() {
         assert_eq!(memory.uid(), 0, "the memory of a process that cannot be dumped belongs to root");
         entering.end();
     }
+}
+
+/// The machine's own engine has the image, or says why it has not.
+#[test]
+fn a_machine_without_a_busybox_has_the_one_of_an_image() {
+    let Some(engine) = Engine::here() else { return };
+    let helper = Helper::new(engine);
+    let container = engine.run("without", &NONE, SCRATCH, &[]);
+    let busybox = needs("busybox").canonicalize().unwrap();
+    let without = format!(
+        "exec unshare -m bash -c 'mount --bind /dev/null \"$1\"; exec \"$0\" enter' '{}' '{}'",
+        helper.program.display(),
+        busybox.display()
+    );
+    let tools = || {
+        let entries = fs::read_dir(helper.folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.is_dir()).collect::<Vec<_>>()
+    };
+    // Nothing can be pulled here: the tests' engine has no network.
+    let mut entering = helper.enter(&container, "container", &without);
+    assert_eq!(entering.reply(), json!({"waiting": "pulling image busybox:musl on the machine"}));
+    let entering = entering.begun();
+    assert_eq!(container.visitors().len(), 1, "a server without tools: {:?}", container.visitors());
+    entering.end();
+    assert!(tools().is_empty(), "{:?}", tools());
+
+    let files = tempfile::tempdir().unwrap();
+    fs::create_dir(files.path().join("bin")).unwrap();
+    let program = files.path().join("bin/sh");
+    assert!(Command::new("cp").arg(&busybox).arg(&program).status().unwrap().success());
+    fs::hard_link(&program, files.path().join("bin/ls")).unwrap();
+    engine.import(files.path(), "busybox:musl", &[]);
+    for is_first in [true, false] {
+        let mut entering = helper.enter(&container, "container", &without);
+        if is_first {
+            assert_eq!(entering.reply(), json!({"waiting": "unpacking image busybox:musl on the machine"}));
+        }
+        let entering = entering.begun();
+        let visitors = container.visitors();
+        let (holder, _) = visitors.iter().find(|(_, line)| line.ends_with(" hold")).expect("tools");
+        let bin = PathBuf::from(format!("/proc/{holder}/fd/5/bin"));
+        let mut names: Vec<_> = fs::read_dir(&bin).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["ls", "sh"]);
+        assert!(fs::read(bin.join("ls")).unwrap() == fs::read(&busybox).unwrap());
+        entering.end();
+        assert_eq!(tools().len(), 1, "{:?}", tools());
+    }
+    engine.docker(&["rmi", "busybox:musl"]);
 }
 
 /// All of a process's memory that can be read.

@@ -278,13 +278,16 @@ fn a_helper_with_another_hash_is_not_run() {
     let host = site.host(&container.name);
     site.ssh(&[&host, "true"]).ok();
     let folder = site.machine_folder().join("helper");
-    let helper = || fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
+    let helpers = || {
+        let all = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        all.filter(|path| !path.is_dir()).collect::<Vec<_>>()
+    };
+    let helper = || helpers().remove(0);
     let program = fs::read(helper()).unwrap();
     write_program(&helper(), "#!/bin/sh\ntouch \"$0.was-run\"\n");
     assert_eq!(site.ssh(&[&host, "echo in"]).ok(), "in\n");
     assert!(fs::read(helper()).unwrap() == program);
-    let names: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert_eq!(names.len(), 1, "{names:?}");
+    assert_eq!(helpers().len(), 1, "{:?}", helpers());
     let mode =
         |path: &Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o7777;
     assert_eq!((mode(&folder), mode(&helper())), (0o700, 0o700));

@@ -1,6 +1,12 @@
 //! Containers without a shell, or without bash, that are lent the machine's for as long as a connection lasts.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    time::{Duration, SystemTime},
+};
 
 use super::{
     POWERFUL, Site,
@@ -172,14 +178,42 @@ fn the_machines_tools_are_made_once_and_damage_is_seen() {
     let site = Site::new(engine, "builtin");
     let container = engine.run("lent", &NONE, SCRATCH, &[]);
     let host = site.host(&container.name);
-    assert_eq!(ssh(&site, "auto", &[&host, "echo in"]).ok(), "in\n");
+    ssh(&site, "none", &[&host, "/app", "exit", "0"]).ok();
+    // Four at once make one.
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(ssh(&site, "auto", &[&host, "echo in"]).ok(), "in\n"));
+        }
+    });
     let made = lying(&site);
+    assert_eq!(made.len(), 1, "{made:?}");
     let folder = site.machine_folder().join("helper").join(&made[0]);
     let file = folder.join("bin/busybox");
     let own = fs::read(needs("busybox")).unwrap();
     assert!(fs::read(&file).unwrap() == own);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode(&folder), mode(folder.parent().unwrap()), mode(&file)), (0o755, 0o700, 0o755));
+    // What is made anew takes with it what was not used for a week and is not in use, and what a killed one has left.
+    let place = folder.parent().unwrap();
+    let aged = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
+    let old = |name: &str| {
+        fs::create_dir(place.join(name)).unwrap();
+        let opened = fs::File::open(place.join(name)).unwrap();
+        opened.set_modified(aged).unwrap();
+        opened
+    };
+    drop((old("tools-old"), old(".tools-1")));
+    let held = old("tools-held");
+    held.lock_shared().unwrap();
+    fs::File::open(&folder).unwrap().set_modified(aged).unwrap();
+    assert_eq!(ssh(&site, "auto", &[&host, "echo in"]).ok(), "in\n");
+    assert!(fs::metadata(&folder).unwrap().modified().unwrap() > aged, "its use is noted");
+    fs::write(&file, "").unwrap();
+    assert_eq!(ssh(&site, "auto", &[&host, "echo in"]).ok(), "in\n");
+    let mut left = lying(&site);
+    left.sort();
+    assert_eq!(left, [&made[..], &["tools-held".to_owned()]].concat());
+    fs::remove_dir(place.join("tools-held")).unwrap();
     for damage in [&b"#!/bin/sh\n"[..], &[&own[..own.len() - 1], b"x"].concat()] {
         fs::write(&file, damage).unwrap();
         assert_eq!(ssh(&site, "auto", &[&host, "echo in"]).ok(), "in\n");
