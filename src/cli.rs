@@ -229,7 +229,12 @@ impl Cli {
     pub fn holds_credentials(&self) -> bool {
         matches!(
             self.command,
-            Command::Connect(_) | Command::Login(_) | Command::Logout(_) | Command::Whoami(_) | Command::List(_)
+            Command::Connect(_)
+                | Command::Login(_)
+                | Command::Logout(_)
+                | Command::Whoami(_)
+                | Command::List(_)
+                | Command::Containers(_)
         )
     }
 

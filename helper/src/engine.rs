@@ -7,7 +7,7 @@ use std::{
     env,
     ffi::OsStr,
     fs,
-    io::{self, BufRead, BufReader, Read, Write},
+    io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -187,39 +187,6 @@ impl Engine {
         Engine { socket: self.socket.clone(), scope: self.scope.clone(), known: Some(self.containers()) }
     }
 
-    /// Calls `changed` at each event that changes what the list shows: first when the engine answers, and last when it
-    /// has ended.
-    ///
-    /// # Errors
-    /// Fails when the engine is not there, or has ended.
-    pub(crate) fn events(&self, changed: impl Fn()) -> io::Result<()> {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Event {
-            action: String,
-        }
-        let mut stream = self.connect()?;
-        // {"type":["container"]}
-        let path = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D";
-        stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes())?;
-        let (mut stream, mut line) = (BufReader::new(stream), Vec::new());
-        let mut is_answered = false;
-        loop {
-            line.clear();
-            let read = (&mut stream).take(MAX_ANSWER).read_until(b'\n', &mut line);
-            if !matches!(read, Ok(1..)) {
-                changed();
-                return read.map(drop);
-            }
-            // A health check is a program that runs in a container. Its result is an event of its own.
-            let event = serde_json::from_slice(&line).is_ok_and(|Event { action }| !action.starts_with("exec_"));
-            if event || !is_answered {
-                is_answered = true;
-                changed();
-            }
-        }
-    }
-
     /// The details of the container with that id. None where it is gone.
     ///
     /// # Errors
@@ -272,7 +239,11 @@ impl Engine {
         }
     }
 
-    fn connect(&self) -> io::Result<UnixStream> {
+    /// Connects to it.
+    ///
+    /// # Errors
+    /// Fails when it is not there, or takes no connection in time.
+    pub(crate) fn connect(&self) -> io::Result<UnixStream> {
         // A backlog that is full makes `connect` wait, for which the sender's timeout counts.
         let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(PATIENCE))?;

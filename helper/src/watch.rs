@@ -1,15 +1,17 @@
 //! `helper watch`: the containers of the machine as they change, until standard input ends.
 //!
-//! Docker's engine tells of each change itself (`engine`: events). It is asked for its list after that, and not otherwise.
+//! Docker's engine tells of each change itself, and is asked for its list after that, and not otherwise.
 //! Containers of other runtimes have no events here, so they are looked for again each second.
 
 use std::{
-    io::{self, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     process::{self, ExitCode},
     sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel},
     thread,
     time::{Duration, Instant},
 };
+
+use serde::Deserialize;
 
 use crate::{
     engine::Engine,
@@ -22,6 +24,12 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The time in which several events become one line.
 const GATHER: Duration = Duration::from_millis(100);
+
+/// The request for the events of containers. Its filters are `{"type":["container"]}`.
+const EVENTS: &[u8] = b"GET /events?filters=%7B%22type%22%3A%5B%22container%22%5D%7D HTTP/1.0\r\nHost: docker\r\n\r\n";
+
+/// Longest event. It names the labels of its container.
+const MAX_EVENT: u64 = 1024 * 1024;
 
 /// The pause before an engine that is away is connected to again.
 const CONNECT_EVERY: Duration = Duration::from_millis(500);
@@ -79,11 +87,38 @@ pub fn run() -> ExitCode {
 fn follow(ring: &SyncSender<()>) {
     let engine = Engine::of_environment();
     loop {
-        let _ = engine.events(|| {
+        let _ = events(&engine, || {
             // A bell that rings already is enough.
             let _ = ring.try_send(());
         });
         thread::sleep(CONNECT_EVERY);
+    }
+}
+
+/// Calls `changed` at each event that may change the list: first when the engine answers, and last when it has ended.
+fn events(engine: &Engine, changed: impl Fn()) -> io::Result<()> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Event {
+        action: String,
+    }
+    let mut stream = engine.connect()?;
+    stream.write_all(EVENTS)?;
+    let (mut stream, mut line) = (BufReader::new(stream), Vec::new());
+    let mut is_answered = false;
+    loop {
+        line.clear();
+        let read = (&mut stream).take(MAX_EVENT).read_until(b'\n', &mut line);
+        if !matches!(read, Ok(1..)) {
+            changed();
+            return read.map(drop);
+        }
+        // A health check is a program that runs in a container. Its result is an event of its own.
+        let event = serde_json::from_slice(&line).is_ok_and(|Event { action }| !action.starts_with("exec_"));
+        if event || !is_answered {
+            is_answered = true;
+            changed();
+        }
     }
 }
 

@@ -133,6 +133,10 @@ pub(super) fn exit(command: &str) -> &'static str {
              playground is stopped, 9 if the effect does not show in time, 10 if a journal is cut off, 130 after Ctrl-C, \
              which is the usual end with `--follow`."
         }
+        "containers" => {
+            "0 when at least one machine has answered, 7 if the playground or the machine is stopped, 14 if its engine does \
+             not answer; 130 after Ctrl-C, which is the usual end with `--watch`."
+        }
         "kube" => "The exit code of COMMAND; without one, 130 after Ctrl-C.",
         "port-forward" => "130 after Ctrl-C, which is its usual end.",
         "doctor" => "0 if nothing is wrong, 1 if a check failed.",

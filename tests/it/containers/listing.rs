@@ -50,6 +50,12 @@ fn named<'a>(machine: &'a Value, begin: &str) -> Vec<&'a Value> {
     all.filter(|one| one["name"].as_str().unwrap().starts_with(begin)).collect()
 }
 
+/// The tunnel sessions that are kept.
+fn sessions(world: &World) -> BTreeSet<Vec<u8>> {
+    let kept = fs::read_dir(world.root().join("tunnels")).unwrap();
+    kept.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect()
+}
+
 /// A running `containers --watch --json`, and its lines.
 struct Watch {
     child: Ending,
@@ -407,6 +413,7 @@ fn a_watch_survives_a_cut_network() {
     let one = engine.run_as("behind-a-cut", &NO_NETWORK, SCRATCH, &[]);
     watch.sees("behind-a-cut", "running");
     // The network is away for a while, as when a computer sleeps, and something happens meanwhile.
+    let before = sessions(&distant.world);
     distant.tunnels.goes_away();
     distant.api.goes_away();
     drop(one);
@@ -415,6 +422,7 @@ fn a_watch_survives_a_cut_network() {
     distant.tunnels.heals();
     distant.api.heals();
     watch.sees("behind-a-cut", "gone");
+    assert!(sessions(&distant.world) == before, "no tunnel is requested again");
     // Stopped, it stays so, and the watch says it and ends.
     let said = distant.world.run(&["stop", &distant.id]);
     said.ok();
@@ -439,16 +447,12 @@ fn each_machine_answers_for_itself() {
     assert_eq!(names(&found), ["node-01", "node-02"]);
     assert!(found.iter().all(|machine| named(machine, "of-both").len() == 1), "{found:?}");
     // The sessions are kept, and are used again.
-    let tunnels = || {
-        let kept = fs::read_dir(world.root().join("tunnels")).unwrap();
-        kept.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect::<BTreeSet<_>>()
-    };
-    let before = tunnels();
+    let before = sessions(&world);
     assert_eq!(before.len(), 2);
     let both = world.local(&["containers", &id]).ok();
     assert!(both.starts_with("Machine node-01\n") && both.contains("\n\nMachine node-02\n"), "{both}");
     assert_eq!(names(&machines(&world, &[&format!("playground-{id}.node-02")])), ["node-02"]);
-    assert!(tunnels() == before);
+    assert!(sessions(&world) == before);
 
     world.local(&["machine", "stop", &id, "node-02"]).ok();
     let found = machines(&world, &[&id]);
