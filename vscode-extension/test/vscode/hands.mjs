@@ -27,12 +27,20 @@ export async function sees(page, what, look, ms) {
 
 export const text = (page, words, ms) => sees(page, words, async () => (await page.locator('body').innerText()).includes(words), ms);
 
+/** The right end of a wide side bar. */
+const WIDE = 500;
+
 /** Makes the side bar wide, so that long lines have room. */
 export async function widen(page) {
-  await page.mouse.move(326, 500);
-  await page.mouse.down();
-  await page.mouse.move(500, 500, { steps: 5 });
-  await page.mouse.up();
+  await until('the side bar is wide', async () => {
+    const { x, width } = await page.locator('.part.sidebar').first().boundingBox();
+    if (Math.abs(x + width - WIDE) < 5) return true;
+    await page.mouse.move(x + width + 2, 500);
+    await page.mouse.down();
+    await page.mouse.move(WIDE, 500, { steps: 5 });
+    await page.mouse.up();
+    return false;
+  });
   // Away from the border, which is highlighted under the pointer.
   await page.mouse.move(900, 500);
 }

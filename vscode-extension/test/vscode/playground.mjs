@@ -166,7 +166,7 @@ async function challenge() {
   // Away from the lines, and without a selection.
   await page.mouse.click(300, 500);
   await page.mouse.move(900, 560);
-  await picture(page, 'inside', { x: 0, y: 0, width: 520, height: 312 });
+  await picture(page, 'inside', { x: 0, y: 0, width: 520, height: 300 });
   assert.ok(!(await page.locator('body').innerText()).includes('You have solved'));
   writeFileSync(file, 'hello');
   await text(page, 'You have solved the challenge Write a File.', 30_000);

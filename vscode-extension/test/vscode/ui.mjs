@@ -63,6 +63,8 @@ try {
   world.settings({ 'playgrounds.binary': installed });
   await page.reload();
   await showView(page);
+  // The window may not have kept it.
+  await widen(page);
   await text(page, 'was not found');
   await picture(page, 'no-binary', SIDE);
   symlinkSync(binary, installed);
