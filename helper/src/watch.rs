@@ -22,6 +22,9 @@ use crate::{
 /// Between two looks at containers that have no events.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// Least pause after a look, as a multiple of its time: a machine with very many containers has other work to do.
+const PAUSE_FOR_LOOK: u32 = 20;
+
 /// The time in which several events become one line.
 const GATHER: Duration = Duration::from_millis(100);
 
@@ -50,8 +53,10 @@ pub fn run() -> ExitCode {
     let mut known = engine.as_of_now();
     let (mut looks, mut shown, mut said) = (0, None, Instant::now());
     loop {
+        let began = Instant::now();
         let listing =
             resolve::list(&known).unwrap_or_else(|refusal| Listing { problem: Some(refusal), ..Listing::default() });
+        let pause = LOOK_EVERY.max(began.elapsed() * PAUSE_FOR_LOOK);
         // Nothing may announce that an engine answers again.
         looks = looks.max(u32::from(listing.problem.is_some()));
         if shown.as_ref().is_none_or(|shown| !is_still(shown, &listing)) {
@@ -66,7 +71,7 @@ pub fn run() -> ExitCode {
             }
             said = Instant::now();
         }
-        match rung.recv_timeout(LOOK_EVERY) {
+        match rung.recv_timeout(pause) {
             Ok(()) => {
                 thread::sleep(GATHER);
                 let _ = rung.try_recv();

@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 use super::{needs_helper, without_library_signals};
 use crate::support::{
     PROGRAM,
-    engine::{BUSYBOX, Container, Engine, SCRATCH},
+    engine::{BUSYBOX, Container, Engine, SCRATCH, images::Image},
     eventually, needs,
 };
 
@@ -245,7 +245,7 @@ fn a_machine_without_a_busybox_has_the_one_of_an_image() {
     let program = files.path().join("bin/sh");
     assert!(Command::new("cp").arg(&busybox).arg(&program).status().unwrap().success());
     fs::hard_link(&program, files.path().join("bin/ls")).unwrap();
-    engine.import(files.path(), "busybox:musl", &[]);
+    engine.import(files.path(), Image { name: "busybox:musl", user: "", variables: &[] });
     for is_first in [true, false] {
         let mut entering = helper.enter(&container, "container", &without);
         if is_first {
