@@ -86,16 +86,23 @@ impl Process {
         }
     }
 
-    /// Returns true if its root folder is that of this process.
-    pub(crate) fn has_our_root(&self) -> bool {
+    /// Returns true for a process of the machine's root, as this one is, and false for any in a container.
+    ///
+    /// It may have mounts of its own, as podman's conmon has, but it has this one's root folder. A container that was given
+    /// that folder can go there, but has not the capabilities of the machine's root, unless it may do everything anyway.
+    pub(crate) fn is_machines_own(&self) -> bool {
+        let is_roots = self.owner() == rustix::process::geteuid().as_raw();
+        is_roots && self.shares("pid") && self.shares("user") && self.has_our_root() && self.may_what_we_may()
+    }
+
+    fn has_our_root(&self) -> bool {
         let theirs = rustix::fs::statat(&self.folder, "root", AtFlags::empty());
         theirs.is_ok_and(|theirs| {
             rustix::fs::stat("/").is_ok_and(|ours| (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino))
         })
     }
 
-    /// Returns true if it has all capabilities that this process has.
-    pub(crate) fn may_what_we_may(&self) -> bool {
+    fn may_what_we_may(&self) -> bool {
         let theirs = read(&self.folder, "status").ok().and_then(|status| capabilities_in(&status));
         let ours = read(CWD, "/proc/self/status").ok().and_then(|status| capabilities_in(&status));
         matches!((theirs, ours), (Some(theirs), Some(ours)) if theirs & ours == ours)
@@ -144,7 +151,7 @@ mod tests {
     #[test]
     fn a_process_has_its_own_root_and_capabilities() {
         let own = Process::find(Path::new("/proc"), rustix::process::getpid().as_raw_nonzero().get()).unwrap();
-        assert!(own.has_our_root() && own.may_what_we_may() && own.shares("pid") && own.lives());
+        assert!(own.is_machines_own() && own.lives());
         let status = b"Name:\tCapEff:\nCapPrm:\t0000000000000003\nCapEff:\t0000000000000001\n";
         assert_eq!(capabilities_in(status), Some(1));
         assert_eq!(capabilities_in(b"CapEff:\tx\n"), None);

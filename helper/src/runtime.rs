@@ -54,6 +54,8 @@ pub(crate) struct Runtime {
     pub(crate) limits: Vec<(Resource, Rlimit)>,
     /// The file mode mask of the shim, likewise.
     pub(crate) umask: Option<Mode>,
+    /// Its eagerness to be killed for want of memory, likewise.
+    pub(crate) oom_score: Option<i32>,
 }
 
 /// What a runtime notes of a container's first process: runc's words, and crun's.
@@ -85,10 +87,7 @@ impl Runtime {
     fn found(proc: &Path, running: &Running) -> Result<Runtime, Refusal> {
         let container = &running.container;
         let name = &text::line(&container.name);
-        let gone = |_| {
-            Refusal::new(RefusalKind::NotRunning, format!("container {name} has ended just now"))
-                .with_hint("connect again")
-        };
+        let gone = |_| ended(name);
         let of_user = &running.details.host_config.runtime;
         program::not_isolated_further(container, of_user)?;
 
@@ -98,13 +97,8 @@ impl Runtime {
         if kept.pid != init.pid {
             return Err(gone(io::Error::other("another process")));
         }
-        let mut configuration: Configuration = process::json(&kept.bundle, "config.json")
+        let configuration: Configuration = process::json(&kept.bundle, "config.json")
             .map_err(|error| unreadable(name, "`config.json` of its bundle", &error))?;
-        // Not every process may lower it.
-        let own_score = process::number(rustix::fs::CWD, Path::new("/proc/self").join(keeper::OOM_SCORE)).unwrap_or(0);
-        if let Some(score) = kept.oom_score.filter(|&score| score > own_score) {
-            configuration.process.entry("oomScoreAdj").or_insert(score.into());
-        }
 
         let path = keeper.variable("PATH").unwrap_or_else(|| program::USUAL_PATH.into());
         let kind = program::kind(container, &kept.runtime)?;
@@ -123,12 +117,19 @@ impl Runtime {
             path,
             root,
             by_systemd: kept.by_systemd,
+            // Where the configuration has one, the runtime sets it.
+            oom_score: kept.oom_score.filter(|_| !configuration.process.contains_key(keeper::OOM_SCORE_KEY)),
             process: configuration.process,
             init,
             limits: process::read(&keeper.folder, "limits").map(|it| tables::limits_in(&it)).unwrap_or_default(),
             umask: process::read(&keeper.folder, "status").ok().and_then(|it| tables::umask_in(&it)),
         })
     }
+}
+
+fn ended(container: &str) -> Refusal {
+    Refusal::new(RefusalKind::NotRunning, format!("container {container} has ended just now"))
+        .with_hint("connect again")
 }
 
 fn other_namespace(container: &str) -> Refusal {
@@ -171,7 +172,12 @@ mod tests {
             let machine = Machine {
                 folder,
                 running: Running {
-                    container: Container { id: ID.to_owned(), name: "web".to_owned(), ..Container::default() },
+                    container: Container {
+                        id: ID.to_owned(),
+                        name: "web".to_owned(),
+                        engine: "docker".to_owned(),
+                        ..Container::default()
+                    },
                     details: Inspected {
                         id: ID.to_owned(),
                         state: State { pid: 100 },
@@ -186,7 +192,10 @@ mod tests {
                 "proc/50/limits",
                 "Limit  Soft Limit  Hard Limit  Units\nMax open files  1024  unlimited  files\n",
             );
-            machine.write("proc/50/status", "Name:\tx\nUmask:\t0027\n");
+            let own = fs::read_to_string("/proc/self/status").unwrap();
+            let capabilities = own.lines().find(|line| line.starts_with("CapEff:")).unwrap();
+            machine.write("proc/50/status", &format!("Name:\tx\nUmask:\t0027\n{capabilities}\n"));
+            machine.link("proc/50/root", "/");
             machine.link("proc/50/exe", "/usr/bin/containerd-shim-runc-v2");
             machine.link("proc/50/cwd", machine.path(&format!("task/moby/{ID}")));
             machine.link("proc/50/ns/user", fs::read_link("/proc/self/ns/user").unwrap());
@@ -243,7 +252,7 @@ mod tests {
         let machine = Machine::new();
         machine.write("proc/50/oom_score_adj", "1000\n");
         let runtime = machine.find().unwrap();
-        assert_eq!(runtime.process["oomScoreAdj"], json!(1000));
+        assert_eq!(runtime.oom_score, Some(1000));
         assert_eq!(runtime.program, machine.path("bin/runc"));
         assert_eq!(runtime.root, machine.path("state/moby"));
         assert_eq!(runtime.path, "/nowhere");
@@ -345,6 +354,29 @@ mod tests {
         machine.is_refused(RefusalKind::NotRunning, "has ended just now");
         fs::remove_file(machine.path("pidfile")).unwrap();
         machine.is_refused(RefusalKind::Impossible, "pidfile");
+    }
+
+    #[test]
+    fn a_keeper_in_a_container_is_none() {
+        for change in [
+            |machine: &Machine| machine.link("proc/50/root", machine.path("bin")),
+            |machine: &Machine| machine.write("proc/50/status", "CapEff:\t0000000000000000\n"),
+            |machine: &Machine| machine.link("proc/50/ns/pid", "pid:[1]"),
+        ] {
+            let machine = Machine::new();
+            with_conmon(&machine, ID, &format!(" --runtime-arg --root={}", machine.path("state/moby").display()));
+            machine.find().unwrap();
+            change(&machine);
+            machine.is_refused(RefusalKind::NotRunning, "has ended just now");
+            // Docker itself says which is its container, and may run in a root folder of its own.
+            machine.link("proc/50/exe", "/usr/bin/containerd-shim-runc-v2");
+            machine.find().unwrap();
+        }
+        let mut machine = Machine::new();
+        machine.running.container.engine = "containerd".to_owned();
+        machine.find().unwrap();
+        machine.link("proc/50/root", machine.path("bin"));
+        machine.is_refused(RefusalKind::NotRunning, "has ended just now");
     }
 
     #[test]

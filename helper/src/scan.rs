@@ -55,14 +55,14 @@ pub(crate) fn running(proc: &Path, scope: &Scope) -> (Vec<Kept>, Vec<PathBuf>) {
     let numbers = folders.into_iter().flatten().flatten().filter_map(|one| one.file_name().to_str()?.parse().ok());
     for process in numbers.filter_map(|pid: i32| Process::find(proc, pid).ok()) {
         match process.program() {
-            Ok(program) if program == conmon::PROGRAM && is_machines_own(&process) => {
+            Ok(program) if program == conmon::PROGRAM && process.is_machines_own() => {
                 let Ok(Some(conmon)) = Conmon::of(&process) else { continue };
                 if scope.has(&conmon.bundle) {
                     kept.extend(of_conmon(proc, &process, &conmon));
                     bundles.push(conmon.bundle);
                 }
             }
-            Ok(program) if program.starts_with(SHIM) && is_machines_own(&process) => {
+            Ok(program) if program.starts_with(SHIM) && process.is_machines_own() => {
                 shims.extend(Shim::of(process, &program, scope));
             }
             _ => {}
@@ -76,16 +76,6 @@ pub(crate) fn running(proc: &Path, scope: &Scope) -> (Vec<Kept>, Vec<PathBuf>) {
         }
     }
     (kept, bundles)
-}
-
-/// podman's conmon may have mounts of its own, but it has the machine's root folder. A container that
-/// was given that folder can go there, but has not the capabilities of the machine's root unless it may do everything.
-fn is_machines_own(process: &Process) -> bool {
-    process.owner() == rustix::process::geteuid().as_raw()
-        && process.shares("pid")
-        && process.shares("user")
-        && process.has_our_root()
-        && process.may_what_we_may()
 }
 
 /// A shim of containerd.

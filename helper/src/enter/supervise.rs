@@ -22,6 +22,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    fs::{Mode, OFlags},
     io::Errno,
     pipe::SpliceFlags,
     process::{Pid, Rlimit, Signal, WaitOptions, getrlimit, kill_process, setrlimit, wait},
@@ -169,6 +170,7 @@ fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: P
     }
     let files = prepared.files.clone();
     let (limits, umask) = (runtime.limits.clone(), runtime.umask);
+    let oom_score = runtime.oom_score.map(|score| score.to_string());
     // SAFETY: between fork and exec only system calls are made, which are async-signal-safe, and nothing is allocated.
     #[expect(unsafe_code, reason = "std has no safe way to set limits, mask and signals of a child")]
     unsafe {
@@ -182,6 +184,12 @@ fn command(prepared: &Prepared, input: PipeReader, output: PipeWriter, errors: P
             }
             if let Some(umask) = umask {
                 rustix::process::umask(umask);
+            }
+            // A score that is lower than the session's needs a capability.
+            if let Some(score) = &oom_score
+                && let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", OFlags::WRONLY, Mode::empty())
+            {
+                let _ = rustix::io::write(file, score.as_bytes());
             }
             signals::reset();
             // runc takes no notice of the signals that would end it, and waits for a frozen container for ever.

@@ -10,7 +10,7 @@ use std::{
 use rustix::fs::CWD;
 use serde::Deserialize;
 
-use super::{other_namespace, program, unreadable};
+use super::{ended, other_namespace, program, unreadable};
 use crate::{
     conmon::{self, Conmon},
     process::{self, Process},
@@ -22,7 +22,9 @@ use crate::{
 const USUAL_STATE: &str = "/run/containerd/runc";
 
 /// A process's eagerness to be killed for want of memory, in its folder.
-pub(super) const OOM_SCORE: &str = "oom_score_adj";
+const OOM_SCORE: &str = "oom_score_adj";
+/// The same in an OCI configuration.
+pub(super) const OOM_SCORE_KEY: &str = "oomScoreAdj";
 
 /// That which a container's keeper knows of it.
 pub(super) struct Keeper {
@@ -59,10 +61,18 @@ impl Keeper {
         if program.starts_with(scan::SHIM) {
             program::not_isolated_further(container, program.trim_start_matches("containerd-shim-"))?;
             rooted(container, keeper)?;
+            // Docker says itself which process is whose, and may have a root folder of its own.
+            if container.engine != "docker" && !keeper.is_machines_own() {
+                return Err(ended(name));
+            }
             return Keeper::of_shim(name, keeper, &container.id);
         }
         if program == conmon::PROGRAM {
             rooted(container, keeper)?;
+            // The number of a container's process may have become another's since it was found.
+            if !keeper.is_machines_own() {
+                return Err(ended(name));
+            }
             return Keeper::of_conmon(name, keeper, &container.id);
         }
         let runtime = match text::line(of_user).as_str() {

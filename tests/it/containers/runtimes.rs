@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use super::{Site, others};
+use super::{POWERFUL, Site, others};
 use crate::support::{
     engine::{BUSYBOX, Engine, SCRATCH},
     eventually,
@@ -120,10 +120,11 @@ fn a_container_cannot_pose_as_an_engine() {
     let real = podman.run("real", &NONE, BUSYBOX, &[]);
     assert_eq!(site.ssh(&[&site.host(&real.name), "echo in"]).ok(), "in\n");
 
-    // conmon and its container as programs of the poser's, with a bundle in its files. The second one goes to the machine's
-    // root folder, which it was given to read.
-    for (name, volume, to) in [("posed", "/dev/null:/host:ro", ""), ("rooted", "/:/host:ro", "chroot /host")] {
-        let options = ["--network", "none", "--pid", "host", "--volume", volume];
+    // conmon and its container as programs of the poser's, with a bundle in its files. One has the capabilities of the
+    // machine's root. The other goes to the machine's root folder, which it was given to read.
+    let rooted = ["--volume", "/:/host:ro"];
+    for (name, more, to) in [("posed", &POWERFUL[..], ""), ("rooted", &rooted, "chroot /host")] {
+        let options = [&["--network", "none", "--pid", "host"], more].concat();
         let poser = docker.run("poser", &options, BUSYBOX, &["sleep", "100000"]);
         let root = format!("/proc/{}/root/tmp", poser.pid());
         let id = "fa4e".repeat(16);
@@ -162,5 +163,18 @@ fn escapes_in_annotations_do_not_reach_the_terminal() {
             "{}",
             container.name
         );
+    }
+}
+
+/// `doctor` checks the way into a container of another engine, too.
+#[test]
+fn doctor_knows_other_engines() {
+    let Some(engine) = Engine::podman() else { return };
+    let site = Site::new(engine, "builtin");
+    let container = engine.run("doctored", &NONE, BUSYBOX, &[]);
+    for host in [site.host(&container.name), site.machine()] {
+        let said = site.world.local(&["doctor", &host]);
+        assert!(said.out.contains("podman") && !said.out.contains("no container engine"), "{said:?}");
+        assert!(!said.out.contains("Docker Engine"), "{said:?}");
     }
 }
