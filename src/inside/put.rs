@@ -33,12 +33,12 @@ const LOOK: Duration = Duration::from_secs(20);
 /// Number of bytes kept of what a machine says.
 const MAX_WORDS: usize = 64 * 1024;
 
-/// A helper that lies on a machine.
+/// A helper, or a folder of tools, that lies on a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lying {
     /// Its path there.
     pub path: String,
-    /// The SHA-256 that its name says.
+    /// The SHA-256 that a helper's name says. Empty for tools.
     pub sha256: String,
     /// Its size in bytes.
     pub size: u64,
@@ -67,8 +67,8 @@ fn take(packed: &Packed, place: usize) -> String {
          h=$(sha256sum <\"$t\") || exit 7; [ \"${{h%% *}}\" = {sha256} ] || exit 5; \
          chmod 700 \"$t\"; \"$t\" </dev/null >/dev/null 2>&1; [ $? -ne 126 ] || exit 6; \
          mv -f \"$t\" \"$d/helper-{sha256}\" || exit 3; \
-         find \"$d\" -name \"helper-*\" -mtime +7 -exec rm -f {{}} +; \
-         find \"$d\" -name \".helper-*\" -mmin +60 -exec rm -f {{}} +; exit 0",
+         find \"$d\" -maxdepth 1 -name \"helper-*\" -mtime +7 -exec rm -f {{}} +; \
+         find \"$d\" -maxdepth 1 -name \".helper-*\" -mmin +60 -exec rm -f {{}} +; exit 0",
         skipped = place - 1
     )
 }
@@ -129,14 +129,15 @@ fn refused(client: &SshClient, status: Option<u32>, said: &str) -> Error {
     Error::new(Kind::Program, message).with_hint(hint)
 }
 
-/// Lists the helpers on the machine.
+/// Lists the helpers on the machine, and the tools.
 ///
 /// # Errors
 /// Fails when the machine does not answer.
 pub async fn lies(client: &SshClient) -> Result<Vec<Lying>> {
     let script = format!(
         "{PLACES}; n=$(date +%s); for d; do for f in \"$d\"/helper-*; do [ -f \"$f\" ] && \
-         echo $(stat -c \"%s %Y\" \"$f\") $n \"$f\"; done; done; exit 0"
+         echo $(stat -c \"%s %Y\" \"$f\") $n \"$f\"; done; for t in \"$d\"/tools-*; do [ -d \"$t\" ] && \
+         echo $(($(du -sk \"$t\" | cut -f 1) * 1024)) $(stat -c %Y \"$t\") $n \"$t\"; done; done; exit 0"
     );
     let (_, output, _) = look(client, &script).await?;
     Ok(output.lines().filter_map(lying).collect())
@@ -148,7 +149,11 @@ fn lying(line: &str) -> Option<Lying> {
     let (size, used, now) = (words.next()?, words.next()?, words.next()?);
     let (used, now): (u64, u64) = (used.parse().ok()?, now.parse().ok()?);
     let path = printable(words.next()?);
-    let sha256 = path.rsplit_once("/helper-")?.1.to_owned();
+    let (_, name) = path.rsplit_once('/')?;
+    let sha256 = match name.strip_prefix("helper-") {
+        Some(sha256) => sha256.to_owned(),
+        None => name.starts_with("tools-").then(String::new)?,
+    };
     Some(Lying { size: size.parse().ok()?, unused_for: Duration::from_secs(now.saturating_sub(used)), sha256, path })
 }
 
@@ -350,7 +355,12 @@ mod tests {
         {
             aged(name, days);
         }
+        // A file of an image's, which lies deeper.
+        fs::create_dir(folder.join("tools-1")).unwrap();
+        aged("tools-1/helper-deep", 30);
         assert_eq!(put("sh", machine.path(), &packed, &packed.gzip).0, Some(0));
+        assert!(folder.join("tools-1/helper-deep").exists());
+        fs::remove_dir_all(folder.join("tools-1")).unwrap();
         let mut left = names(&folder);
         left.sort();
         let this = format!("helper-{}", packed.sha256);
@@ -386,6 +396,7 @@ mod tests {
     fn a_line_about_a_helper_is_read_and_no_other() {
         let found = lying("1024 100 160 /var/lib/labctl-ssh-proxy/helper-abc").unwrap();
         assert_eq!((found.size, found.unused_for.as_secs(), &found.sha256[..]), (1024, 60, "abc"));
+        assert_eq!(lying("2048 100 160 /var/lib/labctl-ssh-proxy/tools-abc").unwrap().sha256, "");
         for other in ["", "1 2 3", "x 2 3 /helper-a", "1 2 3 /other", "100 160 /a/helper-b c"] {
             assert_eq!(lying(other), None, "{other}");
         }

@@ -368,6 +368,7 @@ fn what_lies_on_a_machine_for_its_containers_is_said_and_removed() {
     let (value, _) = doctor(&world, &[&machine]);
     let (verdict, said) = found(&value, "helper");
     assert!(verdict == ok && said.contains("/helper-") && said.contains("this version's"), "{value:#}");
+    assert!(said.contains("/tools-") && said.contains("tools for containers"), "{value:#}");
     let said = found(&value, "containers").1;
     assert!(said.contains(" running, ") && !said.contains("without the helper"), "{value:#}");
     let path = Path::new(found(&value, "helper").1.split_once(": ").unwrap().1.split_once(" (").unwrap().0).to_owned();

@@ -160,8 +160,11 @@ fn helpers(place: &Destination, lying: &[Lying], own: Option<(&str, usize)>, is_
     }
     let days = |one: &Lying| one.unused_for.as_secs() / (24 * 60 * 60);
     let words = lying.iter().map(|one| {
-        let which =
-            if own.is_some_and(|(sha256, _)| sha256 == one.sha256) { "this version's" } else { "another version's" };
+        let which = match own {
+            _ if one.sha256.is_empty() => "tools for containers",
+            Some((sha256, _)) if sha256 == one.sha256 => "this version's",
+            _ => "another version's",
+        };
         let used = match days(one) {
             0 => "used today".to_owned(),
             1 => "unused for a day".to_owned(),
