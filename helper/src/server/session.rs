@@ -108,14 +108,15 @@ fn begin(host: &Host, start: &Start<'_>) -> Result<(Started, Pid), Unable> {
 /// bash without a path is found in PATH.
 fn lent_bash<'a>(host: &Host, text: &'a [u8]) -> Cow<'a, OsStr> {
     let exec = if text.starts_with(b"exec ") { 5 } else { 0 };
-    let path = BASHES.iter().find(|path| {
-        let rest = text[exec..].strip_prefix(path.as_bytes());
+    let words = BASHES.iter().find(|words| {
+        let rest = text[exec..].strip_prefix(words.as_bytes());
         rest.is_some_and(|rest| rest.first().is_none_or(u8::is_ascii_whitespace))
     });
+    let is_missing = |words: &str| !words.split(' ').next().is_some_and(|path| Path::new(path).exists());
     let lent = host.tools.as_ref().ok().map(|tools| tools.join("bash"));
-    match (path, lent) {
-        (Some(path), Some(lent)) if !Path::new(path).exists() && lent.exists() => {
-            let text = [&text[..exec], lent.as_os_str().as_bytes(), &text[exec + path.len()..]].concat();
+    match (words, lent) {
+        (Some(words), Some(lent)) if is_missing(words) && lent.exists() => {
+            let text = [&text[..exec], lent.as_os_str().as_bytes(), &text[exec + words.len()..]].concat();
             Cow::Owned(OsString::from_vec(text))
         }
         _ => Cow::Borrowed(OsStr::from_bytes(text)),
@@ -158,8 +159,8 @@ const NOT_UNDERSTOOD: u32 = 2;
 /// The names of shells, which clients ask for.
 const SHELLS: [&[u8]; 6] = [b"sh", b"bash", b"ash", b"dash", b"zsh", b"fish"];
 
-/// The paths at which clients expect a bash.
-const BASHES: [&str; 2] = ["/bin/bash", "/usr/bin/bash"];
+/// The words by which clients expect a bash, each beginning with a path.
+const BASHES: [&str; 3] = ["/bin/bash", "/usr/bin/bash", "/usr/bin/env bash"];
 
 /// The reason why a session cannot be started, for its client.
 struct Unable {

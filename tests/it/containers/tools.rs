@@ -62,9 +62,9 @@ const ROWS: &[(&str, &str, &str)] = &[
     ("a script for bash", "ssh $HOST bash <bashisms; echo $?", "three value 2\nfrom-a\\ b is bash substituted\n6\n"),
     (
         "bash in other words",
-        r#"for way in 'bash -s' 'exec bash' /bin/bash 'exec /usr/bin/bash -s' 'bash --login -c bash' 'env bash'
+        r#"for way in 'bash -s' 'exec bash' /bin/bash 'exec /usr/bin/bash -s' 'bash --login -c bash' 'env bash' '/usr/bin/env bash'
        do ssh $HOST "$way" <bashisms | head -n 1; done; ssh $HOST '/bin/bash -c "a=(5 6); echo \${a[1]}"; echo not'"#,
-        "three value 2\nthree value 2\nthree value 2\nthree value 2\nthree value 2\nthree value 2\n6\nnot\n",
+        "three value 2\nthree value 2\nthree value 2\nthree value 2\nthree value 2\nthree value 2\nthree value 2\n6\nnot\n",
     ),
     ("bash starts itself again", r#"ssh $HOST bash <<<'"$BASH" -c "[[ a == a ]] && echo again"'"#, "again\n"),
     ("tar", "ssh $HOST tar -c data | tar -xO | cmp - $DATA && echo same", "same\n"),
@@ -169,6 +169,28 @@ fn a_container_without_bash_is_lent_that() {
     // The container's own shell and programs come first.
     assert_eq!(ssh(&site, "always", &[&host, "echo $SHELL; which tar"]).ok(), "/bin/sh\n/bin/tar\n");
     site.leaves_nothing(&container);
+}
+
+/// A container that hides the processes of others, and one whose processes are the machine's.
+#[test]
+fn hidden_and_foreign_processes_take_no_tools_away() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    for options in [&POWERFUL[..], &["--pid", "host"]] {
+        let container = engine.run("hidden", &[&NONE[..], options].concat(), BUSYBOX, &[]);
+        let host = site.host(&container.name);
+        site.ssh(&[&host, "true"]).ok();
+        if options == POWERFUL {
+            let hide = "mount -o remount,hidepid=2 /proc && grep -E 'hidepid=(2|invisible)' /proc/mounts";
+            let hidden = container.exec(&[], &["sh", "-c", hide]);
+            assert!(hidden.status.success(), "{hidden:?}");
+        }
+        for user in ["container", "one"] {
+            let said = site.ssh(&["-l", user, &host, "bash -c '[[ a == a ]] && echo in; exit 3'"]);
+            assert_eq!((said.out.as_str(), said.code()), ("in\n", 3), "{options:?} {user}: {said:?}");
+        }
+        eventually("nothing is left", || site.visits().is_empty());
+    }
 }
 
 /// The machine's own busybox and bash are the judge of what lies there.
