@@ -31,6 +31,23 @@ use crate::{
 /// Namespaces of containerd in which Docker's engine has its own containers.
 const OF_DOCKER: [&str; 2] = ["moby", "plugins.moby"];
 
+/// The annotations of a container of Kubernetes: its name in its pod, the pod's name and namespace, the type and the image.
+/// containerd's are these, and CRI-O's the others.
+const OF_CRI: [&str; 5] = [
+    "io.kubernetes.cri.container-name",
+    "io.kubernetes.cri.sandbox-name",
+    "io.kubernetes.cri.sandbox-namespace",
+    "io.kubernetes.cri.container-type",
+    "io.kubernetes.cri.image-name",
+];
+const OF_CRIO: [&str; 5] = [
+    "io.kubernetes.container.name",
+    "io.kubernetes.pod.name",
+    "io.kubernetes.pod.namespace",
+    "io.kubernetes.cri-o.ContainerType",
+    "io.kubernetes.cri-o.ImageName",
+];
+
 /// Longest annotation that is heeded. Names of Kubernetes have 253 bytes at most.
 const MAX_WORD: usize = 512;
 
@@ -113,9 +130,7 @@ impl Shim {
             let init = Process::find(proc, process::number(&bundle, "init.pid").ok()?).ok()?;
             let is_of = |shim: &&Shim| shim.process.pid == init.parent && shim.folder_id == self.folder_id;
             let shim = shims.iter().find(is_of)?;
-            let of_pod = ["container-name", "sandbox-name", "sandbox-namespace", "container-type", "image-name"]
-                .map(|name| format!("io.kubernetes.cri.{name}"));
-            let container = described(&bundle, &id, "containerd", &of_pod, "nerdctl/name")?;
+            let container = described(&bundle, &id, "containerd", &OF_CRI, "nerdctl/name")?;
             Some(Kept::new(proc, container, &init, &shim.runtime))
         };
         ids.filter(|id| !id.starts_with('.')).filter_map(one).collect()
@@ -128,15 +143,7 @@ fn of_conmon(proc: &Path, process: &Process, conmon: &Conmon) -> Option<Kept> {
         return None;
     }
     let bundle = process::folder(CWD, &conmon.bundle).ok()?;
-    let of_pod = [
-        "io.kubernetes.container.name",
-        "io.kubernetes.pod.name",
-        "io.kubernetes.pod.namespace",
-        "io.kubernetes.cri-o.ContainerType",
-        "io.kubernetes.cri-o.ImageName",
-    ]
-    .map(str::to_owned);
-    let mut container = described(&bundle, &conmon.id, "podman", &of_pod, "")?;
+    let mut container = described(&bundle, &conmon.id, "podman", &OF_CRIO, "")?;
     if container.engine == "podman" && !conmon.name.is_empty() {
         container.name.clone_from(&conmon.name);
     }
@@ -150,15 +157,14 @@ struct Bundle {
     annotations: Option<HashMap<String, String>>,
 }
 
-/// The container of a bundle, by the annotations that `of_pod` lists: its name in its pod, the pod's name and namespace,
-/// the type and the image. `None` for a pod's own container, in which nothing runs.
-fn described(bundle: impl AsFd, id: &str, engine: &str, of_pod: &[String; 5], own_name: &str) -> Option<Container> {
+/// The container of a bundle, by the annotations that `of_pod` and `own_name` name. `None` for a pod's own container, in which nothing runs.
+fn described(bundle: impl AsFd, id: &str, engine: &str, of_pod: &[&str; 5], own_name: &str) -> Option<Container> {
     let bundle: Bundle = process::json(bundle, "config.json").ok()?;
     let mut annotations = bundle.annotations.unwrap_or_default();
     // podman has some of CRI-O's annotations.
     let is_podmans = annotations.get("io.container.manager").is_some_and(|manager| manager == "libpod");
     let mut take = |name: &str| annotations.remove(name).filter(|value| (1..=MAX_WORD).contains(&value.len()));
-    let [name, pod, namespace, kind, image] = of_pod.each_ref().map(|name| take(name));
+    let [name, pod, namespace, kind, image] = of_pod.map(&mut take);
     let mut container = Container { id: id.to_owned(), engine: engine.to_owned(), ..Container::default() };
     if !is_podmans {
         if kind.is_some_and(|kind| kind == "sandbox") {
@@ -200,4 +206,59 @@ fn spelled(time: Duration) -> String {
     let (unit, length) = units.into_iter().find(|(_, length)| seconds >= *length).unwrap_or(units[3]);
     let count = seconds / length;
     format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The name, the pod and the engine of a bundle with these annotations.
+    fn read(engine: &str, of_pod: &[&str; 5], annotations: &serde_json::Value) -> Option<String> {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("config.json"), json!({ "annotations": annotations }).to_string()).unwrap();
+        let bundle = process::folder(CWD, folder.path()).unwrap();
+        let Container { name, pod, engine, image, .. } = described(bundle, "the-id", engine, of_pod, "nerdctl/name")?;
+        let pod = pod.map(|pod| format!(" of {}/{}", pod.namespace, pod.name)).unwrap_or_default();
+        Some(format!("{engine} {name}{pod} {image}").trim_end().to_owned())
+    }
+
+    #[test]
+    fn annotations_name_a_container() {
+        let cri = |kind: &str| {
+            json!({
+                "io.kubernetes.cri.container-name": "app", "io.kubernetes.cri.sandbox-name": "web-0",
+                "io.kubernetes.cri.sandbox-namespace": "shop", "io.kubernetes.cri.container-type": kind,
+                "io.kubernetes.cri.image-name": "nginx",
+            })
+        };
+        let containerd = |annotations: &serde_json::Value| read("containerd", &OF_CRI, annotations);
+        assert_eq!(containerd(&cri("container")).unwrap(), "containerd app of shop/web-0 nginx");
+        assert_eq!(containerd(&cri("sandbox")), None);
+        assert_eq!(containerd(&json!({"nerdctl/name": "Web.1"})).unwrap(), "containerd Web.1");
+        for none in [json!({}), json!(null), json!({"nerdctl/name": ""}), json!({"nerdctl/name": "x".repeat(513)})] {
+            assert_eq!(containerd(&none).unwrap(), "containerd the-id");
+        }
+        let crio = |manager: &str, kind: &str| {
+            json!({
+                "io.container.manager": manager, "io.kubernetes.container.name": "app", "io.kubernetes.pod.name": "web-0",
+                "io.kubernetes.pod.namespace": "shop", "io.kubernetes.cri-o.ContainerType": kind,
+            })
+        };
+        let conmon = |annotations: &serde_json::Value| read("podman", &OF_CRIO, annotations);
+        assert_eq!(conmon(&crio("cri-o", "container")).unwrap(), "cri-o app of shop/web-0");
+        assert_eq!(conmon(&crio("cri-o", "sandbox")), None);
+        // podman has pods of its own, whose annotations are these.
+        assert_eq!(conmon(&crio("libpod", "sandbox")).unwrap(), "podman the-id");
+    }
+
+    #[test]
+    fn a_time_is_spelled_as_engines_do() {
+        for (seconds, words) in
+            [(0, "0 seconds"), (1, "1 second"), (119, "1 minute"), (7200, "2 hours"), (200_000, "2 days")]
+        {
+            assert_eq!(spelled(Duration::from_secs(seconds)), words);
+        }
+    }
 }
