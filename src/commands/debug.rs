@@ -17,11 +17,10 @@ use crate::{
         visit::Visit,
     },
     error::{Error, Kind, Result},
+    settings::TOOLS_VARIABLE,
     target,
 };
 
-/// The environment variable by which `connect`, which ssh runs, is told the tools.
-const TOOLS_VARIABLE: &str = "LABCTL_SSH_PROXY_TOOLS";
 /// The options for a connection of its own, because another one has other tools; and the command of this line, no other.
 const OF_ITS_OWN: [&str; 6] = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "RemoteCommand=none"];
 
@@ -84,6 +83,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let (reads, writes) = (io::stdin().is_terminal(), io::stdout().is_terminal());
     // A command's output into a file stays as it is, which a terminal would change.
     let terminal = if reads && (writes || args.command.is_empty()) { "-t" } else { "-T" };
+    // ssh hands it on to `connect`.
     command.args(OF_ITS_OWN).arg(terminal).env(TOOLS_VARIABLE, args.tools.to_string());
     if !args.command.is_empty() {
         command.arg("--").arg(line(&args.command));

@@ -212,12 +212,7 @@ fn not_running(play: &Play, machine: &str, container: &Container) -> Error {
     let how = if status.is_empty() { state.clone() } else { format!("{state}: {status}") };
     let message =
         format!("container {name} of machine {machine} of playground {} is not running ({how})", play.shown());
-    let client = match container.engine.as_str() {
-        "podman" => "podman",
-        "containerd" => "nerdctl",
-        "cri-o" => return Error::new(Kind::NotWoken, message).with_hint("its pod decides when it runs"),
-        _ => "docker",
-    };
+    let client = container.client();
     let command = if state == "paused" { "unpause" } else { "start" };
     let host = Target::of_play(&play.id, Some(machine));
     let hint = format!("run `labctl-ssh-proxy ssh {host} {client} {command} {}`", container.to_copy());
@@ -306,7 +301,6 @@ mod tests {
             ("docker", "paused", "docker unpause Web.1`"),
             ("podman", "created", "podman start Web.1`"),
             ("containerd", "exited", "nerdctl start Web.1`"),
-            ("cri-o", "exited", "its pod decides when it runs"),
         ] {
             let found = Container { engine: engine.into(), ..container("Web.1", "web-1", state) };
             let error = choose(&play, &[("m", vec![found])], &[], "Web.1").unwrap_err();

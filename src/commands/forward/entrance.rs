@@ -148,6 +148,27 @@ impl Entrance {
         Ok(joint)
     }
 
+    /// Connects to a destination, as the container sees it. Also returns the connection that carries the stream.
+    ///
+    /// # Errors
+    /// As [`Entrance::joint`] and [`SshClient::connect_tcp`].
+    pub(crate) async fn connect(
+        &self,
+        way: &Way,
+        to: &Endpoint,
+    ) -> Result<(Arc<Joint>, Shared<impl AsyncRead + AsyncWrite + Unpin + use<>>)> {
+        let joint = self.joint(way).await?;
+        match joint.connect(to).await {
+            // Its end is noticed only now.
+            Err(_) if joint.has_ended() => {
+                let joint = self.joint(way).await?;
+                let stream = joint.connect(to).await?;
+                Ok((joint, stream))
+            }
+            stream => Ok((joint, stream?)),
+        }
+    }
+
     async fn enter(&self, ssh: SshClient, progress: &impl Progress, is_first: bool) -> Result<Joint> {
         let machine = ssh.login().clone();
         let key = self.seeds.host_key(&machine.play, &machine.machine, &self.label)?;
@@ -241,11 +262,7 @@ impl Joint {
         self.client.has_ended()
     }
 
-    /// Connects to a destination, as the container sees it.
-    ///
-    /// # Errors
-    /// As [`SshClient::connect_tcp`].
-    pub(crate) async fn connect(&self, to: &Endpoint) -> Result<Shared<impl AsyncRead + AsyncWrite + Unpin + use<>>> {
+    async fn connect(&self, to: &Endpoint) -> Result<Shared<impl AsyncRead + AsyncWrite + Unpin + use<>>> {
         let stream = match to {
             Endpoint::Port(host, port) => self.client.connect_tcp(host, *port).await?,
             Endpoint::Socket(path) => self.client.connect_unix(path).await?,

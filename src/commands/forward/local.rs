@@ -347,8 +347,7 @@ impl Local {
         let mut connection = self.board.open(&self.row, peer);
         let carried: Result<io::Result<()>> = async {
             if let Some(entrance) = self.way.entrance() {
-                let joint = entrance.joint(&self.way).await?;
-                let Shared { stream, pump: _pump } = joint.connect(&self.to).await?;
+                let (joint, Shared { stream, pump: _pump }) = entrance.connect(&self.way, &self.to).await?;
                 let carried = until(carry(near, stream, Ends::Separately, &connection), joint.over()).await;
                 return Ok(self.kept(carried, joint.has_ended(), "the connection into the container"));
             }

@@ -116,8 +116,8 @@ pub(super) fn exit(command: &str) -> &'static str {
              ssh has begun: 4 if there is no such playground, 5 if several match, 9 if it is not ready in time."
         }
         "debug" => {
-            "The exit code of the shell or of COMMAND, or 255 if ssh itself failed. Before ssh has begun: 4 if there is no \
-             such container, 5 if several match, 7 if it does not run."
+            "The exit code of the shell or of COMMAND, or 255 if ssh or the way into the container failed. Where machines \
+             are asked for the container first: 4 if there is none of that name, 5 if several match, 7 if it does not run."
         }
         "connect" => "0 when the connection has ended. ssh itself shows 255 for whatever stops it.",
         "start" => {

@@ -135,23 +135,49 @@ fn open_names_the_container() {
 fn debug_keeps_the_exit_code_the_words_and_the_bytes() {
     let Some(engine) = Engine::here() else { return };
     let site = Site::new(engine, "builtin");
-    for (image, app) in [(BUSYBOX, "/app"), (SCRATCH, "/app")] {
+    let app = "/app";
+    for (image, tools) in [(BUSYBOX, "auto"), (SCRATCH, "none"), (SCRATCH, "always")] {
         let container = engine.run("debug", &NONE, image, &[]);
-        let debug = |args: &[&str]| site.debug(&container.name, args);
+        let debug = |args: &[&str]| site.debug(&container.name, &[&["--tools", tools], args].concat());
         let words = ["--", app, "say", "a b", "", "it's", "\"$HOME\"", "*", "a\nb", "-x", "é\\n"];
         let judge = container.exec(&[], &words[1..]);
         assert!(judge.status.success(), "{judge:?}");
         assert_eq!(debug(&words).ok().as_bytes(), judge.stdout, "{image}");
         assert_eq!(debug(&["--", app, "exit", "42"]).code(), 42);
-        assert_eq!(debug(&["--tools", "none", "--", "/no/such"]).code(), 127);
+        assert_eq!(debug(&["--", "/no/such"]).code(), 127);
         // Standard input is passed on as it is, and so is the output.
         let noise = crate::support::noise(1 << 20);
         let mut command = site.world.command(&["--local", "debug", &site.playground(), &container.name]);
-        command.args(["--", app, "cat"]).env("PATH", plain_ssh(&site.world)).stdin(Stdio::piped());
+        command.args(["--tools", tools, "--", app, "cat"]).env("PATH", plain_ssh(&site.world)).stdin(Stdio::piped());
         let said = site.world.feed(&mut command, &noise);
         assert!(said.stdout == noise, "{image}: {} bytes", said.stdout.len());
         site.leaves_nothing(&container);
     }
+}
+
+/// What the container has no program for, the tools do, and the files are the container's.
+#[test]
+fn debug_brings_the_programs_that_a_container_lacks() {
+    let Some(engine) = Engine::here() else { return };
+    let site = Site::new(engine, "builtin");
+    for (name, image, options) in [
+        ("lacking", SCRATCH, &NONE[..]),
+        ("readonly", SCRATCH, &["--network", "none", "--read-only", "--cap-drop", "all"]),
+        ("lacking", BUSYBOX, &NONE),
+    ] {
+        let container = engine.run(name, options, image, &[]);
+        let listed = site.debug(&container.name, &["--", "sh", "-c", "ls -d /data; id -u; exit 9"]);
+        let user = if image == SCRATCH { "65532" } else { "0" };
+        assert_eq!((listed.out, listed.status.code()), (format!("/data\n{user}\n"), Some(9)), "{name}");
+        let mut command = site.world.command(&["--local", "debug", &site.playground(), &container.name]);
+        let said = site.world.feed(command.env("PATH", plain_ssh(&site.world)), b"echo $((6*7)); exit 3\n");
+        assert_eq!((&*said.stdout, said.status.code()), (&b"42\n"[..], Some(3)), "{said:?}");
+        site.leaves_nothing(&container);
+    }
+    // No other connection of the user's is taken, because it would have other tools.
+    let container = engine.run("lacking", &NONE, SCRATCH, &[]);
+    let said = site.debug(&container.name, &["--tools", "none", "--", "ls"]);
+    assert_eq!(said.code(), 127, "{said:?}");
 }
 
 #[test]

@@ -29,6 +29,18 @@ fn shells_complete_containers_of_a_machine_that_runs() {
     let all = fish(world, &format!("labctl-ssh-proxy --local open code {machine}."));
     assert!(all.contains(&spelled) && all.iter().all(|host| host.starts_with(&machine)), "{all:?}");
     assert_eq!(fish(world, &format!("labctl-ssh-proxy --local stop {machine}.spelled")), Vec::<String>::new());
+    // Alone, behind the playground that is named, or the only one.
+    let playground = site.playground();
+    for line in [
+        format!("open code {playground} --in spelled"),
+        format!("port-forward {machine} --in spelled"),
+        format!("debug {playground} spelled"),
+        "ssh --in spelled".to_owned(),
+    ] {
+        for complete in [bash, fish] {
+            assert_eq!(complete(world, &format!("labctl-ssh-proxy --local {line}")), ["spelled-one_2"], "{line}");
+        }
+    }
 
     // For some seconds, the answer is remembered.
     drop(one);
