@@ -18,30 +18,34 @@ const WHOLE_ID: usize = 64;
 
 /// The containers that a host name's label means.
 pub(crate) fn meant<'a>(containers: &'a [Container], label: &str) -> Vec<&'a Container> {
-    containers.iter().filter(|one| is_meant(one, label)).collect()
+    containers.iter().filter(|one| is_meant(one, &of(one), label)).collect()
 }
 
 /// Gives each container the shortest label that means it and no other. It stays empty where there is none.
 pub(crate) fn give(containers: &mut [Container]) {
-    let labels: Vec<String> = containers.iter().map(|one| label(containers, one)).collect();
+    // Each is compared with all others.
+    let all: Vec<Vec<String>> = containers.iter().map(of).collect();
+    let is_only =
+        |label: &String| containers.iter().zip(&all).filter(|(one, of)| is_meant(one, of, label)).count() == 1;
+    let label = |(one, of): (&Container, &Vec<String>)| {
+        let most = if is_whole_id(&one.id) { MAX_LABEL } else { 0 };
+        let by_id = (ID_DIGITS..=most).filter_map(|digits| one.id.get(..digits)).map(str::to_owned);
+        of.iter().cloned().chain(by_id).find(is_only).unwrap_or_default()
+    };
+    let labels: Vec<String> = containers.iter().zip(&all).map(label).collect();
     for (container, label) in containers.iter_mut().zip(labels) {
         container.label = label;
     }
 }
 
-fn label(containers: &[Container], container: &Container) -> String {
-    let id = container.id.as_str();
-    let most = if is_whole_id(id) { MAX_LABEL } else { 0 };
-    let by_id = (ID_DIGITS..=most).filter_map(|digits| id.get(..digits)).map(str::to_owned);
-    let mut candidates = names(container).filter_map(|name| of_name(&name)).chain(by_id);
-    candidates
-        .find(|label| matches!(meant(containers, label)[..], [only] if std::ptr::eq(only, container)))
-        .unwrap_or_default()
+/// The names of a container as labels, where they can be some.
+fn of(container: &Container) -> Vec<String> {
+    names(container).filter_map(|name| of_name(&name)).collect()
 }
 
-fn is_meant(container: &Container, label: &str) -> bool {
-    let by_id = label.len() >= ID_DIGITS && is_whole_id(&container.id) && container.id.starts_with(label);
-    by_id || names(container).any(|name| of_name(&name).is_some_and(|of_name| of_name == label))
+fn is_meant(container: &Container, of: &[String], label: &str) -> bool {
+    let by_id = label.len() >= ID_DIGITS && container.id.starts_with(label) && is_whole_id(&container.id);
+    by_id || of.iter().any(|one| one == label)
 }
 
 /// The names of a container, from the shortest on.
@@ -73,6 +77,13 @@ mod tests {
 
     use super::*;
     use crate::wire::Pod;
+
+    fn label(all: &[Container], one: &Container) -> String {
+        let at = all.iter().position(|other| std::ptr::eq(other, one)).unwrap();
+        let mut all = all.to_vec();
+        give(&mut all);
+        all.swap_remove(at).label
+    }
 
     fn listed(id: &str, name: &str) -> Container {
         Container { id: id.to_owned(), name: name.to_owned(), ..Container::default() }

@@ -42,7 +42,7 @@ impl<'a> Asked<'a> {
         &self.login.machine
     }
 
-    /// What was found there, with its names.
+    /// The answer with its names.
     pub(super) fn answer(&self, found: Result<Vec<Container>>) -> Answer {
         Answer {
             machine: self.login.machine.clone(),

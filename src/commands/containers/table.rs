@@ -60,7 +60,7 @@ fn of_machine(answer: &Answer, containers: &[Container], moment: Moment) -> Vec<
     let head: Vec<&str> = columns.iter().map(|(name, ..)| *name).collect();
     let rows = sorted.iter().map(|one| columns.iter().map(|(.., cell)| cell(one, moment)).collect()).collect();
     let mut lines = out::table_lines(&head, rows, &Expendable { early: &[], late: &["PORTS", "IMAGE", "POD"] });
-    // Of each, it would take the room of all other columns.
+    // A column of them would take the room of all others.
     if let Some(example) = sorted.iter().find(|one| runs(one) && !one.label.is_empty()) {
         lines.extend([
             String::new(),

@@ -41,7 +41,7 @@ pub(super) async fn watch(machines: &[Asked<'_>], json: bool) -> Result<()> {
     let mut view = View::new(json, machines.len());
     loop {
         let (i, found) = tokio::select! {
-            // What was told before the end is shown before it.
+            // News of before the end are shown before it.
             biased;
             () = output.gone() => return Ok(()),
             Some(news) = told.recv() => news,
