@@ -284,7 +284,9 @@ impl Engine {
                 ),
                 None => Refusal::new(
                     RefusalKind::Program,
-                    format!("this machine has no Docker engine, or it is not running ({socket} is missing)"),
+                    format!(
+                        "no container runs on this machine, and it has no Docker engine that runs ({socket} is missing)"
+                    ),
                 )
                 .with_hint(LOOK_AT_DOCKER),
             },
@@ -409,7 +411,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("docker.sock");
         let engine = Engine { socket: Some(socket.clone()), scope: Scope::Nothing, known: None };
-        assert!(engine.containers().unwrap_err().message.contains("no Docker engine"));
+        assert!(engine.containers().unwrap_err().message.contains("no Docker engine that runs"));
         drop(UnixListener::bind(&socket).unwrap());
         assert!(engine.containers().unwrap_err().message.contains("is not running"));
     }
