@@ -64,7 +64,9 @@ fn libraries(root: &Path) -> OsString {
     let debians = format!("lib/{}-linux-gnu", env::consts::ARCH);
     let kinds = ["lib", &debians, "lib64"];
     let folders = ["", "usr", "usr/local"].iter().flat_map(|place| kinds.map(|kind| root.join(place).join(kind)));
-    let folders = folders.filter(|folder| folder.is_dir());
+    // Each package of Nix has a folder of its own, which its programs name by a path that is not here.
+    let packages = fs::read_dir(root.join("nix/store")).into_iter().flatten().flatten();
+    let folders = folders.chain(packages.map(|package| package.path().join("lib"))).filter(|folder| folder.is_dir());
     // No folder of ours has a colon in its name.
     env::join_paths(folders).unwrap_or_default()
 }

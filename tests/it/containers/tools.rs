@@ -293,6 +293,11 @@ fn an_image_is_lent() {
     let host = site.host(&container.name);
     let files = site.world.path("image");
     dynamic(&files, &["bash", "rsync", "ls"]);
+    // As in an image of Nix, where each package has its own folder.
+    let package = files.join("nix/store/0-popt/lib");
+    fs::create_dir_all(&package).unwrap();
+    let popt = files.join(format!("lib/{}-linux-gnu/libpopt.so.0", std::env::consts::ARCH));
+    fs::rename(popt, package.join("libpopt.so.0")).unwrap();
     let script = "#!/usr/bin/bash -e\na=(1 2)\necho script ${a[1]} $1\n";
     fs::write(files.join("usr/bin/script"), script).unwrap();
     fs::set_permissions(files.join("usr/bin/script"), fs::Permissions::from_mode(0o755)).unwrap();
