@@ -12,3 +12,4 @@ pub mod known_hosts;
 pub(crate) mod learn;
 pub(crate) mod marked;
 pub(crate) mod options;
+mod outbox;

@@ -33,6 +33,7 @@ use crate::{
         first_words::hear,
         host_key::HostKeyBlob,
         known_hosts::{KnownHosts, Whose},
+        outbox::Outbox,
     },
 };
 
@@ -167,7 +168,7 @@ impl SshClient {
         let config = Arc::new(client::Config { preferred: preferred(known_hosts, login), ..client::Config::default() });
         let handshake = async {
             let stream = hear(stream, &login.machine).await?;
-            client::connect_stream(config, stream, handler).await
+            client::connect_stream(config, Outbox::new(stream), handler).await
         };
         let connected = timeout(HANDSHAKE, handshake).await;
         let handle = connected.unwrap_or_else(|_| Err(silent(login)))?;
