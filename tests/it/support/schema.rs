@@ -9,24 +9,32 @@ pub fn check(entry: &str, value: &Value) {
     let schema: Value = serde_json::from_str(include_str!("../../../docs/schema/output.json")).unwrap();
     let found = &schema["$defs"][entry];
     assert!(found.is_object(), "the schema has no {entry}");
-    if let Err(why) = fits(&schema, found, value, entry) {
+    if let Err(why) = fits(&schema, found, value, entry, false) {
         panic!("{why}\nin {value:#}");
     }
 }
 
-fn fits(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), String> {
+/// With `is_open`, members that are not described pass, as other validators let them.
+fn fits(root: &Value, schema: &Value, value: &Value, at: &str, is_open: bool) -> Result<(), String> {
     let wrong = |why: String| Err(format!("{at}: {why}"));
     for (keyword, wanted) in schema.as_object().unwrap() {
         match keyword.as_str() {
             "description" | "items" | "properties" => {}
             "$ref" => {
                 let name = wanted.as_str().unwrap().strip_prefix("#/$defs/").unwrap();
-                fits(root, &root["$defs"][name], value, at)?;
+                fits(root, &root["$defs"][name], value, at, is_open)?;
             }
-            "oneOf" => {
-                let all: Vec<_> = wanted.as_array().unwrap().iter().map(|one| fits(root, one, value, at)).collect();
-                if all.iter().filter(|one| one.is_ok()).count() != 1 {
-                    return wrong(format!("not exactly one of: {all:?}"));
+            "oneOf" | "anyOf" => {
+                let schemas = wanted.as_array().unwrap();
+                let all = |is_open| -> Vec<Result<(), String>> {
+                    schemas.iter().map(|one| fits(root, one, value, at, is_open)).collect()
+                };
+                let (open, all) = (all(true), all(is_open));
+                if keyword == "oneOf" && open.iter().filter(|one| one.is_ok()).count() != 1 {
+                    return wrong(format!("not exactly one of: {open:?}"));
+                }
+                if all.iter().all(Result::is_err) {
+                    return wrong(format!("none of: {all:?}"));
                 }
             }
             "const" if value != wanted => return wrong(format!("{value} is not {wanted}")),
@@ -68,14 +76,15 @@ fn fits(root: &Value, schema: &Value, value: &Value, at: &str) -> Result<(), Str
     if let (Some(properties), Some(members)) = (schema.get("properties"), value.as_object()) {
         for (name, member) in members {
             match properties.get(name) {
-                Some(property) => fits(root, property, member, &format!("{at}.{name}"))?,
+                Some(property) => fits(root, property, member, &format!("{at}.{name}"), is_open)?,
+                None if is_open => {}
                 None => return wrong(format!("{name} is not documented")),
             }
         }
     }
     if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
         for (i, value) in values.iter().enumerate() {
-            fits(root, items, value, &format!("{at}[{i}]"))?;
+            fits(root, items, value, &format!("{at}[{i}]"), is_open)?;
         }
     }
     Ok(())
