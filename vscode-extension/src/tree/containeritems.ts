@@ -53,7 +53,7 @@ export function look(of: Container): [icon: string, color: string] {
   }
 }
 
-/** Where the ports are published, or else their numbers inside. An engine lists the same port once for each family of addresses. */
+/** The places where the ports are published, or else their numbers inside. An engine lists the same port once for each family of addresses. */
 const portsOf = ({ ports }: Container): string => joined([...new Set(ports.map(portOf))], ', ');
 
 function portOf({ container, protocol, address, machine }: ContainerPort): string {
