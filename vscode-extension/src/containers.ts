@@ -50,7 +50,12 @@ interface Entry {
   host: string;
   found: Found;
   live: Live;
+  /** True while it is to run, as what is on the screen requires. */
   runs: boolean;
+  /** True after a final failure. */
+  waits: boolean;
+  /** The state of the machine, as the last list has it; undefined without a login. */
+  state: string | undefined;
   /** False from the moment at which its playground is collapsed until VS Code asks for its children again. */
   shown: boolean;
 }
@@ -69,7 +74,7 @@ export class Containers implements Disposable {
     private readonly log: (line: string) => void,
   ) {
     this.subscription = watch.onDidChange(() => {
-      this.forgetStopped();
+      this.followStates();
     });
   }
 
@@ -93,7 +98,7 @@ export class Containers implements Disposable {
     } else if (known) {
       this.show(playground.id, machine.name);
     } else if (canHaveContainers(playground, machine)) {
-      const entry = this.entry(playground.id, machine.host);
+      const entry = this.entry(playground.id, machine);
       this.entries.set(key, entry);
       this.adjust(entry);
       this.tell();
@@ -129,11 +134,7 @@ export class Containers implements Disposable {
 
   /** Asks again for the containers that are on the screen. */
   refresh(): void {
-    for (const entry of this.entries.values()) {
-      entry.live.stop();
-      entry.runs = false;
-    }
-    this.adjustAll();
+    for (const entry of this.entries.values()) this.restart(entry);
   }
 
   dispose(): void {
@@ -143,7 +144,7 @@ export class Containers implements Disposable {
     this.listeners.clear();
   }
 
-  private entry(playground: string, host: string): Entry {
+  private entry(playground: string, { host, state }: Machine): Entry {
     const become = (found: Found): void => {
       entry.found = found;
       this.tell();
@@ -153,12 +154,15 @@ export class Containers implements Disposable {
       if (read) become(read);
       return read?.list !== undefined;
     };
-    const failed = (failure: Failure): void => {
+    const failed = (failure: Failure): boolean => {
       this.log(failure.text);
+      entry.waits = failure.isFinal;
       become({ list: undefined, failure });
+      return !failure.isFinal;
     };
     const live = new Live(this.binary, { take, failed, log: this.log }, FIRST_LINE_MS);
-    const entry: Entry = { playground, host, found: { list: undefined, failure: undefined }, live, runs: false, shown: true };
+    const found = { list: undefined, failure: undefined };
+    const entry: Entry = { playground, host, found, live, runs: false, waits: false, state, shown: true };
     return entry;
   }
 
@@ -171,21 +175,37 @@ export class Containers implements Disposable {
     const runs = this.visible && entry.shown;
     if (runs === entry.runs) return;
     entry.runs = runs;
+    entry.waits = false;
     if (runs) entry.live.start(['containers', entry.host, '--watch', '--json']);
     else entry.live.stop();
   }
 
-  /** A machine that is stopped, and a playground that is, has nothing to be asked. */
-  private forgetStopped(): void {
+  /** Starts the process anew, if one is to run. */
+  private restart(entry: Entry): void {
+    entry.live.stop();
+    entry.runs = false;
+    this.adjust(entry);
+  }
+
+  /** A machine that is stopped, and a playground that is, has nothing to be asked. A change may mend a final failure. */
+  private followStates(): void {
     const { situation } = this.watch;
+    if (situation.kind === 'failed' && situation.failure.kind === 'not-logged-in') for (const entry of this.entries.values()) entry.state = undefined;
     if (situation.kind !== 'known') return;
-    const running = new Set(
-      situation.playgrounds.flatMap((one) => one.machines.filter((machine) => canHaveContainers(one, machine)).map(({ name }) => keyOf(one.id, name))),
+    const running = new Map(
+      situation.playgrounds.flatMap((one) =>
+        one.machines.filter((machine) => canHaveContainers(one, machine)).map(({ name, state }) => [keyOf(one.id, name), state] as const),
+      ),
     );
     for (const [key, entry] of this.entries) {
-      if (running.has(key)) continue;
-      entry.live.stop();
-      this.entries.delete(key);
+      const state = running.get(key);
+      if (state === undefined) {
+        entry.live.stop();
+        this.entries.delete(key);
+      } else if (entry.state !== state) {
+        entry.state = state;
+        if (entry.waits) this.restart(entry);
+      }
     }
   }
 

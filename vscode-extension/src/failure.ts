@@ -12,12 +12,17 @@ export const BINARY_KINDS: ReadonlyMap<string, Kind> = new Map([
   ['interrupted', 'cancelled'],
 ]);
 
+/** The binary's kinds that may pass by themselves. A gateway that answers in the platform's place is `answer`. */
+export const PASSING: ReadonlySet<string> = new Set(['network', 'not-yet', 'answer', 'interrupted']);
+
 /** A failure as the user sees it: a sentence, and a hint at what to do. Both lack the capital letter and the full stop. */
 export class Failure extends Error {
   constructor(
     readonly kind: Kind,
     message: string,
     readonly hint = '',
+    /** True if the binary has described it, and would meet it again until something else changes. */
+    readonly isFinal = false,
   ) {
     super(message);
   }
@@ -43,7 +48,7 @@ export const cancelled = (): Failure => new Failure('cancelled', 'cancelled');
 
 /** Returns the failure that the binary describes in JSON. */
 export function describedFailure(kind: string, message: string, hint: string): Failure {
-  return unknownWord(message) ?? new Failure(BINARY_KINDS.get(kind) ?? 'failed', message, hint);
+  return unknownWord(message) ?? new Failure(BINARY_KINDS.get(kind) ?? 'failed', message, hint, !PASSING.has(kind));
 }
 
 /** The failure of an older binary, whose parser does not know a command or an option of this extension. */
@@ -73,12 +78,14 @@ export function readFailure(exit: Exit): Failure {
 }
 
 function fromJson(line: string): Failure | undefined {
-  let value: { error?: { kind?: unknown; message?: unknown; hint?: unknown } | null } | null;
+  let value: { machine?: unknown; error?: { kind?: unknown; message?: unknown; hint?: unknown } | null } | null;
   try {
     value = JSON.parse(line) as typeof value;
   } catch {
     return undefined;
   }
+  // A line about a machine is news, after which the binary went on.
+  if (value?.machine !== undefined) return undefined;
   const { kind, message, hint } = value?.error ?? {};
   if (typeof message !== 'string' || message === '') return undefined;
   return describedFailure(typeof kind === 'string' ? kind : '', message, typeof hint === 'string' ? hint : '');

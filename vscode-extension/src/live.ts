@@ -11,8 +11,8 @@ const LONGEST_PAUSE_MS = 60_000;
 export interface Receiver {
   /** Returns true for a line that shows that the process works. Throws if it cannot be read. */
   take(line: string): boolean;
-  /** Called with the reason whenever the process has ended. */
-  failed(failure: Failure): void;
+  /** Called with the reason whenever the process has ended. Returns false if another one would not help. */
+  failed(failure: Failure): boolean;
   log(line: string): void;
 }
 
@@ -68,11 +68,14 @@ export class Live {
     }
   }
 
-  /** Reports a failure and starts the process after a pause. Without a usable binary it waits for the next start instead. */
+  /**
+   * Reports a failure and starts the process after a pause. Without a usable binary, or if the receiver says so, it waits for the
+   * next start instead.
+   */
   private restart(failure: Failure, command: string[]): void {
     clearTimeout(this.timer);
     this.stream = undefined;
-    this.receiver.failed(failure);
+    if (!this.receiver.failed(failure)) return;
     if (failure.kind === 'no-binary' || failure.kind === 'old-binary') return;
     this.timer = setTimeout(() => {
       this.start(command);

@@ -30,8 +30,9 @@ export class Watch {
     private readonly binary: Binary,
     private readonly log: (line: string) => void,
   ) {
-    const failed = (failure: Failure): void => {
+    const failed = (failure: Failure): boolean => {
       this.fail(failure);
+      return true;
     };
     this.live = new Live(binary, { take: (text) => this.take(text), failed, log }, FIRST_LINE_MS);
   }

@@ -1,6 +1,6 @@
 // The containers of a machine: read, watched, shown, opened, forwarded.
 
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { TreeItem } from 'vscode';
 import { type Container, inOrder } from '../../src/containers';
@@ -123,11 +123,11 @@ describe('a container in the tree', () => {
 });
 
 /** A view on a fake binary that prints these lines of sh for `containers`, and counts its runs. */
-function viewed(lines: string, lists: unknown[][] = [[listed()]]) {
+function viewed(lines: string, lists: unknown[][] = [[listed()]], then = 'exec sleep 1000') {
   const at = folder();
   const news = lists.map((playgrounds) => `echo '${JSON.stringify({ type: 'playgrounds', playgrounds })}'; sleep 0.3`);
   const runs = `echo $$ > ${at}/pid; echo "$@" >> ${at}/runs`;
-  const view = viewOn(binary(program(`[ "$1" = containers ] && { ${runs}; ${lines}; exec sleep 1000; }\n${news.join('\n')}\nexec sleep 1000`)));
+  const view = viewOn(binary(program(`[ "$1" = containers ] && { ${runs}; ${lines}; exec sleep 1000; }\n${news.join('\n')}\n${then}`)));
   const { tree, find } = view;
   return {
     ...view,
@@ -235,6 +235,59 @@ describe('the watch of a machine', () => {
     old.containers.refresh();
     await until(() => old.runs().length === 2);
     old.end();
+  });
+
+  it('waits after a final failure: for Refresh, for the user, for another state, for a login', async () => {
+    const final = (kind: string): string => `echo '${lost('no', '', kind)}'; echo '${JSON.stringify({ error: { kind, message: 'no' } })}'; exit 6`;
+    const [first] = listed()['machines'] as object[];
+    const news = folder();
+    const all = viewed(final('refused'), [[listed()]], `while :; do for one in ${news}/*; do [ -e $one ] && cat $one && rm $one; done; sleep 0.05; done`);
+    const { watch, labels, runs, fold, setVisible, containers, end } = all;
+    const tell = (value: unknown): void => { writeFileSync(`${news}/.new`, `${JSON.stringify(value)}\n`); renameSync(`${news}/.new`, `${news}/new`); };
+    const list = (more = {}): unknown => ({ type: 'playgrounds', playgrounds: [listed(more)] });
+    const ran = async (count: number): Promise<void> => {
+      await until(() => runs().length === count && labels()[0] === 'No.');
+      // The pause after a first failure is a second.
+      await new Promise((resolve) => setTimeout(resolve, 1300));
+      expect(runs().length).toBe(count);
+    };
+    await until(() => watch.situation.kind === 'known');
+    fold('machine', false);
+    await ran(1);
+    containers.refresh();
+    await ran(2);
+    fold('machine', true);
+    fold('machine', false);
+    await ran(3);
+    setVisible(false);
+    setVisible(true);
+    await ran(4);
+    tell(list({ title: 'Another title' }));
+    await until(() => watch.playgrounds[0]?.title === 'Another title');
+    await ran(4);
+    tell(list({ machines: [{ ...first, state: 'REBOOTED' }] }));
+    await ran(5);
+    tell({ type: 'error', kind: 'network', message: 'no network' });
+    await until(() => watch.situation.kind === 'failed');
+    tell(list({ machines: [{ ...first, state: 'REBOOTED' }] }));
+    await until(() => watch.situation.kind === 'known');
+    await ran(5);
+    tell({ type: 'error', kind: 'not-logged-in', message: 'log in' });
+    await until(() => watch.situation.kind === 'failed');
+    tell(list({ machines: [{ ...first, state: 'REBOOTED' }] }));
+    await ran(6);
+    end();
+  });
+
+  it.each([
+    ['its last news were an error', `echo '${lost('there is no engine')}'; kill -KILL $$`],
+    ['a gateway answered', `echo '${JSON.stringify({ error: { kind: 'answer', message: 'the platform answered 502' } })}'; exit 11`],
+  ])('begins again after a death, and after a failure that may pass: %s', async (_, lines) => {
+    const { watch, runs, fold, end } = viewed(lines);
+    await until(() => watch.situation.kind === 'known');
+    fold('machine', false);
+    await until(() => runs().length === 2);
+    end();
   });
 
   it('ends with the playground, and with its machine', async () => {

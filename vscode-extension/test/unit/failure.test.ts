@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import * as path from 'node:path';
 import { beforeEach, describe, expect, it } from 'vitest';
 import { COMMANDS, type Command } from '../../src/commands';
-import { BINARY_KINDS, type Exit, Failure, readFailure } from '../../src/failure';
+import { BINARY_KINDS, PASSING, type Exit, Failure, readFailure } from '../../src/failure';
 import { showFailure } from '../../src/messages';
 import { PortForwards } from '../../src/portforwards';
 import { Watch } from '../../src/watch';
@@ -40,10 +40,21 @@ describe('a failure in JSON', () => {
     const rust = readFileSync(path.join(import.meta.dirname, '../../../src/error.rs'), 'utf8');
     const names = [...rust.matchAll(/Kind::\w+ => "([a-z-]+)"/g)].map(([, name]) => name ?? '');
     expect(names.length).toBeGreaterThan(10);
-    for (const name of BINARY_KINDS.keys()) expect(names).toContain(name);
+    for (const name of [...BINARY_KINDS.keys(), ...PASSING]) expect(names).toContain(name);
     for (const name of [...names, 'new', 'constructor', '']) {
       expect(failed({ lastLine: json(name) }).kind).toBe(BINARY_KINDS.get(name) ?? 'failed');
     }
+  });
+
+  it('is final unless it may pass by itself, or the process died without a word', () => {
+    for (const name of ['refused', 'not-woken', 'not-logged-in', 'program', 'new']) expect(failed({ lastLine: json(name) }).isFinal).toBe(true);
+    for (const name of PASSING) expect(failed({ lastLine: json(name) }).isFinal).toBe(false);
+    for (const exit of [{ stderr: 'labctl-ssh-proxy: it hurts\n' }, { code: null, signal: 'SIGKILL' as const }, {}]) expect(failed(exit).isFinal).toBe(false);
+  });
+
+  it('is not the last news of a machine, after which the process was killed', () => {
+    const lastLine = JSON.stringify({ machine: 'docker-01', host: 'h', error: { kind: 'program', message: 'there is no engine' } });
+    expect(failed({ lastLine, code: null, signal: 'SIGKILL' })).toMatchObject({ message: 'labctl-ssh-proxy was killed by SIGKILL', isFinal: false });
   });
 
   it('is read before the text on standard error', async () => {
