@@ -183,6 +183,7 @@ export class Containers implements Disposable {
   /** Starts the process anew, if one is to run. */
   private restart(entry: Entry): void {
     entry.live.stop();
+    entry.live.forgive();
     entry.runs = false;
     this.adjust(entry);
   }

@@ -290,6 +290,18 @@ describe('the watch of a machine', () => {
     end();
   });
 
+  it('does not make the user wait after Refresh for what failed before', async () => {
+    const { watch, runs, fold, containers, end } = viewed('exit 1');
+    await until(() => watch.situation.kind === 'known');
+    fold('machine', false);
+    await until(() => runs().length === 2);
+    containers.refresh();
+    await until(() => runs().length === 3);
+    // Without Refresh, the next pause is one of 4 seconds.
+    await until(() => runs().length === 4, 3000);
+    end();
+  });
+
   it('ends with the playground, and with its machine', async () => {
     const [first] = listed()['machines'] as object[];
     for (const end of [{ state: 'STOPPED' }, { machines: [{ ...first, state: 'STOPPED', ready: false }] }]) {
