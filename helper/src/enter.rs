@@ -169,7 +169,6 @@ fn prepare(request: &Request, places: Places, answer: &Answer) -> Result<Prepare
     runtime.process.insert("cwd".to_owned(), json!("/"));
 
     let lent = tools::lend(&request.tools, &runtime.init.folder, &runtime.process, &|what| answer.wait(what))?;
-    answer.lock().until = Some(Instant::now() + PATIENCE);
     let (tools, lacking) = match &lent {
         Ok(lent) => (Some(lent.programs.clone()), String::new()),
         Err(why) => (None, why.clone()),

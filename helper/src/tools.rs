@@ -76,7 +76,7 @@ pub(crate) fn lend(
     let lying = match wanted {
         Tools::None => return Ok(Err("none are to be lent".to_owned())),
         Tools::Folder(path) => return folder(path).map(Ok),
-        Tools::Image(name) => image::tools(name, waiting).map_err(|why| {
+        Tools::Image(name) => image::tools(name, image::PULL, waiting).map_err(|why| {
             let message = format!("the tools of image {} cannot be lent: {why}", text::line(name));
             Refusal::new(RefusalKind::Program, message).with_hint("`--tools auto` lends the machine's own")
         })?,
@@ -86,18 +86,23 @@ pub(crate) fn lend(
             if has_shell && has("bash") {
                 return Ok(Err(String::new()));
             }
-            match machine::tools(has_shell, waiting) {
+            match machine::tools(has_shell, image::PULL_UNASKED, waiting) {
                 Ok(lying) => lying,
                 Err(why) => return Ok(Err(format!("the machine has none to lend: {why}"))),
             }
         }
-        Tools::Always => machine::tools(false, waiting).map_err(|why| {
+        Tools::Always => machine::tools(false, image::PULL, waiting).map_err(|why| {
             Refusal::new(RefusalKind::Program, format!("the machine has no tools to lend: {why}"))
                 .with_hint("`--tools none` connects without")
         })?,
     };
     let Lying { folder, in_use } = lying;
-    let mount = mount::detached(&folder).map_err(|error| cannot_mount(&folder, &error))?;
+    let mount = match mount::detached(&folder) {
+        Ok(mount) => mount,
+        // They are a courtesy.
+        Err(error) if *wanted == Tools::Auto => return Ok(Err(cannot_mount(&folder, &error).message)),
+        Err(error) => return Err(cannot_mount(&folder, &error)),
+    };
     Ok(Ok(Lent { mount, programs: "bin".to_owned(), in_use: Some(in_use) }))
 }
 

@@ -147,7 +147,10 @@ fn inside(root: &OwnedFd, path: &str) -> io::Result<Vec<u8>> {
 fn without_links(root: &OwnedFd, path: &str) -> io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let mut at = rustix::fs::openat(root, ".", flags, Mode::empty())?;
-    for part in path.split('/') {
+    for part in path.split('/').filter(|part| !matches!(*part, "" | ".")) {
+        if part == ".." {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         at = rustix::fs::openat(&at, part, flags, Mode::empty())?;
     }
     Ok(at)
@@ -240,7 +243,10 @@ mod tests {
 
         fs::write(&passwd, vec![b'x'; 2 * 1024 * 1024]).unwrap();
         assert_eq!(inside(&opened, "etc/passwd").unwrap().len() as u64, MAX_FILE);
-        assert!(without_links(&opened, "etc/passwd").is_ok());
+        for path in ["etc/passwd", "/etc/passwd", "/etc//./passwd"] {
+            assert!(without_links(&opened, path).is_ok(), "{path}");
+        }
+        assert!(without_links(&opened, "/../etc/passwd").is_err());
 
         for link in ["../../etc/passwd", "/etc/passwd"] {
             fs::remove_file(&passwd).unwrap();

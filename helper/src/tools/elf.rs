@@ -1,4 +1,4 @@
-//! What a program needs to be started, as its first bytes say.
+//! The needs of a program that is to be started, as its first bytes say.
 
 use std::{
     fs::File,

@@ -3,10 +3,13 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
-    os::fd::OwnedFd,
+    fs,
+    io::{self, Read},
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::Path,
     process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{Mode, OFlags};
@@ -21,6 +24,16 @@ use crate::{text, users};
 /// The clients of engines. The first that knows the image, or can pull it, is used.
 const CLIENTS: [&str; 3] = ["docker", "podman", "nerdctl"];
 
+/// The time for a pull that was asked for, in all: less than a client waits (`wire::WAITING_LIMIT`).
+pub(super) const PULL: Duration = Duration::from_secs(150);
+/// The time for one that was not asked for.
+pub(super) const PULL_UNASKED: Duration = Duration::from_secs(30);
+/// The time for which one that has failed is not tried again unasked.
+const AGAIN: Duration = Duration::from_secs(600);
+
+/// Between two looks at a pull.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// An image that an engine has.
 struct Image {
     id: String,
@@ -32,26 +45,40 @@ struct Image {
 ///
 /// # Errors
 /// Words that say why there are none.
-pub(super) fn tools(name: &str, waiting: Waiting<'_>) -> Result<Lying, String> {
+pub(super) fn tools(name: &str, patience: Duration, waiting: Waiting<'_>) -> Result<Lying, String> {
     let mut why = None;
+    let until = Instant::now() + patience;
+    let failure = store::failure()?;
+    let is_recent =
+        fs::metadata(&failure).and_then(|it| it.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|ago| ago < AGAIN));
+    // Each connection would wait for it again.
+    let pulls = patience != PULL_UNASKED || !is_recent;
     for client in CLIENTS {
-        match found(client, name, waiting) {
+        match found(client, name, pulls.then_some(until), waiting) {
             Ok(image) => return exported(client, name, &image, waiting),
             Err(None) => {}
             Err(Some(words)) => drop(why.get_or_insert_with(|| format!("{client} says: {words}"))),
         }
     }
+    if pulls && why.is_some() {
+        // It only spares time.
+        let _ = fs::write(&failure, "");
+    }
     Err(why.unwrap_or_else(|| format!("the machine has none of {}", CLIENTS.join(", "))))
 }
 
-/// The image, which is pulled where it is missing. An error without words is a client that the machine has not.
-fn found(client: &str, name: &str, waiting: Waiting<'_>) -> Result<Image, Option<String>> {
+/// The image. Where it is missing, it is pulled, if there is a time until which that may take. An error without words is a
+/// client that the machine has not.
+fn found(client: &str, name: &str, until: Option<Instant>, waiting: Waiting<'_>) -> Result<Image, Option<String>> {
     let format = "{{.Id}} {{json .Config.Env}}";
     let inspect = || said(client, &["image", "inspect", "--format", format, name]);
     let about = match inspect() {
-        Err(Some(_)) => {
+        Err(Some(words)) => {
+            let Some(until) = until else {
+                return Err(Some(format!("{words} (it could not be pulled, which is tried again in some minutes)")));
+            };
             waiting(&format!("pulling image {} on the machine", text::line(name)));
-            said(client, &["pull", name])?;
+            pull(client, name, until)?;
             inspect()?
         }
         about => about?,
@@ -64,7 +91,7 @@ fn found(client: &str, name: &str, waiting: Waiting<'_>) -> Result<Image, Option
 
 fn exported(client: &str, name: &str, image: &Image, waiting: Waiting<'_>) -> Result<Lying, String> {
     let has_programs = |folder: &Path| folder.join("bin").is_dir();
-    store::tools(&format!("image {}", image.id), has_programs, |folder| {
+    store::tools(&format!("image {}", image.id), has_programs, waiting, |folder| {
         waiting(&format!("unpacking image {} on the machine", text::line(name)));
         let root = folder.join("root");
         fs::create_dir(&root)
@@ -75,15 +102,48 @@ fn exported(client: &str, name: &str, image: &Image, waiting: Waiting<'_>) -> Re
     })
 }
 
+/// Pulls an image. What takes longer is ended.
+fn pull(client: &str, name: &str, until: Instant) -> Result<(), Option<String>> {
+    let failed = |error: io::Error| Some(error.to_string());
+    let (mut words, output) = io::pipe().map_err(failed)?;
+    let mut command = Command::new(client);
+    command.args(["pull", name]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+    let mut pulling = command.spawn().map_err(failed)?;
+    drop(command);
+    let said = thread::spawn(move || {
+        let mut said = Vec::new();
+        let _ = words.read_to_end(&mut said);
+        said
+    });
+    loop {
+        match pulling.try_wait().map_err(failed)? {
+            Some(ended) if ended.success() => return Ok(()),
+            Some(_) => return Err(Some(last_line(&said.join().unwrap_or_default()))),
+            None if Instant::now() < until => thread::sleep(LOOK),
+            None => {
+                let _ = pulling.kill();
+                let _ = pulling.wait();
+                return Err(Some("the pull takes too long".to_owned()));
+            }
+        }
+    }
+}
+
 /// Writes the files of an image into a folder. The container that this takes is never started.
 fn unpack(client: &str, id: &str, root: &Path) -> Result<(), String> {
+    // Machines of the embedded platform share an engine.
+    let place = fs::metadata(root.join("../..")).map_err(|error| format!("it cannot be unpacked: {error}"))?;
+    let container = format!("labctl-ssh-proxy-{}", place.ino());
     let says = |words: Option<String>| format!("{client} says: {}", words.unwrap_or_default());
-    let made = said(client, &["create", "--network", "none", id, "none"]).map_err(says)?;
-    let container = made.lines().next_back().unwrap_or_default();
+    // An image may have volumes, which are made with the container.
+    let remove = || said(client, &["rm", "--force", "--volumes", &container]).map(drop);
+    // One that a helper has left which was ended: one is made at a time.
+    let _ = remove();
+    said(client, &["create", "--network", "none", "--name", &container, id, "none"]).map_err(says)?;
     let export = || -> Result<(), String> {
         let failed = |error: io::Error| format!("it cannot be unpacked: {error}");
         let mut command = Command::new(client);
-        command.args(["export", container]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command.args(["export", &container]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut exporting = command.spawn().map_err(failed)?;
         let unpacked = exporting.stdout.take().map_or(Ok(()), |archive| tar::unpack(archive, root));
         let ended = exporting.wait().map_err(failed)?;
@@ -91,8 +151,7 @@ fn unpack(client: &str, id: &str, root: &Path) -> Result<(), String> {
         if ended.success() { Ok(()) } else { Err("it cannot be exported".to_owned()) }
     };
     let exported = export();
-    let removed = said(client, &["rm", "--force", container]).map(drop).map_err(says);
-    exported.and(removed)
+    exported.and(remove().map_err(says))
 }
 
 /// Gives each program of the image a name in `bin`. What needs a loader or is a script is started by this program.
@@ -148,6 +207,10 @@ fn said(client: &str, arguments: &[&str]) -> Result<String, Option<String>> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
     }
-    let words = String::from_utf8_lossy(&output.stderr);
-    Err(Some(text::line(words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it has failed"))))
+    Err(Some(last_line(&output.stderr)))
+}
+
+fn last_line(words: &[u8]) -> String {
+    let words = String::from_utf8_lossy(words);
+    text::line(words.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it has failed"))
 }

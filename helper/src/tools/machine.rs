@@ -4,6 +4,7 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use super::{
@@ -17,12 +18,14 @@ const MORE: [&str; 3] = ["/bin", "/usr/bin", "/var/lib/rancher/k3s/data/current/
 
 /// The machine's tools. One that has no busybox has those of an image pulled, unless the container has a shell.
 ///
+/// `patience` is for the pull.
+///
 /// # Errors
 /// Words that say why there are none.
-pub(super) fn tools(has_shell: bool, waiting: Waiting<'_>) -> Result<Lying, String> {
+pub(super) fn tools(has_shell: bool, patience: Duration, waiting: Waiting<'_>) -> Result<Lying, String> {
     let busybox = busybox();
     if busybox.is_none() && !has_shell {
-        return image::tools(USUAL_IMAGE, waiting)
+        return image::tools(USUAL_IMAGE, patience, waiting)
             .map_err(|why| format!("no static busybox, nor {USUAL_IMAGE}: {why}"));
     }
     let (mut files, mut links) = (Vec::new(), Vec::new());
@@ -39,7 +42,7 @@ pub(super) fn tools(has_shell: bool, waiting: Waiting<'_>) -> Result<Lying, Stri
     let others = files.iter().filter(|(path, _)| path != "run");
     let material = others.map(|(_, source)| store::identity(source)).collect::<Result<String, _>>().map_err(failed)?;
     let is_whole = |folder: &Path| files.iter().all(|(path, source)| store::is_same(source, &folder.join(path)));
-    store::tools(&material, is_whole, |folder| {
+    store::tools(&material, is_whole, waiting, |folder| {
         let copy = |(path, source): &(String, PathBuf)| store::copy(source, &folder.join(path));
         files.iter().try_for_each(copy).map_err(failed)?;
         links.iter().try_for_each(|(path, target)| store::link(target, &folder.join(path))).map_err(failed)

@@ -1,7 +1,7 @@
 //! The folders of tools on a machine: beside the helper, in a folder that only root may read.
 //!
 //! One is named by what it is made from. It is made beside its place and renamed, so it is complete or absent; one at a
-//! time, because to pull an image twice would be a waste. As long as a connection uses one, it holds a lock on it.
+//! time, because to unpack an image twice would be a waste. As long as a connection uses one, it holds a lock on it.
 
 use std::{
     env,
@@ -18,7 +18,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::Lying;
+use super::{Lying, Waiting};
 
 /// The beginning of a folder's name, and of one that is being made.
 const NAME: &str = "tools-";
@@ -32,6 +32,14 @@ pub(super) fn own() -> Result<PathBuf, String> {
     env::current_exe().map_err(|error| format!("the helper's own file is not known: {error}"))
 }
 
+/// The file whose time is that of the last pull that has failed.
+///
+/// # Errors
+/// Words that say why there is no place for it.
+pub(super) fn failure() -> Result<PathBuf, String> {
+    Ok(own()?.with_file_name(format!("{UNFINISHED}failed")))
+}
+
 /// The folder of tools that is made from what `material` names. `is_whole` checks one that is there, and `make` fills a
 /// new one.
 ///
@@ -40,6 +48,7 @@ pub(super) fn own() -> Result<PathBuf, String> {
 pub(super) fn tools(
     material: &str,
     is_whole: impl Fn(&Path) -> bool,
+    waiting: Waiting<'_>,
     make: impl FnOnce(&Path) -> Result<(), String>,
 ) -> Result<Lying, String> {
     let own = own()?;
@@ -52,7 +61,11 @@ pub(super) fn tools(
     let usable = || is_ours(&folder) && is_whole(&folder);
     if !usable() {
         let making = File::open(place).map_err(failed)?;
-        rustix::io::retry_on_intr(|| flock(&making, FlockOperation::LockExclusive)).map_err(|e| failed(e.into()))?;
+        if flock(&making, FlockOperation::NonBlockingLockExclusive).is_err() {
+            waiting("waiting for other tools that are being made on the machine");
+            rustix::io::retry_on_intr(|| flock(&making, FlockOperation::LockExclusive))
+                .map_err(|e| failed(e.into()))?;
+        }
         if !usable() {
             sweep(place);
             let unfinished = place.join(format!("{UNFINISHED}{}", std::process::id()));
@@ -96,13 +109,15 @@ fn sweep(place: &Path) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        let is_old = || {
+        // The lock is held until the folder is gone.
+        let old = || {
             let used = entry.metadata().and_then(|about| about.modified()).ok();
             let unused = used.and_then(|used| used.elapsed().ok()).is_some_and(|unused| unused > WEEK);
-            unused
-                && File::open(entry.path()).is_ok_and(|it| flock(&it, FlockOperation::NonBlockingLockExclusive).is_ok())
+            let folder = File::open(entry.path()).ok().filter(|_| unused)?;
+            flock(&folder, FlockOperation::NonBlockingLockExclusive).ok().map(|()| folder)
         };
-        if name.starts_with(UNFINISHED) || name.starts_with(NAME) && is_old() {
+        let lock = if name.starts_with(NAME) { old() } else { None };
+        if name.starts_with(UNFINISHED) || lock.is_some() {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
@@ -161,7 +176,7 @@ pub(super) fn is_same(one: &Path, other: &Path) -> bool {
     compare().unwrap_or(false)
 }
 
-/// What distinguishes a file from what it was and from others, without reading it.
+/// The words that distinguish a file from what it was and from others, without reading it.
 pub(super) fn identity(path: &Path) -> io::Result<String> {
     let about = fs::metadata(path)?;
     Ok(format!("{} {} {} {}.{}\n", path.display(), about.ino(), about.len(), about.mtime(), about.mtime_nsec()))

@@ -35,7 +35,7 @@ pub(super) fn unpack(mut archive: impl Read, folder: &Path) -> io::Result<()> {
         let mut header = [0; RECORD];
         archive.read_exact(&mut header)?;
         if header.iter().all(|byte| *byte == 0) {
-            // What follows is nothing, and the engine waits until it is read.
+            // Nothing follows, and the engine waits until it is read.
             io::copy(&mut archive, &mut io::sink())?;
             return Ok(());
         }
@@ -72,7 +72,7 @@ pub(super) fn unpack(mut archive: impl Read, folder: &Path) -> io::Result<()> {
 /// Makes one file, folder or link.
 fn put(root: &OwnedFd, path: &[u8], kind: u8, mode: u32, link: &[u8], contents: &mut impl Read) -> io::Result<()> {
     let Some((parent, name, depth)) = parent(root, path)? else { return Ok(()) };
-    // What a second entry of a path would replace.
+    // A second entry of a path replaces nothing.
     let replaced = |made: rustix::io::Result<()>| if made == Err(Errno::EXIST) { Ok(()) } else { made };
     match kind {
         b'0' | 0 => {
@@ -128,7 +128,7 @@ fn folder(parent: &OwnedFd, name: &OsStr) -> io::Result<OwnedFd> {
     }
 }
 
-/// What a record says about the entry that follows it.
+/// The words of a record about the entry that follows it.
 #[derive(Default)]
 struct About {
     path: Option<Vec<u8>>,
@@ -260,7 +260,7 @@ mod tests {
         unpack(&link[..], &to).unwrap();
         assert!(unpack(&file[..], &to).is_err());
         assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
-        assert!(!folder.path().join("to/../evil2").exists());
+        assert!(fs::read_dir(&to).unwrap().all(|entry| entry.unwrap().file_name() != "evil"));
     }
 
     proptest! {

@@ -239,6 +239,8 @@ fn a_machine_without_a_busybox_has_the_one_of_an_image() {
     assert_eq!(container.visitors().len(), 1, "a server without tools: {:?}", container.visitors());
     entering.end();
     assert!(tools().is_empty(), "{:?}", tools());
+    // A failure is not waited for again by each connection.
+    helper.enter(&container, "container", &without).begun().end();
 
     let files = tempfile::tempdir().unwrap();
     fs::create_dir(files.path().join("bin")).unwrap();

@@ -23,7 +23,7 @@ use crate::support::{
 const NONE: [&str; 2] = ["--network", "none"];
 const TOOLS: &str = "LABCTL_SSH_PROXY_TOOLS";
 
-/// What only bash understands.
+/// A script that only bash understands.
 const BASHISMS: &str = r#"
 set -euo pipefail
 declare -a words=(one "two three")
@@ -215,7 +215,7 @@ fn the_machines_tools_are_made_once_and_damage_is_seen() {
     assert!(fs::read(&file).unwrap() == own);
     let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
     assert_eq!((mode(&folder), mode(folder.parent().unwrap()), mode(&file)), (0o755, 0o700, 0o755));
-    // What is made anew takes with it what was not used for a week and is not in use, and what a killed one has left.
+    // A new folder takes along what was not used for a week and is not in use, and what a killed one has left.
     let place = folder.parent().unwrap();
     let aged = SystemTime::now() - Duration::from_secs(8 * 24 * 60 * 60);
     let old = |name: &str| {
@@ -303,6 +303,9 @@ fn an_image_is_lent() {
     fs::set_permissions(files.join("usr/bin/script"), fs::Permissions::from_mode(0o755)).unwrap();
     std::os::unix::fs::symlink("/usr/bin/bash", files.join("usr/bin/sh")).unwrap();
     engine.import(&files, Image { name: "lent-tools", user: "", variables: &["PATH=/bin:/usr/bin"] });
+    let made = engine.docker(&["create", "lent-tools", "none"]);
+    engine.docker(&["commit", "--change", "VOLUME /volume", &made, "lent-tools"]);
+    engine.docker(&["rm", &made]);
     ssh(&site, "none", &[&host, "/app", "exit", "0"]).ok();
     let said = ssh(&site, "lent-tools", &[&host, "type ls; ls -d /app; script 3; echo ${BASH_VERSION:+bash}; exit 5"]);
     assert!(said.code() == 5 && said.out.ends_with("/fd/5/bin/ls\n/app\nscript 2 3\nbash\n"), "{said:?}");
@@ -317,6 +320,7 @@ fn an_image_is_lent() {
     site.leaves_nothing(&container);
     // No container of ours is left in the engine, and no second folder.
     assert_eq!(engine.docker(&["ps", "--all", "--quiet", "--filter", "status=created"]), "");
+    assert_eq!(engine.docker(&["volume", "ls", "--quiet"]), "");
     assert_eq!(lying(&site).len(), 1);
     let said = ssh(&site, "lent-no-such-image", &[&host, "true"]);
     assert!(
@@ -390,7 +394,7 @@ fn the_tools_cannot_be_left_or_changed() {
     }
 }
 
-/// Where the process that holds the tools is killed, they are gone, and the session goes on.
+/// The process that holds the tools is killed: they are gone, and the session goes on.
 #[test]
 fn a_session_survives_the_loss_of_its_tools() {
     let Some(engine) = Engine::here() else { return };
