@@ -56,7 +56,9 @@ pub fn run() -> ExitCode {
         let began = Instant::now();
         let listing =
             resolve::list(&known).unwrap_or_else(|refusal| Listing { problem: Some(refusal), ..Listing::default() });
-        let pause = LOOK_EVERY.max(began.elapsed() * PAUSE_FOR_LOOK);
+        let took = began.elapsed();
+        // A sign of life is due in it.
+        let pause = (took * PAUSE_FOR_LOOK).clamp(LOOK_EVERY, SIGN_OF_LIFE);
         // Nothing may announce that an engine answers again.
         looks = looks.max(u32::from(listing.problem.is_some()));
         if shown.as_ref().is_none_or(|shown| !is_still(shown, &listing)) {
@@ -73,7 +75,7 @@ pub fn run() -> ExitCode {
         }
         match rung.recv_timeout(pause) {
             Ok(()) => {
-                thread::sleep(GATHER);
+                thread::sleep(took.clamp(GATHER, LOOK_EVERY));
                 let _ = rung.try_recv();
                 // The engine tells of an end before its list has it, so the list is asked for once more.
                 looks = 2;
@@ -91,11 +93,18 @@ pub fn run() -> ExitCode {
 /// Rings at each change of the engine's containers, and when the engine comes or goes.
 fn follow(ring: &SyncSender<()>) {
     let engine = Engine::of_environment();
+    // A bell that rings already is enough.
+    let ring = || {
+        let _ = ring.try_send(());
+    };
+    let mut is_gone = false;
     loop {
-        let _ = events(&engine, || {
-            // A bell that rings already is enough.
-            let _ = ring.try_send(());
-        });
+        let ended = events(&engine, ring);
+        // An engine that ends closes its streams some time before it stops to answer.
+        if ended.is_err() && !is_gone {
+            ring();
+        }
+        is_gone = ended.is_err();
         thread::sleep(CONNECT_EVERY);
     }
 }
