@@ -98,6 +98,14 @@ async fn next_frame(reader: &mut stream::Reader) -> io::Result<Vec<u8>> {
 /// # Errors
 /// As [`enter`], for the machine.
 pub async fn list(client: &SshClient) -> Result<Listing> {
+    list_if_any(client).await?
+}
+
+/// As [`list`]. The inner error is that of a machine that has no container to enter.
+///
+/// # Errors
+/// As [`list`], for one of which nothing is known.
+pub async fn list_if_any(client: &SshClient) -> Result<Result<Listing>> {
     let mut channel = asked(client, "list", &[], &()).await?;
     let answer = async {
         let mut text = Vec::new();
@@ -111,8 +119,15 @@ pub async fn list(client: &SshClient) -> Result<Listing> {
         return Err(no_answer(login, status, &channel.reader.complaint(), &error));
     }
     match status {
-        Some(0) => known(login, understood(login, &text)?),
-        Some(1) if !text.is_empty() => Err(refused(login, &understood(login, &text)?)),
+        Some(0) => known(login, understood(login, &text)?).map(Ok),
+        Some(1) if !text.is_empty() => {
+            let refusal: Refusal = understood(login, &text)?;
+            let error = refused(login, &refusal);
+            match refusal.kind {
+                RefusalKind::NoEngine | RefusalKind::Impossible => Ok(Err(error)),
+                _ => Err(error),
+            }
+        }
         status => Err(no_answer(login, status, &channel.reader.complaint(), &io::ErrorKind::UnexpectedEof.into())),
     }
 }
@@ -312,7 +327,7 @@ fn refused(login: &Login, refusal: &Refusal) -> Error {
         RefusalKind::Ambiguous => Kind::Ambiguous,
         RefusalKind::NotRunning => Kind::NotWoken,
         RefusalKind::Impossible => Kind::Refused,
-        RefusalKind::Program => Kind::Program,
+        RefusalKind::Program | RefusalKind::NoEngine => Kind::Program,
     };
     let hint = refusal.hint.as_ref().map(|hint| hint.replace("{machine}", &login.alias));
     on_machine(login, kind, &refusal.message, hint.as_deref())

@@ -13,11 +13,9 @@ use crate::process::{self, Process};
 pub(crate) const PROGRAM: &str = "conmon";
 
 /// The options that have no value, of those that conmon has had.
-const FLAGS: [&str; 13] = [
+const FLAGS: [&str; 11] = [
     "-t",
     "-i",
-    "-s",
-    "-e",
     "--terminal",
     "--stdin",
     "--leave-stdin-open",

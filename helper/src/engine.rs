@@ -283,7 +283,7 @@ impl Engine {
                     ),
                 ),
                 None => Refusal::new(
-                    RefusalKind::Program,
+                    RefusalKind::NoEngine,
                     format!(
                         "no container runs on this machine, and it has no Docker engine that runs ({socket} is missing)"
                     ),
@@ -411,7 +411,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("docker.sock");
         let engine = Engine { socket: Some(socket.clone()), scope: Scope::Nothing, known: None };
-        assert!(engine.containers().unwrap_err().message.contains("no Docker engine that runs"));
+        let refusal = engine.containers().unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::NoEngine);
+        assert!(refusal.message.contains("no Docker engine that runs"));
         drop(UnixListener::bind(&socket).unwrap());
         assert!(engine.containers().unwrap_err().message.contains("is not running"));
     }

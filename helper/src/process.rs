@@ -103,10 +103,19 @@ impl Process {
     }
 
     fn may_what_we_may(&self) -> bool {
-        let theirs = read(&self.folder, "status").ok().and_then(|status| capabilities_in(&status));
+        // A set-user-ID program has root's capabilities, and its starter's number.
+        let theirs = read(&self.folder, "status").ok().filter(|status| has_one_user(status));
+        let theirs = theirs.and_then(|status| capabilities_in(&status));
         let ours = read(CWD, "/proc/self/status").ok().and_then(|status| capabilities_in(&status));
         matches!((theirs, ours), (Some(theirs), Some(ours)) if theirs & ours == ours)
     }
+}
+
+/// Reports whether the real, effective, saved and file system's users are the same.
+fn has_one_user(status: &[u8]) -> bool {
+    let status = String::from_utf8_lossy(status);
+    let users = status.lines().find_map(|line| line.strip_prefix("Uid:")).map(str::split_whitespace);
+    users.is_some_and(|mut users| users.next().is_some_and(|first| users.all(|other| other == first)))
 }
 
 fn capabilities_in(status: &[u8]) -> Option<u64> {

@@ -97,6 +97,7 @@ pub(crate) fn running(engine: &Engine, label: &str) -> Result<Running, Refusal> 
     if container.state != "running" {
         return Err(not_running(&container));
     }
+    only_one(&kept, &container.id)?;
     let details = match kept.into_iter().find(|one| one.id == container.id) {
         Some(details) => Some(details),
         None => engine.inspect(&container.id)?.filter(|details| details.state.pid > 0),
@@ -104,6 +105,15 @@ pub(crate) fn running(engine: &Engine, label: &str) -> Result<Running, Refusal> 
     // The container ended between the two requests.
     let details = details.ok_or_else(|| ended(engine, &container))?;
     Ok(Running { container, details })
+}
+
+/// Refuses an id of several containers, in namespaces of containerd: none of them is the one that is meant.
+fn only_one(kept: &[Inspected], id: &str) -> Result<(), Refusal> {
+    if kept.iter().filter(|one| one.id == id).count() < 2 {
+        return Ok(());
+    }
+    let message = format!("`{}` is the id of several containers, in namespaces of containerd", text::line(id));
+    Err(Refusal::new(RefusalKind::Ambiguous, message).with_hint("give them ids of their own"))
 }
 
 /// The refusal to enter a container whose process has ended since it was found.
@@ -127,7 +137,8 @@ pub(crate) fn changed(engine: &Engine, container: &Container) -> Option<Refusal>
             // The others do not say what does not run.
             let how = if matches!(client, "docker" | "podman") { "was removed" } else { "has ended" };
             let message = format!("container {} {how}", text::line(&container.name));
-            let hint = format!("look for another one with `labctl-ssh-proxy ssh {{machine}} {client} ps`");
+            let user = container.user_of_client();
+            let hint = format!("look for another one with `labctl-ssh-proxy ssh {user}{{machine}} {client} ps`");
             Some(Refusal::new(RefusalKind::NotRunning, message).with_hint(hint))
         }
     }
@@ -175,9 +186,9 @@ fn labels_of(mut some: Vec<&Container>) -> String {
 /// The sentence about a container that does not run, from its engine's words.
 pub(crate) fn not_running(container: &Container) -> Refusal {
     let name = text::line(&container.name);
-    let client = container.client();
+    let (client, user) = (container.client(), container.user_of_client());
     let docker =
-        |command: &str| format!("`labctl-ssh-proxy ssh {{machine}} {client} {command} {}`", container.to_copy());
+        |command: &str| format!("`labctl-ssh-proxy ssh {user}{{machine}} {client} {command} {}`", container.to_copy());
     let since = since(&container.status);
     let (message, hint) = match container.state.as_str() {
         "created" => (
@@ -194,7 +205,7 @@ pub(crate) fn not_running(container: &Container) -> Refusal {
         ),
         "removing" => (
             format!("container {name} is being removed"),
-            format!("wait a moment, and look with `labctl-ssh-proxy ssh {{machine}} {client} ps --all`"),
+            format!("wait a moment, and look with `labctl-ssh-proxy ssh {user}{{machine}} {client} ps --all`"),
         ),
         "dead" => (
             format!("container {name} is dead: the engine could not remove it"),
@@ -238,6 +249,14 @@ mod tests {
             status: status.into(),
             ..Container::default()
         }
+    }
+
+    #[test]
+    fn an_id_of_two_means_neither() {
+        let [one, two, other] = ["web", "web", "db"].map(|id| Inspected { id: id.to_owned(), ..Inspected::default() });
+        let all = [one, two, other];
+        assert_eq!(only_one(&all, "web").unwrap_err().kind, RefusalKind::Ambiguous);
+        assert!(only_one(&all, "db").is_ok() && only_one(&all, "none").is_ok());
     }
 
     #[test]

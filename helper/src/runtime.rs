@@ -58,7 +58,7 @@ pub(crate) struct Runtime {
     pub(crate) oom_score: Option<i32>,
 }
 
-/// What a runtime notes of a container's first process: runc's words, and crun's.
+/// A runtime's notes on a container's first process: runc's words, and crun's.
 #[derive(Deserialize)]
 struct RuntimeState {
     #[serde(alias = "pid")]
@@ -78,9 +78,11 @@ impl Runtime {
     /// # Errors
     /// Fails when it is none that this program can use, and when the container has ended meanwhile.
     pub(crate) fn of(engine: &Engine, running: &Running) -> Result<Runtime, Refusal> {
-        Runtime::found(Path::new("/proc"), running).map_err(|refusal| match engine.is_elsewhere() {
-            true => other_namespace(&text::line(&running.container.name)),
-            false => refusal,
+        Runtime::found(Path::new("/proc"), running).map_err(|refusal| {
+            match running.container.client() == "docker" && engine.is_elsewhere() {
+                true => other_namespace(&text::line(&running.container.name)),
+                false => refusal,
+            }
         })
     }
 
@@ -117,7 +119,7 @@ impl Runtime {
             path,
             root,
             by_systemd: kept.by_systemd,
-            // Where the configuration has one, the runtime sets it.
+            // The runtime sets one that the configuration has.
             oom_score: kept.oom_score.filter(|_| !configuration.process.contains_key(keeper::OOM_SCORE_KEY)),
             process: configuration.process,
             init,
@@ -194,7 +196,7 @@ mod tests {
             );
             let own = fs::read_to_string("/proc/self/status").unwrap();
             let capabilities = own.lines().find(|line| line.starts_with("CapEff:")).unwrap();
-            machine.write("proc/50/status", &format!("Name:\tx\nUmask:\t0027\n{capabilities}\n"));
+            machine.write("proc/50/status", &format!("Name:\tx\nUmask:\t0027\nUid:\t0\t0\t0\t0\n{capabilities}\n"));
             machine.link("proc/50/root", "/");
             machine.link("proc/50/exe", "/usr/bin/containerd-shim-runc-v2");
             machine.link("proc/50/cwd", machine.path(&format!("task/moby/{ID}")));
@@ -360,7 +362,8 @@ mod tests {
     fn a_keeper_in_a_container_is_none() {
         for change in [
             |machine: &Machine| machine.link("proc/50/root", machine.path("bin")),
-            |machine: &Machine| machine.write("proc/50/status", "CapEff:\t0000000000000000\n"),
+            |machine: &Machine| machine.write("proc/50/status", "Uid:\t0\t0\t0\t0\nCapEff:\t0000000000000000\n"),
+            |machine: &Machine| machine.write("proc/50/status", "Uid:\t1000\t0\t0\t0\nCapEff:\tffffffffffffffff\n"),
             |machine: &Machine| machine.link("proc/50/ns/pid", "pid:[1]"),
         ] {
             let machine = Machine::new();

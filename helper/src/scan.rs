@@ -80,34 +80,32 @@ pub(crate) fn running(proc: &Path, scope: &Scope) -> (Vec<Kept>, Vec<PathBuf>) {
                 }
             }
             Ok(program) if program.starts_with(SHIM) && process.is_machines_own() => {
-                shims.extend(Shim::of(process, &program, scope));
+                let Some(mut shim) = Shim::of(&process, &program, scope) else { continue };
+                if shims.iter().any(|other: &Shim| other.folder_id == shim.folder_id) {
+                    shim.bundles = None;
+                }
+                shims.push(shim);
             }
             _ => {}
         }
     }
-    let mut looked_at = Vec::new();
-    for shim in &shims {
-        if !looked_at.contains(&shim.folder_id) {
-            looked_at.push(shim.folder_id);
-            kept.extend(shim.containers(proc, &shims));
-        }
-    }
+    kept.extend(shims.iter().flat_map(|shim| shim.containers(proc, &shims)));
     (kept, bundles)
 }
 
 /// A shim of containerd.
 struct Shim {
-    process: Process,
+    pid: i32,
     /// The name of its runtime.
     runtime: String,
-    /// The folder of all bundles of its namespace.
-    bundles: OwnedFd,
+    /// The folder of all bundles of its namespace. None: another shim has it. Each that is open counts against a limit.
+    bundles: Option<OwnedFd>,
     /// That folder's device and number.
     folder_id: (u64, u64),
 }
 
 impl Shim {
-    fn of(process: Process, program: &str, scope: &Scope) -> Option<Shim> {
+    fn of(process: &Process, program: &str, scope: &Scope) -> Option<Shim> {
         let bundle = process.link("cwd").ok()?;
         let namespace = bundle.parent()?.file_name()?;
         if OF_DOCKER.iter().any(|docker| namespace == OsStr::new(docker)) || !scope.has(&bundle) {
@@ -116,19 +114,20 @@ impl Shim {
         let bundles = process::folder(&process.folder, "cwd").and_then(|bundle| process::folder(bundle, "..")).ok()?;
         let about = rustix::fs::fstat(&bundles).ok()?;
         let runtime = program.trim_start_matches(SHIM).trim_start_matches('-').to_owned();
-        Some(Shim { process, runtime, bundles, folder_id: (about.st_dev, about.st_ino) })
+        Some(Shim { pid: process.pid, runtime, bundles: Some(bundles), folder_id: (about.st_dev, about.st_ino) })
     }
 
-    /// The containers of its namespace that run below one of these shims.
+    /// The containers of its namespace that run below one of these shims. None if another shim has told of them.
     fn containers(&self, proc: &Path, shims: &[Shim]) -> Vec<Kept> {
+        let Some(bundles) = &self.bundles else { return Vec::new() };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let entries = rustix::fs::openat(&self.bundles, ".", flags, Mode::empty()).and_then(Dir::new);
+        let entries = rustix::fs::openat(bundles, ".", flags, Mode::empty()).and_then(Dir::new);
         let ids =
             entries.into_iter().flatten().flatten().filter_map(|one| Some(one.file_name().to_str().ok()?.to_owned()));
         let one = |id: String| {
-            let bundle = process::folder(&self.bundles, &id).ok()?;
+            let bundle = process::folder(bundles, &id).ok()?;
             let init = Process::find(proc, process::number(&bundle, "init.pid").ok()?).ok()?;
-            let is_of = |shim: &&Shim| shim.process.pid == init.parent && shim.folder_id == self.folder_id;
+            let is_of = |shim: &&Shim| shim.pid == init.parent && shim.folder_id == self.folder_id;
             let shim = shims.iter().find(is_of)?;
             let container = described(&bundle, &id, "containerd", &OF_CRI, "nerdctl/name")?;
             Some(Kept::new(proc, container, &init, &shim.runtime))

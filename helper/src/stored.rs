@@ -30,7 +30,7 @@ struct Stored {
     metadata: String,
 }
 
-/// What podman says of its own containers. CRI-O's have a pod besides, and those of other programs have no such text.
+/// The words of podman about its own containers. CRI-O's have a pod besides, and those of other programs have no such text.
 #[derive(Deserialize)]
 struct Metadata {
     name: String,

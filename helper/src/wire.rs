@@ -149,7 +149,7 @@ pub struct Container {
     pub state: String,
     /// The engine's sentence about it: `Exited (137) 3 minutes ago`.
     pub status: String,
-    /// What keeps it: `docker`, `podman`, `containerd` or `cri-o`.
+    /// The engine that keeps it: `docker`, `podman`, `containerd` or `cri-o`.
     pub engine: String,
     /// The pod that it belongs to, where Kubernetes made it.
     pub pod: Option<Pod>,
@@ -210,6 +210,11 @@ impl Container {
             _ => "docker",
         }
     }
+
+    /// The beginning of the host name by which that program finds the container: only Docker's asks for no root.
+    pub fn user_of_client(&self) -> &'static str {
+        if self.client() == "docker" { "" } else { "root@" }
+    }
 }
 
 /// The reason why a container cannot be entered.
@@ -251,6 +256,8 @@ pub enum RefusalKind {
     Impossible,
     /// The machine lacks a program, or one does not answer.
     Program,
+    /// The machine has no engine, and so no container.
+    NoEngine,
 }
 
 /// The containers of a machine.

@@ -141,7 +141,7 @@ async fn ask(app: &App, labs: &Labs, play: &Play, machine: Option<&str>, name: &
     };
     let list = async |one: &Machine| {
         let client = door.open(&door::login(play, &one.name, ROOT), None).await?;
-        let listing = inside::list(&client).await;
+        let listing = inside::list_if_any(&client).await;
         client.close().await;
         listing
     };
@@ -150,9 +150,9 @@ async fn ask(app: &App, labs: &Labs, play: &Play, machine: Option<&str>, name: &
     let mut unable = Vec::new();
     for (one, answer) in up.iter().zip(asked) {
         match answer {
-            Ok(listing) => machines.push((one.name.as_str(), listing.containers)),
+            Ok(Ok(listing)) => machines.push((one.name.as_str(), listing.containers)),
             // A machine without an engine has no containers. Another one's silence says nothing.
-            Err(error) if matches!(error.kind(), Kind::Program | Kind::Refused) => unable.push(error),
+            Ok(Err(error)) => unable.push(error),
             Err(error) => return Err(error),
         }
     }
@@ -212,10 +212,10 @@ fn not_running(play: &Play, machine: &str, container: &Container) -> Error {
     let how = if status.is_empty() { state.clone() } else { format!("{state}: {status}") };
     let message =
         format!("container {name} of machine {machine} of playground {} is not running ({how})", play.shown());
-    let client = container.client();
+    let (client, user) = (container.client(), container.user_of_client());
     let command = if state == "paused" { "unpause" } else { "start" };
     let host = Target::of_play(&play.id, Some(machine));
-    let hint = format!("run `labctl-ssh-proxy ssh {host} {client} {command} {}`", container.to_copy());
+    let hint = format!("run `labctl-ssh-proxy ssh {user}{host} {client} {command} {}`", container.to_copy());
     Error::new(Kind::NotWoken, message).with_hint(hint)
 }
 

@@ -256,8 +256,9 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
 fn container_ended(destination: &Destination, behind: &Behind, how: &str, now: &str) -> Error {
     let (name, host) = (behind.name(), &behind.outside.client().login().alias);
     let (machine, shown) = (&destination.machine, destination.shown());
+    let user = behind.container.user_of_client();
     Error::new(Kind::Ended, format!("container {name} of machine {machine} of playground {shown} {how}"))
-        .with_hint(format!("run `labctl-ssh-proxy ssh {host} {now}`, and connect again"))
+        .with_hint(format!("run `labctl-ssh-proxy ssh {user}{host} {now}`, and connect again"))
 }
 
 /// The error for a server that has ended in a container that still runs, as far as the machine says.
