@@ -61,10 +61,15 @@ pub struct Args {
     #[arg(long, value_name = "POLICY")]
     pub wake: Option<WakePolicy>,
     /// The programs that a container is lent: auto, always, none, a folder of the machine, or an image.
-    #[arg(long, value_name = "TOOLS", env = TOOLS_VARIABLE, hide_env_values = true)]
+    #[arg(long, value_name = "TOOLS", env = TOOLS_VARIABLE, hide_env_values = true, value_parser = tools)]
     pub tools: Option<Tools>,
     /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>` or `.<machine>.<container>`.
     pub host: String,
+}
+
+/// Reads the value of `--tools`. An empty variable is one that is not set.
+fn tools(text: &str) -> Result<Tools, String> {
+    if text.is_empty() { Ok(Tools::default()) } else { text.parse() }
 }
 
 /// Connects standard input and output.

@@ -13,6 +13,7 @@ use clap::builder::StyledStr;
 use clap_complete::CompletionCandidate;
 use futures_util::future::join_all;
 use helper::wire::Listing;
+use tokio::time::timeout;
 
 use crate::{
     app::App,
@@ -111,9 +112,11 @@ fn containers_on(machines: &[String]) -> Vec<(String, String)> {
             None => others.push(machine),
         }
     }
-    let asked = join_all(others.iter().map(|machine| running_on(&app, machine)));
+    // One that is silent costs no other.
+    let in_its_time = async |machine| timeout(PATIENCE_FOR_CONTAINERS, running_on(&app, machine)).await.ok().flatten();
+    let asked = join_all(others.iter().map(|machine| in_its_time(machine)));
     let mut answers =
-        if others.is_empty() { None } else { in_time(PATIENCE_FOR_CONTAINERS, asked) }.into_iter().flatten();
+        if others.is_empty() { None } else { in_time(PATIENCE_FOR_CONTAINERS * 2, asked) }.into_iter().flatten();
     for machine in others {
         let listing = answers.next().flatten().unwrap_or_default();
         let running = listing.containers.into_iter().filter(|one| one.state == "running" && is_label(&one.label));

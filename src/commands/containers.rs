@@ -21,7 +21,7 @@ use crate::{
     commands::{args::One, candidates, door::Door, forward::find_play},
     error::{Error, Kind, Result},
     labs::{find, wire::Machine},
-    target::Target,
+    target::{Target, is_label},
     ui::{
         notice::{self, Progress},
         out::{self, Details},
@@ -88,10 +88,10 @@ impl Answer {
         Printed { machine: &self.machine, host: self.host.to_string(), found }
     }
 
-    /// The host name of a container. Empty where it has no label.
+    /// The host name of a container. Empty where it has no label, or one that is none.
     fn host_of(&self, container: &Container) -> String {
         let host = || Target { container: Some(container.label.clone()), ..self.host.clone() }.to_string();
-        if container.label.is_empty() { String::new() } else { host() }
+        if is_label(&container.label) { host() } else { String::new() }
     }
 }
 

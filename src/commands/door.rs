@@ -1,10 +1,13 @@
 //! SSH of our own to a machine that runs: a connection of an earlier command may have left a session, and only without
 //! one a tunnel is requested.
 
+use std::time::Duration;
+
 use crate::{
     app::App,
     error::{Error, Kind, Result},
     labs::{Labs, TunnelSession, tunnel, wire::Play},
+    moment::ago,
     records::tunnels::{Known, Slot},
     ssh::{
         client::{Login, SshClient},
@@ -14,6 +17,9 @@ use crate::{
     ssh_config::client::Ssh,
     target::Target,
 };
+
+/// The age up to which a session that leads nowhere is not the reason for that.
+const YOUNG: Duration = Duration::from_secs(5 * 60);
 
 /// The user who may look into the containers of a machine.
 pub(super) const ROOT: &str = "root";
@@ -100,7 +106,8 @@ impl<'a> Door<'a> {
             let Some(known) = known else { continue };
             match over(&known.session()).await {
                 Ok(Ok(client)) => return Ok(client),
-                // Without a network, it is as good as before.
+                // Without a network, it is as good as before, and a new one would lead to the same host.
+                Err(error) if error.kind() == Kind::Network && ago(known.since) < YOUNG => return Err(error),
                 Err(error) if error.kind() == Kind::Network => log::info!("{}", error.message()),
                 Ok(Err(error)) | Err(error) => {
                     log::info!("a new tunnel session is needed: {}", error.message());
@@ -110,11 +117,15 @@ impl<'a> Door<'a> {
             }
         }
         let session = request().await?;
-        let client = over(&session).await??;
-        if let Some(slot) = slots.first() {
+        let client = over(&session).await;
+        let is_good = match &client {
+            Ok(client) => client.is_ok(),
+            Err(error) => error.kind() == Kind::Network,
+        };
+        if let Some(slot) = slots.first().filter(|_| is_good) {
             slot.keep(&Known::new(&login.play, &login.machine, &login.user, None, &session));
         }
-        Ok(client)
+        client?
     }
 
     /// The places of the sessions of connections to the machine, by the name with which it was called.

@@ -356,7 +356,8 @@ async fn open(
 ) -> Result<JoinSet<Result<()>>> {
     let mut tasks = JoinSet::new();
     for Bundle { way, forwards, is_followed } in bundles {
-        let least = if is_followed && args.over_ssh { Opens::Ssh } else { Opens::Ports };
+        let by_ssh = is_followed && args.over_ssh || way.entrance().is_some();
+        let least = if by_ssh { Opens::Ssh } else { Opens::Ports };
         let opens = forwards.iter().map(|(_, bound)| bound.opens(args.over_ssh)).fold(least, Opens::max);
         let begun = begin(app, play, &way, opens, board).await;
         if is_followed {

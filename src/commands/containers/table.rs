@@ -61,7 +61,7 @@ fn of_machine(answer: &Answer, containers: &[Container], moment: Moment) -> Vec<
     let rows = sorted.iter().map(|one| columns.iter().map(|(.., cell)| cell(one, moment)).collect()).collect();
     let mut lines = out::table_lines(&head, rows, &Expendable { early: &[], late: &["PORTS", "IMAGE", "POD"] });
     // A column of them would take the room of all others.
-    if let Some(example) = sorted.iter().find(|one| runs(one) && !one.label.is_empty()) {
+    if let Some(example) = sorted.iter().find(|one| runs(one) && crate::target::is_label(&one.label)) {
         lines.extend([
             String::new(),
             format!("To go inside, for example into {}:", printable(&example.name)),
@@ -218,9 +218,13 @@ mod tests {
             ..Container::default()
         };
         for moment in [Moment::Now, Moment::Lasting] {
-            let text = shown(vec![one.clone()], moment);
-            assert!(!text.contains(['\x1b', '\u{9b}', '\u{202e}', '\r']), "{text:?}");
-            assert_eq!(text.lines().count(), 2, "{text:?}");
+            // A label that is none is in no line to copy.
+            let second = Container { label: evil.into(), ..container("web", "running", "") };
+            for (all, lines) in [(vec![one.clone()], 2), (vec![one.clone(), second], 3)] {
+                let text = shown(all, moment);
+                assert!(!text.contains(['\x1b', '\u{9b}', '\u{202e}', '\r']), "{text:?}");
+                assert_eq!(text.lines().count(), lines, "{text:?}");
+            }
         }
     }
 }

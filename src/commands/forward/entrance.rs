@@ -43,6 +43,8 @@ use crate::{
 
 /// The time for which a forwarded connection waits for a container that has ended: a restart takes no longer.
 const RESTART: Duration = Duration::from_secs(10);
+/// The same for a listener, which is opened again by the patience of all listeners.
+pub(super) const AT_ONCE: Duration = Duration::ZERO;
 /// Pause between two looks at it.
 const LOOK: Duration = Duration::from_millis(500);
 /// Number of connections to a listener that wait to be taken up.
@@ -121,10 +123,11 @@ impl Entrance {
     }
 
     /// The connection that all share. One that is lost is made again, which waits for a container that restarts.
+    /// `patience` is for that.
     ///
     /// # Errors
     /// As [`Way::ssh`]; [`Kind::NotWoken`] for a container that does not run or is gone, which may come back.
-    pub(crate) async fn joint(&self, way: &Way) -> Result<Arc<Joint>> {
+    pub(crate) async fn joint(&self, way: &Way, patience: Duration) -> Result<Arc<Joint>> {
         let asked = Instant::now();
         let mut state = self.state.lock().await;
         match &*state {
@@ -138,7 +141,7 @@ impl Entrance {
                 // The machine has its own patience.
                 let ssh = way.ssh().await?;
                 match self.enter(ssh, &*self.board, false).await {
-                    Err(error) if error.kind() == Kind::NotWoken && asked.elapsed() < RESTART => sleep(LOOK).await,
+                    Err(error) if error.kind() == Kind::NotWoken && asked.elapsed() < patience => sleep(LOOK).await,
                     entered => return entered,
                 }
             }
@@ -157,11 +160,11 @@ impl Entrance {
         way: &Way,
         to: &Endpoint,
     ) -> Result<(Arc<Joint>, Shared<impl AsyncRead + AsyncWrite + Unpin + use<>>)> {
-        let joint = self.joint(way).await?;
+        let joint = self.joint(way, RESTART).await?;
         match joint.connect(to).await {
             // Its end is noticed only now.
             Err(_) if joint.has_ended() => {
-                let joint = self.joint(way).await?;
+                let joint = self.joint(way, RESTART).await?;
                 let stream = joint.connect(to).await?;
                 Ok((joint, stream))
             }
@@ -231,7 +234,14 @@ async fn why_ended(outside: &Outside, container: &Container) -> String {
     let until = Instant::now() + Duration::from_secs(1);
     while let Ok(listing) = inside::list(outside.client()).await {
         match listing.containers.iter().find(|one| one.id == container.id) {
-            None => return printable(&format!("{subject} has been removed")),
+            // Only Docker and podman know containers that do not run.
+            None if matches!(container.client(), "docker" | "podman") => {
+                return printable(&format!("{subject} has been removed"));
+            }
+            None => return printable(&format!("{subject} has ended")),
+            Some(one) if one.state != "running" && one.status.is_empty() => {
+                return printable(&format!("{subject} has ended"));
+            }
             Some(one) if one.state != "running" => {
                 return printable(&format!("{subject} has ended: {}", one.status));
             }

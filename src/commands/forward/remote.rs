@@ -30,7 +30,7 @@ use crate::{
 use super::{
     board::{Board, Connection, Row},
     carry::{Ends, carry},
-    entrance::{Listening, Shared},
+    entrance::{AT_ONCE, Listening, Shared},
     local::cut_off,
     spec::{Bind, Endpoint, Listen},
     way::{Pauses, Way, is_final},
@@ -90,7 +90,7 @@ impl Listener {
     /// The errors of [`Way::dial`], and [`Kind::Refused`] when the address cannot be bound.
     pub(crate) async fn open(way: &Way, listen: &Listen) -> Result<(Listener, String)> {
         if let Some(entrance) = way.entrance() {
-            let joint = entrance.joint(way).await?;
+            let joint = entrance.joint(way, AT_ONCE).await?;
             let (listening, address) = joint.listen(listen).await?;
             return Ok((Listener::Inside(listening), address));
         }

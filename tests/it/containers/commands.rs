@@ -155,7 +155,7 @@ fn debug_keeps_the_exit_code_the_words_and_the_bytes() {
     }
 }
 
-/// What the container has no program for, the tools do, and the files are the container's.
+/// The tools do what the container has no program for, and the files are the container's.
 #[test]
 fn debug_brings_the_programs_that_a_container_lacks() {
     let Some(engine) = Engine::here() else { return };
@@ -220,7 +220,7 @@ fn debug_has_the_user_and_the_terminal_that_are_asked_for() {
     site.leaves_nothing(&container);
 }
 
-/// What curl gets from a port of this computer.
+/// The bytes that curl gets from a port of this computer.
 fn curl(port: u16, path: &str) -> std::process::Output {
     let url = format!("http://127.0.0.1:{port}{path}");
     Command::new(needs("curl")).args(["-sS", "--max-time", "60", &url]).output().unwrap()

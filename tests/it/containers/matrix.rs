@@ -159,7 +159,7 @@ const SHELLLESS_ROWS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What a client can do, as people ask for it, and the rows that show it. rsync needs its own program in the container.
+/// The features of a client, as people ask for them, and the rows that show it. rsync needs its own program in the container.
 const FEATURES: [(&str, &[&str], bool); 12] = [
     (
         "commands, exit codes",
