@@ -38,7 +38,7 @@ fn home(world: &World) {
     world.settings("wake: never\n");
 }
 
-/// What this program never wrote need not be a file that can be read.
+/// A file that this program never wrote need not be one that can be read.
 #[test]
 fn an_odd_ssh_configuration_holds_nothing_up() {
     let world = World::empty();

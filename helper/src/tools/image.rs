@@ -51,8 +51,9 @@ pub(super) fn tools(name: &str, patience: Duration, waiting: Waiting<'_>) -> Res
     let failure = store::failure()?;
     let is_recent =
         fs::metadata(&failure).and_then(|it| it.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|ago| ago < AGAIN));
+    let is_asked_for = patience != PULL_UNASKED;
     // Each connection would wait for it again.
-    let pulls = patience != PULL_UNASKED || !is_recent;
+    let pulls = is_asked_for || !is_recent;
     for client in CLIENTS {
         match found(client, name, pulls.then_some(until), waiting) {
             Ok(image) => return exported(client, name, &image, waiting),
@@ -60,7 +61,8 @@ pub(super) fn tools(name: &str, patience: Duration, waiting: Waiting<'_>) -> Res
             Err(Some(words)) => drop(why.get_or_insert_with(|| format!("{client} says: {words}"))),
         }
     }
-    if pulls && why.is_some() {
+    // An image that was asked for says nothing about the usual one.
+    if !is_asked_for && pulls && why.is_some() {
         // It only spares time.
         let _ = fs::write(&failure, "");
     }
