@@ -95,6 +95,12 @@ impl Site {
         self.world.root().join("local/plays").join(&self.play).join(MACHINE)
     }
 
+    /// The helpers that lie on the machine. The tools for containers are in folders beside them.
+    fn helpers(&self) -> Vec<PathBuf> {
+        let all = fs::read_dir(self.machine_folder().join("helper")).unwrap().map(|entry| entry.unwrap().path());
+        all.filter(|path| !path.is_dir()).collect()
+    }
+
     fn ssh(&self, args: &[&str]) -> Said {
         self.world.output(&mut self.client("ssh", args))
     }

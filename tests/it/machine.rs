@@ -465,14 +465,18 @@ fn a_stop_ends_everything_and_the_host_key_stays() {
         let world = World::new(endpoint);
         // Background processes in their own sessions that ignore SIGHUP, like daemons.
         world.text("echo $$ >pids; (setsid nohup sleep 1000 >/dev/null 2>&1 & echo $! >>pids); nohup sleep 1000 >/dev/null 2>&1 & echo $! >>pids");
+        // One that lives on for a moment without its environment, as each process does while it ends.
+        world.text(
+            "setsid sh -c 'trap \"exec env -i sleep 0.8\" HUP; echo $$ >>pids; sleep 1000 & wait' >/dev/null 2>&1 &",
+        );
         let mut running =
             world.command("ssh").args(["m", "echo $$ >>pids; exec sleep 1000"]).stdin(Stdio::null()).spawn().unwrap();
-        eventually("four processes", || {
-            fs::read_to_string(world.home("pids")).unwrap_or_default().lines().count() == 4
+        eventually("five processes", || {
+            fs::read_to_string(world.home("pids")).unwrap_or_default().lines().count() == 5
         });
         let pids = fs::read_to_string(world.home("pids")).unwrap();
         let alive = || pids.lines().skip(1).filter(|pid| is_alive(pid)).count();
-        assert_eq!(alive(), 3);
+        assert_eq!(alive(), 4);
         let known = fs::read(world.path("known_hosts")).unwrap();
         let (done, stopped) = mpsc::channel();
         let machine = Arc::clone(&world.machine);

@@ -124,21 +124,22 @@ impl Processes {
         locked(&self.state).groups.contains(&pid)
     }
 
-    /// Ends all processes.
+    /// Ends all processes, and returns when they are gone.
     pub async fn stop(&self) {
         locked(&self.state).stopped = true;
-        self.signal(Signal::HUP);
+        let mut met = HashSet::new();
+        self.signal(Signal::HUP, &mut met);
         let started = tokio::time::Instant::now();
         while started.elapsed() < GRACE {
-            if !self.any_left() {
+            if !self.any_left(&met) {
                 return;
             }
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         for _ in 0..KILL_ROUNDS {
-            self.signal(Signal::KILL);
+            self.signal(Signal::KILL, &mut met);
             tokio::time::sleep(LOOK_AGAIN).await;
-            if !self.any_left() {
+            if !self.any_left(&met) {
                 return;
             }
         }
@@ -151,18 +152,22 @@ impl Processes {
         }
     }
 
-    fn any_left(&self) -> bool {
+    /// Reports whether any process is there still: one that ends loses its environment before it closes its files.
+    fn any_left(&self, met: &HashSet<Pid>) -> bool {
         !self.marked().is_empty()
             || locked(&self.state).groups.iter().any(|group| test_kill_process_group(*group).is_ok())
+            || met.iter().any(|pid| is_alive(*pid))
     }
 
-    /// Sends a signal to all processes. Those that are gone already are no failure.
-    fn signal(&self, signal: Signal) {
+    /// Sends a signal to all processes, and notes in `met` those that were found by their environment. Those that are
+    /// gone already are no failure.
+    fn signal(&self, signal: Signal, met: &mut HashSet<Pid>) {
         for group in &locked(&self.state).groups {
             let _ = kill_process_group(*group, signal);
         }
         for pid in self.marked() {
             let _ = kill_process(pid, signal);
+            met.insert(pid);
         }
     }
 
@@ -194,6 +199,18 @@ fn with_marker(is_meant: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
             environ.split(|byte| *byte == 0).filter_map(|one| one.strip_prefix(marker.as_bytes())).any(&is_meant)
         })
         .collect()
+}
+
+/// Reports whether the process has not ended.
+#[cfg(target_os = "linux")]
+fn is_alive(pid: Pid) -> bool {
+    let line = std::fs::read(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    line.is_ok_and(|line| crate::stat::Stat::of(&line).is_some_and(|stat| stat.is_alive))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_alive(_pid: Pid) -> bool {
+    false
 }
 
 #[cfg(not(target_os = "linux"))]

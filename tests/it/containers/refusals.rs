@@ -277,20 +277,15 @@ fn a_helper_with_another_hash_is_not_run() {
     let container = engine.run("exchanged", &["--network", "none"], BUSYBOX, &[]);
     let host = site.host(&container.name);
     site.ssh(&[&host, "true"]).ok();
-    let folder = site.machine_folder().join("helper");
-    let helpers = || {
-        let all = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-        all.filter(|path| !path.is_dir()).collect::<Vec<_>>()
-    };
-    let helper = || helpers().remove(0);
+    let helper = || site.helpers().remove(0);
     let program = fs::read(helper()).unwrap();
     write_program(&helper(), "#!/bin/sh\ntouch \"$0.was-run\"\n");
     assert_eq!(site.ssh(&[&host, "echo in"]).ok(), "in\n");
     assert!(fs::read(helper()).unwrap() == program);
-    assert_eq!(helpers().len(), 1, "{:?}", helpers());
+    assert_eq!(site.helpers().len(), 1, "{:?}", site.helpers());
     let mode =
         |path: &Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o7777;
-    assert_eq!((mode(&folder), mode(&helper())), (0o700, 0o700));
+    assert_eq!((mode(helper().parent().unwrap()), mode(&helper())), (0o700, 0o700));
 }
 
 /// A container that is removed while connections come: each comes in or ends with words.
@@ -320,9 +315,8 @@ fn an_engine_of_another_namespace_is_said() {
     let site = Site::new(engine, "builtin");
     let container = engine.run("elsewhere", &["--network", "none"], BUSYBOX, &[]);
     site.ssh(&[&site.host(&container.name), "true"]).ok();
-    let helper = fs::read_dir(site.machine_folder().join("helper")).unwrap().next().unwrap().unwrap().path();
     let mut command = Command::new("unshare");
-    command.args(["--pid", "--fork", "--mount-proc"]).arg(helper).arg("enter");
+    command.args(["--pid", "--fork", "--mount-proc"]).arg(&site.helpers()[0]).arg("enter");
     command.env("DOCKER_HOST", format!("unix://{}", engine.socket().display()));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let request = Request {
