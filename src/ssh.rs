@@ -13,3 +13,4 @@ pub(crate) mod learn;
 pub(crate) mod marked;
 pub(crate) mod options;
 mod outbox;
+pub(crate) mod private_key;

@@ -16,7 +16,7 @@ mod sshd;
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    fmt, fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -26,11 +26,7 @@ use helper::server::{
     processes::{self, Processes},
 };
 use russh::{
-    keys::{
-        Algorithm, EcdsaCurve, PrivateKey, PublicKey,
-        key::safe_rng,
-        ssh_key::{self, LineEnding},
-    },
+    keys::{Algorithm, EcdsaCurve, PrivateKey, PublicKey, key::safe_rng, ssh_key::LineEnding},
     server::Config,
 };
 use tokio::{
@@ -42,6 +38,7 @@ use crate::{
     error::{Error, Kind, Result},
     files,
     labs::wire::MachineUser,
+    ssh::private_key,
 };
 
 pub use scan::protocol;
@@ -290,7 +287,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn key_error(doing: &str, error: &ssh_key::Error) -> Error {
+fn key_error(doing: &str, error: impl fmt::Display) -> Error {
     Error::new(Kind::File, format!("cannot {doing}: {error}"))
 }
 
@@ -298,7 +295,7 @@ fn key_error(doing: &str, error: &ssh_key::Error) -> Error {
 fn host_key(path: &Path, algorithm: Algorithm) -> Result<PrivateKey> {
     let doing = || format!("use the host key {}", path.display());
     if let Some(text) = files::read_text(path)? {
-        return PrivateKey::from_openssh(text).map_err(|e| key_error(&doing(), &e));
+        return private_key::read(&text).map_err(|e| key_error(&doing(), e));
     }
     let key = PrivateKey::random(&mut safe_rng(), algorithm).map_err(|e| key_error(&doing(), &e))?;
     let text = key.to_openssh(LineEnding::LF).map_err(|e| key_error(&doing(), &e))?;

@@ -16,6 +16,7 @@ use crate::{
     ssh::{
         agent::{self, OwnAgent},
         identity::{self, Identity},
+        private_key,
     },
 };
 
@@ -249,7 +250,7 @@ fn private(path: &Path) -> Result<Private> {
     if !text.trim_start().starts_with("-----BEGIN ") {
         return Ok(Private::Absent);
     }
-    match russh::keys::decode_secret_key(&text, None) {
+    match private_key::read(&text) {
         Ok(key) if is_security_key(&key.algorithm()) => Ok(Private::OnSecurityKey),
         Ok(key) => Ok(Private::Usable(Arc::new(key))),
         Err(russh::keys::Error::KeyIsEncrypted) => Ok(Private::Encrypted),

@@ -15,6 +15,7 @@ use russh::keys::ssh_key::{
 use crate::{
     error::{Error, Kind, Result},
     files::{make_private_folder, read_text, sweep, temporary},
+    ssh::private_key,
 };
 
 /// The comment of a pair that we make, so that its owner recognizes where it comes from.
@@ -112,7 +113,7 @@ fn read_pem(path: &Path, text: &str) -> Result<PublicKey> {
         )
         .with_hint(write_public_half(path)));
     }
-    match russh::keys::decode_secret_key(text, None) {
+    match private_key::read(text) {
         Ok(key) => Ok(key.public_key().clone()),
         Err(e) => Err(unusable(path, &e.to_string()).with_hint(write_public_half(path))),
     }

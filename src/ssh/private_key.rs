@@ -1,0 +1,80 @@
+//! Private keys, as ssh-keygen writes them.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use russh::keys::{
+    Error, PrivateKey, PublicKey, decode_secret_key,
+    ssh_key::{
+        private::{EcdsaKeypair, KeypairData},
+        public::{EcdsaPublicKey, KeyData},
+    },
+};
+
+/// Reads a key that is not encrypted, in any of the formats of OpenSSH.
+///
+/// # Errors
+/// Fails for one that is encrypted (`Error::KeyIsEncrypted`), damaged or of an unknown kind.
+pub(crate) fn read(text: &str) -> Result<PrivateKey, Error> {
+    decode_secret_key(text, None).or_else(|e| short_p256(text).ok_or(e))
+}
+
+/// The P-256 key in OpenSSH's format whose number begins with a zero, which ssh-keygen leaves out (RFC 4251, 5: mpint).
+/// One of 256 has such a number, and ssh-key 0.7 refuses it.
+fn short_p256(text: &str) -> Option<PrivateKey> {
+    let body = text.trim().strip_prefix("-----BEGIN OPENSSH PRIVATE KEY-----")?;
+    let body = body.split_once("-----END ")?.0.split_ascii_whitespace().collect::<String>();
+    let file = STANDARD.decode(body).ok()?;
+    // PROTOCOL.key of OpenSSH.
+    let mut rest = file.strip_prefix(b"openssh-key-v1\0")?;
+    let [cipher, _kdf, _options] = [string(&mut rest)?, string(&mut rest)?, string(&mut rest)?];
+    let (count, mut rest) = rest.split_first_chunk()?;
+    if (cipher, u32::from_be_bytes(*count)) != (b"none", 1) {
+        return None;
+    }
+    let KeyData::Ecdsa(EcdsaPublicKey::NistP256(public)) = *PublicKey::from_bytes(string(&mut rest)?).ok()?.key_data()
+    else {
+        return None;
+    };
+    let (_check, mut private) = string(&mut rest)?.split_first_chunk::<8>()?;
+    let [_algorithm, _curve, _point] = [string(&mut private)?, string(&mut private)?, string(&mut private)?];
+    let number = string(&mut private)?;
+    let mut padded = [0; 32];
+    padded[32_usize.checked_sub(number.len())?..].copy_from_slice(number);
+    let comment = String::from_utf8_lossy(string(&mut private)?).into_owned();
+    PrivateKey::new(KeypairData::Ecdsa(EcdsaKeypair::NistP256 { public, private: padded.into() }), comment).ok()
+}
+
+/// Takes a string (RFC 4251, 5) from the front.
+fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, after) = rest.split_first_chunk()?;
+    let (taken, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
+    *rest = after;
+    Some(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By ssh-keygen of OpenSSH 9.2, for this test alone.
+    const SHORT: &str = "-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAaAAAABNlY2RzYS
+1zaGEyLW5pc3RwMjU2AAAACG5pc3RwMjU2AAAAQQRJ9PK8wmqctYuQT3nY18YPXXg7Mh7X
+L+oARKdvetNK7eqW1MCsyCFxAn+uukFavU4BzI+47M7XbxK/ndh36rvhAAAAmK6lbV2upW
+1dAAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEn08rzCapy1i5BP
+edjXxg9deDsyHtcv6gBEp29600rt6pbUwKzIIXECf666QVq9TgHMj7jsztdvEr+d2Hfqu+
+EAAAAfUugJpEZrxQwigJyK2w6+PKBJJMxqTStMirynQaHdOAAAAAAB
+-----END OPENSSH PRIVATE KEY-----
+";
+
+    #[test]
+    fn a_number_with_a_leading_zero_is_read() {
+        let key = read(SHORT).unwrap();
+        let said_by_ssh_keygen = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEn08rzCapy1\
+             i5BPedjXxg9deDsyHtcv6gBEp29600rt6pbUwKzIIXECf666QVq9TgHMj7jsztdvEr+d2Hfqu+E=";
+        assert_eq!(key.public_key().to_openssh().unwrap(), said_by_ssh_keygen);
+        let signed = key.sign("n", russh::keys::HashAlg::Sha256, b"words").unwrap();
+        key.public_key().verify("n", b"words", &signed).unwrap();
+        let cut = SHORT.replace("EAAAAfUugJ", "EAAAAhUugJ");
+        assert!(read(&cut).is_err() && short_p256("").is_none());
+    }
+}
