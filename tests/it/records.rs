@@ -27,7 +27,16 @@ fn a_file_system_without_locks_costs_a_warning() {
     for errno in [rustix::io::Errno::NOLCK, rustix::io::Errno::OPNOTSUPP, rustix::io::Errno::IO] {
         let world = World::empty();
         let library = without_locks(&world, errno.raw_os_error());
-        let run = |command: &mut Command| world.output(command.env("LD_PRELOAD", &library));
+        // A folder of its own: in the one of all programs, those that have locks delete what is not locked.
+        let temporary = world.path("tmp");
+        fs::create_dir(&temporary).unwrap();
+        let without = |command: &mut Command| {
+            command.env("LD_PRELOAD", &library).env("TMPDIR", &temporary);
+        };
+        let run = |command: &mut Command| {
+            without(command);
+            world.output(command)
+        };
         let local = |args: &[&str]| run(world.command(&["--local"]).args(args));
         let said = local(&["start", "shell", "--json"]);
         assert!(said.err.contains("went on without a lock"), "{said:?}");
@@ -52,7 +61,8 @@ fn a_file_system_without_locks_costs_a_warning() {
         assert!(local(&["local", "serve"]).failed(6).contains("already serves"));
         // A session that runs is not taken for a killed one's leftover.
         let mut session = world.ssh_program("ssh");
-        session.args([&host, "sleep 100"]).env("LD_PRELOAD", &library).process_group(0);
+        session.args([&host, "sleep 100"]).process_group(0);
+        without(&mut session);
         let session = Ending(session.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         let connections =
             || serde_json::from_str::<Value>(&local(&["list", "--json"]).ok()).unwrap()[0]["connections"].clone();
