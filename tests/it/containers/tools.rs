@@ -319,7 +319,7 @@ fn an_image_is_lent() {
     assert_eq!(said, "1048576\n");
     site.leaves_nothing(&container);
     // No container of ours is left in the engine, and no second folder.
-    assert_eq!(engine.docker(&["ps", "--all", "--quiet", "--filter", "status=created"]), "");
+    assert_eq!(engine.docker(&["ps", "--all", "--quiet", "--filter", "ancestor=lent-tools"]), "");
     assert_eq!(engine.docker(&["volume", "ls", "--quiet"]), "");
     assert_eq!(lying(&site).len(), 1);
     let said = ssh(&site, "lent-no-such-image", &[&host, "true"]);
