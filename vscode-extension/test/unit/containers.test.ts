@@ -243,7 +243,9 @@ describe('the watch of a machine', () => {
     const news = folder();
     const all = viewed(final('refused'), [[listed()]], `while :; do for one in ${news}/*; do [ -e $one ] && cat $one && rm $one; done; sleep 0.05; done`);
     const { watch, labels, runs, fold, setVisible, containers, end } = all;
-    const tell = (value: unknown): void => { writeFileSync(`${news}/.new`, `${JSON.stringify(value)}\n`); renameSync(`${news}/.new`, `${news}/new`); };
+    let told = 0;
+    // Each has a name of its own, because the program reads one and then deletes what has its name.
+    const tell = (value: unknown): void => { writeFileSync(`${news}/.new`, `${JSON.stringify(value)}\n`); renameSync(`${news}/.new`, `${news}/${told++}`); };
     const list = (more = {}): unknown => ({ type: 'playgrounds', playgrounds: [listed(more)] });
     const ran = async (count: number): Promise<void> => {
       await until(() => runs().length === count && labels()[0] === 'No.');
