@@ -134,8 +134,7 @@ pub(crate) fn changed(engine: &Engine, container: &Container) -> Option<Refusal>
         None if machine.failure.is_some() && container.engine == "docker" => None,
         None => {
             let client = container.client();
-            // The others do not say what does not run.
-            let how = if matches!(client, "docker" | "podman") { "was removed" } else { "has ended" };
+            let how = if container.is_listed_stopped() { "was removed" } else { "has ended" };
             let message = format!("container {} {how}", text::line(&container.name));
             let user = container.user_of_client();
             let hint = format!("look for another one with `labctl-ssh-proxy ssh {user}{{machine}} {client} ps`");

@@ -33,6 +33,7 @@ use std::{
 use rustix::fs::{FileType, Mode, OFlags};
 use serde_json::{Map, Value};
 
+use self::image::Pull;
 use crate::{
     text, users,
     wire::{Refusal, RefusalKind, Tools},
@@ -76,7 +77,7 @@ pub(crate) fn lend(
     let lying = match wanted {
         Tools::None => return Ok(Err("none are to be lent".to_owned())),
         Tools::Folder(path) => return folder(path).map(Ok),
-        Tools::Image(name) => image::tools(name, image::PULL, waiting).map_err(|why| {
+        Tools::Image(name) => image::tools(name, Pull::Asked, waiting).map_err(|why| {
             let message = format!("the tools of image {} cannot be lent: {why}", text::line(name));
             Refusal::new(RefusalKind::Program, message).with_hint("`--tools auto` lends the machine's own")
         })?,
@@ -86,12 +87,12 @@ pub(crate) fn lend(
             if has_shell && has("bash") {
                 return Ok(Err(String::new()));
             }
-            match machine::tools(has_shell, image::PULL_UNASKED, waiting) {
+            match machine::tools(has_shell, Pull::Unasked, waiting) {
                 Ok(lying) => lying,
                 Err(why) => return Ok(Err(format!("the machine has none to lend: {why}"))),
             }
         }
-        Tools::Always => machine::tools(false, image::PULL, waiting).map_err(|why| {
+        Tools::Always => machine::tools(false, Pull::Asked, waiting).map_err(|why| {
             Refusal::new(RefusalKind::Program, format!("the machine has no tools to lend: {why}"))
                 .with_hint("`--tools none` connects without")
         })?,

@@ -211,6 +211,11 @@ impl Container {
         }
     }
 
+    /// True if its engine still lists it when it does not run, so that one that it does not list has been removed.
+    pub fn is_listed_stopped(&self) -> bool {
+        matches!(self.client(), "docker" | "podman")
+    }
+
     /// The beginning of the host name by which that program finds the container: only Docker's asks for no root.
     pub fn user_of_client(&self) -> &'static str {
         if self.client() == "docker" { "" } else { "root@" }

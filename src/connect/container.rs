@@ -222,15 +222,14 @@ pub(super) async fn reason(destination: &Destination, behind: &Behind) -> Option
     let look = async {
         loop {
             let client = behind.container.client();
-            let containers = match inside::list(behind.outside.client()).await {
-                Ok(listing) => listing.containers,
+            let containers = match inside::list_if_any(behind.outside.client()).await {
+                Ok(Ok(listing)) => listing.containers,
                 // It was the last one, and its engine is no Docker Engine.
-                Err(error) if error.kind() == Kind::Program && client != "docker" => Vec::new(),
-                Err(_) => return None,
+                Ok(Err(_)) if client != "docker" => Vec::new(),
+                Ok(Err(_)) | Err(_) => return None,
             };
             let Some(container) = containers.into_iter().find(|container| container.id == behind.container.id) else {
-                // Only Docker and podman know containers that do not run.
-                let how = if matches!(client, "docker" | "podman") { "has been removed" } else { "has ended" };
+                let how = if behind.container.is_listed_stopped() { "has been removed" } else { "has ended" };
                 return Some(container_ended(destination, behind, how, &format!("{client} ps")));
             };
             if container.state != "running" {

@@ -142,6 +142,7 @@ mod tests {
         far.read_to_string(&mut read).await.unwrap();
         assert_eq!(read, "last words");
     }
+
     /// One byte at a time, with a pause that is shorter than the limit, takes many times as long as that.
     #[tokio::test(start_paused = true)]
     async fn a_slow_line_gets_all_of_it() {

@@ -3,6 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use russh::keys::{
     Error, PrivateKey, PublicKey, decode_secret_key,
+    ssh_encoding::Decode,
     ssh_key::{
         private::{EcdsaKeypair, KeypairData},
         public::{EcdsaPublicKey, KeyData},
@@ -23,32 +24,31 @@ fn short_p256(text: &str) -> Option<PrivateKey> {
     let body = text.trim().strip_prefix("-----BEGIN OPENSSH PRIVATE KEY-----")?;
     let body = body.split_once("-----END ")?.0.split_ascii_whitespace().collect::<String>();
     let file = STANDARD.decode(body).ok()?;
+    let string = |from: &mut &[u8]| Vec::decode(from).ok();
     // PROTOCOL.key of OpenSSH.
-    let mut rest = file.strip_prefix(b"openssh-key-v1\0")?;
-    let [cipher, _kdf, _options] = [string(&mut rest)?, string(&mut rest)?, string(&mut rest)?];
-    let (count, mut rest) = rest.split_first_chunk()?;
-    if (cipher, u32::from_be_bytes(*count)) != (b"none", 1) {
+    let file = &mut file.strip_prefix(b"openssh-key-v1\0")?;
+    let [cipher, _kdf, _options] = [string(file)?, string(file)?, string(file)?];
+    if (&*cipher, u32::decode(file).ok()?) != (b"none", 1) {
         return None;
     }
-    let KeyData::Ecdsa(EcdsaPublicKey::NistP256(public)) = *PublicKey::from_bytes(string(&mut rest)?).ok()?.key_data()
+    let KeyData::Ecdsa(EcdsaPublicKey::NistP256(public)) = *PublicKey::from_bytes(&string(file)?).ok()?.key_data()
     else {
         return None;
     };
-    let (_check, mut private) = string(&mut rest)?.split_first_chunk::<8>()?;
-    let [_algorithm, _curve, _point] = [string(&mut private)?, string(&mut private)?, string(&mut private)?];
-    let number = string(&mut private)?;
+    let private = string(file)?;
+    let private = &mut &private[..];
+    let [one, other] = [u32::decode(private).ok()?, u32::decode(private).ok()?];
+    let [_algorithm, _curve, _point] = [string(private)?, string(private)?, string(private)?];
+    let (number, comment) = (string(private)?, string(private)?);
     let mut padded = [0; 32];
-    padded[32_usize.checked_sub(number.len())?..].copy_from_slice(number);
-    let comment = String::from_utf8_lossy(string(&mut private)?).into_owned();
-    PrivateKey::new(KeypairData::Ecdsa(EcdsaKeypair::NistP256 { public, private: padded.into() }), comment).ok()
-}
-
-/// Takes a string (RFC 4251, 5) from the front.
-fn string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, after) = rest.split_first_chunk()?;
-    let (taken, after) = after.split_at_checked(usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
-    *rest = after;
-    Some(taken)
+    // A whole number is refused for another reason.
+    if one != other || number.len() >= padded.len() {
+        return None;
+    }
+    let start = padded.len() - number.len();
+    padded[start..].copy_from_slice(&number);
+    let data = KeypairData::Ecdsa(EcdsaKeypair::NistP256 { public, private: padded.into() });
+    PrivateKey::new(data, comment).ok()
 }
 
 #[cfg(test)]
@@ -74,7 +74,16 @@ EAAAAfUugJpEZrxQwigJyK2w6+PKBJJMxqTStMirynQaHdOAAAAAAB
         assert_eq!(key.public_key().to_openssh().unwrap(), said_by_ssh_keygen);
         let signed = key.sign("n", russh::keys::HashAlg::Sha256, b"words").unwrap();
         key.public_key().verify("n", b"words", &signed).unwrap();
-        let cut = SHORT.replace("EAAAAfUugJ", "EAAAAhUugJ");
-        assert!(read(&cut).is_err() && short_p256("").is_none());
+    }
+
+    #[test]
+    fn a_damaged_key_is_no_key() {
+        let changed = |from: &str, to: &str| {
+            assert!(SHORT.contains(from));
+            read(&SHORT.replace(from, to)).is_err()
+        };
+        assert!(changed("EAAAAfUugJ", "EAAAAhUugJ"), "a number that is longer than what is there");
+        assert!(changed("mK6lbV2upW", "mK6lbV3upW"), "a check that differs");
+        assert!(read("").is_err());
     }
 }

@@ -124,7 +124,7 @@ impl Processes {
         locked(&self.state).groups.contains(&pid)
     }
 
-    /// Ends all processes, and returns when they are gone.
+    /// Ends all processes. Returns when they are gone, or when [`KILL_ROUNDS`] have not helped.
     pub async fn stop(&self) {
         locked(&self.state).stopped = true;
         let mut met = HashSet::new();
@@ -201,6 +201,11 @@ fn with_marker(is_meant: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
         .collect()
 }
 
+#[cfg(not(target_os = "linux"))]
+fn with_marker(_is_meant: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
+    Vec::new()
+}
+
 /// Reports whether the process has not ended.
 #[cfg(target_os = "linux")]
 fn is_alive(pid: Pid) -> bool {
@@ -211,11 +216,6 @@ fn is_alive(pid: Pid) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_alive(_pid: Pid) -> bool {
     false
-}
-
-#[cfg(not(target_os = "linux"))]
-fn with_marker(_is_meant: impl Fn(&[u8]) -> bool) -> Vec<Pid> {
-    Vec::new()
 }
 
 #[cfg(all(test, target_os = "linux"))]

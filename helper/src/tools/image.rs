@@ -24,10 +24,25 @@ use crate::{text, users};
 /// The clients of engines. The first that knows the image, or can pull it, is used.
 const CLIENTS: [&str; 3] = ["docker", "podman", "nerdctl"];
 
-/// The time for a pull that was asked for, in all: less than a client waits (`wire::WAITING_LIMIT`).
-pub(super) const PULL: Duration = Duration::from_secs(150);
-/// The time for one that was not asked for.
-pub(super) const PULL_UNASKED: Duration = Duration::from_secs(30);
+/// The reason to pull an image.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Pull {
+    /// Its tools were asked for.
+    Asked,
+    /// They are a courtesy.
+    Unasked,
+}
+
+impl Pull {
+    /// The time for all of it: less than a client waits (`wire::WAITING_LIMIT`).
+    fn patience(self) -> Duration {
+        match self {
+            Pull::Asked => Duration::from_secs(150),
+            Pull::Unasked => Duration::from_secs(30),
+        }
+    }
+}
+
 /// The time for which one that has failed is not tried again unasked.
 const AGAIN: Duration = Duration::from_secs(600);
 
@@ -45,15 +60,14 @@ struct Image {
 ///
 /// # Errors
 /// Words that say why there are none.
-pub(super) fn tools(name: &str, patience: Duration, waiting: Waiting<'_>) -> Result<Lying, String> {
+pub(super) fn tools(name: &str, pull: Pull, waiting: Waiting<'_>) -> Result<Lying, String> {
     let mut why = None;
-    let until = Instant::now() + patience;
+    let until = Instant::now() + pull.patience();
     let failure = store::failure()?;
     let is_recent =
         fs::metadata(&failure).and_then(|it| it.modified()).is_ok_and(|at| at.elapsed().is_ok_and(|ago| ago < AGAIN));
-    let is_asked_for = patience != PULL_UNASKED;
     // Each connection would wait for it again.
-    let pulls = is_asked_for || !is_recent;
+    let pulls = pull == Pull::Asked || !is_recent;
     for client in CLIENTS {
         match found(client, name, pulls.then_some(until), waiting) {
             Ok(image) => return exported(client, name, &image, waiting),
@@ -62,7 +76,7 @@ pub(super) fn tools(name: &str, patience: Duration, waiting: Waiting<'_>) -> Res
         }
     }
     // An image that was asked for says nothing about the usual one.
-    if !is_asked_for && pulls && why.is_some() {
+    if pull == Pull::Unasked && pulls && why.is_some() {
         // It only spares time.
         let _ = fs::write(&failure, "");
     }

@@ -4,13 +4,13 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    time::Duration,
 };
 
 use super::{
     Lying, USUAL_IMAGE, USUAL_PATH, Waiting,
     elf::{self, Program},
-    image, store,
+    image::{self, Pull},
+    store,
 };
 
 /// Folders that a login shell's PATH need not have: k3s brings a busybox.
@@ -18,14 +18,14 @@ const MORE: [&str; 3] = ["/bin", "/usr/bin", "/var/lib/rancher/k3s/data/current/
 
 /// The machine's tools. One that has no busybox has those of an image pulled, unless the container has a shell.
 ///
-/// `patience` is for the pull.
+/// `pull` is the reason for that.
 ///
 /// # Errors
 /// Words that say why there are none.
-pub(super) fn tools(has_shell: bool, patience: Duration, waiting: Waiting<'_>) -> Result<Lying, String> {
+pub(super) fn tools(has_shell: bool, pull: Pull, waiting: Waiting<'_>) -> Result<Lying, String> {
     let busybox = busybox();
     if busybox.is_none() && !has_shell {
-        return image::tools(USUAL_IMAGE, patience, waiting)
+        return image::tools(USUAL_IMAGE, pull, waiting)
             .map_err(|why| format!("no static busybox, nor {USUAL_IMAGE}: {why}"));
     }
     let (mut files, mut links) = (Vec::new(), Vec::new());

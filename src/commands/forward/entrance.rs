@@ -234,8 +234,7 @@ async fn why_ended(outside: &Outside, container: &Container) -> String {
     let until = Instant::now() + Duration::from_secs(1);
     while let Ok(listing) = inside::list(outside.client()).await {
         match listing.containers.iter().find(|one| one.id == container.id) {
-            // Only Docker and podman know containers that do not run.
-            None if matches!(container.client(), "docker" | "podman") => {
+            None if container.is_listed_stopped() => {
                 return printable(&format!("{subject} has been removed"));
             }
             None => return printable(&format!("{subject} has ended")),
