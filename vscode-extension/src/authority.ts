@@ -3,8 +3,8 @@
 const PREFIX = 'playground-';
 
 /**
- * Reads the host name of a playground, `playground-<id or name>[.<machine>[.<container>]]`, from a remote authority. Returns
- * undefined for any other host. The destination may be plain, `user@host:port`, or hexadecimal JSON, and may follow a dev
+ * Reads the host name of a playground, `playground-<id or name>[.<machine>[.<container>]]` or
+ * `playground-<id or name>.pod.<namespace>.<pod>[.<container>]`, from a remote authority. Returns undefined for any other host. The destination may be plain, `user@host:port`, or hexadecimal JSON, and may follow a dev
  * container's authority.
  */
 export function playgroundHost(authority: string): string | undefined {
@@ -14,8 +14,13 @@ export function playgroundHost(authority: string): string | undefined {
   return isHost(host) ? host : undefined;
 }
 
-/** True for the host name of a playground, a machine or a container. */
-export const isHost = (text: string): boolean => /^playground-[a-z0-9][a-z0-9_-]*(\.[a-z0-9][a-z0-9_-]*){0,2}$/.test(text);
+const LABEL = '[a-z0-9][a-z0-9_-]*';
+const HOST = new RegExp(`^${PREFIX}${LABEL}(\\.${LABEL}){0,2}$`);
+/** A pod, or a container in one. */
+const POD = new RegExp(`^${PREFIX}${LABEL}\\.pod(\\.${LABEL}){2,3}$`);
+
+/** True for the host name of a playground, a machine, a container or a pod. */
+export const isHost = (text: string): boolean => HOST.test(text) || POD.test(text);
 
 function fromHex(text: string): string | undefined {
   // 7b is "{". No host name of a playground begins with it.
@@ -43,12 +48,13 @@ function hostOf(destination: string): string {
 
 /** Splits the host name of a playground into its parts. */
 export function parseHost(host: string): { label: string; isId: boolean; machine: string | undefined } {
-  const [label = '', machine] = host.slice(PREFIX.length).split('.', 2);
+  const [label = '', next] = host.slice(PREFIX.length).split('.', 2);
+  const machine = POD.test(host) ? undefined : next;
   return { label, isId: /^[0-9a-f]{24}$/.test(label), machine };
 }
 
-/** The host name of the machine that a container is on; any other host name stays what it is. */
-export const withoutContainer = (host: string): string => host.split('.', 2).join('.');
+/** The host name of the machine that a container is on, or of the playground that a pod is in; any other stays what it is. */
+export const withoutContainer = (host: string): string => host.split('.', POD.test(host) ? 1 : 2).join('.');
 
 /** The remote authority of a host. */
 export const authorityOf = (host: string): string => `ssh-remote+${host}`;

@@ -12,6 +12,8 @@ describe('the host of a window', () => {
     [`ssh-remote+${HOST}.node-01`, `${HOST}.node-01`],
     ['ssh-remote+playground-docker', 'playground-docker'],
     ['ssh-remote+playground-docker.docker-01.proj_web-1', 'playground-docker.docker-01.proj_web-1'],
+    ['ssh-remote+playground-k3s.pod.kube-system.coredns', 'playground-k3s.pod.kube-system.coredns'],
+    ['ssh-remote+playground-k3s.pod.default.web-0.app', 'playground-k3s.pod.default.web-0.app'],
     [`ssh-remote+${hex({ hostName: `${HOST}.node-01.web`, user: 'container' })}`, `${HOST}.node-01.web`],
     [`ssh-remote+root@${HOST}`, HOST],
     [`ssh-remote+root%40${HOST}%3A22`, HOST],
@@ -31,6 +33,8 @@ describe('the host of a window', () => {
     'ssh-remote+playground-',
     'ssh-remote+playground--x',
     'ssh-remote+playground-a.b.c.d',
+    'ssh-remote+playground-a.pod.b.c.d.e',
+    'ssh-remote+playground-a.pod.b..c',
     'ssh-remote+playground-a..c',
     'ssh-remote+playground-a.b.',
     'ssh-remote+playground-a.b.C',
@@ -92,4 +96,14 @@ it('a container is reached through its machine', () => {
   expect(withoutContainer('playground-docker.docker-01.web')).toBe('playground-docker.docker-01');
   expect(withoutContainer('playground-docker.docker-01')).toBe('playground-docker.docker-01');
   expect(withoutContainer(HOST)).toBe(HOST);
+});
+
+it('a pod is reached through its playground', () => {
+  const pod = 'playground-k3s.pod.default.web-0';
+  for (const host of [pod, `${pod}.app`]) {
+    expect(parseHost(host)).toEqual({ label: 'k3s', isId: false, machine: undefined });
+    expect(withoutContainer(host)).toBe('playground-k3s');
+  }
+  // A container on a machine that is called so.
+  expect(withoutContainer('playground-k3s.pod.web')).toBe('playground-k3s.pod');
 });
