@@ -9,8 +9,9 @@ use crate::commands::{demo, local};
 use crate::{
     app::App,
     commands::{
-        account, completions, config, containers, debug, doctor, forward, kube, machine, man, open,
+        account, completions, config, containers, debug, doctor, forward, kube, logs, machine, man, open,
         playgrounds::{catalog, destroy, extend, lifetime, list, persist, rename, restart, start, stop, tasks, wait},
+        pods,
         ports::{self, expose, unexpose},
         region, ssh, uninstall,
     },
@@ -88,6 +89,8 @@ enum Command {
     #[command(subcommand)]
     Machine(machine::Machine),
     Containers(containers::Args),
+    Pods(pods::Args),
+    Logs(logs::Args),
     Ports(ports::Args),
     Expose(expose::Args),
     Unexpose(unexpose::Args),
@@ -151,6 +154,8 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("lifetime", "Show or set a playground's whole time"),
             ("machine", "Reboot, stop or restart one machine, read its console"),
             ("containers", "List a playground's containers, and how to ssh there"),
+            ("pods", "List a cluster's pods, their containers, and how to ssh there"),
+            ("logs", "Print what a container of a pod has written"),
             ("ports", "List what listens, is exposed, forwarded and saved"),
             ("expose", "Give a port or a web terminal an address for browsers"),
             ("unexpose", "Take that address away"),
@@ -266,7 +271,8 @@ impl Cli {
 /// Returns true for a command line that requests JSON, so that its failure is printed as JSON, even if the line itself
 /// is invalid. Words after `--` are skipped because they belong to another program, like those after the host of `ssh`.
 pub fn wants_json(arguments: impl Iterator<Item = OsString>) -> bool {
-    const WITHOUT: [&str; 8] = ["connect", "ssh", "debug", "demo", "completions", "completion", "man", "version"];
+    const WITHOUT: [&str; 9] =
+        ["connect", "ssh", "debug", "logs", "demo", "completions", "completion", "man", "version"];
     let (words, plain) = ours(arguments);
     words.iter().any(|word| word == "--json") && !plain.first().is_some_and(|i| WITHOUT.contains(&&*words[*i]))
 }
@@ -332,6 +338,8 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Destroy(args) => destroy::run(app, args).await.map(success),
         Command::Extend(args) => extend::run(app, args).await.map(success),
         Command::Containers(args) => containers::run(app, args).await.map(success),
+        Command::Pods(args) => pods::run(app, args).await.map(success),
+        Command::Logs(args) => logs::run(app, args).await.map(success),
         Command::Ports(args) => ports::run(app, args).await.map(success),
         Command::Expose(args) => expose::run(app, args).await.map(success),
         Command::Unexpose(args) => unexpose::run(app, args).await.map(success),

@@ -1,6 +1,7 @@
 //! The commands: one file each, with its arguments and its `run`.
 
 pub(crate) mod account;
+mod api;
 pub(crate) mod args;
 pub(crate) mod candidates;
 pub mod completions;
@@ -10,17 +11,19 @@ pub(crate) mod debug;
 #[cfg(unix)]
 pub(crate) mod demo;
 pub(crate) mod doctor;
-mod door;
 pub mod forward;
 pub mod kube;
 #[cfg(unix)]
 pub(crate) mod local;
+pub(crate) mod logs;
 pub(crate) mod machine;
 pub(crate) mod man;
 pub(crate) mod open;
 pub(crate) mod playgrounds;
+pub(crate) mod pods;
 pub(crate) mod ports;
 pub(crate) mod region;
+mod running;
 pub(crate) mod ssh;
 mod unasked;
 pub(crate) mod underway;

@@ -9,20 +9,25 @@ use tokio::time::Instant;
 
 use crate::{
     app::App,
+    cluster::reading,
     connect::{
         client::{Client, ClientKind},
         container::Wanted,
         early::{Early, Passed},
+        opening::Attempt,
     },
     error::{Error, Kind, Result},
-    labs::{Labs, TunnelSession},
+    labs::{
+        Labs, TunnelSession, find,
+        wire::{Machine, Play},
+    },
     records::{
         live::Live,
         memory::Memory,
-        tunnels::{About, Trial},
+        tunnels::{About, Slot, Trial},
     },
     settings::{TOOLS_VARIABLE, WakePolicy},
-    target::{self, Target},
+    target::{self, Inside, Target},
     ui::notice::{Notices, Progress},
 };
 
@@ -39,6 +44,7 @@ mod length;
 mod opening;
 mod patience;
 mod permission;
+mod pods;
 pub(crate) mod policy;
 mod refusal;
 mod relay;
@@ -63,7 +69,8 @@ pub struct Args {
     /// The programs that a container is lent: auto, always, none, a folder of the machine, or an image.
     #[arg(long, value_name = "TOOLS", env = TOOLS_VARIABLE, hide_env_values = true, value_parser = tools)]
     pub tools: Option<Tools>,
-    /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>` or `.<machine>.<container>`.
+    /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>`, `.<machine>.<container>` or
+    /// `.pod.<namespace>.<pod>[.<container>]`.
     pub host: String,
 }
 
@@ -104,8 +111,8 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
         let mut connection = Connection {
             app,
             request,
-            target: &target,
             machine_host: target.of_machine().to_string(),
+            target: target.clone(),
             container: None,
             labs: &labs,
             memory: app.memory(),
@@ -116,32 +123,56 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
             is_heard: Cell::default(),
             has_arrived: Cell::default(),
         };
-        connection.container = Wanted::by(&connection)?;
-        connection.live.update(|status| status.container.clone_from(&target.container));
-        if let Some((kept, tunnel, destination)) = opening::open_at_once(&connection, client).await? {
-            // The end of the trial may forget the kept session. A signal ends it, too: it drops this future. With a
-            // container, our own client has logged in.
-            let trial = connection.container.is_none().then(|| Trial::begin(kept, tunnel.vitals()));
-            let ended = carry::carry(&connection, client, tunnel, &destination).await;
-            if let Some(trial) = trial {
-                trial.end();
+        connection.live.update(|status| status.container = target.inside.as_ref().map(ToString::to_string));
+        let Reached { kept, opened: tunnel, destination } = match &target.inside {
+            None => reach(&connection, client, opening::attempt).await?,
+            Some(Inside::Container(label)) => {
+                connection.container = Some(Wanted::container(&connection, label.clone(), None)?);
+                reach(&connection, client, opening::attempt).await?
             }
-            return ended;
+            Some(Inside::Pod(name)) => pods::reach(&mut connection, client, name).await?,
+        };
+        // The end of the trial may forget the kept session. A signal ends it, too: it drops this future. With a
+        // container, our own client has logged in.
+        let trial = kept.filter(|_| connection.container.is_none()).map(|kept| Trial::begin(kept, tunnel.vitals()));
+        let ended = carry::carry(&connection, client, tunnel, &destination).await;
+        if let Some(trial) = trial {
+            trial.end();
         }
-        connection.present(client, app.platform_up(&labs)).await??;
-        let caller = ClientKind::of(client.identification(NAMED_AT_ONCE).await.as_deref());
-        let (found, asked) = connection.present(client, arrival::find_and_ask(&connection, caller)).await??;
-        let allowed = permission::may_wake(&connection, client, &found).await?;
-        connection.unlock(client).await?;
-        let destination = connection.present(client, arrival::arrive(&connection, found, allowed, asked)).await??;
-        let (tunnel, destination) = opening::open(&connection, client, destination).await?;
-        opening::keep(&connection, &destination)?;
-        carry::carry(&connection, client, tunnel, &destination).await
+        ended
     };
     match result.await {
         Ok(()) | Err(Stop::Left) => Ok(()),
         Err(Stop::Failed(error)) => Err(refuse(client, error.on(app.platform), early.passed()).await),
     }
+}
+
+/// A machine that was reached, and what was opened there.
+struct Reached<T> {
+    /// The place of the session of an earlier connection, if that has led there.
+    kept: Option<Slot>,
+    opened: T,
+    destination: Destination,
+}
+
+/// Finds the machine, wakes it if that is permitted, and opens there what `attempt` opens.
+async fn reach<T>(
+    connection: &Connection<'_>,
+    client: &mut Client,
+    attempt: impl Attempt<T>,
+) -> Result<Reached<T>, Stop> {
+    if let Some((kept, opened, destination)) = opening::open_at_once(connection, client, &attempt).await? {
+        return Ok(Reached { kept: Some(kept), opened, destination });
+    }
+    connection.present(client, connection.app.platform_up(connection.labs)).await??;
+    let caller = ClientKind::of(client.identification(NAMED_AT_ONCE).await.as_deref());
+    let (found, asked) = connection.present(client, arrival::find_and_ask(connection, caller)).await??;
+    let allowed = permission::may_wake(connection, client, &found).await?;
+    connection.unlock(client).await?;
+    let destination = connection.present(client, arrival::arrive(connection, found, allowed, asked)).await??;
+    let (opened, destination) = opening::open(connection, client, destination, &attempt).await?;
+    opening::keep(connection, &destination)?;
+    Ok(Reached { kept: None, opened, destination })
 }
 
 /// The reason why a connection does not go on.
@@ -162,11 +193,12 @@ impl From<Error> for Stop {
 struct Connection<'a> {
     app: &'a App,
     request: &'a Args,
-    target: &'a Target,
+    /// Its machine, or the container there. For a pod it is first that of the cluster's API, and then the pod's.
+    target: Target,
     /// The host name of the machine.
     machine_host: String,
-    /// The container there, if one is asked for.
-    container: Option<Wanted<'a>>,
+    /// What our own SSH client goes there for; `None` where the client's SSH goes to the machine itself.
+    container: Option<Wanted>,
     labs: &'a Labs,
     memory: Memory,
     live: Live,
@@ -181,6 +213,13 @@ struct Connection<'a> {
 }
 
 impl Connection<'_> {
+    /// The machine that it leads to.
+    fn machine<'p>(&self, play: &'p Play) -> Result<&'p Machine> {
+        let of_cluster = self.container.as_ref().filter(|wanted| wanted.is_cluster());
+        let usual = || of_cluster.and_then(|_| reading::usual_machine(play));
+        find::machine(play, self.target.machine.as_deref().or_else(usual))
+    }
+
     /// The user on the machine, if the client names one. A machine's containers are entered by root alone.
     fn machine_user(&self) -> Result<Option<&str>> {
         match self.container {
@@ -191,7 +230,7 @@ impl Connection<'_> {
 
     /// The user for people: the one whom the client logs in as.
     fn shown_user<'b>(&'b self, destination: &'b Destination) -> &'b str {
-        self.container.as_ref().map_or(&destination.user, |wanted| &wanted.user)
+        self.container.as_ref().map_or(&destination.user, Wanted::user)
     }
 
     /// Finds the keys that open the container's machine. A key that cannot be used is reported, and a passphrase asked

@@ -5,8 +5,10 @@
 
 pub mod app;
 pub mod cli;
+pub mod cluster;
 pub mod commands;
 pub mod connect;
+pub(crate) mod door;
 pub mod editors;
 pub mod error;
 pub(crate) mod files;

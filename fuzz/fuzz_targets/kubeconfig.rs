@@ -1,7 +1,7 @@
 //! Kubeconfigs: reading, redirecting, merging a context and removing it.
 #![no_main]
 
-use labctl_ssh_proxy::commands::{kube::{config, merge}};
+use labctl_ssh_proxy::{cluster::kubeconfig as config, commands::kube::merge};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &str| {

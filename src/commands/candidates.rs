@@ -17,14 +17,15 @@ use tokio::time::timeout;
 
 use crate::{
     app::App,
+    cluster::{api::Api, find::labels, pods::Pod, reading, watch},
     commands::{
         completions::is_for_bash,
-        door::{ROOT, login},
         open::ide,
         playgrounds::choice::KINDS,
         unasked,
         visit::{self, Visit},
     },
+    door::{Door, ROOT, login},
     error::{Result, printable},
     inside,
     labs::{Labs, find, wire::CatalogEntry},
@@ -33,7 +34,7 @@ use crate::{
     settings::LOCAL_VARIABLE,
     ssh::client::Login,
     ssh_config::state::State,
-    target::{PREFIX, Playground, Target, is_label},
+    target::{POD, PREFIX, Playground, Target, is_label},
 };
 
 /// Time limit for asking the platform while the user waits for the completion.
@@ -56,6 +57,10 @@ pub(crate) fn playgrounds(typed: &OsStr) -> Vec<CompletionCandidate> {
 /// Returns all that ssh can reach and that `typed` may become: playgrounds, their machines, and names of the catalogue
 /// with theirs; or the containers of a machine once its name is complete.
 pub(crate) fn hosts(typed: &OsStr) -> Vec<CompletionCandidate> {
+    if let Some(play) = cluster_of_pods(typed) {
+        let all = pods_of(&play).into_iter().map(|(name, about)| candidate(format!("{play}.{POD}.{name}"), &about));
+        return begun(typed, all.collect(), &[]);
+    }
     if let Some(machine) = machine_of_containers(typed) {
         let all = containers_on(std::slice::from_ref(&machine)).into_iter();
         let all = all.map(|(label, image)| candidate(format!("{machine}.{label}"), &image)).collect();
@@ -72,27 +77,85 @@ pub(crate) fn hosts(typed: &OsStr) -> Vec<CompletionCandidate> {
     begun(typed, machines.chain(named).collect(), &plays)
 }
 
+/// Returns the playground, as its host name is typed, behind which a pod is begun.
+fn cluster_of_pods(typed: &OsStr) -> Option<String> {
+    let (play, _) = typed.to_str()?.split_once(&format!(".{POD}."))?;
+    Target::parse(play).is_ok_and(|target| target.machine.is_none()).then(|| play.to_owned())
+}
+
+/// Returns the pods that `typed` may become, of the playground on the command line, with their containers. Where it names
+/// none yet, those of the only playground that runs.
+pub(crate) fn pods(typed: &OsStr) -> Vec<CompletionCandidate> {
+    let plays = names(What::Plays).plays.unwrap_or_default();
+    let pods = playground_meant(&plays).map(|known| pods_of(&known.host)).unwrap_or_default();
+    let all = pods.into_iter().map(|(name, about)| candidate(name.replace('.', "/"), &about));
+    begun(typed, all.collect(), &[])
+}
+
+/// Returns the playground that runs and is named on the command line, or is the only one.
+fn playground_meant(plays: &[names::Known]) -> Option<&names::Known> {
+    let (meant, up) = (meant(plays), plays.iter().filter(|known| !known.down).collect::<Vec<_>>());
+    match (&meant[..], &up[..]) {
+        ([known], _) | ([], [known]) if !known.down => Some(known),
+        _ => None,
+    }
+}
+
+/// Returns the labels of the pods of a playground's cluster, and of their containers where there are several, each with a
+/// word about it.
+fn pods_of(play: &str) -> Vec<(String, String)> {
+    let Some(app) = app() else { return Vec::new() };
+    let key = format!("{play}.{POD}");
+    let known = Names::load(&app.folders, app.platform).containers.remove(&key);
+    if let Some(known) = known.filter(names::Containers::is_fresh) {
+        return known.all;
+    }
+    let all = in_time(PATIENCE_FOR_CONTAINERS, pods_in(&app, play)).flatten().unwrap_or_default();
+    names::remember_containers(&app.folders, app.platform, &key, all.clone());
+    all
+}
+
+/// Asks the cluster of a playground, if that runs.
+async fn pods_in(app: &App, play: &str) -> Option<Vec<(String, String)>> {
+    let labs = labs(app).await?;
+    let place = visit::find_place(&labs, &Visit { host: play.to_owned(), ..Visit::default() }).await.ok()??;
+    let machine = find::machine(&place.play, reading::usual_machine(&place.play)).ok()?;
+    if !place.is_ready() || place.play.has_no_ssh(&machine.name) {
+        return None;
+    }
+    let ssh = Door::unasked(app, &labs).await.ok()?.open(&login(&place.play, &machine.name, ROOT), None).await.ok()?;
+    let api = Api::open(ssh, machine.default_user()).await.ok()?;
+    let pods = watch::list::<Pod>(&api, None).await;
+    api.into_ssh().close().await;
+    let mut all = Vec::new();
+    for pod in pods.ok()?.values() {
+        let containers = pod.containers();
+        let named = |container: Option<&str>| labels(pod, container).map(|name| name.to_string());
+        all.extend(named(None).map(|name| (name, printable(&pod.word()))));
+        for one in containers.iter().filter(|_| containers.len() > 1) {
+            all.extend(named(Some(&one.name)).map(|name| (name, printable(&one.image))));
+        }
+    }
+    Some(all)
+}
+
 /// Returns the machine, as its host name is typed, behind which a container is begun.
 fn machine_of_containers(typed: &OsStr) -> Option<String> {
     let (machine, _) = typed.to_str()?.rsplit_once('.')?;
     let target = Target::parse(machine).ok()?;
-    (target.machine.is_some() && target.container.is_none()).then(|| machine.to_owned())
+    (target.machine.is_some() && target.inside.is_none()).then(|| machine.to_owned())
 }
 
 /// Returns the containers that `typed` may become, of the machine or the playground on the command line. Where it names
 /// none yet, those of the only playground that runs.
 pub(crate) fn containers(typed: &OsStr) -> Vec<CompletionCandidate> {
     let plays = names(What::Plays).plays.unwrap_or_default();
-    let is_machine = |target: &Target| target.machine.is_some() && target.container.is_none();
+    let is_machine = |target: &Target| target.machine.is_some() && target.inside.is_none();
     let named = line(env::args_os()).filter_map(|word| Target::parse(word.to_str()?).ok().filter(is_machine));
     let mut machines: Vec<String> = named.map(|target| target.to_string()).collect();
     if machines.is_empty() {
-        let (meant, up) = (meant(&plays), plays.iter().filter(|known| !known.down).collect::<Vec<_>>());
         let of = |known: &names::Known| known.machines.iter().map(|one| format!("{}.{one}", known.host)).collect();
-        machines = match (&meant[..], &up[..]) {
-            ([known], _) | ([], [known]) if !known.down => of(known),
-            _ => Vec::new(),
-        };
+        machines = playground_meant(&plays).map(of).unwrap_or_default();
     }
     let mut all = containers_on(&machines);
     all.sort_unstable();

@@ -3,7 +3,7 @@
 //! It is about what runs, so it wakes nothing. All machines are asked at the same time, over sessions of earlier
 //! connections where there are some, and one that fails costs no other.
 //!
-//! - `asked`: a machine, and the way to it.
+//! - `asked`: a machine that is asked.
 //! - `table`: for people.
 //! - `watch`: the changes.
 
@@ -18,7 +18,8 @@ use serde::Serialize;
 
 use crate::{
     app::App,
-    commands::{args::One, candidates, door::Door, forward::find_play},
+    commands::{args::One, candidates, forward::find_play, running::Running},
+    door::Door,
     error::{Error, Kind, Result},
     labs::{find, wire::Machine},
     target::{Target, is_label},
@@ -29,8 +30,6 @@ use crate::{
     },
     wake::check_running,
 };
-
-use asked::Asked;
 
 /// List the containers of a playground's machines: their images, states and ports, and how to ssh there.
 #[derive(Debug, clap::Args)]
@@ -90,7 +89,7 @@ impl Answer {
 
     /// The host name of a container. Empty where it has no label, or one that is none.
     fn host_of(&self, container: &Container) -> String {
-        let host = || Target { container: Some(container.label.clone()), ..self.host.clone() }.to_string();
+        let host = || self.host.clone().into_container(&container.label).to_string();
         if is_label(&container.label) { host() } else { String::new() }
     }
 }
@@ -111,8 +110,8 @@ pub(crate) async fn run(app: &App, Args { one, machine, watch }: Args) -> Result
         return Err(Error::new(Kind::NotFound, format!("no machine of playground {} has SSH", play.shown())));
     };
     let door = Door::as_ssh(app, &labs, &Target::of_play(&play.id, Some(&first.name)).to_string()).await?;
-    let asked: Vec<Asked<'_>> =
-        machines.iter().map(|machine| Asked::new(app, &labs, &door, &play, &machine.name)).collect();
+    let asked: Vec<Running<'_>> =
+        machines.iter().map(|machine| Running::new(app, &labs, &door, &play, &machine.name)).collect();
     if watch {
         return watch::watch(&asked, one.json).await;
     }

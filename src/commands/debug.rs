@@ -14,11 +14,11 @@ use crate::{
     commands::{
         candidates,
         ssh::{become_it, begin},
-        visit::Visit,
+        visit::{Visit, Within},
     },
     error::{Error, Kind, Result},
     settings::TOOLS_VARIABLE,
-    target,
+    target::{self, PodName},
 };
 
 /// The options for a connection of its own, because another one has other tools; and the command of this line, no other.
@@ -35,8 +35,12 @@ pub(crate) struct Args {
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
     pub host: String,
     /// The container: its name or id, on any machine if it is the only one.
-    #[arg(add = ArgValueCompleter::new(candidates::containers))]
-    pub container: String,
+    #[arg(required_unless_present = "pod", add = ArgValueCompleter::new(candidates::containers))]
+    pub container: Option<String>,
+    /// Go into this pod of the playground's cluster: POD of the namespace default, NAMESPACE/POD or
+    /// NAMESPACE/POD/CONTAINER. The name of a Deployment, StatefulSet or DaemonSet stands for its one ready pod.
+    #[arg(long, value_name = "POD", add = ArgValueCompleter::new(candidates::pods), conflicts_with = "container")]
+    pub pod: Option<PodName>,
     /// The tools to bring along: those of the machine, in each container (always) or where it lacks a shell (auto); none;
     /// the folder PATH of the machine, whose bin comes into PATH; or those of IMAGE, which the machine's engine pulls
     /// where it has none.
@@ -77,7 +81,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
         (Some(user), None) => format!("{user}@{}", args.host),
         (None, _) => args.host,
     };
-    let visit = Visit { host, consent: args.consent, within: Some(args.container), ..Visit::default() };
+    let visit = Visit { host, consent: args.consent, within: Within::by(args.container, args.pod), ..Visit::default() };
     let labs = app.labs().await?;
     let mut command = begin(app, &labs, &visit, false).await?;
     let (reads, writes) = (io::stdin().is_terminal(), io::stdout().is_terminal());

@@ -31,12 +31,14 @@ use tokio::task::JoinSet;
 
 use crate::{
     app::App,
-    commands::{args::duration, candidates, underway::Underway, within},
+    cluster::reading,
+    commands::{args::duration, candidates, underway::Underway, visit::Within, within},
+    door::{self, ROOT},
     error::{Error, Kind, Result},
     labs::{Labs, find, wire::Play},
     os::{ended_by_signal, raise_open_files},
     records::forwards::Forwards,
-    target::Target,
+    target::{PodName, Target},
     ui::{notice, spinner::Spinner},
     wake,
 };
@@ -44,7 +46,7 @@ use crate::{
 use auto::{Auto, plan::Ports};
 use board::{Board, View};
 use bound::Bound;
-use entrance::Entrance;
+use entrance::{Entrance, OfPod};
 use saved::Which;
 use spec::{Forward, Side, Spec};
 use wanted::Wanted;
@@ -72,6 +74,10 @@ pub struct Args {
     /// without a network.
     #[arg(long = "in", value_name = "CONTAINER", add = ArgValueCompleter::new(candidates::containers))]
     within: Option<String>,
+    /// Forward ports of this pod of the playground's cluster: POD of the namespace default, NAMESPACE/POD or
+    /// NAMESPACE/POD/CONTAINER. The name of a Deployment, StatefulSet or DaemonSet stands for its one ready pod.
+    #[arg(long, value_name = "POD", add = ArgValueCompleter::new(candidates::pods), conflicts_with_all = ["within", "machine"])]
+    pod: Option<PodName>,
     /// Listen on this computer and connect from the machine.
     // The short name `local` is taken by the global option --local.
     #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| typed(Side::Local, text))]
@@ -137,7 +143,7 @@ pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Re
 /// # Errors
 /// Fails when a forward cannot be set up, or the playground no longer exists.
 pub async fn run(app: &App, args: Args) -> Result<u8> {
-    if args.within.is_none() && (args.list || !args.remove.is_empty()) {
+    if args.within.is_none() && args.pod.is_none() && (args.list || !args.remove.is_empty()) {
         return tokio::select! {
             done = look_at_saved(app, &args) => done.map(|()| 0),
             signal = ended_by_signal() => Ok(128 + signal),
@@ -214,7 +220,7 @@ fn fits_a_container(args: &Args, typed: &[Forward]) -> Result<()> {
 }
 
 /// Opens forwards into a container: finds it, wakes its machine, and carries them over one connection.
-async fn forward_in(app: &App, args: &Args, name: &str, board: &Arc<Board>) -> Result<()> {
+async fn forward_in(app: &App, args: &Args, name: &Within, board: &Arc<Board>) -> Result<()> {
     let typed = args.forwards();
     fits_a_container(args, &typed)?;
     let labs = app.labs().await?;
@@ -227,13 +233,28 @@ async fn forward_in(app: &App, args: &Args, name: &str, board: &Arc<Board>) -> R
         let bound = Bound::new(&one.forward, board).await?;
         forwards.push((one, bound));
     }
-    let inner = match within::at_once(&play, machine.as_deref(), name)? {
-        Some(inner) => inner,
-        None => within::woken(app, &labs, &play, machine.as_deref(), name).await?,
+    let (machine, entrance) = match name {
+        Within::Container(name) => {
+            let inner = match within::at_once(&play, machine.as_deref(), name)? {
+                Some(inner) => inner,
+                None => within::woken(app, &labs, &play, machine.as_deref(), name).await?,
+            };
+            (inner.machine, Entrance::new(app, &inner.label, board))
+        }
+        Within::Pod(name) => {
+            let place = find::machine(&play, reading::usual_machine(&play))?;
+            let cluster = Way::new(app, &labs, &play, place, ROOT, board)?;
+            app.memory().machine_wanted(&play.id, &place.name);
+            begin(app, &play, &cluster, Opens::Ssh, board).await?;
+            let (machine, found) = door::place_of(app, &labs, cluster.ssh().await?, name).await?;
+            let user = place.default_user().to_owned();
+            let pod = OfPod { name: name.clone(), cluster: Box::new(cluster), user, node: found.node };
+            (machine, Entrance::of_pod(app, pod, board))
+        }
     };
-    app.memory().machine_wanted(&play.id, &inner.machine);
-    let way = Way::new(app, &labs, &play, find::machine(&play, Some(&inner.machine))?, "root", board)?;
-    let way = Arc::new(way.leading_into(Entrance::new(app, &inner.label, board)));
+    app.memory().machine_wanted(&play.id, &machine);
+    let way = Way::new(app, &labs, &play, find::machine(&play, Some(&machine))?, ROOT, board)?;
+    let way = Arc::new(way.leading_into(entrance));
     board.record(Forwards::begin(&app.folders, &play.id));
     let bundle = Bundle { way, forwards, is_followed: false };
     carry(open(app, &play, vec![bundle], args, board).await?, board).await
@@ -251,12 +272,21 @@ async fn carry(mut tasks: JoinSet<Result<()>>, board: &Board) -> Result<()> {
 /// Opens the forwards in five steps, and carries them until one ends.
 async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
     find::no_container(&args.playground).map_err(|error| {
-        let (machine, container) = args.playground.rsplit_once('.').unwrap_or_default();
-        let line = format!("labctl-ssh-proxy port-forward {machine} --in {container} -L 8080:80");
-        error.with_hint(format!("name the container with --in, such as `{line}`"))
+        let option = |target: &Target| match target.pod() {
+            Some(pod) => format!("--pod {}", pod.to_string().replace('.', "/")),
+            None => format!("--in {}", target.container().unwrap_or_default()),
+        };
+        let named = Target::parse(&args.playground).map(|target| (target.of_machine(), option(&target)));
+        error.with_hint(named.map_or_else(
+            |_| String::new(),
+            |(place, option)| {
+                let line = format!("labctl-ssh-proxy port-forward {place} {option} -L 8080:80");
+                format!("name the container with {}, such as `{line}`", option.split(' ').next().unwrap_or_default())
+            },
+        ))
     })?;
-    if let Some(name) = &args.within {
-        return forward_in(app, args, name, board).await;
+    if let Some(name) = Within::by(args.within.clone(), args.pod.clone()) {
+        return forward_in(app, args, &name, board).await;
     }
     let labs = app.labs().await?;
     let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;

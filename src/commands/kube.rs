@@ -8,7 +8,6 @@
 //! `context` (the merged one, or null), `merged` (the file that has it, or null) and `servers` (`address` here, `to`
 //! there). It appears among the events of [`crate::commands::forward::board`].
 
-pub mod config;
 pub mod merge;
 pub(crate) mod user;
 
@@ -29,6 +28,10 @@ use tokio::{
 
 use crate::{
     app::App,
+    cluster::{
+        kubeconfig::{self, Server},
+        reading,
+    },
     commands::{
         candidates,
         forward::{
@@ -46,23 +49,12 @@ use crate::{
     platform::is_id,
     records::forwards::Forwards,
     settings::Folders,
-    ssh::{
-        client::SshClient,
-        marked::{self, Found, Marked},
-    },
     target::{Playground, Target, host_port},
     ui::{
         notice::{self, Progress},
         out,
     },
 };
-
-use config::Server;
-
-/// The machine of a Kubernetes playground that usually has the kubeconfig.
-const CONTROL_PLANE: &str = "cplane-01";
-/// Largest kubeconfig accepted. Usual ones have a few KiB.
-const MAX_KUBECONFIG: usize = 4 * 1024 * 1024;
 
 /// Time for a kubeconfig to come into being, because a machine is up before its cluster is.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -193,15 +185,15 @@ impl Ready<'_> {
         }
         os::raise_open_files();
         let (way, text) = prepare(app, &labs, &play, machine.as_deref(), board).await?;
-        config::check(&text, &play.shown())?;
+        kubeconfig::check(&text, &play.shown())?;
         board.record(Forwards::begin(&app.folders, &play.id));
         let mut tasks = JoinSet::new();
-        let ports = listen(&mut tasks, &way, &config::servers(&text)?, board).await?;
+        let ports = listen(&mut tasks, &way, &kubeconfig::servers(&text)?, board).await?;
         let port = |server: &Server| ports.get(&(server.host.clone(), server.port)).copied().unwrap_or(0);
-        let text = config::redirect(&text, port)?;
+        let text = kubeconfig::redirect(&text, port)?;
         let own = Own::write(&app.folders, &play.id, &text)?;
         let merged = match claim {
-            Some(claim) => Some(Merged::add(&app.folders, name, claim, &config::current(&text)?).await?),
+            Some(claim) => Some(Merged::add(&app.folders, name, claim, &kubeconfig::current(&text)?).await?),
             None => None,
         };
         Ok(Ready { ports, tasks, merged, own })
@@ -256,8 +248,7 @@ async fn prepare(
     machine: Option<&str>,
     board: &Arc<Board>,
 ) -> Result<(Arc<Way>, String)> {
-    let usual = play.machines.iter().any(|machine| machine.name == CONTROL_PLANE).then_some(CONTROL_PLANE);
-    let machine = find::machine(play, machine.or(usual))?;
+    let machine = find::machine(play, machine.or(reading::usual_machine(play)))?;
     let user = machine.default_user();
     let way = Arc::new(Way::new(app, labs, play, machine, user, board)?);
     app.memory().machine_wanted(&play.id, &machine.name);
@@ -274,7 +265,7 @@ async fn prepare(
     let text = loop {
         let mut found = None;
         for ssh in &readers {
-            match read(ssh, way.machine()).await? {
+            match reading::read(ssh, way.machine()).await? {
                 Ok(text) => found = Some(text),
                 Err(why) => missing = missing.or(why),
             }
@@ -315,58 +306,6 @@ async fn prepare(
     Err(Error::new(Kind::NotFound, message).with_hint(
         "check that it is a Kubernetes playground and its cluster is ready, or name another machine with -m",
     ))
-}
-
-/// Sets `k` to the list of kubeconfigs in the environment that a program gets which ssh runs.
-const PLAIN: &str = "k=$KUBECONFIG";
-/// Sets `k` to the list that a terminal there has: a login shell's, or an interactive shell's. Only the last line is
-/// theirs, because they may print.
-const IN_A_TERMINAL: &str = "for o in -lc -ic; do \
-     k=$(\"${SHELL:-/bin/sh}\" $o \"echo; printenv KUBECONFIG || echo\" </dev/null 2>/dev/null | tail -n 1); \
-     [ -z \"$k\" ] || break; done; [ -n \"$k\" ] || exit 3";
-/// Prints what kubectl would read there. It merges the files of a list.
-const PRINT: &str = "k=${k:-$HOME/.kube/config}; n=0; one=; link=; set -f; IFS=:; \
-     for f in $k; do \
-     if [ -s \"$f\" ]; then n=$((n+1)); one=${one:-$f}; elif [ -L \"$f\" ]; then link=$f; fi; done; \
-     if [ $n -gt 1 ] && command -v kubectl >/dev/null; then KUBECONFIG=$k kubectl config view --raw --flatten; exit; fi; \
-     if [ $n -gt 0 ]; then cat \"$one\"; exit; fi; \
-     if [ -n \"$link\" ]; then echo \"$link\" >&2; exit 4; fi; exit 3";
-/// Exit status of [`PRINT`] when there is no file.
-const NO_FILE: u32 = 3;
-/// Exit status of [`PRINT`] when there is a link that leads nowhere, which it names.
-const DANGLING: u32 = 4;
-
-/// Reads the kubeconfig of a user. If there is none, returns the reason, if it is known.
-async fn read(ssh: &SshClient, machine: &str) -> Result<Result<String, Option<String>>> {
-    let mut missing = None;
-    for environment in [PLAIN, IN_A_TERMINAL] {
-        let marked = Marked::new();
-        let command = marked.command(&format!("{environment}; {PRINT}"));
-        let output = match ssh.output(&command, MAX_KUBECONFIG).await {
-            Ok(output) => output,
-            // A shell for a terminal may wait for one.
-            Err(error) if environment == IN_A_TERMINAL => {
-                log::info!("the login shell does not say where the kubeconfig is: {}", error.message());
-                break;
-            }
-            Err(error) => return Err(error),
-        };
-        match marked.find(&output.stdout) {
-            Some(Found { output: text, status: Some(0) }) => {
-                let text = std::str::from_utf8(text).map_err(|_| {
-                    Error::new(Kind::Answer, format!("the kubeconfig of machine {machine} is not text"))
-                })?;
-                return Ok(Ok(text.to_owned()));
-            }
-            Some(Found { status: Some(DANGLING), .. }) => {
-                missing = Some(format!("has {}, which is a link that leads nowhere", output.complaint()));
-            }
-            Some(Found { status: Some(NO_FILE), .. }) => {}
-            Some(_) => log::info!("cannot read a kubeconfig: {}", output.complaint()),
-            None => return Err(marked::not_run(&format!("machine {machine}"), &output.complaint())),
-        }
-    }
-    Ok(Err(missing))
 }
 
 /// Opens a forward to each server. Returns the local ports.
@@ -464,7 +403,7 @@ struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    async fn add(folders: &'a Folders, name: String, claim: Lock, current: &config::Current) -> Result<Merged<'a>> {
+    async fn add(folders: &'a Folders, name: String, claim: Lock, current: &kubeconfig::Current) -> Result<Merged<'a>> {
         let path = user::add(folders, &name, current).await?;
         Ok(Merged { folders, name, path, _claim: claim })
     }

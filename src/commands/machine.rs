@@ -14,7 +14,7 @@ use crate::{
 pub(in crate::commands) mod console;
 mod journal;
 mod power;
-mod words;
+pub(in crate::commands) mod words;
 
 /// Reboot, stop or restart one machine of a playground, and read its console and its journal.
 #[derive(Debug, Subcommand)]

@@ -27,7 +27,7 @@ use crate::{
         },
         playgrounds::{self, attempt::Answers},
         ssh,
-        visit::{Destination, Visit},
+        visit::{Destination, Visit, Within},
         within,
     },
     error::{Error, Kind, Result, printable},
@@ -37,6 +37,7 @@ use crate::{
         options,
     },
     ssh_config,
+    target::PodName,
     ui::{
         notice::{self, Progress},
         out,
@@ -70,6 +71,10 @@ pub(crate) struct Args {
     /// Open this container of the playground: its name or id, on any machine if it is the only one.
     #[arg(long = "in", value_name = "CONTAINER", add = ArgValueCompleter::new(candidates::containers))]
     pub within: Option<String>,
+    /// Open this pod of the playground's cluster: POD of the namespace default, NAMESPACE/POD or
+    /// NAMESPACE/POD/CONTAINER. The name of a Deployment, StatefulSet or DaemonSet stands for its one ready pod.
+    #[arg(long, value_name = "POD", add = ArgValueCompleter::new(candidates::pods), conflicts_with = "within")]
+    pub pod: Option<PodName>,
     /// Clone this repository there first, into DIR or a folder of its name. Can be given several times.
     #[arg(long = "repo", value_name = "URL[:DIR]")]
     pub repos: Vec<Repo>,
@@ -102,7 +107,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let ide = ide::by_name(&args.ide)?;
     let answers = Answers { yes: args.yes, consent: args.consent, json: args.json };
-    let (host, consent, within) = (args.host.clone(), args.consent, args.within.clone());
+    let (host, consent, within) = (args.host.clone(), args.consent, Within::by(args.within.clone(), args.pod.clone()));
     let visit = Visit { host, consent, wait_init: !args.no_wait_init, begins: Some(answers), within };
     let labs = app.labs().await?;
     if args.print {

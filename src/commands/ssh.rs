@@ -10,7 +10,7 @@ use crate::{
     app::App,
     commands::{
         candidates,
-        visit::{Destination, Visit},
+        visit::{Destination, Visit, Within},
         within,
     },
     error::{Error, Kind, Result},
@@ -22,6 +22,7 @@ use crate::{
         self,
         entries::{self, Rendering},
     },
+    target::PodName,
     ui::input,
 };
 
@@ -38,6 +39,11 @@ pub(crate) struct Args {
     /// PLAYGROUND.
     #[arg(long = "in", value_name = "CONTAINER", add = ArgValueCompleter::new(candidates::containers))]
     pub within: Option<String>,
+    /// ssh into this pod of the playground's cluster: POD of the namespace default, NAMESPACE/POD or
+    /// NAMESPACE/POD/CONTAINER. The name of a Deployment, StatefulSet or DaemonSet stands for its one ready pod. Stands
+    /// before PLAYGROUND.
+    #[arg(long, value_name = "POD", add = ArgValueCompleter::new(candidates::pods), conflicts_with = "within")]
+    pub pod: Option<PodName>,
     /// The playground's host name, id, title, catalogue name or page address, or the host name of a machine or a
     /// container; USER@ may stand before it.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
@@ -56,7 +62,8 @@ pub(crate) struct Args {
 /// Any error that keeps the machine from becoming ready, and [`Kind::Program`] when there is no ssh.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let labs = app.labs().await?;
-    let visit = Visit { host: args.host, consent: args.consent, within: args.within, ..Visit::default() };
+    let within = Within::by(args.within, args.pod);
+    let visit = Visit { host: args.host, consent: args.consent, within, ..Visit::default() };
     let mut command = begin(app, &labs, &visit, names_a_user(&args.arguments)).await?;
     command.args(&args.arguments);
     if !args.command.is_empty() {

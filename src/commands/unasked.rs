@@ -3,7 +3,7 @@
 
 use crate::{
     app::App,
-    commands::door::Door,
+    door::Door,
     error::Result,
     labs::Labs,
     ssh::client::{Login, SshClient},

@@ -4,6 +4,7 @@
 use std::{
     borrow::Cow,
     cell::{Cell, RefCell},
+    fmt,
     time::Duration,
 };
 
@@ -28,7 +29,7 @@ use crate::{
     },
     records::relays::Relays,
     ssh::{client::Login, identity::Identity, learn},
-    target::{PREFIX, Playground, Target, reference::Reference, user},
+    target::{POD, PREFIX, Playground, PodName, Target, reference::Reference, user},
     ui::{notice::Progress, out, spinner::Spinner},
     wake::{
         Visitor, Wake,
@@ -48,7 +49,8 @@ pub(crate) struct Destination {
     pub play: Play,
     /// The machine.
     pub machine: Machine,
-    /// The label of the container on it that ssh leads to. Until `within` has found it, the name behind `--in`.
+    /// The label of the container on it that ssh leads to, or the labels of a pod. Until `within` has found it, the name
+    /// behind `--in`.
     pub container: Option<String>,
     /// The user to log in as: of the container, where one is named.
     pub user: String,
@@ -89,8 +91,33 @@ pub(crate) struct Visit {
     /// Begin an attempt at the challenge, the tutorial or the lesson that the host names, with these answers. Without
     /// them none is ever begun.
     pub begins: Option<Answers>,
-    /// A container of the playground, by the name behind `--in`. The user is one of its users.
-    pub within: Option<String>,
+    /// A container of the playground. The user is one of its users.
+    pub within: Option<Within>,
+}
+
+/// A container, as options name it.
+#[derive(Clone, Debug)]
+pub(crate) enum Within {
+    /// The name, the label or the id behind `--in`.
+    Container(String),
+    /// What stands behind `--pod`.
+    Pod(PodName),
+}
+
+impl Within {
+    /// That of the two options that is given.
+    pub(crate) fn by(container: Option<String>, pod: Option<PodName>) -> Option<Within> {
+        container.map(Within::Container).or(pod.map(Within::Pod))
+    }
+}
+
+impl fmt::Display for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Within::Container(name) => f.write_str(name),
+            Within::Pod(name) => write!(f, "{POD}.{name}"),
+        }
+    }
 }
 
 impl Visit {
@@ -155,7 +182,8 @@ pub(crate) async fn foresee(labs: &Labs, visit: &Visit) -> Result<Destination> {
 fn place(target: Target, play: Play, user: Option<&str>, visit: &Visit) -> Result<Destination> {
     let machine = find::machine(&play, target.machine.as_deref())?.clone();
     let host = target.to_string();
-    let container = target.container.or_else(|| visit.within.clone());
+    let container =
+        target.inside.map(|inside| inside.to_string()).or_else(|| visit.within.as_ref().map(ToString::to_string));
     let user = match container {
         // Only the container knows its users.
         Some(_) => user.unwrap_or(CONTAINER_USER),

@@ -8,17 +8,15 @@ use helper::wire::Container;
 
 use crate::{
     app::App,
-    commands::{
-        door::{self, Door, ROOT},
-        visit::{self, Destination, Visit},
-    },
+    commands::visit::{self, Destination, Visit, Within},
+    door::{self, Door, ROOT},
     error::{Error, Kind, Result, printable},
     inside,
     labs::{
         Labs, find,
         wire::{Machine, Play},
     },
-    target::{Target, is_label},
+    target::{Inside, PodName, Target, is_label},
     wake,
 };
 
@@ -44,7 +42,11 @@ pub(crate) struct Inner {
 pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
     no_second(visit)?;
     let place = visit::arrive(app, labs, visit).await?;
-    let Some(name) = &visit.within else { return Ok(place) };
+    let name = match &visit.within {
+        None => return Ok(place),
+        Some(Within::Pod(pod)) => return led_into_pod(place, pod),
+        Some(Within::Container(name)) => name,
+    };
     let target = Target::parse(&place.host)?;
     if let Some(inner) = at_once(&place.play, target.machine.as_deref(), name)? {
         return led_into(place, target, inner);
@@ -67,7 +69,11 @@ pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Dest
 pub(crate) async fn foresee(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
     no_second(visit)?;
     let place = visit::foresee(labs, visit).await?;
-    let Some(name) = &visit.within else { return Ok(place) };
+    let name = match &visit.within {
+        None => return Ok(place),
+        Some(Within::Pod(pod)) => return led_into_pod(place, pod),
+        Some(Within::Container(name)) => name,
+    };
     let target = Target::parse(&place.host)?;
     let inner = match at_once(&place.play, target.machine.as_deref(), name)? {
         Some(inner) => inner,
@@ -88,7 +94,9 @@ pub(crate) async fn foresee(app: &App, labs: &Labs, visit: &Visit) -> Result<Des
 /// As [`arrive`].
 pub(crate) async fn woken(app: &App, labs: &Labs, play: &Play, machine: Option<&str>, name: &str) -> Result<Inner> {
     let host = Target::of_play(&play.id, machine).to_string();
-    let place = arrive(app, labs, &Visit { host, within: Some(name.to_owned()), ..Visit::default() }).await?;
+    let place =
+        arrive(app, labs, &Visit { host, within: Some(Within::Container(name.to_owned())), ..Visit::default() })
+            .await?;
     Ok(Inner { machine: place.machine.name, label: place.container.unwrap_or_default() })
 }
 
@@ -96,9 +104,10 @@ pub(crate) async fn woken(app: &App, labs: &Labs, play: &Play, machine: Option<&
 fn no_second(visit: &Visit) -> Result<()> {
     let host = visit.host.rsplit_once('@').map_or(&*visit.host, |(_, host)| host);
     match (Target::parse(host), &visit.within) {
-        (Ok(Target { container: Some(label), .. }), Some(within)) => {
-            let message = format!("{host} is a container itself, so it has no container {}", printable(within));
-            Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{label}`, or the other name")))
+        (Ok(Target { inside: Some(inside), .. }), Some(within)) => {
+            let message =
+                format!("{host} is a container itself, so it has no container {}", printable(&within.to_string()));
+            Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{inside}`, or the other name")))
         }
         _ => Ok(()),
     }
@@ -107,8 +116,16 @@ fn no_second(visit: &Visit) -> Result<()> {
 /// Leads a destination, which `target` names, on into a container of its playground.
 fn led_into(place: Destination, target: Target, Inner { machine, label }: Inner) -> Result<Destination> {
     let about = find::machine(&place.play, Some(&machine))?.clone();
-    let target = Target { machine: Some(machine), container: Some(label.clone()), ..target };
+    let target = Target { machine: Some(machine), ..target }.into_container(&label);
     Ok(Destination { host: target.to_string(), machine: about, container: Some(label), ..place })
+}
+
+/// Leads a destination on into a pod: its host name says all that is known before the cluster is asked.
+fn led_into_pod(place: Destination, pod: &PodName) -> Result<Destination> {
+    let inside = Inside::Pod(pod.clone());
+    let (container, target) = (Some(inside.to_string()), Target::parse(&place.host)?);
+    let target = Target { machine: None, inside: Some(inside), ..target };
+    Ok(Destination { host: target.to_string(), container, ..place })
 }
 
 /// The container, if there is nothing to ask: its machine is clear, and its name is a label.
@@ -195,7 +212,7 @@ fn hosts(play: &Play, some: &[(&str, &Container)]) -> String {
     let mut some = some.to_vec();
     some.sort_by_key(|(_, one)| one.state != "running");
     let host = |(machine, one): &(&str, &Container)| {
-        let target = Target { container: Some(one.label.clone()), ..Target::of_play(&play.id, Some(machine)) };
+        let target = Target::of_play(&play.id, Some(machine)).into_container(&one.label);
         let state = if one.state == "running" { String::new() } else { format!(" ({})", printable(&one.state)) };
         format!("{target}{state}")
     };

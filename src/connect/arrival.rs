@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Connection, Destination, early};
 use crate::{
-    connect::client::ClientKind,
+    connect::{client::ClientKind, container::Wanted},
     error::{Error, Kind, Result},
     hold::reach::expiry,
     labs::{
@@ -59,7 +59,7 @@ pub(super) async fn find_and_ask(connection: &Connection<'_>, caller: ClientKind
         }
     };
     let Found::Play(play) = &found else { return Ok((found, None)) };
-    let meant = &find::machine(play, target.machine.as_deref())?.name;
+    let meant = &connection.machine(play)?.name;
     shown.replace((play.shown(), meant.clone()));
     // The platform takes a request that names no machine for the first one's.
     let is_another = machine.is_empty() && play.machines.first().is_some_and(|first| first.name != *meant);
@@ -84,7 +84,7 @@ async fn find(connection: &Connection<'_>) -> Result<Found> {
     let gateways = deadline.min(Instant::now() + GATEWAY_PATIENCE);
     let mut pauses = Pauses::new();
     loop {
-        match find::by_target(connection.labs, connection.target).await {
+        match find::by_target(connection.labs, &connection.target).await {
             Err(e) if Instant::now() < if e.is_of_the_route() { gateways } else { deadline } && may_be_found(&e) => {
                 connection.waiting(&format!("waiting for the platform: {}", e.message()));
                 sleep_until((Instant::now() + pauses.after(&e)).min(deadline)).await;
@@ -130,7 +130,7 @@ pub(super) async fn arrive(
     allowed: bool,
     asked: Option<Asked>,
 ) -> Result<Destination> {
-    let Connection { target, labs, .. } = connection;
+    let Connection { labs, .. } = connection;
     let wake = Wake {
         labs,
         memory: &connection.memory,
@@ -147,14 +147,13 @@ pub(super) async fn arrive(
             wake.start_once(&CreatePlay { init_conditions, ..CreatePlay::of(&name) }).await?
         }
     };
-    let machine = find::machine(&play, target.machine.as_deref())?.clone();
+    let machine = connection.machine(&play)?.clone();
     let user = find::user(&play, &machine, connection.machine_user()?)?.to_owned();
     connection.live.update(|status| {
         status.phase = Phase::Waking;
         status.playground.clone_from(&play.id);
         status.machine.clone_from(&machine.name);
-        let shown = connection.container.as_ref().map_or(&user, |wanted| &wanted.user);
-        status.user.clone_from(shown);
+        connection.container.as_ref().map_or(&*user, Wanted::user).clone_into(&mut status.user);
         status.expires_at = expiry(&play);
     });
     let key = connection.app.identity()?.authorized_key()?;

@@ -42,7 +42,7 @@ use crate::{
         known_hosts::Whose,
     },
     ssh_config::client::Ssh,
-    target,
+    target::{self, PodName, Target, keyed},
     ui::input,
 };
 
@@ -57,21 +57,59 @@ const EXPLANATION: Duration = Duration::from_millis(700);
 /// Between two looks at a container whose engine has not noticed its end yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// The container that a connection asks for.
-pub(super) struct Wanted<'a> {
-    /// The label by which the host name calls it.
-    label: &'a str,
+/// What our own SSH client goes to a machine for.
+pub(super) struct Wanted {
+    what: What,
     /// The user inside.
-    pub(super) user: String,
+    user: String,
     credentials: OnceCell<Credentials>,
 }
 
-impl<'a> Wanted<'a> {
-    /// The container that the target of a connection names, if it names one.
-    pub(super) fn by(connection: &Connection<'a>) -> Result<Option<Wanted<'a>>> {
-        let Some(label) = connection.target.container.as_deref() else { return Ok(None) };
+enum What {
+    /// The API of its cluster.
+    Cluster,
+    /// A container.
+    Container {
+        /// The label by which the helper is asked for it: the one in the host name, or its id.
+        label: String,
+        /// Its pod, as the host name calls it.
+        pod: Option<PodName>,
+    },
+}
+
+impl Wanted {
+    /// The container that the machine knows by this label. `pod` is the name by which the host name calls it, where that
+    /// is a pod's.
+    pub(super) fn container(connection: &Connection<'_>, label: String, pod: Option<PodName>) -> Result<Wanted> {
+        Wanted::new(connection, What::Container { label, pod })
+    }
+
+    /// The API of a cluster.
+    pub(super) fn cluster(connection: &Connection<'_>) -> Result<Wanted> {
+        Wanted::new(connection, What::Cluster)
+    }
+
+    fn new(connection: &Connection<'_>, what: What) -> Result<Wanted> {
         let user = target::user(connection.request.user.as_deref())?.unwrap_or(CONTAINER_USER).to_owned();
-        Ok(Some(Wanted { label, user, credentials: OnceCell::new() }))
+        Ok(Wanted { what, user, credentials: OnceCell::new() })
+    }
+
+    /// Takes over the keys that have been looked for, because a passphrase is asked for once.
+    pub(super) fn with_keys_of(mut self, before: Option<Wanted>) -> Wanted {
+        if let Some(before) = before {
+            self.credentials = before.credentials;
+        }
+        self
+    }
+
+    /// The user inside.
+    pub(super) fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// True on the way to the API of a cluster.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.what, What::Cluster)
     }
 
     /// The keys that open the machine. They are looked for once.
@@ -142,27 +180,27 @@ pub(super) struct Behind {
     loss: Loss,
 }
 
-/// Logs in to the machine at the other end of `session`, starts the server in the container, and passes the first
-/// exchange on.
-pub(super) async fn attempt(
+/// An SSH connection of ours to a machine.
+pub(super) struct Way {
+    pub(super) ssh: SshClient,
+    loss: Loss,
+}
+
+/// Logs in to the machine at the other end of `session`, as root.
+pub(super) async fn log_in(
     connection: &Connection<'_>,
     client: &mut Client,
     destination: &Destination,
-    wanted: &Wanted<'_>,
     session: Session,
-) -> Result<Entered, NotOpened> {
-    let (vitals, is_held) = (session.vitals(), session.is_held());
+) -> Result<Way, NotOpened> {
+    let is_held = session.is_held();
     let Destination { play, machine, .. } = destination;
     let loss = Loss::default();
-    let no_use = |error: Error| {
-        if is_held {
-            // Another program may have its port by now.
-            relay::forget(connection, destination);
-        }
-        NotOpened::NoUse(error)
-    };
+    // The machine of a cluster's API may be another than the default one.
+    let of_play = || Target::of_play(play, Some(machine)).to_string();
+    let wanted = connection.container.as_ref().ok_or_else(|| Error::new(Kind::Internal, "nothing is wanted there"))?;
     let login = Login {
-        alias: connection.machine_host.clone(),
+        alias: if wanted.is_cluster() { of_play() } else { connection.machine_host.clone() },
         play: play.clone(),
         shown: destination.shown().to_owned(),
         machine: machine.clone(),
@@ -178,28 +216,57 @@ pub(super) async fn attempt(
         connection.is_heard.set(true);
         SshClient::connect(heard, &known_hosts, &login, wanted.credentials(connection).await?).await
     };
-    let ssh = match connection.present(client, log_in).await? {
-        Ok(ssh) => ssh,
-        Err(error) if matches!(error.kind(), Kind::HostKey | Kind::File) => return Err(error.into()),
-        Err(error) => return Err(no_use(error)),
+    match connection.present(client, log_in).await? {
+        Ok(ssh) => {
+            connection.has_arrived.set(true);
+            Ok(Way { ssh, loss })
+        }
+        Err(error) if matches!(error.kind(), Kind::HostKey | Kind::File) => Err(error.into()),
+        Err(error) => Err(no_use(connection, destination, is_held, error)),
+    }
+}
+
+fn no_use(connection: &Connection<'_>, destination: &Destination, is_held: bool, error: Error) -> NotOpened {
+    if is_held {
+        // Another program may have its port by now.
+        relay::forget(connection, destination);
+    }
+    NotOpened::NoUse(error)
+}
+
+/// Logs in to the machine at the other end of `session`, starts the server in the container, and passes the first
+/// exchange on.
+pub(super) async fn attempt(
+    connection: &Connection<'_>,
+    client: &mut Client,
+    destination: &Destination,
+    wanted: &Wanted,
+    session: Session,
+) -> Result<Entered, NotOpened> {
+    let (vitals, is_held) = (session.vitals(), session.is_held());
+    let What::Container { label, pod } = &wanted.what else {
+        return Err(Error::new(Kind::Internal, "no container is wanted").into());
     };
-    connection.has_arrived.set(true);
-    let key = connection.app.seeds().host_key(play, machine, wanted.label)?;
-    let inner = format!("{machine}.{}", wanted.label);
+    let Way { ssh, loss } = log_in(connection, client, destination, session).await?;
+    let Destination { play, machine, .. } = destination;
+    let (place, called) = keyed(machine, label, pod.as_ref());
+    let key = connection.app.seeds().host_key(play, place, &called)?;
+    let inner = format!("{place}.{called}");
     let whose = Whose { alias: &connection.request.host, play, machine: &inner, shown: destination.shown() };
     let request = Request {
-        container: wanted.label.to_owned(),
+        container: label.clone(),
         user: wanted.user.clone(),
         host_key: key.seed,
         tools: connection.request.tools.clone().unwrap_or_default(),
     };
     let stream = match connection.present(client, inside::enter(ssh, &request, connection)).await? {
         Ok(stream) => stream,
-        Err(error) if error.kind() == Kind::Network => return Err(no_use(error)),
+        Err(error) if error.kind() == Kind::Network => return Err(no_use(connection, destination, is_held, error)),
         Err(error) => return Err(error.into()),
     };
     let mut entered = Entered { stream, vitals, is_held, loss };
     // A name of no container leaves no line.
+    let known_hosts = connection.app.known_hosts();
     known_hosts.vouch(whose, &key.public)?;
     let check = KeyCheck::new(&known_hosts, whose).given(&key.public);
     match greet(client, &mut entered.stream, check, connection.early).await? {

@@ -1,6 +1,6 @@
 //! The tunnel and the first exchange on it: with the kept session of an earlier connection, or with a new one.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -52,14 +52,21 @@ impl From<Error> for NotOpened {
     }
 }
 
-/// Opens the tunnel that `dial` brings, and passes the first exchange on.
-async fn attempt(
+/// That which opens something over a session with a machine.
+pub(super) trait Attempt<T>:
+    AsyncFn(&Connection<'_>, &mut Client, &Destination, Session) -> Result<T, NotOpened>
+{
+}
+
+impl<T, F: AsyncFn(&Connection<'_>, &mut Client, &Destination, Session) -> Result<T, NotOpened>> Attempt<T> for F {}
+
+/// Passes the first exchange on, with the machine or the server in its container.
+pub(super) async fn attempt(
     connection: &Connection<'_>,
     client: &mut Client,
     destination: &Destination,
-    dial: impl Future<Output = Result<Session>>,
+    mut session: Session,
 ) -> Result<Carried, NotOpened> {
-    let mut session = connection.present(client, dial).await?.map_err(NotOpened::NoUse)?;
     if let Some(wanted) = &connection.container {
         let entered = container::attempt(connection, client, destination, wanted, session).await?;
         return Ok(Carried::Container(Box::new(entered)));
@@ -87,10 +94,11 @@ async fn attempt(
 
 /// Dials with the kept session of an earlier connection, without asking the platform first. Returns `None` when there
 /// is none or its tunnel leads nowhere; the client's words are then still kept, and it has heard nothing of a server.
-pub(super) async fn open_at_once(
+pub(super) async fn open_at_once<T>(
     connection: &Connection<'_>,
     client: &mut Client,
-) -> Result<Option<(Slot, Carried, Destination)>, Stop> {
+    attempt: &impl Attempt<T>,
+) -> Result<Option<(Slot, T, Destination)>, Stop> {
     let Some((slot, destination)) = kept_session(connection)? else { return Ok(None) };
     connection.live.update(|status| {
         status.phase = Phase::Opening;
@@ -101,9 +109,13 @@ pub(super) async fn open_at_once(
     early::plan(connection, &destination.play, &destination.machine)?;
     connection.unlock(client).await?;
     relay::place_ahead(connection, client, &destination).await?;
+    let open = async {
+        let session = connection.present(client, dial_if_meant(connection, &destination)).await?;
+        attempt(connection, client, &destination, session.map_err(NotOpened::NoUse)?).await
+    };
     let opened = tokio::select! {
         biased;
-        opened = attempt(connection, client, &destination, dial_if_meant(connection, &destination)) => opened,
+        opened = open => opened,
         problem = silence(connection, &destination) => Err(NotOpened::NoUse(problem)),
     };
     match opened {
@@ -158,7 +170,7 @@ async fn is_still_meant(connection: &Connection<'_>, play: &str) -> bool {
     if matches!(connection.target.playground, Playground::Id(_)) {
         return true;
     }
-    match find::by_target(connection.labs, connection.target).await {
+    match find::by_target(connection.labs, &connection.target).await {
         Ok(Found::Play(found)) => found.id == play,
         Ok(Found::Startable(_)) => false,
         Err(e) => e.kind() != Kind::Ambiguous,
@@ -184,18 +196,22 @@ async fn silence(connection: &Connection<'_>, destination: &Destination) -> Erro
 }
 
 /// Opens the tunnel and passes the first exchange on, again and again until the machine's SSH server answers.
-pub(super) async fn open(
+pub(super) async fn open<T>(
     connection: &Connection<'_>,
     client: &mut Client,
     mut destination: Destination,
-) -> Result<(Carried, Destination), Stop> {
+    attempt: &impl Attempt<T>,
+) -> Result<(T, Destination), Stop> {
     connection.live.update(|status| status.phase = Phase::Opening);
     relay::place_ahead(connection, client, &destination).await?;
     let mut patience = Patience::until(connection.deadline(), Instant::now());
     loop {
-        let dial = relay::dial(connection, &destination);
-        let problem = match attempt(connection, client, &destination, dial).await {
-            Ok(tunnel) => return Ok((tunnel, destination)),
+        let opened = match connection.present(client, relay::dial(connection, &destination)).await? {
+            Ok(session) => attempt(connection, client, &destination, session).await,
+            Err(problem) => Err(NotOpened::NoUse(problem)),
+        };
+        let problem = match opened {
+            Ok(opened) => return Ok((opened, destination)),
             Err(NotOpened::NoUse(problem)) => problem,
             Err(NotOpened::Over(stop)) => return Err(stop),
         };
@@ -250,7 +266,12 @@ pub(super) fn keep(connection: &Connection<'_>, destination: &Destination) -> Re
 /// The place where the session of such a connection is kept.
 fn slot(connection: &Connection<'_>) -> Result<Option<Slot>> {
     let user = connection.machine_user()?.unwrap_or_default();
-    connection.app.tunnel_slot(connection.labs, &connection.machine_host, user)
+    let host = match connection.container.as_ref().filter(|wanted| wanted.is_cluster()) {
+        // No host name is like that, so it is no machine's.
+        Some(_) => &format!("{}/cluster", connection.machine_host),
+        None => &connection.machine_host,
+    };
+    connection.app.tunnel_slot(connection.labs, host, user)
 }
 
 /// Remembers the machine's identification line, or that it has none to remember. Only later connections need it.

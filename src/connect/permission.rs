@@ -36,7 +36,7 @@ pub(super) async fn may_wake(connection: &Connection<'_>, client: &mut Client, f
     let Connection { app, request, memory, .. } = connection;
     let machine = match found {
         Found::Play(play) => {
-            let machine = &find::machine(play, connection.target.machine.as_deref())?.name;
+            let machine = &connection.machine(play)?.name;
             early::plan(connection, &play.id, machine)?;
             if !wake::is_down(play, machine) {
                 // On a full disk, too, a machine that runs can be reached.

@@ -136,7 +136,10 @@ fn begin_placing(connection: &Connection<'_>, destination: &Destination) -> Opti
 
 /// Returns true if the machine may have a relay, and none is known, and it has not refused one lately.
 fn wants_one(connection: &Connection<'_>, destination: &Destination) -> bool {
-    known(connection, destination).is_none()
+    // A few questions to a cluster need none.
+    let is_brief = connection.container.as_ref().is_some_and(super::container::Wanted::is_cluster);
+    !is_brief
+        && known(connection, destination).is_none()
         && policy(connection, destination).is_some()
         && relays(connection).refused(whose(destination)).is_none()
 }

@@ -168,10 +168,10 @@ pub(crate) async fn existing(labs: &Labs, argument: &str) -> Result<Option<Play>
 /// # Errors
 /// [`Kind::Usage`] for such a host name.
 pub(crate) fn no_container(argument: &str) -> Result<()> {
-    let Ok(Target { container: Some(container), .. }) = Target::parse(argument) else { return Ok(()) };
+    let Ok(Target { inside: Some(inside), .. }) = Target::parse(argument) else { return Ok(()) };
     let message = format!("{argument} is a container, but this command is about playgrounds and their machines");
     Err(Error::new(Kind::Usage, message)
-        .with_hint(format!("leave out `.{container}`, or get into the container: `labctl-ssh-proxy ssh {argument}`")))
+        .with_hint(format!("leave out `.{inside}`, or get into the container: `labctl-ssh-proxy ssh {argument}`")))
 }
 
 /// The form of an argument.
@@ -235,7 +235,7 @@ pub(crate) fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Mach
         let names: Vec<_> = play.machines.iter().map(|machine| machine.name.as_str()).collect();
         let wanted = name.unwrap_or("(default)");
         let container = names.first().filter(|_| is_label(wanted)).map(|first| {
-            let target = Target { container: Some(wanted.to_owned()), ..Target::of_play(&play.id, Some(first)) };
+            let target = Target::of_play(&play.id, Some(first)).into_container(wanted);
             format!("; the host name of a container {wanted} is {target}")
         });
         Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.shown())).with_hint(format!(
@@ -271,11 +271,11 @@ pub(crate) fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>)
 /// # Errors
 /// [`Kind::Usage`] for the host name of one machine or container; as [`by_argument`].
 pub(crate) async fn whole(labs: &Labs, argument: &str) -> Result<Play> {
-    if let Ok(Target { machine: Some(machine), container, .. }) = Target::parse(argument) {
-        let (what, rest) = match container {
-            Some(container) => ("container", format!("{machine}.{container}")),
-            None => ("machine", machine),
-        };
+    if let Ok(Target { machine, inside, .. }) = Target::parse(argument)
+        && (machine.is_some() || inside.is_some())
+    {
+        let what = if inside.is_some() { "container" } else { "machine" };
+        let rest = machine.into_iter().chain(inside.map(|inside| inside.to_string())).collect::<Vec<_>>().join(".");
         let message = format!("{argument} is one {what}, but this command acts on the whole playground");
         return Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{rest}`")));
     }

@@ -78,6 +78,9 @@ pub struct Known {
     /// Its playground, unless an older version has kept it.
     #[serde(default)]
     pub about: Option<About>,
+    /// The id of the container on the machine that the host name has led to, where it is a pod's.
+    #[serde(default)]
+    pub inside: Option<String>,
     /// The time when the platform granted it.
     #[serde(deserialize_with = "moment::recorded")]
     pub since: Moment,
@@ -94,6 +97,7 @@ impl Known {
             user: user.into(),
             name: name.map(Into::into),
             about: None,
+            inside: None,
             since: now(),
             url: session.url.clone(),
             token: session.token.clone(),

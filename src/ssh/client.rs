@@ -35,6 +35,7 @@ use crate::{
         known_hosts::{KnownHosts, Whose},
         outbox::Outbox,
     },
+    target::POD,
 };
 
 /// Time limit for the handshake: a few round trips and a signature of the machine.
@@ -84,6 +85,7 @@ impl Login {
     /// The words for the machine, or for the container on it, where the playground is clear.
     fn place(&self) -> String {
         match self.machine.split_once('.') {
+            Some((POD, name)) if name.contains('.') => format!("pod {name}"),
             Some((_, container)) => format!("container {container}"),
             None => format!("machine {}", self.machine),
         }

@@ -12,6 +12,8 @@ mod listing;
 mod matrix;
 mod names;
 mod naming;
+mod pod_names;
+mod pods;
 mod refusals;
 mod runtimes;
 mod tools;

@@ -13,8 +13,9 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{Answer, Asked, table};
+use super::{Answer, table};
 use crate::{
+    commands::running::Running,
     error::{Error, Kind, Result},
     inside,
     labs::retry::Pauses,
@@ -33,7 +34,7 @@ type News = (usize, Result<Vec<Container>>);
 ///
 /// # Errors
 /// The first machine's failure, when every machine's watch has ended.
-pub(super) async fn watch(machines: &[Asked<'_>], json: bool) -> Result<()> {
+pub(super) async fn watch(machines: &[Running<'_>], json: bool) -> Result<()> {
     let closed = |e: io::Error| Error::new(Kind::Usage, format!("standard output is closed: {e}"));
     let mut output = stdio::output().map_err(closed)?;
     let (tell, mut told) = channel(16);
@@ -58,7 +59,7 @@ pub(super) async fn watch(machines: &[Asked<'_>], json: bool) -> Result<()> {
 }
 
 /// Watches a machine until a failure is final, and returns that.
-async fn follow(machine: &Asked<'_>, i: usize, tell: Sender<News>) -> Error {
+async fn follow(machine: &Running<'_>, i: usize, tell: Sender<News>) -> Error {
     let mut pauses = Pauses::doubling(AWAY);
     let mut first = true;
     loop {
@@ -78,7 +79,7 @@ async fn follow(machine: &Asked<'_>, i: usize, tell: Sender<News>) -> Error {
 }
 
 async fn follow_once(
-    machine: &Asked<'_>,
+    machine: &Running<'_>,
     first: bool,
     say: impl AsyncFn(Result<Vec<Container>>),
 ) -> Result<std::convert::Infallible> {
@@ -107,7 +108,7 @@ impl View {
     }
 
     /// The text to write after an answer, which is empty if it brings nothing new.
-    fn show(&mut self, machines: &[Asked<'_>], i: usize, answer: Answer) -> Result<String> {
+    fn show(&mut self, machines: &[Running<'_>], i: usize, answer: Answer) -> Result<String> {
         match self {
             View::Json(last) => {
                 let line = serde_json::to_string(&answer.printed());
@@ -130,7 +131,7 @@ impl View {
 }
 
 /// The tables of the machines that have answered, and below them what is missing.
-fn lines(machines: &[Asked<'_>], answers: &[(Option<Answer>, Option<Error>)]) -> Vec<String> {
+fn lines(machines: &[Running<'_>], answers: &[(Option<Answer>, Option<Error>)]) -> Vec<String> {
     let mut lines = table::lines(answers.iter().filter_map(|(answer, _)| answer.as_ref()), table::Moment::Lasting);
     for (machine, answer) in machines.iter().zip(answers) {
         let words = match answer {

@@ -14,21 +14,22 @@ use super::{
 };
 use crate::{
     app::App,
-    commands::{
-        door::{Door, ROOT, login},
-        visit::Destination,
-    },
+    cluster::reading,
+    commands::visit::Destination,
+    door::{self, Door, ROOT, login},
     error::{Error, Kind, Result, printable},
     inside::{self, Lying, program},
-    labs::Labs,
+    labs::{Labs, find},
     ssh::{client::SshClient, marked::Marked},
-    target::{self, Target},
+    target::{self, Inside, PodName, Target, keyed},
 };
 
 /// The check of what lies on the machine.
 const HELPER: &str = "helper";
 /// The check of the machine's engine and runtime.
 const CONTAINERS: &str = "containers";
+/// The check of the pod that was named.
+const POD_THERE: &str = "pod";
 /// The check of the container that was named.
 const CONTAINER: &str = "container";
 /// The check of the SSH server in it.
@@ -55,18 +56,18 @@ pub(super) struct Wanted {
     pub host: String,
     /// The user inside.
     user: String,
-    /// Its label.
-    label: String,
+    /// The container, by label, or a pod.
+    inside: Inside,
 }
 
 /// Splits `[USER@]HOST` of a container into the host name of its machine and the container. `None` for other words.
 pub(super) fn wanted(host: &str) -> Result<Option<(String, Wanted)>> {
     let (user, name) = host.rsplit_once('@').map_or((None, host), |(user, name)| (Some(user), name));
     let Ok(target) = Target::parse(name) else { return Ok(None) };
-    let Some(label) = &target.container else { return Ok(None) };
+    let (host, machine) = (target.to_string(), target.of_machine().to_string());
+    let Some(inside) = target.inside else { return Ok(None) };
     let user = target::user(user)?.unwrap_or(CONTAINER_USER).to_owned();
-    let wanted = Wanted { host: target.to_string(), user, label: label.clone() };
-    Ok(Some((target.of_machine().to_string(), wanted)))
+    Ok(Some((machine, Wanted { host, user, inside })))
 }
 
 /// Makes the checks on a machine that ssh gets into.
@@ -75,6 +76,46 @@ pub(super) async fn all(
     labs: &Labs,
     place: &Destination,
     wanted: Option<&Wanted>,
+    say: &impl Fn(&str),
+) -> Vec<Check> {
+    if let Some(wanted @ Wanted { inside: Inside::Pod(name), .. }) = wanted {
+        say(&format!("looking for pod {name} in its cluster"));
+        return match within(pod(app, labs, place, name)).await {
+            Ok((check, place, id)) => {
+                let mut checks = vec![check];
+                checks.extend(on_machine(app, labs, &place, Some((wanted, &id)), say).await);
+                checks
+            }
+            Err(error) => vec![Check::failed(POD_THERE, &error)],
+        };
+    }
+    let wanted = wanted.map(|wanted| (wanted, wanted.inside.to_string()));
+    on_machine(app, labs, place, wanted.as_ref().map(|(wanted, label)| (*wanted, label.as_str())), say).await
+}
+
+/// Asks the cluster for the machine of a pod's container, and for its id there.
+async fn pod(app: &App, labs: &Labs, place: &Destination, name: &PodName) -> Result<(Check, Destination, String)> {
+    let on = |machine: &str| {
+        let host = Target::of_play(&place.play.id, Some(machine)).to_string();
+        find::machine(&place.play, Some(machine)).map(|found| Destination {
+            host,
+            machine: found.clone(),
+            ..place.clone()
+        })
+    };
+    let knowing = on(reading::usual_machine(&place.play).unwrap_or(&place.machine.name))?;
+    let (machine, found) = door::place_of(app, labs, log_in(app, labs, &knowing).await?, name).await?;
+    let words = [&found.pod, &found.container].map(|word| printable(word));
+    let check = Check::ok(POD_THERE, format!("container {} of {} is on {machine}", words[1], words[0]));
+    Ok((check, on(&machine)?, found.id))
+}
+
+/// Makes the checks on a machine. A container is wanted by its label or its id there.
+async fn on_machine(
+    app: &App,
+    labs: &Labs,
+    place: &Destination,
+    wanted: Option<(&Wanted, &str)>,
     say: &impl Fn(&str),
 ) -> Vec<Check> {
     say(&format!("looking at the containers of {}", place.host));
@@ -222,7 +263,7 @@ async fn container(
     place: &Destination,
     client: SshClient,
     facts: &Facts,
-    wanted: &Wanted,
+    (wanted, container): (&Wanted, &str),
     say: &impl Fn(&str),
 ) -> Vec<Check> {
     let began = Instant::now();
@@ -237,7 +278,7 @@ async fn container(
     )];
     say(&format!("entering {}", wanted.host));
     let began = Instant::now();
-    match within(enter(app, place, client, wanted)).await {
+    match within(enter(app, place, client, wanted, container)).await {
         Ok(found) => {
             let words = [&found.name, &found.image, &found.status].map(|word| printable(word));
             checks.push(Check::ok(CONTAINER, format!("{} ({}): {}", words[0], words[1], words[2])));
@@ -259,10 +300,21 @@ async fn container(
 }
 
 /// Starts the server in the container, and waits for its first words.
-async fn enter(app: &App, place: &Destination, client: SshClient, wanted: &Wanted) -> Result<Container> {
-    let key = app.seeds().host_key(&place.play.id, &place.machine.name, &wanted.label)?;
+async fn enter(
+    app: &App,
+    place: &Destination,
+    client: SshClient,
+    wanted: &Wanted,
+    container: &str,
+) -> Result<Container> {
+    let pod = match &wanted.inside {
+        Inside::Pod(pod) => Some(pod),
+        Inside::Container(_) => None,
+    };
+    let (called, label) = keyed(&place.machine.name, container, pod);
+    let key = app.seeds().host_key(&place.play.id, called, &label)?;
     let request = Request {
-        container: wanted.label.clone(),
+        container: container.to_owned(),
         user: wanted.user.clone(),
         host_key: key.seed,
         tools: Tools::default(),
@@ -407,9 +459,11 @@ mod tests {
     fn a_host_of_a_container_is_a_machine_and_a_container() {
         let (machine, found) = wanted("playground-docker.docker-01.web").unwrap().unwrap();
         assert_eq!(
-            (machine.as_str(), found.user.as_str(), found.label.as_str()),
+            (machine.as_str(), found.user.as_str(), found.inside.to_string().as_str()),
             ("playground-docker.docker-01", "container", "web")
         );
+        let (cluster, found) = wanted("playground-k3s.pod.shop.web-0").unwrap().unwrap();
+        assert_eq!((cluster.as_str(), found.inside.to_string().as_str()), ("playground-k3s", "pod.shop.web-0"));
         let (_, found) = wanted("root@playground-docker.docker-01.web").unwrap().unwrap();
         assert_eq!((found.user.as_str(), found.host.as_str()), ("root", "playground-docker.docker-01.web"));
         for other in ["playground-docker.docker-01", "docker", "A box of Ada's", "root@playground-docker"] {

@@ -6,6 +6,7 @@ use tokio::{net::UdpSocket, task::JoinSet};
 
 use super::{
     board::{Board, Row, What},
+    entrance::Entrance,
     local::{self, Listeners, Local},
     remote::{Listener, Remote},
     spec::{Endpoint, Forward, Listen, Side},
@@ -74,7 +75,7 @@ impl Bound {
         board: &Arc<Board>,
     ) -> Result<()> {
         let row = |kind, protocol, address: String, to: String| -> Arc<Row> {
-            let (machine, container) = (way.machine().to_owned(), way.entrance().map(|one| one.label().to_owned()));
+            let (machine, container) = (way.machine().to_owned(), way.entrance().map(Entrance::label));
             board.listening(What { kind, protocol, machine, container, address, to })
         };
         let board = Arc::clone(board);

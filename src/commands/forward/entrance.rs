@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     app::App,
+    cluster::{api::Api, find as in_cluster},
     error::{Error, Kind, Result, printable},
     inside::{self, Outside},
     records::seeds::Seeds,
@@ -37,7 +38,7 @@ use crate::{
         client::{Forwarded, Login, SshClient, SshStream},
         known_hosts::KnownHosts,
     },
-    target::{Target, host_port},
+    target::{POD, PodName, Target, host_port, keyed},
     ui::notice::Progress,
 };
 
@@ -57,11 +58,31 @@ const READ_SIZE: usize = 32 * 1024;
 
 /// The container, and the SSH connection into it.
 pub(crate) struct Entrance {
-    label: String,
+    which: Which,
     seeds: Seeds,
     known_hosts: KnownHosts,
     board: Arc<Board>,
     state: Mutex<State>,
+}
+
+/// The container.
+enum Which {
+    /// The one that host names call so.
+    Label(String),
+    /// The one that a pod has at the time.
+    Pod(OfPod),
+}
+
+/// A pod, and the way to the cluster that knows its container.
+pub(crate) struct OfPod {
+    /// Its name.
+    pub(crate) name: PodName,
+    /// The way to the machine that has the kubeconfig, as root.
+    pub(crate) cluster: Box<Way>,
+    /// The user of that machine.
+    pub(crate) user: String,
+    /// Its node when all began.
+    pub(crate) node: String,
 }
 
 #[derive(Default)]
@@ -98,8 +119,17 @@ pub(crate) struct Shared<S> {
 impl Entrance {
     /// The entrance to the container that host names call `label`. Connects to nothing yet.
     pub(crate) fn new(app: &App, label: &str, board: &Arc<Board>) -> Entrance {
+        Entrance::into(app, Which::Label(label.to_owned()), board)
+    }
+
+    /// The entrance to the container of a pod, which may be another each time.
+    pub(crate) fn of_pod(app: &App, pod: OfPod, board: &Arc<Board>) -> Entrance {
+        Entrance::into(app, Which::Pod(pod), board)
+    }
+
+    fn into(app: &App, which: Which, board: &Arc<Board>) -> Entrance {
         Entrance {
-            label: label.to_owned(),
+            which,
             seeds: app.seeds(),
             known_hosts: app.known_hosts(),
             board: Arc::clone(board),
@@ -107,9 +137,38 @@ impl Entrance {
         }
     }
 
-    /// The container's label.
-    pub(crate) fn label(&self) -> &str {
-        &self.label
+    /// The container's label, or the labels of its pod.
+    pub(crate) fn label(&self) -> String {
+        match &self.which {
+            Which::Label(label) => label.clone(),
+            Which::Pod(pod) => format!("{POD}.{}", pod.name),
+        }
+    }
+
+    /// The words for it.
+    pub(crate) fn subject(&self) -> String {
+        match &self.which {
+            Which::Label(label) => format!("container {label}"),
+            Which::Pod(pod) => format!("pod {}", pod.name),
+        }
+    }
+
+    /// The label or id by which the machine knows the container.
+    async fn known_as(&self, progress: &impl Progress) -> Result<String> {
+        let OfPod { name, cluster, user, node } = match &self.which {
+            Which::Label(label) => return Ok(label.clone()),
+            Which::Pod(pod) => pod,
+        };
+        progress.waiting(&format!("looking for pod {name} in its cluster"));
+        let api = Api::open(cluster.ssh().await?, user).await?;
+        let place = in_cluster::container(&api, name).await;
+        api.into_ssh().close().await;
+        let place = place?;
+        if place.node != *node {
+            let message = format!("pod {name} is on node {} now", place.node);
+            return Err(Error::new(Kind::NotWoken, message).with_hint("run the command again"));
+        }
+        Ok(place.id)
     }
 
     /// Connects for the first time, and says at once what is in the way.
@@ -174,9 +233,14 @@ impl Entrance {
 
     async fn enter(&self, ssh: SshClient, progress: &impl Progress, is_first: bool) -> Result<Joint> {
         let machine = ssh.login().clone();
-        let key = self.seeds.host_key(&machine.play, &machine.machine, &self.label)?;
+        let container = self.known_as(progress).await?;
+        let (place, called) = match &self.which {
+            Which::Label(label) => keyed(&machine.machine, label, None),
+            Which::Pod(pod) => keyed(&machine.machine, "", Some(&pod.name)),
+        };
+        let key = self.seeds.host_key(&machine.play, place, &called)?;
         let request = Request {
-            container: self.label.clone(),
+            container,
             user: CONTAINER_USER.to_owned(),
             host_key: key.seed,
             // No program runs there.
@@ -190,10 +254,9 @@ impl Entrance {
             }
             _ => error,
         })?;
-        let target = Target::of_play(&machine.play, Some(&machine.machine));
         let login = Login {
-            alias: Target { container: Some(self.label.clone()), ..target }.to_string(),
-            machine: format!("{}.{}", machine.machine, self.label),
+            alias: format!("{}.{place}.{called}", Target::of_play(&machine.play, None)),
+            machine: format!("{place}.{called}"),
             user: CONTAINER_USER.to_owned(),
             ..machine
         };

@@ -158,7 +158,7 @@ impl Way {
     /// The words for its end: the machine or the container.
     pub(crate) fn end(&self) -> String {
         match &self.entrance {
-            Some(entrance) => format!("container {}", entrance.label()),
+            Some(entrance) => entrance.subject(),
             None => format!("machine {}", self.machine()),
         }
     }

@@ -6,9 +6,10 @@
 
 use serde_json::{Value, json};
 
-use crate::error::{Error, Kind, Result};
-
-use super::config::{Current, value};
+use crate::{
+    cluster::kubeconfig::{Current, value},
+    error::{Error, Kind, Result},
+};
 
 /// The lists, and the key of an item's body in each.
 const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context"), ("users", "user")];
@@ -215,7 +216,7 @@ mod tests {
     use serde_json::json;
 
     use super::{add, remove};
-    use crate::commands::kube::config::{Current, value};
+    use crate::cluster::kubeconfig::{Current, value};
 
     const OWN: &str = "\
 # mine

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
+    cluster::kubeconfig::Current,
     error::{Error, Kind, Result},
     files::{
         self,
@@ -27,7 +28,7 @@ use crate::{
     settings::Folders,
 };
 
-use super::{config::Current, merge};
+use super::merge;
 
 /// Time limit for kubectl's lock, which kubectl holds only while it writes a file.
 const LOCKED: Duration = Duration::from_secs(5);

@@ -81,6 +81,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("port-forward", "labctl-ssh-proxy port-forward docker --auto", "every server's port, as it comes and goes"),
     ("containers", "labctl-ssh-proxy containers docker", "see what runs, with the host name of one of them"),
     ("containers", "labctl-ssh-proxy containers docker --watch --json", "a line for each change, for a program"),
+    ("pods", "labctl-ssh-proxy pods k3s -A", "see the pods of a cluster, those in trouble first"),
+    ("pods", "labctl-ssh-proxy pods k3s -A --watch --json", "a line for each change, for a program"),
+    ("pods", "labctl-ssh-proxy pods k3s --of shop/web/app", "what the API has about one container"),
+    ("logs", "labctl-ssh-proxy logs k3s --pod shop/web -f", "follow the log of a pod's default container"),
+    ("logs", "labctl-ssh-proxy logs k3s --pod shop/web/app --previous --tail 50", "the last words before a restart"),
     ("ports", "labctl-ssh-proxy ports docker", "see what listens, and who reaches it"),
     ("expose", "labctl-ssh-proxy expose docker 8080", "an address for your browser, for you alone"),
     ("expose", "labctl-ssh-proxy expose docker 8080 --public", "for everyone who has the address; asks first"),
@@ -136,6 +141,14 @@ pub(super) fn exit(command: &str) -> &'static str {
         "containers" => {
             "0 when at least one machine has answered, 7 if the playground or the machine is stopped, 14 if its engine does \
              not answer; 130 after Ctrl-C, which is the usual end with `--watch`."
+        }
+        "pods" => {
+            "0 when the cluster has answered, 4 on a machine without a kubeconfig, 7 if the playground is stopped, 9 if the \
+             cluster is not ready; 130 after Ctrl-C, which is the usual end with `--watch`."
+        }
+        "logs" => {
+            "0 when the log has ended or has no reader any more, 4 if there is no such pod or container, 6 if the container \
+             has no log yet, 7 if the playground is stopped; 130 after Ctrl-C, which is the usual end with `--follow`."
         }
         "kube" => "The exit code of COMMAND; without one, 130 after Ctrl-C.",
         "port-forward" => "130 after Ctrl-C, which is its usual end.",

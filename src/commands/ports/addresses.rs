@@ -7,7 +7,8 @@ use tokio::time::timeout;
 
 use crate::{
     app::App,
-    commands::{door::login, unasked},
+    commands::unasked,
+    door::login,
     error::Result,
     labs::{
         Labs,

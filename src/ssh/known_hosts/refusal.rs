@@ -6,6 +6,7 @@ use super::{Whose, is_name, line::Entry};
 use crate::{
     error::{Error, Kind},
     ssh::host_key::HostKeyBlob,
+    target::POD,
 };
 
 impl Whose<'_> {
@@ -13,6 +14,7 @@ impl Whose<'_> {
     pub(crate) fn subject(&self) -> String {
         let Whose { machine, shown, .. } = self;
         match machine.split_once('.') {
+            Some((POD, name)) if name.contains('.') => format!("pod {name} of playground {shown}"),
             Some((machine, container)) => format!("container {container} of machine {machine} of playground {shown}"),
             None => format!("machine {machine} of playground {shown}"),
         }

@@ -22,7 +22,7 @@ use crate::support::{
 const NONE: [&str; 2] = ["--network", "none"];
 
 /// The folder of an ssh that reads no configuration of the user who runs the tests. `debug` leaves no room for `-F`.
-fn plain_ssh(world: &World) -> String {
+pub(super) fn plain_ssh(world: &World) -> String {
     let bin = world.home().join("bin");
     fs::create_dir_all(&bin).unwrap();
     write_program(&bin.join("ssh"), "#!/bin/sh\nexec /usr/bin/ssh -F none \"$@\"\n");
@@ -31,7 +31,7 @@ fn plain_ssh(world: &World) -> String {
 
 impl Site {
     /// Runs a command of ours that becomes ssh.
-    fn local(&self, args: &[&str]) -> Said {
+    pub(super) fn local(&self, args: &[&str]) -> Said {
         let path = plain_ssh(&self.world);
         self.world.output(self.world.command(&["--local"]).args(args).env("PATH", path))
     }
@@ -221,7 +221,7 @@ fn debug_has_the_user_and_the_terminal_that_are_asked_for() {
 }
 
 /// The bytes that curl gets from a port of this computer.
-fn curl(port: u16, path: &str) -> std::process::Output {
+pub(super) fn curl(port: u16, path: &str) -> std::process::Output {
     let url = format!("http://127.0.0.1:{port}{path}");
     Command::new(needs("curl")).args(["-sS", "--max-time", "60", &url]).output().unwrap()
 }

@@ -1,6 +1,8 @@
 //! A world for one test: its own home, embedded platform and ssh configuration, apart from the user's.
 
 pub mod api;
+#[cfg(target_os = "linux")]
+pub mod cluster;
 pub mod cut;
 pub mod distant;
 pub mod engine;
@@ -304,7 +306,7 @@ impl Drop for World {
 pub const FIRST_WORDS: &[u8] = b"SSH-2.0-OpenSSH_9.2\r\n\0\0\0\x0c\x0a";
 
 /// Time limit for every wait. Nothing takes that long, even on a busy computer.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Starts a program, or fails with its name.
 #[track_caller]

@@ -67,8 +67,19 @@ fn parse(text: &str) -> Result<Vec<NamedCluster>> {
 
 /// Returns the URL of a cluster's server, and the host and port in it.
 fn server(cluster: &NamedCluster) -> Result<(Uri, Server)> {
-    let url = &cluster.cluster.server.value;
-    let refuse = || damaged(format!("`{url}`, the server of cluster {}, is not an address", cluster.name));
+    parsed(&cluster.cluster.server.value, &format!("the server of cluster {}", cluster.name))
+}
+
+/// The same of the body of a cluster.
+///
+/// # Errors
+/// [`Kind::Answer`] when its server is no address.
+pub(crate) fn address(cluster: &Value) -> Result<(Uri, Server)> {
+    parsed(cluster["server"].as_str().unwrap_or_default(), "the server of its cluster")
+}
+
+fn parsed(url: &str, what: &str) -> Result<(Uri, Server)> {
+    let refuse = || damaged(format!("`{url}`, {what}, is not an address"));
     let uri: Uri = url.parse().map_err(|_| refuse())?;
     let default = match uri.scheme_str() {
         Some("https") => 443,

@@ -3,10 +3,17 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
+
 use crate::{
     app::App,
+    cluster::{
+        api::Api,
+        find::{self as in_cluster, Place},
+    },
     error::{Error, Kind, Result},
-    labs::{Labs, TunnelSession, tunnel, wire::Play},
+    inside,
+    labs::{Labs, TunnelSession, find, tunnel, wire::Play},
     moment::ago,
     records::tunnels::{Known, Slot},
     ssh::{
@@ -15,17 +22,18 @@ use crate::{
         identity::{self, Identity},
     },
     ssh_config::client::Ssh,
-    target::Target,
+    target::{PodName, Target},
+    wake,
 };
 
 /// The age up to which a session that leads nowhere is not the reason for that.
 const YOUNG: Duration = Duration::from_secs(5 * 60);
 
 /// The user who may look into the containers of a machine.
-pub(super) const ROOT: &str = "root";
+pub(crate) const ROOT: &str = "root";
 
 /// The login of a user at a machine.
-pub(super) fn login(play: &Play, machine: &str, user: &str) -> Login {
+pub(crate) fn login(play: &Play, machine: &str, user: &str) -> Login {
     Login {
         alias: Target::of_play(&play.id, Some(machine)).to_string(),
         play: play.id.clone(),
@@ -35,8 +43,48 @@ pub(super) fn login(play: &Play, machine: &str, user: &str) -> Login {
     }
 }
 
+/// Asks the cluster whose kubeconfig lies on the machine that `ssh` is logged in to, as root, for the container that `name`
+/// means. Returns the machine, too, that is its node.
+///
+/// # Errors
+/// As [`Api::open`] and [`in_cluster::container`]; [`Kind::NotFound`] when no machine has the container.
+pub(crate) async fn place_of(app: &App, labs: &Labs, ssh: SshClient, name: &PodName) -> Result<(String, Place)> {
+    let play = find::by_id(labs, &ssh.login().play).await?;
+    let user = find::machine(&play, Some(&ssh.login().machine))?.default_user();
+    let api = Api::open(ssh, user).await?;
+    let place = in_cluster::container(&api, name).await;
+    api.into_ssh().close().await;
+    let place = place?;
+    Ok((machine_of(app, labs, &play, &place).await?, place))
+}
+
+/// The machine that a pod's container runs on: the one that is called as its node, or else the one that has it.
+///
+/// # Errors
+/// [`Kind::NotFound`] when none has it.
+async fn machine_of(app: &App, labs: &Labs, play: &Play, place: &Place) -> Result<String> {
+    if play.machines.iter().any(|machine| machine.name == place.node) {
+        return Ok(place.node.clone());
+    }
+    let up = play.machines.iter().filter(|one| !play.has_no_ssh(&one.name) && !wake::is_down(play, &one.name));
+    let door = &Door::unasked(app, labs).await?;
+    let asked = up.map(async |one| {
+        let client = door.open(&login(play, &one.name, ROOT), None).await.ok()?;
+        let listing = inside::list_if_any(&client).await;
+        client.close().await;
+        let has_it = listing.ok()?.ok()?.containers.iter().any(|container| container.id == place.id);
+        has_it.then(|| one.name.clone())
+    });
+    let found = join_all(asked).await.into_iter().flatten().next();
+    found.ok_or_else(|| {
+        let (pod, node, shown) = (&place.pod, &place.node, play.shown());
+        let message = format!("pod {pod} of playground {shown} is on node {node}, and no machine has its container");
+        Error::new(Kind::NotFound, message).with_hint("it may run in a machine that is itself a container")
+    })
+}
+
 /// The keys and the means with which machines are logged in to.
-pub(super) struct Door<'a> {
+pub(crate) struct Door<'a> {
     app: &'a App,
     labs: Labs,
     identity: Identity,
@@ -48,7 +96,7 @@ impl<'a> Door<'a> {
     ///
     /// # Errors
     /// [`Kind::File`] without a key that logs in unasked.
-    pub(super) async fn unasked(app: &'a App, labs: &Labs) -> Result<Door<'a>> {
+    pub(crate) async fn unasked(app: &'a App, labs: &Labs) -> Result<Door<'a>> {
         let missing = || Error::new(Kind::File, "there is no key that logs in without a question");
         let identity = identity::load(&app.identity_path()?)?.ok_or_else(missing)?;
         let credentials = Credentials::without_asking(&identity).await.ok_or_else(missing)?;
@@ -59,7 +107,7 @@ impl<'a> Door<'a> {
     ///
     /// # Errors
     /// [`Kind::File`] without a key.
-    pub(super) async fn as_ssh(app: &'a App, labs: &Labs, alias: &str) -> Result<Door<'a>> {
+    pub(crate) async fn as_ssh(app: &'a App, labs: &Labs, alias: &str) -> Result<Door<'a>> {
         let identity = app.identity()?;
         let options = Ssh::system().key_options(alias, &app.folders.home).await;
         let options = options.unwrap_or_else(|_| KeyOptions::of_environment());
@@ -71,7 +119,7 @@ impl<'a> Door<'a> {
     ///
     /// # Errors
     /// Fails when it cannot be written as a line.
-    pub(super) fn key(&self) -> Result<String> {
+    pub(crate) fn key(&self) -> Result<String> {
         self.identity.authorized_key()
     }
 
@@ -80,7 +128,7 @@ impl<'a> Door<'a> {
     ///
     /// # Errors
     /// Those of the way there.
-    pub(super) async fn open(&self, login: &Login, called: Option<&str>) -> Result<SshClient> {
+    pub(crate) async fn open(&self, login: &Login, called: Option<&str>) -> Result<SshClient> {
         let request = async || {
             let offer = self.labs.start_tunnel(&login.play, &login.machine, &login.user, &self.key()?).await?;
             self.labs.log_into_tunnel(&offer).await
@@ -89,7 +137,7 @@ impl<'a> Door<'a> {
     }
 
     /// As [`Door::open`], with `labs` as the way and a request of the caller's for a new session.
-    pub(super) async fn open_by(
+    pub(crate) async fn open_by(
         &self,
         labs: &Labs,
         login: &Login,
