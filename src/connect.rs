@@ -4,7 +4,7 @@
 
 use std::{cell::Cell, future::Future, time::Duration};
 
-use helper::wire::Tools;
+use helper::wire::{Tools, View};
 use tokio::time::Instant;
 
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         memory::Memory,
         tunnels::{About, Slot, Trial},
     },
-    settings::{TOOLS_VARIABLE, WakePolicy},
+    settings::{TOOLS_VARIABLE, VIEW_VARIABLE, WakePolicy},
     target::{self, Inside, Target},
     ui::notice::{Notices, Progress},
 };
@@ -38,6 +38,7 @@ mod carry;
 pub mod client;
 mod container;
 pub mod early;
+mod editor;
 mod ending;
 pub(crate) mod greet;
 mod length;
@@ -69,6 +70,10 @@ pub struct Args {
     /// The programs that a container is lent: auto, always, none, a folder of the machine, or an image.
     #[arg(long, value_name = "TOOLS", env = TOOLS_VARIABLE, hide_env_values = true, value_parser = tools)]
     pub tools: Option<Tools>,
+    /// The machine's programs beside a container's own files, as editors need it: auto (for an editor, where the
+    /// container has neither bash nor a C library), always or never.
+    #[arg(long, value_name = "VIEW", env = VIEW_VARIABLE, hide_env_values = true, value_parser = view)]
+    pub view: Option<View>,
     /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>`, `.<machine>.<container>` or
     /// `.pod.<namespace>.<pod>[.<container>]`.
     pub host: String,
@@ -77,6 +82,11 @@ pub struct Args {
 /// Reads the value of `--tools`. An empty variable is one that is not set.
 fn tools(text: &str) -> Result<Tools, String> {
     if text.is_empty() { Ok(Tools::default()) } else { text.parse() }
+}
+
+/// Reads the value of `--view`. An empty variable is one that is not set.
+fn view(text: &str) -> Result<View, String> {
+    if text.is_empty() { Ok(View::Auto) } else { text.parse() }
 }
 
 /// Connects standard input and output.
@@ -268,6 +278,10 @@ impl Progress for Connection<'_> {
     fn waiting(&self, what: &str) {
         self.notices.waiting(what);
         self.live.update(|status| status.message = what.to_owned());
+    }
+
+    fn above(&self, text: &str) {
+        self.notices.say(text);
     }
 }
 

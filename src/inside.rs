@@ -73,6 +73,10 @@ pub async fn enter(client: SshClient, request: &Request, progress: &impl Progres
                 return Ok(Inside::new(reader, writer, client, container));
             }
             Reply::Refused(refusal) => return Err(refused(client.login(), &refusal)),
+            Reply::Note(what) => {
+                let Login { machine, shown, .. } = client.login();
+                progress.above(&format!("machine {machine} of playground {shown}: {}", printable(&what)));
+            }
             Reply::Waiting(what) => {
                 progress.waiting(&printable(&what));
                 limit = ANSWER + Duration::from_secs(WAITING_LIMIT);

@@ -34,7 +34,7 @@ pub(crate) use files::{
 };
 pub use files::{is_strangers, owner};
 pub use network::{NetworkEvents, local_address};
-pub(crate) use others::{process_name, process_with_argument};
+pub(crate) use others::{arguments_of_ssh, process_name, process_with_argument};
 pub use process::{
     GroupOnDrop, beginning, end_if_open, exit_code, forget_code, has_lost_its_client, has_open, has_room_for_files,
     is_running, leave_no_core_dump, on_a_large_stack, process_age, raise_open_files, raise_open_files_to,

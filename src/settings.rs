@@ -35,6 +35,9 @@ pub const NO_INPUT_VARIABLE: &str = "LABCTL_SSH_PROXY_NO_INPUT";
 /// The variable that chooses the programs that a container is lent, as `connect --tools` does.
 pub const TOOLS_VARIABLE: &str = "LABCTL_SSH_PROXY_TOOLS";
 
+/// The variable that chooses the view of a container, as `connect --view` does.
+pub const VIEW_VARIABLE: &str = "LABCTL_SSH_PROXY_VIEW";
+
 /// The settings file. Every key is optional, and an unknown one is an error, because a misspelt wake policy must not be
 /// lost.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

@@ -203,6 +203,14 @@ fn close_inherited() -> io::Result<()> {
     })
 }
 
+/// Closes every descriptor from this one on. The caller uses none of them afterwards, and ends without its own clean-up.
+///
+/// # Errors
+/// Fails on Linux before 5.9.
+pub(crate) fn close_from(first: libc::c_int) -> io::Result<()> {
+    close_range(first, 0)
+}
+
 /// Marks everything above `last` to be closed on exec. Linux before 5.11 cannot; there it rests on each file having been
 /// opened so, as Rust's library does.
 fn mark_all_above(last: RawFd) -> io::Result<()> {

@@ -1,8 +1,8 @@
 //! `helper enter`: starts the server in a container, as `docker exec` would start a program there.
 //!
 //! ```text
-//! request -> resolve (which container) -> runtime (its shim, runc, configuration) -> users (who) -> tools -> descriptors
-//!         -> runc
+//! request -> resolve (which container) -> runtime (its shim, runc, configuration) -> users (who) -> view -> tools
+//!         -> descriptors -> runc
 //! ```
 //!
 //! The container's runtime does the entering, so that the server has the container's capabilities, seccomp filter,
@@ -43,8 +43,8 @@ use crate::{
     resolve,
     runtime::Runtime,
     serve::Settings,
-    tools, users,
-    wire::{self, CONTAINER_USER, Container, Refusal, RefusalKind, Reply, Request},
+    text, tools, users, view,
+    wire::{self, CONTAINER_USER, Container, Refusal, RefusalKind, Reply, Request, Tools},
 };
 
 /// The time for everything that comes before the runtime is started. The engine's two answers have five seconds each. A
@@ -57,8 +57,8 @@ struct Prepared {
     container: Container,
     runtime: Runtime,
     files: Placed,
-    /// Keeps the tools on the machine.
-    _in_use: Option<OwnedFd>,
+    /// Keeps the tools on the machine, and the view.
+    _in_use: Vec<OwnedFd>,
 }
 
 /// The reply of this process, and the streams of bytes that follow it on standard output.
@@ -78,7 +78,7 @@ impl Answer {
         if replying.is_given {
             return Ok(false);
         }
-        replying.is_given = !matches!(reply, Reply::Waiting(_));
+        replying.is_given = !matches!(reply, Reply::Waiting(_) | Reply::Note(_));
         let mut out = io::stdout().lock();
         out.write_all(&wire::frame(reply)?)?;
         out.flush()?;
@@ -168,7 +168,18 @@ fn prepare(request: &Request, places: Places, answer: &Answer) -> Result<Prepare
     // The server goes to each session's folder itself. One that is gone must not keep it from being started.
     runtime.process.insert("cwd".to_owned(), json!("/"));
 
-    let lent = tools::lend(&request.tools, &runtime.init.folder, &runtime.process, &|what| answer.wait(what))?;
+    let view = view::open(request.view, &container.id, &runtime).unwrap_or_else(|why| {
+        let name = text::line(&container.name);
+        // It is entered as it is.
+        let _ = answer.give(&Reply::Note(format!("container {name} gets no view: {}", text::line(&why))));
+        None
+    });
+    if view.is_some() {
+        view::see_programs(&mut runtime.process);
+    }
+    let has_all = view.is_some() && request.tools == Tools::Auto;
+    let tools = if has_all { &Tools::None } else { &request.tools };
+    let lent = tools::lend(tools, &runtime.init.folder, &runtime.process, &|what| answer.wait(what))?;
     let (tools, lacking) = match &lent {
         Ok(lent) => (Some(lent.programs.clone()), String::new()),
         Err(why) => (None, why.clone()),
@@ -191,7 +202,12 @@ fn prepare(request: &Request, places: Places, answer: &Answer) -> Result<Prepare
         return Err(resolve::ended(&engine, &container));
     }
     let files = places.fill(files).map_err(|error| failed(&error))?;
-    Ok(Prepared { engine, container, runtime, files, _in_use: in_use })
+    let mut kept = Vec::from_iter(in_use);
+    if let Some(view) = view {
+        runtime.root = view.root;
+        kept.push(view.in_use);
+    }
+    Ok(Prepared { engine, container, runtime, files, _in_use: kept })
 }
 
 /// Only root can enter a container.

@@ -9,6 +9,7 @@
 //!   Docker, `scan` finds what runs without it, `stored` what does not run, `labels` and `resolve` the container that is
 //!   meant, `runtime` its runtime, `users` the user inside, and `descriptors` holds what goes in.
 //! - `tools`: the programs that a container without a shell is lent.
+//! - `view`: a container's files together with the machine's programs, for editors.
 //! - `serve`: the server in a container.
 //! - [`server`]: the SSH server. The embedded platform's machines use it as well.
 //!
@@ -50,6 +51,8 @@ mod text;
 mod tools;
 #[cfg(target_os = "linux")]
 mod users;
+#[cfg(target_os = "linux")]
+pub mod view;
 #[cfg(target_os = "linux")]
 pub mod watch;
 pub mod wire;

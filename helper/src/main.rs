@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         (Some("watch"), None) => helper::watch::run(),
         (Some("serve"), None) => helper::serve::run(),
         (Some("hold"), None) => helper::serve::hold(),
+        (Some("view"), None) => helper::view::run(),
         _ => usage(),
     }
 }

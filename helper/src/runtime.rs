@@ -40,6 +40,8 @@ use crate::{
 pub(crate) struct Runtime {
     /// The program.
     pub(crate) program: PathBuf,
+    /// It is runc, or one around it.
+    pub(crate) is_runc: bool,
     /// The PATH that the shim starts it with.
     pub(crate) path: OsString,
     /// The folder of its state for the shim's namespace.
@@ -60,11 +62,13 @@ pub(crate) struct Runtime {
 
 /// A runtime's notes on a container's first process: runc's words, and crun's.
 #[derive(Deserialize)]
-struct RuntimeState {
+pub(crate) struct RuntimeState {
+    /// Its number.
     #[serde(alias = "pid")]
-    init_process_pid: i32,
+    pub(crate) init_process_pid: i32,
+    /// Its start, in clock ticks since the machine's.
     #[serde(alias = "process-start-time")]
-    init_process_start: u64,
+    pub(crate) init_process_start: u64,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +120,7 @@ impl Runtime {
         }
         Ok(Runtime {
             program,
+            is_runc: kind.is_runc(),
             path,
             root,
             by_systemd: kept.by_systemd,

@@ -30,7 +30,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::FileType;
 use serde_json::{Map, Value};
 
 use self::image::Pull;
@@ -43,7 +43,7 @@ use crate::{
 const USUAL_IMAGE: &str = "busybox:musl";
 
 /// The folders of a container that names none.
-const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub(crate) const USUAL_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// Tools on their way into a container.
 pub(crate) struct Lent {
@@ -135,9 +135,8 @@ fn cannot_mount(folder: &Path, error: &io::Error) -> Refusal {
 }
 
 /// Reports whether a container has this program in its PATH. Nothing of it is run, and no link leads out of it.
-fn has(init: &OwnedFd, process: &Map<String, Value>, program: &str) -> bool {
-    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let Ok(root) = rustix::fs::openat(init, "root", flags, Mode::empty()) else { return false };
+pub(crate) fn has(init: &OwnedFd, process: &Map<String, Value>, program: &str) -> bool {
+    let Ok(root) = users::root(init) else { return false };
     let variables = process.get("env").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     let path = variables.filter_map(|one| one.strip_prefix("PATH=")).next_back().unwrap_or(USUAL_PATH);
     // The login shell of a container is looked for here, whatever its PATH says.
@@ -152,6 +151,6 @@ fn is_program(root: &OwnedFd, path: &str) -> bool {
 }
 
 /// The path of an open file, for what wants one.
-fn path_of(file: &OwnedFd) -> String {
+pub(crate) fn path_of(file: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", file.as_raw_fd())
 }

@@ -40,7 +40,7 @@ pub(crate) fn set(
     init: &OwnedFd,
     container: &str,
 ) -> Result<(), Refusal> {
-    let root = rustix::fs::openat(init, "root", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    let root = root(init);
     for path in FILES {
         let opened = root.as_ref().ok().and_then(|root| found(root, path).ok());
         if opened.is_some_and(|file| kind(&file) == Some(FileType::Fifo)) {
@@ -115,6 +115,25 @@ fn lines(file: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
 
 fn id(digits: &[u8]) -> Option<u32> {
     std::str::from_utf8(digits).ok()?.parse().ok().filter(|&id| id <= MAX_ID)
+}
+
+/// The root folder of a container, whose first process has this folder.
+pub(crate) fn root(init: &OwnedFd) -> io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(init, "root", flags, Mode::empty())?)
+}
+
+/// The file of users in a container, or nothing.
+pub(crate) fn passwd(root: &OwnedFd) -> Vec<u8> {
+    inside(root, FILES[0]).unwrap_or_default()
+}
+
+/// The name and the home folder of the first user with this number.
+pub(crate) fn named(passwd: &[u8], uid: u32) -> Option<(String, String)> {
+    let mut lines = lines(passwd).filter(|fields| fields.get(2).and_then(|field| id(field)) == Some(uid));
+    let fields = lines.next()?;
+    let text = |n: usize| Some(std::str::from_utf8(fields.get(n)?).ok()?.to_owned());
+    Some((text(0)?, text(5)?))
 }
 
 /// A file in a container, which is not opened yet.
@@ -207,6 +226,16 @@ mod tests {
             assert!(find(number, &[], PASSWD, GROUP).unwrap_err().contains("above"), "{number}");
         }
         assert_eq!(find("2147483647", &[], b"", b"").unwrap().uid, MAX_ID);
+    }
+
+    #[test]
+    fn a_number_has_a_name_and_a_home() {
+        let both = |name: &str, home: &str| Some((name.to_owned(), home.to_owned()));
+        assert_eq!(named(PASSWD, 1000), both("app", "/home/app"));
+        assert_eq!(named(PASSWD, 5), both("1000", "/"));
+        assert_eq!(named(PASSWD, 2), None);
+        assert_eq!(named(b"short:x:3\n\xff:x:4:4::/:\n", 3), None);
+        assert_eq!(named(b"short:x:3\n\xff:x:4:4::/:\n", 4), None);
     }
 
     #[test]

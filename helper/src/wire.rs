@@ -73,6 +73,22 @@ pub struct Request {
     /// The programs to bring along.
     #[serde(default)]
     pub tools: Tools,
+    /// The choice of the machine's programs beside the container's own files.
+    #[serde(default)]
+    pub view: View,
+}
+
+/// A view of a container in which its own files lie beside the machine's programs, as editors need it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum View {
+    /// None: the container as it is.
+    #[default]
+    Never,
+    /// Where the container has neither bash nor a C library, and the machine can make one.
+    Auto,
+    /// Where the container has no C library. One that gets none is told why.
+    Always,
 }
 
 /// The programs that are brought into a container, in a file system of their own that can only be read.
@@ -121,7 +137,20 @@ impl fmt::Display for Tools {
     }
 }
 
-/// The answer to a [`Request`]: any number of [`Reply::Waiting`], and one other.
+impl FromStr for View {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<View, String> {
+        match text {
+            "never" => Ok(View::Never),
+            "auto" => Ok(View::Auto),
+            "always" => Ok(View::Always),
+            _ => Err("it is `auto`, `always` or `never`".to_owned()),
+        }
+    }
+}
+
+/// The answer to a [`Request`]: any number of [`Reply::Waiting`] and [`Reply::Note`], and one other.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
@@ -131,6 +160,8 @@ pub enum Reply {
     Refused(Refusal),
     /// Something takes long, for which there are [`WAITING_LIMIT`] seconds: `pulling image busybox:musl on the machine`.
     Waiting(String),
+    /// A sentence for the user. The work goes on.
+    Note(String),
 }
 
 /// A container, as its engine describes it. All its texts are foreign.

@@ -17,14 +17,14 @@ use std::{
     time::Duration,
 };
 
-use helper::wire::{CONTAINER_USER, Container, Request};
+use helper::wire::{CONTAINER_USER, Container, Request, View};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OnceCell,
     time::{sleep, timeout},
 };
 
-use super::{Connection, Destination, Stop, ending, opening::NotOpened, policy, relay};
+use super::{Connection, Destination, Stop, editor, ending, opening::NotOpened, policy, relay};
 use crate::{
     connect::{
         client::Client,
@@ -258,6 +258,11 @@ pub(super) async fn attempt(
         user: wanted.user.clone(),
         host_key: key.seed,
         tools: connection.request.tools.clone().unwrap_or_default(),
+        view: match connection.request.view {
+            None | Some(View::Auto) if editor::is_one(client.line().as_deref()) => View::Auto,
+            None | Some(View::Auto) => View::Never,
+            Some(chosen) => chosen,
+        },
     };
     let stream = match connection.present(client, inside::enter(ssh, &request, connection)).await? {
         Ok(stream) => stream,

@@ -173,13 +173,14 @@ pub async fn remove(client: &SshClient) -> Result<()> {
     Err(Error::new(Kind::Program, message))
 }
 
-/// Returns sh's words that empty the folders. Tools in use are locked by the helper that lends them (`flock`).
+/// Returns sh's words that empty the folders. Tools in use are locked by the helper that lends them (`flock`). A view
+/// whose folder is gone goes on for its sessions, and takes no other.
 fn empty() -> String {
     format!(
         "{PLACES}; r=0; command -v flock >/dev/null || flock() {{ shift 2; \"$@\"; }}; \
          for d; do [ -d \"$d\" ] || continue; for t in \"$d\"/tools-* \"$d\"/.tools-*; do [ -d \"$t\" ] || continue; \
          flock -n \"$t\" rm -rf \"$t\" || {{ echo \"a session has the tools in $t\" >&2; r=1; continue 2; }}; done; \
-         rm -f \"$d\"/helper-* \"$d\"/.helper-* && rmdir \"$d\" || r=1; done; exit $r"
+         rm -rf \"$d\"/views; rm -f \"$d\"/helper-* \"$d\"/.helper-* && rmdir \"$d\" || r=1; done; exit $r"
     )
 }
 

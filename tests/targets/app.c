@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdint.h>
@@ -14,10 +15,12 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -234,6 +237,41 @@ static int is_another(int folder, const char *path) {
          top.st_ino != other.st_ino;
 }
 
+// Takes over the holder of a view, and has it make system calls. A process that can do nothing is refused each of them.
+static int take_over(const char *pid) {
+  char line[300];
+  if (one_line(pid, "cmdline", line, sizeof line) < 0 || !strstr(line, " view")) return 0;
+  int process = atoi(pid), breaches = 0;
+  if (ptrace(PTRACE_ATTACH, process, NULL, NULL) < 0 || waitpid(process, NULL, __WALL) < 0)
+    return printf("tried the holder, which is closed\n") < 0;
+  printf("took over the holder\n");
+#ifdef __x86_64__
+  struct user_regs_struct before, call;
+  static const long numbers[] = {SYS_getuid, SYS_openat, SYS_unshare, SYS_setns, SYS_socket, SYS_mount, SYS_execve,
+                                 SYS_prctl, SYS_write, SYS_ptrace, SYS_keyctl, SYS_bpf, SYS_fork, SYS_clone};
+  ptrace(PTRACE_GETREGS, process, NULL, &before);
+  for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+    call = before;
+    // It was stopped behind the instruction that makes a system call.
+    call.rip -= 2;
+    call.orig_rax = -1;
+    call.rax = numbers[i];
+    call.rdi = CLONE_NEWUSER;
+    call.rsi = call.rdx = call.r10 = 0;
+    ptrace(PTRACE_SETREGS, process, NULL, &call);
+    ptrace(PTRACE_SINGLESTEP, process, NULL, NULL);
+    waitpid(process, NULL, __WALL);
+    ptrace(PTRACE_GETREGS, process, NULL, &call);
+    char what[64];
+    snprintf(what, sizeof what, "system call %ld: %lld", numbers[i], (long long)call.rax);
+    breaches += breach((long long)call.rax != -EPERM, what);
+  }
+  ptrace(PTRACE_SETREGS, process, NULL, &before);
+#endif
+  ptrace(PTRACE_DETACH, process, NULL, NULL);
+  return breaches;
+}
+
 // Tries to leave, to change and to mount the tools that a process holds. The numbers of system calls are those of all
 // processors.
 static int tamper(const char *pid) {
@@ -348,6 +386,7 @@ int main(int count, char **words) {
   if (!strcmp(word, "agent")) return agent();
   if (!strcmp(word, "processes")) return each(list), 0;
   if (!strcmp(word, "end-all")) return each(end) == 0;
+  if (!strcmp(word, "take-over")) return printf("breaches: %d\n", each(take_over)) < 0;
   if (!strcmp(word, "tamper")) return printf("breaches: %d\n", each(tamper)) < 0;
   if (!strcmp(word, "attack")) return printf("written: %d\n", each(attack)) < 0;
   if (!strcmp(word, "say")) {

@@ -32,6 +32,11 @@ impl Kind {
         }
     }
 
+    /// True for one whose state can name another process.
+    pub(super) fn is_runc(self) -> bool {
+        matches!(self, Kind::Runc)
+    }
+
     /// The file of a container's state.
     pub(super) fn state_file(self) -> &'static str {
         match self {

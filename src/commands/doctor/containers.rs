@@ -5,7 +5,7 @@
 
 use std::time::Instant;
 
-use helper::wire::{CONTAINER_USER, Container, IDENTIFICATION, Request, Tools};
+use helper::wire::{CONTAINER_USER, Container, IDENTIFICATION, Request, Tools, View};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
@@ -318,6 +318,7 @@ async fn enter(
         user: wanted.user.clone(),
         host_key: key.seed,
         tools: Tools::default(),
+        view: View::Never,
     };
     let mut stream = inside::enter(client, &request, &()).await?;
     let mut words = [0; IDENTIFICATION.len()];

@@ -49,7 +49,7 @@ const WAYS: &[(&str, &[&str], &str, &[&str])] = &[
 ];
 
 /// The kernel's facts about a process, by name.
-fn told(said: &str) -> BTreeMap<String, String> {
+pub(super) fn told(said: &str) -> BTreeMap<String, String> {
     let mut told = BTreeMap::new();
     for part in said.split("== ").skip(1) {
         let (name, text) = part.split_once('\n').unwrap_or((part, ""));

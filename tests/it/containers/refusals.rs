@@ -12,7 +12,7 @@ use std::{
     time::Instant,
 };
 
-use helper::wire::{self, CONTAINER_USER, Reply, Request, Tools};
+use helper::wire::{self, CONTAINER_USER, Reply, Request, Tools, View};
 use serde_json::{Value, json};
 
 use super::Site;
@@ -320,6 +320,7 @@ fn an_engine_of_another_namespace_is_said() {
     command.env("DOCKER_HOST", format!("unix://{}", engine.socket().display()));
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let request = Request {
+        view: View::default(),
         container: container.name.clone(),
         user: CONTAINER_USER.to_owned(),
         host_key: "11".repeat(32),
