@@ -6,6 +6,8 @@ pub mod input;
 pub(crate) mod nearest;
 pub mod notice;
 pub mod out;
+#[cfg(unix)]
+pub(crate) mod raw;
 pub mod screen;
 pub(crate) mod spinner;
 pub(crate) mod stdio;

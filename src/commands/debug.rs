@@ -1,5 +1,9 @@
 //! `debug`: a shell, or a command, that sees a container's files, with tools that the container lacks. It becomes the
 //! system's ssh as `ssh` does, and leads into the container as `ssh --in` does.
+//!
+//! - `ephemeral`: a container that is added to a pod instead.
+
+mod ephemeral;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -46,9 +50,12 @@ pub(crate) struct Args {
     /// where it has none.
     #[arg(long, value_name = "auto|always|none|PATH|IMAGE", default_value = "always", value_parser = tools)]
     pub tools: Tools,
-    /// The user inside: a name or a number. By default the one that the container runs as.
-    #[arg(long, value_name = "USER")]
+    /// The user inside: a name or a number. By default the one that the container runs as. With --ephemeral, UID or
+    /// UID:GID; by default that of the image, or the pod's container's where the pod forbids root.
+    #[arg(long, value_name = "USER[:GROUP]")]
     pub user: Option<String>,
+    #[command(flatten)]
+    pub ephemeral: ephemeral::Options,
     /// Start the playground although it is not published by the platform: you trust its author.
     #[arg(long)]
     pub consent: bool,
@@ -72,6 +79,9 @@ fn tools(text: &str) -> Result<Tools, String> {
 /// # Errors
 /// As `ssh`; [`Kind::Usage`] for two users.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
+    if let (Some(image), Some(pod)) = (args.ephemeral.ephemeral.clone(), args.pod.clone()) {
+        return ephemeral::run(app, args, &image, &pod).await;
+    }
     let user = target::user(args.user.as_deref())?;
     let host = match (user, args.host.rsplit_once('@').filter(|(name, _)| !name.contains('/'))) {
         (Some(user), Some((other, _))) => {
