@@ -4,6 +4,7 @@ import { copySsh, kube, open, openNew, page, showContainers, terminal } from './
 import { browse, forward, unforward } from './actions/forward';
 import { destroy, extend, persist, rename, restart, stop, wake } from './actions/lifecycle';
 import { followJournal, reboot, showConsole, startMachine, stopMachine } from './actions/machine';
+import { debug, showCluster, showContainerLog, showSpec } from './actions/pod';
 import { copyAddress, expose, exposePublicly, forwardPort, scan, unexpose } from './actions/ports';
 import { doctor, install, login, refresh, settings, showLog } from './actions/setup';
 import { start } from './actions/start';
@@ -42,6 +43,10 @@ export const ACTIONS: Record<Command, (services: Services, subject: Subject) => 
   'playgrounds.journal': followJournal,
   'playgrounds.kube': kube,
   'playgrounds.containers': showContainers,
+  'playgrounds.cluster': showCluster,
+  'playgrounds.containerLog': showContainerLog,
+  'playgrounds.spec': showSpec,
+  'playgrounds.debug': debug,
   'playgrounds.copySsh': copySsh,
   'playgrounds.page': page,
   'playgrounds.login': login,

@@ -4,8 +4,8 @@ const PREFIX = 'playground-';
 
 /**
  * Reads the host name of a playground, `playground-<id or name>[.<machine>[.<container>]]` or
- * `playground-<id or name>.pod.<namespace>.<pod>[.<container>]`, from a remote authority. Returns undefined for any other host. The destination may be plain, `user@host:port`, or hexadecimal JSON, and may follow a dev
- * container's authority.
+ * `playground-<id or name>.pod.<namespace>.<pod>[.<container>]`, from a remote authority. Returns undefined for any other host.
+ * The destination may be plain, `user@host:port`, or hexadecimal JSON, and may follow a dev container's authority.
  */
 export function playgroundHost(authority: string): string | undefined {
   const destination = /(?:^|@)ssh-remote\+(.+)$/i.exec(authority)?.[1];
@@ -20,7 +20,10 @@ const HOST = new RegExp(`^${PREFIX}${LABEL}(\\.${LABEL}){0,2}$`);
 const POD = new RegExp(`^${PREFIX}${LABEL}\\.pod(\\.${LABEL}){2,3}$`);
 
 /** True for the host name of a playground, a machine, a container or a pod. */
-export const isHost = (text: string): boolean => HOST.test(text) || POD.test(text);
+export const isHost = (text: string): boolean => HOST.test(text) || isPodHost(text);
+
+/** True for the host name of a pod, or of a container in one. */
+export const isPodHost = (text: string): boolean => POD.test(text);
 
 function fromHex(text: string): string | undefined {
   // 7b is "{". No host name of a playground begins with it.
@@ -49,12 +52,12 @@ function hostOf(destination: string): string {
 /** Splits the host name of a playground into its parts. */
 export function parseHost(host: string): { label: string; isId: boolean; machine: string | undefined } {
   const [label = '', next] = host.slice(PREFIX.length).split('.', 2);
-  const machine = POD.test(host) ? undefined : next;
+  const machine = isPodHost(host) ? undefined : next;
   return { label, isId: /^[0-9a-f]{24}$/.test(label), machine };
 }
 
 /** The host name of the machine that a container is on, or of the playground that a pod is in; any other stays what it is. */
-export const withoutContainer = (host: string): string => host.split('.', POD.test(host) ? 1 : 2).join('.');
+export const withoutContainer = (host: string): string => host.split('.', isPodHost(host) ? 1 : 2).join('.');
 
 /** The remote authority of a host. */
 export const authorityOf = (host: string): string => `ssh-remote+${host}`;

@@ -6,7 +6,9 @@ import { playgroundHost } from './authority';
 import { Binary } from './binary';
 import { COMMANDS, type Command, SECTION, VIEW } from './commands';
 import { Containers } from './containers';
+import { Documents, SCHEME } from './documents';
 import { showFailure, showingFailure } from './messages';
+import { Pods } from './pods';
 import { PortForwards } from './portforwards';
 import { Ports } from './ports';
 import { prewake, windowAuthority } from './prewake';
@@ -29,11 +31,11 @@ export interface Api {
 /** Activates the extension. In a playground's window it resolves once the playground is awake, and Remote-SSH waits for that. */
 export async function activate(context: vscode.ExtensionContext): Promise<Api> {
   const services = build(context);
-  const { watch, forwards, ports, containers } = services;
-  const tree = new Tree(watch, forwards, ports, containers);
+  const { watch, forwards, ports, containers, pods } = services;
+  const tree = new Tree(watch, forwards, ports, containers, pods);
   const view = vscode.window.createTreeView<Node>(VIEW, { treeDataProvider: tree, showCollapseAll: true });
   const openPage = (id: string): Promise<void> => ACTIONS['playgrounds.page'](services, id);
-  context.subscriptions.push(tree, new View(view, watch, tree, ports, containers), new Solved(watch, openPage));
+  context.subscriptions.push(tree, new View(view, watch, tree, ports, containers, pods), new Solved(watch, openPage));
   context.subscriptions.push(...registerCommands(services), refreshOnNewSettings(watch));
   const enter = (authority: string | undefined): Promise<void> => enterWindow(services, authority);
   await enter(windowAuthority());
@@ -56,8 +58,11 @@ function build(context: vscode.ExtensionContext): Services {
   const forwards = new PortForwards(binary, showFailure);
   const ports = new Ports(binary, watch);
   const containers = new Containers(binary, watch, write);
-  context.subscriptions.push(log, binary, watch, forwards, ports, containers);
-  return { binary, watch, forwards, ports, containers, log, context };
+  const pods = new Pods(binary, watch, write);
+  const documents = new Documents(binary);
+  context.subscriptions.push(log, binary, watch, forwards, ports, containers, pods, documents);
+  context.subscriptions.push(vscode.workspace.registerTextDocumentContentProvider(SCHEME, documents));
+  return { binary, watch, forwards, ports, containers, pods, documents, log, context };
 }
 
 function registerCommands(services: Services): vscode.Disposable[] {

@@ -12,6 +12,18 @@ export function timeLeft(end: number | undefined, now = Date.now()): string {
   return `${Math.floor(minutes / 60)}h ${String(minutes % 60).padStart(2, '0')}m`;
 }
 
+/** The time since `start`: "40s", "12m", "5h" or "3d"; empty if there is none. */
+export function age(start: number | undefined, now = Date.now()): string {
+  if (start === undefined) return '';
+  const minutes = Math.floor(Math.max(now - start, 0) / 60_000);
+  if (minutes < 1) return `${Math.floor(Math.max(now - start, 0) / 1000)}s`;
+  if (minutes < 60) return `${minutes}m`;
+  return minutes < 24 * 60 ? `${Math.floor(minutes / 60)}h` : `${Math.floor(minutes / 1440)}d`;
+}
+
+/** A number of things: "1 pod", "12 pods". */
+export const count = (of: number, thing: string): string => `${of} ${thing}${of === 1 ? '' : 's'}`;
+
 /** A number of bytes: "12 B", "3.4 KB", "56 MB". */
 export function size(bytes: number): string {
   let value = bytes;
@@ -95,6 +107,9 @@ export function solved(of: Playground): string {
   if (tasks.length === 0) return '';
   return `${tasks.filter((one) => one.status === 'completed').length}/${tasks.length} tasks`;
 }
+
+/** The container of a connection: its label, or its namespace, pod and name. */
+export const inside = (label: string): string => (label.startsWith('pod.') ? label.split('.').slice(1).join('/') : label);
 
 /** The client of a connection, from its identification line: "OpenSSH 9.2". */
 export function client(identification: string): string {

@@ -1,9 +1,10 @@
 // Readers of the binary's JSON. They are lenient: a missing field is empty, and an unknown one is ignored.
 
-import { isHost } from './authority';
+import { isHost, isPodHost } from './authority';
 import { type Container, type ContainerPort, type Found, inOrder } from './containers';
 import { describedFailure } from './failure';
 import { type Connection, LEARNING_KINDS, type Learning, type Machine, type Playground, TASK_STATUSES, type Task } from './playground';
+import { type ClusterNews, type KubeNode, type Pod, type PodContainer, ROLES, STATES } from './pods';
 import type { Exposure, Port, PortList, Shell } from './ports';
 
 export interface CatalogEntry {
@@ -263,6 +264,79 @@ function readContainerPort(value: unknown): ContainerPort {
   const it = fields(value);
   return { container: number(it['container']) ?? 0, protocol: shown(it['protocol']), address: shown(it['address']), machine: number(it['machine']) };
 }
+
+/** Reads a line of `pods --watch --json`. Returns undefined for news of another kind. Throws if it is not JSON. */
+export function readPods(json: string): ClusterNews | undefined {
+  const it = fields(JSON.parse(json));
+  if (it['error'] !== undefined && it['error'] !== null) {
+    const { kind, message, hint } = fields(it['error']);
+    return { failure: describedFailure(text(kind), shown(message) || 'the pods are not known', shown(hint)) };
+  }
+  const news: ClusterNews = {};
+  if (Array.isArray(it['nodes'])) news.nodes = list(it['nodes']).map(readKubeNode).filter((one) => one.name !== '');
+  if (Array.isArray(it['pods'])) news.pods = list(it['pods']).map(readPod).filter((one) => one.name !== '');
+  const pod = readPod(it['pod']);
+  if (pod.name !== '') news.pod = pod;
+  const gone = fields(it['gone']);
+  if (text(gone['name']) !== '') news.gone = { namespace: shown(gone['namespace']), name: shown(gone['name']) };
+  return Object.keys(news).length === 0 ? undefined : news;
+}
+
+function readKubeNode(value: unknown): KubeNode {
+  const it = fields(value);
+  return { name: shown(it['name']), ready: it['ready'] === true };
+}
+
+function readPod(value: unknown): Pod {
+  const it = fields(value);
+  const owner = fields(it['owner']);
+  const since = Date.parse(text(it['since']));
+  const containers = list(it['containers']).map(readPodContainer).filter((one) => one.name !== '');
+  return {
+    namespace: shown(it['namespace']),
+    name: shown(it['name']),
+    host: podHost(it['host']),
+    node: shown(it['node']),
+    owner: `${shown(owner['kind'])} ${shown(owner['name'])}`.trim(),
+    status: shown(it['status']),
+    message: shown(it['message']),
+    failing: it['failing'] === true,
+    ready: number(it['ready']) ?? 0,
+    total: number(it['total']) ?? 0,
+    restarts: number(it['restarts']) ?? 0,
+    since: Number.isNaN(since) ? undefined : since,
+    // VS Code shows nothing at all if two items have the same id.
+    containers: [...new Map(containers.map((one) => [one.name, one])).values()],
+  };
+}
+
+function readPodContainer(value: unknown): PodContainer {
+  const it = fields(value);
+  return {
+    name: shown(it['name']),
+    role: ROLES.find((one) => one === it['role']) ?? 'regular',
+    host: podHost(it['host']),
+    image: shown(it['image']),
+    state: STATES.find((one) => one === it['state']) ?? 'unknown',
+    title: shown(it['title']),
+    reason: shown(it['reason']),
+    message: shown(it['message']),
+    running: it['running'] === true,
+    failing: it['failing'] === true,
+    exitCode: number(it['exitCode']),
+    restarts: number(it['restarts']) ?? 0,
+    target: shown(it['target']),
+    ports: list(it['ports']).map(readPodPort).filter((one) => one.container > 0),
+  };
+}
+
+function readPodPort(value: unknown): ContainerPort {
+  const it = fields(value);
+  return { container: number(it['port']) ?? 0, protocol: shown(it['protocol']).toLowerCase(), address: '', machine: undefined };
+}
+
+/** The host name of a pod or of a container in one, which becomes an argument of commands, and a part of a link. */
+const podHost = (value: unknown): string => (isPodHost(text(value)) ? text(value) : '');
 
 /** Reads a text that a stranger may have written: without characters that control a line or its direction, and not endless. */
 const shown = (value: unknown): string => text(value).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '\ufffd').slice(0, 500);

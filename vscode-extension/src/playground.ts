@@ -20,7 +20,7 @@ export interface Connection {
   /** The beginning of its phase, in ms since 1970. */
   since: number;
   machine: string;
-  /** The label of the container that it leads into; empty for the machine itself. */
+  /** The label of the container that it leads into, or `pod.` and the labels of one in a pod; empty for the machine itself. */
   container: string;
   user: string;
   /** The client's identification line. */

@@ -2,16 +2,18 @@
 
 import { createServer } from 'node:net';
 import * as vscode from 'vscode';
+import { isPodHost } from './authority';
 import type { Binary, Stream } from './binary';
 import { Failure, cancelled } from './failure';
 import { readForwardLine } from './json';
+import { podOption } from './pods';
 import type { Work } from './progress';
 
 /** A port-forward of this window. */
 export interface PortForward {
   playground: string;
   machine: string;
-  /** The label of the container that it leads into; empty for the machine itself. */
+  /** The label of the container that it leads into, or its pod and its name; empty for the machine itself. */
   container: string;
   remotePort: number;
   /** The port on this computer; undefined until it listens. */
@@ -48,7 +50,7 @@ export class PortForwards {
 
   /**
    * Forwards a port of a machine to the same local one, or to another if that is taken. Resolves when it listens. `inside`
-   * names a container on the machine with this host name, whose port it is instead.
+   * names a container on the machine with this host name, or one of a pod by its own host name, whose port it is instead.
    */
   async add(
     playground: string, machine: string, remotePort: number, { signal, report }: Work, inside?: { host: string; label: string },
@@ -57,7 +59,7 @@ export class PortForwards {
     // A signal that is aborted already does not fire again.
     if (signal.aborted) throw cancelled();
     const forward: PortForward = { playground, machine, container: inside?.label ?? '', remotePort, localPort: undefined, open: 0, sent: 0, received: 0 };
-    const where = inside ? [inside.host, '--in', inside.label] : [playground, '-m', machine];
+    const where = inside ? wayInto(playground, inside) : [playground, '-m', machine];
     const args = ['port-forward', ...where, '-L', `127.0.0.1:${wanted}:localhost:${remotePort}`, '--json'];
     return new Promise((resolve, reject) => {
       const settle = (): void => {
@@ -119,6 +121,9 @@ export class PortForwards {
     }
   }
 }
+
+const wayInto = (playground: string, { host, label }: { host: string; label: string }): string[] =>
+  isPodHost(host) ? [playground, '--pod', podOption(host)] : [host, '--in', label];
 
 /** Resolves to true if this process can listen on a local port. */
 function isFree(port: number): Promise<boolean> {

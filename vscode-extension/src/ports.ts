@@ -4,7 +4,8 @@
 import { ANSWER_MS, type Binary } from './binary';
 import { Failure } from './failure';
 import { readPorts } from './json';
-import type { Disposable, Watch } from './watch';
+import { OnScreen, type Opened } from './onscreen';
+import type { Watch } from './watch';
 
 /** An address at which the platform serves a port. */
 export interface Exposure {
@@ -59,11 +60,9 @@ export const PAUSE_MS = 15_000;
 const LONGEST_PAUSE_MS = 120_000;
 
 /** A playground whose ports have been on the screen. */
-interface Entry {
+interface Entry extends Opened {
   scan: Scan;
   expanded: boolean;
-  /** True while the playground itself is collapsed. */
-  folded: boolean;
   /** The end of the last scan, in ms since 1970. */
   scannedAt: number;
   pause: number;
@@ -73,24 +72,12 @@ interface Entry {
 
 const NONE: Scan = { list: undefined, failure: undefined };
 
-export class Ports implements Disposable {
-  private readonly entries = new Map<string, Entry>();
-  private readonly listeners = new Set<() => void>();
-  private readonly subscription: Disposable;
-  private visible = false;
-
+export class Ports extends OnScreen<Entry> {
   constructor(
     private readonly binary: Binary,
-    private readonly watch: Watch,
+    watch: Watch,
   ) {
-    this.subscription = watch.onDidChange(() => {
-      this.forgetStopped();
-    });
-  }
-
-  onDidChange(listener: () => void): Disposable {
-    this.listeners.add(listener);
-    return { dispose: () => this.listeners.delete(listener) };
+    super(watch);
   }
 
   /** The last scan of a playground. */
@@ -109,38 +96,18 @@ export class Ports implements Disposable {
     this.adjust(id, entry);
   }
 
-  /** Notes that the playground itself was collapsed or expanded. */
-  setFolded(id: string, folded: boolean): void {
-    const entry = this.entries.get(id);
-    if (!entry) return;
-    entry.folded = folded;
-    this.adjust(id, entry);
-  }
-
-  setVisible(visible: boolean): void {
-    this.visible = visible;
-    for (const [id, entry] of this.entries) this.adjust(id, entry);
-  }
-
   /** Scans a playground now; without an id, all whose ports are on the screen. */
   async refresh(id?: string): Promise<void> {
     const chosen = [...this.entries].filter(([each, entry]) => (id ?? each) === each && this.isOnScreen(entry));
     await Promise.all(chosen.map(([each, entry]) => this.scan(each, entry)));
   }
 
-  dispose(): void {
-    this.subscription.dispose();
-    for (const entry of this.entries.values()) halt(entry);
-    this.entries.clear();
-    this.listeners.clear();
-  }
-
-  private isOnScreen(entry: Entry): boolean {
-    return this.visible && entry.expanded && !entry.folded;
+  protected override isOnScreen(entry: Entry): boolean {
+    return entry.expanded && super.isOnScreen(entry);
   }
 
   /** Plans the next scan of a playground, or none, as what is on the screen requires. A scan that runs goes on. */
-  private adjust(id: string, entry: Entry): void {
+  protected override adjust(id: string, entry: Entry): void {
     clearTimeout(entry.timer);
     if (!entry.running && this.isOnScreen(entry)) this.schedule(id, entry);
   }
@@ -154,7 +121,7 @@ export class Ports implements Disposable {
   }
 
   private async scan(id: string, entry: Entry): Promise<void> {
-    halt(entry);
+    this.halt(entry);
     const abort = new AbortController();
     entry.running = abort;
     const scan = await this.binary.ask(['ports', id, '--json'], readPorts, { signal: abort.signal, limit: ANSWER_MS }).then(
@@ -167,30 +134,26 @@ export class Ports implements Disposable {
     entry.scannedAt = Date.now();
     entry.pause = scan.failure ? Math.min(entry.pause * 2, LONGEST_PAUSE_MS) : PAUSE_MS;
     this.adjust(id, entry);
-    for (const listener of this.listeners) listener();
+    this.tell(undefined);
   }
 
-  private forgetStopped(): void {
+  protected override follow(): void {
     const { situation } = this.watch;
     if (situation.kind !== 'known') return;
     const running = new Set(situation.playgrounds.filter((one) => one.state === 'RUNNING').map((one) => one.id));
-    for (const [id, entry] of this.entries) {
-      if (running.has(id)) continue;
-      halt(entry);
-      this.entries.delete(id);
-    }
+    for (const id of this.entries.keys()) if (!running.has(id)) this.forget(id);
+  }
+
+  /** Ends the scan that runs, and the wait for the next one. */
+  protected override halt(entry: Entry): void {
+    clearTimeout(entry.timer);
+    entry.running?.abort();
+    entry.running = undefined;
   }
 }
 
 function add(entries: Map<string, Entry>, id: string): Entry {
-  const entry: Entry = { scan: NONE, expanded: false, folded: false, scannedAt: 0, pause: PAUSE_MS, running: undefined, timer: undefined };
+  const entry: Entry = { playground: id, shown: true, scan: NONE, expanded: false, scannedAt: 0, pause: PAUSE_MS, running: undefined, timer: undefined };
   entries.set(id, entry);
   return entry;
-}
-
-/** Ends the scan that runs, and the wait for the next one. */
-function halt(entry: Entry): void {
-  clearTimeout(entry.timer);
-  entry.running?.abort();
-  entry.running = undefined;
 }

@@ -3,6 +3,8 @@
 import type * as vscode from 'vscode';
 import type { Binary } from './binary';
 import type { Containers } from './containers';
+import type { Documents } from './documents';
+import type { Pods } from './pods';
 import type { PortForwards } from './portforwards';
 import type { Ports } from './ports';
 import type { Watch } from './watch';
@@ -13,6 +15,8 @@ export interface Services {
   forwards: PortForwards;
   ports: Ports;
   containers: Containers;
+  pods: Pods;
+  documents: Documents;
   log: vscode.LogOutputChannel;
   context: vscode.ExtensionContext;
 }

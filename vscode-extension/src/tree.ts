@@ -1,12 +1,14 @@
 // The nodes of the tree: playgrounds, their tasks, machines and ports, and the machines' connections, port-forwards and containers.
-// `tree/items`, `tree/portitems` and `tree/containeritems` render them.
+// `tree/items`, `tree/portitems` and `tree/containeritems` render them. The nodes of clusters are in `tree/cluster`.
 
 import * as vscode from 'vscode';
 import type { Container, Containers } from './containers';
 import * as format from './format';
 import { type Connection, type Machine, type Playground, type Task, canHaveContainers, shownTasks } from './playground';
 import type { PortForward, PortForwards } from './portforwards';
+import type { Pods } from './pods';
 import type { Port, Ports, Shell } from './ports';
+import { type ClusterNode, ClusterNodes } from './tree/cluster';
 import { containerItem, containersItem } from './tree/containeritems';
 import { connectionItem, forwardItem, machineItem, playgroundItem, taskItem, tasksItem } from './tree/items';
 import { portItem, portsItem, problemOf, scanItem, shellItem } from './tree/portitems';
@@ -47,7 +49,8 @@ export type Node =
   | { kind: 'connection'; playground: Playground; machine: Machine; connection: Connection }
   | { kind: 'forward'; playground: Playground; machine: Machine; forward: PortForward }
   | { kind: 'containers'; playground: Playground; machine: Machine }
-  | { kind: 'container'; playground: Playground; machine: Machine; container: Container };
+  | { kind: 'container'; playground: Playground; machine: Machine; container: Container }
+  | ClusterNode;
 
 export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   private readonly changed = new vscode.EventEmitter<Node[] | undefined>();
@@ -57,17 +60,28 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
   private shown = new Map<string, { node: PlaygroundNode; look: string }>();
   /** The machines that have been expanded for a connection or a port-forward. */
   private readonly unfolded = new Set<string>();
+  private readonly clusters: ClusterNodes;
 
   constructor(
     private readonly watch: Watch,
     private readonly forwards: PortForwards,
     private readonly ports: Ports,
     private readonly containers: Containers,
+    private readonly pods: Pods,
   ) {
+    this.clusters = new ClusterNodes(pods, (nodes) => {
+      this.changed.fire(nodes);
+    });
     const change = (): void => {
       this.update();
     };
-    this.subscriptions = [this.changed, ...[watch, forwards, ports, containers].map((one) => one.onDidChange(change))];
+    this.subscriptions = [this.changed, ...[watch, forwards, ports, containers].map((one) => one.onDidChange(change)), this.clusters];
+    this.subscriptions.push(
+      pods.onDidChange((news) => {
+        this.clusters.note(news);
+        if (!news.pod) change();
+      }),
+    );
     this.update();
   }
 
@@ -80,6 +94,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     this.shown = new Map();
     const different: Node[] = [];
     for (const playground of this.watch.playgrounds) {
+      if (this.containersOf(playground).some((one) => one.pod)) this.pods.find(playground.id);
       const known = before.get(playground.id);
       const node = known?.node ?? { kind: 'playground', playground };
       node.playground = playground;
@@ -103,7 +118,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
       case undefined:
         return [...this.shown.values()].map((one) => one.node);
       case 'playground':
-        return playgroundChildren(node.playground);
+        return this.playgroundChildren(node.playground);
       case 'tasks':
         return shownTasks(node.playground).map((task): Node => ({ kind: 'task', playground: node.playground, task }));
       case 'machine':
@@ -120,6 +135,12 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
       case 'containers':
       case 'container':
         return [];
+      case 'cluster':
+      case 'clusterNote':
+      case 'namespace':
+      case 'pod':
+      case 'podContainer':
+        return this.clusters.children(node);
     }
   }
 
@@ -149,7 +170,18 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
         return containersItem(node.playground, node.machine, this.containers.of(node.playground.id, node.machine.name));
       case 'container':
         return containerItem(node.playground, node.machine, node.container);
+      case 'cluster':
+      case 'clusterNote':
+      case 'namespace':
+      case 'pod':
+      case 'podContainer':
+        return this.clusters.item(node);
     }
+  }
+
+  /** Notes that the user has expanded or collapsed a node of a cluster. */
+  setExpanded(node: ClusterNode, expanded: boolean): void {
+    this.clusters.setExpanded(node, expanded);
   }
 
   dispose(): void {
@@ -169,9 +201,25 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
 
   private containerNodes({ playground, machine }: MachineNode): Node[] {
     if (!canHaveContainers(playground, machine)) return [];
-    const all = this.containers.of(playground.id, machine.name)?.list ?? [];
+    const all = (this.containers.of(playground.id, machine.name)?.list ?? []).filter((one) => !one.pod || this.hasLostPods(playground));
     if (all.length === 0) return [{ kind: 'containers', playground, machine }];
     return all.map((container): Node => ({ kind: 'container', playground, machine, container }));
+  }
+
+  /** True if a cluster does not tell of its pods, whose containers may be those that show why. */
+  private readonly hasLostPods = ({ id }: Playground): boolean => this.pods.of(id)?.failure !== undefined;
+
+  private containersOf({ id, machines }: Playground): Container[] {
+    return machines.flatMap((machine) => this.containers.of(id, machine.name)?.list ?? []);
+  }
+
+  private playgroundChildren(playground: Playground): Node[] {
+    return [
+      ...(shownTasks(playground).length > 0 ? [{ kind: 'tasks' as const, playground }] : []),
+      ...playground.machines.map((machine): Node => ({ kind: 'machine', playground, machine })),
+      ...(this.pods.has(playground) ? [this.clusters.of(playground)] : []),
+      ...(playground.state === 'RUNNING' ? [{ kind: 'ports' as const, playground }] : []),
+    ];
   }
 
   /** The connections and port-forwards of a machine. */
@@ -204,14 +252,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     const { list, failure } = this.ports.of(playground.id);
     const containers = playground.machines.map((machine) => this.containers.of(playground.id, machine.name));
     const texts = [failure, ...containers.map((one) => one?.failure)].map((one) => one?.text);
-    return JSON.stringify([{ ...playground, endsAt: format.timeLeft(playground.endsAt) }, forwards, list, containers, texts]);
+    const cluster = [this.pods.has(playground), this.pods.isWanted(playground.id), this.hasLostPods(playground)];
+    return JSON.stringify([{ ...playground, endsAt: format.timeLeft(playground.endsAt) }, forwards, list, containers, texts, cluster]);
   }
-}
-
-function playgroundChildren(playground: Playground): Node[] {
-  return [
-    ...(shownTasks(playground).length > 0 ? [{ kind: 'tasks' as const, playground }] : []),
-    ...playground.machines.map((machine): Node => ({ kind: 'machine', playground, machine })),
-    ...(playground.state === 'RUNNING' ? [{ kind: 'ports' as const, playground }] : []),
-  ];
 }

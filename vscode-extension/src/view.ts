@@ -1,10 +1,11 @@
-// The view around the tree: its badge, message and welcome. It holds the watch while it is visible, and tells which ports and
-// machines are open.
+// The view around the tree: its badge, message and welcome. It holds the watch while it is visible, and tells which ports,
+// machines and clusters are open.
 
 import * as vscode from 'vscode';
 import { SITUATION } from './commands';
 import type { Containers } from './containers';
 import { condition } from './playground';
+import type { Pods } from './pods';
 import type { Ports } from './ports';
 import type { Node, Tree } from './tree';
 import type { Disposable, Situation, Watch } from './watch';
@@ -23,6 +24,7 @@ export class View implements Disposable {
     private readonly tree: Tree,
     private readonly ports: Ports,
     private readonly containers: Containers,
+    private readonly pods: Pods,
   ) {
     this.subscriptions = [
       view,
@@ -45,6 +47,7 @@ export class View implements Disposable {
   dispose(): void {
     this.release();
     this.containers.setVisible(false);
+    this.pods.setVisible(false);
     for (const subscription of this.subscriptions) subscription.dispose();
   }
 
@@ -52,15 +55,19 @@ export class View implements Disposable {
     const { playground } = node;
     if (node.kind === 'ports') this.ports.setExpanded(playground.id, expanded);
     if (node.kind === 'machine') this.containers.setExpanded(playground, node.machine, expanded);
+    if (node.kind === 'namespace' || node.kind === 'pod') this.tree.setExpanded(node, expanded);
+    if (node.kind === 'cluster') this.pods.setExpanded(playground, expanded);
     if (node.kind !== 'playground') return;
     this.ports.setFolded(playground.id, !expanded);
-    if (!expanded) this.containers.fold(playground.id);
-    else if (this.containers.isFolded(playground.id)) this.tree.reload(playground.id);
+    const watched = [this.containers, this.pods];
+    if (!expanded) for (const one of watched) one.setFolded(playground.id, true);
+    else if (watched.some((one) => one.isFolded(playground.id))) this.tree.reload(playground.id);
   }
 
   private holdWhileVisible(): void {
     this.ports.setVisible(this.view.visible);
     this.containers.setVisible(this.view.visible);
+    this.pods.setVisible(this.view.visible);
     if (!this.view.visible) this.release();
     else if (!this.held) this.hold();
   }

@@ -4,17 +4,21 @@ import * as vscode from 'vscode';
 import * as format from '../format';
 import { homeOf, openHost, wake, writeEntries } from '../open';
 import { sshMachines } from '../playground';
+import { canEnter } from '../pods';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 import { isTrusted, workingFolder } from './container';
-import { type Subject, type Target, hostOf, isAny, isThere, isUp, nameOf, sshTarget, target } from './target';
+import { type Subject, type Target, containerOf, hostOf, isAny, isOfPod, isThere, isUp, nameOf, sshTarget, target } from './target';
 
 export const open = (services: Services, subject: Subject): Promise<void> => openWindow(services, subject, false);
 export const openNew = (services: Services, subject: Subject): Promise<void> => openWindow(services, subject, true);
 
 async function openWindow(services: Services, subject: Subject, newWindow: boolean): Promise<void> {
   const { binary, watch, context } = services;
-  const found = await sshTarget(services, subject, isThere, 'open');
+  // An editor is told of the image that it is to trust.
+  const chosen = isOfPod(subject) ? await containerOf(subject, 'open', canEnter) : subject;
+  if (isOfPod(subject) && !chosen) return;
+  const found = await sshTarget(services, chosen, isThere, 'open');
   if (!found) return;
   const { playground, container } = found;
   if (container && !(await isTrusted(context.globalState, container))) return;

@@ -2,16 +2,17 @@
 
 import * as vscode from 'vscode';
 import { ANSWER_MS, type Binary } from '../binary';
-import type { Container, ContainerPort } from '../containers';
+import type { ContainerPort } from '../containers';
 import { Failure } from '../failure';
 import type { Work } from '../progress';
 import { enterPort } from './forward';
+import type { Inner } from './target';
 
 /** The images whose containers the user has opened. */
 const IMAGES = 'playgrounds.trustedImages';
 
 /** Says, once for each image, what an editor trusts. Resolves to false if the user cancels. */
-export async function isTrusted(memory: vscode.Memento, { name, image }: Container): Promise<boolean> {
+export async function isTrusted(memory: vscode.Memento, { name, image }: Inner): Promise<boolean> {
   const known = memory.get<string[]>(IMAGES) ?? [];
   if (known.includes(image)) return true;
   const yes = 'Open';
@@ -24,7 +25,7 @@ export async function isTrusted(memory: vscode.Memento, { name, image }: Contain
 }
 
 /** The folder in which a session in the container begins. Without a shell that could say it, it is the root. */
-export async function workingFolder(binary: Binary, { host }: Container, { signal, report }: Work): Promise<string> {
+export async function workingFolder(binary: Binary, { host }: Inner, { signal, report }: Work): Promise<string> {
   try {
     const said = await binary.run(['ssh', host, 'pwd'], { signal, onProgress: report, limit: ANSWER_MS });
     const folder = said.trim();
@@ -36,7 +37,7 @@ export async function workingFolder(binary: Binary, { host }: Container, { signa
 }
 
 /** Asks for a port of a container: one that its engine knows, or another. */
-export async function selectPort({ name, ports }: Container, prompt: string): Promise<number | undefined> {
+export async function selectPort({ name, ports }: Inner, prompt: string): Promise<number | undefined> {
   const tcp = new Map(ports.filter((one) => one.protocol === 'tcp' || one.protocol === '').map((one) => [one.container, one]));
   if (tcp.size === 0) return enterPort(prompt);
   const other = { label: 'Another port...', description: '', port: 0 };

@@ -2,6 +2,7 @@
 
 import * as http from 'node:http';
 import * as vscode from 'vscode';
+import { isPodHost } from '../authority';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 import { selectPort } from './container';
@@ -22,7 +23,7 @@ export async function forward(services: Services, subject: Subject): Promise<voi
   const port = await (container ? selectPort(container, prompt) : enterPort(prompt));
   if (port === undefined) return;
   const { localPort = 0 } = await withProgress(`Forwarding port ${port} of ${name}`, (work) =>
-    services.forwards.add(found.playground.id, machine.name, port, work, container && { host: machine.host, label: container.label }),
+    services.forwards.add(found.playground.id, machine.name, port, work, container && { host: isPodHost(container.host) ? container.host : machine.host, label: container.label }),
   );
   if (await answersHttp(localPort)) await openInBrowser(localPort);
   else void vscode.window.showInformationMessage(`Port ${port} of ${name} is forwarded to localhost:${localPort}.`);

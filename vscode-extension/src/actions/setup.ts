@@ -4,8 +4,9 @@ import * as vscode from 'vscode';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 
-export async function refresh({ watch, ports, containers }: Services): Promise<void> {
+export async function refresh({ watch, ports, containers, pods }: Services): Promise<void> {
   containers.refresh();
+  pods.refresh();
   await Promise.all([watch.refresh(), ports.refresh()]);
 }
 

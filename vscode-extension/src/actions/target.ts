@@ -1,12 +1,14 @@
 // The target of an action: the playground or machine that it was called on, or that the user selects.
 
 import * as vscode from 'vscode';
-import type { Container } from '../containers';
+import type { ContainerPort } from '../containers';
 import { Failure } from '../failure';
 import * as format from '../format';
+import type { Pod, PodContainer } from '../pods';
 import { type Machine, type Playground, condition, sshHost, sshMachines } from '../playground';
 import type { Services } from '../services';
 import type { Node } from '../tree';
+import type { PodContainerNode, PodNode } from '../tree/cluster';
 
 /** The subject of a command: a node of the tree, the id of a playground, or undefined from the command palette. */
 export type Subject = Node | string | undefined;
@@ -16,7 +18,17 @@ export interface Target {
   /** The machine, if the command was called on one. */
   machine: Machine | undefined;
   /** The container on that machine, if the command was called on one. */
-  container?: Container | undefined;
+  container?: Inner | undefined;
+}
+
+/** A container, or a pod in place of its default one. */
+export interface Inner {
+  name: string;
+  /** Its name in port-forwards. */
+  label: string;
+  host: string;
+  image: string;
+  ports: ContainerPort[];
 }
 
 /** A predicate that selects the playgrounds offered for an action. */
@@ -69,7 +81,35 @@ export const nameOf = ({ playground, container }: Target): string => container?.
 /** The target of a node. The node may hold an older version of its playground, so the newest one is taken. */
 function targetOf(node: Node, newest: Playground[]): Target {
   const playground = newest.find((one) => one.id === node.playground.id) ?? node.playground;
+  if (node.kind === 'pod' || node.kind === 'podContainer') {
+    const machine = playground.machines.find((one) => one.name === node.pod.node) ?? sshMachines(playground)[0];
+    return { playground, machine, container: innerOf(node) };
+  }
   return { playground, machine: 'machine' in node ? node.machine : undefined, container: 'container' in node ? node.container : undefined };
+}
+
+/** What an action enters: a container, or the default one of a pod, all of whose containers share their ports. */
+function innerOf(node: PodNode | PodContainerNode): Inner {
+  const { pod } = node;
+  if (node.kind === 'pod') return { name: pod.name, label: pod.name, host: pod.host, image: '', ports: pod.containers.flatMap((one) => one.ports) };
+  const { host, image, ports } = node.podContainer;
+  const name = nameIn(pod, node.podContainer);
+  return { name, label: name, host, image, ports };
+}
+
+/** The name of a container of a pod for the user. */
+export const nameIn = (pod: Pod, { name }: PodContainer): string => `${pod.name}/${name}`;
+
+export const isOfPod = (subject: Subject): subject is PodNode | PodContainerNode =>
+  typeof subject === 'object' && (subject.kind === 'pod' || subject.kind === 'podContainer');
+
+/** The node of a container: the subject, or one of a pod that suits. The user selects it if there are several. */
+export async function containerOf(subject: PodNode | PodContainerNode, purpose: string, suits: (one: PodContainer) => boolean): Promise<PodContainerNode | undefined> {
+  if (subject.kind === 'podContainer') return subject;
+  const { playground, pod } = subject;
+  const items = pod.containers.filter(suits).map((one) => ({ label: one.name, description: one.role === 'regular' ? one.image : one.role, one }));
+  const chosen = items.length > 1 ? await vscode.window.showQuickPick(items, { placeHolder: `Select a container of ${pod.name} to ${purpose}` }) : items[0];
+  return chosen && { kind: 'podContainer', playground, pod, podContainer: chosen.one };
 }
 
 async function select(playgrounds: Playground[], purpose: string): Promise<Playground | undefined> {

@@ -72,7 +72,8 @@ function tooltip(of: Container): string {
 /** The item in place of the containers. */
 export function containersItem(playground: Playground, machine: Machine, found: Found | undefined): vscode.TreeItem {
   const { failure } = found ?? {};
-  const item = new vscode.TreeItem(failure ? sentence(failure.message) : !found ? 'Show Containers' : found.list ? 'No containers' : 'Looking for containers');
+  const none = found?.list?.length ? 'Only containers of pods, which are in the cluster' : 'No containers';
+  const item = new vscode.TreeItem(failure ? sentence(failure.message) : !found ? 'Show Containers' : found.list ? none : 'Looking for containers');
   item.id = `${playground.id}/${machine.name}/containers`;
   item.contextValue = 'note';
   if (failure) {

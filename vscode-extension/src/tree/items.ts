@@ -121,7 +121,7 @@ export function connectionItem(connection: Connection): vscode.TreeItem {
   item.id = `connection/${connection.pid}/${connection.machine}/${connection.since}`;
   item.contextValue = 'connection';
   item.iconPath = icon(connected ? 'plug' : 'loading~spin', connected ? 'charts.blue' : 'charts.yellow');
-  item.description = joined([connection.container, connection.user, ...figures], ' · ');
+  item.description = joined([format.inside(connection.container), connection.user, ...figures], ' · ');
   item.tooltip = joined([connection.client, `process ${connection.pid}`, format.resumed(connection.resumed), connection.message], '\n');
   return item;
 }

@@ -147,6 +147,10 @@ describe('the tree', () => {
     end();
   });
 
+  it('shows a connection into a container of a pod by the pod', () => {
+    expect(['web', '', 'pod.default.web-0', 'pod.default.web-0.app'].map(format.inside)).toEqual(['web', '', 'default/web-0', 'default/web-0/app']);
+  });
+
   it('updates only what is different', async () => {
     const other = listed({ id: 'x', title: 'Old', state: 'STOPPED' });
     const lines = [[listed(), other], [listed(), other], [listed({ title: 'New' }), other], [other]].map((playgrounds) => JSON.stringify({ type: 'playgrounds', playgrounds }));

@@ -84,6 +84,8 @@ export const user = {
   clipboard: '',
   /** Titles of the notifications that showed progress. */
   shown: [] as string[],
+  /** What checks the answers to the last questions for a text. */
+  checks: [] as ((text: string) => string | undefined)[],
 };
 
 const ask = (message: string, ...buttons: unknown[]): Promise<string | undefined> => {
@@ -124,6 +126,14 @@ function createQuickPick(): unknown {
 type Item = string | { label: string };
 const labelOf = (item: Item): string => (typeof item === 'string' ? item : item.label);
 
+/** The terminals that were opened. */
+export const terminals: { name: string; shellArgs: string[] }[] = [];
+
+export enum UIKind {
+  Desktop = 1,
+  Web = 2,
+}
+
 /** The last status bar item that was made. */
 export const bar = { text: '', tooltip: '', name: '', shown: false };
 
@@ -145,7 +155,14 @@ export const window = {
     return all.find((one) => labelOf(one) === answer);
   },
   createQuickPick,
-  showInputBox: ({ prompt }: { prompt: string }) => ask(prompt),
+  showInputBox: ({ prompt, validateInput }: { prompt: string; validateInput?: (text: string) => string | undefined }) => {
+    if (validateInput) user.checks.push(validateInput);
+    return ask(prompt);
+  },
+  createTerminal: (options: { name: string; shellArgs: string[] }) => ({ show: () => void terminals.push(options) }),
+  showTextDocument: (document: unknown) => Promise.resolve(void window.documents.push(String(document))),
+  /** The documents that were shown. */
+  documents: [] as string[],
   setStatusBarMessage: (message: string) => void user.asked.push(message),
   createStatusBarItem: () =>
     Object.assign(bar, {
@@ -162,6 +179,7 @@ interface Folder {
 export const workspace = {
   workspaceFile: undefined as Folder['uri'] | undefined,
   workspaceFolders: undefined as Folder[] | undefined,
+  openTextDocument: (uri: unknown) => Promise.resolve(uri),
   getConfiguration: (section: string) => ({
     get: (key: string): unknown => user.settings[`${section}.${key}`] ?? user.known[`${section}.${key}`],
     inspect: (key: string) => ({
@@ -185,7 +203,8 @@ export const Uri = {
   from: ({ scheme, authority, path }: { scheme: string; authority: string; path: string }) => `${scheme}://${authority}${path}`,
 };
 
-export const env: { remoteAuthority?: string; clipboard: unknown; openExternal: unknown } = {
+export const env: { remoteAuthority?: string; uiKind: UIKind; clipboard: unknown; openExternal: unknown } = {
+  uiKind: UIKind.Web,
   openExternal: (uri: unknown) => Promise.resolve(void user.opened.push(String(uri))),
   clipboard: { writeText: (text: string) => Promise.resolve(void (user.clipboard = text)) },
 };

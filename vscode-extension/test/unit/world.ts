@@ -10,6 +10,8 @@ import { ACTIONS, type Subject } from '../../src/actions';
 import { Binary, type World } from '../../src/binary';
 import { COMMANDS, type Command } from '../../src/commands';
 import { Containers } from '../../src/containers';
+import { Documents } from '../../src/documents';
+import { Pods } from '../../src/pods';
 import { PortForwards } from '../../src/portforwards';
 import { Ports } from '../../src/ports';
 import { Watch } from '../../src/watch';
@@ -47,7 +49,7 @@ export function binary(configured: string, more: Partial<World> = {}): Binary {
 
 /** The tree on a fake binary. */
 export const treeOf = (it: Binary, watch: Watch, forwards = new PortForwards(it, () => undefined)): Tree =>
-  new Tree(watch, forwards, new Ports(it, watch), new Containers(it, watch, () => undefined));
+  new Tree(watch, forwards, new Ports(it, watch), new Containers(it, watch, () => undefined), new Pods(it, watch, () => undefined));
 
 /** The view on a fake binary, and the hands that expand its nodes. */
 export function viewOn(it: Binary) {
@@ -55,23 +57,24 @@ export function viewOn(it: Binary) {
   const forwards = new PortForwards(it, () => undefined);
   const ports = new Ports(it, watch);
   const containers = new Containers(it, watch, () => undefined);
-  const tree = new Tree(watch, forwards, ports, containers);
+  const pods = new Pods(it, watch, () => undefined);
+  const tree = new Tree(watch, forwards, ports, containers, pods);
   const [visibility, expansion, collapse] = [new EventEmitter(), new EventEmitter<{ element: Node }>(), new EventEmitter<{ element: Node }>()];
   const real = {
     visible: true, dispose: () => undefined,
     onDidChangeVisibility: visibility.event, onDidExpandElement: expansion.event, onDidCollapseElement: collapse.event,
   };
-  const view = new View(real as unknown as vscode.TreeView<Node>, watch, tree, ports, containers);
+  const view = new View(real as unknown as vscode.TreeView<Node>, watch, tree, ports, containers, pods);
   /** Finds the first node of a kind, of the first playground or below it. */
   const find = (kind: Node['kind']): Node | undefined => [...tree.getChildren(), ...tree.getChildren(tree.getChildren()[0])].find((node) => node.kind === kind);
   return {
-    it, watch, forwards, ports, containers, tree, find,
+    it, watch, forwards, ports, containers, pods, tree, find,
     setVisible: (visible: boolean) => { real.visible = visible; visibility.fire(undefined); },
     fold: (kind: Node['kind'], folded: boolean) => {
       const element = find(kind);
       if (element) (folded ? collapse : expansion).fire({ element });
     },
-    end: () => { view.dispose(); forwards.dispose(); ports.dispose(); containers.dispose(); watch.dispose(); it.dispose(); },
+    end: () => { view.dispose(); forwards.dispose(); ports.dispose(); containers.dispose(); pods.dispose(); watch.dispose(); it.dispose(); },
   };
 }
 
@@ -107,7 +110,7 @@ export function menuOf(value: string | undefined, group = ''): string[] {
   return items.map(({ command }) => command.replace('playgrounds.', ''));
 }
 
-type Acting = Pick<Services, 'binary' | 'watch' | 'ports'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[]; logged: string[] };
+type Acting = Pick<Services, 'binary' | 'watch' | 'ports' | 'pods'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[]; logged: string[] };
 
 /**
  * The actions with a fake binary that lists these playgrounds, starts the first, and prints these answers to other commands.
@@ -127,10 +130,11 @@ export function acting(playgrounds: unknown[], answers: Record<string, unknown> 
   const forwards = new PortForwards(it, () => undefined);
   const ports = new Ports(it, watch);
   const containers = new Containers(it, watch, () => undefined);
-  const services: Services = { binary: it, watch, forwards, ports, containers, log, context };
+  const pods = new Pods(it, watch, () => undefined);
+  const services: Services = { binary: it, watch, forwards, ports, containers, pods, documents: new Documents(it), log, context };
   const does = Object.fromEntries(COMMANDS.map((command) => [command, (subject?: Subject) => ACTIONS[command](services, subject)])) as Acting['does'];
   const runs = (): string[] => (existsSync(`${at}/runs`) ? readFileSync(`${at}/runs`, 'utf8').trim().split('\n') : []);
-  return { binary: it, watch, ports, does, runs, logged };
+  return { binary: it, watch, ports, pods, does, runs, logged };
 }
 
 export async function until(look: () => boolean, ms = 10_000): Promise<void> {
