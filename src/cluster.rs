@@ -17,10 +17,14 @@
 //! - [`find`]: from the labels of a host name to a container on a node.
 //! - [`watch`]: a list that stays true.
 //! - [`document`]: a container as the API has it (pure), and [`logs`]: its words.
+//! - [`ephemeral`]: a container that is added to a pod, [`amended`] as one likes (pure); [`attach`]: its streams.
 
 pub(crate) mod access;
+pub(crate) mod amended;
 pub(crate) mod api;
+pub(crate) mod attach;
 pub(crate) mod document;
+pub(crate) mod ephemeral;
 pub(crate) mod find;
 pub mod kubeconfig;
 pub(crate) mod logs;

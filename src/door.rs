@@ -11,7 +11,7 @@ use crate::{
         api::Api,
         find::{self as in_cluster, Place},
     },
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, printable},
     inside,
     labs::{Labs, TunnelSession, find, tunnel, wire::Play},
     moment::ago,
@@ -67,20 +67,33 @@ async fn machine_of(app: &App, labs: &Labs, play: &Play, place: &Place) -> Resul
         return Ok(place.node.clone());
     }
     let up = play.machines.iter().filter(|one| !play.has_no_ssh(&one.name) && !wake::is_down(play, &one.name));
-    let door = &Door::unasked(app, labs).await?;
+    let door = &match Door::unasked(app, labs).await {
+        Ok(door) => door,
+        Err(_) => Door::as_ssh(app, labs, &Target::of_play(&play.id, None).to_string()).await?,
+    };
     let asked = up.map(async |one| {
-        let client = door.open(&login(play, &one.name, ROOT), None).await.ok()?;
+        let client = door.open(&login(play, &one.name, ROOT), None).await?;
         let listing = inside::list_if_any(&client).await;
         client.close().await;
-        let has_it = listing.ok()?.ok()?.containers.iter().any(|container| container.id == place.id);
-        has_it.then(|| one.name.clone())
+        // A machine without an engine has no containers.
+        let all = listing?.map(|listing| listing.containers).unwrap_or_default();
+        Ok::<_, Error>(all.iter().any(|container| container.id == place.id).then(|| one.name.clone()))
     });
-    let found = join_all(asked).await.into_iter().flatten().next();
-    found.ok_or_else(|| {
-        let (pod, node, shown) = (&place.pod, &place.node, play.shown());
+    let mut unable = None;
+    for answer in join_all(asked).await {
+        match answer {
+            Ok(Some(machine)) => return Ok(machine),
+            Ok(None) => {}
+            Err(error) => unable = Some(error),
+        }
+    }
+    // One that could not be asked may have it.
+    Err(unable.unwrap_or_else(|| {
+        let (pod, node, shown) = (printable(&place.pod), printable(&place.node), play.shown());
         let message = format!("pod {pod} of playground {shown} is on node {node}, and no machine has its container");
-        Error::new(Kind::NotFound, message).with_hint("it may run in a machine that is itself a container")
-    })
+        Error::new(Kind::NotFound, message)
+            .with_hint("a node that is itself a container, as kind's are, cannot be entered")
+    }))
 }
 
 /// The keys and the means with which machines are logged in to.

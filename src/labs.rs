@@ -91,7 +91,7 @@ struct Begin {
 }
 
 /// The key to a machine: good for any number of connections to any of its ports.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TunnelSession {
     /// The address below which WebSockets are opened.
     pub url: String,

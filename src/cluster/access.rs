@@ -19,7 +19,10 @@ use tokio_rustls::{
 };
 
 use super::kubeconfig::{self, Current, Server};
-use crate::error::{Error, Kind, Result};
+use crate::{
+    error::{Error, Kind, Result},
+    target::is_label,
+};
 
 /// The way to a cluster's API.
 pub(crate) struct Access {
@@ -53,6 +56,9 @@ impl Access {
         let headers = headers(&user).ok_or_else(|| unusable("has a token or a user that is no text for HTTP"))?;
         let prefix = uri.path().trim_end_matches('/').to_owned();
         let namespace = namespace.filter(|name| !name.is_empty()).unwrap_or_else(|| "default".to_owned());
+        if !is_label(&namespace) {
+            return Err(unusable("has a namespace that is no name"));
+        }
         Ok(Access { server, prefix, namespace, tls, headers })
     }
 
@@ -186,12 +192,20 @@ impl ServerCertVerifier for Anyone {
     }
 }
 
-/// The words for a TLS connection that was not made.
-pub(super) fn tls_failed(error: &io::Error) -> String {
+/// The reason why a TLS connection was not made, in words.
+pub(super) enum TlsFailed {
+    /// The server's certificate is not one to be trusted.
+    Untrusted(String),
+    /// Another.
+    Otherwise(String),
+}
+
+/// The reason in an error of the connector.
+pub(super) fn tls_failed(error: &io::Error) -> TlsFailed {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(rustls::Error::InvalidCertificate(why)) => format!("its certificate is not accepted: {why:?}"),
-        Some(inner) => format!("TLS: {inner}"),
-        None => format!("TLS: {error}"),
+        Some(rustls::Error::InvalidCertificate(why)) => TlsFailed::Untrusted(why.to_string()),
+        Some(inner) => TlsFailed::Otherwise(format!("TLS: {inner}")),
+        None => TlsFailed::Otherwise(format!("TLS: {error}")),
     }
 }
 

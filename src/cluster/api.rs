@@ -1,14 +1,19 @@
 //! Requests to the API, over channels of an SSH connection to the machine that has its kubeconfig.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::{Bytes, BytesMut};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{
     Method, Request, Response, StatusCode,
     body::Incoming,
     client::conn::http1::{self, SendRequest},
-    header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT},
+    header::{
+        ACCEPT, CONNECTION, CONTENT_TYPE, HOST, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
+        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE, USER_AGENT,
+    },
+    upgrade::Upgraded,
 };
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, de::DeserializeOwned};
@@ -19,11 +24,12 @@ use tokio::{
 };
 
 use super::{
-    access::{Access, tls_failed},
+    access::{Access, TlsFailed, tls_failed},
     reading,
 };
 use crate::{
     error::{Error, Kind, Result, printable},
+    labs::http::accept_key,
     ssh::client::SshClient,
     target::host_port,
 };
@@ -62,6 +68,8 @@ pub(crate) enum Refused {
     NotFound,
     /// The version that was asked for is too old (410).
     Gone,
+    /// The role does not permit it (403).
+    Forbidden,
     /// Something else.
     Otherwise,
 }
@@ -157,15 +165,22 @@ impl Api {
     ) -> Result<Bytes, Failure> {
         let answer = async {
             let mut kept = self.kept.lock().await;
-            let mut sender = match kept.take().filter(|kept| !kept.is_closed()) {
+            let mut sender = kept.take();
+            // The server may have closed it meanwhile.
+            if let Some(one) = &mut sender
+                && one.ready().await.is_err()
+            {
+                sender = None;
+            }
+            let mut sender = match sender {
                 Some(sender) => sender,
                 None => self.connected().await?,
             };
-            let response = self.sent(&mut sender, method, path, accept, body).await?;
+            let response = self.sent(&mut sender, self.request(method, path, accept, body)?).await?;
             let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| self.lost(&*e))?;
+            let body = self.whole(response).await?;
             *kept = Some(sender);
-            Ok::<_, Error>((status, body.to_bytes()))
+            Ok::<_, Error>((status, body))
         };
         let (status, body) = timeout(ANSWER, answer).await.map_err(|_| self.silent())??;
         if status.is_success() { Ok(body) } else { Err(self.refused(status, &body)) }
@@ -185,23 +200,69 @@ impl Api {
     /// As [`Api::get`].
     pub(crate) async fn begun(&self, path: &str, accept: &'static str) -> Result<Lines, Failure> {
         let mut sender = self.connected().await?;
-        let response = self.sent(&mut sender, Method::GET, path, accept, None).await?;
+        let response = self.sent(&mut sender, self.request(Method::GET, path, accept, None)?).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(Lines { body: response.into_body(), before: BytesMut::new(), _sender: sender });
         }
-        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| self.lost(&*e))?;
-        Err(self.refused(status, &body.to_bytes()))
+        Err(self.refused(status, &self.whole(response).await?))
     }
 
-    async fn sent(
+    /// Reads an answer. Its pieces are not kept beside the whole, because a list may have many MiB.
+    async fn whole(&self, response: Response<Incoming>) -> Result<Bytes> {
+        let mut body = Limited::new(response.into_body(), MAX_ANSWER);
+        let mut whole = Vec::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame.map_err(|e| self.cut(&*e))?.into_data() {
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok(whole.into())
+    }
+
+    /// Opens a WebSocket with one of these protocols. Returns it, and the one that the server has chosen.
+    ///
+    /// # Errors
+    /// As [`Api::get`]; [`Kind::Answer`] without a WebSocket.
+    pub(super) async fn websocket(&self, path: &str, protocols: &'static str) -> Result<(Upgraded, String), Failure> {
+        let opened = async {
+            let mut sender = self.connected().await?;
+            let mut request = self.request(Method::GET, path, "*/*", None)?;
+            let key = STANDARD.encode(fastrand::u128(..).to_le_bytes());
+            let accept = accept_key(key.as_bytes());
+            for (name, value) in [
+                (CONNECTION, "Upgrade"),
+                (UPGRADE, "websocket"),
+                (SEC_WEBSOCKET_VERSION, "13"),
+                (SEC_WEBSOCKET_KEY, &key),
+                (SEC_WEBSOCKET_PROTOCOL, protocols),
+            ] {
+                let value = HeaderValue::from_str(value).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+                request.headers_mut().insert(name, value);
+            }
+            let response = self.sent(&mut sender, request).await?;
+            let status = response.status();
+            let header = |name| response.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
+            if status != StatusCode::SWITCHING_PROTOCOLS {
+                return Err(self.refused(status, &self.whole(response).await?));
+            }
+            if header(SEC_WEBSOCKET_ACCEPT) != accept {
+                return Err(Error::new(Kind::Answer, format!("{} is no WebSocket server", self.subject())).into());
+            }
+            let protocol = header(SEC_WEBSOCKET_PROTOCOL).to_owned();
+            let upgraded = hyper::upgrade::on(response).await.map_err(|e| self.lost(&e))?;
+            Ok((upgraded, protocol))
+        };
+        timeout(ANSWER, opened).await.map_err(|_| self.silent())?
+    }
+
+    fn request(
         &self,
-        sender: &mut SendRequest<Full<Bytes>>,
         method: Method,
         path: &str,
         accept: &'static str,
         body: Option<(&'static str, Bytes)>,
-    ) -> Result<Response<Incoming>> {
+    ) -> Result<Request<Full<Bytes>>> {
         let internal = |e: hyper::http::Error| Error::new(Kind::Internal, format!("no request can be made: {e}"));
         let mut request = Request::builder().method(method).uri(self.access.uri(path)?);
         let host = host_port(&self.access.server.host, self.access.server.port);
@@ -218,7 +279,14 @@ impl Api {
             }
             None => Bytes::new(),
         };
-        let request = request.body(Full::new(text)).map_err(internal)?;
+        request.body(Full::new(text)).map_err(internal)
+    }
+
+    async fn sent(
+        &self,
+        sender: &mut SendRequest<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
+    ) -> Result<Response<Incoming>> {
         sender.send_request(request).await.map_err(|e| self.lost(&e))
     }
 
@@ -229,7 +297,7 @@ impl Api {
         match &self.access.tls {
             Some((connector, name)) => {
                 let stream = connector.connect(name.clone(), stream).await;
-                self.speaking(stream.map_err(|e| self.unreachable(&tls_failed(&e)))?).await
+                self.speaking(stream.map_err(|e| self.unsafe_or_unreachable(&e))?).await
             }
             None => self.speaking(stream).await,
         }
@@ -241,7 +309,7 @@ impl Api {
     {
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| self.lost(&e))?;
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
+            if let Err(error) = connection.with_upgrades().await {
                 log::debug!("a connection to a Kubernetes API has ended: {error}");
             }
         });
@@ -251,6 +319,17 @@ impl Api {
     fn unreachable(&self, why: &str) -> Error {
         Error::new(Kind::NotYet, format!("{} cannot be reached: {}", self.subject(), printable(why)))
             .with_hint("wait until its cluster is ready, and try again")
+    }
+
+    fn unsafe_or_unreachable(&self, error: &io::Error) -> Error {
+        match tls_failed(error) {
+            TlsFailed::Untrusted(why) => {
+                let message = format!("{} shows a certificate that is not accepted: {why}", self.subject());
+                let hint = "look at its kubeconfig: it may be that of another cluster, or of an earlier one";
+                Error::new(Kind::Network, message).lasting().with_hint(hint)
+            }
+            TlsFailed::Otherwise(why) => self.unreachable(&why),
+        }
     }
 
     fn silent(&self) -> Error {
@@ -263,9 +342,18 @@ impl Api {
             .with_hint("try again")
     }
 
+    fn cut(&self, error: &(dyn std::error::Error + 'static)) -> Error {
+        if error.is::<LengthLimitError>() {
+            let message = format!("{} sent more than {} MiB at once", self.subject(), MAX_ANSWER >> 20);
+            return Error::new(Kind::Answer, message).with_hint("name a namespace");
+        }
+        self.lost(error)
+    }
+
     /// The error for an answer that is not the API's.
     pub(super) fn in_other_words(&self, error: &serde_json::Error) -> Error {
-        Error::new(Kind::Answer, format!("{} answers in other words: {error}", self.subject()))
+        Error::new(Kind::Answer, format!("{} sent an answer that cannot be read: {error}", self.subject()))
+            .with_hint("check that the server in the machine's kubeconfig is a Kubernetes API")
     }
 
     /// The error for a refusal, with the API's words.
@@ -273,13 +361,15 @@ impl Api {
         let said: Status = serde_json::from_slice(body).unwrap_or_default();
         let words = if said.message.is_empty() { status.to_string() } else { printable(&said.message) };
         let message = format!("{}: {words}", self.subject());
-        let (kind, refused) = match status.as_u16() {
-            404 => (Kind::NotFound, Refused::NotFound),
-            410 => (Kind::NotYet, Refused::Gone),
-            429 | 500 | 502..=504 => (Kind::NotYet, Refused::Otherwise),
-            _ => (Kind::Refused, Refused::Otherwise),
+        let (kind, refused, hint) = match status.as_u16() {
+            401 => (Kind::Refused, Refused::Otherwise, "the kubeconfig there may be out of date"),
+            403 => (Kind::Refused, Refused::Forbidden, "the user of the kubeconfig there needs that right"),
+            404 => (Kind::NotFound, Refused::NotFound, "list what there is with `labctl-ssh-proxy pods`"),
+            410 => (Kind::NotYet, Refused::Gone, "try again"),
+            429 | 500 | 502..=504 => (Kind::NotYet, Refused::Otherwise, "wait a moment, and try again"),
+            _ => (Kind::Refused, Refused::Otherwise, "the words are the API's own"),
         };
-        Failure { refused: Some(refused), error: Error::new(kind, message) }
+        Failure { refused: Some(refused), error: Error::new(kind, message).with_hint(hint) }
     }
 }
 

@@ -6,8 +6,9 @@ use crate::{
 };
 
 use super::{
-    api::{Api, Failure, JSON, METADATA, Refused},
-    pods::{Container, List, Object, Pod, Role},
+    api::{Api, Failure, JSON, Refused},
+    pods::{Container, Object, Pod, Role},
+    watch::{All, list},
 };
 
 /// Most names that a sentence lists.
@@ -45,27 +46,25 @@ pub(crate) async fn container(api: &Api, name: &PodName) -> Result<Place> {
 /// As [`container`].
 pub(crate) async fn pod(api: &Api, name: &PodName) -> Result<Pod> {
     let PodName { namespace, pod, .. } = name;
-    let all = format!("/api/v1/namespaces/{namespace}/pods");
-    match api.get::<Pod>(&format!("{all}/{pod}"), JSON).await {
+    match api.get::<Pod>(&format!("/api/v1/namespaces/{namespace}/pods/{pod}"), JSON).await {
         Ok(pod) => return Ok(pod),
         Err(Failure { refused: Some(Refused::NotFound), .. }) => {}
         Err(failure) => return Err(failure.into()),
     }
-    let sets = format!("/apis/apps/v1/namespaces/{namespace}/replicasets");
-    let (pods, sets) = tokio::join!(api.get::<List<Pod>>(&all, JSON), api.get::<List<Object>>(&sets, METADATA));
+    let (pods, sets) = tokio::join!(list(api, Some(namespace)), list(api, Some(namespace)));
     // Who may not look at ReplicaSets still finds the others.
-    let sets = sets.map(|sets| sets.items).unwrap_or_else(|failure| {
-        log::info!("the ReplicaSets are not known: {}", failure.error.message());
-        Vec::new()
+    let sets = sets.unwrap_or_else(|error| {
+        log::info!("the ReplicaSets are not known: {}", error.message());
+        All::default()
     });
-    meant(pods?.items, &sets, name, &api.ssh().login().shown)
+    meant(pods?.into_values().collect(), &sets, name, &api.ssh().login().shown)
 }
 
 /// The pod that `name` means, of those in its namespace.
-fn meant(pods: Vec<Pod>, sets: &[Object], name: &PodName, shown: &str) -> Result<Pod> {
+fn meant(pods: Vec<Pod>, sets: &All<Object>, name: &PodName, shown: &str) -> Result<Pod> {
     let PodName { namespace, pod: label, .. } = name;
     let deployment = |set: &str| {
-        let set = sets.iter().find(|one| one.metadata.name == set)?;
+        let set = sets.get(&(namespace.clone(), set.to_owned()))?;
         set.metadata.controller().filter(|owner| owner.kind == "Deployment").map(|owner| &owner.name)
     };
     let is_named = |name: &str| as_label(name) == *label;
@@ -84,11 +83,12 @@ fn meant(pods: Vec<Pod>, sets: &[Object], name: &PodName, shown: &str) -> Result
     let owned: Vec<Pod> = others.into_iter().filter(is_owned).collect();
     if owned.is_empty() {
         let hint = match names.len() {
-            0 => format!("no pod is in namespace {namespace}"),
+            0 => format!("namespace {namespace} has no pods; list all with `labctl-ssh-proxy pods -A`"),
             _ => format!("namespace {namespace} has {}", listed(&names)),
         };
         let message = format!(
-            "playground {shown} has no pod `{label}` in namespace {namespace}, and nothing of that name that has pods"
+            "playground {shown} has no pod `{label}` in namespace {namespace}, and no Deployment, StatefulSet or \
+             DaemonSet of that name with pods"
         );
         return Err(Error::new(Kind::NotFound, message).with_hint(hint));
     }
@@ -203,7 +203,8 @@ mod tests {
         let sets = json!({ "metadata": { "name": "web-7d4b9c6f5", "ownerReferences": [
             { "kind": "Deployment", "name": "web", "controller": true }
         ] } });
-        let sets = [serde_json::from_value(sets).unwrap()];
+        let key = ("default".to_owned(), "web-7d4b9c6f5".to_owned());
+        let sets = All::from([(key, serde_json::from_value(sets).unwrap())]);
         Ok(meant(pods.to_vec(), &sets, &name(pod), "k3s")?.metadata.name)
     }
 

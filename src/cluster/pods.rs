@@ -3,12 +3,8 @@
 //! The states of a container and their titles are those of k'exp (`reprContainerStatus`), and a pod's one word is that of
 //! `kubectl get pods` (`printPod` of Kubernetes 1.34). All texts are foreign.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// The annotation that names the container that is meant where none is named.
-const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
 /// The reasons of a container that waits and is well.
 const WELL: [&str; 3] = ["", "ContainerCreating", "PodInitializing"];
 
@@ -77,9 +73,18 @@ pub(crate) struct Metadata {
     /// The time since which it is being deleted.
     pub(crate) deletion_timestamp: Option<String>,
     #[serde(deserialize_with = "or_default")]
-    annotations: BTreeMap<String, String>,
+    annotations: Annotations,
     #[serde(deserialize_with = "or_default")]
     owner_references: Vec<Owner>,
+}
+
+/// The one annotation that matters: others may be as large as a whole manifest.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    /// The container that is meant where none is named.
+    #[serde(rename = "kubectl.kubernetes.io/default-container")]
+    default_container: Option<String>,
 }
 
 /// The owner of an object.
@@ -180,6 +185,8 @@ struct Condition {
     status: String,
     #[serde(deserialize_with = "or_default")]
     reason: String,
+    #[serde(deserialize_with = "or_default")]
+    message: String,
 }
 
 /// A container, as its node has seen it.
@@ -193,7 +200,7 @@ struct Seen {
     state: Happening,
     ready: bool,
     started: Option<bool>,
-    restart_count: u32,
+    restart_count: i32,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -293,7 +300,7 @@ pub(crate) struct Container {
     /// The exit code of one that has ended.
     pub(crate) exit_code: Option<i32>,
     /// The number of times that it was started again.
-    pub(crate) restarts: u32,
+    pub(crate) restarts: i32,
     /// The time at which it has started or ended.
     pub(crate) since: String,
     /// The container that an ephemeral one looks at.
@@ -340,7 +347,14 @@ impl Pod {
 
     /// More about its state.
     pub(crate) fn message(&self) -> &str {
-        &self.status.message
+        self.unschedulable().map_or(&self.status.message, |condition| &condition.message)
+    }
+
+    /// The reason why no node takes it.
+    fn unschedulable(&self) -> Option<&Condition> {
+        let is_it =
+            |one: &&Condition| one.r#type == "PodScheduled" && one.status == "False" && one.reason == "Unschedulable";
+        self.status.conditions.iter().find(is_it)
     }
 
     /// True if it is ready and stays.
@@ -348,10 +362,26 @@ impl Pod {
         self.metadata.deletion_timestamp.is_none() && self.has_condition("Ready")
     }
 
+    /// The reason why no container can start in it any more, or yet.
+    pub(crate) fn is_closed(&self) -> Option<&'static str> {
+        match self.status.phase.as_str() {
+            "Succeeded" | "Failed" => Some("is over"),
+            _ if self.metadata.deletion_timestamp.is_some() => Some("is being deleted"),
+            _ if self.node().is_empty() => Some("has no node yet"),
+            _ => None,
+        }
+    }
+
     /// True if it or one of its containers is in trouble.
     pub(crate) fn is_failing(&self) -> bool {
-        self.status.phase == "Failed"
-            || self.containers().iter().any(|one| one.role != Role::Ephemeral && one.is_failing())
+        let in_trouble = |one: &Container| one.role != Role::Ephemeral && one.is_failing();
+        match self.status.phase.as_str() {
+            "Failed" => true,
+            // Sidecars, and what is being deleted, are ended by a signal.
+            "Succeeded" => false,
+            _ if self.metadata.deletion_timestamp.is_some() => false,
+            _ => self.unschedulable().is_some() || self.containers().iter().any(in_trouble),
+        }
     }
 
     /// The number of its containers that are ready, and of those that ought to be.
@@ -361,7 +391,7 @@ impl Pod {
     }
 
     /// The number of times that its containers were started again.
-    pub(crate) fn restarts(&self) -> u32 {
+    pub(crate) fn restarts(&self) -> i64 {
         self.summary().2
     }
 
@@ -386,7 +416,7 @@ impl Pod {
 
     /// The name of the container that is meant where none is named.
     pub(crate) fn default_container(&self) -> Option<&str> {
-        let annotated = self.metadata.annotations.get(DEFAULT_CONTAINER).map(String::as_str);
+        let annotated = self.metadata.annotations.default_container.as_deref();
         let exists = |name: &&str| self.spec.containers.iter().any(|one| one.name == **name);
         annotated.filter(exists).or_else(|| self.spec.containers.first().map(|one| &*one.name))
     }
@@ -396,7 +426,7 @@ impl Pod {
     }
 
     /// The word, the number of ready containers, and the number of restarts, as `printPod` has them.
-    fn summary(&self) -> (String, usize, u32) {
+    fn summary(&self) -> (String, usize, i64) {
         let Pod { metadata, spec, status } = self;
         let mut word = if status.reason.is_empty() { status.phase.clone() } else { status.reason.clone() };
         if status.conditions.iter().any(|one| one.r#type == "PodScheduled" && one.reason == "SchedulingGated") {
@@ -406,9 +436,9 @@ impl Pod {
         let (mut ready, mut restarts, mut of_sidecars, mut is_initializing) = (0, 0, 0, false);
         let init = status.init_container_statuses.as_deref().unwrap_or_default();
         for (i, one) in init.iter().enumerate() {
-            restarts += one.restart_count;
+            restarts += i64::from(one.restart_count);
             if sidecar(&one.name) {
-                of_sidecars += one.restart_count;
+                of_sidecars += i64::from(one.restart_count);
             }
             match &one.state {
                 Happening { terminated: Some(Terminated { exit_code: 0, .. }), .. } => continue,
@@ -431,7 +461,7 @@ impl Pod {
             restarts = of_sidecars;
             let mut has_running = false;
             for one in status.container_statuses.as_deref().unwrap_or_default().iter().rev() {
-                restarts += one.restart_count;
+                restarts += i64::from(one.restart_count);
                 match &one.state {
                     Happening { waiting: Some(Waiting { reason, .. }), .. } if !reason.is_empty() => {
                         word.clone_from(reason);
@@ -561,5 +591,15 @@ mod tests {
             rows += 1;
         }
         assert_eq!(rows, 176);
+    }
+    /// The API checks no number of restarts: it is any that 32 bits have.
+    #[test]
+    fn restarts_are_counted_whatever_they_are() {
+        let restarts = |counts: &[i64]| {
+            let seen: Vec<Value> = counts.iter().map(|n| json!({"name": "c", "restartCount": n})).collect();
+            serde_json::from_value::<Pod>(json!({"status": {"containerStatuses": seen}})).unwrap().restarts()
+        };
+        assert_eq!(restarts(&[2_147_483_647; 3]), 6_442_450_941);
+        assert_eq!(restarts(&[-1]), -1);
     }
 }

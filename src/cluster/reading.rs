@@ -26,11 +26,12 @@ const PLAIN: &str = "k=$KUBECONFIG";
 const IN_A_TERMINAL: &str = "for o in -lc -ic; do \
      k=$(\"${SHELL:-/bin/sh}\" $o \"echo; printenv KUBECONFIG || echo\" </dev/null 2>/dev/null | tail -n 1); \
      [ -z \"$k\" ] || break; done; [ -n \"$k\" ] || exit 3";
-/// Prints what kubectl would read there. It merges the files of a list.
+/// Prints what kubectl would read there. It merges the files of a list, and puts in the files that one names.
 const PRINT: &str = "k=${k:-$HOME/.kube/config}; n=0; one=; link=; set -f; IFS=:; \
      for f in $k; do \
      if [ -s \"$f\" ]; then n=$((n+1)); one=${one:-$f}; elif [ -L \"$f\" ]; then link=$f; fi; done; \
-     if [ $n -gt 1 ] && command -v kubectl >/dev/null; then KUBECONFIG=$k kubectl config view --raw --flatten; exit; fi; \
+     if [ $n -gt 1 ] || grep -Eq \"^ *(certificate-authority|client-(certificate|key)):\" \"$one\" 2>/dev/null && \
+     command -v kubectl >/dev/null; then KUBECONFIG=$k kubectl config view --raw --flatten; exit; fi; \
      if [ $n -gt 0 ]; then cat \"$one\"; exit; fi; \
      if [ -n \"$link\" ]; then echo \"$link\" >&2; exit 4; fi; exit 3";
 /// Sets `k` to the first kubeconfig that root can read: its own, that of the machine's user, the cluster's own.

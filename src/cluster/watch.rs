@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, de::DeserializeOwned};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::{
     api::{Api, Failure, JSON, Lines, METADATA, METADATA_OF_ONE, Refused, Status, query_text},
@@ -20,6 +20,8 @@ const PART: usize = 500;
 const LASTING: u64 = 1800;
 /// Longest silence: the API sends a bookmark each minute or so, and none to one that it does not keep any more.
 const SILENCE: Duration = Duration::from_secs(180);
+/// Shortest time from the beginning of a watch to that of the next: an API that is being stopped may end each at once.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A kind of object that is listed.
 pub(crate) trait Kept: DeserializeOwned {
@@ -69,6 +71,15 @@ pub(crate) enum Change<T> {
 }
 
 impl<T: Kept> Change<T> {
+    /// The object that is another now, where it is one.
+    pub(crate) fn key(&self) -> Option<Key> {
+        match self {
+            Change::All(_) => None,
+            Change::Is(one) => Some(key(&**one)),
+            Change::Gone(key) => Some(key.clone()),
+        }
+    }
+
     /// Makes the change in what was known.
     pub(crate) fn make(self, all: &mut All<T>) {
         match self {
@@ -86,9 +97,13 @@ pub(crate) type Key = (String, String);
 pub(crate) struct Watch<'a, T> {
     api: &'a Api,
     path: String,
+    /// What is asked for along with it: a `&`, and a selector.
+    selected: String,
     /// The version from which it goes on; `None` before there is a list that is true.
     version: Option<String>,
     lines: Option<Lines>,
+    /// The time before which no other watch begins.
+    not_before: Instant,
     of: std::marker::PhantomData<T>,
 }
 
@@ -109,13 +124,21 @@ struct Body<T> {
 /// # Errors
 /// As [`Api::get`].
 pub(crate) async fn list<T: Kept>(api: &Api, namespace: Option<&str>) -> Result<All<T>> {
-    Ok(listed(api, &path::<T>(namespace)).await?.0)
+    Ok(listed(api, &path::<T>(namespace), "").await?.0)
 }
 
 impl<'a, T: Kept> Watch<'a, T> {
     /// The objects of a namespace, or of all. Nothing is asked before [`Watch::next`].
     pub(crate) fn new(api: &'a Api, namespace: Option<&str>) -> Watch<'a, T> {
-        Watch { api, path: path::<T>(namespace), version: None, lines: None, of: std::marker::PhantomData }
+        let path = path::<T>(namespace);
+        let (version, lines, of) = (None, None, std::marker::PhantomData);
+        Watch { api, path, selected: String::new(), version, lines, not_before: Instant::now(), of }
+    }
+
+    /// The one object of that name.
+    pub(crate) fn of_one(api: &'a Api, namespace: &str, name: &str) -> Watch<'a, T> {
+        let selected = format!("&fieldSelector={}", query_text(&format!("metadata.name={name}")));
+        Watch { selected, ..Watch::new(api, Some(namespace)) }
     }
 
     /// Waits for the next change, the first of which is the whole list.
@@ -125,20 +148,24 @@ impl<'a, T: Kept> Watch<'a, T> {
     pub(crate) async fn next(&mut self) -> Result<Change<T>> {
         loop {
             let Some(version) = self.version.clone() else {
-                let (all, version) = listed(self.api, &self.path).await?;
+                let (all, version) = listed(self.api, &self.path, &self.selected).await?;
                 self.version = Some(version);
                 return Ok(Change::All(all));
             };
             let lines = match &mut self.lines {
                 Some(lines) => lines,
-                None => match self.api.lines(&self.query(&version), T::ACCEPT.1).await {
-                    Ok(lines) => self.lines.insert(lines),
-                    Err(Failure { refused: Some(Refused::Gone), .. }) => {
-                        self.version = None;
-                        continue;
+                None => {
+                    sleep_until(self.not_before).await;
+                    self.not_before = Instant::now() + PAUSE;
+                    match self.api.lines(&self.query(&version), T::ACCEPT.1).await {
+                        Ok(lines) => self.lines.insert(lines),
+                        Err(Failure { refused: Some(Refused::Gone), .. }) => {
+                            self.version = None;
+                            continue;
+                        }
+                        Err(failure) => return Err(failure.into()),
                     }
-                    Err(failure) => return Err(failure.into()),
-                },
+                }
             };
             match timeout(SILENCE, lines.next()).await {
                 Ok(Ok(Some(line))) => {
@@ -154,14 +181,17 @@ impl<'a, T: Kept> Watch<'a, T> {
                 }
                 Err(_elapsed) => {
                     self.lines = None;
-                    return Err(Error::new(Kind::Network, "the Kubernetes API tells nothing any more"));
+                    return Err(Error::new(Kind::Network, "the Kubernetes API has gone silent"));
                 }
             }
         }
     }
 
     fn query(&self, version: &str) -> String {
-        format!("{}?watch=1&allowWatchBookmarks=true&timeoutSeconds={LASTING}&resourceVersion={version}", self.path)
+        format!(
+            "{}?watch=1&allowWatchBookmarks=true&timeoutSeconds={LASTING}&resourceVersion={version}{}",
+            self.path, self.selected
+        )
     }
 
     /// The change of a line, where it brings one.
@@ -203,13 +233,13 @@ pub(crate) fn key<T: Kept>(object: &T) -> Key {
     (object.metadata().namespace.clone(), object.metadata().name.clone())
 }
 
-async fn listed<T: Kept>(api: &Api, path: &str) -> Result<(All<T>, String)> {
+async fn listed<T: Kept>(api: &Api, path: &str, selected: &str) -> Result<(All<T>, String)> {
     let mut all = BTreeMap::new();
     let mut next = String::new();
     loop {
         let query = match &*next {
-            "" => format!("{path}?limit={PART}"),
-            next => format!("{path}?limit={PART}&continue={}", query_text(next)),
+            "" => format!("{path}?limit={PART}{selected}"),
+            next => format!("{path}?limit={PART}{selected}&continue={}", query_text(next)),
         };
         let part: List<T> = match api.get(&query, T::ACCEPT.0).await {
             // The list has changed too much since its first part.

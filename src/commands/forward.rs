@@ -27,7 +27,7 @@ pub(crate) mod way;
 use std::{sync::Arc, time::Duration};
 
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
-use tokio::task::JoinSet;
+use tokio::{sync::Mutex, task::JoinSet};
 
 use crate::{
     app::App,
@@ -248,7 +248,13 @@ async fn forward_in(app: &App, args: &Args, name: &Within, board: &Arc<Board>) -
             begin(app, &play, &cluster, Opens::Ssh, board).await?;
             let (machine, found) = door::place_of(app, &labs, cluster.ssh().await?, name).await?;
             let user = place.default_user().to_owned();
-            let pod = OfPod { name: name.clone(), cluster: Box::new(cluster), user, node: found.node };
+            let pod = OfPod {
+                name: name.clone(),
+                cluster: Box::new(cluster),
+                user,
+                node: found.node,
+                first: Mutex::new(Some(found.id)),
+            };
             (machine, Entrance::of_pod(app, pod, board))
         }
     };

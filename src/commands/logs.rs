@@ -26,20 +26,20 @@ pub(crate) struct Args {
     /// The playground's id, host name, title, catalogue name or page address.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: String,
-    /// The pod of its cluster: its own name, or that of the Deployment, StatefulSet or DaemonSet whose one ready pod it is.
-    /// Without NAMESPACE it is one of `default`, and without CONTAINER its default container.
-    #[arg(long, value_name = "[NAMESPACE/]POD[/CONTAINER]", required = true)]
+    /// The pod of its cluster: POD of the namespace default, NAMESPACE/POD or NAMESPACE/POD/CONTAINER. The name of a
+    /// Deployment, StatefulSet or DaemonSet stands for its one ready pod.
+    #[arg(long, value_name = "POD", required = true, add = ArgValueCompleter::new(candidates::pods))]
     pod: PodName,
-    /// Go on with what is written from now on, until the container ends or Ctrl-C.
+    /// Keep printing as more is written, until the container ends or Ctrl-C.
     #[arg(short, long)]
     follow: bool,
-    /// Begin with so many of the last lines.
+    /// Print only the last N lines first.
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
     /// The log of the container before its last restart.
     #[arg(long)]
     previous: bool,
-    /// Each line with its time in front.
+    /// Put its time before each line.
     #[arg(long)]
     timestamps: bool,
     /// The machine with the kubeconfig; cplane-01 by default, or the first machine if there is none.
@@ -56,12 +56,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
     check_running(&play)?;
+    let way = api::way(app, &labs, &play, machine.as_deref()).await?;
     let spinner = Spinner::new();
     if spinner.is_seen() {
         spinner.waiting(&format!("reading a log of {}", play.shown()));
     }
     let find = async {
-        let api = api::open(app, &labs, &play, machine.as_deref(), &spinner).await?;
+        let api = api::open(app, &labs, &play, &way, &spinner).await?;
         let pod = in_cluster::pod(&api, &args.pod).await?;
         let container = in_cluster::named(&pod, args.pod.container.as_deref(), &api.ssh().login().shown)?;
         Ok::<_, Error>((api, pod, container))
@@ -93,5 +94,5 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     };
     let printed = print.await;
     api.into_ssh().close().await;
-    ended(printed)
+    ended(printed).map_err(|error| error.on(app.platform))
 }

@@ -13,17 +13,15 @@ mod document;
 mod shown;
 mod watch;
 
-use clap_complete::ArgValueCandidates;
+use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 use serde_json::Value;
 
 use crate::{
     app::App,
-    cluster::{api::Api, reading},
-    commands::{args::One, candidates, forward::find_play, running::Running},
-    door::Door,
+    cluster::api::Api,
+    commands::{api, args::One, candidates, forward::find_play, running::Running},
     error::Result,
-    labs::find,
-    target::{PodName, Target},
+    target::{PodName, is_label},
     ui::{notice::Progress, out, spinner::Spinner},
     wake::check_running,
 };
@@ -39,7 +37,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     one: One,
     /// The namespace; by default that of the kubeconfig there.
-    #[arg(short, long, value_name = "NAMESPACE")]
+    #[arg(short, long, value_name = "NAMESPACE", value_parser = namespace)]
     namespace: Option<String>,
     /// The pods of all namespaces.
     #[arg(short = 'A', long, conflicts_with = "namespace")]
@@ -50,10 +48,20 @@ pub(crate) struct Args {
     /// Keep showing them as they change: redraw the table, or with --json print a line for each change.
     #[arg(long)]
     watch: bool,
-    /// Print what the API has about one container, as JSON: its `spec` and its `status`. Without CONTAINER, it is the
-    /// pod's default one.
-    #[arg(long, value_name = "[NAMESPACE/]POD[/CONTAINER]", conflicts_with_all = ["watch", "namespace", "all_namespaces"])]
+    /// Print what the API has about one container, as JSON: its `spec` and its `status`. It is the default one of POD, of
+    /// the namespace default, or of NAMESPACE/POD, or else NAMESPACE/POD/CONTAINER.
+    #[arg(
+        long,
+        value_name = "POD",
+        conflicts_with_all = ["watch", "namespace", "all_namespaces"],
+        add = ArgValueCompleter::new(candidates::pods)
+    )]
     of: Option<PodName>,
+}
+
+/// Reads the name of a namespace, which is a label.
+fn namespace(text: &str) -> Result<String, String> {
+    if is_label(text) { Ok(text.to_owned()) } else { Err("a namespace is letters, digits and dashes".to_owned()) }
 }
 
 /// Lists the pods, or shows them as they change.
@@ -64,8 +72,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let (play, machine) = find_play(&labs, &args.one.playground, args.machine.as_deref()).await?;
     check_running(&play)?;
-    let machine = find::machine(&play, machine.as_deref().or(reading::usual_machine(&play)))?;
-    let door = Door::as_ssh(app, &labs, &Target::of_play(&play.id, Some(&machine.name)).to_string()).await?;
+    let (machine, door) = api::way(app, &labs, &play, machine.as_deref()).await?;
     let way = Way { running: Running::new(app, &labs, &door, &play, &machine.name), user: machine.default_user() };
     let hosts = Hosts { play: play.id.clone(), has_namespaces: args.all_namespaces };
     let namespace = args.namespace.as_deref();

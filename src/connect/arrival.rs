@@ -102,7 +102,11 @@ fn may_be_found(error: &Error) -> bool {
 /// Returns true if a tunnel may be asked for before the playground has been found: a person wants it, nothing says that
 /// it is down, and it is certain that its policy allows a connection to wake it.
 fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> Result<bool> {
-    let Connection { app, request, target, memory, .. } = connection;
+    let Connection { app, request, target, memory, container, .. } = connection;
+    // Which machine has a cluster's kubeconfig is not known yet, and it is often not the first.
+    if container.as_ref().is_some_and(Wanted::is_cluster) {
+        return Ok(false);
+    }
     // A record that cannot be read may say anything.
     let Ok(record) = memory.read(id) else { return Ok(false) };
     // After the pause that tells a person's attempt from an editor's, the end of a session says nothing any more.

@@ -9,7 +9,7 @@ use crate::{
         wire::{Machine, Play, State},
     },
     platform::is_id,
-    target::{PREFIX, Playground, Target, is_label, reference::Reference},
+    target::{POD, PREFIX, Playground, Target, is_label, reference::Reference},
     ui::nearest::did_you_mean,
 };
 
@@ -234,9 +234,12 @@ pub(crate) fn machine<'a>(play: &'a Play, name: Option<&str>) -> Result<&'a Mach
     found.ok_or_else(|| {
         let names: Vec<_> = play.machines.iter().map(|machine| machine.name.as_str()).collect();
         let wanted = name.unwrap_or("(default)");
-        let container = names.first().filter(|_| is_label(wanted)).map(|first| {
-            let target = Target::of_play(&play.id, Some(first)).into_container(wanted);
-            format!("; the host name of a container {wanted} is {target}")
+        let container = names.first().filter(|_| is_label(wanted)).map(|first| match wanted {
+            POD => format!("; the host name of a pod is {}.{POD}.<namespace>.<pod>", Target::of_play(&play.id, None)),
+            _ => {
+                let target = Target::of_play(&play.id, Some(first)).into_container(wanted);
+                format!("; the host name of a container {wanted} is {target}")
+            }
         });
         Error::new(Kind::NotFound, format!("playground {} has no machine {wanted}", play.shown())).with_hint(format!(
             "use one of its machines: {}{}",

@@ -5,10 +5,12 @@
 mod commands;
 mod confinement;
 mod entering;
+mod ephemeral;
 mod hostile;
 mod keys;
 mod left;
 mod listing;
+mod logs;
 mod matrix;
 mod names;
 mod naming;
@@ -17,6 +19,7 @@ mod pods;
 mod refusals;
 mod runtimes;
 mod tools;
+mod view;
 mod wake;
 
 use std::{
@@ -34,17 +37,17 @@ use crate::support::{
 };
 
 /// The machine of the playground `shell`.
-const MACHINE: &str = "shell-01";
+pub const MACHINE: &str = "shell-01";
 
 /// A running playground whose machine, which is this computer, has an engine.
-struct Site {
-    world: World,
-    play: String,
+pub struct Site {
+    pub world: World,
+    pub play: String,
 }
 
 impl Site {
     #[track_caller]
-    fn new(engine: &Engine, endpoint: &str) -> Site {
+    pub fn new(engine: &Engine, endpoint: &str) -> Site {
         Site::with(&engine.place(), endpoint, &[])
     }
 
@@ -78,7 +81,7 @@ impl Site {
     }
 
     /// The host name of the playground, which has one machine.
-    fn playground(&self) -> String {
+    pub fn playground(&self) -> String {
         format!("playground-{}", self.play)
     }
 
@@ -103,7 +106,7 @@ impl Site {
         all.filter(|path| !path.is_dir()).collect()
     }
 
-    fn ssh(&self, args: &[&str]) -> Said {
+    pub fn ssh(&self, args: &[&str]) -> Said {
         self.world.output(&mut self.client("ssh", args))
     }
 

@@ -52,6 +52,8 @@ mod platform_tasks;
 mod ports;
 mod printed;
 mod publisher;
+#[cfg(target_os = "linux")]
+mod real_cluster;
 mod real_peers;
 mod records;
 #[cfg(target_os = "linux")]

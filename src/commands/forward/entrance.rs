@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use helper::wire::{CONTAINER_USER, Container, Request, Tools};
+use helper::wire::{CONTAINER_USER, Container, Request, Tools, View};
 use tokio::{
     io::{self, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex},
     sync::{Mutex, mpsc, watch},
@@ -83,6 +83,8 @@ pub(crate) struct OfPod {
     pub(crate) user: String,
     /// Its node when all began.
     pub(crate) node: String,
+    /// The container's id there, until it has been asked for once.
+    pub(crate) first: Mutex<Option<String>>,
 }
 
 #[derive(Default)]
@@ -155,10 +157,13 @@ impl Entrance {
 
     /// The label or id by which the machine knows the container.
     async fn known_as(&self, progress: &impl Progress) -> Result<String> {
-        let OfPod { name, cluster, user, node } = match &self.which {
+        let OfPod { name, cluster, user, node, first } = match &self.which {
             Which::Label(label) => return Ok(label.clone()),
             Which::Pod(pod) => pod,
         };
+        if let Some(id) = first.lock().await.take() {
+            return Ok(id);
+        }
         progress.waiting(&format!("looking for pod {name} in its cluster"));
         let api = Api::open(cluster.ssh().await?, user).await?;
         let place = in_cluster::container(&api, name).await;
@@ -233,7 +238,14 @@ impl Entrance {
 
     async fn enter(&self, ssh: SshClient, progress: &impl Progress, is_first: bool) -> Result<Joint> {
         let machine = ssh.login().clone();
-        let container = self.known_as(progress).await?;
+        // For a playground this would be final. A pod or a container of that name may come again.
+        let again = |error: Error| match (error.kind(), error.hint()) {
+            (Kind::NotFound, hint) if !is_first => {
+                Error::new(Kind::NotWoken, error.message()).with_hint(hint.unwrap_or("it may come again"))
+            }
+            _ => error,
+        };
+        let container = self.known_as(progress).await.map_err(again)?;
         let (place, called) = match &self.which {
             Which::Label(label) => keyed(&machine.machine, label, None),
             Which::Pod(pod) => keyed(&machine.machine, "", Some(&pod.name)),
@@ -245,15 +257,9 @@ impl Entrance {
             host_key: key.seed,
             // No program runs there.
             tools: Tools::None,
+            view: View::Never,
         };
-        let stream = inside::enter(ssh, &request, progress).await.map_err(|error| match error.kind() {
-            // For a playground this would be final. A container of that name may come again.
-            Kind::NotFound if !is_first => {
-                let again = Error::new(Kind::NotWoken, error.message());
-                error.hint().map_or(again.clone(), |hint| again.with_hint(hint))
-            }
-            _ => error,
-        })?;
+        let stream = inside::enter(ssh, &request, progress).await.map_err(again)?;
         let login = Login {
             alias: format!("{}.{place}.{called}", Target::of_play(&machine.play, None)),
             machine: format!("{place}.{called}"),

@@ -65,6 +65,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "labctl-ssh-proxy debug docker web --tools nicolaka/netshoot -- tcpdump -i any",
         "with the programs of an image",
     ),
+    (
+        "debug",
+        "labctl-ssh-proxy debug k3s --pod shop/web/app --ephemeral busybox -- ps aux",
+        "by an ephemeral container, which stays in the pod's spec",
+    ),
     ("port-forward", "labctl-ssh-proxy port-forward docker -L 8080:80", "the machine's port 80 is port 8080 here"),
     (
         "port-forward",
@@ -122,7 +127,9 @@ pub(super) fn exit(command: &str) -> &'static str {
         }
         "debug" => {
             "The exit code of the shell or of COMMAND, or 255 if ssh or the way into the container failed. Where machines \
-             are asked for the container first: 4 if there is none of that name, 5 if several match, 7 if it does not run."
+             are asked for the container first: 4 if there is none of that name, 5 if several match, 7 if it does not run. With \
+             `--ephemeral`, the exit code of the container; before that, 6 if the cluster refuses, 7 if it does not start, 8 \
+             if the pod is deleted."
         }
         "connect" => "0 when the connection has ended. ssh itself shows 255 for whatever stops it.",
         "start" => {

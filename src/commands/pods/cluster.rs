@@ -4,9 +4,9 @@ use crate::{
     cluster::{
         api::Api,
         pods::{Node, Object, Owner, Pod},
-        watch::{All, Change, list},
+        watch::{All, Change, Key, list},
     },
-    error::{Error, Result},
+    error::{Error, Kind, Result},
 };
 
 /// Pods, and what one wants to know with them.
@@ -29,14 +29,35 @@ pub(super) enum News {
     Lost(Error),
 }
 
+/// Takes a refusal for nothing, because not each user may see each kind of object.
+pub(super) fn if_permitted<T>(answer: Result<T>) -> Result<Option<T>> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.kind() == Kind::Refused => {
+            log::info!("{}", error.message());
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 impl Cluster {
     /// Reads a namespace, or all.
     ///
     /// # Errors
-    /// As [`list`], for the pods. Who may not see the others sees pods.
+    /// As [`list`]. Those who may not see the others see pods.
     pub(super) async fn read(api: &Api, namespace: Option<&str>) -> Result<Cluster> {
         let (pods, nodes, sets) = tokio::join!(list(api, namespace), list(api, None), list(api, namespace));
-        Ok(Cluster { pods: pods?, nodes: nodes.unwrap_or_default(), sets: sets.unwrap_or_default() })
+        let (nodes, sets) = (if_permitted(nodes)?.unwrap_or_default(), if_permitted(sets)?.unwrap_or_default());
+        Ok(Cluster { pods: pods?, nodes, sets })
+    }
+
+    /// The pods of a ReplicaSet.
+    pub(super) fn owned_by(&self, (namespace, set): Key) -> Vec<Key> {
+        let is_owned = |pod: &Pod| {
+            pod.metadata.namespace == namespace && pod.metadata.controller().is_some_and(|owner| owner.name == set)
+        };
+        self.pods.iter().filter(|(_, pod)| is_owned(pod)).map(|(key, _)| key.clone()).collect()
     }
 
     /// The kind and the name of that which makes a pod.

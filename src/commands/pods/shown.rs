@@ -46,7 +46,7 @@ pub(super) struct PrintedPod<'a> {
     failing: bool,
     ready: usize,
     total: usize,
-    restarts: u32,
+    restarts: i64,
     since: &'a str,
     containers: Vec<PrintedContainer>,
 }
@@ -114,7 +114,10 @@ impl Hosts {
     pub(super) fn lines(&self, cluster: &Cluster) -> Vec<String> {
         let pods = cluster.sorted();
         if pods.is_empty() {
-            return vec!["There are no pods.".to_owned()];
+            return vec![match self.has_namespaces {
+                true => "There are no pods.".to_owned(),
+                false => "There are no pods in this namespace. With -A, those of all are listed.".to_owned(),
+            }];
         }
         type Column = (&'static str, bool, fn(&Pod) -> String);
         let columns: [Column; 7] = [
@@ -165,7 +168,8 @@ fn in_words(container: &Container) -> String {
         (Role::Ephemeral, None) => Some("ephemeral".to_owned()),
         (Role::Ephemeral, Some(target)) => Some(format!("ephemeral, debugs {target}")),
     };
-    let state = (!container.runs() && container.role != Role::Init).then(|| match container.reason.as_str() {
+    let is_told = if container.role == Role::Init { container.is_failing() } else { !container.runs() };
+    let state = is_told.then(|| match container.reason.as_str() {
         "" => container.title.to_lowercase(),
         reason => reason.to_owned(),
     });

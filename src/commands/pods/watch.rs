@@ -2,7 +2,13 @@
 //!
 //! A connection that is lost is made again, and what was missed is in the list that then comes.
 
-use std::{convert::Infallible, future::Future, io, pin::pin, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, pending},
+    io,
+    pin::pin,
+    time::Duration,
+};
 
 use serde::Serialize;
 use tokio::{
@@ -12,11 +18,11 @@ use tokio::{
 
 use super::{
     Way,
-    cluster::{Cluster, News},
+    cluster::{Cluster, News, if_permitted},
     shown::{Hosts, PrintedNode, PrintedPod, printed_nodes},
 };
 use crate::{
-    cluster::watch::{Change, Kept, Watch, key},
+    cluster::watch::{Change, Kept, Key, Watch, key},
     error::{Error, Kind, Result},
     labs::retry::Pauses,
     ui::{out::Details, screen::Pages, stdio},
@@ -114,25 +120,36 @@ async fn follow_once(
     let (mut pods, mut nodes, mut sets) =
         (Watch::new(&api, namespace), Watch::new(&api, None), Watch::new(&api, namespace));
     let mut all = Cluster::default();
-    let (of_pods, of_nodes, of_sets) = tokio::join!(pods.next(), optional(&mut nodes), optional(&mut sets));
+    let (of_pods, of_nodes, of_sets) = tokio::join!(pods.next(), nodes.next(), sets.next());
     of_pods?.make(&mut all.pods);
+    // Those who may not see the others see pods.
+    let (of_nodes, of_sets) = (if_permitted(of_nodes)?, if_permitted(of_sets)?);
     let (has_nodes, has_sets) = (of_nodes.is_some(), of_sets.is_some());
     of_nodes.into_iter().for_each(|change| change.make(&mut all.nodes));
     of_sets.into_iter().for_each(|change| change.make(&mut all.sets));
     let _ = tell.send(News::All(all)).await;
-    loop {
-        let news = tokio::select! {
-            change = pods.next() => News::Pod(change?),
-            change = nodes.next(), if has_nodes => News::Node(change?),
-            change = sets.next(), if has_sets => News::Set(change?),
-        };
-        let _ = tell.send(news).await;
-    }
+    // None of them is begun anew because another has something to say.
+    let (never, _, _) = tokio::try_join!(
+        pass_on(&mut pods, true, News::Pod, tell),
+        pass_on(&mut nodes, has_nodes, News::Node, tell),
+        pass_on(&mut sets, has_sets, News::Set, tell),
+    )?;
+    match never {}
 }
 
-/// The list of what not every user may see.
-async fn optional<T: Kept>(watch: &mut Watch<'_, T>) -> Option<Change<T>> {
-    watch.next().await.inspect_err(|error| log::info!("{}", error.message())).ok()
+/// Passes the changes of a list on, if it may be seen, until it cannot be asked any more.
+async fn pass_on<T: Kept>(
+    watch: &mut Watch<'_, T>,
+    is_seen: bool,
+    news: fn(Change<T>) -> News,
+    tell: &Sender<News>,
+) -> Result<Infallible> {
+    if is_seen {
+        while let Some(change) = if_permitted(watch.next().await)? {
+            let _ = tell.send(news(change)).await;
+        }
+    }
+    pending().await
 }
 
 /// A line of JSON about a change.
@@ -198,15 +215,22 @@ impl View<'_> {
                 return Ok(if before == after { String::new() } else { after });
             }
             News::Set(change) => {
+                let owned = change.key().map(|key| self.cluster.owned_by(key)).unwrap_or_default();
+                let before = self.pod_lines(&owned, is_json)?;
                 change.make(&mut self.cluster.sets);
-                return Ok(String::new());
+                let after = self.pod_lines(&owned, is_json)?;
+                return Ok(after.into_iter().zip(before).filter(|(new, old)| new != old).map(|(new, _)| new).collect());
             }
         }
         self.problem = None;
         if is_json { line(&hosts.printed(&self.cluster)) } else { Ok(String::new()) }
     }
 
-    fn pod_line(&self, key: &(String, String), is_json: bool) -> Result<String> {
+    fn pod_lines(&self, keys: &[Key], is_json: bool) -> Result<Vec<String>> {
+        keys.iter().map(|key| self.pod_line(key, is_json)).collect()
+    }
+
+    fn pod_line(&self, key: &Key, is_json: bool) -> Result<String> {
         match self.cluster.pods.get(key).filter(|_| is_json) {
             Some(pod) => line(&Line::Pod(self.hosts.printed_pod(&self.cluster, pod))),
             None => Ok(String::new()),

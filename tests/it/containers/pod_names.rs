@@ -55,8 +55,13 @@ fn a_forward_follows_its_pod() {
     let port = forward.address(0).port();
     assert!(curl(port, "/data").status.success());
     drop(one);
+    node.cluster.delete("pods", "shop", "web-0");
     let problem = forward.until(&node.site.world, "problem")["message"].to_string();
     assert!(problem.contains("has ended"), "{problem}");
+    // A pod that is gone may come again.
+    assert!(!curl(port, "/data").status.success());
+    let problem = forward.until(&node.site.world, "problem")["message"].to_string();
+    assert!(problem.contains("has no pod `web-0`"), "{problem}");
     let two = node.run("forwarded-again", SCRATCH);
     node.cluster.put("pods", pod("web-0", &[("app", &two.id)]));
     eventually("the other container answers", || curl(port, "/data").status.success());

@@ -3,17 +3,18 @@
 
 use std::{
     io::{BufRead, BufReader},
+    panic::{AssertUnwindSafe, catch_unwind},
     process::Stdio,
-    sync::mpsc,
-    thread,
+    sync::atomic::{AtomicBool, Ordering},
+    time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 
 use super::{MACHINE, Site};
 use crate::support::{
-    Ending, Said,
-    cluster::Cluster,
+    Said,
+    cluster::{Cluster, Watching},
     engine::{BUSYBOX, Container, Engine, SCRATCH},
     eventually, schema,
 };
@@ -157,9 +158,21 @@ fn a_pod_of_a_stopped_playground_wakes_it() {
     let stop = || node.site.world.stop_elsewhere(&node.site.play);
     stop();
     assert_eq!(node.say(&node.host("web-0")).ok(), "[in]\n");
-    // Known from before.
+    // Known from before. The cluster's API answers later than its machines do, and at first knows the containers of before.
     stop();
-    assert_eq!(node.say(&node.host("web-0")).ok(), "[in]\n");
+    node.cluster.stop();
+    drop(one);
+    let mut client = node.site.client("ssh", &[&node.host("web-0"), "/app", "say", "in"]);
+    let mut client = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(client.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let mut until = |words: &str| assert!(said.any(|line| line.contains(words)), "no word of: {words}");
+    until("waiting for pod shop.web-0: the Kubernetes API of playground");
+    node.cluster.start();
+    until("waiting for pod shop.web-0: machine");
+    let two = node.run("woken-again", SCRATCH);
+    node.cluster.put("pods", pod("web-0", &[("app", &two.id)]));
+    assert_eq!(client.wait_with_output().unwrap().stdout, b"[in]\n");
+    assert_eq!(node.site.world.restarts(&node.site.play), 2);
 }
 
 /// Each obstacle on the way is said in a sentence.
@@ -179,7 +192,11 @@ fn what_a_cluster_does_not_have_is_said() {
     let said = node.say(&node.host("db")).failed(255);
     assert!(said.contains("no pod of db in namespace shop") && said.contains("db-0: Running"), "{said}");
     node.cluster.put("pods", by_set("db-1", true));
+    node.cluster.seen();
     assert_eq!(node.say(&node.host("db")).ok(), "[in]\n");
+    // A large namespace is read in parts.
+    let lists = node.cluster.seen().into_iter().skip(1);
+    assert_eq!(lists.filter(|path| !path.ends_with("?limit=500")).collect::<Vec<_>>(), [""; 0]);
     node.cluster.put("pods", by_set("db-2", true));
     let said = node.say(&node.host("db")).failed(255);
     assert!(said.contains("2 pods") && said.contains("choose one of: db-1, db-2"), "{said}");
@@ -221,41 +238,8 @@ fn another_api_is_not_trusted() {
     let mixed = ours.replace(&line(&ours, field), &line(&theirs, field));
     std::fs::write(node.site.machine_folder().join("home/.kube/config"), mixed).unwrap();
     let said = node.say(&node.host("web-0")).failed(255);
-    assert!(said.contains("its certificate is not accepted"), "{said}");
+    assert!(said.contains("shows a certificate that is not accepted"), "{said}");
     assert_eq!(node.cluster.seen(), [""; 0], "the token has gone out");
-}
-
-/// `pods --watch --json`, line by line.
-struct Watching {
-    _child: Ending,
-    lines: mpsc::Receiver<Value>,
-}
-
-impl Watching {
-    fn of(node: &Node, args: &[&str]) -> Watching {
-        let mut command = node.site.world.command(&["--local", "pods", &node.site.play, "--watch", "--json"]);
-        let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
-        let (tell, lines) = mpsc::channel();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        thread::spawn(move || {
-            out.lines().map_while(Result::ok).all(|line| tell.send(serde_json::from_str(&line).unwrap()).is_ok())
-        });
-        Watching { _child: Ending(child), lines }
-    }
-
-    fn next(&self, what: &str) -> Value {
-        self.lines.recv_timeout(crate::support::PATIENCE).unwrap_or_else(|_| panic!("no line: {what}"))
-    }
-
-    /// The next line with this member, and how long it took.
-    fn until(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let line = self.next(what);
-            if is_it(&line) {
-                return line;
-            }
-        }
-    }
 }
 
 #[test]
@@ -265,7 +249,7 @@ fn a_watch_survives_what_an_api_does() {
     for n in 0..5 {
         node.cluster.put("pods", pod(&format!("p-{n}"), &[("app", "1")]));
     }
-    let watch = Watching::of(&node, &["-A"]);
+    let watch = Watching::of(&node.site.world, &node.site.play, &["-A"]);
     let first = watch.next("the first line");
     schema::check("podsLine", &first);
     assert_eq!(first["nodes"], json!([{"name": MACHINE, "ready": true}]));
@@ -287,7 +271,7 @@ fn a_watch_survives_what_an_api_does() {
     schema::check("podsLine", &line);
     assert_eq!(line, json!({"gone": {"namespace": "shop", "name": "p-4"}}));
     // The history is gone: it lists again, those in trouble first.
-    node.cluster.forget();
+    node.cluster.forget(&["pods", "nodes", "replicasets"]);
     assert_eq!(names(&watch.until("a new list", |line| line["pods"].is_array())), ["p-2", "p-0", "p-1", "p-3"]);
     // The API is restarted.
     node.cluster.stop();
@@ -308,6 +292,51 @@ fn a_watch_survives_what_an_api_does() {
     node.cluster.seen();
     node.cluster.put("pods", pod("p-10", &[("app", "1")]));
     assert_eq!(node.cluster.seen(), [""; 0]);
+}
+
+/// A list that takes long is read to its end, however many other changes there are at that time.
+#[test]
+fn a_slow_list_is_not_begun_anew_for_other_changes() {
+    let Some(node) = Node::new() else { return };
+    node.cluster.put("pods", pod("p-0", &[("app", "1")]));
+    let watch = Watching::of(&node.site.world, &node.site.play, &["-A"]);
+    watch.next("the first line");
+    node.cluster.slow_down(Duration::from_millis(500));
+    let has_come = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !has_come.load(Ordering::Relaxed) {
+                node.cluster.put("replicasets", json!({"metadata": {"name": "web-1", "namespace": "shop"}}));
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        });
+        node.cluster.put("pods", pod("p-1", &[("app", "1")]));
+        node.cluster.forget(&["pods"]);
+        let said = catch_unwind(AssertUnwindSafe(|| watch.until("a new list", |line| line["pods"].is_array())));
+        has_come.store(true, Ordering::Relaxed);
+        assert_eq!(said.unwrap()["pods"].as_array().unwrap().len(), 2);
+    });
+}
+
+/// An API that ends each watch at once is asked again after a pause.
+#[test]
+fn an_api_that_ends_watches_is_not_asked_all_the_time() {
+    let Some(node) = Node::new() else { return };
+    node.cluster.put("pods", pod("p-0", &[("app", "1")]));
+    let watch = Watching::of(&node.site.world, &node.site.play, &["-A"]);
+    watch.next("the first line");
+    node.cluster.seen();
+    let begin = Instant::now();
+    node.cluster.end_watches(true);
+    let mut asked = 0;
+    eventually("each of the three watches was begun again, and again", || {
+        asked += node.cluster.seen().len();
+        asked >= 9
+    });
+    assert!(begin.elapsed() > Duration::from_secs(2), "{asked} requests in {:?}", begin.elapsed());
+    node.cluster.end_watches(false);
+    node.cluster.put("pods", pod("p-1", &[("app", "1")]));
+    watch.until("a change", |line| line["pod"]["name"] == "p-1");
 }
 
 /// The table, and the list for programs.
@@ -340,5 +369,7 @@ fn pods_are_listed() {
     schema::check("pods", &value);
     assert_eq!(value["pods"][1]["host"], host);
     assert_eq!(value["pods"][1]["containers"][1]["host"], format!("{host}.look"));
-    assert_eq!(list(&[]).ok(), "There are no pods.\n");
+    assert_eq!(list(&[]).ok(), "There are no pods in this namespace. With -A, those of all are listed.\n");
+    let said = list(&["-n", "shop?watch=1"]).failed(2);
+    assert!(said.contains("a namespace is letters, digits and dashes"), "{said}");
 }

@@ -1,13 +1,18 @@
 //! A stand-in for the API of a Kubernetes cluster: lists in parts, watches with bookmarks and their ends, refusals. Its
-//! objects are what the tests put into it; their containers are real ones.
+//! objects are what the tests put into it; their containers are real ones. `kubelet` is what a node does for it.
+
+pub mod kubelet;
 
 use std::{
     collections::BTreeMap,
     convert::Infallible,
     fs,
+    io::{BufRead, BufReader},
     net::SocketAddr,
     path::Path,
-    sync::{Arc, Mutex, MutexGuard},
+    process::Stdio,
+    sync::{Arc, Mutex, MutexGuard, mpsc},
+    thread,
     time::Duration,
 };
 
@@ -20,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, runtime::Runtime, sync::Notify, task::JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use super::labs::acceptor;
+use super::{Ending, PATIENCE, World, labs::acceptor};
 
 /// The token of its user.
 const TOKEN: &str = "the-token-of-the-cluster";
@@ -34,16 +39,37 @@ struct Store {
     objects: BTreeMap<Key, Value>,
     /// What has happened: its version, the type of its event, and the object.
     events: Vec<(u64, &'static str, Key, Value)>,
-    /// Nothing is known of what has happened up to here.
-    forgotten: u64,
+    /// Nothing is known of what has happened to a kind of object up to here.
+    forgotten: BTreeMap<String, u64>,
     /// The paths that were asked for.
     seen: Vec<String>,
     /// The refusal of a kind of object, by its status code.
     refused: BTreeMap<String, u16>,
     /// Each list is at most this long.
     part: usize,
-    /// Its connections, which end with the number before.
-    life: u64,
+    /// The time before a list is answered.
+    slow: Duration,
+    /// A watch ends as soon as it has begun.
+    is_ending: bool,
+    kubelet: kubelet::Kubelet,
+}
+
+impl Store {
+    /// True if nothing can go on from this version any more.
+    fn has_forgotten(&self, kind: &str, version: u64) -> bool {
+        self.forgotten.get(kind).is_some_and(|forgotten| version < *forgotten)
+    }
+
+    /// Puts an object in, or a new version of it.
+    fn put(&mut self, kind: &str, mut object: Value) {
+        self.version += 1;
+        let version = self.version;
+        object["metadata"]["resourceVersion"] = version.to_string().into();
+        let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+        let key = (kind.to_owned(), text("namespace"), text("name"));
+        let event = if self.objects.insert(key.clone(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+        self.events.push((version, event, key, object));
+    }
 }
 
 /// The API, as long as this lives.
@@ -91,6 +117,7 @@ impl Cluster {
                     let service = service_fn(|request| answer(Arc::clone(&store), Arc::clone(&changed), request));
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
+                        .with_upgrades()
                         .await;
                 });
             }
@@ -107,16 +134,8 @@ impl Cluster {
     }
 
     /// Puts an object in, or a new version of it.
-    pub fn put(&self, kind: &str, mut object: Value) {
-        let mut store = self.store();
-        store.version += 1;
-        let version = store.version;
-        object["metadata"]["resourceVersion"] = version.to_string().into();
-        let text = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
-        let key = (kind.to_owned(), text("namespace"), text("name"));
-        let event = if store.objects.insert(key.clone(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
-        store.events.push((version, event, key, object));
-        drop(store);
+    pub fn put(&self, kind: &str, object: Value) {
+        self.store().put(kind, object);
         self.changed.notify_waiters();
     }
 
@@ -133,12 +152,12 @@ impl Cluster {
         self.changed.notify_waiters();
     }
 
-    /// Forgets what has happened, so that nothing can go on from before (410).
-    pub fn forget(&self) {
+    /// Forgets what has happened to objects of these kinds, so that nothing can go on from before (410).
+    pub fn forget(&self, kinds: &[&str]) {
         let mut store = self.store();
         store.version += 1;
-        store.forgotten = store.version;
-        store.life += 1;
+        let version = store.version;
+        store.forgotten.extend(kinds.iter().map(|kind| ((*kind).to_owned(), version)));
         drop(store);
         self.changed.notify_waiters();
     }
@@ -146,6 +165,19 @@ impl Cluster {
     /// Makes lists come in parts of this length.
     pub fn in_parts(&self, length: usize) {
         self.store().part = length;
+    }
+
+    /// Answers lists after this time.
+    pub fn slow_down(&self, time: Duration) {
+        self.store().slow = time;
+    }
+
+    /// Ends each watch as soon as it has begun, if `so`.
+    pub fn end_watches(&self, so: bool) {
+        let mut store = self.store();
+        store.is_ending = so;
+        drop(store);
+        self.changed.notify_waiters();
     }
 
     /// Refuses requests about a kind of object.
@@ -207,6 +239,9 @@ async fn answer(
         return Ok(refusal(401, "Unauthorized", "Unauthorized"));
     }
     let words: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    if let Some(answer) = kubelet::discovery(&store.lock().unwrap(), &words) {
+        return Ok(answer);
+    }
     let rest = match words[..] {
         ["api", "v1", ref rest @ ..] | ["apis", "apps", "v1", ref rest @ ..] => rest.to_vec(),
         _ => return Ok(refusal(404, "NotFound", "the server could not find the requested resource")),
@@ -214,6 +249,10 @@ async fn answer(
     let (namespace, kind, name) = match rest[..] {
         ["namespaces", namespace, kind] => (namespace, kind, None),
         ["namespaces", namespace, kind, name] => (namespace, kind, Some(name)),
+        ["namespaces", namespace, "pods", name, part] => {
+            let of = kubelet::Of { namespace: namespace.to_owned(), pod: name.to_owned(), query };
+            return Ok(kubelet::answer(store, changed, request, of, part).await);
+        }
         [kind] => ("", kind, None),
         [kind, name] => ("", kind, Some(name)),
         _ => return Ok(refusal(404, "NotFound", "the server could not find the requested resource")),
@@ -236,9 +275,16 @@ async fn answer(
     }
     let is_meant = {
         let (kind, namespace) = (kind.to_owned(), namespace.to_owned());
-        move |key: &Key| key.0 == kind && (namespace.is_empty() || key.1 == namespace)
+        let name = query.get("fieldSelector").map(|text| text.strip_prefix("metadata.name=").unwrap().to_owned());
+        move |key: &Key| {
+            key.0 == kind
+                && (namespace.is_empty() || key.1 == namespace)
+                && name.as_ref().is_none_or(|name| key.2 == *name)
+        }
     };
     if !query.contains_key("watch") {
+        let slow = store.lock().unwrap().slow;
+        tokio::time::sleep(slow).await;
         let store = store.lock().unwrap();
         let all: Vec<Value> =
             store.objects.iter().filter(|(key, _)| is_meant(key)).map(|(_, object)| form(object)).collect();
@@ -250,21 +296,19 @@ async fn answer(
         return Ok(whole(200, &json!({"kind": "List", "metadata": metadata, "items": all[from..to]})));
     }
     let from: u64 = query["resourceVersion"].parse().unwrap();
-    let (life, forgotten) = {
-        let store = store.lock().unwrap();
-        (store.life, store.forgotten)
-    };
-    if from < forgotten {
+    let kind = kind.to_owned();
+    if store.lock().unwrap().has_forgotten(&kind, from) {
         return Ok(refusal(410, "Expired", "too old resource version"));
     }
     let lines = futures_util::stream::unfold(from, move |from| {
         let (store, changed, is_meant) = (Arc::clone(&store), Arc::clone(&changed), is_meant.clone());
+        let kind = kind.clone();
         async move {
             loop {
                 let wait = changed.notified();
                 let text = {
                     let store = store.lock().unwrap();
-                    if store.life != life {
+                    if store.is_ending || store.has_forgotten(&kind, from) {
                         return None;
                     }
                     let new = store.events.iter().filter(|(version, _, key, _)| *version > from && is_meant(key));
@@ -290,5 +334,38 @@ async fn answer(
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+/// `pods --watch --json`, line by line.
+pub struct Watching {
+    _child: Ending,
+    lines: mpsc::Receiver<Value>,
+}
+
+impl Watching {
+    pub fn of(world: &World, play: &str, args: &[&str]) -> Watching {
+        let mut command = world.command(&["--local", "pods", play, "--watch", "--json"]);
+        let mut child = command.args(args).stdout(Stdio::piped()).spawn().unwrap();
+        let (tell, lines) = mpsc::channel();
+        let out = BufReader::new(child.stdout.take().unwrap());
+        thread::spawn(move || {
+            out.lines().map_while(Result::ok).all(|line| tell.send(serde_json::from_str(&line).unwrap()).is_ok())
+        });
+        Watching { _child: Ending(child), lines }
+    }
+
+    pub fn next(&self, what: &str) -> Value {
+        self.lines.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no line: {what}"))
+    }
+
+    /// The next line of which this is true.
+    pub fn until(&self, what: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            let line = self.next(what);
+            if is_it(&line) {
+                return line;
+            }
+        }
     }
 }

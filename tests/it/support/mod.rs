@@ -149,9 +149,9 @@ impl World {
         command
     }
 
-    /// Prepares the program under test.
+    /// Prepares the program under test: the built one, or for figures an optimized one, which TESTED names.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = self.program(PROGRAM);
+        let mut command = self.program(std::env::var_os("TESTED").unwrap_or_else(|| PROGRAM.into()));
         command.args(args);
         command
     }
