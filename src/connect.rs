@@ -207,7 +207,7 @@ struct Connection<'a> {
     target: Target,
     /// The host name of the machine.
     machine_host: String,
-    /// What our own SSH client goes there for; `None` where the client's SSH goes to the machine itself.
+    /// The purpose of our own SSH client there; `None` where the client's SSH goes to the machine itself.
     container: Option<Wanted>,
     labs: &'a Labs,
     memory: Memory,

@@ -85,9 +85,9 @@ pub enum View {
     /// None: the container as it is.
     #[default]
     Never,
-    /// Where the container has neither bash nor a C library, and the machine can make one.
+    /// For a container with neither bash nor a C library, if the machine can make one.
     Auto,
-    /// Where the container has no C library. One that gets none is told why.
+    /// For a container without a C library. The reason is said if it gets none.
     Always,
 }
 

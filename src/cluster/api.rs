@@ -48,7 +48,7 @@ pub(super) fn query_text(text: &str) -> String {
 
 /// JSON, as most requests want it.
 pub(crate) const JSON: &str = "application/json";
-/// What is known of an object without its contents.
+/// An object's metadata alone.
 pub(crate) const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 /// The same of one object, as a watch has them.
 pub(crate) const METADATA_OF_ONE: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";

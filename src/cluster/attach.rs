@@ -106,7 +106,7 @@ impl Attached {
         let (sink, stream) = self.ws.split();
         let mut count = 0;
         let up = async {
-            // What takes no input any more may still have output.
+            // A container that takes no input any more may still have output.
             let _ = up(sink, input, size, self.ends_input).await;
             std::future::pending::<Infallible>().await
         };

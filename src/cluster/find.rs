@@ -52,7 +52,7 @@ pub(crate) async fn pod(api: &Api, name: &PodName) -> Result<Pod> {
         Err(failure) => return Err(failure.into()),
     }
     let (pods, sets) = tokio::join!(list(api, Some(namespace)), list(api, Some(namespace)));
-    // Who may not look at ReplicaSets still finds the others.
+    // A user who may not look at ReplicaSets still finds the others.
     let sets = sets.unwrap_or_else(|error| {
         log::info!("the ReplicaSets are not known: {}", error.message());
         All::default()

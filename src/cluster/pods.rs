@@ -20,7 +20,7 @@ pub(crate) struct List<T> {
     pub(crate) items: Vec<T>,
 }
 
-/// What is said of a list.
+/// The metadata of a list.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct ListMeta {
@@ -36,7 +36,7 @@ pub(crate) struct ListMeta {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Node {
-    /// What is said of it.
+    /// Its metadata.
     pub(crate) metadata: Metadata,
     #[serde(deserialize_with = "or_default")]
     status: Status,
@@ -57,7 +57,7 @@ pub(crate) struct Object {
     pub(crate) metadata: Metadata,
 }
 
-/// What is said of an object.
+/// The metadata of an object.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Metadata {
@@ -109,7 +109,7 @@ impl Metadata {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Pod {
-    /// What is said of it.
+    /// Its metadata.
     pub(crate) metadata: Metadata,
     #[serde(deserialize_with = "or_default")]
     spec: Spec,

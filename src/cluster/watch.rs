@@ -1,6 +1,6 @@
 //! A list of objects that stays true: it is read once, in parts, and then changes as the API tells of changes.
 //!
-//! What is too old for the API to go on from (410), and what was lost with the connection, is listed again: a list of then
+//! A list that is too old for the API to go on from (410), or that was lost with the connection, is read again: a list of then
 //! takes the place of the one before.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -29,7 +29,7 @@ pub(crate) trait Kept: DeserializeOwned {
     const PLACE: (&'static str, &'static str);
     /// The form in which a list of them is asked for, and one of them.
     const ACCEPT: (&'static str, &'static str) = (JSON, JSON);
-    /// What is said of one.
+    /// The metadata of one.
     fn metadata(&self) -> &Metadata;
 }
 
@@ -97,7 +97,7 @@ pub(crate) type Key = (String, String);
 pub(crate) struct Watch<'a, T> {
     api: &'a Api,
     path: String,
-    /// What is asked for along with it: a `&`, and a selector.
+    /// A selector, with a `&` in front, or nothing.
     selected: String,
     /// The version from which it goes on; `None` before there is a list that is true.
     version: Option<String>,
@@ -113,7 +113,7 @@ struct Head {
     r#type: String,
 }
 
-/// What the line is about.
+/// The object that the line is about.
 #[derive(Deserialize)]
 struct Body<T> {
     object: T,

@@ -100,7 +100,7 @@ pub(crate) struct Visit {
 pub(crate) enum Within {
     /// The name, the label or the id behind `--in`.
     Container(String),
-    /// What stands behind `--pod`.
+    /// The value of `--pod`.
     Pod(PodName),
 }
 

@@ -103,7 +103,7 @@ fn may_be_found(error: &Error) -> bool {
 /// it is down, and it is certain that its policy allows a connection to wake it.
 fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> Result<bool> {
     let Connection { app, request, target, memory, container, .. } = connection;
-    // Which machine has a cluster's kubeconfig is not known yet, and it is often not the first.
+    // The machine that has a cluster's kubeconfig is not known yet, and it is often not the first.
     if container.as_ref().is_some_and(Wanted::is_cluster) {
         return Ok(false);
     }

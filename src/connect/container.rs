@@ -57,7 +57,7 @@ const EXPLANATION: Duration = Duration::from_millis(700);
 /// Between two looks at a container whose engine has not noticed its end yet.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// What our own SSH client goes to a machine for.
+/// The purpose of our own SSH client on a machine.
 pub(super) struct Wanted {
     what: What,
     /// The user inside.

@@ -222,7 +222,7 @@ fn a_watch_of_a_real_api_survives_its_restarts() {
     assert!(worst.1 < Duration::from_secs(5), "{late:?}");
 }
 
-/// What an API says when its store has forgotten how to go on (410).
+/// The answer of an API whose store has forgotten how to go on (410).
 #[test]
 #[ignore = "needs kube-apiserver, kubectl and etcd in PATH: scripts/try-cluster runs it"]
 fn a_forgotten_history_is_listed_anew() {
@@ -290,7 +290,7 @@ fn each_kind_of_user_is_known() {
     assert_eq!(list(&["-A"])["nodes"], json!([{"name": "node-01", "ready": false}]));
 }
 
-/// What a Deployment, a StatefulSet and a DaemonSet have is made by the real controllers; the containers are real, too.
+/// The pods of a Deployment, a StatefulSet and a DaemonSet are made by the real controllers; the containers are real, too.
 #[test]
 #[ignore = "needs kube-apiserver, kube-controller-manager, kubectl and etcd in PATH: scripts/try-cluster runs it"]
 fn what_makes_pods_leads_to_its_one_ready_pod() {
@@ -301,7 +301,7 @@ fn what_makes_pods_leads_to_its_one_ready_pod() {
     let ready = json!({"conditions": [{"type": "Ready", "status": "True"}]});
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": MACHINE}, "status": ready});
     api.create(&[namespace("shop"), node]);
-    // What the controller of nodes does for one that is ready.
+    // The controller of nodes does this for one that is ready.
     api.kubectl(&["taint", "node", MACHINE, "node.kubernetes.io/not-ready-"]);
     let of = |kind: &str, name: &str, replicas: Option<u8>| {
         let template = json!({

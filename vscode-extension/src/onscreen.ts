@@ -1,4 +1,4 @@
-// What the user opens in the tree. It asks for its news only while it is on the screen.
+// A line that the user opens in the tree. It asks for its news only while it is on the screen.
 
 import type { Disposable, Watch } from './watch';
 

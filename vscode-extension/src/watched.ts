@@ -1,4 +1,4 @@
-// What a process of the binary watches for as long as the user has it open on the screen, because each needs a connection to a
+// A watch by a process of the binary, for as long as the user has it open on the screen, because each needs a connection to a
 // machine.
 
 import type { Binary } from './binary';

@@ -91,7 +91,7 @@ pub(super) fn make(order: &Order, init: &Process, state: &Value) -> io::Result<(
     }
     for (name, taken) in &etc {
         let path = Path::new("etc").join(name);
-        // What the container has itself is not added to.
+        // A file of the container's own keeps its place.
         if is_ours("etc") && fs::symlink_metadata(&path).is_err() {
             put(&path, taken)?;
         }

@@ -246,7 +246,7 @@ impl Session<'_> {
                 return Err(Error::new(Kind::NotYet, message).with_hint("see its state with `labctl-ssh-proxy pods`"));
             }
         };
-        // What a terminal shows has no end that could be missed.
+        // A terminal shows all that has come, so nothing is missed at the end.
         if !is_terminal || count == 0 {
             self.complete(count, &mut output).await?;
         }

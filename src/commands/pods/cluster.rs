@@ -1,4 +1,4 @@
-//! What is known of a cluster.
+//! A cluster, as far as it is known.
 
 use crate::{
     cluster::{
@@ -18,7 +18,7 @@ pub(super) struct Cluster {
     pub(super) sets: All<Object>,
 }
 
-/// What a cluster tells.
+/// News of a cluster.
 pub(super) enum News {
     /// All of it.
     All(Cluster),

@@ -174,7 +174,7 @@ impl Form {
     }
 }
 
-/// What is known, and how it is shown.
+/// The cluster as it is known, and the form in which it is shown.
 struct View<'a> {
     hosts: &'a Hosts,
     cluster: Cluster,

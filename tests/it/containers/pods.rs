@@ -92,7 +92,7 @@ fn pods_and_what_makes_them_are_hosts() {
         "replicasets",
         json!({"metadata": {"name": "web-7d4b9c6f5", "namespace": "shop", "ownerReferences": owner}}),
     );
-    // Which container it is shows in its mounts, which ctr knows.
+    // Its mounts, which ctr knows, tell the container.
     let mounts = ["/app", "show", "/proc/self/mountinfo"];
     for (name, container) in [
         ("web-7d4b9c6f5-x2x9z", &app),
@@ -263,7 +263,7 @@ fn a_watch_survives_what_an_api_does() {
     let line = watch.next("a change");
     schema::check("podsLine", &line);
     assert_eq!((&line["pod"]["status"], &line["pod"]["failing"]), (&json!("ImagePullBackOff"), &json!(true)));
-    // What changes nothing that is shown is not told.
+    // A change that alters nothing shown is not told.
     failing["metadata"]["labels"] = json!({"a": "b"});
     node.cluster.put("pods", failing);
     node.cluster.delete("pods", "shop", "p-4");

@@ -61,7 +61,7 @@ fn ends(site: &Site, container: &Container) {
     site.leaves_nothing(container);
 }
 
-/// What docker's own client, or its like, says of the container, and what a session in the view says.
+/// The words of docker's own client, or its like, about the container, and those of a session in the view.
 #[track_caller]
 fn compare(site: &Site, container: &Container, user: &str) -> Vec<String> {
     let options: &[&str] = if user == "container" { &[] } else { &["--user", user] };
@@ -164,7 +164,7 @@ fn so_it_is_with_other_engines_and_in_a_user_namespace() {
     assert!(differences.is_empty(), "{}", differences.join("\n"));
 }
 
-/// What the editors ask a host for, in containers that have one program.
+/// The demands of editors on a host, in containers of one program.
 const PREREQUISITES: &str = r#"
 set -eu
 bash --version | head -n 1 | cut -c -8

@@ -170,7 +170,7 @@ impl Api {
         })
     }
 
-    /// What kubectl says, as the administrator.
+    /// kubectl's words, as the administrator.
     #[track_caller]
     pub fn kubectl(&self, args: &[&str]) -> String {
         self.ask(args, None).ok()

@@ -37,7 +37,7 @@ type Key = (String, String, String);
 struct Store {
     version: u64,
     objects: BTreeMap<Key, Value>,
-    /// What has happened: its version, the type of its event, and the object.
+    /// The events: the version, the type, and the object of each.
     events: Vec<(u64, &'static str, Key, Value)>,
     /// Nothing is known of what has happened to a kind of object up to here.
     forgotten: BTreeMap<String, u64>,

@@ -256,7 +256,7 @@ describe('the watch of a cluster', () => {
       count += 1;
     }
     fold('cluster', true);
-    // What it was is not shown as if it were so now.
+    // Its old state is not shown as its present one.
     expect(tree.getTreeItem(cluster).description).toBe('');
     end();
     await until(() => !alive());
@@ -606,7 +606,7 @@ describe('the actions on a pod', () => {
       await expect(read(uri)).rejects.toThrow('no container has this document');
     }
     expect(existsSync(`${at}/runs`)).toBe(false);
-    // What has been read to be shown is not read a second time, but what is shown later is.
+    // An item that has been read is not read a second time, but one that is shown later is.
     const line = `pods ${ID} --of default/web-0/app\n`;
     await documents.show(`playground-${ID}.pod.default.web-0.app`, 'json', new AbortController().signal);
     await read(good);

@@ -38,7 +38,7 @@ try {
   engine.image('shop/api:2.0', { shell: false, changes: ['USER 65532', 'CMD ["httpd", "-f", "-p", "8000"]'] });
   mkdirSync(work);
   chmodSync(work, 0o777);
-  engine.docker('run', '-d', '--name', 'api', '--network', 'none', '-v', `${cache}:/server:ro`, '-v', `${work}:/work`, 'shop/api:2.0');
+  engine.docker('run', '-d', '--name', 'api', '--network', 'none', '-v', `${cache}:/server:ro`, '-v', `${work}:/data`, 'shop/api:2.0');
   world = new World(['--engine', engine.socket]);
   await world.served;
   await world.run('config-ssh', '--yes');
@@ -58,14 +58,14 @@ try {
     args: ['--no-sandbox', '--headless=new', '--disable-gpu', `--proxy-server=socks5://127.0.0.1:${port}`, '--proxy-bypass-list=<-loopback>'],
   });
   page = await browser.newPage({ viewport: { width: 1100, height: 640 } });
-  await until('it answers', () => page.goto('http://127.0.0.1:9123/?folder=/work').then((answer) => answer.ok(), () => false), 60_000);
+  await until('it answers', () => page.goto('http://127.0.0.1:9123/?folder=/data').then((answer) => answer.ok(), () => false), 60_000);
 
   console.log('- its window, and a terminal that is confined as the container is');
   await page.locator('.monaco-workbench').waitFor({ timeout: 60_000 });
   await page.locator('.explorer-folders-view').waitFor({ timeout: 60_000 });
   await page.keyboard.press('Control+Backquote');
   await page.locator('.xterm').first().click({ timeout: 60_000 });
-  await page.keyboard.type('grep -E "^(Uid|CapBnd|Seccomp|NoNewPrivs):" /proc/self/status >/work/new; mv /work/new /work/status\n');
+  await page.keyboard.type('grep -E "^(Uid|CapBnd|Seccomp|NoNewPrivs):" /proc/self/status >/data/new; mv /data/new /data/status\n');
   await until('the file is there', () => existsSync(path.join(work, 'status')), 30_000);
   const first = readFileSync(`/proc/${engine.docker('inspect', '--format', '{{.State.Pid}}', 'api')}/status`, 'utf8');
   const expected = first.split('\n').filter((line) => /^(Uid|CapBnd|Seccomp|NoNewPrivs):/.test(line));

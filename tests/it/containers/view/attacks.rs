@@ -47,7 +47,7 @@ fn a_holder_that_is_taken_over_can_do_nothing() {
     }
 }
 
-/// What a session does that has all capabilities, and which must not reach the machine.
+/// Acts of a session that has all capabilities. None may reach the machine.
 const TAMPERING: &str = r#"
 exec 2>/dev/null
 touch /usr/tampered
@@ -59,7 +59,7 @@ echo x >>/usr/bin/env
 chmod 4777 /usr/bin/env
 umount -l /usr/..; umount -l /usr
 ls -d /usr/.. /usr/../app /app
-ls -d /etc/shadow /etc/ssl/private /root/.ssh /var/lib/dpkg /work /opt
+ls -d /etc/shadow /etc/ssl/private /root/.ssh /var/lib/dpkg /opt
 find / -xdev -name tampered
 echo end
 "#;
@@ -124,7 +124,7 @@ fn a_view_is_made_once_and_anew_when_it_is_gone() {
     eventually("the view has ended with its container", || views(site).is_empty() && site.visits().is_empty());
 }
 
-/// Where there can be no view, the container is entered without, and the reason is said.
+/// A container that can have no view is entered without one, and the reason is said.
 #[test]
 fn a_container_that_gets_no_view_is_entered_as_it_is() {
     let Some(engine) = Engine::here() else { return };
