@@ -6,7 +6,11 @@ use std::{
     process::{Output, Stdio},
 };
 
-use super::{MAPPED, POWERFUL, Site, confinement::told};
+use super::{
+    MAPPED, POWERFUL, Site,
+    confinement::told,
+    pods::{Node, pod},
+};
 use crate::support::{
     Ending, Said,
     engine::{Container, Engine, SCRATCH},
@@ -25,10 +29,15 @@ const IDLE: &str = "1500";
 /// A site whose views end soon.
 fn site(engine: &Engine) -> Site {
     let site = Site::new(engine, "builtin");
+    end_soon(&site);
+    site
+}
+
+/// Makes the views of a site end soon.
+fn end_soon(site: &Site) {
     let views = site.machine_folder().join("helper/views");
     fs::create_dir_all(&views).unwrap();
     fs::write(views.join("idle"), IDLE).unwrap();
-    site
 }
 
 fn ssh(site: &Site, view: &str, args: &[&str]) -> Said {
@@ -145,6 +154,20 @@ fn an_editor_is_given_a_view_without_a_word() {
     let said = site.world.feed(never.env(VIEW, "never"), b"ls /usr && echo view");
     assert_eq!(String::from_utf8_lossy(&said.stdout), "");
     ends(&site, &container);
+}
+
+/// A container of a pod is found by its cluster, and has a view as any other.
+#[test]
+fn an_editor_is_given_a_view_in_a_pod() {
+    let Some(node) = Node::new() else { return };
+    end_soon(&node.site);
+    let container = node.run("in-a-pod", SCRATCH);
+    node.cluster.put("pods", pod("web-0", &[("app", &container.id)]));
+    let port = free_port().to_string();
+    let args = ["-T", "-D", &port, &node.host("web-0"), "bash"];
+    let said = node.site.world.feed(&mut node.site.client("ssh", &args), b"ldd --version | grep -c GLIBC; ls -d /app");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), "1\n/app\n", "{said:?}");
+    ends(&node.site, &container);
 }
 
 #[test]
