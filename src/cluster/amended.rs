@@ -195,10 +195,11 @@ mod tests {
     fn what_is_no_container_any_more_is_refused() {
         let container = serde_json::json!({"name": "a", "env": []});
         for (form, patch, why) in [
-            (Form::Merge, "[]", "no object is left"),
-            (Form::Merge, "null", "no object is left"),
+            (Form::Merge, "[]", "the result is not an object"),
+            (Form::Merge, "null", "the result is not an object"),
             (Form::Json, r#"[{"op": "remove", "path": ""}]"#, ""),
             (Form::Strategic, "3", "is no object"),
+            (Form::Merge, r#"{"securityContext": {"$patch": "replace"}}"#, "`$patch` is a directive"),
             (Form::Strategic, r#"{"$retainKeys": ["a"]}"#, "`$retainKeys` is not known here"),
         ] {
             let error = by(container.clone(), &serde_json::from_str(patch).unwrap(), form).unwrap_err();
