@@ -159,7 +159,7 @@ describe('a container of a pod in the tree', () => {
     for (const role of ['init', 'ephemeral']) expect(menuOf(`podContainer.up.${role}`, '4')).toEqual([]);
     expect(menuOf('podContainer.down.regular')).toEqual(['containerLog', 'containerLog', 'spec']);
     expect(menuOf('pod.up')).toEqual(['terminal', 'containerLog', 'open', 'openNew', 'terminal', 'forward', 'containerLog', 'debug', 'copySsh']);
-    expect(menuOf('pod.down')).toEqual(['containerLog', 'containerLog', 'debug']);
+    expect(menuOf('pod.down')).toEqual(['containerLog', 'containerLog']);
     // Without a host name, no command has a name for it.
     expect([menuOf(item({ host: '' }).contextValue), menuOf(podItem(one(), read('p', { host: '' }), false, false).contextValue)]).toEqual([[], []]);
     expect([menuOf('cluster'), menuOf('namespace')]).toEqual([['kube', 'kube'], []]);
