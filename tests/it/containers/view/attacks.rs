@@ -59,7 +59,7 @@ echo x >>/usr/bin/env
 chmod 4777 /usr/bin/env
 umount -l /usr/..; umount -l /usr
 ls -d /usr/.. /usr/../app /app
-ls -d /etc/shadow /etc/ssl/private /root/.ssh /var/lib/dpkg /opt
+ls -d /etc/shadow /etc/ssl/private /var/lib/dpkg /opt; cd /root && ls -d .ssh
 find / -xdev -name tampered
 echo end
 "#;
