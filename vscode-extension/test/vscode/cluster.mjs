@@ -7,7 +7,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { reprContainerStatus } from '../unit/kexp.mts';
 import { Containerd } from './containerd.mjs';
-import { answer, button, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
+import { answer, button, collapse, expand, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
 import { Kube } from './kube.mjs';
 import { World, extension, showView, until } from './world.mjs';
 
@@ -83,22 +83,22 @@ function fill() {
 
 async function live() {
   console.log('- nothing is asked while no cluster is open');
-  await row(page, 'Try k3s').first().click();
+  await expand(row(page, 'Try k3s').first());
   await isShown('Cluster');
   await page.waitForTimeout(1000);
   assert.equal(world.processes().length, 1);
   assert.deepEqual(kube.seen, []);
 
   console.log('- a cluster: its namespaces, those with a failing pod first, and its pods');
-  await cluster().click();
+  await expand(cluster());
   await sees(page, 'what is in it', async () => /3 nodes · 6 pods · 1 failing/.test(await cluster().innerText()), 60_000);
   const labels = async (kind) => Promise.all((await page.locator(`.pane-body .monaco-list-row[aria-label^="${kind} "]`).all()).map(async (one) => / (.*?),/.exec(await one.getAttribute('aria-label'))[1]));
   await sees(page, 'the namespaces', async () => String(await labels('Namespace')) === 'default,kube-system,monitoring');
-  await line('Namespace default').click();
+  await expand(line('Namespace default'));
   await shows('Pod worker-0', /CrashLoopBackOff · 5 restarts · node-02 · 12m$/);
   await sees(page, 'the pods', async () => String(await labels('Pod')) === `worker-0,cart-5c8f7d9b6-k4wqm,${POD.name}`);
   await shows(`Pod ${POD.name}`, /2\/2 ready · node-01 · 3m$/);
-  await line(`Pod ${POD.name}`).click();
+  await expand(line(`Pod ${POD.name}`));
   const of = (name) => `Container ${name} of pod ${POD.name}`;
   await shows(of('app'), /ready · shop\/web:1\.4$/);
   await shows(of('migrate'), /init · done \(0\)/);
@@ -107,7 +107,7 @@ async function live() {
   assert.equal(watches().length, 1);
 
   console.log('- a machine shows only the containers that no pod owns');
-  await row(page, 'cplane-01').first().click();
+  await expand(row(page, 'cplane-01').first());
   await shows('Container registry', /running/);
   assert.equal(await page.locator('.pane-body .monaco-list-row[aria-label^="Container app,"]').count(), 0);
   await page.mouse.click(300, 560);
@@ -116,7 +116,7 @@ async function live() {
   await picture(page, 'cluster', { x: 0, y: 0, width: 520, height: 420 });
 
   console.log('- the reason is in the tooltip');
-  await line('Pod worker-0').click();
+  await expand(line('Pod worker-0'));
   await shows('Container app of pod worker-0', /CrashLoopBackOff · 5 restarts/);
   await line('Container app of pod worker-0').hover();
   await text(page, 'app: Waiting (CrashLoopBackOff - back-off 5m0s restarting failed container)');
@@ -132,22 +132,22 @@ async function live() {
   await lacks('Pod mailer-0');
 
   console.log('- a cluster that is closed, and a hidden view, cost nothing');
-  await cluster().click();
+  await collapse(cluster());
   await noWatch('the cluster is closed');
   await sees(page, 'no watch of the API', () => kube.watches.size === 0);
-  await cluster().click();
+  await expand(cluster());
   await shows('Pod worker-0', /CrashLoopBackOff/);
   await page.getByRole('button', { name: 'Collapse All' }).first().click();
   await noWatch('all is closed');
-  await row(page, 'Try k3s').first().click();
+  await expand(row(page, 'Try k3s').first());
   await isShown('Cluster');
   await page.waitForTimeout(1000);
   assert.equal(watches().length, 0);
-  await cluster().click();
+  await expand(cluster());
   // VS Code tells of some of the lines that it has closed with the others.
   for (const [label, below] of [['Namespace default', 'Pod worker-0'], ['Pod worker-0', 'Container app of pod worker-0'], [`Pod ${POD.name}`, `Container app of pod ${POD.name}`]]) {
     await shows(label, /./);
-    if ((await line(label).getAttribute('aria-expanded')) === 'false') await line(label).click();
+    await expand(line(label));
     await shows(below, /./);
   }
   await page.locator('.activitybar [aria-label*="Explorer"]').first().click();
@@ -161,8 +161,8 @@ async function many() {
   const pod = (i, status) => simple('load', `load-${i}`, 'app:1', 'node-01', 90, status);
   for (let i = 0; i < 1000; i += 1) kube.put('pods', pod(i));
   await sees(page, 'they are counted', async () => /1006 pods/.test(await cluster().innerText()), 30_000);
-  await line('Namespace default').click();
-  await line('Namespace load').click();
+  await collapse(line('Namespace default'));
+  await expand(line('Namespace load'));
   console.log(`  they showed after ${await shows('Pod load-0', /1\/1 ready/)} ms`);
   kube.put('pods', pod(1, running('app', { ready: false })));
   console.log(`  a change showed after ${await shows('Pod load-1', /0\/1 ready/, 2000)} ms`);
@@ -170,7 +170,7 @@ async function many() {
   console.log(`  trouble came first after ${await shows('Pod load-999', /ImagePullBackOff/, 3000)} ms`);
   for (let i = 0; i < 1000; i += 1) kube.delete('pods', 'load', `load-${i}`);
   await lacks('Namespace load');
-  await line('Namespace default').click();
+  await expand(line('Namespace default'));
   await shows('Pod worker-0', /CrashLoopBackOff/);
 }
 

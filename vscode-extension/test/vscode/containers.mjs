@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { Engine } from './engine.mjs';
-import { answer, button, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
+import { answer, button, collapse, expand, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
 import { World, extension, showView, until } from './world.mjs';
 
 if (!Engine.canRun) process.exit();
@@ -37,14 +37,14 @@ function runContainers() {
 
 async function live() {
   console.log('- nothing is asked while no machine is open');
-  await row(page, 'Shop').first().click();
+  await expand(row(page, 'Shop').first());
   await sees(page, 'the machine', async () => (await rows(page)).some((one) => one.startsWith('shell-01')));
   await new Promise((resolve) => setTimeout(resolve, 1000));
   assert.equal(world.processes().length, 1);
   assert.match(world.processes()[0], / list --watch --json/);
 
   console.log('- a machine: its containers, those that run first');
-  await row(page, 'shell-01').first().click();
+  await expand(row(page, 'shell-01').first());
   await line('web', /running · shop\/web:1\.4 · 127\.0\.0\.1:8080→80$/);
   await line('api', /running · shop\/api:2\.0/);
   await line('queue', /running · shop\/web:1\.4/);
@@ -69,24 +69,24 @@ async function live() {
   await picture(page, 'containers', { x: 0, y: 0, width: 520, height: 240 });
 
   console.log('- a machine that is closed, and a hidden view, cost nothing');
-  await row(page, 'shell-01').first().click();
+  await collapse(row(page, 'shell-01').first());
   await noWatch('the machine is closed');
-  await row(page, 'shell-01').first().click();
+  await expand(row(page, 'shell-01').first());
   await line('web', /running/);
-  await row(page, 'Shop').first().click();
+  await collapse(row(page, 'Shop').first());
   await noWatch('the playground is closed');
-  await row(page, 'Shop').first().click();
+  await expand(row(page, 'Shop').first());
   // VS Code closes the machine as well if it has loaded the playground meanwhile.
   const isOpen = async () => (await row(page, 'shell-01').first().getAttribute('aria-expanded', { timeout: 2000 }).catch(() => '')) === 'true';
   await sees(page, 'the machine', async () => (await rows(page)).some((one) => one.startsWith('shell-01')));
   await sees(page, 'a watch if it is open', async () => (watches().length === 1) === (await isOpen()));
   await page.getByRole('button', { name: 'Collapse All' }).first().click();
   await noWatch('all is closed');
-  await row(page, 'Shop').first().click();
+  await expand(row(page, 'Shop').first());
   await sees(page, 'the machine', async () => (await rows(page)).some((one) => one.startsWith('shell-01')));
   await page.waitForTimeout(1000);
   assert.deepEqual([watches().length, await isOpen()], [0, false]);
-  await row(page, 'shell-01').first().click();
+  await expand(row(page, 'shell-01').first());
   await line('web', /running/);
   await page.locator('.activitybar [aria-label*="Explorer"]').first().click();
   await sees(page, 'no process', () => world.processes().length === 0);

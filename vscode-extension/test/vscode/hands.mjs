@@ -81,6 +81,18 @@ async function quiet(line) {
   });
 }
 
+/** Clicks a line until it is expanded, or is not. VS Code may lose a click, or what it did, while it loads lines. */
+async function fold(line, expanded) {
+  await until(`the line is ${expanded ? 'expanded' : 'collapsed'}`, async () => {
+    await quiet(line);
+    if ((await line.getAttribute('aria-expanded', { timeout: 2000 }).catch(() => undefined)) === String(expanded)) return true;
+    await line.click({ timeout: 2000 }).catch(() => undefined);
+    return false;
+  }, 60_000);
+}
+export const expand = (line) => fold(line, true);
+export const collapse = (line) => fold(line, false);
+
 /** Clicks an entry in the menu of a line. */
 export async function menu(page, line, entry) {
   await quiet(line);

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { answer, button, command, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
+import { answer, button, collapse, command, expand, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
 import { World, extension, showView, until } from './world.mjs';
 
 let page;
@@ -44,10 +44,10 @@ async function ports(id) {
   const server = await inside(machines[0].host, serve(HTTP, 8080));
   const other = await inside(machines[1].host, serve(TCP, 5432));
   const number = new RegExp(`^${server.said}(?!\\d)`);
-  await row(page, 'Two machines').first().click();
+  await expand(row(page, 'Two machines').first());
   await line('the ports', /^Ports/);
   assert.ok(!(await rows(page)).some((one) => number.test(one)));
-  await row(page, 'Ports').first().click();
+  await expand(row(page, 'Ports').first());
   await line('both servers', number, /node-01 · http/);
   await line('the other one', new RegExp(`^${other.said}`), /node-02 · tcp/);
 
@@ -92,7 +92,7 @@ async function ports(id) {
   other.child.kill();
 
   console.log('- hidden ports are not scanned');
-  await row(page, 'Ports').first().click();
+  await collapse(row(page, 'Ports').first());
   await sees(page, 'only the watch', () => world.processes().length === 1);
 }
 
@@ -147,7 +147,7 @@ async function challenge() {
   await text(page, 'is running.');
   await dismiss();
   const { id, host } = await play();
-  await row(page, 'challenge').first().click();
+  await expand(row(page, 'challenge').first());
   await line('its tasks', /^Tasks/, /0\/2 completed/);
 
   console.log('- its tasks, with a tick for each that is done, and a message when it is solved');
@@ -157,7 +157,7 @@ async function challenge() {
   await line('the other is not', /^verify_words/, /to do/);
   await line('half', /challenge · running · 1\/2 tasks/);
   const [server, database] = [await inside(host, serve(HTTP, 8080)), await inside(host, serve(TCP, 5432))];
-  await row(page, 'Ports').first().click();
+  await expand(row(page, 'Ports').first());
   await line('its ports', new RegExp(`^${server.said}`), /http/);
   await world.run('expose', id, server.said, '--json');
   await button(row(page, database.said).first(), 'Forward Port');
@@ -207,7 +207,7 @@ try {
   await line('it runs', /^Two machines/, /running/);
   await ports(id);
   await machines(id);
-  await row(page, 'Two machines').first().click();
+  await collapse(row(page, 'Two machines').first());
   await challenge();
   await choices();
   await page.close();

@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
 import path from 'node:path';
-import { command, picture, row, rows, sees, text, widen } from './hands.mjs';
+import { button, command, expand, picture, row, rows, sees, text, widen } from './hands.mjs';
 import { World, binary, extension, showView, until } from './world.mjs';
 
 let page;
@@ -112,7 +112,7 @@ try {
   const config = path.join(world.home, '.ssh/config');
   const ssh = spawn('ssh', ['-F', config, duo.machines[0].host, 'echo in; cat'], { env: world.env, stdio: ['pipe', 'pipe', 'inherit'] });
   await new Promise((resolve) => ssh.stdout.once('data', resolve));
-  await row(page, 'Two machines').first().click();
+  await expand(row(page, 'Two machines').first());
   await sees(page, 'a connection', async () => /root · ↓/.test((await rows(page)).join('\n')));
   await page.locator('.editor-group-watermark, .editor-container').first().click({ force: true });
   await page.mouse.move(600, 600);
@@ -123,7 +123,7 @@ try {
 
   console.log('- stop, by its button');
   await row(page, 'Scratch').hover();
-  await row(page, 'Scratch').getByRole('button', { name: 'Stop' }).click();
+  await button(row(page, 'Scratch').first(), 'Stop');
   await sees(page, 'stopped', async () => /Scratch[^\n]*\n?.*stopped/s.test(await row(page, 'Scratch').innerText()));
 
   console.log('- a hidden view costs nothing');
@@ -134,7 +134,7 @@ try {
 
   console.log('- a terminal is inside');
   await row(page, 'Two machines').hover();
-  await row(page, 'Two machines').first().getByRole('button', { name: 'Open Terminal' }).click();
+  await button(row(page, 'Two machines').first(), 'Open Terminal');
   await sees(page, 'a connection of the terminal', () => world.processes().some((one) => /connect .*playground-/.test(one)));
   const screen = page.locator('.terminal-wrapper .xterm-rows');
   // A terminal that closes takes the focus, and a question that loses the focus closes.
@@ -166,7 +166,7 @@ try {
   await sees(page, 'it is kept', async () => (await named('Two machines')).persistent === true);
   await world.run('start', 'broken', '--json', '--title', 'Broken');
   await sees(page, 'the failure', async () => (await rows(page)).some((one) => /Broken.*preparation failed: fetch/s.test(one)));
-  await row(page, 'Broken').first().click();
+  await expand(row(page, 'Broken').first());
   await sees(page, 'each status', async () => {
     const all = (await rows(page)).join('\n');
     return /fetch[\s·]*failed/.test(all) && /unpack[\s·]*waiting/.test(all) && /inspect[\s·]*completed/.test(all);
@@ -196,7 +196,7 @@ try {
 
   console.log('- open: a stopped one is woken, and the window goes there');
   await row(page, 'Scratch').hover();
-  await row(page, 'Scratch').getByRole('button', { name: 'Open in This Window' }).click();
+  await button(row(page, 'Scratch').first(), 'Open in This Window');
   // On a quiet computer the toast with the progress was not seen before the window goes there, so it is not checked here.
   // host.mjs checks the progress of a slow wake.
   // In a browser the authority is always that of the server, so the address has the path only. test/unit checks the whole URI.
