@@ -144,8 +144,12 @@ fn is_zero(port: &u16) -> bool {
 
 /// The current time as the API writes it.
 pub(super) fn now() -> String {
-    let now = Timestamp::now();
-    Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now).to_string()
+    written(Timestamp::now())
+}
+
+/// Always with three digits of a second, so that the texts sort as the times do.
+fn written(time: Timestamp) -> String {
+    format!("{time:.3}")
 }
 
 impl Record {
@@ -330,7 +334,7 @@ fn unlock(folder: &Path) -> io::Result<()> {
 mod tests {
     use std::{fs, os::unix::fs::PermissionsExt};
 
-    use super::{Direction, MachineRecord, PortForward, Record, erase, load, now};
+    use super::{Direction, MachineRecord, PortForward, Record, erase, load, now, written};
     use crate::labs::wire::{State, Status, Task, TaskDetails, TaskStatus};
 
     pub(super) fn record(id: &str) -> Record {
@@ -375,6 +379,13 @@ mod tests {
     }
 
     const ID: &str = "0123456789abcdef01234567";
+
+    #[test]
+    fn times_sort_as_their_texts() {
+        let text = |ms| written(jiff::Timestamp::from_millisecond(ms).unwrap());
+        assert_eq!((text(5120), text(5125)), ("1970-01-01T00:00:05.120Z".into(), "1970-01-01T00:00:05.125Z".into()));
+        assert_eq!(text(6000), "1970-01-01T00:00:06.000Z");
+    }
 
     #[test]
     fn what_ran_comes_back_as_stopped_with_everything_else_kept() {

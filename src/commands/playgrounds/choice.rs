@@ -64,7 +64,9 @@ impl Choice {
     pub(super) fn apply(&self, plays: &mut Vec<Play>) {
         let is_chosen = |play: &Play| self.filter.as_ref().is_none_or(|filter| filter.fits(play));
         plays.retain(|play| (self.all || !find::is_gone(play)) && is_chosen(play));
-        plays.sort_by_key(|play| (find::is_play_down(play), std::cmp::Reverse(play.created_at.clone())));
+        // The texts do not sort as the times do: `05.12Z` comes before `05.125Z`.
+        let created = |play: &Play| play.created_at.parse::<jiff::Timestamp>().ok();
+        plays.sort_by_cached_key(|play| (find::is_play_down(play), std::cmp::Reverse(created(play))));
     }
 
     /// The line that replaces an empty list.
@@ -80,6 +82,15 @@ impl Choice {
 mod tests {
     use super::{Choice, Filter, KINDS};
     use crate::labs::wire::{Play, PlaygroundRef};
+
+    #[test]
+    fn the_newest_comes_first() {
+        let play = |at: &str| Play { created_at: format!("2026-01-02T03:04:{at}"), ..Play::default() };
+        let mut plays = ["05.12Z", "05.125Z", "05Z", "", "05.9+02:00"].map(play).to_vec();
+        Choice { all: false, filter: None }.apply(&mut plays);
+        let order: Vec<&str> = plays.iter().map(|play| &play.created_at[17..]).collect();
+        assert_eq!(order, ["05.125Z", "05.12Z", "05Z", "05.9+02:00", ""]);
+    }
 
     #[test]
     fn a_filter_is_read_and_fits_as_the_official_clients() {
