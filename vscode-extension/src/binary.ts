@@ -2,8 +2,9 @@
 
 import type { ChildProcess } from 'node:child_process';
 import * as os from 'node:os';
-import { bundled } from './binary/bundled';
+import { bundled, copyPath } from './binary/bundled';
 import { type Listener, type Run, type Stream, collect, follow, start, terminate } from './binary/child';
+import { type Download, type Work, download } from './binary/download';
 import { type System, isProgram, locate } from './binary/locate';
 import { checkVersion, readVersion } from './binary/version';
 import { Failure, NAME, cancelled } from './failure';
@@ -34,16 +35,35 @@ export class Binary {
 
   /** Finds the binary. Each call searches again, so that the extension notices when it is installed. */
   find(): Promise<string> {
-    const { env = process.env, platform = process.platform, home = os.homedir() } = this.world;
-    const system = { env, platform, home };
+    const { system } = this;
     return locate(this.world.configured(), system, () => this.bundled(system));
+  }
+
+  /** Downloads the program to the place of the extension's copy, and returns its path. */
+  async download(from: Download, work: Work): Promise<string> {
+    const file = await download(from, this.system, (one) => this.versionOf(one), work);
+    this.recheck();
+    return file;
+  }
+
+  /** True for the place of the extension's copy, which a download replaces. */
+  isCopy(file: string): boolean {
+    return file === copyPath(this.system);
+  }
+
+  private get system(): System {
+    const { env = process.env, platform = process.platform, home = os.homedir() } = this.world;
+    return { env, platform, home };
+  }
+
+  private versionOf(file: string): Promise<string | undefined> {
+    return this.collect(file, ['--version'], { limit: ANSWER_MS }).then(readVersion, () => undefined);
   }
 
   private bundled(system: System): Promise<string | undefined> {
     const { extension } = this.world;
     if (extension === undefined) return Promise.resolve(undefined);
-    const versionOf = (file: string): Promise<string | undefined> =>
-      this.collect(file, ['--version'], { limit: ANSWER_MS }).then(readVersion, () => undefined);
+    const versionOf = (file: string): Promise<string | undefined> => this.versionOf(file);
     const again = async (made: string | undefined): Promise<string | undefined> =>
       made !== undefined && (await isProgram(made)) ? made : bundled({ ...extension, versionOf }, system);
     // One after the other, because a command and the watch may search at the same time.

@@ -39,6 +39,7 @@ export const COMMANDS = [
   'playgrounds.log',
   'playgrounds.doctor',
   'playgrounds.install',
+  'playgrounds.download',
   'playgrounds.settings',
 ] as const;
 

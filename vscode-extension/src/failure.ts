@@ -4,7 +4,7 @@
 export const NAME = 'labctl-ssh-proxy';
 
 /** The kind of a failure. `failed` is any kind that the extension does not treat specially. */
-export type Kind = 'no-binary' | 'old-binary' | 'timeout' | 'bad-output' | 'cancelled' | 'not-logged-in' | 'failed';
+export type Kind = 'no-binary' | 'no-release' | 'old-binary' | 'timeout' | 'bad-output' | 'cancelled' | 'not-logged-in' | 'failed';
 
 /** The binary's kinds that the extension treats specially, by their names in JSON. A test compares the names with the binary's. */
 export const BINARY_KINDS: ReadonlyMap<string, Kind> = new Map([

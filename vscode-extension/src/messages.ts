@@ -4,11 +4,14 @@ import * as vscode from 'vscode';
 import type { Command } from './commands';
 import { Failure, type Kind } from './failure';
 
-/** The button that helps with a kind of failure, and its command. */
-const HELP: Partial<Record<Kind, [button: string, command: Command]>> = {
-  'not-logged-in': ['Log In', 'playgrounds.login'],
-  'no-binary': ['Show Installation Steps', 'playgrounds.install'],
-  'old-binary': ['Show Installation Steps', 'playgrounds.install'],
+const STEPS: [button: string, command: Command] = ['Show Installation Steps', 'playgrounds.install'];
+
+/** The buttons that help with a kind of failure, and their commands. */
+const HELP: Partial<Record<Kind, [button: string, command: Command][]>> = {
+  'not-logged-in': [['Log In', 'playgrounds.login']],
+  'no-binary': [['Download', 'playgrounds.download'], STEPS],
+  'no-release': [STEPS],
+  'old-binary': [STEPS],
 };
 
 /** Asks a question and waits for the answer. It is not a notification, because those disappear after a while. */
@@ -20,10 +23,10 @@ export function ask(question: string, ...answers: string[]): Thenable<string | u
 export function showFailure(error: unknown): void {
   const failure = Failure.from(error);
   if (failure.kind === 'cancelled') return;
-  const [button, command] = HELP[failure.kind] ?? ['Show Log', 'playgrounds.log'];
-  void vscode.window.showErrorMessage(failure.text, button).then((chosen) => {
-    if (chosen === button) return vscode.commands.executeCommand(command);
-    return undefined;
+  const help = new Map(HELP[failure.kind] ?? [['Show Log', 'playgrounds.log']]);
+  void vscode.window.showErrorMessage(failure.text, ...help.keys()).then((chosen) => {
+    const command = help.get(chosen ?? '');
+    return command && vscode.commands.executeCommand(command);
   });
 }
 

@@ -1,5 +1,5 @@
 // VS Code runs this script after the extension was uninstalled. It takes back the copy of the program that came with the
-// extension, and the lines of the ssh configuration that name that copy. What another installation wrote stays.
+// extension or was downloaded by it, and the lines of the ssh configuration that name that copy. What another installation wrote stays.
 
 import { execFile } from 'node:child_process';
 import { readFile, readdir, rm, rmdir } from 'node:fs/promises';
@@ -8,6 +8,7 @@ import * as path from 'node:path';
 import { promisify } from 'node:util';
 import { copyPath, ownFolder } from './binary/bundled';
 import { type System, isProgram } from './binary/locate';
+import { NAME } from './failure';
 
 /** The longest time that the removal from the ssh configuration may take. */
 const REMOVAL_MS = 30_000;
@@ -21,7 +22,7 @@ async function takeBack(system: System): Promise<void> {
     await promisify(execFile)(copy, ['config-ssh', '--remove', '--yes'], { timeout: REMOVAL_MS, windowsHide: true });
   }
   const [folder, name] = [path.dirname(copy), path.basename(copy)];
-  const ours = (await readdir(folder)).filter((file) => file === name || file.startsWith(`${name}.`));
+  const ours = (await readdir(folder)).filter((file) => file === name || file.startsWith(`${name}.`) || file.startsWith(`${NAME}-helper-`));
   for (const file of ours) await rm(path.join(folder, file), { force: true });
   // It stays if there is something else in it.
   await rmdir(folder).catch(() => undefined);

@@ -1,6 +1,7 @@
 // The account and the installation: login, doctor, log, settings.
 
 import * as vscode from 'vscode';
+import { type Manifest, findDownload } from '../binary/download';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 
@@ -24,6 +25,18 @@ export async function doctor({ binary, log }: Services): Promise<void> {
   );
   log.info(`doctor\n${report}`);
   log.show();
+}
+
+/** Downloads the program, unless one is installed. Only the copy of this extension is replaced. */
+export async function download({ binary, watch, context }: Services): Promise<void> {
+  const found = await binary.find().catch(() => undefined);
+  if (found !== undefined && !binary.isCopy(found)) {
+    void vscode.window.showInformationMessage(`The program is installed already: ${found}`);
+    return;
+  }
+  const from = findDownload(context.extension.packageJSON as Manifest, process.platform, process.arch);
+  await withProgress(`Downloading version ${from.version} from ${new URL(from.folder).host}`, (work) => binary.download(from, work));
+  await watch.refresh();
 }
 
 export function showLog({ log }: Services): Promise<void> {

@@ -1,8 +1,8 @@
 // The program that a platform's package of this extension brings along. It runs from a copy in the program's own folder:
 // the entries of the ssh configuration name its path, and the extension's folder has another name after each update. All
-// editors of a user share that copy.
+// editors of a user share that copy. The package for all platforms brings none, and uses a copy that is there.
 
-import { chmod, copyFile, mkdir, readFile, readdir, rename, rm } from 'node:fs/promises';
+import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import * as path from 'node:path';
 import { Failure, NAME } from '../failure';
 import { type System, isProgram, programName } from './locate';
@@ -29,14 +29,17 @@ export interface Bundle {
   versionOf: (file: string) => Promise<string | undefined>;
 }
 
-/** Returns the path of the copy, which is made if need be, or `undefined` if the package brings no program. */
+/**
+ * Returns the path of the copy, which is made if need be. If the package brings no program, a copy may have been downloaded or
+ * be another editor's; otherwise returns `undefined`.
+ */
 export async function bundled(bundle: Bundle, system: System): Promise<string | undefined> {
   const brought = path.join(bundle.folder, 'bin', programName(system.platform));
   const bytes = await readFile(brought).catch(() => undefined);
-  if (bytes === undefined) return undefined;
   const copy = copyPath(system);
+  if (bytes === undefined) return (await isProgram(copy)) ? copy : undefined;
   try {
-    if (!(await mayStay(copy, bytes, bundle))) await install(brought, copy, system.platform);
+    if (!(await mayStay(copy, bytes, bundle))) await replace(copy, { bytes, mode: 0o755 }, system.platform);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new Failure('no-binary', `the program of this extension cannot be copied to ${copy}: ${reason}`, `make room there, or install ${NAME}`);
@@ -52,24 +55,30 @@ async function mayStay(copy: string, bytes: Buffer, { version, versionOf }: Bund
   return present !== undefined && isOlder(version, present);
 }
 
-/** Copies the program in one step, because connections that are open run the previous copy. */
-async function install(brought: string, copy: string, platform: NodeJS.Platform): Promise<void> {
-  await mkdir(path.dirname(copy), { recursive: true, mode: 0o700 });
-  const beside = `${copy}.${process.pid}.new`;
+/** A file to be installed. */
+interface Content {
+  bytes: Buffer;
+  mode: number;
+  /** Called with the path of the new file before it replaces the old one. Throws to keep the old one. */
+  check?: (beside: string) => Promise<void>;
+}
+
+/** Writes a file in one step, because connections that are open run the previous program. */
+export async function replace(file: string, { bytes, mode, check }: Content, platform: NodeJS.Platform): Promise<void> {
+  const folder = path.dirname(file);
+  await mkdir(folder, { recursive: true, mode: 0o700 });
+  const beside = `${file}.${process.pid}.new`;
   try {
-    await copyFile(brought, beside);
-    await chmod(beside, 0o755);
+    await writeFile(beside, bytes, { mode });
+    await check?.(beside);
     if (platform === 'win32') {
       // Windows refuses to replace or delete a program that runs, but lets it be renamed. Earlier ones have ended by now.
-      const folder = path.dirname(copy);
-      for (const old of (await readdir(folder)).filter((file) => file.endsWith('.old'))) {
+      for (const old of (await readdir(folder)).filter((name) => name.endsWith('.old'))) {
         await rm(path.join(folder, old), { force: true }).catch(() => undefined);
       }
-      await rename(copy, `${copy}.${process.pid}.old`).catch(() => undefined);
-      await rename(beside, copy);
-    } else {
-      await rename(beside, copy);
+      await rename(file, `${file}.${process.pid}.old`).catch(() => undefined);
     }
+    await rename(beside, file);
   } finally {
     await rm(beside, { force: true });
   }
