@@ -6,7 +6,7 @@ import { destroy, extend, persist, rename, restart, stop, wake } from './actions
 import { followJournal, reboot, showConsole, startMachine, stopMachine } from './actions/machine';
 import { debug, showCluster, showContainerLog, showSpec } from './actions/pod';
 import { copyAddress, expose, exposePublicly, forwardPort, scan, unexpose } from './actions/ports';
-import { doctor, download, install, login, refresh, settings, showLog } from './actions/setup';
+import { configureSsh, doctor, download, install, login, refresh, settings, showLog, walkthrough } from './actions/setup';
 import { start } from './actions/start';
 import type { Subject } from './actions/target';
 import type { Command } from './commands';
@@ -54,5 +54,7 @@ export const ACTIONS: Record<Command, (services: Services, subject: Subject) => 
   'playgrounds.doctor': doctor,
   'playgrounds.install': install,
   'playgrounds.download': download,
+  'playgrounds.walkthrough': walkthrough,
+  'playgrounds.configureSsh': configureSsh,
   'playgrounds.settings': settings,
 };

@@ -40,6 +40,8 @@ export const COMMANDS = [
   'playgrounds.doctor',
   'playgrounds.install',
   'playgrounds.download',
+  'playgrounds.walkthrough',
+  'playgrounds.configureSsh',
   'playgrounds.settings',
 ] as const;
 
@@ -51,6 +53,15 @@ export const MAKE_PERSISTENT = 'Make Persistent';
 export const VIEW = 'playgrounds.list';
 /** The context key that selects the view's welcome. */
 export const SITUATION = 'playgrounds.situation';
+/** The context keys that complete the steps of the walkthrough. */
+export const STEPS = {
+  hasProgram: 'playgrounds.hasProgram',
+  isLoggedIn: 'playgrounds.isLoggedIn',
+  isConfigured: 'playgrounds.isConfigured',
+  hasPlayground: 'playgrounds.hasPlayground',
+} as const;
+/** The id of the walkthrough, after that of the extension. */
+export const WALKTHROUGH = 'begin';
 /** The section of the settings. */
 export const SECTION = 'playgrounds';
 export const SETTINGS = ['binary', 'local', 'warnBeforeEnd'] as const;

@@ -4,6 +4,7 @@ import { homedir } from 'node:os';
 import * as vscode from 'vscode';
 import { authorityOf } from './authority';
 import type { Binary } from './binary';
+import { STEPS } from './commands';
 import { readStarted } from './json';
 import { type Playground, failedTasks } from './playground';
 import type { Work } from './progress';
@@ -16,6 +17,7 @@ export async function writeEntries(binary: Binary, { signal, report }: Work): Pr
   const file = vscode.workspace.getConfiguration('remote.SSH').get<string>('configFile') ?? '';
   const named = file === '' ? [] : ['--ssh-config-file', file.replace(/^~(?=[/\\])/, homedir())];
   await binary.run(['config-ssh', '--yes', '--json', ...named], { signal, onProgress: report });
+  void vscode.commands.executeCommand('setContext', STEPS.isConfigured, true);
 }
 
 /**

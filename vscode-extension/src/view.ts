@@ -2,7 +2,7 @@
 // machines and clusters are open.
 
 import * as vscode from 'vscode';
-import { SITUATION } from './commands';
+import { SITUATION, STEPS } from './commands';
 import type { Containers } from './containers';
 import { condition } from './playground';
 import type { Pods } from './pods';
@@ -91,6 +91,7 @@ export class View implements Disposable {
     this.view.badge = running === 0 ? undefined : { value: running, tooltip: `${running} ${running === 1 ? 'playground' : 'playgrounds'} running` };
     this.view.message = message(situation);
     void vscode.commands.executeCommand('setContext', SITUATION, situationKey(situation));
+    for (const [key, value] of stepsOf(situation)) void vscode.commands.executeCommand('setContext', key, value);
   }
 }
 
@@ -107,4 +108,15 @@ function situationKey(situation: Situation): string {
   if (situation.kind === 'known') return situation.playgrounds.length === 0 ? 'empty' : 'some';
   const { kind } = situation.failure;
   return kind === 'no-binary' || kind === 'old-binary' || kind === 'not-logged-in' ? kind : 'failed';
+}
+
+/** The steps of the walkthrough that the situation decides, each with its key. A failure that says nothing about a step leaves it. */
+function stepsOf(situation: Situation): [key: string, isDone: boolean][] {
+  if (situation.kind === 'loading') return [];
+  if (situation.kind === 'known') {
+    return [[STEPS.hasProgram, true], [STEPS.isLoggedIn, true], [STEPS.hasPlayground, situation.playgrounds.length > 0]];
+  }
+  const { kind } = situation.failure;
+  if (kind === 'no-binary' || kind === 'old-binary') return [[STEPS.hasProgram, false]];
+  return kind === 'not-logged-in' ? [[STEPS.hasProgram, true], [STEPS.isLoggedIn, false]] : [];
 }

@@ -2,6 +2,8 @@
 
 import * as vscode from 'vscode';
 import { type Manifest, findDownload } from '../binary/download';
+import { WALKTHROUGH } from '../commands';
+import { writeEntries } from '../open';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
 
@@ -12,9 +14,15 @@ export async function refresh({ watch, ports, containers, pods }: Services): Pro
 }
 
 export async function login({ binary, watch }: Services): Promise<void> {
-  await withProgress('Confirm the login in your browser', ({ signal, report }) =>
-    binary.run(['login', '--json'], { signal, onProgress: report }),
-  );
+  await withProgress('Confirm the login in your browser', ({ signal, report }) => {
+    const onProgress = (line: string): void => {
+      report(line.trim());
+      // The program opens the browser of its own computer, and in a browser that may be another one.
+      const page = /^\s*(https?:\/\/\S+)\s*$/.exec(line)?.[1];
+      if (page !== undefined && vscode.env.uiKind === vscode.UIKind.Web) void vscode.env.openExternal(vscode.Uri.parse(page));
+    };
+    return binary.run(['login', '--json'], { signal, onProgress });
+  });
   await watch.refresh();
 }
 
@@ -37,6 +45,17 @@ export async function download({ binary, watch, context }: Services): Promise<vo
   const from = findDownload(context.extension.packageJSON as Manifest, process.platform, process.arch);
   await withProgress(`Downloading version ${from.version} from ${new URL(from.folder).host}`, (work) => binary.download(from, work));
   await watch.refresh();
+}
+
+/** Opens the walkthrough. VS Code opens it by itself after an installation from its list of extensions. */
+export async function walkthrough({ context }: Services): Promise<void> {
+  await vscode.commands.executeCommand('workbench.action.openWalkthrough', `${context.extension.id}#${WALKTHROUGH}`, false);
+}
+
+/** Adds the playgrounds to the ssh configuration, as each opening of a playground does. */
+export async function configureSsh({ binary }: Services): Promise<void> {
+  await withProgress('Adding your playgrounds to your SSH configuration', (work) => writeEntries(binary, work));
+  vscode.window.setStatusBarMessage('Your playgrounds are in your SSH configuration', 5000);
 }
 
 export function showLog({ log }: Services): Promise<void> {

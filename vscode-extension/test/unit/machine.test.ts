@@ -87,7 +87,7 @@ describe('package.json', () => {
       Object.assign(user, { asked: [] });
       // Each does something or asks. Some need more of VS Code than the fake has.
       await Promise.resolve().then(() => does[command as keyof typeof does]()).catch(() => user.asked.push('failed'));
-      const acts = ['playgrounds.refresh', 'playgrounds.login', 'playgrounds.log', 'playgrounds.install', 'playgrounds.settings', 'playgrounds.doctor'];
+      const acts = ['playgrounds.refresh', 'playgrounds.walkthrough', 'playgrounds.configureSsh', 'playgrounds.login', 'playgrounds.log', 'playgrounds.install', 'playgrounds.settings', 'playgrounds.doctor'];
       expect(user.asked.length > 0 || acts.includes(command), command).toBe(true);
     }
   });

@@ -195,7 +195,14 @@ export const workspace = {
 
 export const commands = {
   ran: [] as unknown[][],
-  executeCommand: (...command: unknown[]) => Promise.resolve(void commands.ran.push(command)),
+  /** The context keys. */
+  contexts: {} as Record<string, unknown>,
+  executeCommand: (...command: unknown[]) => {
+    const [name, key, value] = command;
+    if (name === 'setContext') commands.contexts[String(key)] = value;
+    else commands.ran.push(command);
+    return Promise.resolve();
+  },
 };
 
 export const Uri = {

@@ -50,8 +50,10 @@ try {
   const labs = await loginPlatform();
   mkdirSync(path.join(world.home, '.iximiuz/labctl'), { recursive: true });
   writeFileSync(path.join(world.home, '.iximiuz/labctl/config.yaml'), `base_url: ${labs.base}\n`, { mode: 0o600 });
+  const opened = page.waitForEvent('popup', { timeout: 30_000 });
   await page.getByRole('button', { name: 'Log In', exact: true }).first().click();
   await text(page, 'Confirm the login in your browser');
+  await (await opened).close();
   await sees(page, 'it is waited for', () => labs.seen.includes('GET /api/sessions/new'));
   await fetch(`${labs.base}/confirm`);
   await text(page, 'You have no playgrounds.');

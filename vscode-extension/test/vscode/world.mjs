@@ -9,6 +9,9 @@ import { promisify } from 'node:util';
 const root = path.resolve(import.meta.dirname, '../../..');
 export const extension = path.join(root, 'vscode-extension');
 const cache = path.join(root, 'target/code-server/node_modules');
+/** The code-server of the tests, and its Node. CODE_SERVER names the folder of another one, which scripts/try-old-vscode sets up. */
+const modules = process.env.CODE_SERVER ? path.join(process.env.CODE_SERVER, 'node_modules') : cache;
+const node = process.env.CODE_SERVER ? path.join(modules, `node-linux-${process.arch}/bin/node`) : process.execPath;
 export const binary = path.resolve(process.env.LABCTL_SSH_PROXY ?? path.join(root, 'target/debug/labctl-ssh-proxy'));
 const { chromium } = await import(path.join(cache, 'playwright-core/index.mjs'));
 
@@ -16,7 +19,7 @@ const manifest = JSON.parse(readFileSync(path.join(extension, 'package.json'), '
 /** The id of the extension. VS Code calls a publisher undefined_publisher if there is none. */
 export const id = `${manifest.publisher ?? 'undefined_publisher'}.${manifest.name}`;
 
-const freePort = () =>
+export const freePort = () =>
   new Promise((resolve) => {
     const server = createServer().listen(0, '127.0.0.1', () => {
       const { port } = server.address();
@@ -110,25 +113,30 @@ export class World {
     return readFileSync(path.join(this.home, 'user/User/settings.json'), 'utf8');
   }
 
-  /** Starts code-server with the packed extension. */
-  async start({ settings = {}, vsix = path.join(extension, 'dist/labctl-ssh-proxy.vsix') } = {}) {
+  /** Starts code-server with the packed extension. `edit` changes the installed package.json, as another package would have it. */
+  async start({ settings = {}, vsix = path.join(extension, 'dist/labctl-ssh-proxy.vsix'), edit } = {}) {
     await this.served;
     this.settings(settings);
     mkdirSync(path.join(this.home, 'folder'));
     this.codeServer('--install-extension', vsix);
+    if (edit) {
+      const [{ relativeLocation }] = JSON.parse(readFileSync(path.join(this.home, 'ext/extensions.json'), 'utf8'));
+      const file = path.join(this.home, 'ext', relativeLocation, 'package.json');
+      writeFileSync(file, JSON.stringify(edit(JSON.parse(readFileSync(file, 'utf8')))));
+    }
     await this.startServer();
   }
 
   /** The arguments of code-server in this world, and its environment. */
   get invocation() {
-    const entry = path.join(cache, 'code-server/out/node/entry.js');
+    const entry = path.join(modules, 'code-server/out/node/entry.js');
     const args = [entry, '--user-data-dir', path.join(this.home, 'user'), '--extensions-dir', path.join(this.home, 'ext')];
     return { args, env: { ...this.env, EXTENSIONS_GALLERY: '{"serviceUrl":"http://127.0.0.1:9/none"}' } };
   }
 
   codeServer(...options) {
     const { args, env } = this.invocation;
-    execFileSync(process.execPath, [...args, ...options], { env, stdio: 'pipe' });
+    execFileSync(node, [...args, ...options], { env, stdio: 'pipe' });
   }
 
   async startServer() {
@@ -136,7 +144,7 @@ export class World {
     const port = await freePort();
     const quiet = ['--disable-telemetry', '--disable-update-check', '--auth', 'none'];
     const all = [...args, ...quiet, '--bind-addr', `127.0.0.1:${port}`];
-    this.server = spawn(process.execPath, all, { env, stdio: 'ignore', detached: true });
+    this.server = spawn(node, all, { env, stdio: 'ignore', detached: true });
     this.base = `http://127.0.0.1:${port}`;
     await until('code-server answers', () => fetch(`${this.base}/healthz`).then((answer) => answer.ok, () => false));
   }
@@ -153,12 +161,12 @@ export class World {
    * Opens a window. `tests` is a module whose `run()` is executed in the extension host, beside the helper extension that
    * declares the settings of Remote-SSH. `page.finished` resolves to 0 or to a failure then.
    */
-  async window({ folder = path.join(this.home, 'folder'), tests, width = 1100, height = 640 } = {}) {
+  async window({ folder = path.join(this.home, 'folder'), tests, width = 1100, height = 640, httpCredentials } = {}) {
     this.browser ??= await chromium.launch({
       executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
       args: ['--no-sandbox', '--headless=new', '--disable-gpu', '--disable-dev-shm-usage', '--disable-background-networking', '--disable-component-update', '--no-first-run'],
     });
-    const page = await this.browser.newPage({ viewport: { width, height } });
+    const page = await this.browser.newPage({ viewport: { width, height }, httpCredentials });
     page.messages = [];
     page.on('console', (message) => page.messages.push(message.text().slice(0, 500)));
     if (process.env.VERBOSE) page.on('console', (message) => console.log('[vscode]', message.text().slice(0, 500)));
