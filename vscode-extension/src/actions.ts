@@ -1,6 +1,7 @@
 // The table of the commands: one function each.
 
 import { copySsh, kube, open, openNew, page, showContainers, terminal } from './actions/connect';
+import { connect } from './actions/enter';
 import { browse, forward, unforward } from './actions/forward';
 import { destroy, extend, persist, rename, restart, stop, wake } from './actions/lifecycle';
 import { followJournal, reboot, showConsole, startMachine, stopMachine } from './actions/machine';
@@ -17,6 +18,7 @@ export type { Subject } from './actions/target';
 export const ACTIONS: Record<Command, (services: Services, subject: Subject) => Promise<void>> = {
   'playgrounds.start': start,
   'playgrounds.refresh': refresh,
+  'playgrounds.connect': connect,
   'playgrounds.open': open,
   'playgrounds.openNew': openNew,
   'playgrounds.terminal': terminal,

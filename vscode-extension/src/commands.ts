@@ -3,6 +3,7 @@
 export const COMMANDS = [
   'playgrounds.start',
   'playgrounds.refresh',
+  'playgrounds.connect',
   'playgrounds.open',
   'playgrounds.openNew',
   'playgrounds.terminal',

@@ -8,13 +8,13 @@ import { STEPS } from './commands';
 import { readStarted } from './json';
 import { type Playground, failedTasks } from './playground';
 import type { Work } from './progress';
-import { offerSettings } from './remotesettings';
+import { configFile, offerSettings } from './remotesettings';
 
 /** Writes the entries of all playgrounds into the ssh configuration. */
 export async function writeEntries(binary: Binary, { signal, report }: Work): Promise<void> {
   report('updating the SSH configuration');
   // Remote-SSH may be configured to read another file.
-  const file = vscode.workspace.getConfiguration('remote.SSH').get<string>('configFile') ?? '';
+  const file = configFile();
   const named = file === '' ? [] : ['--ssh-config-file', file.replace(/^~(?=[/\\])/, homedir())];
   await binary.run(['config-ssh', '--yes', '--json', ...named], { signal, onProgress: report });
   void vscode.commands.executeCommand('setContext', STEPS.isConfigured, true);

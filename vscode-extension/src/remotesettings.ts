@@ -1,4 +1,4 @@
-// Two settings of Remote-SSH that the extension offers to change. VS Code writes them, so that comments in the file stay.
+// Two settings of Remote-SSH or its like that the extension offers to change. VS Code writes them, so that comments in the file stay.
 
 import * as vscode from 'vscode';
 import { ask } from './messages';
@@ -7,9 +7,26 @@ const ANSWER = 'playgrounds.remoteSshSettings';
 /** The value for `remote.SSH.connectTimeout`, in seconds. A cold boot can take 20 minutes, and the binary waits 25. */
 export const CONNECT_TIMEOUT = 1800;
 
-function section(): vscode.WorkspaceConfiguration {
-  return vscode.workspace.getConfiguration('remote.SSH');
+/**
+ * The sections of the extensions that connect by SSH: Remote-SSH, Cursor's and Open Remote - SSH have the first, Devin and
+ * Windsurf the next two, Antigravity the last.
+ * https://github.com/coder/vscode-coder/blob/main/src/remote/sshExtension.ts has the same list.
+ */
+const SECTIONS = ['remote.SSH', 'remote.devinSSH', 'remote.windsurfSSH', 'remote.antigravitySSH'];
+
+/** The name of the section that this editor has: the first one that declares a setting. */
+function sectionName(): string {
+  const declares = (name: string): boolean => {
+    const settings = vscode.workspace.getConfiguration(name);
+    return ['connectTimeout', 'configFile', 'remotePlatform'].some((key) => settings.inspect(key)?.defaultValue !== undefined);
+  };
+  return SECTIONS.find(declares) ?? 'remote.SSH';
 }
+
+const section = (): vscode.WorkspaceConfiguration => vscode.workspace.getConfiguration(sectionName());
+
+/** The ssh configuration that the editor reads, if it is not the usual one. */
+export const configFile = (): string => section().get<string>('configFile') ?? '';
 
 /** Returns true if an installed extension declares this setting. */
 function exists(key: string): boolean {
@@ -43,8 +60,9 @@ async function isAgreed(memory: vscode.Memento): Promise<boolean> {
   if (known !== undefined) return known;
   const yes = 'Change Settings';
   const no = 'Keep Settings';
+  const name = sectionName();
   const chosen = await ask(
-    `Change two settings of Remote-SSH, so that it waits for machines that boot slowly (remote.SSH.connectTimeout: ${CONNECT_TIMEOUT}) and knows that playgrounds run Linux (remote.SSH.remotePlatform)?`,
+    `Change two settings of Remote-SSH, so that it waits for machines that boot slowly (${name}.connectTimeout: ${CONNECT_TIMEOUT}) and knows that playgrounds run Linux (${name}.remotePlatform)?`,
     yes,
     no,
   );

@@ -7,6 +7,7 @@ import { sshMachines } from '../playground';
 import { canEnter } from '../pods';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
+import { ensureSshExtension } from '../sshextension';
 import { isTrusted, workingFolder } from './container';
 import { type Subject, type Target, containerOf, hostOf, isAny, isOfPod, isThere, isUp, nameOf, sshTarget, target } from './target';
 
@@ -21,6 +22,7 @@ async function openWindow(services: Services, subject: Subject, newWindow: boole
   const found = await sshTarget(services, chosen, isThere, 'open');
   if (!found) return;
   const { playground, container } = found;
+  await ensureSshExtension(context.extension.id);
   if (container && !(await isTrusted(context.globalState, container))) return;
   const folder = await withProgress(`Opening ${nameOf(found)}`, async (work) => {
     await writeEntries(binary, work);

@@ -210,8 +210,12 @@ export const Uri = {
   from: ({ scheme, authority, path }: { scheme: string; authority: string; path: string }) => `${scheme}://${authority}${path}`,
 };
 
-export const env: { remoteAuthority?: string; uiKind: UIKind; clipboard: unknown; openExternal: unknown } = {
+/** The installed extensions. */
+export const extensions = { all: [] as { id: string; packageJSON: { activationEvents?: string[] } }[] };
+
+export const env: { remoteAuthority?: string; uiKind: UIKind; uriScheme: string; clipboard: unknown; openExternal: unknown } = {
   uiKind: UIKind.Web,
+  uriScheme: 'vscode',
   openExternal: (uri: unknown) => Promise.resolve(void user.opened.push(String(uri))),
   clipboard: { writeText: (text: string) => Promise.resolve(void (user.clipboard = text)) },
 };

@@ -124,7 +124,8 @@ export function acting(playgrounds: unknown[], answers: Record<string, unknown> 
   const watch = new Watch(it, () => undefined);
   const stored = new Map<string, unknown>();
   const globalState = { get: (key: string) => stored.get(key), update: (key: string, value: unknown) => Promise.resolve(void stored.set(key, value)) };
-  const context = { globalState } as unknown as vscode.ExtensionContext;
+  const extension = { id: 'ada.labctl-ssh-proxy', packageJSON: manifest };
+  const context = { globalState, extension } as unknown as vscode.ExtensionContext;
   const logged: string[] = [];
   const log = { info: (line: string) => logged.push(line), show: () => undefined } as unknown as vscode.LogOutputChannel;
   const forwards = new PortForwards(it, () => undefined);

@@ -110,6 +110,14 @@ try {
   const [play] = await world.list();
   assert.ok(world.processes().some((line) => line.includes(`connect`) && line.includes(play.id)), String(world.processes()));
   await picture(page, 'first-2-terminal', WHOLE, dist);
+
+  console.log('- the menu of the remote indicator leads there, too');
+  await page.locator('[id="status.host"]').click();
+  const entries = page.locator('.quick-input-list .monaco-list-row');
+  await entries.filter({ hasText: 'Connect to Playground...' }).click();
+  await entries.filter({ hasText: play.id }).click();
+  await entries.filter({ hasText: 'Open Terminal' }).click();
+  await sees(page, 'another connection', () => world.processes().filter((line) => line.includes('connect') && line.includes(play.id)).length === 2, 30_000);
 } catch (error) {
   console.error(error, page?.messages.slice(-20));
   if (page && !page.isClosed()) await page.screenshot({ path: path.join(extension, 'dist/failed.png') });
