@@ -3,6 +3,7 @@
 import { copySsh, kube, open, openNew, page, showContainers, terminal } from './actions/connect';
 import { connect } from './actions/enter';
 import { browse, forward, unforward } from './actions/forward';
+import { copyLink } from './actions/link';
 import { destroy, extend, persist, rename, restart, stop, wake } from './actions/lifecycle';
 import { followJournal, reboot, showConsole, startMachine, stopMachine } from './actions/machine';
 import { debug, showCluster, showContainerLog, showSpec } from './actions/pod';
@@ -50,6 +51,7 @@ export const ACTIONS: Record<Command, (services: Services, subject: Subject) => 
   'playgrounds.spec': showSpec,
   'playgrounds.debug': debug,
   'playgrounds.copySsh': copySsh,
+  'playgrounds.copyLink': copyLink,
   'playgrounds.page': page,
   'playgrounds.login': login,
   'playgrounds.log': showLog,

@@ -35,6 +35,7 @@ export const COMMANDS = [
   'playgrounds.spec',
   'playgrounds.debug',
   'playgrounds.copySsh',
+  'playgrounds.copyLink',
   'playgrounds.page',
   'playgrounds.login',
   'playgrounds.log',

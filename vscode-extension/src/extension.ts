@@ -2,6 +2,7 @@
 
 import * as vscode from 'vscode';
 import { ACTIONS, type Subject } from './actions';
+import { openLink } from './actions/link';
 import { playgroundHost } from './authority';
 import { Binary } from './binary';
 import { COMMANDS, type Command, SECTION, VIEW } from './commands';
@@ -36,7 +37,7 @@ export async function activate(context: vscode.ExtensionContext): Promise<Api> {
   const view = vscode.window.createTreeView<Node>(VIEW, { treeDataProvider: tree, showCollapseAll: true });
   const openPage = (id: string): Promise<void> => ACTIONS['playgrounds.page'](services, id);
   context.subscriptions.push(tree, new View(view, watch, tree, ports, containers, pods), new Solved(watch, openPage));
-  context.subscriptions.push(...registerCommands(services), refreshOnNewSettings(watch));
+  context.subscriptions.push(...registerCommands(services), refreshOnNewSettings(watch), registerLinks(services));
   const enter = (authority: string | undefined): Promise<void> => enterWindow(services, authority);
   await enter(windowAuthority());
   return { watch, tree, forwards, enter };
@@ -71,6 +72,14 @@ function registerCommands(services: Services): vscode.Disposable[] {
       showingFailure(() => ACTIONS[command](services, subject));
     }),
   );
+}
+
+function registerLinks(services: Services): vscode.Disposable {
+  return vscode.window.registerUriHandler({
+    handleUri: (uri) => {
+      showingFailure(() => openLink(services, uri));
+    },
+  });
 }
 
 function refreshOnNewSettings(watch: Watch): vscode.Disposable {

@@ -28,14 +28,14 @@ export async function start(services: Services): Promise<void> {
   const choice = await select(services);
   const options = await choice?.prepare();
   if (!choice || !options) return;
-  const playground = await run(services, choice, options);
+  const playground = await startChoice(services, choice, options);
   if (!playground) return;
   await services.watch.catchUp();
   offerToConnect(services, playground);
 }
 
 /** Starts the playground of a choice. If the binary needs the user's trust in an author, asks for it, and starts it then. */
-async function run({ binary }: Services, { title, name }: Choice, options: string[]): Promise<Playground | undefined> {
+export async function startChoice({ binary }: Services, { title, name }: Choice, options: string[]): Promise<Playground | undefined> {
   const begin = (...more: string[]): Promise<Playground> =>
     withProgress(`Starting ${title}`, ({ signal, report }) =>
       binary.ask(['start', name, '--json', ...options, ...more], readStarted, { signal, onProgress: report }),
@@ -102,7 +102,7 @@ async function mayBegin({ kind, name }: Pick<Learning, 'kind' | 'name'>): Promis
   return (await vscode.window.showWarningMessage(question, { modal: true }, yes)) === yes ? ['--yes'] : undefined;
 }
 
-function choiceOf(entry: CatalogEntry): Choice {
+export function choiceOf(entry: CatalogEntry): Choice {
   const prepare = async (): Promise<string[] | undefined> => {
     if (isThirdParty(entry) && !(await isTrusted(entry))) return undefined;
     const choices = await choose(entry.conditions);

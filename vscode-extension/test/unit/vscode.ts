@@ -77,6 +77,8 @@ export const user = {
   /** The web addresses that were opened. */
   opened: [] as string[],
   asked: [] as string[],
+  /** The details of modal questions. */
+  details: [] as string[],
   /** The buttons or list entries of the last question. */
   offered: [] as string[],
   /** Cancels all progress at once. */
@@ -91,6 +93,8 @@ export const user = {
 const ask = (message: string, ...buttons: unknown[]): Promise<string | undefined> => {
   user.asked.push(message);
   user.offered = buttons.filter((one) => typeof one === 'string');
+  const options = buttons[0] as { detail?: string } | string | undefined;
+  if (typeof options === 'object' && options.detail !== undefined) user.details.push(options.detail);
   return Promise.resolve(user.answers.length > 0 ? user.answers.shift() : user.answer);
 };
 
@@ -173,7 +177,7 @@ export const window = {
 };
 
 interface Folder {
-  uri: { scheme: string; authority: string };
+  uri: { scheme: string; authority: string; path?: string };
 }
 
 export const workspace = {

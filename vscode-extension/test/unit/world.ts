@@ -110,7 +110,7 @@ export function menuOf(value: string | undefined, group = ''): string[] {
   return items.map(({ command }) => command.replace('playgrounds.', ''));
 }
 
-type Acting = Pick<Services, 'binary' | 'watch' | 'ports' | 'pods'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[]; logged: string[] };
+type Acting = Pick<Services, 'binary' | 'watch' | 'ports' | 'pods'> & { does: Record<Command, (subject?: Subject) => Promise<void>>; runs: () => string[]; logged: string[]; services: Services };
 
 /**
  * The actions with a fake binary that lists these playgrounds, starts the first, and prints these answers to other commands.
@@ -135,7 +135,7 @@ export function acting(playgrounds: unknown[], answers: Record<string, unknown> 
   const services: Services = { binary: it, watch, forwards, ports, containers, pods, documents: new Documents(it), log, context };
   const does = Object.fromEntries(COMMANDS.map((command) => [command, (subject?: Subject) => ACTIONS[command](services, subject)])) as Acting['does'];
   const runs = (): string[] => (existsSync(`${at}/runs`) ? readFileSync(`${at}/runs`, 'utf8').trim().split('\n') : []);
-  return { binary: it, watch, ports, pods, does, runs, logged };
+  return { binary: it, watch, ports, pods, does, runs, logged, services };
 }
 
 export async function until(look: () => boolean, ms = 10_000): Promise<void> {
