@@ -1,6 +1,6 @@
 // The table of the commands: one function each.
 
-import { copySsh, kube, open, openNew, page, showContainers, terminal } from './actions/connect';
+import { connectionLog, copySsh, kube, open, openNew, page, showContainers, terminal } from './actions/connect';
 import { connect } from './actions/enter';
 import { browse, forward, unforward } from './actions/forward';
 import { copyLink } from './actions/link';
@@ -8,7 +8,9 @@ import { destroy, extend, persist, rename, restart, stop, wake } from './actions
 import { followJournal, reboot, showConsole, startMachine, stopMachine } from './actions/machine';
 import { debug, showCluster, showContainerLog, showSpec } from './actions/pod';
 import { copyAddress, expose, exposePublicly, forwardPort, scan, unexpose } from './actions/ports';
-import { configureSsh, doctor, download, install, login, refresh, settings, showLog, walkthrough } from './actions/setup';
+import {
+  account, clearFilter, configureSsh, doctor, download, filter, install, login, logout, refresh, report, settings, showLog, walkthrough,
+} from './actions/setup';
 import { start } from './actions/start';
 import type { Subject } from './actions/target';
 import type { Command } from './commands';
@@ -20,6 +22,8 @@ export const ACTIONS: Record<Command, (services: Services, subject: Subject) => 
   'playgrounds.start': start,
   'playgrounds.refresh': refresh,
   'playgrounds.connect': connect,
+  'playgrounds.filter': filter,
+  'playgrounds.clearFilter': clearFilter,
   'playgrounds.open': open,
   'playgrounds.openNew': openNew,
   'playgrounds.terminal': terminal,
@@ -53,9 +57,13 @@ export const ACTIONS: Record<Command, (services: Services, subject: Subject) => 
   'playgrounds.copySsh': copySsh,
   'playgrounds.copyLink': copyLink,
   'playgrounds.page': page,
+  'playgrounds.connectionLog': connectionLog,
   'playgrounds.login': login,
+  'playgrounds.logout': logout,
+  'playgrounds.account': account,
   'playgrounds.log': showLog,
   'playgrounds.doctor': doctor,
+  'playgrounds.report': report,
   'playgrounds.install': install,
   'playgrounds.download': download,
   'playgrounds.walkthrough': walkthrough,

@@ -4,14 +4,26 @@ const PREFIX = 'playground-';
 
 /**
  * Reads the host name of a playground, `playground-<id or name>[.<machine>[.<container>]]` or
- * `playground-<id or name>.pod.<namespace>.<pod>[.<container>]`, from a remote authority. Returns undefined for any other host.
+ * `playground-<id or name>.pod.<namespace>.<pod>[.<container>]`, from a remote authority. A readable one, as `aliases` has it,
+ * stands for the name with the id. Returns undefined for any other host.
  * The destination may be plain, `user@host:port`, or hexadecimal JSON, and may follow a dev container's authority.
  */
-export function playgroundHost(authority: string): string | undefined {
+export function playgroundHost(authority: string, aliases: Aliases = {}): string | undefined {
   const destination = /(?:^|@)ssh-remote\+(.+)$/i.exec(authority)?.[1];
   if (destination === undefined) return undefined;
   const host = hostOf(fromHex(destination) ?? decoded(destination)).replace(/^.*@/, '').replace(/:\d+$/, '');
-  return isHost(host) ? host : undefined;
+  return isHost(host) ? host : hostOfAlias(host, aliases);
+}
+
+/** The ids of the playgrounds that have readable host names, by these. */
+export type Aliases = Record<string, string>;
+
+/** The host name with the id for a readable one, of a playground or of a machine or a container in it. */
+function hostOfAlias(host: string, aliases: Aliases): string | undefined {
+  const [alias = '', ...rest] = host.split('.');
+  const id = Object.hasOwn(aliases, alias) ? aliases[alias] : undefined;
+  const named = [`${PREFIX}${id ?? ''}`, ...rest].join('.');
+  return id !== undefined && isHost(named) ? named : undefined;
 }
 
 const LABEL = '[a-z0-9][a-z0-9_-]*';

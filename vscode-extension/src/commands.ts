@@ -4,6 +4,8 @@ export const COMMANDS = [
   'playgrounds.start',
   'playgrounds.refresh',
   'playgrounds.connect',
+  'playgrounds.filter',
+  'playgrounds.clearFilter',
   'playgrounds.open',
   'playgrounds.openNew',
   'playgrounds.terminal',
@@ -37,9 +39,13 @@ export const COMMANDS = [
   'playgrounds.copySsh',
   'playgrounds.copyLink',
   'playgrounds.page',
+  'playgrounds.connectionLog',
   'playgrounds.login',
+  'playgrounds.logout',
+  'playgrounds.account',
   'playgrounds.log',
   'playgrounds.doctor',
+  'playgrounds.report',
   'playgrounds.install',
   'playgrounds.download',
   'playgrounds.walkthrough',
@@ -62,6 +68,8 @@ export const STEPS = {
   isConfigured: 'playgrounds.isConfigured',
   hasPlayground: 'playgrounds.hasPlayground',
 } as const;
+/** The context key that shows the button which ends the filter. */
+export const FILTERED = 'playgrounds.isFiltered';
 /** The id of the walkthrough, after that of the extension. */
 export const WALKTHROUGH = 'begin';
 /** The section of the settings. */

@@ -3,11 +3,13 @@
 import * as vscode from 'vscode';
 import { ACTIONS, type Subject } from './actions';
 import { openLink } from './actions/link';
+import { knownAliases, rememberAliases } from './aliases';
 import { playgroundHost } from './authority';
 import { Binary } from './binary';
 import { COMMANDS, type Command, SECTION, VIEW } from './commands';
 import { Containers } from './containers';
 import { Documents, SCHEME } from './documents';
+import { Filter } from './filter';
 import { showFailure, showingFailure } from './messages';
 import { Pods } from './pods';
 import { PortForwards } from './portforwards';
@@ -32,11 +34,11 @@ export interface Api {
 /** Activates the extension. In a playground's window it resolves once the playground is awake, and Remote-SSH waits for that. */
 export async function activate(context: vscode.ExtensionContext): Promise<Api> {
   const services = build(context);
-  const { watch, forwards, ports, containers, pods } = services;
-  const tree = new Tree(watch, forwards, ports, containers, pods);
+  const { watch, forwards, ports, containers, pods, filter } = services;
+  const tree = new Tree(watch, forwards, ports, containers, pods, filter);
   const view = vscode.window.createTreeView<Node>(VIEW, { treeDataProvider: tree, showCollapseAll: true });
   const openPage = (id: string): Promise<void> => ACTIONS['playgrounds.page'](services, id);
-  context.subscriptions.push(tree, new View(view, watch, tree, ports, containers, pods), new Solved(watch, openPage));
+  context.subscriptions.push(tree, new View(view, watch, tree, ports, containers, pods, filter), new Solved(watch, openPage));
   context.subscriptions.push(...registerCommands(services), refreshOnNewSettings(watch), registerLinks(services));
   const enter = (authority: string | undefined): Promise<void> => enterWindow(services, authority);
   await enter(windowAuthority());
@@ -61,9 +63,10 @@ function build(context: vscode.ExtensionContext): Services {
   const containers = new Containers(binary, watch, write);
   const pods = new Pods(binary, watch, write);
   const documents = new Documents(binary);
+  context.subscriptions.push(rememberAliases(watch, context.globalState));
   context.subscriptions.push(log, binary, watch, forwards, ports, containers, pods, documents);
   context.subscriptions.push(vscode.workspace.registerTextDocumentContentProvider(SCHEME, documents));
-  return { binary, watch, forwards, ports, containers, pods, documents, log, context };
+  return { binary, watch, forwards, ports, containers, pods, documents, filter: new Filter(), log, context };
 }
 
 function registerCommands(services: Services): vscode.Disposable[] {
@@ -91,9 +94,9 @@ function refreshOnNewSettings(watch: Watch): vscode.Disposable {
 
 /** Wakes the playground of a window and shows the status bar item. Does nothing in other windows. */
 async function enterWindow(services: Services, authority = ''): Promise<void> {
-  const host = playgroundHost(authority);
-  if (host === undefined) return;
   const { binary, watch, context } = services;
+  const host = playgroundHost(authority, knownAliases(context.globalState));
+  if (host === undefined) return;
   await prewake(binary, watch, host);
   const act = (command: Command, id: string): Promise<void> => ACTIONS[command](services, id);
   context.subscriptions.push(new StatusBar(host, watch, act));

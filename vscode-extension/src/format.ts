@@ -1,5 +1,6 @@
 // Texts for times, sizes and states.
 
+import type { Account } from './json';
 import { type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, failedTasks, tasksToSolve } from './playground';
 
 /** The time until `end`: "1h 05m", "12m" or "40s"; empty if there is no end or it has passed. */
@@ -116,4 +117,11 @@ export function client(identification: string): string {
   const software = /^SSH-2\.0-(\S+)/.exec(identification)?.[1] ?? '';
   if (software === '') return 'connection';
   return software.replace(/p\d+$/, '').replaceAll('_', ' ');
+}
+
+/** Says who is logged in: "Logged in as ada at labs.iximiuz.com. Plan: premium until 1/2/2027. Region: eu." */
+export function account({ id, name, platform, region, plan }: Account): string {
+  const who = `Logged in as ${name || id} at ${platform.replace(/^https?:\/\//, '')}.`;
+  const end = plan?.lifetime ? ' without an end' : plan?.until ? ` until ${new Date(plan.until).toLocaleDateString()}` : '';
+  return [who, `Plan: ${plan ? `${plan.trial ? 'trial' : 'premium'}${end}` : 'free'}.`, region && `Region: ${region}.`].filter(Boolean).join(' ');
 }

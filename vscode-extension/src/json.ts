@@ -31,6 +31,18 @@ export interface Condition {
   optional: boolean;
 }
 
+/** The account that is logged in. */
+export interface Account {
+  id: string;
+  /** Its name at GitHub; empty if the platform has none. */
+  name: string;
+  platform: string;
+  /** The region of new playgrounds; empty if none is chosen. */
+  region: string;
+  /** Its plan; undefined for none. */
+  plan: { trial: boolean; lifetime: boolean; until: string } | undefined;
+}
+
 /** A line of `list --watch --json`. */
 export type WatchLine =
   | { type: 'playgrounds'; playgrounds: Playground[] }
@@ -68,6 +80,7 @@ export function readPlayground(value: unknown, now = Date.now()): Playground {
     persistent: typeof it['persistent'] === 'boolean' ? it['persistent'] : undefined,
     pageUrl: text(it['pageUrl']),
     host: text(it['host']),
+    alias: text(it['alias']),
     connections: list(it['connections']).map(readConnection),
     initTasks: total > 0 ? { done: number(initTasks['done']) ?? 0, total } : undefined,
     tasks: list(it['tasks']).map(readTask).filter((one) => one.name !== ''),
@@ -92,6 +105,7 @@ function readMachine(value: unknown): Machine {
   return {
     name: text(it['name']),
     host: text(it['host']),
+    alias: text(it['alias']),
     state: text(it['state']),
     ssh: it['ssh'] !== false,
     ready: it['ready'] === true,
@@ -132,6 +146,19 @@ export const readList = (json: string, now = Date.now()): Playground[] => parseL
 
 /** Reads the output of `start --json`. Throws if it is not JSON. */
 export const readStarted = (json: string): Playground => readPlayground(JSON.parse(json));
+
+/** Reads the output of `whoami --json`. Throws if it is not JSON. */
+export function readAccount(json: string): Account {
+  const it = fields(JSON.parse(json));
+  const plan = fields(it['premiumAccess']);
+  return {
+    id: text(it['id']),
+    name: text(it['githubProfileId']),
+    platform: text(it['baseUrl']),
+    region: text(it['preferredRegion']),
+    plan: typeof it['premiumAccess'] !== 'object' || it['premiumAccess'] === null ? undefined : { trial: plan['trial'] === true, lifetime: plan['lifetime'] === true, until: text(plan['until']) },
+  };
+}
 
 /** Reads the output of `catalog --json`. Throws if it is not JSON or not a list. */
 export function readCatalog(json: string): CatalogEntry[] {

@@ -4,6 +4,8 @@ export interface Machine {
   name: string;
   /** Its host name. The ssh configuration has it if the playground has several machines, see {@link sshHost}. */
   host: string;
+  /** Its readable host name; empty if it has none. */
+  alias: string;
   state: string;
   /** False if the platform does not allow SSH access, as on a hidden helper. Such a machine never becomes ready. */
   ssh: boolean;
@@ -72,6 +74,8 @@ export interface Playground {
   persistent: boolean | undefined;
   pageUrl: string;
   host: string;
+  /** Its readable host name, made of its title; empty if it has none. */
+  alias: string;
   connections: Connection[];
   initTasks: { done: number; total: number } | undefined;
   tasks: Task[];
@@ -92,6 +96,10 @@ export const sshMachines = (of: Playground): Machine[] => of.machines.filter((on
 /** The host name of a machine that the ssh configuration has. It names the machines of a playground only if there are several. */
 export const sshHost = (of: Playground, machine: Machine | undefined): string =>
   machine && of.machines.length > 1 ? machine.host : of.host;
+
+/** The host name for the user's eyes and commands: the readable one if there is one. Windows keep the one with the id. */
+export const readableHost = (of: Playground, machine: Machine | undefined): string =>
+  (machine && of.machines.length > 1 ? machine.alias : of.alias) || sshHost(of, machine);
 
 /** True for a machine that is stopped, which it can be in a running playground, too. */
 export const isOff = (machine: Machine): boolean => machine.state === 'STOPPING' || machine.state === 'STOPPED';

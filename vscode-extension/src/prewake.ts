@@ -10,6 +10,7 @@ import { ask, showFailure } from './messages';
 import { wake, writeEntries } from './open';
 import { type Playground, condition } from './playground';
 import { type Work, withLateProgress, withProgress } from './progress';
+import { sayingReady } from './ready';
 import type { Watch } from './watch';
 
 /** The remote authority of this window; undefined for a local window. */
@@ -36,10 +37,12 @@ export async function prewake(binary: Binary, watch: Watch, host: string): Promi
     const step = await nextStep(playground, host);
     if (step === 'nothing') return;
     const title = playground?.title || host;
-    await withProgress(step === 'wake' ? `Waking ${title}` : `Opening ${title}`, async (work) => {
+    const enter = async (work: Work): Promise<void> => {
       await tryToWriteEntries(binary, work);
       if (step === 'wake') await wake(binary, withoutContainer(host), playground, work);
-    });
+    };
+    // The window opens by itself then.
+    await sayingReady(title, () => withProgress(step === 'wake' ? `Waking ${title}` : `Opening ${title}`, enter));
   } catch (error) {
     showFailure(error);
   }

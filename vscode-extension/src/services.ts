@@ -4,6 +4,7 @@ import type * as vscode from 'vscode';
 import type { Binary } from './binary';
 import type { Containers } from './containers';
 import type { Documents } from './documents';
+import type { Filter } from './filter';
 import type { Pods } from './pods';
 import type { PortForwards } from './portforwards';
 import type { Ports } from './ports';
@@ -17,6 +18,7 @@ export interface Services {
   containers: Containers;
   pods: Pods;
   documents: Documents;
+  filter: Filter;
   log: vscode.LogOutputChannel;
   context: vscode.ExtensionContext;
 }

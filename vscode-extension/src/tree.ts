@@ -3,6 +3,7 @@
 
 import * as vscode from 'vscode';
 import type { Container, Containers } from './containers';
+import { Filter } from './filter';
 import * as format from './format';
 import { type Connection, type Machine, type Playground, type Task, canHaveContainers, shownTasks } from './playground';
 import type { PortForward, PortForwards } from './portforwards';
@@ -68,6 +69,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     private readonly ports: Ports,
     private readonly containers: Containers,
     private readonly pods: Pods,
+    private readonly filter = new Filter(),
   ) {
     this.clusters = new ClusterNodes(pods, (nodes) => {
       this.changed.fire(nodes);
@@ -75,7 +77,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     const change = (): void => {
       this.update();
     };
-    this.subscriptions = [this.changed, ...[watch, forwards, ports, containers].map((one) => one.onDidChange(change)), this.clusters];
+    this.subscriptions = [this.changed, ...[watch, forwards, ports, containers, filter].map((one) => one.onDidChange(change)), this.clusters];
     this.subscriptions.push(
       pods.onDidChange((news) => {
         this.clusters.note(news);
@@ -93,7 +95,7 @@ export class Tree implements vscode.TreeDataProvider<Node>, Disposable {
     const before = this.shown;
     this.shown = new Map();
     const different: Node[] = [];
-    for (const playground of this.watch.playgrounds) {
+    for (const playground of this.watch.playgrounds.filter((one) => this.filter.suits(one))) {
       if (this.containersOf(playground).some((one) => one.pod)) this.pods.find(playground.id);
       const known = before.get(playground.id);
       const node = known?.node ?? { kind: 'playground', playground };

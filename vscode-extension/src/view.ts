@@ -4,6 +4,7 @@
 import * as vscode from 'vscode';
 import { SITUATION, STEPS } from './commands';
 import type { Containers } from './containers';
+import { Filter } from './filter';
 import { condition } from './playground';
 import type { Pods } from './pods';
 import type { Ports } from './ports';
@@ -25,6 +26,7 @@ export class View implements Disposable {
     private readonly ports: Ports,
     private readonly containers: Containers,
     private readonly pods: Pods,
+    private readonly filter = new Filter(),
   ) {
     this.subscriptions = [
       view,
@@ -37,9 +39,11 @@ export class View implements Disposable {
       view.onDidCollapseElement(({ element }) => {
         this.note(element, false);
       }),
-      watch.onDidChange(() => {
-        this.show();
-      }),
+      ...[watch, filter].map((one) =>
+        one.onDidChange(() => {
+          this.show();
+        }),
+      ),
     ];
     this.holdWhileVisible();
   }
@@ -89,7 +93,7 @@ export class View implements Disposable {
     const { situation, playgrounds } = this.watch;
     const running = playgrounds.filter((one) => condition(one) === 'up').length;
     this.view.badge = running === 0 ? undefined : { value: running, tooltip: `${running} ${running === 1 ? 'playground' : 'playgrounds'} running` };
-    this.view.message = message(situation);
+    this.view.message = [message(situation), this.filter.message].filter(Boolean).join(' ');
     void vscode.commands.executeCommand('setContext', SITUATION, situationKey(situation));
     for (const [key, value] of stepsOf(situation)) void vscode.commands.executeCommand('setContext', key, value);
   }

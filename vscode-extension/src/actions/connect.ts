@@ -1,9 +1,11 @@
 // The ways into a playground: a window, a terminal, an ssh command, its web page.
 
 import * as vscode from 'vscode';
+import { ANSWER_MS } from '../binary';
+import { Failure, NAME } from '../failure';
 import * as format from '../format';
 import { homeOf, openHost, wake, writeEntries } from '../open';
-import { sshMachines } from '../playground';
+import { readableHost, sshMachines } from '../playground';
 import { canEnter } from '../pods';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
@@ -72,8 +74,19 @@ export async function openTerminal({ binary, context }: Services, name: string, 
 export async function copySsh(services: Services, subject: Subject): Promise<void> {
   const found = await sshTarget(services, subject, isThere, 'copy the SSH command of');
   if (!found) return;
-  await vscode.env.clipboard.writeText(`ssh ${hostOf(found)}`);
+  const host = found.container?.host ?? readableHost(found.playground, found.machine);
+  await vscode.env.clipboard.writeText(`ssh ${host}`);
   vscode.window.setStatusBarMessage('SSH command copied to the clipboard', 3000);
+}
+
+/** Follows the log of the connections to a playground or a machine, as the binary writes it. */
+export async function connectionLog(services: Services, subject: Subject): Promise<void> {
+  const found = await sshTarget(services, subject, isThere, 'show the connection log of');
+  if (!found) return;
+  // An older binary has logs of pods only.
+  const help = await services.binary.run(['logs', '--help'], { limit: ANSWER_MS });
+  if (/--pod <POD> <PLAYGROUND>/.test(help)) throw new Failure('old-binary', `the installed ${NAME} is too old for this: it keeps no log of connections`, 'update it');
+  await openTerminal(services, `log ${nameOf(found)}`, ['logs', hostOf(found), '-f']);
 }
 
 export async function page(services: Services, subject: Subject): Promise<void> {

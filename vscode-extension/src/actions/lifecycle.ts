@@ -2,16 +2,29 @@
 
 import * as vscode from 'vscode';
 import * as format from '../format';
+import { showingFailure } from '../messages';
 import type { Learning, Playground } from '../playground';
 import { withProgress } from '../progress';
+import { sayingReady } from '../ready';
 import { forgetHosts } from '../remotesettings';
 import type { Services } from '../services';
+import { open } from './connect';
 import { type Subject, isAny, isDown, isThere, isUp, target } from './target';
 
 /** Starts a stopped playground. */
 export async function wake(services: Services, subject: Subject): Promise<void> {
   const found = await target(services, subject, isDown, 'start');
-  if (found) await run(services, `Starting ${format.title(found.playground)}`, ['start', found.playground.id, '--json']);
+  if (found) await bringUp(services, found.playground, 'Starting', 'start');
+}
+
+/** Runs a command after which the playground runs, and says so if that took long. */
+async function bringUp(services: Services, playground: Playground, doing: string, command: string): Promise<void> {
+  const { id } = playground;
+  const title = format.title(playground);
+  const toOpen = (): void => {
+    showingFailure(() => open(services, id));
+  };
+  await sayingReady(title, () => run(services, `${doing} ${title}`, [command, id, '--json']), toOpen);
 }
 
 export async function stop(services: Services, subject: Subject): Promise<void> {
@@ -34,7 +47,7 @@ async function isMeantToEnd(title: string, { kind }: Learning): Promise<boolean>
 
 export async function restart(services: Services, subject: Subject): Promise<void> {
   const found = await target(services, subject, isThere, 'restart');
-  if (found) await run(services, `Restarting ${format.title(found.playground)}`, ['restart', found.playground.id, '--json']);
+  if (found) await bringUp(services, found.playground, 'Restarting', 'restart');
 }
 
 export async function destroy(services: Services, subject: Subject): Promise<void> {

@@ -1,7 +1,8 @@
 // Opens a link to a playground, after a question that says all that will happen, and copies one.
 
 import * as vscode from 'vscode';
-import { findByHost, parseHost, playgroundHost } from '../authority';
+import { knownAliases } from '../aliases';
+import { type Aliases, findByHost, parseHost, playgroundHost } from '../authority';
 import type { Binary } from '../binary';
 import { Failure } from '../failure';
 import * as format from '../format';
@@ -114,14 +115,14 @@ export async function copyLink(services: Services, subject: Subject): Promise<vo
   const choices = ofLesson || template.name === '' ? [mine] : [mine, others];
   const chosen = choices.length > 1 ? await vscode.window.showQuickPick(choices, { placeHolder: 'Select the link to copy' }) : mine;
   if (!chosen) return;
-  const link = { playground: chosen.playground, path: openFolder(id), repo: '' };
+  const link = { playground: chosen.playground, path: openFolder(id, knownAliases(services.context.globalState)), repo: '' };
   await vscode.env.clipboard.writeText(writeLink(vscode.env.uriScheme, services.context.extension.id, link));
   vscode.window.setStatusBarMessage('Link copied to the clipboard', 3000);
 }
 
 /** The folder that this window has open on a playground; empty for another window, and for a folder that no link may name. */
-function openFolder(id: string): string {
-  const host = playgroundHost(windowAuthority() ?? '');
+function openFolder(id: string, aliases: Aliases): string {
+  const host = playgroundHost(windowAuthority() ?? '', aliases);
   if (host === undefined || parseHost(host).label !== id || host.includes('.')) return '';
   const path = vscode.workspace.workspaceFolders?.[0]?.uri.path ?? '';
   try {

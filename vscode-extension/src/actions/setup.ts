@@ -1,8 +1,14 @@
 // The account and the installation: login, doctor, log, settings.
 
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import * as os from 'node:os';
+import * as path from 'node:path';
 import * as vscode from 'vscode';
+import { ANSWER_MS } from '../binary';
 import { type Manifest, findDownload } from '../binary/download';
 import { WALKTHROUGH } from '../commands';
+import * as format from '../format';
+import { readAccount } from '../json';
 import { writeEntries } from '../open';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
@@ -11,6 +17,13 @@ export async function refresh({ watch, ports, containers, pods }: Services): Pro
   containers.refresh();
   pods.refresh();
   await Promise.all([watch.refresh(), ports.refresh()]);
+}
+
+export const filter = ({ filter: it }: Services): Promise<void> => it.ask();
+
+export function clearFilter({ filter: it }: Services): Promise<void> {
+  it.set('');
+  return Promise.resolve();
 }
 
 export async function login({ binary, watch }: Services): Promise<void> {
@@ -24,6 +37,37 @@ export async function login({ binary, watch }: Services): Promise<void> {
     return binary.run(['login', '--json'], { signal, onProgress });
   });
   await watch.refresh();
+}
+
+/** Logs out, after a question. Playgrounds go on, and so do connections that are open. */
+export async function logout({ binary, watch }: Services): Promise<void> {
+  const yes = 'Log Out';
+  const question = 'Log out of iximiuz Labs on this computer? labctl and your other editors are logged out, too. Your playgrounds stay as they are.';
+  if ((await vscode.window.showWarningMessage(question, { modal: true }, yes)) !== yes) return;
+  await binary.run(['logout', '--json'], { limit: ANSWER_MS });
+  await watch.refresh().catch(() => undefined);
+}
+
+/** Shows who is logged in, where, and the account's plan. */
+export async function account(services: Services): Promise<void> {
+  const who = await services.binary.ask(['whoami', '--json'], readAccount);
+  const out = 'Log Out';
+  if ((await vscode.window.showInformationMessage(format.account(who), out)) === out) await logout(services);
+}
+
+/** Opens the full report of `doctor`, without secrets, as a new document that the user can read, save and send. */
+export async function report({ binary }: Services): Promise<void> {
+  const folder = await mkdtemp(path.join(os.tmpdir(), 'playgrounds-'));
+  try {
+    const file = path.join(folder, 'report.txt');
+    await withProgress('Running doctor', ({ signal, report }) =>
+      binary.run(['doctor', '--report', file, '--json'], { signal, onProgress: report, anyExit: true }),
+    );
+    const content = await readFile(file, 'utf8');
+    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content, language: 'plaintext' }));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 /** Writes the report of `doctor` to the log. The user reads it, so it is text, and it counts whatever the exit status is. */

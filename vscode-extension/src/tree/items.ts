@@ -4,7 +4,7 @@ import * as vscode from 'vscode';
 import { MAKE_PERSISTENT } from '../commands';
 import * as format from '../format';
 import {
-  type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, isOff, shownTasks, sshHost,
+  type Condition, type Connection, type Machine, type Playground, type Task, type TaskStatus, condition, isOff, readableHost, shownTasks,
 } from '../playground';
 import type { PortForward } from '../portforwards';
 import { icon, joined } from './looks';
@@ -51,7 +51,7 @@ function playgroundTooltip(playground: Playground, heading: string): vscode.Mark
   const end = format.end(playground);
   const keep = playground.persistent === true ? '' : `, or "${MAKE_PERSISTENT}"`;
   if (end) tooltip.appendText(`It ${end}. Use "Extend" for more time${keep}.\n`);
-  return tooltip.appendMarkdown('\n\n').appendCodeblock(`ssh ${playground.host}`, 'sh');
+  return tooltip.appendMarkdown('\n\n').appendCodeblock(`ssh ${readableHost(playground, undefined)}`, 'sh');
 }
 
 /** The item above the tasks. */
@@ -96,7 +96,7 @@ function sshMachineItem(playground: Playground, machine: Machine, hasLinks: bool
   item.contextValue = `machine.${up ? (off ? 'off' : 'up') : now}`;
   item.description = joined([machine.user, booting ? format.booting(machine) : machine.state.toLowerCase()], ' · ');
   item.iconPath = machine.ready && up ? icon('server', 'charts.green') : icon(booting ? 'loading~spin' : 'server', 'disabledForeground');
-  item.tooltip = `ssh ${sshHost(playground, machine)}`;
+  item.tooltip = `ssh ${readableHost(playground, machine)}`;
   return item;
 }
 

@@ -173,9 +173,10 @@ it('each command whose failure is read is run with --json', async () => {
     await Promise.resolve().then(() => does[command](ID)).catch(() => undefined);
   }
   const plain = runs().filter((run) => !run.split(' ').includes('--json'));
-  expect(plain).toEqual(['doctor']);
+  // A help has no failure.
+  expect(plain).toEqual(['logs --help', 'doctor']);
   const names = new Set(runs().map((run) => run.split(' ')[0]));
   expect([...names].sort()).toEqual([
-    'catalog', 'config-ssh', 'destroy', 'doctor', 'expose', 'extend', 'list', 'login', 'machine', 'persist', 'port-forward', 'rename', 'restart', 'start', 'stop',
+    'catalog', 'config-ssh', 'destroy', 'doctor', 'expose', 'extend', 'list', 'login', 'logs', 'machine', 'persist', 'port-forward', 'rename', 'restart', 'start', 'stop', 'whoami',
   ]);
 });

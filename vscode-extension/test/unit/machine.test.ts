@@ -38,7 +38,7 @@ describe('a stopped machine of a running playground', () => {
     expect(item(machine('a', 'REBOOTING', false))).toMatchObject({ description: 'laborant · rebooting', contextValue: 'machine.up', iconPath: { id: 'loading~spin' } });
     expect(item(machine('a', 'RUNNING', false))).toMatchObject({ description: 'laborant · booting', contextValue: 'machine.up' });
     expect(menuOf('machine.off')).toEqual(['startMachine', 'startMachine', 'console', 'copySsh']);
-    expect(menuOf('machine.up', '3')).toEqual(['reboot', 'stopMachine', 'console', 'journal']);
+    expect(menuOf('machine.up', '3')).toEqual(['reboot', 'stopMachine', 'console', 'journal', 'connectionLog']);
     expect(menuOf('machine.down', '3')).toEqual([]);
   });
 });
@@ -87,7 +87,7 @@ describe('package.json', () => {
       Object.assign(user, { asked: [] });
       // Each does something or asks. Some need more of VS Code than the fake has.
       await Promise.resolve().then(() => does[command as keyof typeof does]()).catch(() => user.asked.push('failed'));
-      const acts = ['playgrounds.refresh', 'playgrounds.walkthrough', 'playgrounds.configureSsh', 'playgrounds.login', 'playgrounds.log', 'playgrounds.install', 'playgrounds.settings', 'playgrounds.doctor'];
+      const acts = ['playgrounds.refresh', 'playgrounds.clearFilter', 'playgrounds.report', 'playgrounds.walkthrough', 'playgrounds.configureSsh', 'playgrounds.login', 'playgrounds.log', 'playgrounds.install', 'playgrounds.settings', 'playgrounds.doctor'];
       expect(user.asked.length > 0 || acts.includes(command), command).toBe(true);
     }
   });

@@ -142,6 +142,7 @@ export enum UIKind {
 export const bar = { text: '', tooltip: '', name: '', shown: false };
 
 export const window = {
+  state: { focused: true },
   showInformationMessage: ask,
   showWarningMessage: ask,
   showErrorMessage: ask,
@@ -183,7 +184,7 @@ interface Folder {
 export const workspace = {
   workspaceFile: undefined as Folder['uri'] | undefined,
   workspaceFolders: undefined as Folder[] | undefined,
-  openTextDocument: (uri: unknown) => Promise.resolve(uri),
+  openTextDocument: (document: unknown) => Promise.resolve(typeof document === 'object' && document && 'content' in document ? document.content : document),
   getConfiguration: (section: string) => ({
     get: (key: string): unknown => user.settings[`${section}.${key}`] ?? user.known[`${section}.${key}`],
     inspect: (key: string) => ({

@@ -11,6 +11,7 @@ import { Binary, type World } from '../../src/binary';
 import { COMMANDS, type Command } from '../../src/commands';
 import { Containers } from '../../src/containers';
 import { Documents } from '../../src/documents';
+import { Filter } from '../../src/filter';
 import { Pods } from '../../src/pods';
 import { PortForwards } from '../../src/portforwards';
 import { Ports } from '../../src/ports';
@@ -132,7 +133,7 @@ export function acting(playgrounds: unknown[], answers: Record<string, unknown> 
   const ports = new Ports(it, watch);
   const containers = new Containers(it, watch, () => undefined);
   const pods = new Pods(it, watch, () => undefined);
-  const services: Services = { binary: it, watch, forwards, ports, containers, pods, documents: new Documents(it), log, context };
+  const services: Services = { binary: it, watch, forwards, ports, containers, pods, documents: new Documents(it), filter: new Filter(), log, context };
   const does = Object.fromEntries(COMMANDS.map((command) => [command, (subject?: Subject) => ACTIONS[command](services, subject)])) as Acting['does'];
   const runs = (): string[] => (existsSync(`${at}/runs`) ? readFileSync(`${at}/runs`, 'utf8').trim().split('\n') : []);
   return { binary: it, watch, ports, pods, does, runs, logged, services };

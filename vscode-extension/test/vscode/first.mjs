@@ -73,13 +73,15 @@ try {
   await text(page, 'was not found');
   await page.locator('.welcome-view').getByRole('button', { name: 'Get Started', exact: true }).click();
   await step('Get the program').first().waitFor();
-  assert.equal(await isDone('Get the program')(), false);
+  // VS Code 1.85 marks the first step as done when it opens a walkthrough.
+  if (!process.env.CODE_SERVER) assert.equal(await isDone('Get the program')(), false);
 
   console.log('- the program is downloaded and verified');
   await picture(page, 'first-1-program', WHOLE, dist);
   await take('Get the program', 'Download');
   await done('Get the program', 60_000);
   const copy = at('.iximiuz/labctl-ssh-proxy/bin/labctl-ssh-proxy');
+  await until('the program is there', () => existsSync(copy), 60_000);
   assert.deepEqual(readFileSync(copy), readFileSync(program));
   assert.equal(statSync(copy).mode & 0o777, 0o700);
   assert.ok(asked.every((url) => url.startsWith(`/ada/labctl-ssh-proxy/releases/download/v${manifest.version}/labctl-ssh-proxy-`)), String(asked));
