@@ -9,6 +9,7 @@ import * as path from 'node:path';
 import * as vscode from 'vscode';
 import { COMMANDS } from '../../src/commands';
 import { readFailure } from '../../src/failure';
+import { readLink, writeLink } from '../../src/link';
 import { CONNECT_TIMEOUT } from '../../src/remotesettings';
 import type { Api } from '../../src/extension';
 import { condition } from '../../src/playground';
@@ -62,8 +63,18 @@ const titles = (api: Api): string[] =>
 
 const failure = (api: Api): string => (api.watch.situation.kind === 'failed' ? api.watch.situation.failure.kind : '');
 
+/** VS Code decodes a link once, and the extension not again. */
+function checkLinks(): void {
+  const link = { playground: 'k3s', path: '/root/my notes+1', repo: 'https://github.com/ada/notes.git' };
+  const { path: at, query } = vscode.Uri.parse(writeLink(vscode.env.uriScheme, 'ada.labctl-ssh-proxy', link));
+  assert.deepEqual(readLink(at, query), { ...link, isId: false });
+  const twice = vscode.Uri.parse('vscode://ada.labctl-ssh-proxy/open?playground=k3s&path=/a/%252e%252e/b');
+  assert.throws(() => readLink(twice.path, twice.query), /its path has characters/);
+}
+
 /** The tree, the commands, a port-forward, the settings, and binaries that misbehave. */
 async function plain(): Promise<void> {
+  checkLinks();
   const api = await activate();
   const known = await vscode.commands.getCommands(true);
   for (const command of COMMANDS) assert.ok(known.includes(command), command);
