@@ -68,7 +68,7 @@ try {
   // The window may not have kept it.
   await widen(page);
   await text(page, 'was not found');
-  await picture(page, 'no-binary', SIDE);
+  await picture(page, 'no-binary', { ...SIDE, height: 320 });
   symlinkSync(binary, installed);
   await page.locator('.welcome-view').getByRole('button', { name: 'Refresh', exact: true }).click();
 
@@ -108,6 +108,12 @@ try {
   console.log(`  a stop made outside showed ${took} ms after the command's end (which took ${commandTook} ms)`);
   const listed = (await world.list()).map((one) => one.title);
   assert.deepEqual((await rows(page)).map((one) => listed.find((title) => one.startsWith(title))), listed);
+
+  console.log('- the filter finds a machine of a collapsed playground, and ends by a click');
+  await command(page, 'Filter...', { asked: 'Enter words', answer: 'node-02 running' });
+  await sees(page, 'one', async () => (await rows(page)).length === 1 && (await rows(page))[0].startsWith('Two machines'));
+  await page.locator('.part.sidebar [aria-label^="Clear Filter"]').first().click();
+  await sees(page, 'all again', async () => (await rows(page)).length === 3);
 
   console.log('- machines and live connections');
   await world.run('config-ssh', '--yes');
