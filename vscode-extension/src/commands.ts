@@ -74,4 +74,4 @@ export const FILTERED = 'playgrounds.isFiltered';
 export const WALKTHROUGH = 'begin';
 /** The section of the settings. */
 export const SECTION = 'playgrounds';
-export const SETTINGS = ['binary', 'local', 'warnBeforeEnd'] as const;
+export const SETTINGS = ['binary', 'local', 'warnBeforeEnd', 'slowLatency'] as const;

@@ -31,6 +31,7 @@ export interface Connection {
   sent: number;
   /** The number of bytes received from the machine. */
   received: number;
+  /** The last round trip to the platform's end of its tunnel, or to the machine for a session that survives. */
   roundTripMs: number | undefined;
   /** How often the machine was out of reach and came back. */
   resumed: number;
@@ -167,4 +168,10 @@ export function isSolved(of: Playground): boolean {
 export function runningFirst(all: Playground[]): Playground[] {
   const rank: Record<Condition, number> = { up: 0, starting: 1, unknown: 2, ending: 3, down: 4, gone: 5 };
   return [...all].sort((a, b) => rank[condition(a)] - rank[condition(b)]);
+}
+
+/** The shortest last round trip of a playground's connections, in ms. Those that wait for their machine do not count. */
+export function latency(of: Playground): number | undefined {
+  const trips = of.connections.filter((one) => one.phase !== 'away').map((one) => one.roundTripMs).filter((ms) => ms !== undefined);
+  return trips.length === 0 ? undefined : Math.min(...trips);
 }

@@ -1,4 +1,5 @@
-// The status bar item of a playground's window: state, round trip, throughput and time left. It also announces the end.
+// The status bar item of a playground's window: state, throughput, time left, and the latency where that is long. It also
+// announces the end.
 
 import * as vscode from 'vscode';
 import { findByHost } from './authority';
@@ -6,27 +7,39 @@ import { type Command, MAKE_PERSISTENT } from './commands';
 import * as format from './format';
 import { Lifetime, type Notice } from './lifetime';
 import { showingFailure } from './messages';
-import { type Playground, condition } from './playground';
+import { type Playground, condition, latency } from './playground';
 import { type Rates, Throughput } from './throughput';
 import type { Disposable, Watch } from './watch';
 
 /** The interval at which the time left, shown in minutes, is brought up to date. */
 const TICK_MS = 30_000;
 
-/** Renders the text and the tooltip for a playground. */
-export function render(playground: Playground, rates: Rates, now = Date.now()): { text: string; tooltip: string } {
-  return { text: textOf(playground, rates, now), tooltip: tooltipOf(playground, now) };
+/** Tells a slow connection. One that has become slow stays so until it is clearly faster, so that the text does not flicker. */
+export class Slowness {
+  private isSlow = false;
+
+  /** @param threshold in ms; 0 for never. */
+  check(latencyMs: number | undefined, threshold: number): boolean {
+    const least = this.isSlow ? threshold * 0.8 : threshold;
+    this.isSlow = threshold > 0 && latencyMs !== undefined && latencyMs >= least;
+    return this.isSlow;
+  }
 }
 
-function textOf(playground: Playground, rates: Rates, now: number): string {
+/** Renders the text and the tooltip for a playground. */
+export function render(playground: Playground, rates: Rates, isSlow: boolean, now = Date.now()): { text: string; tooltip: string } {
+  return { text: textOf(playground, rates, isSlow, now), tooltip: tooltipOf(playground, now) };
+}
+
+function textOf(playground: Playground, rates: Rates, isSlow: boolean, now: number): string {
   const up = condition(playground) === 'up';
   const isStarting = condition(playground) === 'starting';
   const away = playground.connections.map(format.away).filter(Boolean).sort()[0];
-  const trips = playground.connections.map((one) => one.roundTripMs).filter((ms) => ms !== undefined);
+  const trip = latency(playground);
   const parts = [`$(${up ? 'vm-running' : 'vm-outline'}) ${format.title(playground)}`];
   if (!up) parts.push(format.state(playground));
   if (up && away) parts.push(`$(sync~spin) ${away}`);
-  else if (up && trips.length > 0) parts.push(format.roundTrip(Math.min(...trips)));
+  else if (up && isSlow && trip !== undefined) parts.push(`$(watch) ${format.roundTrip(trip)}`);
   if (up && rates.sent + rates.received >= 1) parts.push(`↓ ${format.size(rates.received)}/s ↑ ${format.size(rates.sent)}/s`);
   if (up || isStarting) parts.push(format.timeLeft(playground.endsAt, now));
   return parts.filter(Boolean).join(' · ');
@@ -35,10 +48,12 @@ function textOf(playground: Playground, rates: Rates, now: number): string {
 function tooltipOf(playground: Playground, now: number): string {
   const count = playground.connections.length;
   const resumed = format.resumed(playground.connections.reduce((sum, one) => sum + one.resumed, 0));
+  const trip = latency(playground);
   const lines = [
     `${format.title(playground)} (${playground.template.name}), ${format.state(playground)}`,
     `${count} connection${count === 1 ? '' : 's'}${resumed && `, ${resumed}`}`,
   ];
+  if (trip !== undefined) lines.push(`Latency: ${format.roundTrip(trip)}`);
   const end = format.end(playground, now);
   const keep = playground.persistent ? '' : `, or run "Playgrounds: ${MAKE_PERSISTENT}"`;
   if (end) lines.push(`It ${end}. Click to extend it${keep}.`);
@@ -55,6 +70,7 @@ export class StatusBar implements Disposable {
   private readonly item = vscode.window.createStatusBarItem('playgrounds.status', vscode.StatusBarAlignment.Left, 90);
   private readonly throughput = new Throughput();
   private readonly lifetime = new Lifetime();
+  private readonly slowness = new Slowness();
   private readonly subscriptions: Disposable[];
   private readonly clock: NodeJS.Timeout;
 
@@ -92,7 +108,8 @@ export class StatusBar implements Disposable {
       this.item.hide();
       return;
     }
-    const { text, tooltip } = render(playground, this.throughput.measure(playground.connections));
+    const isSlow = this.slowness.check(latency(playground), slowLatency());
+    const { text, tooltip } = render(playground, this.throughput.measure(playground.connections), isSlow);
     this.item.text = text;
     this.item.tooltip = tooltip;
     this.item.backgroundColor = BACKGROUNDS[this.lifetime.urgency];
@@ -116,4 +133,8 @@ export class StatusBar implements Disposable {
 
 function warningMinutes(): number {
   return vscode.workspace.getConfiguration('playgrounds').get<number>('warnBeforeEnd') ?? 10;
+}
+
+function slowLatency(): number {
+  return vscode.workspace.getConfiguration('playgrounds').get<number>('slowLatency') ?? 300;
 }

@@ -32,7 +32,7 @@ it('is a predicate', () => {
 
 describe('a tooltip shows it, with the ways to prevent it', () => {
   it('in the status bar', () => {
-    const tooltip = (more: Record<string, unknown>): string => render(one(more, 0), IDLE, 0).tooltip.split('\n').at(-1) ?? '';
+    const tooltip = (more: Record<string, unknown>): string => render(one(more, 0), IDLE, false, 0).tooltip.split('\n').at(-1) ?? '';
     expect(tooltip({ persistent: true })).toBe('It will be stopped in 1h 05m. Click to extend it.');
     expect(tooltip({ persistent: false })).toBe(`It will be erased in 1h 05m. Click to extend it, or run "Playgrounds: ${MAKE_PERSISTENT}".`);
     expect(tooltip({})).toContain('will be erased unless it is persistent. Click to extend it, or run "Playgrounds: Make Persistent".');

@@ -7,7 +7,7 @@ import { COMMANDS, SECTION, SETTINGS, SITUATION, VIEW } from '../../src/commands
 import { readForwardLine, readWatchLine } from '../../src/json';
 import { PortForwards } from '../../src/portforwards';
 import { CONNECT_TIMEOUT, forgetHosts, offerSettings } from '../../src/remotesettings';
-import { render } from '../../src/statusbar';
+import { Slowness, render } from '../../src/statusbar';
 import { Throughput } from '../../src/throughput';
 import type { Node, Tree } from '../../src/tree';
 import { connectionItem } from '../../src/tree/items';
@@ -180,13 +180,22 @@ describe('the tree', () => {
 describe('the status bar', () => {
   const connection = { pid: 7, phase: 'connected', machine: 'docker-01', sent: 0, received: 0, roundTripMs: 23.4 };
 
-  it('shows round trip, throughput and time left', () => {
+  it('shows a long round trip, throughput and time left', () => {
     const now = Date.now();
     const playground = one({ connections: [connection, { ...connection, roundTripMs: 9.9 }] }, now);
-    expect(render(playground, { sent: 1500, received: 2_000_000 }, now).text).toBe(
-      '$(vm-running) Compose trial · 9.9 ms · ↓ 2.0 MB/s ↑ 1.5 KB/s · 1h 05m',
-    );
-    expect(render(one({ state: 'STOPPED', expiresIn: 0 }), { sent: 0, received: 0 }).text).toBe('$(vm-outline) Compose trial · stopped');
+    const shown = (isSlow: boolean) => render(playground, { sent: 1500, received: 2_000_000 }, isSlow, now);
+    expect(shown(true).text).toBe('$(vm-running) Compose trial · $(watch) 9.9 ms · ↓ 2.0 MB/s ↑ 1.5 KB/s · 1h 05m');
+    expect(shown(false).text).toBe('$(vm-running) Compose trial · ↓ 2.0 MB/s ↑ 1.5 KB/s · 1h 05m');
+    expect(shown(false).tooltip).toContain('\nLatency: 9.9 ms\n');
+    expect(render(one({ state: 'STOPPED', expiresIn: 0 }), { sent: 0, received: 0 }, false).text).toBe('$(vm-outline) Compose trial · stopped');
+  });
+
+  it('takes a connection for slow by a threshold, and does not flicker there', () => {
+    const slowness = new Slowness();
+    const seen = (...all: (number | undefined)[]): boolean[] => all.map((ms) => slowness.check(ms, 300));
+    expect(seen(undefined, 299, 300, 299, 301, 240, 239, 299, 300)).toEqual([false, false, true, true, true, true, false, false, true]);
+    expect(seen(undefined, 299)).toEqual([false, false]);
+    expect(new Slowness().check(9999, 0)).toBe(false);
   });
 
   it('shows since when the machine is out of reach, and that it came back', () => {
@@ -194,10 +203,10 @@ describe('the status bar', () => {
     const away = { ...connection, phase: 'away', since };
     const still = { sent: 0, received: 0 };
     const clock = new Date(since).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
-    const shown = render(one({ connections: [connection, away, { ...away, since: since + 60_000 }] }), still);
+    const shown = render(one({ connections: [connection, away, { ...away, since: since + 60_000 }] }), still, true);
     expect(shown.text).toContain(`$(sync~spin) away since ${clock}`);
     expect(shown.text).not.toContain('23 ms');
-    const back = render(one({ connections: [{ ...connection, resumed: 1 }, { ...connection, resumed: 2 }] }), still);
+    const back = render(one({ connections: [{ ...connection, resumed: 1 }, { ...connection, resumed: 2 }] }), still, true);
     expect(back.text).toContain('23 ms');
     expect(back.tooltip).toContain('2 connections, resumed 3 times');
     const [first] = one({ connections: [{ ...away, user: 'laborant', resumed: 1 }] }).connections;
