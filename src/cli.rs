@@ -9,7 +9,7 @@ use crate::commands::{demo, local};
 use crate::{
     app::App,
     commands::{
-        account, completions, config, containers, debug, doctor, forward, kube, logs, machine, man, open,
+        account, completions, config, containers, debug, doctor, forward, kube, logs, machine, man, open, ping,
         playgrounds::{catalog, destroy, extend, lifetime, list, persist, rename, restart, start, stop, tasks, wait},
         pods,
         ports::{self, expose, unexpose},
@@ -91,6 +91,7 @@ enum Command {
     Containers(containers::Args),
     Pods(pods::Args),
     Logs(logs::Args),
+    Ping(ping::Args),
     Ports(ports::Args),
     Expose(expose::Args),
     Unexpose(unexpose::Args),
@@ -155,7 +156,8 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("machine", "Reboot, stop or restart one machine, read its console"),
             ("containers", "List a playground's containers, and how to ssh there"),
             ("pods", "List a cluster's pods, their containers, and how to ssh there"),
-            ("logs", "Print what a container of a pod has written"),
+            ("logs", "Print this program's log, or that of a pod's container"),
+            ("ping", "Measure the way to a machine that runs"),
             ("ports", "List what listens, is exposed, forwarded and saved"),
             ("expose", "Give a port or a web terminal an address for browsers"),
             ("unexpose", "Take that address away"),
@@ -224,7 +226,7 @@ impl Cli {
         match self.command {
             #[cfg(unix)]
             Command::Local(_) | Command::Demo(_) => true,
-            Command::PortForward(_) | Command::Kube(_) => true,
+            Command::PortForward(_) | Command::Kube(_) | Command::Ping(_) => true,
             _ => false,
         }
     }
@@ -340,6 +342,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Containers(args) => containers::run(app, args).await.map(success),
         Command::Pods(args) => pods::run(app, args).await.map(success),
         Command::Logs(args) => logs::run(app, args).await.map(success),
+        Command::Ping(args) => ping::run(app, args).await,
         Command::Ports(args) => ports::run(app, args).await.map(success),
         Command::Expose(args) => expose::run(app, args).await.map(success),
         Command::Unexpose(args) => unexpose::run(app, args).await.map(success),

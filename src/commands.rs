@@ -11,6 +11,7 @@ pub(crate) mod debug;
 #[cfg(unix)]
 pub(crate) mod demo;
 pub(crate) mod doctor;
+mod folder;
 pub mod forward;
 pub mod kube;
 #[cfg(unix)]
@@ -19,6 +20,7 @@ pub(crate) mod logs;
 pub(crate) mod machine;
 pub(crate) mod man;
 pub(crate) mod open;
+pub(crate) mod ping;
 pub(crate) mod playgrounds;
 pub(crate) mod pods;
 pub(crate) mod ports;

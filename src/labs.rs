@@ -202,6 +202,11 @@ impl Labs {
         true
     }
 
+    /// The way to the platform in words: its host, and the proxy before it.
+    pub(crate) fn way(&self) -> String {
+        configured(&self.api).map_or_else(|_| self.api.clone(), |uri| self.http.way(&uri))
+    }
+
     /// The API's address.
     pub fn api(&self) -> &str {
         &self.api

@@ -32,7 +32,14 @@ use tokio::{sync::Mutex, task::JoinSet};
 use crate::{
     app::App,
     cluster::reading,
-    commands::{args::duration, candidates, underway::Underway, visit::Within, within},
+    commands::{
+        args::duration,
+        candidates,
+        folder::{self, Answers},
+        underway::Underway,
+        visit::Within,
+        within,
+    },
     door::{self, ROOT},
     error::{Error, Kind, Result},
     labs::{Labs, find, wire::Play},
@@ -64,9 +71,10 @@ use way::{Opens, Way};
     needs python3 or perl."
 )]
 pub struct Args {
-    /// The playground's id, host name, title, catalogue name or page address. It is woken if it is stopped.
+    /// The playground's id, host name, title, catalogue name or page address. It is woken if it is stopped. Without it,
+    /// the one that .labctl-ssh-proxy.yaml names, here or in a folder above.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
-    playground: String,
+    playground: Option<String>,
     /// The machine; the first one by default.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
@@ -83,7 +91,7 @@ pub struct Args {
     #[arg(id = "from_here", short = 'L', value_name = "SPEC", value_parser = |text: &str| typed(Side::Local, text))]
     local: Vec<Vec<Spec>>,
     /// Listen on the machine and connect from this computer.
-    #[arg(short = 'R', value_name = "SPEC", value_parser = |text: &str| typed(Side::Remote, text))]
+    #[arg(short = 'R', value_name = "SPEC", requires = "playground", value_parser = |text: &str| typed(Side::Remote, text))]
     remote: Vec<Vec<Spec>>,
     /// Carry TCP connections over SSH instead of a tunnel each: slower, but one side can finish sending before the
     /// other.
@@ -93,11 +101,11 @@ pub struct Args {
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "2m")]
     udp_idle: Duration,
     /// Save these port forwards with the playground.
-    #[arg(long)]
+    #[arg(long, requires = "playground")]
     save: bool,
     /// Also open the port forwards that are saved with the playground. One that cannot be opened is reported and
     /// skipped. Those to port 22 are skipped, because labctl saves one for each of its own connections.
-    #[arg(long)]
+    #[arg(long, requires = "playground")]
     restore: bool,
     /// Also forward each TCP port that something listens on, as it appears, until it goes: from the same port of this
     /// computer's loopback interface if that is free. Ports below 1024 are left out; at most 32 are forwarded at once.
@@ -108,10 +116,10 @@ pub struct Args {
     #[arg(long, value_name = "PORTS", requires = "auto")]
     exclude: Vec<Ports>,
     /// Only list the saved port forwards.
-    #[arg(long, conflicts_with_all = ["from_here", "remote", "save", "restore", "auto", "remove"])]
+    #[arg(long, requires = "playground", conflicts_with_all = ["from_here", "remote", "save", "restore", "auto", "remove"])]
     list: bool,
     /// Only remove a saved port forward: an index that --list shows, or all.
-    #[arg(long, value_name = "INDEX", conflicts_with_all = ["from_here", "remote", "save", "restore", "auto"])]
+    #[arg(long, value_name = "INDEX", requires = "playground", conflicts_with_all = ["from_here", "remote", "save", "restore", "auto"])]
     remove: Vec<Which>,
     /// Print JSON, one line per event.
     #[arg(long)]
@@ -142,7 +150,13 @@ pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Re
 ///
 /// # Errors
 /// Fails when a forward cannot be set up, or the playground no longer exists.
-pub async fn run(app: &App, args: Args) -> Result<u8> {
+pub async fn run(app: &App, mut args: Args) -> Result<u8> {
+    let answers = Answers { json: args.json, ..Answers::default() };
+    let meant = tokio::select! {
+        meant = folder::meant(app, args.playground, "port-forward", answers) => meant?,
+        signal = ended_by_signal() => return Ok(128 + signal),
+    };
+    args.playground = Some(meant.playground);
     if args.within.is_none() && args.pod.is_none() && (args.list || !args.remove.is_empty()) {
         return tokio::select! {
             done = look_at_saved(app, &args) => done.map(|()| 0),
@@ -173,12 +187,12 @@ pub(crate) async fn carry_saved(app: &App, play: &Play) -> Result<u8> {
         return Ok(0);
     }
     // All of them are TCP, which has no use for the time of UDP peers.
-    run(app, Args { playground: play.id.clone(), restore: true, ..Args::default() }).await
+    run(app, Args { playground: Some(play.id.clone()), restore: true, ..Args::default() }).await
 }
 
 async fn look_at_saved(app: &App, args: &Args) -> Result<()> {
     let labs = app.labs().await?;
-    let (play, _) = find_play(&labs, &args.playground, None).await?;
+    let (play, _) = find_play(&labs, args.playground(), None).await?;
     if args.list {
         return saved::list(&labs, &play, args.json).await;
     }
@@ -186,6 +200,11 @@ async fn look_at_saved(app: &App, args: &Args) -> Result<()> {
 }
 
 impl Args {
+    /// The playground, once it is known.
+    fn playground(&self) -> &str {
+        self.playground.as_deref().unwrap_or_default()
+    }
+
     /// Returns the forwards of the command line.
     fn forwards(&self) -> Vec<Forward> {
         let of = |side, specs: &[Vec<Spec>]| {
@@ -224,7 +243,7 @@ async fn forward_in(app: &App, args: &Args, name: &Within, board: &Arc<Board>) -
     let typed = args.forwards();
     fits_a_container(args, &typed)?;
     let labs = app.labs().await?;
-    let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
+    let (play, machine) = find_play(&labs, args.playground(), args.machine.as_deref()).await?;
     let wanted = wanted::all(&labs, &play, "", typed, false, false, board).await?;
     raise_open_files();
     // A port that is taken here is reported before anything is woken.
@@ -277,12 +296,12 @@ async fn carry(mut tasks: JoinSet<Result<()>>, board: &Board) -> Result<()> {
 
 /// Opens the forwards in five steps, and carries them until one ends.
 async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
-    find::no_container(&args.playground).map_err(|error| {
+    find::no_container(args.playground()).map_err(|error| {
         let option = |target: &Target| match target.pod() {
             Some(pod) => format!("--pod {}", pod.to_string().replace('.', "/")),
             None => format!("--in {}", target.container().unwrap_or_default()),
         };
-        let named = Target::parse(&args.playground).map(|target| (target.of_machine(), option(&target)));
+        let named = Target::parse(args.playground()).map(|target| (target.of_machine(), option(&target)));
         error.with_hint(named.map_or_else(
             |_| String::new(),
             |(place, option)| {
@@ -295,7 +314,7 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
         return forward_in(app, args, &name, board).await;
     }
     let labs = app.labs().await?;
-    let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
+    let (play, machine) = find_play(&labs, args.playground(), args.machine.as_deref()).await?;
     let machine = find::machine(&play, machine.as_deref())?.name.clone();
     let typed = args.forwards();
     let records = if args.save { saved::records(&typed, &machine)? } else { Vec::new() };

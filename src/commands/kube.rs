@@ -34,6 +34,7 @@ use crate::{
     },
     commands::{
         candidates,
+        folder::{self, Answers},
         forward::{
             self,
             board::{Board, View, What},
@@ -62,9 +63,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Use this computer's kubectl with a playground's Kubernetes API.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The playground's id, host name, title, catalogue name or page address. It is woken if it is stopped.
+    /// The playground's id, host name, title, catalogue name or page address. It is woken if it is stopped. Without it,
+    /// the one that .labctl-ssh-proxy.yaml names, here or in a folder above.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
-    playground: String,
+    playground: Option<String>,
     /// The machine with the kubeconfig; cplane-01 by default, or the first machine if there is none.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
@@ -72,7 +74,7 @@ pub struct Args {
     #[arg(long)]
     merge: bool,
     /// Only remove that context.
-    #[arg(long, conflicts_with_all = ["merge", "command"])]
+    #[arg(long, requires = "playground", conflicts_with_all = ["merge", "command"])]
     remove: bool,
     /// Print JSON, one line per event.
     #[arg(long, conflicts_with = "command")]
@@ -87,13 +89,19 @@ pub struct Args {
 ///
 /// # Errors
 /// Fails when there is no usable kubeconfig, or the playground no longer exists.
-pub async fn run(app: &App, args: Args) -> Result<u8> {
+pub async fn run(app: &App, mut args: Args) -> Result<u8> {
     if args.remove {
         return tokio::select! {
             removed = remove(app, &args) => removed.map(|()| 0),
             signal = ended_by_signal() => Ok(128 + signal),
         };
     }
+    let answers = Answers { json: args.json, ..Answers::default() };
+    let meant = tokio::select! {
+        meant = folder::meant(app, args.playground, "kube", answers) => meant?,
+        signal = ended_by_signal() => return Ok(128 + signal),
+    };
+    args.playground = Some(meant.playground);
     let quiet = if args.command.is_empty() { View::new(args.json) } else { View::Quiet };
     let board = Board::new(quiet);
     let ended = tokio::select! {
@@ -104,12 +112,19 @@ pub async fn run(app: &App, args: Args) -> Result<u8> {
     ended
 }
 
+impl Args {
+    /// The playground, once it is known.
+    fn playground(&self) -> &str {
+        self.playground.as_deref().unwrap_or_default()
+    }
+}
+
 async fn remove(app: &App, args: &Args) -> Result<()> {
-    let argument = &args.playground;
+    let argument = args.playground();
     find::no_container(argument)?;
     // If the id is known, neither a login nor the playground itself is needed.
     let id = match Target::parse(argument) {
-        _ if is_id(argument) => argument.clone(),
+        _ if is_id(argument) => argument.to_owned(),
         Ok(Target { playground: Playground::Id(id), .. }) => id,
         Ok(_) | Err(_) => {
             let labs = app.labs().await?;
@@ -177,7 +192,7 @@ struct Ready<'a> {
 impl Ready<'_> {
     async fn make<'a>(app: &'a App, args: &Args, board: &Arc<Board>) -> Result<Ready<'a>> {
         let labs = app.labs().await?;
-        let (play, machine) = forward::find_play(&labs, &args.playground, args.machine.as_deref()).await?;
+        let (play, machine) = forward::find_play(&labs, args.playground(), args.machine.as_deref()).await?;
         let name = Target::of_play(&play.id, None).to_string();
         let claim = args.merge.then(|| user::claim(&app.folders, &name)).transpose()?;
         if claim.is_some() {

@@ -1,4 +1,7 @@
-//! `logs`: the words of a pod's container, as its node keeps them. It is about what runs, so it wakes nothing.
+//! `logs`: this program's own log of connections; or the words of a pod's container, as its node keeps them. It is about
+//! what runs, so it wakes nothing.
+
+mod connections;
 
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 
@@ -19,17 +22,21 @@ use crate::{
     wake::check_running,
 };
 
-/// Print what a container of a pod has written: its log, as its node keeps it.
+/// Print this program's log of connections, or what a container of a pod has written.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "It is about what runs, so it starts nothing.")]
+#[command(
+    after_help = "It starts nothing. Without --pod it asks no machine, and the platform only what is meant by a name \
+                        that is in no log."
+)]
 pub(crate) struct Args {
-    /// The playground's id, host name, title, catalogue name or page address.
+    /// The playground's id, host name, title, catalogue name or page address. Without --pod only its connections are
+    /// shown, or those of the machine or container whose host name it is; all by default.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
-    playground: String,
+    playground: Option<String>,
     /// The pod of its cluster: POD of the namespace default, NAMESPACE/POD or NAMESPACE/POD/CONTAINER. The name of a
     /// Deployment, StatefulSet or DaemonSet stands for its one ready pod.
-    #[arg(long, value_name = "POD", required = true, add = ArgValueCompleter::new(candidates::pods))]
-    pod: PodName,
+    #[arg(long, value_name = "POD", requires = "playground", add = ArgValueCompleter::new(candidates::pods))]
+    pod: Option<PodName>,
     /// Keep printing as more is written, until the container ends or Ctrl-C.
     #[arg(short, long)]
     follow: bool,
@@ -37,24 +44,40 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     tail: Option<u64>,
     /// The log of the container before its last restart.
-    #[arg(long)]
+    #[arg(long, requires = "pod")]
     previous: bool,
-    /// Put its time before each line.
-    #[arg(long)]
+    /// Put its time before each line of a container.
+    #[arg(long, requires = "pod")]
     timestamps: bool,
-    /// The machine with the kubeconfig; cplane-01 by default, or the first machine if there is none.
-    #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
+    /// Only the connections to this machine. With --pod, the machine with the kubeconfig; cplane-01 by default, or the first
+    /// machine if there is none.
+    #[arg(short, long, requires = "playground", add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
 }
 
 /// Prints a log.
 ///
 /// # Errors
+/// Those of [`connections::print`] and [`of_pod`].
+pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
+    let Args { playground, pod, follow, tail, previous, timestamps, machine } = args;
+    match (playground, pod) {
+        (Some(playground), Some(pod)) => {
+            let wish = Wish { follow, tail, previous, timestamps };
+            of_pod(app, &playground, machine.as_deref(), &pod, &wish).await
+        }
+        (host, _) => connections::print(app, host.as_deref(), machine.as_deref(), follow, tail).await,
+    }
+}
+
+/// Prints the log of a pod's container.
+///
+/// # Errors
 /// [`Kind::NotWoken`](crate::error::Kind::NotWoken) when the playground is stopped; [`Kind::Refused`](crate::error::Kind)
 /// for a container that has written nothing yet; the API's.
-pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
+async fn of_pod(app: &App, playground: &str, machine: Option<&str>, name: &PodName, wish: &Wish) -> Result<()> {
     let labs = app.labs().await?;
-    let (play, machine) = find_play(&labs, &args.playground, args.machine.as_deref()).await?;
+    let (play, machine) = find_play(&labs, playground, machine).await?;
     check_running(&play)?;
     let way = api::way(app, &labs, &play, machine.as_deref()).await?;
     let spinner = Spinner::new();
@@ -63,8 +86,8 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     }
     let find = async {
         let api = api::open(app, &labs, &play, &way, &spinner).await?;
-        let pod = in_cluster::pod(&api, &args.pod).await?;
-        let container = in_cluster::named(&pod, args.pod.container.as_deref(), &api.ssh().login().shown)?;
+        let pod = in_cluster::pod(&api, name).await?;
+        let container = in_cluster::named(&pod, name.container.as_deref(), &api.ssh().login().shown)?;
         Ok::<_, Error>((api, pod, container))
     };
     let (api, pod, container) = tokio::select! {
@@ -72,11 +95,9 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         never = spinner.repeat() => match never {},
     };
     drop(spinner);
-    let Args { follow, tail, previous, timestamps, .. } = args;
-    let wish = Wish { follow, tail, previous, timestamps };
     let mut words = Words::new()?;
     let print = async {
-        let begun = begin(&api, &pod.metadata.namespace, &pod.metadata.name, &container.name, &wish);
+        let begun = begin(&api, &pod.metadata.namespace, &pod.metadata.name, &container.name, wish);
         let mut lines = tokio::select! {
             lines = begun => lines.map_err(Error::from)?,
             gone = words.unread() => return Err(gone),

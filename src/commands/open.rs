@@ -21,6 +21,7 @@ use crate::{
     commands::{
         candidates,
         config::{self, ConfigSsh},
+        folder::{self, Meant},
         open::{
             ide::{Ide, Link},
             repo::Repo,
@@ -63,9 +64,10 @@ pub(crate) struct Args {
     #[arg(add = ArgValueCandidates::new(candidates::editors))]
     pub ide: String,
     /// The playground's host name, id, title, catalogue name or page address, or the host name of a machine or a
-    /// container; USER@ may stand before it.
+    /// container; USER@ may stand before it. Without it, the one that .labctl-ssh-proxy.yaml names, here or in a folder
+    /// above, and the folder there that it names.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
-    pub host: String,
+    pub host: Option<String>,
     /// The folder to open, absolute or below the home folder. By default the editor decides.
     pub path: Option<String>,
     /// Open this container of the playground: its name or id, on any machine if it is the only one.
@@ -104,10 +106,15 @@ pub(crate) struct Args {
 /// # Errors
 /// [`Kind::Usage`] for an unknown editor; [`Kind::Program`] for an editor that is not installed or does not start, and
 /// for a clone that fails; any error that keeps the machine from becoming ready.
-pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
+pub(crate) async fn run(app: &App, mut args: Args) -> Result<()> {
     let ide = ide::by_name(&args.ide)?;
+    // --print starts nothing.
+    let asked = folder::Answers { yes: args.yes || args.print, json: args.json, has_yes: true };
+    let Meant { playground: host, path } =
+        folder::meant(app, args.host.take(), &format!("open {}", ide.name), asked).await?;
+    args.path = args.path.or(path);
     let answers = Answers { yes: args.yes, consent: args.consent, json: args.json };
-    let (host, consent, within) = (args.host.clone(), args.consent, Within::by(args.within.clone(), args.pod.clone()));
+    let (consent, within) = (args.consent, Within::by(args.within.clone(), args.pod.clone()));
     let visit = Visit { host, consent, wait_init: !args.no_wait_init, begins: Some(answers), within };
     let labs = app.labs().await?;
     if args.print {

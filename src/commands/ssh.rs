@@ -10,6 +10,7 @@ use crate::{
     app::App,
     commands::{
         candidates,
+        folder::{self, Answers},
         visit::{Destination, Visit, Within},
         within,
     },
@@ -45,9 +46,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "POD", add = ArgValueCompleter::new(candidates::pods), conflicts_with = "within")]
     pub pod: Option<PodName>,
     /// The playground's host name, id, title, catalogue name or page address, or the host name of a machine or a
-    /// container; USER@ may stand before it.
+    /// container; USER@ may stand before it. Without it and without options for ssh, the one that
+    /// .labctl-ssh-proxy.yaml names, here or in a folder above.
     #[arg(value_name = "PLAYGROUND", add = ArgValueCompleter::new(candidates::hosts))]
-    pub host: String,
+    pub host: Option<String>,
     /// Options for ssh, or a command.
     #[arg(allow_hyphen_values = true)]
     pub arguments: Vec<OsString>,
@@ -61,9 +63,10 @@ pub(crate) struct Args {
 /// # Errors
 /// Any error that keeps the machine from becoming ready, and [`Kind::Program`] when there is no ssh.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
+    let host = folder::meant(app, args.host, "ssh", Answers::default()).await?.playground;
     let labs = app.labs().await?;
     let within = Within::by(args.within, args.pod);
-    let visit = Visit { host: args.host, consent: args.consent, within, ..Visit::default() };
+    let visit = Visit { host, consent: args.consent, within, ..Visit::default() };
     let mut command = begin(app, &labs, &visit, names_a_user(&args.arguments)).await?;
     command.args(&args.arguments);
     if !args.command.is_empty() {

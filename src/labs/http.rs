@@ -66,6 +66,11 @@ impl Http {
         Http { client: Client::builder(TokioExecutor::new()).build(dialer.clone()), dialer }
     }
 
+    /// The way to an address in words.
+    pub(super) fn way(&self, uri: &Uri) -> String {
+        self.dialer.way(uri)
+    }
+
     /// A client that dials anew for each request: after a sleep, or a change of the network, no open connection can be
     /// trusted, and one that is dead without a word costs the time of a whole request.
     #[must_use]

@@ -35,6 +35,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream, rustls};
 use tower_service::Service;
 
 use super::{
+    address::peer,
     gather::Socket,
     last_address::LastAddresses,
     proxy::{Proxies, Proxy, Speaks},
@@ -96,6 +97,17 @@ impl Dialer {
                 Dialer { route: Route::Network { tcp, proxies, tls, last: last.first() } }
             }
             route @ Route::Socket(_) => Dialer { route },
+        }
+    }
+
+    /// The way to an address in words: its host and port, and the proxy before it.
+    pub(super) fn way(&self, uri: &Uri) -> String {
+        match &self.route {
+            Route::Socket(_) => "the embedded platform".to_owned(),
+            Route::Network { proxies, .. } => match proxies.proxy_for(uri) {
+                Ok(Some(proxy)) => format!("{} by {proxy}", peer(uri)),
+                Ok(None) | Err(_) => peer(uri),
+            },
         }
     }
 

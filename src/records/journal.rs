@@ -1,5 +1,6 @@
 //! The log: one file per connection, bounded in size and in number. It never writes to standard output, and to standard
-//! error only with `-v`.
+//! error only with `-v`. Each line names its connection, because several may share a file of the user's, and `logs` prints
+//! them all.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -29,6 +30,8 @@ pub fn folder(folders: &Folders) -> PathBuf {
 
 struct Journal {
     file: Option<Mutex<(File, usize)>>,
+    /// The connection, as each line of the file names it: `HOST[PID]: `; empty for another command.
+    of: String,
     verbose: bool,
 }
 
@@ -76,7 +79,8 @@ pub fn begin(folders: &Folders, level: LogLevel, options: &Options, connection: 
     };
     let verbose = options.verbose > 0;
     if file.is_some() || verbose {
-        let journal = Journal { file: file.map(|file| Mutex::new((file, MAX_BYTES))), verbose };
+        let of = connection.map(|host| format!("{host}[{}]: ", std::process::id())).unwrap_or_default();
+        let journal = Journal { file: file.map(|file| Mutex::new((file, MAX_BYTES))), of, verbose };
         // A process that has a log already keeps it.
         if log::set_boxed_logger(Box::new(journal)).is_ok() {
             log::set_max_level(level);
@@ -98,6 +102,25 @@ fn open(path: &Path) -> std::io::Result<File> {
     files::open_or_make(path, os::without_waiting(OpenOptions::new().append(true)))
 }
 
+/// Returns the logs of connections, the oldest first, each with the host name that its client called.
+pub(crate) fn all(folders: &Folders) -> Vec<(PathBuf, String)> {
+    let mut logs = own(&folder(folders));
+    // Their names begin with the time.
+    logs.sort_unstable();
+    logs.into_iter().filter_map(|path| Some((path.clone(), host_of(path.file_name()?.to_str()?)?.to_owned()))).collect()
+}
+
+/// The host in the name of a log.
+fn host_of(name: &str) -> Option<&str> {
+    name.strip_suffix(".log")?.get(16..)?.rsplit_once('-').map(|(host, _)| host)
+}
+
+fn own(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let entries = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_own));
+    entries.map(|entry| entry.path()).collect()
+}
+
 /// Reports whether a file of the folder has a name that we give: the time, the host and the process.
 pub(super) fn is_own(name: &str) -> bool {
     let time = name.as_bytes().iter().take(16).enumerate();
@@ -111,9 +134,7 @@ pub(super) fn is_own(name: &str) -> bool {
 
 /// Makes room for one more log.
 fn prune(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else { return };
-    let entries = entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(is_own));
-    let mut logs: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    let mut logs = own(folder);
     // Their names begin with the time.
     logs.sort_unstable();
     for old in logs.iter().take((logs.len() + 1).saturating_sub(MAX_FILES)) {
@@ -133,8 +154,10 @@ impl Log for Journal {
             return;
         }
         let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%S%.3fZ");
-        let text = format!("{now} {:5} {}\n", record.level(), secrets::hidden(&record.args().to_string()));
+        let (level, words) = (record.level(), record.args().to_string());
+        let words = secrets::hidden(&words);
         if let Some(file) = &self.file {
+            let text = format!("{now} {level:5} {}{words}\n", self.of);
             let (file, left) = &mut *file.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some(rest) = left.checked_sub(text.len()) {
                 *left = rest;
@@ -143,7 +166,7 @@ impl Log for Journal {
             }
         }
         if self.verbose {
-            notice::line(text.trim_end());
+            notice::line(format!("{now} {level:5} {words}").trim_end());
         }
     }
 
@@ -152,7 +175,7 @@ impl Log for Journal {
 
 #[cfg(test)]
 mod tests {
-    use super::{MAX_FILES, prune};
+    use super::{MAX_FILES, host_of, prune};
 
     #[test]
     fn only_so_many_logs_are_kept() {
@@ -165,5 +188,6 @@ mod tests {
         prune(folder.path());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), MAX_FILES);
         assert!(!folder.path().join(name(0)).exists() && folder.path().join("0-mine.log").exists());
+        assert_eq!(host_of(&name(3)), Some("playground-x"));
     }
 }

@@ -42,6 +42,8 @@ use crate::{
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Time limit for an agent to sign. It may ask its user, or for a touch on a security key.
 const SIGNATURE: Duration = Duration::from_secs(60);
+/// Time limit for the answer to a ping: the default of `coder ping --timeout`.
+const PONG: Duration = Duration::from_secs(5);
 /// Time limit for the answer to a request.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Capacity of the queue of forwarded connections that have not been accepted yet.
@@ -332,6 +334,17 @@ impl SshClient {
     /// Takes the queue of the connections to its listeners. It ends with this SSH connection.
     pub(crate) fn take_forwarded(&mut self) -> mpsc::Receiver<Forwarded> {
         std::mem::replace(&mut self.forwarded, mpsc::channel(1).1)
+    }
+
+    /// Waits for the machine's answer to the request by which ssh looks for life. The machine only has to answer, and may
+    /// refuse (RFC 4254, 4).
+    ///
+    /// # Errors
+    /// [`Kind::Network`] without an answer in time, and when the connection ends.
+    pub(crate) async fn ping(&self) -> Result<()> {
+        timeout(PONG, self.handle.send_ping()).await.map_err(|_| silent(&self.login))??;
+        // The end of the connection ends the wait, too.
+        if self.has_ended() { Err(silent(&self.login)) } else { Ok(()) }
     }
 
     /// Waits until the connection has ended.

@@ -172,6 +172,12 @@ fn narrowest_widths(head: &[&str], rows: &[Vec<String>]) -> Vec<usize> {
     head.iter().enumerate().map(|(i, head)| widest(i, head)).collect()
 }
 
+/// Formats a short time in milliseconds.
+pub(crate) fn millis(time: std::time::Duration) -> String {
+    let millis = time.as_secs_f64() * 1e3;
+    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
+}
+
 /// Returns true if there is a terminal for questions, and --no-input does not forbid them.
 #[must_use]
 pub fn can_ask() -> bool {

@@ -545,7 +545,8 @@ fn assert_hidden(what: &str, bytes: &[u8]) {
     }
 }
 
-/// Checks that no file of ours contains a secret, except the account's, and that no other user can read any of them.
+/// Checks that no file of ours contains a secret, except the account's, and that no other user can read any of them. `logs`
+/// prints those of the logs as they are.
 fn assert_files_hidden(world: &World) {
     use std::os::unix::fs::PermissionsExt;
     let mut folders = vec![world.home().to_owned()];

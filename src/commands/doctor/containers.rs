@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Check, Fix, Verdict,
-    there::{self, millis, within},
+    there::{self, within},
 };
 use crate::{
     app::App,
@@ -22,6 +22,7 @@ use crate::{
     labs::{Labs, find},
     ssh::{client::SshClient, marked::Marked},
     target::{self, Inside, PodName, Target, keyed},
+    ui::out::millis,
 };
 
 /// The check of what lies on the machine.

@@ -31,6 +31,7 @@ use crate::{
         options,
     },
     target::Target,
+    ui::out::millis,
     wake,
 };
 
@@ -422,9 +423,4 @@ async fn sample(app: &App, place: &Destination) -> Result<Duration> {
 pub(super) async fn within<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let late = |_| Error::new(Kind::NotYet, format!("no answer within {} s", PATIENCE.as_secs()));
     timeout(PATIENCE, work).await.map_err(late)?
-}
-
-pub(super) fn millis(time: Duration) -> String {
-    let millis = time.as_secs_f64() * 1e3;
-    if millis < 10.0 { format!("{millis:.1} ms") } else { format!("{millis:.0} ms") }
 }

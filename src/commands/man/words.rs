@@ -18,10 +18,15 @@ pub(super) const ENVIRONMENT: [(&str, &str); 8] = [
 ];
 
 /// The files that the program reads or writes.
-pub(super) const FILES: [(&str, &str); 8] = [
+pub(super) const FILES: [(&str, &str); 9] = [
     (
         "~/.config/labctl-ssh-proxy/settings.yaml",
         "the settings; on macOS in ~/Library/Application Support, on Windows in %APPDATA%",
+    ),
+    (
+        ".labctl-ssh-proxy.yaml",
+        "in a folder: the `playground` that `ssh`, `open`, `start`, `kube` and `port-forward` mean there and below, and the \
+         `path` that `open` opens; what it would start is asked about",
     ),
     ("~/.iximiuz/labctl-ssh-proxy", "this program's own files: host entries, host keys, records, backups, logs"),
     ("~/.iximiuz/labctl/config.yaml", "the login, shared with labctl"),
@@ -89,8 +94,11 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("pods", "labctl-ssh-proxy pods k3s -A", "see the pods of a cluster, those in trouble first"),
     ("pods", "labctl-ssh-proxy pods k3s -A --watch --json", "a line for each change, for a program"),
     ("pods", "labctl-ssh-proxy pods k3s --of shop/web/app", "what the API has about one container"),
+    ("logs", "labctl-ssh-proxy logs", "this program's log of all connections"),
+    ("logs", "labctl-ssh-proxy logs playground-docker -f", "that of the connections to one playground, as they go on"),
     ("logs", "labctl-ssh-proxy logs k3s --pod shop/web -f", "follow the log of a pod's default container"),
     ("logs", "labctl-ssh-proxy logs k3s --pod shop/web/app --previous --tail 50", "the last words before a restart"),
+    ("ping", "labctl-ssh-proxy ping docker -c 5", "see whether the platform or the machine is slow"),
     ("ports", "labctl-ssh-proxy ports docker", "see what listens, and who reaches it"),
     ("expose", "labctl-ssh-proxy expose docker 8080", "an address for your browser, for you alone"),
     ("expose", "labctl-ssh-proxy expose docker 8080 --public", "for everyone who has the address; asks first"),
@@ -154,8 +162,13 @@ pub(super) fn exit(command: &str) -> &'static str {
              cluster is not ready; 130 after Ctrl-C, which is the usual end with `--watch`."
         }
         "logs" => {
-            "0 when the log has ended or has no reader any more, 4 if there is no such pod or container, 6 if the container \
-             has no log yet, 7 if the playground is stopped; 130 after Ctrl-C, which is the usual end with `--follow`."
+            "0 when the log has ended or has no reader any more, also if nothing is in it, 4 if there is no such playground, pod \
+             or container; 130 after Ctrl-C, which is the usual end with `--follow`. With `--pod`, 6 if the container has no \
+             log yet, 7 if the playground is stopped."
+        }
+        "ping" => {
+            "0 when the machine has answered, 10 if it never has, 7 if it or its playground is stopped; 130 after Ctrl-C, which \
+             is the usual end without `--count`."
         }
         "kube" => "The exit code of COMMAND; without one, 130 after Ctrl-C.",
         "port-forward" => "130 after Ctrl-C, which is its usual end.",

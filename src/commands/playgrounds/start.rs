@@ -12,7 +12,7 @@ use super::{
 use crate::{
     app::App,
     commands::{
-        candidates, forward, open, ssh,
+        candidates, folder, forward, open, ssh,
         underway::{Underway, ssh_command},
         visit::{consent, place_relay},
     },
@@ -50,8 +50,9 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// A catalogue name; the id, host name or title of a stopped playground; the name or page address of a challenge, a
-    /// tutorial or a lesson.
-    #[arg(value_name = "PLAYGROUND", required_unless_present = "file")]
+    /// tutorial or a lesson. Without it and without --file, the one that .labctl-ssh-proxy.yaml names, here or in a folder
+    /// above, after a question.
+    #[arg(value_name = "PLAYGROUND")]
     #[arg(add = ArgValueCompleter::new(candidates::startable))]
     name: Option<String>,
     /// A choice of the start, such as -i "Container runtime=docker". `catalog NAME` shows the choices there are. One
@@ -81,7 +82,8 @@ pub(crate) struct Args {
     /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     consent: bool,
-    /// Do not ask before beginning an attempt at a challenge, a tutorial or a lesson.
+    /// Do not ask before beginning an attempt at a challenge, a tutorial or a lesson, nor before starting what
+    /// .labctl-ssh-proxy.yaml names.
     #[arg(long)]
     yes: bool,
     /// Then ssh into it.
@@ -100,9 +102,13 @@ pub(crate) struct Args {
 ///
 /// # Errors
 /// As [`start()`], [`ssh::run`] and [`open::run`].
-pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
+pub(crate) async fn run(app: &App, mut args: Args) -> Result<u8> {
+    if args.file.is_none() {
+        let asked = folder::Answers { yes: args.yes, json: args.json, has_yes: true };
+        args.name = Some(folder::meant(app, args.name, "start", asked).await?.playground);
+    }
     let play = start(app, &args).await?;
-    let host = play.id.clone();
+    let host = Some(play.id.clone());
     match (args.ssh, args.open) {
         (true, _) => ssh::run(app, ssh::Args { host, consent: args.consent, ..ssh::Args::default() }).await,
         (false, Some(ide)) => {
