@@ -1,11 +1,16 @@
 //! `config-zed`: playgrounds in Zed's list of SSH servers, and out of it again.
 //!
 //! The list is `ssh_connections` in Zed's settings, which are JSON with comments and belong to the user. Zed itself
-//! adds projects to entries, so an entry of ours is known by its host, which is on record in a file of our own, and
-//! stays as it is. Zed may run: it reads its settings again when they change.
+//! adds projects to entries, so an entry of ours is known by its host, which is on record in a file of our own. It stays
+//! as it is, except for members of ours that it lacks, and a nickname of ours that has changed. Zed may run: it reads
+//! its settings again when they change.
+//!
+//! The members are those of `SshConnection` in Zed's crates/settings_content/src/settings_content.rs. An older Zed skips
+//! those that it does not know, because that struct (until 2025 in crates/recent_projects/src/remote_connections.rs) has
+//! never denied unknown fields; it drops them when it saves a project, and the next `config-zed` adds them again.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     env, fs, io,
     ops::Range,
     path::{Path, PathBuf},
@@ -15,7 +20,7 @@ use jsonc_parser::{
     CollectOptions, CommentCollectionStrategy, ParseOptions,
     ast::Value,
     common::Ranged,
-    cst::{CstArray, CstNode, CstRootNode},
+    cst::{CstArray, CstInputValue, CstNode, CstObject, CstRootNode},
     json, parse_to_ast,
 };
 use serde::{Deserialize, Serialize};
@@ -25,7 +30,7 @@ use crate::{
         flatpak,
         settings_file::{Format, Plan, Written},
     },
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, printable},
     files,
     settings::Folders,
     ssh_config::entries::Entry,
@@ -33,6 +38,13 @@ use crate::{
 
 /// The setting.
 const CONNECTIONS: &str = "ssh_connections";
+/// The member with the seconds that Zed waits for a connection of ssh, and for its server's download
+/// (<https://github.com/zed-industries/zed/pull/44823>).
+const TIMEOUT: &str = "connection_timeout";
+/// Our value of [`TIMEOUT`]. A cold boot can take 20 minutes.
+const SECONDS: u32 = 1800;
+/// The member with the name that Zed shows instead of the host.
+const NICKNAME: &str = "nickname";
 
 /// The user's wishes for `config-zed`.
 #[derive(Clone, Debug, Default)]
@@ -92,6 +104,9 @@ struct Record {
     /// Those in other settings, which are a Flatpak's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     others: BTreeMap<PathBuf, Vec<String>>,
+    /// The nicknames that we have given to hosts. Any other is the user's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    nicknames: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// The file of the record of our hosts.
@@ -158,7 +173,7 @@ pub async fn apply(
     let backups = folders.backups();
     let mut plans = Vec::new();
     for path in paths(folders, &record) {
-        let format = Connections { ours: record.hosts(&path, folders) };
+        let format = Connections { ours: record.hosts(&path, folders), nicknames: record.nicknames.clone() };
         let plan = match request.remove {
             true => Plan::remove(&path, &format, &backups)?,
             false => Plan::set(&path, &format, entries)?,
@@ -180,6 +195,11 @@ pub async fn apply(
         // The record names both the old and the new hosts until the settings are written, so that a run that is killed
         // in between leaves no entry of ours that passes for the user's.
         let mut both = record;
+        for (host, nickname) in entries.iter().filter_map(|entry| Some((&entry.host, nickname(entry)?))) {
+            for record in [&mut after, &mut both] {
+                record.nicknames.entry(host.clone()).or_default().insert(nickname.clone());
+            }
+        }
         for (path, format, _) in &plans {
             let before = files::read_text(path)?.unwrap_or_default();
             let ours = format.ours_among(&before, entries)?;
@@ -197,10 +217,31 @@ pub async fn apply(
     Ok(written)
 }
 
+/// The name for people that Zed shows instead of the host, beside which the host stands in parentheses.
+fn nickname(entry: &Entry) -> Option<String> {
+    let name = printable(&entry.title);
+    (!name.is_empty()).then_some(name)
+}
+
 /// The form of our entries in Zed's settings.
 pub struct Connections {
     /// Hosts whose entries are ours.
     pub ours: Vec<String>,
+    /// The nicknames that we have given to hosts.
+    nicknames: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// An entry to be added.
+struct New<'a> {
+    host: &'a str,
+    user: &'a str,
+    nickname: Option<String>,
+}
+
+impl<'a> New<'a> {
+    fn of(entry: &'a Entry) -> New<'a> {
+        New { host: &entry.host, user: &entry.user, nickname: nickname(entry) }
+    }
 }
 
 impl Connections {
@@ -216,6 +257,29 @@ impl Connections {
     fn hosts(&self) -> HashSet<&str> {
         self.ours.iter().map(String::as_str).collect()
     }
+
+    /// Adds our members to an entry of ours, and brings our nickname up to date. A value of the user's stays, `null`
+    /// included.
+    fn complete(&self, object: &CstObject, entry: &Entry) {
+        if object.get(TIMEOUT).is_none() {
+            object.append(TIMEOUT, json!(SECONDS));
+        }
+        let wanted = nickname(entry);
+        let given = self.nicknames.get(&entry.host);
+        match (object.get(NICKNAME), wanted) {
+            (None, Some(wanted)) => drop(object.append(NICKNAME, json!(wanted))),
+            (Some(member), wanted) => {
+                let current = member.value().and_then(|value| value.as_string_lit()?.decoded_value().ok());
+                let is_ours = current.as_ref().is_some_and(|name| given.is_some_and(|given| given.contains(name)));
+                match wanted {
+                    _ if !is_ours || current == wanted => {}
+                    Some(wanted) => member.set_value(json!(wanted)),
+                    None => member.remove(),
+                }
+            }
+            (None, None) => {}
+        }
+    }
 }
 
 impl Format for Connections {
@@ -223,27 +287,35 @@ impl Format for Connections {
         let wanted: HashSet<&str> = entries.iter().map(|entry| entry.host.as_str()).collect();
         let gone: HashSet<&str> = self.hosts().difference(&wanted).copied().collect();
         let root = parse(&thinned(text, &gone)?)?;
-        let mut there = HashSet::new();
+        let (ours, mut there) = (self.hosts(), HashSet::new());
+        let wanted: HashMap<&str, &Entry> = entries.iter().map(|entry| (entry.host.as_str(), entry)).collect();
         if let Some(array) = array(&root)? {
             for node in array.elements() {
-                match host(&node) {
-                    Some(host) if gone.contains(host.as_str()) => node.remove(),
-                    Some(host) => drop(there.insert(host)),
-                    None => {}
+                let Some(host) = host(&node) else { continue };
+                if gone.contains(host.as_str()) {
+                    node.remove();
+                    continue;
                 }
+                let entry = wanted.get(host.as_str()).filter(|_| ours.contains(host.as_str()));
+                if let (Some(object), Some(entry)) = (node.as_object(), entry) {
+                    self.complete(&object, entry);
+                }
+                there.insert(host);
             }
         }
         let new = entries.iter().filter(|entry| there.insert(entry.host.clone()));
-        append(root, &new.map(|entry| (entry.host.as_str(), entry.user.as_str())).collect::<Vec<_>>())
+        append(root, &new.map(New::of).collect::<Vec<_>>())
     }
 
     fn repeat(&self, text: &str, current: &str) -> Result<String> {
         let (root, current) = (parse(text)?, parse(current)?);
         let ours = self.hosts();
         let nodes = array(&current)?.map_or_else(Vec::new, |array| array.elements());
-        let found = nodes.iter().filter_map(|node| Some((host(node)?, string(node, "username")?)));
-        let found: Vec<(String, String)> = found.filter(|(host, _)| ours.contains(host.as_str())).collect();
-        append(root, &found.iter().map(|(host, user)| (host.as_str(), user.as_str())).collect::<Vec<_>>())
+        let found =
+            nodes.iter().filter_map(|node| Some((host(node)?, string(node, "username")?, string(node, NICKNAME))));
+        let found: Vec<_> = found.filter(|(host, ..)| ours.contains(host.as_str())).collect();
+        let new = found.iter().map(|(host, user, nickname)| New { host, user, nickname: nickname.clone() });
+        append(root, &new.collect::<Vec<_>>())
     }
 }
 
@@ -320,35 +392,48 @@ fn thinned(text: &str, gone: &HashSet<&str>) -> Result<String> {
     Ok(thin)
 }
 
-/// The text of `root` with these hosts and users at the end of the list. The first two are added to the tree; the
-/// others are copies of the second with other names, because the tree takes long to add one.
-fn append(root: CstRootNode, new: &[(&str, &str)]) -> Result<String> {
-    const NAMES: (&str, &str) = ("@host@", "@user@");
-    let Some((first, rest)) = new.split_first() else { return Ok(root.to_string()) };
+/// The text of `root` with these entries at the end of the list. The tree takes long to add one, so it adds a pattern
+/// with a nickname and one without, of which the entries are copies.
+fn append(root: CstRootNode, new: &[New<'_>]) -> Result<String> {
+    const NAMES: [&str; 3] = ["@host@", "@user@", "@nickname@"];
+    if new.is_empty() {
+        return Ok(root.to_string());
+    }
     let array = match array(&root)? {
         Some(array) => array,
         None => root.object_value_or_set().array_value_or_set(CONNECTIONS),
     };
     array.ensure_multiline();
-    let add = |(host, user): (&str, &str)| {
-        array.append(json!({ "host": host, "username": user, "projects": [] }));
+    let pattern = || {
+        let members = [("host", json!(NAMES[0])), ("username", json!(NAMES[1])), ("projects", json!([]))];
+        members.into_iter().chain([(TIMEOUT, json!(SECONDS))])
     };
-    add(*first);
-    if rest.is_empty() {
-        return Ok(root.to_string());
-    }
-    add(NAMES);
+    let object = |members: Vec<(&str, CstInputValue)>| {
+        CstInputValue::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
+    };
+    array.append(object(pattern().chain([(NICKNAME, json!(NAMES[2]))]).collect()));
+    array.append(object(pattern().collect()));
     let text = root.to_string();
     let places = places(&text)?;
-    let [.., (before, _), (place, _)] = &places[..] else { return Err(damaged("its list cannot be found again")) };
-    let (between, pattern) = (&text[before.end..place.start], &text[place.clone()]);
-    let mut appended = text[..before.end].to_owned();
-    for (host, user) in rest {
-        appended.push_str(between);
-        // Neither has a character that JSON would write otherwise.
-        appended.push_str(&pattern.replace(NAMES.0, host).replace(NAMES.1, user));
-    }
-    Ok(appended + &text[place.end..])
+    let [.., (named, _), (plain, _)] = &places[..] else { return Err(damaged("its list cannot be found again")) };
+    let between = &text[named.end..plain.start];
+    let copy = |New { host, user, nickname }: &New<'_>| {
+        let pattern = &text[if nickname.is_some() { named.clone() } else { plain.clone() }];
+        // A host and a user have no character that JSON would write otherwise. The nickname comes last, because it may
+        // be one of the other names.
+        let copy = pattern.replace(NAMES[0], host).replace(NAMES[1], user);
+        match nickname {
+            Some(nickname) => copy.replace(&quoted(NAMES[2]), &quoted(nickname)),
+            None => copy,
+        }
+    };
+    let copies: Vec<String> = new.iter().map(copy).collect();
+    Ok(format!("{}{}{}", &text[..named.start], copies.join(between), &text[plain.end..]))
+}
+
+/// The text as a string of JSON.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
 }
 
 fn hosts(array: &CstArray) -> HashSet<String> {
@@ -370,12 +455,12 @@ fn damaged(why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
+    use std::{collections::BTreeSet, path::Path};
 
     use expect_test::expect_file;
     use proptest::prelude::*;
 
-    use super::{Connections, System, settings_path};
+    use super::{AS_ZED, Connections, System, nickname, settings_path};
     use crate::{editors::settings_file::Format, platform::Platform, ssh_config::entries::Entry};
 
     fn entry(host: &str, user: &str) -> Entry {
@@ -386,8 +471,18 @@ mod tests {
         vec![entry("playground-0123456789abcdef01234567", "laborant"), entry("playground-shell", "root")]
     }
 
+    fn titled(title: &str) -> Vec<Entry> {
+        two().into_iter().map(|entry| Entry { title: title.into(), ..entry }).collect()
+    }
+
+    fn connections(entries: &[Entry]) -> Connections {
+        let nicknames =
+            entries.iter().filter_map(|entry| Some((entry.host.clone(), BTreeSet::from([nickname(entry)?]))));
+        Connections { ours: entries.iter().map(|entry| entry.host.clone()).collect(), nicknames: nicknames.collect() }
+    }
+
     fn ours() -> Connections {
-        Connections { ours: two().into_iter().map(|entry| entry.host).collect() }
+        connections(&two())
     }
 
     /// As people have it.
@@ -407,7 +502,8 @@ mod tests {
 
     #[test]
     fn what_it_looks_like() {
-        let set = |text| ours().set(text, &two()).unwrap();
+        let entries = [titled("My \"k3s\" lab").remove(0), two().remove(1)];
+        let set = |text| connections(&entries).set(text, &entries).unwrap();
         expect_file!["../../tests/golden/zed/new.json"].assert_eq(&set(""));
         expect_file!["../../tests/golden/zed/beside-theirs.json"].assert_eq(&set(THEIRS));
         expect_file!["../../tests/golden/zed/no-list.json"]
@@ -458,17 +554,74 @@ mod tests {
         assert_eq!(ours().set(&opened, &two()).unwrap(), opened);
         assert_ne!(ours().repeat(THEIRS, &opened).unwrap(), opened, "so a removal is no restoration");
         let theirs = THEIRS.replace("build.example", "playground-shell");
-        let own = Connections { ours: vec![two()[0].host.clone()] };
+        let own = connections(&two()[..1]);
         assert_eq!(own.ours_among(&theirs, &two()).unwrap(), [two()[0].host.clone()]);
         let set = own.set(&theirs, &two()).unwrap();
         assert_eq!(set.matches("playground-shell").count(), 1);
         assert_eq!(own.set(&set, &[]).unwrap(), theirs);
     }
 
+    /// As an entry of an earlier version lacks it.
+    const MEMBER: &str = "\n      \"connection_timeout\": 1800,";
+
+    #[test]
+    fn members_of_ours_are_added_and_values_of_the_users_stay() {
+        let old = ours().set(THEIRS, &two()).unwrap().replace(MEMBER, "");
+        assert!(!old.contains("connection_timeout"));
+        let named = titled("My lab");
+        let new = connections(&named).set(&old, &named).unwrap();
+        assert_eq!(new, connections(&named).set(THEIRS, &named).unwrap(), "as if it had just been written");
+        assert_eq!(connections(&named).repeat(THEIRS, &new).unwrap(), new);
+        // The playgrounds are renamed, and lose their names.
+        let renamed = titled("Another");
+        let again = connections(&named).set(&new, &renamed).unwrap();
+        assert_eq!(again, new.replace("My lab", "Another"));
+        assert_eq!(connections(&renamed).set(&again, &two()).unwrap(), ours().set(THEIRS, &two()).unwrap());
+        for (ours, theirs) in [
+            ("\"connection_timeout\": 1800", "\"connection_timeout\": 60"),
+            ("\"connection_timeout\": 1800", "\"connection_timeout\": null"),
+            ("\"nickname\": \"My lab\"", "\"nickname\": \"mine\""),
+            ("\"nickname\": \"My lab\"", "\"nickname\": null"),
+            ("\"nickname\": \"My lab\",", "// kept\n      \"nickname\": \"\", // kept, too"),
+        ] {
+            let own = new.replace(ours, theirs);
+            assert_ne!(own, new);
+            assert_eq!(connections(&named).set(&own, &named).unwrap(), own);
+            let moved = connections(&named).set(&own, &renamed).unwrap();
+            assert!(moved.contains(theirs), "{moved}");
+            assert_eq!(connections(&named).set(&own, &[]).unwrap(), THEIRS);
+        }
+    }
+
+    /// The members that Zed knows, as its settings declare them: a host is a string, the rest is optional.
+    #[test]
+    fn zed_reads_what_is_written() {
+        #[derive(serde::Deserialize, Debug, PartialEq)]
+        struct SshConnection {
+            host: String,
+            username: Option<String>,
+            nickname: Option<String>,
+            connection_timeout: Option<u16>,
+        }
+        let named = titled("quote \" backslash \\ \u{1F980}");
+        let text = connections(&named).set(THEIRS, &named).unwrap();
+        let value: serde_json::Value = jsonc_parser::parse_to_serde_value(&text, &AS_ZED).unwrap();
+        let read: Vec<SshConnection> = serde_json::from_value(value["ssh_connections"].clone()).unwrap();
+        let expected = named.iter().map(|entry| SshConnection {
+            host: entry.host.clone(),
+            username: Some(entry.user.clone()),
+            nickname: Some(entry.title.clone()),
+            connection_timeout: Some(1800),
+        });
+        assert_eq!(read[1..], expected.collect::<Vec<_>>());
+    }
+
     #[test]
     fn many_are_as_if_they_had_come_one_by_one() {
-        let many: Vec<Entry> = (0..5).map(|n| entry(&format!("playground-{n}"), &format!("user{n}"))).collect();
-        let ours = Connections { ours: many.iter().map(|entry| entry.host.clone()).collect() };
+        let title = |n: usize| if n.is_multiple_of(2) { String::new() } else { format!("\\ \"@user@\" é {n}") };
+        let many = (0..5).map(|n| entry(&format!("playground-{n}"), &format!("user{n}"))).enumerate();
+        let many: Vec<Entry> = many.map(|(n, entry)| Entry { title: title(n), ..entry }).collect();
+        let ours = connections(&many);
         for text in SHAPES {
             let mut by_one = text.to_owned();
             for n in 1..=many.len() {
@@ -492,9 +645,11 @@ mod tests {
     #[test]
     fn an_account_of_any_size_is_written_and_removed() {
         let many: Vec<Entry> = (0..15_000).map(|n| entry(&format!("playground-{n}"), "root")).collect();
-        let ours = Connections { ours: many.iter().map(|entry| entry.host.clone()).collect() };
+        let ours = connections(&many);
         let all = ours.set(THEIRS, &many).unwrap();
         assert_eq!(ours.repeat(THEIRS, &all).unwrap(), all);
+        let before = all.replace(MEMBER, "");
+        assert_eq!(ours.set(&before, &many).unwrap(), all, "those of an earlier version are completed");
         let half: Vec<Entry> = many.into_iter().step_by(2).collect();
         assert_eq!(ours.set(&all, &half).unwrap(), ours.set(THEIRS, &half).unwrap());
         assert_eq!(ours.set(&all, &[]).unwrap(), THEIRS);

@@ -192,6 +192,34 @@ fn zeds_own_additions_go_with_our_entries_and_damaged_settings_stay() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "{ \"ssh_connections\": ");
 }
 
+#[test]
+fn zed_shows_titles_and_waits_longer_except_where_the_user_wants_it_otherwise() {
+    let world = World::empty();
+    let file = world.home().join(".config/zed/settings.json");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, SETTINGS).unwrap();
+    let id =
+        world.json(&["start", "shell", "--title", "My lab", "--no-wait", "--json"])["id"].as_str().unwrap().to_owned();
+    let written = || {
+        world.local(&["config-zed", "--yes"]).ok();
+        fs::read_to_string(&file).unwrap()
+    };
+    let text = written();
+    assert!(text.contains("\"nickname\": \"My lab\""), "{text}");
+    assert_eq!(text.matches("\"connection_timeout\": 1800").count(), text.matches("\"playground-").count());
+    world.local(&["rename", &id, "A \"lab\""]).ok();
+    let text = written();
+    assert!(text.contains("\"nickname\": \"A \\\"lab\\\"\"") && !text.contains("My lab"), "{text}");
+    let own = text.replace("\"A \\\"lab\\\"\"", "\"mine\"").replacen(": 1800", ": 60", 1);
+    assert_ne!(own, text);
+    fs::write(&file, &own).unwrap();
+    world.local(&["rename", &id, "A third"]).ok();
+    assert_eq!(written(), own);
+    world.run(&["config-zed", "--remove", "--yes"]).ok();
+    assert_eq!(fs::read_to_string(&file).unwrap(), SETTINGS);
+    world.local(&["local", "stop"]).ok();
+}
+
 /// A Flatpak reads only its own folder, and Android Studio has its maker's.
 #[test]
 fn flatpaks_and_android_studio_have_folders_of_their_own() {
