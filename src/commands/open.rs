@@ -56,8 +56,9 @@ const CLONES: usize = 4;
 
 /// Open a playground in an editor. It is woken first, with progress, so that the editor does not time out.
 ///
-/// Editors: code, code-insiders, codium, cursor, windsurf, antigravity, zed, gateway, and, through Gateway, idea,
-/// pycharm, goland, webstorm, clion, rider, phpstorm, rubymine, rustrover.
+/// Editors: code, code-insiders, codium, cursor, devin, antigravity, kiro, trae, zed, gateway, and, through Gateway,
+/// idea, pycharm, goland, webstorm, clion, rider, phpstorm, rubymine, rustrover. Devin Desktop was Windsurf until June
+/// 2026; `windsurf` names it, too.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Args {
     /// The editor.

@@ -1,7 +1,7 @@
 //! The checks on this computer.
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -13,7 +13,6 @@ use super::{Check, Fix, Verdict};
 use crate::{
     app::App,
     commands::open::ide,
-    editors::flatpak,
     error::{Error, Kind, Result, printable},
     files::{self, Lock, user_file::UserFile},
     os,
@@ -302,24 +301,29 @@ pub(super) fn end(pid: u32, path: &Path) -> Result<()> {
 /// Lists the installed editors, and the time that each waits for a machine.
 fn editors(app: &App) -> Vec<Check> {
     let mut checks = Vec::new();
+    let config = config_folder(&app.folders.home);
     for ide in ide::ALL {
         let Ok(program) = ide.find() else { continue };
         let at = program.display();
         let check = match ide.link {
-            ide::Link::Vscode => match connect_timeout(&app.folders.home, ide.name) {
-                Some(seconds) if seconds >= 60 => {
-                    Check::ok(ide.title, format!("{at}; waits {seconds} s for a machine"))
+            ide::Link::Vscode => {
+                let settings = config.as_ref().and_then(|config| ide.settings_file(&app.folders.home, config));
+                match settings.and_then(|path| connect_timeout(&path)) {
+                    Some(seconds) if seconds >= 60 => {
+                        Check::ok(ide.title, format!("{at}; waits {seconds} s for a machine"))
+                    }
+                    timeout => {
+                        let seconds = timeout.unwrap_or(15);
+                        Check::new(ide.title, Verdict::Warning, format!("{at}; waits only {seconds} s for a machine"))
+                            .remedy(format!(
+                                "use `labctl-ssh-proxy open {} HOST`, which wakes it first, or set \
+                                 \"remote.SSH.connectTimeout\": 1800",
+                                ide.name
+                            ))
+                    }
                 }
-                timeout => {
-                    let seconds = timeout.unwrap_or(15);
-                    Check::new(ide.title, Verdict::Warning, format!("{at}; waits only {seconds} s for a machine"))
-                        .remedy(format!(
-                            "use `labctl-ssh-proxy open {} HOST`, which wakes it first, or set \
-                             \"remote.SSH.connectTimeout\": 1800",
-                            ide.name
-                        ))
-                }
-            },
+            }
+            // `connection_timeout` in its settings does not change this limit.
             ide::Link::Zed => {
                 Check::ok(ide.title, format!("{at}; waits 17 s, so use `labctl-ssh-proxy open zed HOST`"))
             }
@@ -337,8 +341,8 @@ fn editors(app: &App) -> Vec<Check> {
 
 /// Returns `remote.SSH.connectTimeout` from an editor's settings. Not read are settings of a profile: this one
 /// is of the application, as open-remote-ssh declares all of its kind, and such stand with the default profile.
-fn connect_timeout(home: &Path, name: &str) -> Option<u64> {
-    timeout_in(&files::read_text(&settings_file(home, name)?).ok()??)
+fn connect_timeout(settings: &Path) -> Option<u64> {
+    timeout_in(&files::read_text(settings).ok()??)
 }
 
 /// Returns the timeout in settings, which are JSON with comments and commas at the end. The key counts at the top alone,
@@ -350,56 +354,55 @@ fn timeout_in(text: &str) -> Option<u64> {
     seconds.as_u64().or_else(|| seconds.as_f64().map(|seconds| seconds as u64))
 }
 
-fn settings_file(home: &Path, name: &str) -> Option<PathBuf> {
-    let folder = match name {
-        "code" => "Code",
-        "code-insiders" => "Code - Insiders",
-        "codium" => "VSCodium",
-        "cursor" => "Cursor",
-        "windsurf" => "Windsurf",
-        "antigravity" => "Antigravity",
-        _ => return None,
-    };
-    let base = if cfg!(target_os = "macos") {
-        home.join("Library/Application Support")
+/// The folder in which Electron's applications keep their data
+/// (<https://www.electronjs.org/docs/latest/api/app#appgetpathname>).
+fn config_folder(home: &Path) -> Option<PathBuf> {
+    if cfg!(target_os = "macos") {
+        Some(home.join("Library/Application Support"))
     } else if cfg!(windows) {
-        dirs::config_dir()?
+        dirs::config_dir()
     } else {
-        home.join(".config")
-    };
-    let native = base.join(folder).join("User/settings.json");
-    // A Flatpak reads its own alone.
-    let flatpak = match name {
-        "code" if !native.exists() => "com.visualstudio.code",
-        "codium" if !native.exists() => "com.vscodium.codium",
-        _ => return Some(native),
-    };
-    let settings = |config: PathBuf| config.join(folder).join("User/settings.json");
-    flatpak::configurations(home, &[flatpak]).into_iter().map(settings).find(|path| path.exists()).or(Some(native))
+        let moved = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        Some(moved.unwrap_or_else(|| home.join(".config")))
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::timeout_in;
-    #[cfg(unix)]
-    use super::{connect_timeout, settings_file};
+    use super::{connect_timeout, timeout_in};
+    use crate::commands::open::ide::by_name;
 
-    /// Elsewhere, the settings are not below the home that the test makes.
-    #[cfg(unix)]
     #[test]
-    fn an_editors_timeout_is_read_through_comments() {
+    fn an_editors_timeout_is_read_through_comments_and_where_it_lies() {
         let home = tempfile::tempdir().unwrap();
-        let path = settings_file(home.path(), "code").unwrap();
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        assert_eq!(connect_timeout(home.path(), "code"), None);
-        let flatpak = home.path().join(".var/app/com.visualstudio.code/config/Code/User/settings.json");
-        std::fs::create_dir_all(flatpak.parent().unwrap()).unwrap();
-        std::fs::write(&flatpak, "{\"remote.SSH.connectTimeout\": 90}").unwrap();
-        assert_eq!(connect_timeout(home.path(), "code"), Some(90));
-        std::fs::write(&path, "{\n  // \"remote.SSH.connectTimeout\": 5,\n  \"remote.SSH.connectTimeout\" : 1800,\n}")
-            .unwrap();
-        assert_eq!(connect_timeout(home.path(), "code"), Some(1800));
+        let config = home.path().join(".config");
+        let write = |path: &str, text: &str| {
+            let path = home.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let of = |name: &str| connect_timeout(&by_name(name).unwrap().settings_file(home.path(), &config).unwrap());
+        assert_eq!(of("code"), None);
+        write(".var/app/com.visualstudio.code/config/Code/User/settings.json", "{\"remote.SSH.connectTimeout\": 90}");
+        assert_eq!(of("code"), Some(90));
+        write(
+            ".config/Code/User/settings.json",
+            "{\n  // \"remote.SSH.connectTimeout\": 5,\n  \"remote.SSH.connectTimeout\" : 1800,\n}",
+        );
+        assert_eq!(of("code"), Some(1800));
+        // Windsurf's settings count until Devin Desktop has its own.
+        for (folder, seconds) in [("Windsurf", 70), ("Devin", 80)] {
+            let text = format!("{{\"remote.SSH.connectTimeout\": {seconds}}}");
+            write(&format!(".config/{folder}/User/settings.json"), &text);
+            assert_eq!((of("devin"), of("windsurf")), (Some(seconds), Some(seconds)));
+        }
+        for (name, folder) in [("kiro", "Kiro"), ("trae", "Trae CN"), ("antigravity", "Antigravity")] {
+            write(&format!(".config/{folder}/User/settings.json"), "{\"remote.SSH.connectTimeout\": 61}");
+            assert_eq!(of(name), Some(61), "{folder}");
+        }
+        assert!(by_name("zed").unwrap().settings_file(home.path(), &config).is_none());
     }
+
     #[test]
     fn an_editors_settings_are_read_as_it_reads_them() {
         for (text, seconds) in [

@@ -7,6 +7,7 @@ use std::{
 
 use crate::{
     commands::visit::Destination,
+    editors::flatpak,
     error::{Error, Kind, Result},
     ui::nearest::nearest,
 };
@@ -33,8 +34,28 @@ pub(crate) struct Ide {
     pub link: Link,
     /// The names of its command, the usual one first.
     commands: &'static [&'static str],
+    /// The folders of its settings, relative to the user's configuration folder, and then its Flatpaks' ids. Only VS Code
+    /// and its derivatives have one limit for all hosts there.
+    settings: Settings,
     /// Install locations for when the command is not in PATH. `~` and `%NAME%` are expanded.
     places: &'static [&'static str],
+}
+
+/// The places of an editor's settings.
+#[derive(Debug)]
+struct Settings {
+    /// Names of its data folder, the newest first. An editor that was renamed has more than one.
+    folders: &'static [&'static str],
+    /// Ids of its Flatpaks.
+    flatpaks: &'static [&'static str],
+}
+
+/// The settings of an editor that are not read.
+const UNREAD: Settings = Settings { folders: &[], flatpaks: &[] };
+
+/// The settings in a folder of one name, without a Flatpak.
+const fn native(folders: &'static [&'static str]) -> Settings {
+    Settings { folders, flatpaks: &[] }
 }
 
 /// Gateway's commands and locations. Gateway opens all of JetBrains' editors.
@@ -54,7 +75,7 @@ const GATEWAY_PLACES: &[&str] = &[
 ];
 
 const fn gateway(name: &'static str, title: &'static str, code: &'static str) -> Ide {
-    Ide { name, title, link: Link::Gateway(Some(code)), commands: GATEWAY, places: GATEWAY_PLACES }
+    Ide { name, title, link: Link::Gateway(Some(code)), commands: GATEWAY, settings: UNREAD, places: GATEWAY_PLACES }
 }
 
 /// All editors.
@@ -64,6 +85,7 @@ pub(crate) const ALL: &[Ide] = &[
         title: "VS Code",
         link: Link::Vscode,
         commands: &["code", "com.visualstudio.code"],
+        settings: Settings { folders: &["Code"], flatpaks: &["com.visualstudio.code"] },
         places: &[
             "/usr/share/code/bin/code",
             "/snap/bin/code",
@@ -80,6 +102,7 @@ pub(crate) const ALL: &[Ide] = &[
         title: "VS Code Insiders",
         link: Link::Vscode,
         commands: &["code-insiders"],
+        settings: native(&["Code - Insiders"]),
         places: &[
             "/usr/share/code-insiders/bin/code-insiders",
             "/snap/bin/code-insiders",
@@ -93,6 +116,7 @@ pub(crate) const ALL: &[Ide] = &[
         title: "VSCodium",
         link: Link::Vscode,
         commands: &["codium", "vscodium", "com.vscodium.codium"],
+        settings: Settings { folders: &["VSCodium"], flatpaks: &["com.vscodium.codium"] },
         places: &[
             "/usr/share/codium/bin/codium",
             "/snap/bin/codium",
@@ -107,6 +131,7 @@ pub(crate) const ALL: &[Ide] = &[
         title: "Cursor",
         link: Link::Vscode,
         commands: &["cursor"],
+        settings: native(&["Cursor"]),
         places: &[
             "/usr/share/cursor/bin/cursor",
             "/opt/cursor/bin/cursor",
@@ -114,12 +139,20 @@ pub(crate) const ALL: &[Ide] = &[
             "%LOCALAPPDATA%/Programs/cursor/resources/app/bin/cursor.cmd",
         ],
     },
+    // Windsurf until June 2026 (https://cognition.com/blog/introducing-devin-desktop). `devin` in PATH is another
+    // program of theirs, which is no editor.
     Ide {
-        name: "windsurf",
-        title: "Windsurf",
+        name: "devin",
+        title: "Devin Desktop",
         link: Link::Vscode,
-        commands: &["windsurf"],
+        commands: &["devin-desktop", "windsurf"],
+        settings: native(&["Devin", "Windsurf"]),
         places: &[
+            "/usr/share/devin-desktop/bin/devin-desktop",
+            "/opt/Devin/bin/devin-desktop",
+            "/Applications/Devin.app/Contents/Resources/app/bin/devin-desktop",
+            "~/Applications/Devin.app/Contents/Resources/app/bin/devin-desktop",
+            "%LOCALAPPDATA%/Programs/Devin/bin/devin-desktop.cmd",
             "/usr/share/windsurf/bin/windsurf",
             "/Applications/Windsurf.app/Contents/Resources/app/bin/windsurf",
             "%LOCALAPPDATA%/Programs/Windsurf/bin/windsurf.cmd",
@@ -130,6 +163,7 @@ pub(crate) const ALL: &[Ide] = &[
         title: "Antigravity",
         link: Link::Vscode,
         commands: &["antigravity", "antigravity-ide"],
+        settings: native(&["Antigravity IDE", "Antigravity"]),
         places: &[
             "/usr/share/antigravity/bin/antigravity",
             "/Applications/Antigravity.app/Contents/Resources/app/bin/antigravity",
@@ -137,14 +171,43 @@ pub(crate) const ALL: &[Ide] = &[
         ],
     },
     Ide {
+        name: "kiro",
+        title: "Kiro",
+        link: Link::Vscode,
+        commands: &["kiro"],
+        settings: native(&["Kiro"]),
+        places: &[
+            "/usr/share/kiro/bin/kiro",
+            "/Applications/Kiro.app/Contents/Resources/app/bin/kiro",
+            "/Applications/Kiro.app/Contents/Resources/app/bin/code",
+            "%LOCALAPPDATA%/Programs/Kiro/bin/kiro.cmd",
+        ],
+    },
+    Ide {
+        name: "trae",
+        title: "Trae",
+        link: Link::Vscode,
+        commands: &["trae", "trae-cn"],
+        settings: native(&["Trae", "Trae CN"]),
+        places: &[
+            "/usr/share/trae/bin/trae",
+            "/Applications/Trae.app/Contents/Resources/app/bin/trae",
+            "/Applications/Trae CN.app/Contents/Resources/app/bin/trae-cn",
+            "%LOCALAPPDATA%/Programs/Trae/bin/trae.cmd",
+        ],
+    },
+    Ide {
         name: "zed",
         title: "Zed",
         link: Link::Zed,
         commands: &["zed", "zeditor", "zedit", "zed-editor", "dev.zed.Zed"],
+        settings: UNREAD,
         places: &[
             "~/.local/bin/zed",
             "/var/lib/flatpak/exports/bin/dev.zed.Zed",
+            "~/.local/share/flatpak/exports/bin/dev.zed.Zed",
             "/Applications/Zed.app/Contents/MacOS/cli",
+            "/Applications/Zed Preview.app/Contents/MacOS/cli",
             "%LOCALAPPDATA%/Programs/Zed/bin/zed.exe",
         ],
     },
@@ -153,6 +216,7 @@ pub(crate) const ALL: &[Ide] = &[
         title: "JetBrains Gateway",
         link: Link::Gateway(None),
         commands: GATEWAY,
+        settings: UNREAD,
         places: GATEWAY_PLACES,
     },
     gateway("idea", "IntelliJ IDEA", "IU"),
@@ -196,11 +260,14 @@ impl Ide {
         in_path.chain(in_places).next().ok_or_else(|| {
             let error = Error::new(Kind::Program, format!("{} is not installed", self.needs()));
             error.with_hint(match self.link {
-                Link::Vscode => format!(
-                    "put `{}` in PATH: in {}, open the Command Palette and run \"Shell Command: Install '{}' command \
-                     in PATH\"",
-                    self.name, self.title, self.name
-                ),
+                Link::Vscode => {
+                    let command = self.commands[0];
+                    format!(
+                        "put `{command}` in PATH: in {}, open the Command Palette and run \"Shell Command: Install \
+                         '{command}' command in PATH\"",
+                        self.title
+                    )
+                }
                 Link::Zed => "put `zed` in PATH: in Zed, run \"Install CLI\"".into(),
                 Link::Gateway(_) => {
                     "install JetBrains Gateway, or Toolbox with its shell scripts, and put `gateway` in PATH".into()
@@ -214,6 +281,18 @@ impl Ide {
             Link::Gateway(_) => "JetBrains Gateway",
             Link::Vscode | Link::Zed => self.title,
         }
+    }
+
+    /// Returns the settings file of a derivative of VS Code: the first one that exists, or the usual one. `config` is the
+    /// user's configuration folder, and a Flatpak reads only its own in `home`.
+    pub(crate) fn settings_file(&self, home: &Path, config: &Path) -> Option<PathBuf> {
+        let Settings { folders, flatpaks } = self.settings;
+        let native = std::iter::once(config.to_owned());
+        let configs = native.chain(flatpak::configurations(home, flatpaks));
+        let in_folders =
+            |config: PathBuf| folders.iter().map(move |folder| config.join(folder).join("User/settings.json"));
+        let files: Vec<PathBuf> = configs.flat_map(in_folders).collect();
+        files.iter().find(|file| file.exists()).or(files.first()).cloned()
     }
 
     /// Returns the command to type in a shell here, or the usual one if the editor is not installed.
@@ -328,6 +407,9 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), ALL.len());
         assert_eq!(by_name("antigravity-ide").unwrap().name, "antigravity");
+        for name in ["devin", "windsurf", "devin-desktop"] {
+            assert_eq!(by_name(name).unwrap().title, "Devin Desktop");
+        }
         let error = by_name("emacs").unwrap_err();
         assert!(error.hint().unwrap().contains("rustrover"));
     }
