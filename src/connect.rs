@@ -176,10 +176,17 @@ async fn reach<T>(
     }
     connection.present(client, connection.app.platform_up(connection.labs)).await??;
     let caller = ClientKind::of(client.identification(NAMED_AT_ONCE).await.as_deref());
-    let (found, asked) = connection.present(client, arrival::find_and_ask(connection, caller)).await??;
-    let allowed = permission::may_wake(connection, client, &found).await?;
-    connection.unlock(client).await?;
-    let destination = connection.present(client, arrival::arrive(connection, found, allowed, asked)).await??;
+    let way = async {
+        let (found, asked) = connection.present(client, arrival::find_and_ask(connection, caller)).await??;
+        let allowed = permission::may_wake(connection, client, &found).await?;
+        connection.unlock(client).await?;
+        connection.present(client, arrival::arrive(connection, found, allowed, asked)).await?.map_err(Stop::from)
+    };
+    let destination = tokio::select! {
+        biased;
+        arrived = way => arrived?,
+        error = early::too_short(connection, caller) => return Err(error.into()),
+    };
     let (opened, destination) = opening::open(connection, client, destination, &attempt).await?;
     opening::keep(connection, &destination)?;
     Ok(Reached { kept: None, opened, destination })

@@ -5,6 +5,10 @@
 //! shortly before the limit strikes; the machine's own is swallowed when it comes. The line enters the key exchange, so
 //! one that differs ends the connection, is remembered, and the next attempt works.
 //!
+//! At the first contact with a machine there is no such line. Then the client is told shortly before its limit strikes
+//! that the machine is still waking, and that its next attempt will find it: its own words would be a time-out during
+//! the banner exchange.
+//!
 //! After the line ssh waits for as long as its keepalives say: by our entries an hour, which `wake_limit` ends
 //! sooner. Other clients, whose timers the line would start, never get one.
 
@@ -16,24 +20,29 @@ use std::{
 use tokio::{
     io::AsyncWriteExt,
     sync::Notify,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use super::Connection;
 use crate::{
     connect::client::{Client, ClientKind},
-    error::Result,
+    error::{Error, Kind, Result},
     os,
     ssh::{
         identification::{Read, Reader, Side, to_remember},
         options::{self, SshOptions},
     },
+    target::Playground,
 };
 
 /// The line goes out this long before the limit at the latest, ...
 const MARGIN: Duration = Duration::from_millis(300);
 /// ... and after this part of it, in percent: ssh began to count a little before we did, and may be slow to read.
 const PART: u32 = 60;
+
+/// The last words to a client without a line for it are said this long before its limit. They come later than the line
+/// would, because the machine may be there in time.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// The server's words that a client has been sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -141,6 +150,30 @@ pub(super) fn plan(connection: &Connection<'_>, play: &str, machine: &str) -> Re
         early.plan(line, limit, now.checked_sub(age).unwrap_or(now));
     }
     Ok(())
+}
+
+/// Waits until a limit of the client's is about to strike, and returns the error that says so. Never returns for a client
+/// that has no limit, that is sent the machine's line in time, or that has not been told of any wait.
+pub(super) async fn too_short(connection: &Connection<'_>, caller: ClientKind) -> Error {
+    let is_off = connection.app.settings.early_identification == Some(false);
+    if caller == ClientKind::OpenSsh
+        && !is_off
+        && let Some(limit) = os::ssh_arguments().as_deref().and_then(connect_timeout)
+    {
+        let wait = limit.saturating_sub(LAST_WORDS).max(limit * PART / 100);
+        sleep(wait.saturating_sub(os::process_age())).await;
+        let waiting = connection.live.status().message;
+        if !connection.early.is_planned() && !waiting.is_empty() {
+            let message = format!("this ssh waits only {} s, and is still {waiting}", limit.as_secs());
+            let wait_for_it = match &connection.target.playground {
+                Playground::Id(id) => format!(", or wait with `labctl-ssh-proxy start {id}`"),
+                // It could start a second one.
+                Playground::Name(_) => String::new(),
+            };
+            return Error::new(Kind::NotYet, message).with_hint(format!("connect again in a moment{wait_for_it}"));
+        }
+    }
+    std::future::pending().await
 }
 
 /// Takes a server's own identification line, and the text before it, out of its first bytes.

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::support::{World, eventually, free_port, needs, noise, peer, peers};
 
 /// Runs sshj as JetBrains' products use it. Returns one line for each connection.
-fn sshj(world: &World, host: &str, connections: usize, limit: Duration, upload: &[&str]) -> Vec<String> {
+pub fn sshj(world: &World, host: &str, connections: usize, limit: Duration, upload: &[&str]) -> Vec<String> {
     let mut java = world.program(needs("java"));
     java.arg("-XX:TieredStopAtLevel=1").arg("-cp").arg(peers("java").join("*")).arg(peer("java/Clients.java"));
     java.arg(world.ssh_config()).arg(host).arg(connections.to_string()).arg(limit.as_millis().to_string()).args(upload);

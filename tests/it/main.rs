@@ -11,6 +11,7 @@ mod addresses;
 mod api_shapes;
 mod attack;
 mod certificates;
+mod client_limits;
 mod clients;
 mod commands;
 mod completions;
