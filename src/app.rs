@@ -9,15 +9,17 @@ use crate::{
     platform::Platform,
     records::{
         self,
+        aliases::Aliases,
         memory::Memory,
         seeds::Seeds,
         tunnels::{Slot, TunnelCache},
     },
-    settings::{Folders, ResumePolicy, Settings, WakePolicy},
+    settings::{AliasSource, Folders, ResumePolicy, Settings, WakePolicy},
     ssh::{
         identity::{self, Identity},
         known_hosts::KnownHosts,
     },
+    ssh_config::taken,
 };
 
 /// The context of one run of the program.
@@ -68,7 +70,8 @@ impl App {
     pub async fn labs(&self) -> Result<Labs> {
         let labs = self.client()?;
         self.platform_up(&labs).await?;
-        Ok(labs)
+        let aliases = self.aliases();
+        Ok(labs.called(move |label| aliases.play(label).map(str::to_owned)))
     }
 
     /// Starts the embedded platform if this client needs it and it is not running.
@@ -159,6 +162,21 @@ impl App {
     /// Returns the record of the user's wishes about playgrounds.
     pub fn memory(&self) -> Memory {
         Memory::of(&self.folders, self.platform)
+    }
+
+    /// Returns the readable names of playgrounds that are in use: none that has become a host of the user's ssh
+    /// configuration since it was made, and with `alias: none` only those that were given. A damaged record counts as none here, and is said
+    /// where the entries are refreshed.
+    pub fn aliases(&self) -> Aliases {
+        let mut aliases = Aliases::load(&self.folders, self.platform).unwrap_or_else(|error| {
+            log::info!("{}", error.message());
+            Aliases::default()
+        });
+        let has_titles = self.settings.alias == AliasSource::Title;
+        aliases.retain(|alias| {
+            (has_titles || alias.made.is_none()) && taken::in_configuration(&self.folders, &alias.label).is_none()
+        });
+        aliases
     }
 
     /// Returns the seeds of the host keys of containers.

@@ -77,7 +77,11 @@ pub struct Labs {
     /// The lead of this computer's clock over the platform's, in ms.
     ahead: Arc<AtomicI64>,
     titles: Arc<Titles>,
+    called: Option<Arc<Called>>,
 }
+
+/// Returns the id of the playground that has an alias.
+type Called = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 /// Starts the platform where it does not run.
 pub type Start = dyn Fn() -> BoxFuture<'static, Result<()>> + Send + Sync;
@@ -117,6 +121,7 @@ impl Labs {
             repeats: true,
             ahead: Arc::default(),
             titles: Arc::default(),
+            called: None,
         })
     }
 
@@ -133,7 +138,14 @@ impl Labs {
             repeats: true,
             ahead: Arc::default(),
             titles: Arc::default(),
+            called: None,
         }
+    }
+
+    /// Adds the readable names by which arguments may call playgrounds.
+    #[must_use]
+    pub fn called(self, by: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Labs {
+        Labs { called: Some(Arc::new(by)), ..self }
     }
 
     /// Adds a way to start the platform where it has just ended; see [`Labs::expect_running`].

@@ -58,6 +58,27 @@ pub(crate) const PROGRAMS: &str = if cfg!(windows) { r"C:\Tools" } else { "/usr/
 /// The variable that names the user's home folder.
 pub(crate) const HOME: &str = if cfg!(windows) { "USERPROFILE" } else { "HOME" };
 
+/// The system's hosts file.
+pub(crate) fn hosts_file() -> PathBuf {
+    match cfg!(windows) {
+        true => below_variable("SystemRoot", r"C:\Windows").join("System32").join("drivers").join("etc").join("hosts"),
+        false => "/etc/hosts".into(),
+    }
+}
+
+/// The folder of the system's ssh configuration.
+pub(crate) fn ssh_folder() -> PathBuf {
+    match cfg!(windows) {
+        true => below_variable("ProgramData", r"C:\ProgramData").join("ssh"),
+        false => "/etc/ssh".into(),
+    }
+}
+
+/// The folder that a variable of Windows names.
+fn below_variable(variable: &str, usual: &str) -> PathBuf {
+    std::env::var_os(variable).map_or_else(|| usual.into(), PathBuf::from)
+}
+
 /// The user's home folder. On Windows, the official client goes by the variable, and ssh.exe by the system's answer.
 pub(crate) fn home_folder() -> Option<PathBuf> {
     if cfg!(windows) { std::env::home_dir() } else { dirs::home_dir() }

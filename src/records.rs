@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::{platform::Platform, settings::Folders};
 
+pub mod aliases;
 pub mod forwards;
 pub mod journal;
 pub mod live;
@@ -20,7 +21,10 @@ pub(crate) type Kept = (PathBuf, fn(&str) -> bool);
 
 /// The files of the records that are one file each.
 pub(crate) fn files(folders: &Folders) -> Vec<PathBuf> {
-    Platform::ALL.map(|platform| names::path(folders, platform)).into()
+    Platform::ALL
+        .iter()
+        .flat_map(|&platform| [names::path(folders, platform), aliases::path(folders, platform)])
+        .collect()
 }
 
 /// The folders of the others.

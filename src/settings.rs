@@ -38,6 +38,10 @@ pub const TOOLS_VARIABLE: &str = "LABCTL_SSH_PROXY_TOOLS";
 /// The variable that chooses the view of a container, as `connect --view` does.
 pub const VIEW_VARIABLE: &str = "LABCTL_SSH_PROXY_VIEW";
 
+/// The variable that names a file in place of the system's hosts file and of its name service, for tests: what stands in
+/// the file is all that has a name.
+pub const HOSTS_VARIABLE: &str = "LABCTL_SSH_PROXY_HOSTS";
+
 /// The settings file. Every key is optional, and an unknown one is an error, because a misspelt wake policy must not be
 /// lost.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -66,6 +70,8 @@ pub struct Settings {
     pub resume_notices: Option<bool>,
     /// Private key (or `.pub` of one in an agent) whose public half is sent to machines.
     pub identity: Option<PathBuf>,
+    /// The source of the readable host names of playgrounds.
+    pub alias: AliasSource,
     /// The amount of logging.
     pub log_level: LogLevel,
     /// The settings of single playgrounds, by id or catalogue name.
@@ -73,7 +79,7 @@ pub struct Settings {
 }
 
 /// Every setting with its meaning, for the manual page.
-pub(crate) const KEYS: [(&str, &str); 12] = [
+pub(crate) const KEYS: [(&str, &str); 13] = [
     ("proxy", "HTTP proxy for the API and the tunnel, http://[user:password@]host:port; by default HTTPS_PROXY"),
     ("no_proxy", "hosts that are reached without the proxy, separated by commas; by default NO_PROXY"),
     ("wake", "whether a connection wakes a stopped playground: unless-stopped (the default), always or never"),
@@ -84,6 +90,7 @@ pub(crate) const KEYS: [(&str, &str); 12] = [
     ("resume_for", "how long a session waits for a lost network, in seconds awake; 3600 by default"),
     ("resume_notices", "whether a terminal is told that the network was lost and is back; true by default"),
     ("identity", "the private key for machines; by default the one that labctl uses, or else a new one"),
+    ("alias", "the readable host names of playgrounds: from the title that you set (title, the default), or none"),
     ("log_level", "the amount of logging: off, error, warn, info (the default), debug or trace"),
     ("playgrounds", "settings of single playgrounds, by catalogue name or id, such as `docker: {wake: never}`"),
 ];
@@ -123,6 +130,17 @@ pub enum ResumePolicy {
     Never,
     /// All.
     Always,
+}
+
+/// The source of the readable host names of playgrounds.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum AliasSource {
+    /// The title that the user sets with `start --title` or `rename`.
+    #[default]
+    Title,
+    /// Only `--alias` makes one.
+    None,
 }
 
 /// The amount of logging.

@@ -32,6 +32,7 @@ pub mod entries;
 pub(crate) mod in_the_way;
 mod plan;
 pub(crate) mod state;
+pub(crate) mod taken;
 pub mod words;
 
 /// The user's wishes for `config-ssh`.
@@ -182,10 +183,12 @@ pub fn is_managed(folders: &Folders) -> bool {
     State::path(folders).exists()
 }
 
-/// Returns true if `ssh host` leads to that playground, because `config-ssh` was run.
-pub fn knows(folders: &Folders, platform: Platform, host: &str) -> bool {
-    let Ok(Some(state)) = State::load(folders) else { return false };
-    !state.files.is_empty() && state.entries.iter().any(|entry| entry.host == host && entry.platform == platform)
+/// Returns the name by which ssh reaches a playground's host, because `config-ssh` was run: its alias, or the host name.
+pub fn shortest(folders: &Folders, platform: Platform, host: &str) -> Option<String> {
+    let state = State::load(folders).ok()??;
+    let mut entries = state.entries.into_iter().filter(|_| !state.files.is_empty());
+    let entry = entries.find(|entry| entry.host == host && entry.platform == platform)?;
+    Some(entry.alias.unwrap_or(entry.host))
 }
 
 /// The files that `config-ssh` keeps in our folder, besides the host keys.

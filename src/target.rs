@@ -1,5 +1,5 @@
 //! Host names for ssh and their meaning: conversion to playgrounds, machines, containers and pods, and back. Pure.
-//! `reference` reads the page addresses of the platform's site.
+//! `reference` reads the page addresses of the platform's site; `alias` makes the readable names that stand beside these.
 //!
 //! | host name | means |
 //! | --- | --- |
@@ -13,6 +13,7 @@
 //!
 //! The number of labels decides, from big to small, so that names sort and complete by their beginning.
 
+pub mod alias;
 pub mod reference;
 
 use std::{fmt, str::FromStr};

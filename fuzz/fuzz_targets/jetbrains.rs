@@ -10,6 +10,7 @@ fuzz_target!(|text: &str| {
         user: "root".into(),
         platform: Platform::Labs,
         title: String::new(),
+        alias: None,
     });
     let _ = hosts(text);
     let Ok(emptied) = SshConfigs.set(text, &[]) else { return };

@@ -33,7 +33,7 @@ use crate::{
     records::names::{self, Names},
     settings::LOCAL_VARIABLE,
     ssh::client::Login,
-    ssh_config::state::State,
+    ssh_config::{entries::Entry, state::State},
     target::{POD, PREFIX, Playground, Target, is_label},
 };
 
@@ -50,7 +50,7 @@ fn candidate(value: impl Into<String>, help: &str) -> CompletionCandidate {
 /// Returns the playgrounds that `typed` may become: by host name, or by title once the title is begun.
 pub(crate) fn playgrounds(typed: &OsStr) -> Vec<CompletionCandidate> {
     let known = names(What::Plays).plays.unwrap_or_default();
-    let hosts = known.iter().map(|known| candidate(&known.host, &known.title)).collect();
+    let hosts = known.iter().flat_map(|known| known.names().map(|name| candidate(name, &known.title))).collect();
     begun(typed, hosts, &known)
 }
 
@@ -253,6 +253,7 @@ fn meant(plays: &[names::Known]) -> Vec<&names::Known> {
     let named = |known: &&names::Known| {
         let calls =
             [known.host.as_str(), known.host.strip_prefix(PREFIX).unwrap_or_default(), &known.title, &known.learning];
+        let calls = calls.into_iter().chain(known.alias.as_deref()).collect::<Vec<_>>();
         words.iter().any(|word| calls.iter().any(|name| !name.is_empty() && word == name))
     };
     plays.iter().filter(named).collect()
@@ -281,7 +282,7 @@ pub(crate) fn startable(typed: &OsStr) -> Vec<CompletionCandidate> {
     let names = names(What::Catalog);
     let (catalog, mut plays) = (names.catalog.unwrap_or_default(), names.plays.unwrap_or_default());
     plays.retain(|known| known.down);
-    let stopped = plays.iter().map(|known| candidate(&known.host, &known.title));
+    let stopped = plays.iter().flat_map(|known| known.names().map(|name| candidate(name, &known.title)));
     let mut all: Vec<_> = catalog.iter().map(|entry| candidate(&entry.name, &entry.title)).chain(stopped).collect();
     // There are hundreds of these, so they are offered once one is begun.
     if !typed.is_empty() {
@@ -395,7 +396,7 @@ fn in_time<T>(patience: Duration, future: impl Future<Output = T>) -> Option<T> 
 /// Returns the names from the local copy, or from the platform if there is none. Errors only mean fewer candidates.
 fn names(what: What) -> Names {
     let Some(app) = app() else { return Names::default() };
-    let mut names = Names::load(&app.folders, app.platform);
+    let mut names = known_names(&app);
     if what != What::Catalog && names.plays.is_none() {
         names.plays = of_entries(&app);
     }
@@ -406,15 +407,28 @@ fn names(what: What) -> Names {
     }
     // After a timeout or an error, offer the names that are there.
     let _ = in_time(PATIENCE, ask(&app, wants_plays, wants_catalog));
-    let asked = Names::load(&app.folders, app.platform);
+    let asked = known_names(&app);
     Names { plays: asked.plays.or(names.plays), ..asked }
+}
+
+/// Returns the local copy of the names, with the readable ones.
+fn known_names(app: &App) -> Names {
+    let mut names = Names::load(&app.folders, app.platform);
+    let aliases = app.aliases();
+    for known in names.plays.iter_mut().flatten() {
+        let id = known.host.strip_prefix(PREFIX).unwrap_or_default();
+        known.alias = aliases.label(id).map(str::to_owned);
+    }
+    names
 }
 
 /// Returns the playgrounds that have entries in the ssh configuration.
 fn of_entries(app: &App) -> Option<Vec<names::Known>> {
     let state = State::load(&app.folders).ok()??;
     let entries = state.entries.into_iter().filter(|entry| entry.platform == app.platform);
-    Some(entries.map(|entry| names::Known { host: entry.host, title: entry.title, ..Default::default() }).collect())
+    let known =
+        |entry: Entry| names::Known { host: entry.host, title: entry.title, alias: entry.alias, ..Default::default() };
+    Some(entries.map(known).collect())
 }
 
 /// The platform's client. `None` where the embedded platform does not run, because a completion must not start it.

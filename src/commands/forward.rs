@@ -140,7 +140,7 @@ fn typed(side: Side, text: &str) -> Result<Vec<Spec>, String> {
 /// As [`find::by_argument`].
 pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Result<(Play, Option<String>)> {
     let play = find::by_argument(labs, argument).await?;
-    let named = Target::parse(argument).ok().and_then(|target| target.machine);
+    let named = find::target(labs, argument).and_then(|target| target.machine);
     Ok((play, machine.map(ToOwned::to_owned).or(named)))
 }
 

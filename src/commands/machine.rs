@@ -65,7 +65,7 @@ impl Which {
     /// [`find::machine`].
     async fn find(&self, labs: &Labs) -> Result<(Play, String)> {
         let Which { playground, machine, .. } = self;
-        if let (Some(machine), Ok(Target { machine: Some(other), .. })) = (machine, Target::parse(playground))
+        if let (Some(machine), Some(Target { machine: Some(other), .. })) = (machine, find::target(labs, playground))
             && *machine != other
         {
             let message = format!("{playground} is machine {other}, and {} is another one", printable(machine));

@@ -3,6 +3,7 @@
 //! Each command waits until its effect is visible at the platform. Commands that add, remove or rename playgrounds also
 //! update the ssh configuration, if `config-ssh` was ever run.
 
+mod alias;
 pub(crate) mod attempt;
 pub(crate) mod catalog;
 pub(crate) mod choice;

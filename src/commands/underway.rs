@@ -65,8 +65,12 @@ impl Drop for Underway<'_> {
 /// The command that connects to a playground: plain ssh if its configuration has the playground, or else ours.
 pub(crate) fn ssh_command(app: &App, id: &str) -> String {
     let host = Target::of_play(id, None).to_string();
-    match crate::ssh_config::knows(&app.folders, app.platform, &host) {
-        true => format!("ssh {host}"),
-        false => app.platform.commands(&format!("`labctl-ssh-proxy ssh {id}")).trim_start_matches('`').to_owned(),
+    match crate::ssh_config::shortest(&app.folders, app.platform, &host) {
+        Some(name) => format!("ssh {name}"),
+        None => {
+            let aliases = app.aliases();
+            let name = aliases.label(id).unwrap_or(id);
+            app.platform.commands(&format!("`labctl-ssh-proxy ssh {name}")).trim_start_matches('`').to_owned()
+        }
     }
 }

@@ -147,15 +147,19 @@ impl Visit {
 pub(crate) async fn find_place(labs: &Labs, visit: &Visit) -> Result<Option<Destination>> {
     let (user, host) = visit.split(&labs.sites())?;
     let target = Target::parse(&host);
+    let alias = find::aliased(labs, &host);
     let play = match &target {
         Ok(target) => match find::by_target(labs, target).await? {
             Found::Play(play) => *play,
             Found::Startable(_) => return Ok(None),
         },
-        Err(_) => find::by_argument(labs, &host).await?,
+        Err(_) => match &alias {
+            Some(target) => find::by_alias(labs, &host, target).await?,
+            None => find::by_argument(labs, &host).await?,
+        },
     };
     // A catalogue name stays a catalogue name, so that host keys are recorded under the name that the user typed.
-    let target = target.unwrap_or_else(|_| Target::of_play(&play.id, None));
+    let target = target.ok().or(alias).unwrap_or_else(|| Target::of_play(&play.id, None));
     place(target, play, user, visit).map(Some)
 }
 

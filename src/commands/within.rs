@@ -40,7 +40,7 @@ pub(crate) struct Inner {
 /// As [`visit::arrive`]; [`Kind::Usage`] where the host is a container itself; [`Kind::NotFound`] with those that there
 /// are, [`Kind::Ambiguous`] with those that fit, [`Kind::NotWoken`] for a container that does not run.
 pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
-    no_second(visit)?;
+    no_second(labs, visit)?;
     let place = visit::arrive(app, labs, visit).await?;
     let name = match &visit.within {
         None => return Ok(place),
@@ -67,7 +67,7 @@ pub(crate) async fn arrive(app: &App, labs: &Labs, visit: &Visit) -> Result<Dest
 /// # Errors
 /// As [`visit::foresee`] and [`arrive`]; [`Kind::NotWoken`] where a machine that is not running would have to be asked.
 pub(crate) async fn foresee(app: &App, labs: &Labs, visit: &Visit) -> Result<Destination> {
-    no_second(visit)?;
+    no_second(labs, visit)?;
     let place = visit::foresee(labs, visit).await?;
     let name = match &visit.within {
         None => return Ok(place),
@@ -101,10 +101,10 @@ pub(crate) async fn woken(app: &App, labs: &Labs, play: &Play, machine: Option<&
 }
 
 /// Refuses a container in a container.
-fn no_second(visit: &Visit) -> Result<()> {
+fn no_second(labs: &Labs, visit: &Visit) -> Result<()> {
     let host = visit.host.rsplit_once('@').map_or(&*visit.host, |(_, host)| host);
-    match (Target::parse(host), &visit.within) {
-        (Ok(Target { inside: Some(inside), .. }), Some(within)) => {
+    match (find::target(labs, host), &visit.within) {
+        (Some(Target { inside: Some(inside), .. }), Some(within)) => {
             let message =
                 format!("{host} is a container itself, so it has no container {}", printable(&within.to_string()));
             Err(Error::new(Kind::Usage, message).with_hint(format!("leave out `.{inside}`, or the other name")))

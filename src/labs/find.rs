@@ -129,6 +129,10 @@ fn one(mut candidates: Vec<Play>, name: &str) -> Result<Option<Play>> {
 /// host name of a container, or the platform's.
 pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
     no_container(argument)?;
+    if let Some(target) = aliased(labs, argument) {
+        refuse_container(argument, &target)?;
+        return by_alias(labs, argument, &target).await;
+    }
     let named = match named(argument) {
         Named::Id(id) => return by_id(labs, &id).await,
         Named::Otherwise(name) => name,
@@ -154,6 +158,10 @@ pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
 /// As [`by_argument`].
 pub(crate) async fn existing(labs: &Labs, argument: &str) -> Result<Option<Play>> {
     no_container(argument)?;
+    if let Some(target) = aliased(labs, argument) {
+        refuse_container(argument, &target)?;
+        return by_alias(labs, argument, &target).await.map(Some);
+    }
     let named = match named(argument) {
         Named::Id(id) => return by_id(labs, &id).await.map(Some),
         Named::Otherwise(name) => name,
@@ -168,10 +176,43 @@ pub(crate) async fn existing(labs: &Labs, argument: &str) -> Result<Option<Play>
 /// # Errors
 /// [`Kind::Usage`] for such a host name.
 pub(crate) fn no_container(argument: &str) -> Result<()> {
-    let Ok(Target { inside: Some(inside), .. }) = Target::parse(argument) else { return Ok(()) };
+    Target::parse(argument).map_or(Ok(()), |target| refuse_container(argument, &target))
+}
+
+fn refuse_container(argument: &str, target: &Target) -> Result<()> {
+    let Some(inside) = &target.inside else { return Ok(()) };
     let message = format!("{argument} is a container, but this command is about playgrounds and their machines");
     Err(Error::new(Kind::Usage, message)
         .with_hint(format!("leave out `.{inside}`, or get into the container: `labctl-ssh-proxy ssh {argument}`")))
+}
+
+/// Returns the meaning of an argument as a host name: its own, or that of an alias with a machine and a container behind
+/// it as in other host names.
+pub(crate) fn target(labs: &Labs, argument: &str) -> Option<Target> {
+    Target::parse(argument).ok().or_else(|| aliased(labs, argument))
+}
+
+/// Returns the target that an alias begins.
+pub(crate) fn aliased(labs: &Labs, argument: &str) -> Option<Target> {
+    let (label, rest) = argument.split_at(argument.find('.').unwrap_or(argument.len()));
+    let play = labs.called.as_ref()?(label)?;
+    Target::parse(&format!("{PREFIX}{play}{rest}")).ok()
+}
+
+/// Finds the play of an alias.
+///
+/// # Errors
+/// [`Kind::Ambiguous`] where the argument is also the title or the catalogue name of another play; as [`by_id`].
+pub(crate) async fn by_alias(labs: &Labs, argument: &str, target: &Target) -> Result<Play> {
+    let (Playground::Id(id) | Playground::Name(id)) = &target.playground;
+    let plays: Vec<_> = all(labs).await?.into_iter().filter(|play| !is_gone(play)).collect();
+    let means = |play: &&Play| {
+        play.id == *id || play.title == argument || play.playground.name == argument && !play.belongs_to_a_lesson()
+    };
+    match one(plays.iter().filter(means).cloned().collect(), argument)? {
+        Some(play) if play.id == *id => Ok(play),
+        _ => by_id(labs, id).await,
+    }
 }
 
 /// The form of an argument.
@@ -274,7 +315,7 @@ pub(crate) fn user<'a>(play: &Play, machine: &'a Machine, name: Option<&'a str>)
 /// # Errors
 /// [`Kind::Usage`] for the host name of one machine or container; as [`by_argument`].
 pub(crate) async fn whole(labs: &Labs, argument: &str) -> Result<Play> {
-    if let Ok(Target { machine, inside, .. }) = Target::parse(argument)
+    if let Some(Target { machine, inside, .. }) = target(labs, argument)
         && (machine.is_some() || inside.is_some())
     {
         let what = if inside.is_some() { "container" } else { "machine" };

@@ -60,6 +60,9 @@ pub struct Known {
     pub down: bool,
     /// Its machines.
     pub machines: Vec<String>,
+    /// Its readable name, which stands in a record of its own.
+    #[serde(skip)]
+    pub alias: Option<String>,
 }
 
 /// An entry of the catalogue.
@@ -114,6 +117,7 @@ pub fn remember_plays(folders: &Folders, platform: Platform, plays: &[Play]) {
         title: play.title.clone(),
         learning: play.learning().map(|of| of.name).filter(|name| name.split('/').all(is_label)).unwrap_or_default(),
         down: find::is_play_down(play),
+        alias: None,
         machines: play.machines.iter().map(|machine| machine.name.clone()).filter(|name| is_label(name)).collect(),
     };
     let known = plays.iter().filter(|play| !find::is_gone(play)).map(known).collect();
@@ -161,7 +165,12 @@ impl Containers {
 impl Known {
     /// Every name by which ssh reaches one of its machines, and may be meant by `typed`.
     pub fn hosts(&self, typed: &str) -> Vec<String> {
-        with_machines(self.host.clone(), &self.machines, typed)
+        self.names().flat_map(|name| with_machines(name.clone(), &self.machines, typed)).collect()
+    }
+
+    /// Its host name, and the readable one.
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        std::iter::once(&self.host).chain(&self.alias)
     }
 }
 

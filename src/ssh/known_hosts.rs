@@ -26,7 +26,7 @@ use crate::{
 use line::{Entry, Line, Marker, Owner, read_lines, write_lines};
 use refusal::{changed, revoked};
 
-mod line;
+pub(crate) mod line;
 mod refusal;
 mod vouched;
 

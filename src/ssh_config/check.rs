@@ -7,7 +7,7 @@ use similar::TextDiff;
 
 use super::{
     client::{self, Ssh},
-    in_the_way::in_the_way,
+    in_the_way::{in_the_way, spared},
     spellings,
     state::State,
 };
@@ -24,6 +24,8 @@ use crate::{
 const OTHER_HOST: &str = "example.invalid";
 /// A host that only the wildcard matches.
 const WILDCARD_HOST: &str = "playground-probe";
+/// Number of aliases that are probed, because each costs a run of ssh.
+const ALIASES: usize = 16;
 /// A machine and a container behind a playground's host name.
 const CONTAINER: &str = ".probe.probe";
 
@@ -81,40 +83,46 @@ impl Check<'_> {
                 ));
         }
 
-        let mut probes: Vec<(String, &str, Platform)> = Vec::new();
+        // The name to ask for, the host name that stands in the command, the user and the platform.
+        let mut probes: Vec<(String, String, &str, Platform)> = Vec::new();
+        let mut probe = |name: String, user, platform| probes.push((name.clone(), name, user, platform));
         for platform in Platform::ALL {
             let Some(first) = self.state.entries.iter().find(|entry| entry.platform == platform) else { continue };
-            probes.push((first.host.clone(), &first.user, platform));
+            probe(first.host.clone(), &first.user, platform);
             if rendering.containers && (rendering.wildcard || platform == Platform::Local) {
                 let playground = first.host.split('.').next().unwrap_or_default();
-                probes.push((format!("{playground}{CONTAINER}"), CONTAINER_USER, platform));
+                probe(format!("{playground}{CONTAINER}"), CONTAINER_USER, platform);
             }
         }
         if rendering.wildcard {
-            probes.push((WILDCARD_HOST.into(), "root", Platform::Labs));
-            probes.push((format!("{WILDCARD_HOST}{CONTAINER}"), CONTAINER_USER, Platform::Labs));
+            probe(WILDCARD_HOST.into(), "root", Platform::Labs);
+            probe(format!("{WILDCARD_HOST}{CONTAINER}"), CONTAINER_USER, Platform::Labs);
         }
+        let aliased = self.state.entries.iter().filter_map(|entry| Some((entry.alias.clone()?, entry)));
+        let aliased = aliased.map(|(alias, entry)| (alias, entry.host.clone(), entry.user.as_str(), entry.platform));
+        probes.extend(aliased.take(ALIASES));
+        let spared = spared(&self.state.entries);
         let mut warnings = Vec::new();
         let key = self.state.identity.as_deref().and_then(|path| identity::load(path).ok().flatten());
         let key = key.map(|identity| identity.public);
-        for (host, user, platform) in &probes {
-            let options = self.ssh.options(&after, host).await.map_err(misread)?;
+        for (name, host, user, platform) in &probes {
+            let options = self.ssh.options(&after, name).await.map_err(misread)?;
             let command = entries::proxy_command(user, *platform, host, &rendering)?;
-            for (name, wanted) in [("proxycommand", command.as_str()), ("user", *user)] {
+            for (option, wanted) in [("proxycommand", command.as_str()), ("user", *user)] {
                 // The wildcard's command, which is also that of many entries, has `%h` in place of the name.
-                let found = client::value(&options, name).unwrap_or("nothing").replace("%h", host);
+                let found = client::value(&options, option).unwrap_or("nothing").replace("%h", host);
                 if found != wanted {
-                    let what = format!("ssh would use `{found}` and not `{wanted}` as the {name} of {host}");
+                    let what = format!("ssh would use `{found}` and not `{wanted}` as the {option} of {name}");
                     return Err(Error::new(Kind::Program, what).with_hint("nothing was changed; please report this"));
                 }
             }
             if let Some(other) = client::value(&options, "hostname").filter(|name| *name != host) {
                 warnings.push(format!(
-                    "your own options make ssh use the host name `{other}` for {host}, so its host key \
+                    "your own options make ssh use the host name `{other}` for {name}, so its host key \
                      will not be found"
                 ));
             }
-            warnings.extend(in_the_way(&options, *platform, key.as_ref()));
+            warnings.extend(in_the_way(&options, *platform, key.as_ref(), &spared));
         }
         warnings.sort();
         warnings.dedup();

@@ -110,7 +110,7 @@ fn is_our_include(line: &[u8], announced: bool, ours: &[String]) -> bool {
 }
 
 /// The keyword and the rest of a line, `Key value` or `Key=value`.
-fn directive(line: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(super) fn directive(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = line.iter().position(|b| b.is_ascii_whitespace() || *b == b'=')?;
     let (keyword, rest) = line.split_at(end);
     let rest = rest.trim_ascii_start();

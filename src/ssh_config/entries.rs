@@ -31,6 +31,9 @@ pub struct Entry {
     pub platform: Platform,
     /// The owner's title of the playground: a comment for people who read the file.
     pub title: String,
+    /// A readable name beside the host name: a label, or a label and a machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alias: Option<String>,
 }
 
 impl Entry {
@@ -40,6 +43,12 @@ impl Entry {
     /// [`Kind::Usage`] when the host name or the user is not well-formed.
     pub fn check(&self) -> Result<()> {
         target::Target::parse(&self.host)?;
+        if let Some(alias) = &self.alias {
+            let (label, machine) = alias.split_once('.').map_or((alias.as_str(), None), |(a, b)| (a, Some(b)));
+            if target::alias::check(label).is_err() || !machine.is_none_or(target::is_label) {
+                return Err(Error::new(Kind::Usage, format!("`{alias}` cannot be an alias")));
+            }
+        }
         match target::user(Some(&self.user))? {
             Some(_) => Ok(()),
             None => Err(Error::new(Kind::Usage, format!("`{}` is not a user name", self.user))),
@@ -121,14 +130,17 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
             // Words in front, so that no title can pass for a marker of ours.
             text += &format!("# Playground: {title}\n");
         }
-        text += &format!("Host {}\n", entry.host);
-        if by_wildcard && entry.platform == Platform::Labs {
+        // The name that `connect` gets, and under which host keys are kept, is the first one for both.
+        let alias = entry.alias.as_ref().filter(|alias| seen.insert(*alias));
+        text += &format!("Host {}{}\n", entry.host, alias.map_or_else(String::new, |alias| format!(" {alias}")));
+        if by_wildcard && entry.platform == Platform::Labs && alias.is_none() {
             text += &format!("  User {}\n", entry.user);
             continue;
         }
         text += &format!("  HostName {}\n", entry.host);
         let (own, command) = own(&entry.user, entry.platform, &entry.host, rendering)?;
-        text += &if many { own + &command } else { own + &shared(rendering)? + &command };
+        // The wildcard does not match an alias, so that such an entry has all of its options.
+        text += &if many && alias.is_none() { own + &command } else { own + &shared(rendering)? + &command };
     }
     if rendering.containers {
         text += &containers(entries, rendering, many, by_wildcard)?;
@@ -351,6 +363,7 @@ mod windows_tests {
             user: "laborant".into(),
             platform: Platform::Labs,
             title: "My docker box".into(),
+            alias: None,
         };
         expect_file!["../../tests/golden/ssh_config/entries-windows"].assert_eq(&render(&[entry], &rendering).unwrap());
     }
@@ -406,6 +419,7 @@ mod tests {
             user: user.into(),
             platform,
             title: title.into(),
+            alias: None,
         };
         vec![
             entry(format!("playground-{ID}"), "laborant", Platform::Labs, "My docker box"),
@@ -489,7 +503,13 @@ mod tests {
             ("playground-x", ""),
             ("playground-x", "%r"),
         ] {
-            let entry = Entry { host: host.into(), user: user.into(), platform: Platform::Labs, title: String::new() };
+            let entry = Entry {
+                host: host.into(),
+                user: user.into(),
+                platform: Platform::Labs,
+                title: String::new(),
+                alias: None,
+            };
             assert!(render(&[entry], &rendering()).is_err(), "{host:?} {user:?}");
         }
     }
@@ -537,7 +557,7 @@ mod tests {
 
         #[test]
         fn a_title_stays_a_comment(title in any::<String>()) {
-            let entry = Entry { host: "playground-x".into(), user: "root".into(), platform: Platform::Labs, title };
+            let entry = Entry { host: "playground-x".into(), user: "root".into(), platform: Platform::Labs, title, alias: None };
             let with = render(std::slice::from_ref(&entry), &rendering()).unwrap();
             let without = render(&[Entry { title: String::new(), ..entry }], &rendering()).unwrap();
             let with: String = with.split_inclusive('\n').filter(|line| !line.starts_with("# Playground: ")).collect();

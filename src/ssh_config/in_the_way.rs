@@ -9,7 +9,7 @@ use russh::{
 };
 
 use super::client::value;
-use crate::{files, platform::Platform};
+use crate::{files, platform::Platform, ssh_config::entries::Entry};
 
 /// Host keys of machines. Those of the embedded platform have only the first two types.
 const HOST_KEYS: [&str; 4] = ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-512", "rsa-sha2-256"];
@@ -43,8 +43,8 @@ const MACS: [&str; 6] = [
 ];
 
 /// Returns a warning for each option in `options`, an answer of `ssh -G` for a playground's host name, that keeps ssh or
-/// an editor from working there. `key` is the public half of the identity.
-pub(crate) fn in_the_way(options: &str, platform: Platform, key: Option<&PublicKey>) -> Vec<String> {
+/// an editor from working there. `key` is the public half of the identity. `spared` are the patterns of [`spared`].
+pub(crate) fn in_the_way(options: &str, platform: Platform, key: Option<&PublicKey>, spared: &str) -> Vec<String> {
     let set = |name, harmless: &[&str]| value(options, name).filter(|value| !harmless.contains(value));
     let without = |name, needed: &[&str]| value(options, name).filter(|list| !has_any(list, needed));
     let unreadable = |name| set(name, &["none"]).filter(|path| !matches!(files::read(Path::new(path)), Ok(Some(_))));
@@ -126,12 +126,27 @@ pub(crate) fn in_the_way(options: &str, platform: Platform, key: Option<&PublicK
     ]
     .into_iter()
     .filter_map(|(value, name, harm)| {
-        Some(format!(
-            "your `{name} {}` also applies to playgrounds: {harm}; put it below `Host * !playground-*`",
-            value?
-        ))
+        Some(format!("your `{name} {}` also applies to playgrounds: {harm}; put it below `Host * {spared}`", value?))
     })
     .collect()
+}
+
+/// Returns the patterns that keep a block of the user's from all names of playgrounds: no pattern of ours matches an
+/// alias.
+pub(crate) fn spared(entries: &[Entry]) -> String {
+    let labels = entries.iter().filter_map(|entry| entry.alias.as_deref()).filter(|alias| !alias.contains('.'));
+    let has_machines = |label: &str| {
+        let of_label = |alias: &str| alias.strip_prefix(label).is_some_and(|rest| rest.starts_with('.'));
+        entries.iter().filter_map(|entry| entry.alias.as_deref()).any(of_label)
+    };
+    let mut patterns = "!playground-*".to_owned();
+    for label in labels {
+        patterns += &format!(" !{label}");
+        if has_machines(label) {
+            patterns += &format!(" !{label}.*");
+        }
+    }
+    patterns
 }
 
 /// Reports whether a ControlPath has no room in a socket's address, which holds 108 bytes with the one that ends it.
@@ -186,7 +201,7 @@ mod tests {
         let options = Ssh::system().options(file, "playground-x").await.unwrap();
         let key = identity::load_or_make(&file.with_file_name("key")).unwrap().public;
         let name = |warning: String| warning.split(['`', ' ']).nth(2).unwrap().to_owned();
-        in_the_way(&options, Platform::Local, Some(&key)).into_iter().map(name).collect()
+        in_the_way(&options, Platform::Local, Some(&key), "!playground-*").into_iter().map(name).collect()
     }
 
     /// ssh itself says which options are in force.

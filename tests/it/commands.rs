@@ -51,7 +51,7 @@ fn a_playgrounds_life() {
     // It stays stopped, because it was stopped on purpose.
     let refused = world.held(&mut world.command(&["--local", "connect", &host])).failed(7);
     assert!(refused.contains(&format!("labctl-ssh-proxy --local start {id}")), "{refused}");
-    assert!(world.local(&["start", &id]).ok().contains(&host));
+    assert!(world.local(&["start", &id]).ok().contains(": ssh a-box-of-ada-s"));
     assert_eq!(world.ssh(&[&format!("{host}.node-02"), "cat file"]).ok(), "kept\n");
     assert!(world.local(&["restart", &id]).ok().contains("is running"));
     assert_eq!(state(&world), "RUNNING");
@@ -343,7 +343,7 @@ fn the_command_that_start_prints_connects() {
     assert_eq!(world.run(&[&words[..], &["echo", "in"]].concat()).ok(), "in\n");
     world.configure();
     let said = world.local(&["start", "Fresh"]);
-    assert!(said.out.starts_with("Fresh is running: ssh playground-") && said.err.is_empty(), "{said:?}");
+    assert!(said.out == "Fresh is running: ssh fresh\n" && said.err.is_empty(), "{said:?}");
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn a_wait_that_is_interrupted_says_what_goes_on() {
         while !said.contains(until) {
             assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
         }
-        eventually("the playground has its title", || world.json(&["list", "--json"])[0]["title"] == "Fresh");
+        eventually("the playground has its name", || world.json(&["list", "--json"])[0]["alias"] == "fresh");
         let pid = rustix::process::Pid::from_child(&child);
         rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
         stderr.read_to_string(&mut said).unwrap();
@@ -368,15 +368,14 @@ fn a_wait_that_is_interrupted_says_what_goes_on() {
     let ends =
         format!("`labctl-ssh-proxy --local stop {id}` stops it, `labctl-ssh-proxy --local destroy {id}` erases it");
     let goes_on = |ssh: &str| format!("Fresh goes on starting, and uses its time: `{ssh}` connects, {ends}\n");
-    assert!(code == Some(130) && said.ends_with(&goes_on(&format!("labctl-ssh-proxy --local ssh {id}"))), "{said}");
+    assert!(code == Some(130) && said.ends_with(&goes_on("labctl-ssh-proxy --local ssh fresh")), "{said}");
     world.local(&["config-ssh", "--yes"]).ok();
     for command in [&["ssh", "Fresh"][..], &["restart", "Fresh"], &["port-forward", "Fresh", "-L", "0:localhost:1"]] {
         if command[0] == "port-forward" {
             world.local(&["stop", "Fresh"]).ok();
         }
         let (code, said) = interrupted(command, "labctl-ssh-proxy: ");
-        let ssh = format!("ssh playground-{id}");
-        assert!(code == Some(130) && said.ends_with(&goes_on(&ssh)), "{command:?}: {said}");
+        assert!(code == Some(130) && said.ends_with(&goes_on("ssh fresh")), "{command:?}: {said}");
     }
 }
 

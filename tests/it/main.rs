@@ -8,6 +8,7 @@
 #![cfg(unix)]
 
 mod addresses;
+mod aliases;
 mod api_shapes;
 mod attack;
 mod certificates;

@@ -192,7 +192,7 @@ fn write_entries(world: &World, entries: &[Entry]) {
 }
 
 fn entry(host: String, platform: Platform) -> Entry {
-    Entry { host, user: "laborant".into(), platform, title: "One".into() }
+    Entry { host, user: "laborant".into(), platform, title: "One".into(), alias: None }
 }
 
 fn numbered(n: usize) -> Entry {
@@ -220,6 +220,38 @@ fn every_reader_makes_the_same_of_many_entries() {
     let command = format!("connect --user laborant {host}");
     check(&world, host, &expected(&world, "laborant", "known_hosts", &command));
     assert!(picked(&fs::read_to_string(world.ssh_config()).unwrap()).contains(&host.as_str()));
+}
+
+/// An alias stands behind the host name. It gets all options of it, also among so many entries that most have only a
+/// user, and the command and HostName keep the host name.
+#[test]
+fn every_reader_makes_the_same_of_an_alias() {
+    let world = World::empty();
+    for many in [0, 300] {
+        let mut entries: Vec<Entry> = (1..=many).map(numbered).collect();
+        let aliased = |entry: Entry, alias: &str| Entry { alias: Some(alias.into()), ..entry };
+        let machine = entry(format!("{}.node-01", numbered(0).host), Platform::Labs);
+        entries.insert(0, aliased(numbered(0), "my-lab"));
+        entries.insert(1, aliased(machine, "my-lab.node-01"));
+        entries.push(aliased(entry("playground-local-1".into(), Platform::Local), "my-lab-2"));
+        write_entries(&world, &entries);
+        let text = fs::read_to_string(world.ssh_config()).unwrap();
+        for entry in entries.iter().filter(|entry| entry.alias.is_some()) {
+            let local = entry.platform == Platform::Local;
+            let (known_hosts, local) = if local { ("known_hosts.local", "--local ") } else { ("known_hosts", "") };
+            let mut wanted =
+                expected(&world, "laborant", known_hosts, &format!("{local}connect --user laborant {}", entry.host));
+            wanted.push(("hostname", entry.host.clone()));
+            for name in [&entry.host, entry.alias.as_ref().unwrap()] {
+                check(&world, name, &wanted);
+                assert!(picked(&text).contains(&name.as_str()), "{name}");
+            }
+        }
+        // What begins like an alias is another host.
+        for (reader, options) in readings(&world, &world.ssh_config(), "my-lab.example.com") {
+            assert_eq!(options.get("proxycommand").map_or("none", String::as_str), "none", "{reader}");
+        }
+    }
 }
 
 /// Containers have no entries of their own, but patterns that stand before the wildcard.
@@ -253,7 +285,7 @@ fn every_reader_makes_the_same_of_a_container() {
 fn check(world: &World, host: &str, expected: &[(&str, String)]) {
     let file = world.ssh_config();
     let text = fs::read_to_string(&file).unwrap();
-    assert!(picked(&text).iter().all(|name| name.starts_with("playground-")));
+    assert!(picked(&text).iter().all(|name| name.starts_with("playground-") || name.starts_with("my-lab")));
     let user = &expected[0].1;
     for (reader, options) in readings(world, &file, host) {
         for (name, value) in expected {

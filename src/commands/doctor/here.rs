@@ -17,7 +17,7 @@ use crate::{
     files::{self, Lock, user_file::UserFile},
     os,
     platform::Platform,
-    records::live,
+    records::{aliases::Aliases, live},
     ssh::{
         credentials::{Holder, KeyOptions, START_THE_AGENT},
         identity,
@@ -27,8 +27,9 @@ use crate::{
         self,
         client::{self, Ssh},
         entries::{self, ALIVE},
-        in_the_way::in_the_way,
+        in_the_way::{in_the_way, spared},
         state::State,
+        taken,
     },
 };
 
@@ -45,6 +46,7 @@ pub(super) async fn all(app: &App) -> Vec<Check> {
     checks.push(key(app, &ssh).await);
     checks.push(known_hosts(app));
     checks.extend(memory(app));
+    checks.extend(aliases(app));
     checks.extend(locks(app));
     checks.extend(processes(app).await);
     checks.extend(editors(app));
@@ -138,8 +140,24 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
         };
         let to = if probe.is_none() { "%h" } else { host };
         let expected = entries::proxy_command(user, platform, to, &state.rendering(&app.folders));
-        checks.push(in_force(&file_name.to_string(), host, &options, expected));
-        for warning in in_the_way(&options, platform, public.as_ref()) {
+        checks.push(in_force(&file_name.to_string(), (host, host), &options, expected));
+        let spared = spared(&state.entries);
+        let mut warnings = in_the_way(&options, platform, public.as_ref(), &spared);
+        // A pattern for playgrounds matches no alias, so that other options may apply to one.
+        if let Some((alias, entry)) = state.entries.iter().find_map(|entry| Some((entry.alias.as_ref()?, entry))) {
+            match ssh.options_in_force(file, alias).await {
+                Ok(options) => {
+                    let rendering = state.rendering(&app.folders);
+                    let expected = entries::proxy_command(&entry.user, entry.platform, &entry.host, &rendering);
+                    checks.push(in_force(&file_name.to_string(), (alias, &entry.host), &options, expected));
+                    warnings.extend(in_the_way(&options, entry.platform, public.as_ref(), &spared));
+                }
+                Err(error) => checks.push(Check::failed(NAME, &error)),
+            }
+        }
+        warnings.sort();
+        warnings.dedup();
+        for warning in warnings {
             let (found, remedy) = warning.rsplit_once("; ").unwrap_or((&warning, ""));
             checks.push(Check::new(NAME, Verdict::Warning, format!("{file_name}: {found}")).remedy(remedy));
         }
@@ -147,8 +165,8 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
     checks
 }
 
-/// Checks that ssh uses our options for `host`.
-fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> Check {
+/// Checks that ssh uses our options for a name, which may be an alias of `host`.
+fn in_force(file: &str, (asked, host): (&str, &str), options: &str, expected: Result<String>) -> Check {
     let name = CONFIGURATION;
     let expected = match expected {
         Ok(expected) => expected,
@@ -158,9 +176,12 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
         Check::new(name, Verdict::Failed, found).remedy("run `labctl-ssh-proxy config-ssh`").fix(Fix::Configuration)
     };
     match client::value(options, "proxycommand") {
-        None | Some("none") => return wrong(format!("{file}: ssh does not use this program's entry for {host}")),
+        None | Some("none") => return wrong(format!("{file}: ssh does not use this program's entry for {asked}")),
         Some(command) if command != expected => {
-            return wrong(format!("{file}: for {host} ssh would run `{}` instead of `{expected}`", printable(command)));
+            return wrong(format!(
+                "{file}: for {asked} ssh would run `{}` instead of `{expected}`",
+                printable(command)
+            ));
         }
         Some(_) => {}
     }
@@ -180,9 +201,9 @@ fn in_force(file: &str, host: &str, options: &str, expected: Result<String>) -> 
         }
     }
     if overridden.is_empty() {
-        return Check::ok(name, format!("{file}: this program's options for {host} are in force"));
+        return Check::ok(name, format!("{file}: this program's options for {asked} are in force"));
     }
-    let found = format!("{file}: for {host} your own options win: {}", overridden.join(", "));
+    let found = format!("{file}: for {asked} your own options win: {}", overridden.join(", "));
     Check::new(name, Verdict::Warning, found).remedy(
         "run `labctl-ssh-proxy config-ssh`: it puts this program's Include on the first line, because options before it \
          win",
@@ -250,6 +271,27 @@ fn memory(app: &App) -> Vec<Check> {
             let is_readable = files::read(&memory.path(&label)).is_ok();
             checks.push(if is_readable { check.fix(Fix::Remove(memory.path(&label))) } else { check });
         }
+    }
+    checks
+}
+
+/// Checks the record of the readable names, and that none of them has become a host of the user's since.
+fn aliases(app: &App) -> Vec<Check> {
+    const NAME: &str = "aliases";
+    let aliases = match Aliases::load(&app.folders, app.platform) {
+        Ok(aliases) => aliases,
+        Err(error) => return vec![Check::failed(NAME, &error)],
+    };
+    let taken = |label: &str| {
+        let why = taken::in_configuration(&app.folders, label)?;
+        let check = Check::new(NAME, Verdict::Warning, format!("{label} {why}, so it means no playground any more"));
+        Some(check.remedy("give the playground another one: `labctl-ssh-proxy rename PLAYGROUND --alias LABEL`"))
+    };
+    let mut checks: Vec<Check> = aliases.labels().filter_map(taken).collect();
+    let used = app.aliases();
+    let labels: Vec<&str> = used.labels().collect();
+    if !labels.is_empty() {
+        checks.push(Check::ok(NAME, labels.join(", ")));
     }
     checks
 }

@@ -72,6 +72,13 @@ pub(super) async fn all(app: &App, host: Option<&str>, say: &impl Fn(&str)) -> V
         }
     }
     checks.push(Check::ok("platform", format!("{} answers in {}", labs.api(), millis(began.elapsed()))));
+    // A container behind an alias, by its host name.
+    let by_id = host.and_then(|host| {
+        let (user, name) = host.rsplit_once('@').map_or(("", host), |(user, _)| host.split_at(user.len() + 1));
+        let target = find::aliased(&labs, name).filter(|target| target.inside.is_some())?;
+        Some(format!("{user}{target}"))
+    });
+    let host = by_id.as_deref().or(host);
     let (machine, wanted) = match host.map(containers::wanted).transpose().map(Option::flatten) {
         Ok(Some((machine, wanted))) => (Some(machine), Some(wanted)),
         Ok(None) => (None, None),

@@ -1,16 +1,17 @@
 //! The texts of the manual pages that the help does not have.
 
-use crate::settings::{HOME_VARIABLE, LOCAL_VARIABLE, NO_INPUT_VARIABLE, SETTINGS_VARIABLE};
+use crate::settings::{HOME_VARIABLE, HOSTS_VARIABLE, LOCAL_VARIABLE, NO_INPUT_VARIABLE, SETTINGS_VARIABLE};
 
 /// Pages of other programs that belong to the program's page.
 pub(super) const OTHERS: [&str; 2] = ["ssh", "ssh_config"];
 
 /// The environment variables.
-pub(super) const ENVIRONMENT: [(&str, &str); 8] = [
+pub(super) const ENVIRONMENT: [(&str, &str); 9] = [
     (HOME_VARIABLE, "the folder for everything that this program writes"),
     (SETTINGS_VARIABLE, "the settings file"),
     (LOCAL_VARIABLE, "use the embedded platform, as `--local` does"),
     (NO_INPUT_VARIABLE, "ask nothing, as `--no-input` does; also for connections of ssh, to which it passes this on"),
+    (HOSTS_VARIABLE, "a file in place of the hosts file and the name service when an alias is made, for tests"),
     ("NO_COLOR", "if it is not empty: no colours, unless `--color` says otherwise"),
     ("CLICOLOR_FORCE", "if it is neither empty nor 0: colours even if the output is no terminal"),
     ("TERM", "with the value `dumb`, or without one: no colours, and nothing is drawn; lines are printed instead"),
@@ -50,6 +51,8 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "labctl-ssh-proxy start https://labs.iximiuz.com/challenges/docker-101-container-run",
         "begin an attempt at a challenge, after a question",
     ),
+    ("rename", "labctl-ssh-proxy rename docker Cluster", "then `ssh cluster` works, too"),
+    ("rename", "labctl-ssh-proxy rename docker --alias web", "a host name that stays when the title changes"),
     ("list", "labctl-ssh-proxy list --all --json", "all of your playgrounds, for a script"),
     (
         "list",

@@ -11,7 +11,7 @@ use crate::{
         wire::{Machine, Play},
     },
     platform::{Platform, is_id},
-    records::names,
+    records::{aliases::Aliases, names},
     ssh_config::{self, entries::Entry},
     target::{PREFIX, is_label},
     ui::notice,
@@ -52,20 +52,22 @@ async fn gather(app: &App, labs: &Labs, mut plays: Vec<Play>) -> Result<(Vec<Ent
     plays.retain(|play| !find::is_gone(play));
     plays.sort_by(|a, b| a.id.cmp(&b.id));
     let mut entries = Vec::new();
-    let memory = app.memory();
+    let (memory, aliases) = (app.memory(), app.aliases());
     for play in &mut plays {
         learn_ssh(labs, &memory, play).await;
         let machines: Vec<_> =
             play.machines.iter().filter(|machine| !play.has_no_ssh(&machine.name)).cloned().collect();
         if play.machines.is_empty() || !machines.is_empty() {
-            add_entries(&mut entries, app.platform, &host(play), &play.title, &machines);
+            let alias = aliases.label(&play.id);
+            add_entries(&mut entries, app.platform, &host(play), (&play.title, alias), &machines);
         }
     }
     if app.platform == Platform::Local {
         let (official, own) = tokio::try_join!(labs.catalog(), labs.own_playgrounds())?;
         for mut kind in official.into_iter().chain(own) {
             kind.machines.retain(|machine| !machine.no_ssh);
-            add_entries(&mut entries, app.platform, &format!("{PREFIX}{}", kind.name), &kind.title, &kind.machines);
+            let host = format!("{PREFIX}{}", kind.name);
+            add_entries(&mut entries, app.platform, &host, (&kind.title, None), &kind.machines);
         }
     }
     let mut left_out = Vec::new();
@@ -79,14 +81,22 @@ async fn gather(app: &App, labs: &Labs, mut plays: Vec<Play>) -> Result<(Vec<Ent
 }
 
 /// Adds the entry of a playground, and one for each of its machines if there are several.
-fn add_entries(entries: &mut Vec<Entry>, platform: Platform, host: &str, title: &str, machines: &[Machine]) {
-    let mut add = |host: String, user: &str, title: String| {
-        entries.push(Entry { host, user: user.to_owned(), platform, title });
+fn add_entries(
+    entries: &mut Vec<Entry>,
+    platform: Platform,
+    host: &str,
+    (title, alias): (&str, Option<&str>),
+    machines: &[Machine],
+) {
+    let mut add = |host: String, user: &str, title: String, alias: Option<String>| {
+        entries.push(Entry { host, user: user.to_owned(), platform, title, alias });
     };
-    add(host.to_owned(), machines.first().map_or("root", Machine::default_user), title.to_owned());
+    let user = machines.first().map_or("root", Machine::default_user);
+    add(host.to_owned(), user, title.to_owned(), alias.map(str::to_owned));
     for machine in machines.iter().filter(|machine| machines.len() > 1 && is_label(&machine.name)) {
         let name = &machine.name;
-        add(format!("{host}.{name}"), machine.default_user(), format!("{title}: {name}"));
+        let alias = alias.map(|alias| format!("{alias}.{name}"));
+        add(format!("{host}.{name}"), machine.default_user(), format!("{title}: {name}"), alias);
     }
 }
 
@@ -101,6 +111,9 @@ pub(crate) async fn refresh_entries(app: &App, labs: &Labs) {
 /// Same as [`refresh_entries`], with a list of playgrounds that the caller already has.
 pub(super) async fn refresh_with(app: &App, labs: &Labs, plays: &[Play]) {
     names::remember_plays(&app.folders, app.platform, plays);
+    if let Err(error) = Aliases::load(&app.folders, app.platform) {
+        notice::line(&format!("labctl-ssh-proxy: {}", error.message()));
+    }
     forget_the_gone(app, labs, plays).await;
     if !ssh_config::is_managed(&app.folders) {
         return;
@@ -117,7 +130,13 @@ pub(super) async fn refresh_with(app: &App, labs: &Labs, plays: &[Play]) {
 /// Forgets playgrounds that were destroyed elsewhere, a few at a time. Asks the platform about each one first.
 async fn forget_the_gone(app: &App, labs: &Labs, plays: &[Play]) {
     let is_listed = |id: &str| plays.iter().any(|play| play.id == id && !find::is_gone(play));
-    let missing = app.memory().labels().into_iter().filter(|label| is_id(label) && !is_listed(label));
+    let mut known = app.memory().labels();
+    // A damaged record has its warning where it is used.
+    let aliases = Aliases::load(&app.folders, app.platform).unwrap_or_default();
+    known.extend(
+        aliases.plays().filter(|play| !known.iter().any(|label| label == play)).map(str::to_owned).collect::<Vec<_>>(),
+    );
+    let missing = known.into_iter().filter(|label| is_id(label) && !is_listed(label));
     let look = async |id: String| {
         let is_gone = match labs.play(&id).await {
             Ok(play) => find::is_gone(&play),

@@ -1,6 +1,6 @@
 //! Removal of our records of a playground that no longer exists.
 
-use crate::{app::App, commands::kube, error::Result};
+use crate::{app::App, commands::kube, error::Result, records::aliases};
 
 /// Deletes everything that we know about a playground that no longer exists.
 ///
@@ -10,6 +10,7 @@ pub(crate) async fn forget(app: &App, play: &str) -> Result<()> {
     app.memory().forget(play);
     app.tunnels().forget(play);
     app.seeds().forget(play);
+    aliases::forget(&app.folders, app.platform, play);
     kube::forget(&app.folders, play).await;
     app.known_hosts().forget_play(play)
 }

@@ -65,12 +65,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     if quiet {
         return out::lines(plays.into_iter().map(|play| play.id).collect());
     }
-    let connections = live::all(&app.folders);
+    let (connections, aliases) = (live::all(&app.folders), app.aliases());
     if json {
         let listed = |play: &Play| {
             let stopped = find::is_play_down(play).then(|| memory.read(&play.id)).transpose()?;
             let stopped_on_purpose = stopped.map(|record| record.stopped.is_some());
-            let mut listed = Listed::new(play, &connections);
+            let mut listed = Listed::new(play, &connections, &aliases);
             listed.stopped_on_purpose = stopped_on_purpose;
             Ok(listed)
         };
@@ -80,5 +80,5 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         notice::line(&app.platform.commands(choice.none()));
         return Ok(());
     }
-    out::lines(table(&plays, &connections))
+    out::lines(table(&plays, &connections, &aliases))
 }

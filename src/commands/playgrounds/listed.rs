@@ -12,7 +12,10 @@ use crate::{
         find,
         wire::{Learning, MachineUser, Play, PlaygroundRef},
     },
-    records::live::{self, Phase, Status},
+    records::{
+        aliases::Aliases,
+        live::{self, Phase, Status},
+    },
     target::Target,
     ui::out,
 };
@@ -46,6 +49,9 @@ pub(crate) struct Listed {
     learning: Option<Learning>,
     /// The host name for ssh.
     host: String,
+    /// The readable one beside it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<String>,
     /// This user's open connections to the playground.
     connections: Vec<Status>,
     /// True if the user stopped it with this tool and has not asked for it since. Set by `list` but not by `--watch`.
@@ -57,6 +63,8 @@ pub(crate) struct Listed {
 struct ListedMachine {
     name: String,
     host: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    alias: Option<String>,
     state: String,
     ready: bool,
     /// False if the machine is known to have no SSH access.
@@ -80,7 +88,8 @@ struct InitTasks {
 }
 
 impl Listed {
-    pub(crate) fn new(play: &Play, connections: &[Status]) -> Listed {
+    pub(crate) fn new(play: &Play, connections: &[Status], aliases: &Aliases) -> Listed {
+        let alias = aliases.label(&play.id);
         Listed {
             id: play.id.clone(),
             title: play.title.clone(),
@@ -94,6 +103,10 @@ impl Listed {
                     ListedMachine {
                         name: machine.name.clone(),
                         host: Target::of_play(&play.id, Some(&machine.name)).to_string(),
+                        alias: alias.map(|alias| match play.machines.len() {
+                            1 => alias.to_owned(),
+                            _ => format!("{alias}.{}", machine.name),
+                        }),
                         state: status.map(|status| status.state.to_string()).unwrap_or_default(),
                         ready: status.is_some_and(|status| status.is_ready()),
                         ssh: !play.has_no_ssh(&machine.name),
@@ -119,6 +132,7 @@ impl Listed {
                 .collect(),
             learning: play.learning(),
             host: host(play),
+            alias: alias.map(str::to_owned),
             connections: connections.iter().filter(|status| status.playground == play.id).cloned().collect(),
             stopped_on_purpose: None,
         }
@@ -140,16 +154,20 @@ impl Listed {
 /// # Errors
 /// Fails when standard output cannot be written.
 pub(in crate::commands) fn report(app: &App, play: &Play, json: bool, sentence: &str) -> Result<()> {
-    if json { out::json(&Listed::new(play, &live::all(&app.folders))) } else { out::line(sentence) }
+    if json { out::json(&Listed::new(play, &live::all(&app.folders), &app.aliases())) } else { out::line(sentence) }
 }
 
+/// The column of the readable names, which is there if a playground has one.
+const ALIAS: usize = 1;
+
 /// Formats the list as a table.
-pub(crate) fn table(plays: &[Play], connections: &[Status]) -> Vec<String> {
+pub(crate) fn table(plays: &[Play], connections: &[Status], aliases: &Aliases) -> Vec<String> {
     let row = |play: &Play| {
         let own = || connections.iter().filter(|status| status.playground == play.id);
         let (open, away) = (own().count(), own().filter(|status| status.phase == Phase::Away).count());
         vec![
             host(play),
+            aliases.label(&play.id).unwrap_or_default().to_owned(),
             printable(&play.title),
             play.learning().map_or_else(|| printable(&play.playground.name), |of| of.to_string()),
             play.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default(),
@@ -161,9 +179,15 @@ pub(crate) fn table(plays: &[Play], connections: &[Status]) -> Vec<String> {
             },
         ]
     };
-    let head = ["HOST", "TITLE", "PLAYGROUND", "STATE", "TIME LEFT", "CONNECTIONS"];
-    let expendable = out::Expendable { early: &["PLAYGROUND", "CONNECTIONS"], late: &["TIME LEFT", "TITLE"] };
-    out::table_lines(&head, plays.iter().map(row).collect(), &expendable)
+    let mut head = vec!["HOST", "ALIAS", "TITLE", "PLAYGROUND", "STATE", "TIME LEFT", "CONNECTIONS"];
+    let mut rows: Vec<Vec<String>> = plays.iter().map(row).collect();
+    if rows.iter().all(|row| row[ALIAS].is_empty()) {
+        head.remove(ALIAS);
+        rows.iter_mut().for_each(|row| drop(row.remove(ALIAS)));
+    }
+    // An alias says what a title says, and can be typed.
+    let expendable = out::Expendable { early: &["PLAYGROUND", "CONNECTIONS"], late: &["TIME LEFT", "TITLE", "ALIAS"] };
+    out::table_lines(&head, rows, &expendable)
 }
 
 pub(super) fn time_left(play: &Play) -> String {

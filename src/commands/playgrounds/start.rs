@@ -3,6 +3,7 @@
 use clap_complete::{ArgValueCandidates, ArgValueCompleter};
 
 use super::{
+    alias,
     attempt::{self, Answers},
     conditions::{self, Choice, Questions},
     entries::refresh_entries,
@@ -67,9 +68,12 @@ pub(crate) struct Args {
     /// - is standard input. Without PLAYGROUND, it starts the one that the manifest names, or else its base.
     #[arg(short, long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     file: Option<String>,
-    /// The playground's title.
+    /// The playground's title, which also makes a readable host name for ssh: "My lab" is `ssh my-lab`.
     #[arg(long)]
     title: Option<String>,
+    /// That readable host name: letters a-z, digits and hyphens; `none` for none.
+    #[arg(long, value_name = "LABEL", value_parser = alias::choice)]
+    alias: Option<alias::Choice>,
     /// Do not wait until it is ready.
     #[arg(long)]
     no_wait: bool,
@@ -141,7 +145,12 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
         None => None,
     };
     let is_particular = manifest.is_some() || !args.choices.is_empty() || args.ask;
-    let mut play = match meant(&labs, args, manifest.as_ref()).await? {
+    let meant = meant(&labs, args, manifest.as_ref()).await?;
+    if let Some(alias::Choice::Label(label)) = &args.alias {
+        let existing = if let Startable::Existing(play) = &meant { Some(&**play) } else { None };
+        alias::check_given(app, label, existing).await?;
+    }
+    let mut play = match meant {
         Startable::Existing(play) if is_particular => return Err(already_started(&play)),
         Startable::Existing(play) => *play,
         Startable::Attempt(content) if is_particular => {
@@ -177,6 +186,7 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
         memory.note_acted();
         underway.waits_for(&play);
     }
+    alias::update(app, &play, args.alias.as_ref(), args.title.as_deref()).await;
     if args.no_wait {
         if find::is_play_down(&play) {
             play = wake.wake_play(play).await?;
@@ -187,7 +197,7 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
     drop(progress);
     refresh_entries(app, &labs).await;
     if args.json {
-        out::json(&Listed::new(&play, &live::all(&app.folders)))?;
+        out::json(&Listed::new(&play, &live::all(&app.folders), &app.aliases()))?;
     } else {
         let state = if args.no_wait { "is starting" } else { "is running" };
         out::line(&format!("{} {state}: {}", play.shown(), ssh_command(app, &play.id)))?;

@@ -12,6 +12,7 @@ mod view;
 use std::{
     future::Future,
     io,
+    path::PathBuf,
     pin::Pin,
     time::{Duration, SystemTime},
 };
@@ -30,6 +31,7 @@ use crate::{
     labs::{Labs, find, messages::Told, wire::Play},
     platform::Platform,
     records::{
+        aliases::{self, Aliases},
         live::{self, Status},
         names,
     },
@@ -63,7 +65,7 @@ pub(super) async fn watch(app: &App, choice: Choice, json: bool, figures: bool) 
             () = output.gone() => return Ok(()),
             () = watcher.take_next() => {}
         }
-        let text = view.show(&watcher.model, &watcher.connections)?;
+        let text = view.show(&watcher.model, &watcher.connections, &watcher.aliases)?;
         if !stdio::pass_on(&mut output, &text).await? {
             return Ok(());
         }
@@ -75,6 +77,7 @@ struct Watcher<'a> {
     app: &'a App,
     model: Model,
     connections: Vec<Status>,
+    aliases: Aliases,
     told: mpsc::Receiver<Told>,
     look: Interval,
     traces: Traces,
@@ -99,6 +102,7 @@ impl<'a> Watcher<'a> {
             app,
             model: Model::new(app.platform, choice, tell),
             connections: live::all(&app.folders),
+            aliases: app.aliases(),
             told,
             look,
             traces: Traces::of(app),
@@ -154,6 +158,9 @@ impl<'a> Watcher<'a> {
         if now.account != self.traces.account && self.app.platform == Platform::Labs {
             (self.labs, self.asking) = (None, None);
         }
+        if now.aliases != self.traces.aliases {
+            self.aliases = self.app.aliases();
+        }
         self.traces = now;
         self.next = self.next.min(self.asked + ASK_AGAIN);
     }
@@ -164,12 +171,14 @@ impl<'a> Watcher<'a> {
 struct Traces {
     memory: Option<SystemTime>,
     account: Option<SystemTime>,
+    aliases: Option<SystemTime>,
 }
 
 impl Traces {
     fn of(app: &App) -> Traces {
-        let account = std::fs::metadata(app.folders.account()).and_then(|found| found.modified()).ok();
-        Traces { memory: app.memory().stamp(), account }
+        let changed = |path: PathBuf| std::fs::metadata(path).and_then(|found| found.modified()).ok();
+        let (account, aliases) = (app.folders.account(), aliases::path(&app.folders, app.platform));
+        Traces { memory: app.memory().stamp(), account: changed(account), aliases: changed(aliases) }
     }
 }
 

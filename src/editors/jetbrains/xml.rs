@@ -4,7 +4,10 @@
 //! An entry of ours is known by its id, which follows from its host name. So a second run finds it again, even if the
 //! product has added to it or moved it.
 
-use std::{collections::HashSet, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use quick_xml::{
     Reader, XmlVersion,
@@ -48,10 +51,15 @@ pub struct SshConfigs;
 impl Format for SshConfigs {
     fn set(&self, text: &str, entries: &[Entry]) -> Result<String> {
         let scan = Scan::of(text)?;
-        let wanted: HashSet<(&str, &str)> = entries.iter().map(|e| (e.host.as_str(), e.user.as_str())).collect();
+        let wanted: HashMap<(&str, &str), &str> = entries
+            .iter()
+            .map(|e| ((e.host.as_str(), e.user.as_str()), e.alias.as_deref().unwrap_or_default()))
+            .collect();
         let (ours, theirs): (Vec<&Found>, Vec<&Found>) = scan.entries.iter().partition(|found| found.is_ours());
-        let (kept, gone): (Vec<&Found>, Vec<&Found>) =
-            ours.into_iter().partition(|found| wanted.contains(&(found.host.as_str(), found.user.as_str())));
+        let (kept, gone): (Vec<&Found>, Vec<&Found>) = ours.into_iter().partition(|found| {
+            let alias = wanted.get(&(found.host.as_str(), found.user.as_str()));
+            alias.is_some_and(|alias| found.custom == *alias || found.is_named_by_its_user())
+        });
         let there: HashSet<&str> = kept.iter().chain(&theirs).map(|found| found.host.as_str()).collect();
         let missing = entries.iter().filter(|entry| !there.contains(entry.host.as_str()));
         let new = missing.map(element).collect::<Result<Vec<String>>>()?;
@@ -81,10 +89,17 @@ fn element(entry: &Entry) -> Result<String> {
     let Some(user) = target::user(Some(&entry.user))? else {
         return Err(Error::new(Kind::Internal, format!("the entry for {} has no user", entry.host)));
     };
+    let (host, id) = (&entry.host, id(&entry.host));
+    let Some(alias) = &entry.alias else {
+        return Ok(format!(
+            r#"<{ENTRY} authType="OPEN_SSH" host="{host}" id="{id}" port="22" nameFormat="DESCRIPTIVE" username="{user}" useOpenSSHConfig="true" />"#
+        ));
+    };
+    // The host stays the same, because projects and recent connections are bound to it. The name is written twice, as
+    // the products do: brevdev/brev-cli's makeJetbrainsConfigEntry has the same.
+    entry.check()?;
     Ok(format!(
-        r#"<{ENTRY} authType="OPEN_SSH" host="{host}" id="{id}" port="22" nameFormat="DESCRIPTIVE" username="{user}" useOpenSSHConfig="true" />"#,
-        host = entry.host,
-        id = id(&entry.host)
+        r#"<{ENTRY} authType="OPEN_SSH" host="{host}" id="{id}" port="22" customName="{alias}" nameFormat="CUSTOM" username="{user}" useOpenSSHConfig="true"><option name="customName" value="{alias}" /></{ENTRY}>"#
     ))
 }
 
@@ -95,11 +110,19 @@ struct Found {
     host: String,
     user: String,
     id: String,
+    /// The name that the product shows, unless it makes one of host and user.
+    custom: String,
 }
 
 impl Found {
     fn is_ours(&self) -> bool {
         self.id == id(&self.host)
+    }
+
+    /// True for a name that the user has given in the product. One of the form of an alias counts as ours.
+    fn is_named_by_its_user(&self) -> bool {
+        let label = self.custom.split('.').next().unwrap_or_default();
+        !self.custom.is_empty() && target::alias::check(label).is_err()
     }
 }
 
@@ -196,8 +219,9 @@ impl Scan {
         span: Range<usize>,
         done: bool,
     ) -> Result<(usize, Option<Found>)> {
-        let mut found = Found { span: span.clone(), host: String::new(), user: String::new(), id: String::new() };
-        let mut name = String::new();
+        let (host, user, id, custom) = (String::new(), String::new(), String::new(), String::new());
+        let mut found = Found { span: span.clone(), host, user, id, custom };
+        let (mut name, mut format) = (String::new(), String::new());
         for attribute in tag.attributes() {
             let bad = |e: &dyn std::fmt::Display| damaged(span.start, &e.to_string());
             let attribute = attribute.map_err(|e| bad(&e))?;
@@ -207,8 +231,13 @@ impl Scan {
                 "username" => found.user = value,
                 "id" => found.id = value,
                 "name" => name = value,
+                "customName" => found.custom = value,
+                "nameFormat" => format = value,
                 _other => {}
             }
+        }
+        if format != "CUSTOM" {
+            found.custom.clear();
         }
         let parent = open.last().map_or(0, |parent| parent.level);
         if open.is_empty() {
@@ -310,7 +339,13 @@ mod tests {
     use crate::{editors::settings_file::Format, platform::Platform, ssh_config::entries::Entry};
 
     fn entry(host: &str, user: &str) -> Entry {
-        Entry { host: host.into(), user: user.into(), platform: Platform::Labs, title: "a <title> & more".into() }
+        Entry {
+            host: host.into(),
+            user: user.into(),
+            platform: Platform::Labs,
+            title: "a <title> & more".into(),
+            alias: None,
+        }
     }
 
     fn two() -> Vec<Entry> {
@@ -396,6 +431,24 @@ mod tests {
         let other_user = [entry("playground-shell", "ada")];
         let changed = SshConfigs.set(&once, &other_user).unwrap();
         assert_eq!(changed, SshConfigs.set(THEIRS, &other_user).unwrap());
+    }
+
+    /// The host stays, and a name that the user has given in the product does, too.
+    #[test]
+    fn an_alias_is_the_name_that_the_product_shows() {
+        let called = |alias: &str| vec![Entry { alias: Some(alias.into()), ..two().remove(0) }];
+        let plain = SshConfigs.set(THEIRS, &two()[..1]).unwrap();
+        let named = SshConfigs.set(&plain, &called("my-lab")).unwrap();
+        assert!(named.contains("customName=\"my-lab\" nameFormat=\"CUSTOM\" username=\"laborant\""), "{named}");
+        assert_eq!(SshConfigs.set(&named, &called("my-lab")).unwrap(), named);
+        assert_eq!(hosts(&named).unwrap(), hosts(&plain).unwrap());
+        let renamed = SshConfigs.set(&named, &called("my-lab-2.node-01")).unwrap();
+        assert!(renamed.contains("value=\"my-lab-2.node-01\"") && !renamed.contains("my-lab\""), "{renamed}");
+        assert_eq!(SshConfigs.set(&renamed, &two()[..1]).unwrap(), plain);
+        let by_hand = named.replace("my-lab", "My own");
+        assert_eq!(SshConfigs.set(&by_hand, &called("my-lab")).unwrap(), by_hand);
+        assert_eq!(SshConfigs.set(&named, &[]).unwrap(), THEIRS);
+        assert!(SshConfigs.set("", &called("x\"/>")).is_err());
     }
 
     #[test]

@@ -179,8 +179,29 @@ fn is_hash_of(names: &str, alias: &str) -> bool {
     STANDARD.encode(hmac::sign(&key, alias.as_bytes())) == hash
 }
 
+/// Reports whether a file has a line for the host `name`, on any port. Lines for every host do not count, nor does it
+/// matter that a key can be read.
+pub(crate) fn names_host(contents: &[u8], name: &str) -> bool {
+    contents.split(|b| *b == b'\n').any(|line| {
+        let line = String::from_utf8_lossy(line);
+        let mut fields = line.split_ascii_whitespace().skip_while(|field| field.starts_with('@'));
+        let Some(names) = fields.next().filter(|names| !names.starts_with('#')) else { return false };
+        if names.starts_with('|') {
+            return is_hash_of(names, name);
+        }
+        let host = |pattern: &str| {
+            let bare = pattern.strip_prefix('[').and_then(|rest| rest.split_once("]:"));
+            bare.map_or(pattern, |(host, _)| host).to_owned()
+        };
+        let (denied, meant): (Vec<&str>, Vec<&str>) = names.split(',').partition(|pattern| pattern.starts_with('!'));
+        let is_general = |pattern: &str| pattern.chars().all(|c| c == '*');
+        meant.iter().map(|pattern| host(pattern)).any(|pattern| !is_general(&pattern) && fits(&pattern, name))
+            && !denied.iter().any(|pattern| fits(&host(&pattern[1..]), name))
+    })
+}
+
 /// Matches a name with a pattern of ssh: `*` is any text, `?` any character, and capitals are small letters.
-fn fits(pattern: &str, name: &str) -> bool {
+pub(crate) fn fits(pattern: &str, name: &str) -> bool {
     let (pattern, name) = (pattern.as_bytes(), name.as_bytes());
     let (mut p, mut n) = (0, 0);
     // The place after the last `*`, and how much of the name that `*` covers up to.
@@ -207,6 +228,40 @@ fn fits(pattern: &str, name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+
+    /// ssh-keygen is asked the same, but for lines for every host, and those for other ports.
+    #[cfg(unix)]
+    #[test]
+    fn a_host_is_found_where_ssh_keygen_finds_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("known_hosts");
+        let keygen = |args: &[&str]| {
+            let output = std::process::Command::new("ssh-keygen").args(args).arg("-f").arg(&file).output().unwrap();
+            output.status.success()
+        };
+        const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        for (names, beside) in [
+            ("my-lab", None),
+            ("other,my-lab,10.0.0.1", None),
+            ("my-*", None),
+            ("my-*,!my-lab", None),
+            ("my-lab.example,my-labs", None),
+            ("@cert-authority *.example,my-lab", None),
+            ("@revoked my-lab", None),
+            ("# my-lab", None),
+            ("[my-lab]:2222", Some(true)),
+            ("@cert-authority *", Some(false)),
+        ] {
+            std::fs::write(&file, format!("{names} {KEY}\n")).unwrap();
+            let expected = beside.unwrap_or_else(|| keygen(&["-F", "my-lab"]));
+            assert_eq!(super::names_host(&std::fs::read(&file).unwrap(), "my-lab"), expected, "{names}");
+        }
+        std::fs::write(&file, format!("other,my-lab {KEY}\n")).unwrap();
+        assert!(keygen(&["-H"]) && keygen(&["-F", "my-lab"]));
+        let hashed = std::fs::read(&file).unwrap();
+        assert!(hashed.starts_with(b"|1|") && super::names_host(&hashed, "my-lab"));
+        assert!(!super::names_host(&hashed, "my-labs") && !super::names_host(b"", "my-lab"));
+    }
 
     use super::{Entry, Marker, Owner, read_lines, write_lines};
     use crate::ssh::host_key::HostKeyBlob;

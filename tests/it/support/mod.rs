@@ -144,6 +144,8 @@ impl World {
             .env("HOME", self.home())
             .env("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
             .env("SHELL", "/bin/sh")
+            // In place of the real name service. A test that needs a name writes the file.
+            .env("LABCTL_SSH_PROXY_HOSTS", self.home().join("hosts"))
             .current_dir(self.home())
             .stdin(Stdio::null());
         command
