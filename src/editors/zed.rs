@@ -217,10 +217,11 @@ pub async fn apply(
     Ok(written)
 }
 
-/// The name for people that Zed shows instead of the host, beside which the host stands in parentheses.
+/// The name for people that Zed shows instead of the host, beside which the host stands in parentheses: the alias, which
+/// `ssh` takes as well, else the title.
 fn nickname(entry: &Entry) -> Option<String> {
-    let name = printable(&entry.title);
-    (!name.is_empty()).then_some(name)
+    let title = || Some(printable(&entry.title)).filter(|title| !title.is_empty());
+    entry.alias.clone().or_else(title)
 }
 
 /// The form of our entries in Zed's settings.
@@ -572,6 +573,9 @@ mod tests {
         let new = connections(&named).set(&old, &named).unwrap();
         assert_eq!(new, connections(&named).set(THEIRS, &named).unwrap(), "as if it had just been written");
         assert_eq!(connections(&named).repeat(THEIRS, &new).unwrap(), new);
+        let aliased = [Entry { alias: Some("my-lab".into()), ..named[0].clone() }];
+        let by_alias = connections(&aliased).set("", &aliased).unwrap();
+        assert!(by_alias.contains("\"nickname\": \"my-lab\""), "{by_alias}");
         // The playgrounds are renamed, and lose their names.
         let renamed = titled("Another");
         let again = connections(&named).set(&new, &renamed).unwrap();

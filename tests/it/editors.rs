@@ -193,7 +193,7 @@ fn zeds_own_additions_go_with_our_entries_and_damaged_settings_stay() {
 }
 
 #[test]
-fn zed_shows_titles_and_waits_longer_except_where_the_user_wants_it_otherwise() {
+fn zed_shows_aliases_or_titles_and_waits_longer_except_where_the_user_wants_it_otherwise() {
     let world = World::empty();
     let file = world.home().join(".config/zed/settings.json");
     fs::create_dir_all(file.parent().unwrap()).unwrap();
@@ -205,12 +205,14 @@ fn zed_shows_titles_and_waits_longer_except_where_the_user_wants_it_otherwise() 
         fs::read_to_string(&file).unwrap()
     };
     let text = written();
-    assert!(text.contains("\"nickname\": \"My lab\""), "{text}");
+    assert!(text.contains("\"nickname\": \"my-lab\""), "{text}");
     assert_eq!(text.matches("\"connection_timeout\": 1800").count(), text.matches("\"playground-").count());
-    world.local(&["rename", &id, "A \"lab\""]).ok();
+    // No label can be made from this one.
+    world.local(&["rename", &id, "\"\u{1f980}\""]).ok();
     let text = written();
-    assert!(text.contains("\"nickname\": \"A \\\"lab\\\"\"") && !text.contains("My lab"), "{text}");
-    let own = text.replace("\"A \\\"lab\\\"\"", "\"mine\"").replacen(": 1800", ": 60", 1);
+    let title = "\"\\\"\u{1f980}\\\"\"";
+    assert!(text.contains(&format!("\"nickname\": {title}")) && !text.contains("my-lab"), "{text}");
+    let own = text.replace(title, "\"mine\"").replacen(": 1800", ": 60", 1);
     assert_ne!(own, text);
     fs::write(&file, &own).unwrap();
     world.local(&["rename", &id, "A third"]).ok();
