@@ -13,15 +13,16 @@ fuzz_target!(|text: &str| {
         alias: None,
     });
     let _ = hosts(text);
-    let Ok(emptied) = SshConfigs.set(text, &[]) else { return };
+    let format = SshConfigs::default();
+    let Ok(emptied) = format.set(text, &[]) else { return };
     assert_eq!(hosts(&emptied).unwrap(), Vec::<String>::new());
-    assert_eq!(SshConfigs.set(&emptied, &[]).unwrap(), emptied);
-    let _ = SshConfigs.repeat(text, &emptied);
+    assert_eq!(format.set(&emptied, &[]).unwrap(), emptied);
+    let _ = format.repeat(text, &emptied);
     // The first removal may keep the elements around our entries. Later removals restore every byte.
-    let set = SshConfigs.set(text, &ours).unwrap();
-    assert_eq!(SshConfigs.set(&set, &ours).unwrap(), set);
-    let emptied = SshConfigs.set(&set, &[]).unwrap();
+    let set = format.set(text, &ours).unwrap();
+    assert_eq!(format.set(&set, &ours).unwrap(), set);
+    let emptied = format.set(&set, &[]).unwrap();
     assert_eq!(hosts(&emptied).unwrap(), Vec::<String>::new());
-    let again = SshConfigs.set(&emptied, &ours).unwrap();
-    assert_eq!(SshConfigs.set(&again, &[]).unwrap(), emptied);
+    let again = format.set(&emptied, &ours).unwrap();
+    assert_eq!(format.set(&again, &[]).unwrap(), emptied);
 });

@@ -251,7 +251,7 @@ fn own_paths(folders: &Folders) -> Vec<PathBuf> {
     let mut files = records::files(folders);
     files.extend(ssh_config::own_files(folders));
     files.extend(Platform::ALL.map(|platform| folders.known_hosts(platform)));
-    files.push(zed::record_path(folders));
+    files.extend([zed::record_path(folders), jetbrains::record_path(folders)]);
     let locks: Vec<PathBuf> = files.iter().map(|file| lock_path(file)).collect();
     let temporaries = files::temporaries(&folders.root);
     let folders = own_folders(folders).into_iter().map(|(folder, _)| folder);

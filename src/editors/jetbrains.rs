@@ -5,11 +5,12 @@
 //! from the ssh configuration, which `config-ssh` writes.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     editors::{
@@ -222,12 +223,15 @@ pub async fn apply(
 ) -> Result<Vec<Written>> {
     let products = chosen(request.product.as_deref())?;
     let backups = folders.backups();
+    let record = record_path(folders);
+    let mut names = Names::load(&record)?;
+    let format = SshConfigs { names: names.0.clone() };
     let mut plans = Vec::new();
     for product in &products {
         let plan = if request.remove {
-            Plan::remove(&product.file(), &SshConfigs, &backups)?
+            Plan::remove(&product.file(), &format, &backups)?
         } else {
-            Plan::set(&product.file(), &SshConfigs, entries)?
+            Plan::set(&product.file(), &format, entries)?
         };
         match (plan.changes(), request.dry_run) {
             (true, false) => product.must_not_run()?,
@@ -238,6 +242,8 @@ pub async fn apply(
     }
     let mut written = Vec::new();
     if agree(&plans.iter().map(|(_, plan)| plan).collect::<Vec<_>>()).await? {
+        // On record before they are in a file: a name that is not counts as the user's.
+        names.add(entries).then(|| names.save(&record)).transpose()?;
         for (product, plan) in plans.iter().filter(|(_, plan)| plan.changes()) {
             // The product may have been started while the question was open.
             product.must_not_run()?;
@@ -246,6 +252,36 @@ pub async fn apply(
         }
     }
     Ok(written)
+}
+
+/// The names that we have given to hosts in the products.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct Names(BTreeMap<String, BTreeSet<String>>);
+
+/// The file of the record of those names.
+pub fn record_path(folders: &Folders) -> PathBuf {
+    folders.root.join("jetbrains.json")
+}
+
+impl Names {
+    fn load(path: &Path) -> Result<Names> {
+        let Some(text) = files::read_text(path)? else { return Ok(Names::default()) };
+        serde_json::from_str(&text).map_err(|e| {
+            Error::new(Kind::File, format!("{} is damaged: {e}", path.display()))
+                .with_hint("delete it; names in JetBrains' products then count as yours")
+        })
+    }
+
+    /// Adds the aliases of entries. Returns true if one is new.
+    fn add(&mut self, entries: &[Entry]) -> bool {
+        let aliases = entries.iter().filter_map(|entry| Some((&entry.host, entry.alias.as_ref()?)));
+        aliases.fold(false, |new, (host, alias)| self.0.entry(host.clone()).or_default().insert(alias.clone()) | new)
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
+        files::write_private(path, &text)
+    }
 }
 
 #[cfg(test)]

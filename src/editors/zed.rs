@@ -225,11 +225,12 @@ fn nickname(entry: &Entry) -> Option<String> {
 }
 
 /// The form of our entries in Zed's settings.
+#[derive(Debug, Default)]
 pub struct Connections {
     /// Hosts whose entries are ours.
     pub ours: Vec<String>,
     /// The nicknames that we have given to hosts.
-    nicknames: BTreeMap<String, BTreeSet<String>>,
+    pub nicknames: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// An entry to be added.

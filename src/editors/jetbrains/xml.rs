@@ -5,7 +5,7 @@
 //! product has added to it or moved it.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Range,
 };
 
@@ -46,7 +46,11 @@ pub fn id(host: &str) -> String {
 }
 
 /// The form of our entries in that file.
-pub struct SshConfigs;
+#[derive(Debug, Default)]
+pub struct SshConfigs {
+    /// The names that we have given to hosts. Any other is the user's.
+    pub names: BTreeMap<String, BTreeSet<String>>,
+}
 
 impl Format for SshConfigs {
     fn set(&self, text: &str, entries: &[Entry]) -> Result<String> {
@@ -58,7 +62,7 @@ impl Format for SshConfigs {
         let (ours, theirs): (Vec<&Found>, Vec<&Found>) = scan.entries.iter().partition(|found| found.is_ours());
         let (kept, gone): (Vec<&Found>, Vec<&Found>) = ours.into_iter().partition(|found| {
             let alias = wanted.get(&(found.host.as_str(), found.user.as_str()));
-            alias.is_some_and(|alias| found.custom == *alias || found.is_named_by_its_user())
+            alias.is_some_and(|alias| found.custom == *alias || self.is_named_by_its_user(found))
         });
         let there: HashSet<&str> = kept.iter().chain(&theirs).map(|found| found.host.as_str()).collect();
         let missing = entries.iter().filter(|entry| !there.contains(entry.host.as_str()));
@@ -71,6 +75,14 @@ impl Format for SshConfigs {
         let ours = Scan::of(current)?.entries.into_iter().filter(Found::is_ours);
         let ours: Vec<String> = ours.map(|found| current[found.span].to_owned()).collect();
         Ok(Scan::of(text)?.edit(text, &[], &ours))
+    }
+}
+
+impl SshConfigs {
+    /// True for a name that the user has given in the product.
+    fn is_named_by_its_user(&self, found: &Found) -> bool {
+        let is_ours = || self.names.get(&found.host).is_some_and(|names| names.contains(&found.custom));
+        !found.custom.is_empty() && !is_ours()
     }
 }
 
@@ -117,12 +129,6 @@ struct Found {
 impl Found {
     fn is_ours(&self) -> bool {
         self.id == id(&self.host)
-    }
-
-    /// True for a name that the user has given in the product. One of the form of an alias counts as ours.
-    fn is_named_by_its_user(&self) -> bool {
-        let label = self.custom.split('.').next().unwrap_or_default();
-        !self.custom.is_empty() && target::alias::check(label).is_err()
     }
 }
 
@@ -332,6 +338,8 @@ fn damaged(at: usize, why: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use expect_test::expect_file;
     use proptest::prelude::*;
 
@@ -384,7 +392,7 @@ mod tests {
 
     #[test]
     fn what_it_looks_like() {
-        let set = |text| SshConfigs.set(text, &two()).unwrap();
+        let set = |text| SshConfigs::default().set(text, &two()).unwrap();
         expect_file!["../../../tests/golden/jetbrains/new.xml"].assert_eq(&set(""));
         expect_file!["../../../tests/golden/jetbrains/beside-theirs.xml"].assert_eq(&set(THEIRS));
         expect_file!["../../../tests/golden/jetbrains/empty-configs.xml"].assert_eq(&set(SHAPES[2]));
@@ -404,59 +412,64 @@ mod tests {
     #[test]
     fn a_second_run_changes_nothing_and_repeating_leads_back() {
         for text in SHAPES {
-            let once = SshConfigs.set(text, &two()).unwrap();
+            let once = SshConfigs::default().set(text, &two()).unwrap();
             assert_eq!(hosts(&once).unwrap(), ["playground-0123456789abcdef01234567", "playground-shell"], "{text}");
-            assert_eq!(SshConfigs.set(&once, &two()).unwrap(), once, "{text}");
-            assert_eq!(SshConfigs.repeat(text, &once).unwrap(), once, "{text}");
-            let none = SshConfigs.set(&once, &[]).unwrap();
+            assert_eq!(SshConfigs::default().set(&once, &two()).unwrap(), once, "{text}");
+            assert_eq!(SshConfigs::default().repeat(text, &once).unwrap(), once, "{text}");
+            let none = SshConfigs::default().set(&once, &[]).unwrap();
             assert!(hosts(&none).unwrap().is_empty());
-            assert_eq!(SshConfigs.set(&none, &[]).unwrap(), none);
+            assert_eq!(SshConfigs::default().set(&none, &[]).unwrap(), none);
             // In two steps as in one.
-            let first = SshConfigs.set(text, &two()[..1]).unwrap();
-            assert_eq!(SshConfigs.set(&first, &two()).unwrap(), once, "{text}");
+            let first = SshConfigs::default().set(text, &two()[..1]).unwrap();
+            assert_eq!(SshConfigs::default().set(&first, &two()).unwrap(), once, "{text}");
         }
         for text in [THEIRS, SHAPES[1], SHAPES[8]] {
-            let once = SshConfigs.set(text, &two()).unwrap();
-            assert_eq!(SshConfigs.set(&once, &[]).unwrap(), text, "without any backup");
+            let once = SshConfigs::default().set(text, &two()).unwrap();
+            assert_eq!(SshConfigs::default().set(&once, &[]).unwrap(), text, "without any backup");
         }
     }
 
     #[test]
     fn what_a_product_adds_to_ours_stays_and_what_is_gone_goes() {
-        let once = SshConfigs.set(THEIRS, &two()).unwrap();
+        let once = SshConfigs::default().set(THEIRS, &two()).unwrap();
         let added = once.replace("username=\"laborant\"", "connectionConfig=\"{}\" username=\"laborant\"");
-        assert_eq!(SshConfigs.set(&added, &two()).unwrap(), added);
-        let fewer = SshConfigs.set(&added, &two()[..1]).unwrap();
+        assert_eq!(SshConfigs::default().set(&added, &two()).unwrap(), added);
+        let fewer = SshConfigs::default().set(&added, &two()[..1]).unwrap();
         assert!(fewer.contains("connectionConfig") && !fewer.contains("playground-shell"));
         let other_user = [entry("playground-shell", "ada")];
-        let changed = SshConfigs.set(&once, &other_user).unwrap();
-        assert_eq!(changed, SshConfigs.set(THEIRS, &other_user).unwrap());
+        let changed = SshConfigs::default().set(&once, &other_user).unwrap();
+        assert_eq!(changed, SshConfigs::default().set(THEIRS, &other_user).unwrap());
     }
 
     /// The host stays, and a name that the user has given in the product does, too.
     #[test]
     fn an_alias_is_the_name_that_the_product_shows() {
         let called = |alias: &str| vec![Entry { alias: Some(alias.into()), ..two().remove(0) }];
-        let plain = SshConfigs.set(THEIRS, &two()[..1]).unwrap();
-        let named = SshConfigs.set(&plain, &called("my-lab")).unwrap();
+        let names = BTreeMap::from([(two()[0].host.clone(), ["my-lab", "my-lab-2.node-01"].map(str::to_owned).into())]);
+        let ours = SshConfigs { names };
+        let plain = ours.set(THEIRS, &two()[..1]).unwrap();
+        let named = ours.set(&plain, &called("my-lab")).unwrap();
         assert!(named.contains("customName=\"my-lab\" nameFormat=\"CUSTOM\" username=\"laborant\""), "{named}");
-        assert_eq!(SshConfigs.set(&named, &called("my-lab")).unwrap(), named);
+        assert_eq!(ours.set(&named, &called("my-lab")).unwrap(), named);
         assert_eq!(hosts(&named).unwrap(), hosts(&plain).unwrap());
-        let renamed = SshConfigs.set(&named, &called("my-lab-2.node-01")).unwrap();
+        let renamed = ours.set(&named, &called("my-lab-2.node-01")).unwrap();
         assert!(renamed.contains("value=\"my-lab-2.node-01\"") && !renamed.contains("my-lab\""), "{renamed}");
-        assert_eq!(SshConfigs.set(&renamed, &two()[..1]).unwrap(), plain);
-        let by_hand = named.replace("my-lab", "My own");
-        assert_eq!(SshConfigs.set(&by_hand, &called("my-lab")).unwrap(), by_hand);
-        assert_eq!(SshConfigs.set(&named, &[]).unwrap(), THEIRS);
-        assert!(SshConfigs.set("", &called("x\"/>")).is_err());
+        assert_eq!(ours.set(&renamed, &two()[..1]).unwrap(), plain);
+        for name in ["My own", "prod"] {
+            let by_hand = named.replace("my-lab", name);
+            assert_eq!(ours.set(&by_hand, &called("my-lab")).unwrap(), by_hand);
+            assert_eq!(ours.set(&by_hand, &two()[..1]).unwrap(), by_hand);
+        }
+        assert_eq!(ours.set(&named, &[]).unwrap(), THEIRS);
+        assert!(SshConfigs::default().set("", &called("x\"/>")).is_err());
     }
 
     #[test]
     fn nothing_is_added_for_a_host_of_theirs() {
         let theirs = THEIRS.replace("old.example", "playground-shell");
-        let set = SshConfigs.set(&theirs, &two()).unwrap();
+        let set = SshConfigs::default().set(&theirs, &two()).unwrap();
         assert_eq!(set.matches("playground-shell").count(), 1);
-        assert_eq!(SshConfigs.set(&set, &[]).unwrap(), theirs);
+        assert_eq!(SshConfigs::default().set(&set, &[]).unwrap(), theirs);
     }
 
     #[test]
@@ -474,25 +487,25 @@ mod tests {
             "<!-- only a comment -->",
             "{}",
         ] {
-            let error = SshConfigs.set(text, &two()).unwrap_err();
+            let error = SshConfigs::default().set(text, &two()).unwrap_err();
             assert!(error.message().contains("the XML is damaged"), "{text}: {error}");
         }
-        assert!(SshConfigs.set("", &[entry("playground-x\"/>", "root")]).is_err());
+        assert!(SshConfigs::default().set("", &[entry("playground-x\"/>", "root")]).is_err());
     }
 
     proptest! {
         #[test]
         fn no_text_makes_it_panic(text in "[<>/a-z\"=' &;\n]{0,60}") {
-            let _ = SshConfigs.set(&text, &two());
+            let _ = SshConfigs::default().set(&text, &two());
         }
 
         #[test]
         fn a_cut_or_changed_file_is_refused_or_edited_reversibly(at in 0..THEIRS.len(), cut in 0..20_usize) {
             let end = (at + cut).min(THEIRS.len());
             let text = format!("{}{}", &THEIRS[..at], &THEIRS[end..]);
-            if let Ok(once) = SshConfigs.set(&text, &two()) {
-                prop_assert_eq!(SshConfigs.set(&once, &two()).unwrap(), once.clone());
-                prop_assert_eq!(SshConfigs.repeat(&text, &once).unwrap(), once);
+            if let Ok(once) = SshConfigs::default().set(&text, &two()) {
+                prop_assert_eq!(SshConfigs::default().set(&once, &two()).unwrap(), once.clone());
+                prop_assert_eq!(SshConfigs::default().repeat(&text, &once).unwrap(), once);
             }
         }
     }
