@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The machine of a Kubernetes playground that usually has the kubeconfig.
-const CONTROL_PLANE: &str = "cplane-01";
+pub(crate) const CONTROL_PLANE: &str = "cplane-01";
 /// Largest kubeconfig accepted. Usual ones have a few KiB.
 const MAX_KUBECONFIG: usize = 4 * 1024 * 1024;
 

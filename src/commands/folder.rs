@@ -17,7 +17,7 @@ use serde::Deserialize;
 use crate::{
     app::App,
     error::{Error, Kind, Result, printable},
-    labs::find,
+    labs::find::{self, Found},
     os,
     platform::is_id,
     target::{Target, is_label},
@@ -39,13 +39,17 @@ pub(super) struct Meant {
     pub(super) path: Option<String>,
 }
 
-/// The answers of the command line to the question before a start.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Answers {
+/// The command that asks: its answers to the question before a start, and what it would start.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Asks {
     pub(super) yes: bool,
     pub(super) json: bool,
     /// True for a command with an option that answers.
     pub(super) has_yes: bool,
+    /// True for a command that starts a new playground of that name, where there is none.
+    pub(super) starts_new: bool,
+    /// The machine that it restarts. It is the default one if there is none of that name.
+    pub(super) machine: Option<String>,
 }
 
 /// Returns the playground that was named, or else the folder's. `command` is the command up to its PLAYGROUND. What the
@@ -54,7 +58,7 @@ pub(super) struct Answers {
 /// # Errors
 /// [`Kind::Usage`] when none is named here, and for a question that cannot be asked; [`Kind::File`] for a file that is
 /// refused; [`Kind::Declined`] for a no; those of finding the playground.
-pub(super) async fn meant(app: &App, named: Option<String>, command: &str, answers: Answers) -> Result<Meant> {
+pub(super) async fn meant(app: &App, named: Option<String>, command: &str, asks: Asks) -> Result<Meant> {
     if let Some(playground) = named {
         return Ok(Meant { playground, path: None });
     }
@@ -62,30 +66,40 @@ pub(super) async fn meant(app: &App, named: Option<String>, command: &str, answe
         env::current_dir().map_err(|e| Error::new(Kind::File, format!("cannot find the current folder: {e}")))?;
     let typed = format!("`labctl-ssh-proxy {command} PLAYGROUND`");
     let Some((file, folders)) = look(&here, &app.folders.home)? else {
-        let message = format!("no PLAYGROUND is named, and no {NAME} is in this folder or above it");
+        let message = format!("no PLAYGROUND was given, and there is no {NAME} in this folder or above it");
         return Err(Error::new(Kind::Usage, message)
             .with_hint(format!("name one: {typed}; or write `playground: NAME` into {NAME} here")));
     };
     let shown = printable(&file.display().to_string());
     notice::line(&format!("labctl-ssh-proxy: {shown} says {}", folders.playground));
     let host = folders.host();
-    if let Some(start) = start_of(app, &host).await?.filter(|_| !answers.yes) {
+    if let Some(start) = start_of(app, &host, &asks).await?.filter(|_| !asks.yes) {
         let question = format!("Start {start}, as {shown} says?");
-        let add = if answers.has_yes { "add --yes, or " } else { "" };
+        let add = if asks.has_yes { "add --yes, or " } else { "" };
         let hint = format!("{add}name it: `labctl-ssh-proxy {command} {host}`");
-        out::agreed(&question, answers.json, "Nothing was started.", &hint).await?;
+        out::agreed(&question, asks.json, "Nothing was started.", &hint).await?;
     }
     Ok(Meant { playground: host, path: folders.path })
 }
 
-/// The thing that a visit would start, in words; `None` for a playground whose default machine runs.
-async fn start_of(app: &App, host: &str) -> Result<Option<String>> {
-    let Some(play) = find::existing(&app.labs().await?, host).await? else {
-        return Ok(Some(format!("a new {host}")));
+/// The thing that the command would start, in words; `None` if all that it needs runs. The playground is found as the
+/// command itself finds it.
+async fn start_of(app: &App, host: &str, asks: &Asks) -> Result<Option<String>> {
+    let labs = app.labs().await?;
+    let play = match asks.starts_new {
+        true => match find::by_target(&labs, &Target::parse(host)?).await? {
+            Found::Play(play) => *play,
+            Found::Startable(_) => return Ok(Some(format!("a new {host}"))),
+        },
+        false => find::by_argument(&labs, host).await?,
     };
-    let is_down = find::is_play_down(&play)
-        || find::machine(&play, None).is_ok_and(|machine| wake::is_down(&play, &machine.name));
-    Ok(is_down.then(|| format!("{}, which is stopped", play.shown())))
+    if find::is_play_down(&play) {
+        return Ok(Some(format!("{}, which is stopped", play.shown())));
+    }
+    let named = asks.machine.as_deref().filter(|name| play.machines.iter().any(|machine| machine.name == *name));
+    let machine = find::machine(&play, named).ok().map(|machine| machine.name.as_str());
+    let down = machine.filter(|name| wake::is_down(&play, name));
+    Ok(down.map(|name| format!("machine {name} of {}, which is stopped", play.shown())))
 }
 
 /// The contents of a file.
@@ -144,7 +158,7 @@ fn look(from: &Path, home: &Path) -> Result<Option<(PathBuf, Folder)>> {
         let file = folder.join(NAME);
         let refused = |why: &str| {
             Error::new(Kind::File, format!("{} is not used: {why}", printable(&file.display().to_string())))
-                .with_hint("name the playground on the command line, or correct the file")
+                .with_hint("name the playground on the command line, or put the file right")
         };
         match read(&file, folder, home, is_below_home) {
             Ok(Some(text)) => {

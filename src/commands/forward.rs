@@ -35,7 +35,7 @@ use crate::{
     commands::{
         args::duration,
         candidates,
-        folder::{self, Answers},
+        folder::{self, Asks},
         underway::Underway,
         visit::Within,
         within,
@@ -71,7 +71,7 @@ use way::{Opens, Way};
     needs python3 or perl."
 )]
 pub struct Args {
-    /// The playground's id, host name, title, catalogue name or page address. It is woken if it is stopped. Without it,
+    /// The playground's id, host name, alias, title, catalogue name or page address. It is woken if it is stopped. Without it,
     /// the one that .labctl-ssh-proxy.yaml names, here or in a folder above.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: Option<String>,
@@ -151,9 +151,9 @@ pub async fn find_play(labs: &Labs, argument: &str, machine: Option<&str>) -> Re
 /// # Errors
 /// Fails when a forward cannot be set up, or the playground no longer exists.
 pub async fn run(app: &App, mut args: Args) -> Result<u8> {
-    let answers = Answers { json: args.json, ..Answers::default() };
+    let asks = Asks { json: args.json, machine: args.machine.clone(), ..Asks::default() };
     let meant = tokio::select! {
-        meant = folder::meant(app, args.playground, "port-forward", answers) => meant?,
+        meant = folder::meant(app, args.playground, "port-forward", asks) => meant?,
         signal = ended_by_signal() => return Ok(128 + signal),
     };
     args.playground = Some(meant.playground);

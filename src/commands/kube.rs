@@ -34,7 +34,7 @@ use crate::{
     },
     commands::{
         candidates,
-        folder::{self, Answers},
+        folder::{self, Asks},
         forward::{
             self,
             board::{Board, View, What},
@@ -63,7 +63,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Use this computer's kubectl with a playground's Kubernetes API.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The playground's id, host name, title, catalogue name or page address. It is woken if it is stopped. Without it,
+    /// The playground's id, host name, alias, title, catalogue name or page address. It is woken if it is stopped. Without it,
     /// the one that .labctl-ssh-proxy.yaml names, here or in a folder above.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: Option<String>,
@@ -96,9 +96,10 @@ pub async fn run(app: &App, mut args: Args) -> Result<u8> {
             signal = ended_by_signal() => Ok(128 + signal),
         };
     }
-    let answers = Answers { json: args.json, ..Answers::default() };
+    let machine = args.machine.clone().unwrap_or_else(|| reading::CONTROL_PLANE.to_owned());
+    let asks = Asks { json: args.json, machine: Some(machine), ..Asks::default() };
     let meant = tokio::select! {
-        meant = folder::meant(app, args.playground, "kube", answers) => meant?,
+        meant = folder::meant(app, args.playground, "kube", asks) => meant?,
         signal = ended_by_signal() => return Ok(128 + signal),
     };
     args.playground = Some(meant.playground);

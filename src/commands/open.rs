@@ -110,7 +110,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(app: &App, mut args: Args) -> Result<()> {
     let ide = ide::by_name(&args.ide)?;
     // --print starts nothing.
-    let asked = folder::Answers { yes: args.yes || args.print, json: args.json, has_yes: true };
+    let yes = args.yes || args.print;
+    let asked = folder::Asks { yes, json: args.json, has_yes: true, starts_new: true, machine: None };
     let Meant { playground: host, path } =
         folder::meant(app, args.host.take(), &format!("open {}", ide.name), asked).await?;
     args.path = args.path.or(path);

@@ -10,7 +10,7 @@ use crate::{
     app::App,
     commands::{
         candidates,
-        folder::{self, Answers},
+        folder::{self, Asks},
         visit::{Destination, Visit, Within},
         within,
     },
@@ -63,7 +63,8 @@ pub(crate) struct Args {
 /// # Errors
 /// Any error that keeps the machine from becoming ready, and [`Kind::Program`] when there is no ssh.
 pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
-    let host = folder::meant(app, args.host, "ssh", Answers::default()).await?.playground;
+    let asks = Asks { starts_new: true, ..Asks::default() };
+    let host = folder::meant(app, args.host, "ssh", asks).await?.playground;
     let labs = app.labs().await?;
     let within = Within::by(args.within, args.pod);
     let visit = Visit { host, consent: args.consent, within, ..Visit::default() };

@@ -32,12 +32,14 @@ fn a_folder_names_the_playground_of_commands_that_reach_it() {
         (&["open", "code"], "--yes, or name it: "),
         (&["start"], "--yes, or name it: "),
         (&["start", "--json"], "start playground-shell"),
-        (&["kube", "--", "true"], "kube playground-shell"),
-        (&["port-forward", "-L", "0:80"], "port-forward playground-shell"),
     ] {
         let said = within(words).failed(2);
         assert!(said.contains("Start a new playground-shell") && said.contains(hint), "{words:?}: {said}");
         assert!(said.contains(&format!("{} says shell", file.display())), "{said}");
+    }
+    // These start no new one.
+    for words in [&["kube", "--", "true"][..], &["port-forward", "-L", "0:80"]] {
+        assert!(within(words).failed(4).contains("no playground"));
     }
     assert_eq!(world.plays(), 0);
     // What stops, erases or exposes does not read it.
@@ -86,6 +88,16 @@ fn a_folder_names_the_playground_of_commands_that_reach_it() {
     assert!(within(&["ssh"]).failed(2).contains("which is stopped"));
     assert_eq!(world.state(&id), "STOPPED");
     assert!(within(&["start", "--yes"]).ok().contains("is running"));
+    // The title of one that runs is not the name of another that does not.
+    world.local(&["rename", &id, "playground-alpine"]).ok();
+    fs::write(&file, "playground: alpine\n").unwrap();
+    assert!(within(&["start", "--no-wait"]).failed(2).contains("Start a new playground-alpine"));
+    // The machine that is meant counts.
+    world.json(&["start", "duo", "--json"]);
+    fs::write(&file, "playground: duo\n").unwrap();
+    world.local(&["machine", "stop", "playground-duo.node-02"]).ok();
+    let said = within(&["port-forward", "-m", "node-02", "-L", "0:80"]).failed(2);
+    assert!(said.contains("Start machine node-02 of duo-") && said.contains(", which is stopped"), "{said}");
     // A file that is refused is said, and the name on the command line counts.
     fs::write(&file, "playground: shell\nrun: rm\n").unwrap();
     let said = within(&["ssh"]).failed(13);
