@@ -29,7 +29,7 @@ use crate::{
                         that is in no log."
 )]
 pub(crate) struct Args {
-    /// The playground's id, host name, title, catalogue name or page address. Without --pod only its connections are
+    /// The playground's id, host name, alias, title, catalogue name or page address. Without --pod only its connections are
     /// shown, or those of the machine or container whose host name it is; all by default.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: Option<String>,
@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Deployment, StatefulSet or DaemonSet stands for its one ready pod.
     #[arg(long, value_name = "POD", requires = "playground", add = ArgValueCompleter::new(candidates::pods))]
     pod: Option<PodName>,
-    /// Keep printing as more is written, until the container ends or Ctrl-C.
+    /// Keep printing new lines until Ctrl-C, or with --pod until the container ends.
     #[arg(short, long)]
     follow: bool,
     /// Print only the last N lines first.
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// The log of the container before its last restart.
     #[arg(long, requires = "pod")]
     previous: bool,
-    /// Put its time before each line of a container.
+    /// Prefix each line of a container with its time.
     #[arg(long, requires = "pod")]
     timestamps: bool,
     /// Only the connections to this machine. With --pod, the machine with the kubeconfig; cplane-01 by default, or the first

@@ -28,6 +28,7 @@ fn the_log_of_connections_is_printed_whole_or_of_one_host() {
     assert_eq!(said.ok(), "");
     let one = world.json(&["start", "shell", "--title", "One of two", "--json"])["id"].as_str().unwrap().to_owned();
     let two = world.playground("duo");
+    world.local(&["rename", &two, "Two of two"]).ok();
     for (host, level) in [(&one, "debug"), (&two, "info")] {
         world.settings(&format!("log_level: {level}\n"));
         world.ssh(&[&format!("playground-{host}"), "true"]).ok();
@@ -50,7 +51,7 @@ fn the_log_of_connections_is_printed_whole_or_of_one_host() {
     assert_eq!(world.local(&["logs", "--tail", "3"]).ok().lines().rev().collect::<Vec<_>>(), last);
     let (of_one, of_two) = (format!("{of_one}{by_name}"), format!("{of_two}{of_machine}"));
     let by_host = format!("playground-{two}");
-    let rows: [(&[&str], &str); 9] = [
+    let rows: [(&[&str], &str); 11] = [
         (&[&one], &of_one),
         // No list has remembered it, so the platform is asked.
         (&["One of two"], &of_one),
@@ -58,8 +59,11 @@ fn the_log_of_connections_is_printed_whole_or_of_one_host() {
         (&[&by_host], &of_two),
         (&[&by_host, "-m", "node-02"], of_machine),
         (&[&format!("{by_host}.node-02")], of_machine),
-        (&["playground-shell"], by_name),
-        (&["shell"], by_name),
+        // The others were called by the id of the same playground.
+        (&["playground-shell"], &of_one),
+        (&["shell"], &of_one),
+        (&["one-of-two"], &of_one),
+        (&["two-of-two.node-02"], of_machine),
         (&["playground-nothing"], ""),
     ];
     for (words, expected) in rows {

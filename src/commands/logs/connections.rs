@@ -16,7 +16,7 @@ use crate::{
     platform::is_id,
     records::{journal, names::Names},
     settings::LogLevel,
-    target::{Inside, Playground, Target, is_label},
+    target::{Inside, PREFIX, Playground, Target, is_label},
     ui::notice,
 };
 
@@ -74,7 +74,8 @@ fn explain(app: &App, host: Option<&str>, is_empty: bool) {
     let folder = folder.display();
     let say = |text: &str| notice::line(&format!("labctl-ssh-proxy: {text}"));
     match host {
-        None if is_empty => say(&format!("there is no log yet; each connection is going to have a file in {folder}")),
+        None if is_empty && app.settings.log_level == LogLevel::Off => say("there is no log"),
+        None if is_empty => say(&format!("there is no log yet; each connection will write a file in {folder}")),
         Some(host) if is_empty => say(&format!("no connection to {host} is in the logs, which are in {folder}")),
         _ => say(&format!("the logs are in {folder}")),
     }
@@ -102,7 +103,11 @@ impl Meant {
             machine: machine.map(ToOwned::to_owned),
             inside: None,
         };
-        match Target::parse(argument) {
+        // An alias, or one with a machine behind it.
+        let (label, rest) = argument.split_at(argument.find('.').unwrap_or(argument.len()));
+        let by_alias = |play: &str| Target::parse(&format!("{PREFIX}{play}{rest}")).ok();
+        let aliased = app.aliases().play(label).and_then(by_alias);
+        match Target::parse(argument).or_else(|error| aliased.ok_or(error)) {
             Ok(target) => {
                 meant.machine = meant.machine.or(target.machine);
                 meant.inside = target.inside;
@@ -134,7 +139,7 @@ impl Meant {
             // A connection may have been called so, or may be yet.
             Ok(None) | Err(_) if !self.names.is_empty() => {}
             Ok(None) => {
-                let message = format!("no playground has the id, host name or title `{}`", self.argument);
+                let message = format!("no playground has the id, host name, alias or title `{}`", self.argument);
                 return Err(Error::new(Kind::NotFound, message).with_hint("`labctl-ssh-proxy logs` shows all"));
             }
             Err(error) => return Err(error),
@@ -209,10 +214,20 @@ impl Log {
         for (path, host) in all {
             let connection = self.connections.entry(path.clone()).or_default();
             connection.read_on(path);
+            if let Some(meant) = self.meant.as_mut().filter(|meant| meant.is_called(host)) {
+                // Others may have been called by the id of the same playground.
+                for id in connection.kept.iter().filter_map(|line| play_in(&line.text)) {
+                    if !meant.ids.contains(&id) {
+                        meant.ids.push(id);
+                    }
+                }
+                connection.is_meant = true;
+            }
+        }
+        for (path, _) in all {
+            let Some(connection) = self.connections.get_mut(path) else { continue };
             connection.is_meant = connection.is_meant
-                || self.meant.as_ref().is_none_or(|meant| {
-                    meant.is_called(host) || connection.kept.iter().any(|line| meant.is_in(&line.text))
-                });
+                || self.meant.as_ref().is_none_or(|meant| connection.kept.iter().any(|line| meant.is_in(&line.text)));
             if connection.is_meant {
                 found.append(&mut connection.kept);
             }
@@ -222,6 +237,13 @@ impl Log {
         found.sort_by(|one, other| one.time.cmp(&other.time));
         found
     }
+}
+
+/// The id of the playground that a line says its connection leads to.
+fn play_in(line: &[u8]) -> Option<String> {
+    let line = String::from_utf8_lossy(line);
+    let id = line.split("playground ").skip(1).find_map(|rest| rest.get(..24).filter(|id| is_id(id)));
+    id.map(str::to_owned)
 }
 
 impl Connection {
