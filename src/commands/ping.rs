@@ -35,10 +35,10 @@ use crate::{
 /// The shortest interval: what ping(8) allows users.
 const SHORTEST: Duration = Duration::from_millis(200);
 
-/// Measure the way to a machine of a playground that runs, until Ctrl-C or so many times.
+/// Measure the round-trip time to a running machine, until Ctrl-C or N times.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "It is about what runs, so it starts nothing. Each line has two round trips: one of a request to the \
+    after_help = "It starts nothing: the machine must be running. Each line has two round trips: one of a request to the \
                   platform's API, and one through the tunnel to the machine's SSH server."
 )]
 pub(crate) struct Args {
@@ -47,10 +47,10 @@ pub(crate) struct Args {
     /// The machine; the default one without it.
     #[arg(short, long, add = ArgValueCandidates::new(candidates::machines))]
     machine: Option<String>,
-    /// Stop after this many.
+    /// Stop after N pings.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     count: Option<u32>,
-    /// The time from one to the next, such as 0.5 or 500ms; a number alone is one of seconds.
+    /// The time between pings, such as 0.5 or 500ms; a plain number is in seconds.
     #[arg(short, long, value_name = "TIME", default_value = "1s", value_parser = pause)]
     interval: Duration,
 }
@@ -144,7 +144,7 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     }
     ended(stopped)?;
     if code == 0 && pinging.machine_took.is_empty() {
-        let message = format!("machine {} of playground {} has not answered", machine.name, pinging.shown);
+        let message = format!("machine {} of playground {} did not answer", machine.name, pinging.shown);
         return Err(Error::new(Kind::Network, message).with_hint(format!("run `labctl-ssh-proxy doctor {}`", play.id)));
     }
     Ok(code)
@@ -255,9 +255,9 @@ impl Pinging<'_> {
     }
 }
 
-/// The part that was lost, in per cent.
+/// The part that was lost, in per cent, rounded up: a loss is never 0 %.
 fn loss(sent: u32, received: u32) -> u64 {
-    100 * u64::from(sent.saturating_sub(received)) / u64::from(sent.max(1))
+    (100 * u64::from(sent.saturating_sub(received))).div_ceil(u64::from(sent.max(1)))
 }
 
 fn in_ms(time: Duration) -> f64 {
@@ -280,7 +280,7 @@ mod tests {
     fn the_figures_of_the_end_are_those_of_all() {
         let all = [40, 41, 45].map(Duration::from_millis);
         assert_eq!(spread(&all), Some(Spread { min: 40.0, avg: 42.0, max: 45.0 }));
-        assert_eq!((spread(&[]), loss(3, 1), loss(4, 4), loss(0, 0)), (None, 66, 0, 0));
+        assert_eq!((spread(&[]), loss(3, 1), loss(300, 299), loss(4, 4), loss(0, 0)), (None, 67, 1, 0, 0));
         for half in ["0.5", "0.5s", "500ms"] {
             assert_eq!(pause(half), Ok(Duration::from_millis(500)));
         }
