@@ -165,17 +165,18 @@ impl App {
     }
 
     /// Returns the readable names of playgrounds that are in use: none that has become a host of the user's ssh
-    /// configuration since it was made, and with `alias: none` only those that were given. A damaged record counts as none here, and is said
-    /// where the entries are refreshed.
+    /// configuration since it was made, and with `alias: none` only those that were given. A damaged record counts as none
+    /// here; the command that refreshes the entries names it.
     pub fn aliases(&self) -> Aliases {
         let mut aliases = Aliases::load(&self.folders, self.platform).unwrap_or_else(|error| {
             log::info!("{}", error.message());
             Aliases::default()
         });
-        let has_titles = self.settings.alias == AliasSource::Title;
-        aliases.retain(|alias| {
-            (has_titles || alias.made.is_none()) && taken::in_configuration(&self.folders, &alias.label).is_none()
-        });
+        if aliases.labels().next().is_some() {
+            let has_titles = self.settings.alias == AliasSource::Title;
+            let taken = taken::in_configuration(&self.folders);
+            aliases.retain(|alias| (has_titles || alias.made.is_none()) && taken(&alias.label).is_none());
+        }
         aliases
     }
 

@@ -10,7 +10,7 @@ use crate::commands::candidates;
 // No doc comment: clap would make it the description of the commands that flatten this.
 #[derive(Debug, clap::Args)]
 pub(crate) struct One {
-    /// The playground's id, host name, title, catalogue name or page address.
+    /// The playground's id, host name, alias, title, catalogue name or page address.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     pub playground: String,
     /// Print JSON.

@@ -32,7 +32,7 @@ pub(crate) enum Machine {
 /// The machine that a command acts on.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Which {
-    /// The playground's id, host name, title, catalogue name or page address, or the host name of the machine.
+    /// The playground's id, host name, alias, title, catalogue name or page address, or the host name of the machine.
     #[arg(add = ArgValueCompleter::new(candidates::playgrounds))]
     playground: String,
     /// The machine; may be left out if the playground has only one, or PLAYGROUND is the host name of a machine.

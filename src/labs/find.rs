@@ -144,7 +144,7 @@ pub(crate) async fn by_argument(labs: &Labs, argument: &str) -> Result<Play> {
     }
     let names: Vec<String> = plays.iter().flat_map(|play| [play.title.clone(), play.playground.name.clone()]).collect();
     let meant = did_you_mean(argument, names.iter().map(String::as_str));
-    let error = Error::new(Kind::NotFound, format!("no playground has the id, host name or title `{argument}`"))
+    let error = Error::new(Kind::NotFound, format!("no playground has the id, host name, alias or title `{argument}`"))
         .with_hint(format!("{meant}run `labctl-ssh-proxy list` to see yours"));
     match reference? {
         Some(reference) => learning::running(labs, &reference, error).await,

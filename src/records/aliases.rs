@@ -89,30 +89,31 @@ impl Aliases {
     }
 }
 
-/// Returns true if a playground of either platform other than `play` has this label. Both stand in one configuration.
+/// Returns the playground other than `play` that has this label, on either platform: both stand in one configuration.
 ///
 /// # Errors
 /// As [`Aliases::load`].
-pub fn is_taken(folders: &Folders, play: &str, label: &str) -> Result<bool> {
+pub fn owner(folders: &Folders, play: &str, label: &str) -> Result<Option<(Platform, String)>> {
     for platform in Platform::ALL {
-        if Aliases::load(folders, platform)?.play(label).is_some_and(|other| other != play) {
-            return Ok(true);
+        if let Some(other) = Aliases::load(folders, platform)?.play(label).filter(|other| *other != play) {
+            return Ok(Some((platform, other.to_owned())));
         }
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Gives a playground this alias, or none. Returns false if another one has got it in the meantime.
 ///
 /// # Errors
-/// As [`Aliases::load`], and [`Kind::File`] when it cannot be written.
+/// As [`Aliases::load`], [`Kind::File`] when it cannot be written, and [`Kind::Internal`] for what is no label.
 pub fn set(folders: &Folders, platform: Platform, play: &str, alias: Option<Alias>) -> Result<bool> {
     // One lock for both platforms, because no label may be in both.
     let _lock = files::Lock::acquire(&path(folders, Platform::Labs))?;
-    if let Some(alias) = &alias
-        && is_taken(folders, play, &alias.label)?
-    {
-        return Ok(false);
+    if let Some(Alias { label, .. }) = &alias {
+        alias::check(label).map_err(|why| Error::new(Kind::Internal, format!("{label} {why}")))?;
+        if owner(folders, play, label)?.is_some() {
+            return Ok(false);
+        }
     }
     let mut aliases = Aliases::load(folders, platform)?;
     let before = aliases.clone();
@@ -140,7 +141,7 @@ pub fn forget(folders: &Folders, platform: Platform, play: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Alias, Aliases, forget, is_taken, path, set};
+    use super::{Alias, Aliases, forget, owner, path, set};
     use crate::{platform::Platform, settings::Folders};
 
     #[test]
@@ -155,7 +156,9 @@ mod tests {
         assert!(!set(&folders, Platform::Labs, &two, alias("my-lab")).unwrap());
         assert!(!path(&folders, Platform::Labs).exists());
         assert!(set(&folders, Platform::Local, &one, alias("my-lab")).unwrap(), "its own");
-        assert!(is_taken(&folders, &two, "my-lab").unwrap() && !is_taken(&folders, &one, "my-lab").unwrap());
+        assert_eq!(owner(&folders, &two, "my-lab").unwrap(), Some((Platform::Local, one.clone())));
+        assert_eq!(owner(&folders, &one, "my-lab").unwrap(), None);
+        assert!(set(&folders, Platform::Local, &one, alias("playground-2")).is_err(), "it would be damage");
         assert_eq!(load(Platform::Local).unwrap().play("my-lab"), Some(one.as_str()));
         forget(&folders, Platform::Local, &one);
         assert_eq!(load(Platform::Local).unwrap(), Aliases::default());

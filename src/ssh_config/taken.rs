@@ -23,7 +23,7 @@ use crate::{
     ssh::known_hosts::line::{fits, names_host},
 };
 
-/// The limit for the name service. A name that it does not know within this time counts as free.
+/// The limit for the name service.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The deepest Include that ssh follows.
 const DEPTH: usize = 16;
@@ -33,8 +33,8 @@ const DEPTH: usize = 16;
 pub(crate) enum Verdict {
     /// No host has one of the names.
     Free,
-    /// The same, but the name service answers every question, so that its answer says nothing.
-    FreeUnlessNamed,
+    /// The same, but the name service does not tell: the reason, as the end of a sentence about it.
+    Unknown(&'static str),
     /// A host has one of the names: the end of a sentence that begins with the name.
     Taken(String, String),
 }
@@ -52,33 +52,33 @@ pub(crate) async fn search(folders: &Folders, names: &[String]) -> Verdict {
     if let Some(name) = names.iter().find(|name| is_in_hosts_file(&text, name)) {
         return taken((name, format!("stands in {}", hosts.display())));
     }
-    for name in names {
-        for path in known_hosts_files(folders, name).await {
-            let Ok(Some(contents)) = files::read(&path) else { continue };
-            if names_host(&contents, name) {
-                return taken((name, format!("stands in {}", path.display())));
-            }
+    // The user's configuration means none of the names, so one question serves them all.
+    for path in known_hosts_files(folders, names.first().map_or("", |name| name)).await {
+        let Ok(Some(contents)) = files::read(&path) else { continue };
+        if let Some(name) = names.iter().find(|name| names_host(&contents, name)) {
+            return taken((name, format!("stands in {}", path.display())));
         }
     }
     if replacement.is_some() {
         return Verdict::Free;
     }
     ask(names, async |name| {
-        let answer = timeout(PATIENCE, lookup_host((name.as_str(), 0))).await;
-        answer.ok().and_then(Result::ok).map_or_else(Vec::new, |found| found.map(|address| address.ip()).collect())
+        let answer = timeout(PATIENCE, lookup_host((name.as_str(), 0))).await.ok()?;
+        Some(answer.map_or_else(|_| Vec::new(), |found| found.map(|address| address.ip()).collect()))
     })
     .await
 }
 
-/// Returns the pattern, other than `*`, by which the user's ssh configuration means `name`, and its file, as the end of
-/// a sentence.
-pub(crate) fn in_configuration(folders: &Folders, name: &str) -> Option<String> {
-    named_by(&configuration(folders), name)
+/// Reads the user's ssh configuration once, and returns a function of a name: the pattern, other than `*`, by which the
+/// configuration means it, and its file, as the end of a sentence.
+pub(crate) fn in_configuration(folders: &Folders) -> impl Fn(&str) -> Option<String> {
+    let configuration = configuration(folders);
+    move |name| named_by(&configuration, name)
 }
 
-/// Asks the name service, which `addresses` stands for. A name that has the addresses of a random one beside it has them
-/// because the service answers everything.
-async fn ask(names: &[String], addresses: impl AsyncFn(String) -> Vec<IpAddr>) -> Verdict {
+/// Asks the name service, which `addresses` stands for: `None` is no answer in time. A name that has the addresses of a
+/// random one beside it has them because the service answers everything.
+async fn ask(names: &[String], addresses: impl AsyncFn(String) -> Option<Vec<IpAddr>>) -> Verdict {
     let of_random = async |name: &str| {
         let domain = name.split_once('.').map_or_else(String::new, |(_, domain)| format!(".{domain}"));
         addresses(format!("x{:016x}{domain}", fastrand::u64(..))).await
@@ -87,12 +87,17 @@ async fn ask(names: &[String], addresses: impl AsyncFn(String) -> Vec<IpAddr>) -
     let answers = join_all(names.iter().map(|name| asked(name))).await;
     let mut verdict = Verdict::Free;
     for (name, (found, random)) in names.iter().zip(answers) {
+        let Some(found) = found else {
+            verdict = Verdict::Unknown("did not answer in time");
+            continue;
+        };
+        let random = random.unwrap_or_default();
         match found.first() {
             None => {}
             Some(address) if random.is_empty() || !found.iter().all(|one| random.contains(one)) => {
-                return Verdict::Taken(name.clone(), format!("is a host of the name service, {}", shown(*address)));
+                return Verdict::Taken(name.clone(), format!("resolves to {}", shown(*address)));
             }
-            Some(_) => verdict = Verdict::FreeUnlessNamed,
+            Some(_) => verdict = Verdict::Unknown("answers for every name"),
         }
     }
     verdict
@@ -210,7 +215,7 @@ fn named_by(configuration: &[Patterns], name: &str) -> Option<String> {
         let denied = patterns.iter().filter_map(|pattern| pattern.strip_prefix('!')).any(|pattern| fits(pattern, name));
         let is_general = |pattern: &str| pattern.chars().all(|c| c == '*');
         let by = patterns.iter().find(|pattern| !is_general(pattern) && fits(pattern, name)).filter(|_| !denied)?;
-        Some(format!("is a host of your ssh configuration, `{keyword} {by}` in {}", file.display()))
+        Some(format!("is a host in your ssh configuration (`{keyword} {by}` in {})", file.display()))
     })
 }
 
@@ -312,7 +317,7 @@ mod tests {
                 fs::write(file, format!("{line}\n  Port 2222\n")).unwrap();
                 let ssh = Command::new("ssh").arg("-G").arg("-F").arg(&config).arg("my-lab").output().unwrap();
                 let applies = String::from_utf8_lossy(&ssh.stdout).lines().any(|line| line == "port 2222");
-                let found = in_configuration(&folders, "my-lab");
+                let found = in_configuration(&folders)("my-lab");
                 // A pattern in capitals matches nothing in ssh, but a person means the host.
                 assert_eq!(found.is_some(), is_meant || line.contains("MY-LAB"), "{line}: {found:?}");
                 assert_eq!(applies, is_meant, "{line}");
@@ -320,12 +325,12 @@ mod tests {
         }
         // Everybody has these, and they hide nothing.
         fs::write(&config, "Host *\n  Port 2222\nMatch all\n  Port 1\nMatch exec true host *\n  Port 1\n").unwrap();
-        assert_eq!(in_configuration(&folders, "my-lab"), None);
+        assert_eq!(in_configuration(&folders)("my-lab"), None);
         // Our own entries are none of the user's.
         fs::write(folders.ssh_config(), "Host playground-x my-lab\n").unwrap();
         fs::write(&config, format!("Include {}\nInclude loop\n", folders.ssh_config().display())).unwrap();
         fs::write(home.path().join(".ssh/loop"), "Include config loop\n").unwrap();
-        assert_eq!(in_configuration(&folders, "my-lab"), None);
+        assert_eq!(in_configuration(&folders)("my-lab"), None);
     }
 
     #[test]
@@ -339,13 +344,14 @@ mod tests {
     async fn a_name_service_that_answers_everything_says_nothing() {
         let names = ["my-lab".to_owned(), "my-lab.dev".to_owned()];
         let address = |n: u8| IpAddr::from([10, 0, 0, n]);
-        assert_eq!(ask(&names, async |_| Vec::new()).await, Verdict::Free);
-        assert_eq!(ask(&names, async |_| vec![address(1)]).await, Verdict::FreeUnlessNamed);
+        assert_eq!(ask(&names, async |_| Some(Vec::new())).await, Verdict::Free);
+        assert_eq!(ask(&names, async |_| None).await, Verdict::Unknown("did not answer in time"));
+        assert_eq!(ask(&names, async |_| Some(vec![address(1)])).await, Verdict::Unknown("answers for every name"));
         let is_real = |name: &str| match name {
             "my-lab.dev" => vec![address(2)],
             _ => vec![address(1)],
         };
-        let taken = ask(&names, async |name| is_real(&name)).await;
-        assert_eq!(taken, Verdict::Taken("my-lab.dev".into(), "is a host of the name service, 10.0.0.2".into()));
+        let taken = ask(&names, async |name| Some(is_real(&name))).await;
+        assert_eq!(taken, Verdict::Taken("my-lab.dev".into(), "resolves to 10.0.0.2".into()));
     }
 }

@@ -122,15 +122,28 @@ fn a_title_is_a_host_name_as_long_as_its_playground_lives() {
     assert_eq!(listed(&world, &second)["alias"], "my-lab");
     world.settings("alias: none\n");
     assert!(listed(&world, &second).get("alias").is_none() && !world.entries().contains("my-lab"));
+    world.local(&["rename", &second, "Renamed"]).ok();
     world.settings("");
+    assert!(listed(&world, &second).get("alias").is_none(), "it was made from the old title");
+
+    // Machines without SSH have none, and count for none. A playground that was destroyed elsewhere keeps none.
+    let checked = id(&start(&world, &["verified", "--title", "Checked"]));
+    let machines = listed(&world, &checked)["machines"].clone();
+    assert_eq!((&machines[0]["alias"], machines[1].get("alias")), (&"checked".into(), None));
+    assert!(world.entries().contains(&format!("Host playground-{checked} checked\n")));
+    let record = world.root().join("aliases.local.json");
+    let mut aliases: Value = serde_json::from_str(&fs::read_to_string(&record).unwrap()).unwrap();
+    aliases["f".repeat(24)] = serde_json::json!({"label": "api", "made": "api"});
+    fs::write(&record, aliases.to_string()).unwrap();
+    world.local(&["rename", &second, "Api"]).ok();
+    assert_eq!(listed(&world, &second)["alias"], "api");
 
     // A record that is damaged costs the names, and no command.
-    let record = world.root().join("aliases.local.json");
     fs::write(&record, "{").unwrap();
     let said = world.local(&["list"]);
     assert!(said.code() == 0 && said.err.matches("aliases.local.json is damaged").count() == 1, "{said:?}");
     let said = world.local(&["rename", &second, "Lost"]);
-    assert!(said.code() == 0 && said.err.contains("no alias for Lost"), "{said:?}");
+    assert!(said.code() == 0 && said.err.contains("Lost gets no alias"), "{said:?}");
     assert_eq!(fs::read_to_string(&record).unwrap(), "{");
     assert_eq!(fs::read(world.ssh_config()).unwrap(), configuration);
     assert!(world.local(&["uninstall", "--dry-run"]).ok().contains("aliases.local.json"));
@@ -160,10 +173,11 @@ fn no_alias_hides_a_host_of_the_users() {
         ("In hosts", "stands in"),
         ("localhost", "is this computer"),
         ("playground-x", "begins like"),
+        ("Playground", "is the beginning"),
         ("127", "looks like an address"),
     ] {
         let said = world.local(&["rename", &play, title]);
-        assert!(said.code() == 0 && said.err.contains(&format!("no alias for {title}: ")), "{title}: {said:?}");
+        assert!(said.code() == 0 && said.err.contains(&format!("{title} gets no alias: ")), "{title}: {said:?}");
         assert!(said.err.contains(why) && said.err.lines().count() == 1, "{title}: {said:?}");
         assert!(listed(&world, &play).get("alias").is_none(), "{title}");
         let label = title.to_lowercase().replace(' ', "-");
@@ -190,7 +204,7 @@ fn no_alias_hides_a_host_of_the_users() {
     assert_eq!(option(&world, "free-name", "hostname"), "example.invalid");
     assert!(listed(&world, &play).get("alias").is_none());
     let said = world.local(&["doctor"]).out;
-    assert!(said.contains("free-name is a host of your ssh configuration"), "{said}");
+    assert!(said.contains("free-name is a host in your ssh configuration"), "{said}");
 }
 
 /// A name service that knows one name, or answers everything. glibc asks it in a mount namespace of its own.
@@ -226,7 +240,7 @@ fn a_name_of_the_name_service_is_none_of_ours() {
         world.output(&mut command)
     };
     let said = rename("Intranet");
-    assert!(said.code() == 0 && said.err.contains("intranet is a host of the name service, 10.1.2.3"), "{said:?}");
+    assert!(said.code() == 0 && said.err.contains("intranet resolves to 10.1.2.3"), "{said:?}");
     let said = rename("My lab");
     assert!(said.code() == 0 && said.err.is_empty() && said.out.contains("ssh my-lab"), "{said:?}");
     answers_all.store(true, Ordering::Relaxed);

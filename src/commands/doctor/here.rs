@@ -282,10 +282,14 @@ fn aliases(app: &App) -> Vec<Check> {
         Ok(aliases) => aliases,
         Err(error) => return vec![Check::failed(NAME, &error)],
     };
+    let why = taken::in_configuration(&app.folders);
     let taken = |label: &str| {
-        let why = taken::in_configuration(&app.folders, label)?;
-        let check = Check::new(NAME, Verdict::Warning, format!("{label} {why}, so it means no playground any more"));
-        Some(check.remedy("give the playground another one: `labctl-ssh-proxy rename PLAYGROUND --alias LABEL`"))
+        let why = why(label)?;
+        let check = Check::new(NAME, Verdict::Warning, format!("{label} {why}, so it no longer names a playground"));
+        Some(check.remedy(
+            "run `labctl-ssh-proxy config-ssh`, and give the playground another one: `labctl-ssh-proxy rename \
+             PLAYGROUND --alias LABEL`",
+        ))
     };
     let mut checks: Vec<Check> = aliases.labels().filter_map(taken).collect();
     let used = app.aliases();

@@ -2,8 +2,9 @@
 
 use crate::{
     app::App,
+    commands::playgrounds::{entries::is_gone, forget::forget},
     error::{Error, Kind, Result},
-    labs::wire::Play,
+    labs::{Labs, wire::Play},
     records::aliases::{self, Alias, Aliases},
     settings::AliasSource,
     ssh_config::taken::{self, Verdict},
@@ -30,7 +31,7 @@ pub(super) fn choice(text: &str) -> Result<Choice, String> {
     }
     alias::check(text).map(|()| Choice::Label(text.to_owned())).map_err(|why| {
         match alias::label(text).filter(|label| label != text && alias::check(label).is_ok()) {
-            Some(label) => format!("it {why}; `{label}` would do"),
+            Some(label) => format!("it {why}; try `{label}`"),
             None => format!("it {why}; use letters a-z, digits and hyphens, such as my-lab"),
         }
     })
@@ -40,8 +41,8 @@ pub(super) fn choice(text: &str) -> Result<Choice, String> {
 ///
 /// # Errors
 /// [`Kind::Usage`] when a host or another playground has that name, [`Kind::File`] when the record is damaged.
-pub(super) async fn check_given(app: &App, label: &str, play: Option<&Play>) -> Result<()> {
-    if aliases::is_taken(&app.folders, play.map_or("", |play| &play.id), label)? {
+pub(super) async fn check_given(app: &App, labs: &Labs, label: &str, play: Option<&Play>) -> Result<()> {
+    if is_used(app, labs, play.map_or("", |play| &play.id), label).await? {
         return Err(in_use(label));
     }
     match taken::search(&app.folders, &names(label, play)).await {
@@ -49,26 +50,37 @@ pub(super) async fn check_given(app: &App, label: &str, play: Option<&Play>) -> 
             Err(Error::new(Kind::Usage, format!("{label} cannot be an alias, because {name} {why}"))
                 .with_hint("choose another one; nothing was changed"))
         }
-        Verdict::Free | Verdict::FreeUnlessNamed => Ok(()),
+        Verdict::Free | Verdict::Unknown(_) => Ok(()),
     }
+}
+
+/// Returns true if a playground other than `play` has this label. One that was destroyed elsewhere loses it.
+async fn is_used(app: &App, labs: &Labs, play: &str, label: &str) -> Result<bool> {
+    let Some((platform, owner)) = aliases::owner(&app.folders, play, label)? else { return Ok(false) };
+    if platform != app.platform || !is_gone(labs, &owner).await {
+        return Ok(true);
+    }
+    forget(app, &owner).await?;
+    Ok(aliases::owner(&app.folders, play, label)?.is_some())
 }
 
 fn in_use(label: &str) -> Error {
     Error::new(Kind::Usage, format!("{label} is the alias of another playground"))
-        .with_hint("choose another one; `labctl-ssh-proxy list` shows yours; nothing was changed")
+        .with_hint("choose another one; nothing was changed")
 }
 
 /// Gives a playground the alias that the command line names, or that its new title makes. A title that makes none, and
 /// a label that is a host of the user's, do not fail the command.
-pub(super) async fn update(app: &App, play: &Play, given: Option<&Choice>, title: Option<&str>) {
+pub(super) async fn update(app: &App, labs: &Labs, play: &Play, given: Option<&Choice>, title: Option<&str>) {
     let done = match (given, title) {
         (Some(Choice::Dropped), _) => set(app, play, None).map(drop),
         (Some(Choice::Label(label)), _) => give(app, play, label).await,
-        (None, Some(title)) if app.settings.alias == AliasSource::Title => make(app, play, title).await,
-        (None, _) => Ok(()),
+        (None, Some(title)) if app.settings.alias == AliasSource::Title => make(app, labs, play, title).await,
+        (None, Some(title)) => drop_outdated(app, play, title).map(drop),
+        (None, None) => Ok(()),
     };
     if let Err(error) = done {
-        notice::line(&format!("labctl-ssh-proxy: no alias for {}: {}", play.shown(), error.message()));
+        notice::line(&format!("labctl-ssh-proxy: {} gets no alias: {}", play.shown(), error.message()));
     }
 }
 
@@ -83,31 +95,34 @@ async fn give(app: &App, play: &Play, label: &str) -> Result<()> {
     }
 }
 
+/// Drops an alias that was made from another title than this one. Returns false if there is one that stays.
+fn drop_outdated(app: &App, play: &Play, title: &str) -> Result<bool> {
+    match Aliases::load(&app.folders, app.platform)?.of(&play.id) {
+        Some(Alias { made: None, .. }) => Ok(false),
+        Some(Alias { made, .. }) if *made == alias::label(title) => Ok(false),
+        Some(_) => set(app, play, None),
+        None => Ok(true),
+    }
+}
+
 /// Makes an alias from a title. One that the user gave stays.
-async fn make(app: &App, play: &Play, title: &str) -> Result<()> {
-    let before = Aliases::load(&app.folders, app.platform)?.of(&play.id).cloned();
-    if before.as_ref().is_some_and(|alias| alias.made.is_none()) {
+async fn make(app: &App, labs: &Labs, play: &Play, title: &str) -> Result<()> {
+    if !drop_outdated(app, play, title)? {
         return Ok(());
     }
-    let base = alias::label(title);
-    if before.is_some() && before.and_then(|alias| alias.made) == base {
-        return Ok(());
-    }
-    // The old one was made from the old title.
-    set(app, play, None)?;
-    let Some(base) = base else { return Ok(()) };
+    let Some(base) = alias::label(title) else { return Ok(()) };
     if let Err(why) = alias::check(&base) {
         return Err(refused(&base, why));
     }
     for n in 1.. {
         let label = alias::numbered(&base, n);
-        if aliases::is_taken(&app.folders, &play.id, &label)? {
+        if is_used(app, labs, &play.id, &label).await? {
             continue;
         }
         match taken::search(&app.folders, &names(&label, Some(play))).await {
             Verdict::Taken(name, why) => return Err(refused(&name, &why)),
-            Verdict::FreeUnlessNamed => notice::line(&format!(
-                "labctl-ssh-proxy: the name service answers for every name, so it cannot say if {label} is a host of yours"
+            Verdict::Unknown(why) => notice::line(&format!(
+                "labctl-ssh-proxy: your DNS {why}, so it cannot tell whether {label} is one of your hosts"
             )),
             Verdict::Free => {}
         }

@@ -138,15 +138,21 @@ async fn forget_the_gone(app: &App, labs: &Labs, plays: &[Play]) {
     );
     let missing = known.into_iter().filter(|label| is_id(label) && !is_listed(label));
     let look = async |id: String| {
-        let is_gone = match labs.play(&id).await {
-            Ok(play) => find::is_gone(&play),
-            Err(error) => error.kind() == Kind::NotFound,
-        };
-        if is_gone && let Err(error) = forget(app, &id).await {
+        if is_gone(labs, &id).await
+            && let Err(error) = forget(app, &id).await
+        {
             log::warn!("{}", error.message());
         }
     };
     join_all(missing.take(AT_ONCE).map(look)).await;
+}
+
+/// Asks the platform about a playground that is in no list. One of which it says nothing counts as there.
+pub(super) async fn is_gone(labs: &Labs, id: &str) -> bool {
+    match labs.play(id).await {
+        Ok(play) => find::is_gone(&play),
+        Err(error) => error.kind() == Kind::NotFound,
+    }
 }
 
 fn out_of_date(error: &Error) -> String {

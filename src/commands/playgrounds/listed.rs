@@ -16,7 +16,7 @@ use crate::{
         aliases::Aliases,
         live::{self, Phase, Status},
     },
-    target::Target,
+    target::{Target, is_label},
     ui::out,
 };
 
@@ -90,6 +90,7 @@ struct InitTasks {
 impl Listed {
     pub(crate) fn new(play: &Play, connections: &[Status], aliases: &Aliases) -> Listed {
         let alias = aliases.label(&play.id);
+        let with_ssh = play.machines.iter().filter(|machine| !play.has_no_ssh(&machine.name)).count();
         Listed {
             id: play.id.clone(),
             title: play.title.clone(),
@@ -103,9 +104,10 @@ impl Listed {
                     ListedMachine {
                         name: machine.name.clone(),
                         host: Target::of_play(&play.id, Some(&machine.name)).to_string(),
-                        alias: alias.map(|alias| match play.machines.len() {
-                            1 => alias.to_owned(),
-                            _ => format!("{alias}.{}", machine.name),
+                        // As the ssh configuration has it.
+                        alias: alias.filter(|_| !play.has_no_ssh(&machine.name)).and_then(|alias| match with_ssh {
+                            1 => Some(alias.to_owned()),
+                            _ => is_label(&machine.name).then(|| format!("{alias}.{}", machine.name)),
                         }),
                         state: status.map(|status| status.state.to_string()).unwrap_or_default(),
                         ready: status.is_some_and(|status| status.is_ready()),

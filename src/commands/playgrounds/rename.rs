@@ -17,8 +17,8 @@ use crate::{
 
 /// Change a playground's title, and with it the readable host name that ssh has for it.
 ///
-/// A title makes an alias beside `playground-<id>`: "My lab" is `ssh my-lab`. It makes none where a host of yours has
-/// that name, and the command says so.
+/// A title makes an alias beside `playground-<id>`: "My lab" is `ssh my-lab`. If one of your hosts has that name, none is
+/// made, and the command says so.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -40,13 +40,13 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let mut play = find::whole(&labs, &one.playground).await?;
     if let Some(Choice::Label(label)) = &given {
-        alias::check_given(app, label, Some(&play)).await?;
+        alias::check_given(app, &labs, label, Some(&play)).await?;
     }
     if let Some(title) = &title {
         play = labs.act_and_look(&play.id, &Action::SetTitle { title: title.clone() }).await?;
         app.memory().note_acted();
     }
-    alias::update(app, &play, given.as_ref(), title.as_deref()).await;
+    alias::update(app, &labs, &play, given.as_ref(), title.as_deref()).await;
     refresh_entries(app, &labs).await;
     let sentence = match title {
         Some(_) => format!("{} is now called {}", host(&play), printable(&play.title)),

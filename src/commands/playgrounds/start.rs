@@ -50,7 +50,7 @@ use crate::{
 /// reports it and carries on. The platform erases a playground when its time is up, unless `persist` keeps it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// A catalogue name; the id, host name or title of a stopped playground; the name or page address of a challenge, a
+    /// A catalogue name; the id, host name, alias or title of a stopped playground; the name or page address of a challenge, a
     /// tutorial or a lesson. Without it and without --file, the one that .labctl-ssh-proxy.yaml names, here or in a folder
     /// above, after a question.
     #[arg(value_name = "PLAYGROUND")]
@@ -71,7 +71,7 @@ pub(crate) struct Args {
     /// The playground's title, which also makes a readable host name for ssh: "My lab" is `ssh my-lab`.
     #[arg(long)]
     title: Option<String>,
-    /// That readable host name: letters a-z, digits and hyphens; `none` for none.
+    /// A readable host name in place of the title's: letters a-z, digits and hyphens; `none` for none.
     #[arg(long, value_name = "LABEL", value_parser = alias::choice)]
     alias: Option<alias::Choice>,
     /// Do not wait until it is ready.
@@ -108,7 +108,7 @@ pub(crate) struct Args {
 /// As [`start()`], [`ssh::run`] and [`open::run`].
 pub(crate) async fn run(app: &App, mut args: Args) -> Result<u8> {
     if args.file.is_none() {
-        let asked = folder::Answers { yes: args.yes, json: args.json, has_yes: true };
+        let asked = folder::Asks { yes: args.yes, json: args.json, has_yes: true, starts_new: true, machine: None };
         args.name = Some(folder::meant(app, args.name, "start", asked).await?.playground);
     }
     let play = start(app, &args).await?;
@@ -148,7 +148,7 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
     let meant = meant(&labs, args, manifest.as_ref()).await?;
     if let Some(alias::Choice::Label(label)) = &args.alias {
         let existing = if let Startable::Existing(play) = &meant { Some(&**play) } else { None };
-        alias::check_given(app, label, existing).await?;
+        alias::check_given(app, &labs, label, existing).await?;
     }
     let mut play = match meant {
         Startable::Existing(play) if is_particular => return Err(already_started(&play)),
@@ -186,7 +186,7 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
         memory.note_acted();
         underway.waits_for(&play);
     }
-    alias::update(app, &play, args.alias.as_ref(), args.title.as_deref()).await;
+    alias::update(app, &labs, &play, args.alias.as_ref(), args.title.as_deref()).await;
     if args.no_wait {
         if find::is_play_down(&play) {
             play = wake.wake_play(play).await?;
