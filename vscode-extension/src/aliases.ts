@@ -10,7 +10,7 @@ const KEY = 'playgrounds.aliases';
 
 export const knownAliases = (memory: vscode.Memento): Aliases => memory.get<Aliases>(KEY) ?? {};
 
-const aliasesOf = (all: Playground[]): Aliases => Object.fromEntries(all.filter((one) => one.alias !== '').map((one) => [one.alias, one.id]));
+export const aliasesOf = (all: Playground[]): Aliases => Object.fromEntries(all.filter((one) => one.alias !== '').map((one) => [one.alias, one.id]));
 
 /** Remembers the names of each new list. */
 export function rememberAliases(watch: Watch, memory: vscode.Memento): Disposable {

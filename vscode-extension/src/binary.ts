@@ -1,8 +1,9 @@
 // The binary, labctl-ssh-proxy: finds, checks and runs it. This part of the extension does not depend on VS Code.
 
 import type { ChildProcess } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import * as os from 'node:os';
-import { bundled, copyPath } from './binary/bundled';
+import { broughtPath, bundled, copyPath } from './binary/bundled';
 import { type Listener, type Run, type Stream, collect, follow, start, terminate } from './binary/child';
 import { type Download, type Work, download } from './binary/download';
 import { type System, isProgram, locate } from './binary/locate';
@@ -46,9 +47,15 @@ export class Binary {
     return file;
   }
 
-  /** True for the place of the extension's copy, which a download replaces. */
-  isCopy(file: string): boolean {
-    return file === copyPath(this.system);
+  /** True for the extension's copy that a download replaces: the package does not bring the program along. */
+  isDownload(file: string): boolean {
+    const { extension } = this.world;
+    return file === copyPath(this.system) && !(extension && existsSync(broughtPath(extension.folder, this.system)));
+  }
+
+  /** True if the settings name the program, so that no other one is used. */
+  get isConfigured(): boolean {
+    return this.world.configured().trim() !== '';
   }
 
   private get system(): System {

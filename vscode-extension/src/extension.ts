@@ -3,7 +3,7 @@
 import * as vscode from 'vscode';
 import { ACTIONS, type Subject } from './actions';
 import { openLink } from './actions/link';
-import { knownAliases, rememberAliases } from './aliases';
+import { aliasesOf, knownAliases, rememberAliases } from './aliases';
 import { playgroundHost } from './authority';
 import { Binary } from './binary';
 import { COMMANDS, type Command, SECTION, VIEW } from './commands';
@@ -93,11 +93,12 @@ function refreshOnNewSettings(watch: Watch): vscode.Disposable {
 }
 
 /** Wakes the playground of a window and shows the status bar item. Does nothing in other windows. */
-async function enterWindow(services: Services, authority = ''): Promise<void> {
+export async function enterWindow(services: Services, authority = ''): Promise<void> {
   const { binary, watch, context } = services;
-  const host = playgroundHost(authority, knownAliases(context.globalState));
+  const remembered = playgroundHost(authority, knownAliases(context.globalState));
+  if (remembered === undefined) return;
+  const host = await prewake(binary, watch, remembered, (all) => playgroundHost(authority, aliasesOf(all)));
   if (host === undefined) return;
-  await prewake(binary, watch, host);
   const act = (command: Command, id: string): Promise<void> => ACTIONS[command](services, id);
   context.subscriptions.push(new StatusBar(host, watch, act));
 }

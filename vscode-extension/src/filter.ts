@@ -14,7 +14,7 @@ export class Filter {
 
   /** Says what is shown; empty without a filter. */
   get message(): string {
-    return this.kept === '' ? '' : `Only playgrounds with: ${this.kept}`;
+    return this.kept === '' ? '' : `Filter: ${this.kept}`;
   }
 
   /** True for a playground with each of the words in its names, its state or its machines. */

@@ -122,6 +122,6 @@ export function client(identification: string): string {
 /** Says who is logged in: "Logged in as ada at labs.iximiuz.com. Plan: premium until 1/2/2027. Region: eu." */
 export function account({ id, name, platform, region, plan }: Account): string {
   const who = `Logged in as ${name || id} at ${platform.replace(/^https?:\/\//, '')}.`;
-  const end = plan?.lifetime ? ' without an end' : plan?.until ? ` until ${new Date(plan.until).toLocaleDateString()}` : '';
+  const end = plan?.lifetime ? ', lifetime' : plan?.until ? ` until ${new Date(plan.until).toLocaleDateString()}` : '';
   return [who, `Plan: ${plan ? `${plan.trial ? 'trial' : 'premium'}${end}` : 'free'}.`, region && `Region: ${region}.`].filter(Boolean).join(' ');
 }

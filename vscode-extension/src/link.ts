@@ -24,11 +24,11 @@ const PATH = new RegExp(`^/?${SEGMENT}(/${SEGMENT})*/?$`);
 const REPO_SEGMENT = '[A-Za-z0-9_.~][A-Za-z0-9_.~-]*';
 const REPO = new RegExp(`^https://[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*(:[0-9]{1,5})?(/${REPO_SEGMENT})+/?$`);
 
-const refused = (why: string): Failure => new Failure('failed', `the link was refused: ${why}`, 'ask its author for another one');
+const refused = (why: string): Failure => new Failure('failed', `the link was refused: ${why}`, 'ask its author for a new link');
 
 /** Reads a link. `query` is decoded already, as VS Code passes it. Throws if a part is unknown, missing or malformed. */
 export function readLink(address: string, query: string): Link {
-  if (address !== '/open') throw refused('it does not ask to open a playground');
+  if (address !== '/open') throw refused('it is not a link that opens a playground');
   if (query.length > MAX_QUERY) throw refused('it is too long');
   const parts = new Map<string, string>();
   for (const part of query.split('&').filter((one) => one !== '')) {
@@ -41,23 +41,26 @@ export function readLink(address: string, query: string): Link {
   const isId = ID.test(playground);
   if (playground === '') throw refused('it names no playground');
   if (!isId && !NAME.test(playground)) throw refused('its playground is neither an id nor a name of the catalogue');
+  if (isWorkspaceFile(path)) throw refused('its path is a workspace file, and only a folder is opened');
   if (parts.has('path') && !(PATH.test(path) && hasNoSteps(path))) {
     throw refused('its path has characters or parts that are not allowed; it may have names of letters, digits, spaces and _.@+,=~- between slashes');
   }
-  if (parts.has('repo') && !(REPO.test(repo) && hasNoSteps(repo) && isFolder(folderOf(repo)))) {
-    throw refused('its repository is not a plain https address');
-  }
+  if (parts.has('repo') && !(REPO.test(repo) && hasNoSteps(repo))) throw refused('its repository is not a plain https address');
+  if (parts.has('repo') && !isFolder(folderOf(repo))) throw refused(`its repository would become the folder "${folderOf(repo)}" of the machine`);
   return { playground, isId, path, repo };
 }
 
 /** True if no part of a path leads up or stays. */
 const hasNoSteps = (path: string): boolean => !path.split('/').some((part) => /^\.+$/.test(part));
 
+/** True for a file that VS Code would open as a workspace: it decides which folders and hosts are opened. */
+const isWorkspaceFile = (path: string): boolean => /\.code-workspace\/*$/i.test(path);
+
 /** The name of the folder that git would make. */
 export const folderOf = (repo: string): string => repo.replace(/\/+$/, '').replace(/^.*\//, '').replace(/\.git$/, '');
 
-/** True for a folder in the home folder that changes nothing there. Shells find programs in `bin`, and settings behind dots. */
-const isFolder = (name: string): boolean => name !== '' && !name.startsWith('.') && !name.startsWith('-') && name !== 'bin';
+/** True for a folder in the home folder that changes nothing there. Programs find others in these, and settings behind dots. */
+const isFolder = (name: string): boolean => /^[A-Za-z0-9_]/.test(name) && !['bin', 'go', 'node_modules'].includes(name) && !isWorkspaceFile(name);
 
 /** Writes a link. `scheme` is that of the editor. */
 export function writeLink(scheme: string, extension: string, { playground, path, repo }: Omit<Link, 'isId'>): string {

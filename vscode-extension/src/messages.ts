@@ -11,7 +11,7 @@ const HELP: Partial<Record<Kind, [button: string, command: Command][]>> = {
   'not-logged-in': [['Log In', 'playgrounds.login']],
   'no-binary': [['Download', 'playgrounds.download'], STEPS],
   'no-release': [STEPS],
-  'old-binary': [STEPS],
+  'old-binary': [['Download', 'playgrounds.download'], STEPS],
 };
 
 /** Asks a question and waits for the answer. It is not a notification, because those disappear after a while. */

@@ -87,7 +87,8 @@ export class Ports extends OnScreen<Entry> {
 
   /** Notes that the tree shows the ports of a playground. VS Code reports no expansion if it restores one. */
   show(id: string): void {
-    if (!this.entries.has(id)) this.setExpanded(id, true);
+    if (this.entries.has(id)) this.unfold(id);
+    else this.setExpanded(id, true);
   }
 
   setExpanded(id: string, expanded: boolean): void {

@@ -29,23 +29,33 @@ function emptyWindowAuthority(): string | undefined {
   }
 }
 
-/** Wakes the playground of a window and shows the progress. Never rejects: it shows a failure and lets Remote-SSH connect anyway. */
-export async function prewake(binary: Binary, watch: Watch, host: string): Promise<void> {
+/**
+ * Wakes the playground of a window and shows the progress. Never rejects: it shows a failure and lets Remote-SSH connect anyway.
+ * `remembered` may come from an old list. `hostNow` reads the host by the new one: a readable name may belong to another playground
+ * by now, or be a host of the user's. Returns the host, or undefined if it is no playground's.
+ */
+export async function prewake(
+  binary: Binary, watch: Watch, remembered: string, hostNow: (all: Playground[]) => string | undefined = () => remembered,
+): Promise<string | undefined> {
+  let host: string | undefined = remembered;
   try {
-    const all = await withLateProgress(`Looking for ${host}`, (signal) => watch.fetch({ signal }));
-    const playground = findByHost(host, all);
-    const step = await nextStep(playground, host);
-    if (step === 'nothing') return;
-    const title = playground?.title || host;
+    const all = await withLateProgress(`Looking for ${remembered}`, (signal) => watch.fetch({ signal }));
+    const now = (host = hostNow(all));
+    if (now === undefined) return undefined;
+    const playground = findByHost(now, all);
+    const step = await nextStep(playground, now);
+    if (step === 'nothing') return now;
+    const title = playground?.title || now;
     const enter = async (work: Work): Promise<void> => {
       await tryToWriteEntries(binary, work);
-      if (step === 'wake') await wake(binary, withoutContainer(host), playground, work);
+      if (step === 'wake') await wake(binary, withoutContainer(now), playground, work);
     };
     // The window opens by itself then.
     await sayingReady(title, () => withProgress(step === 'wake' ? `Waking ${title}` : `Opening ${title}`, enter));
   } catch (error) {
     showFailure(error);
   }
+  return host;
 }
 
 /** Writes the entries. If that fails, it shows the failure and goes on, because older entries may still work. */

@@ -1,4 +1,4 @@
-// The message that a slow wake is through, for a user who has gone to another window meanwhile.
+// The message that a slow wake has finished, for a user who has gone to another window meanwhile.
 
 import * as vscode from 'vscode';
 

@@ -26,7 +26,7 @@ function sectionName(): string {
 const section = (): vscode.WorkspaceConfiguration => vscode.workspace.getConfiguration(sectionName());
 
 /** The ssh configuration that the editor reads, if it is not the usual one. */
-export const configFile = (): string => section().get<string>('configFile') ?? '';
+export const configFile = (): string => section().inspect<string>('configFile')?.globalValue ?? '';
 
 /** Returns true if an installed extension declares this setting. */
 function exists(key: string): boolean {

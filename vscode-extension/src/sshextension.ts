@@ -1,8 +1,10 @@
 // The editor's own extension that connects by SSH, without which no window opens on a playground.
 //
-// Remote-SSH, Open Remote - SSH and their forks resolve the same authority, so each is known by its activation event. That
-// also finds those that editors include: anysphere.remote-ssh (Cursor), codeium.windsurf-remote-openssh (Windsurf, Devin),
-// google.antigravity-remote-openssh, and those of editors that are newer than this list.
+// Remote-SSH, Open Remote - SSH and their forks resolve the same authority, so each has the same activation event. That also
+// finds those that editors include, such as anysphere.remote-ssh (Cursor), codeium.windsurf-remote-openssh and
+// google.antigravity-remote-openssh (https://github.com/coder/vscode-coder/blob/main/src/remote/sshExtension.ts), and those of
+// newer editors. An extension that only prepares the connection has the event as well: this one, or Coder's, which needs one of
+// them. If such a one is alone, nothing is offered, and the editor itself says that it cannot open the window.
 
 import * as vscode from 'vscode';
 import { Failure } from './failure';

@@ -41,6 +41,7 @@ export class View implements Disposable {
       }),
       ...[watch, filter].map((one) =>
         one.onDidChange(() => {
+          this.foldHidden();
           this.show();
         }),
       ),
@@ -66,6 +67,12 @@ export class View implements Disposable {
     const watched = [this.containers, this.pods];
     if (!expanded) for (const one of watched) one.setFolded(playground.id, true);
     else if (watched.some((one) => one.isFolded(playground.id))) this.tree.reload(playground.id);
+  }
+
+  /** VS Code does not report that the filter has taken lines away. Their scans and watches pause until it asks for them again. */
+  private foldHidden(): void {
+    const hidden = this.watch.playgrounds.filter((one) => !this.filter.suits(one));
+    for (const { id } of hidden) for (const one of [this.ports, this.containers, this.pods]) one.setFolded(id, true);
   }
 
   private holdWhileVisible(): void {

@@ -45,7 +45,7 @@ async function find({ binary, watch }: Services, { playground: name, isId }: Lin
   if (found) return { playground: found };
   if (isId) throw new Failure('failed', `the link was refused: you have no playground with the id ${name}`, 'a link for others names a playground of the catalogue');
   const entry = (await binary.ask(['catalog', '--json'], readCatalog)).find((one) => one.name === name);
-  if (!entry) throw new Failure('failed', `the link was refused: the catalogue has no playground ${name}`, 'ask its author for another one');
+  if (!entry) throw new Failure('failed', `the link was refused: the catalogue has no playground ${name}`, 'ask its author for a new link');
   return { entry };
 }
 
@@ -54,8 +54,8 @@ async function isAgreed(link: Link, meant: Meant): Promise<boolean> {
   const yes = 'Open';
   const detail = [
     'entry' in meant ? willStart(meant.entry) : willOpen(meant.playground),
-    link.repo && `Clone ${link.repo} into the folder ${folderOf(link.repo)} of the machine. Its content comes from whoever owns that address.`,
-    `Open ${link.path ? `the folder ${link.path}` : link.repo ? 'this folder' : 'the home folder'} in a new window.`,
+    link.repo && `Clone ${link.repo} into the folder ${folderOf(link.repo)} of the machine. The owner of that address decides what it contains.`,
+    `Open ${link.path ? `the folder "${link.path}"` : link.repo ? 'this folder' : 'the home folder'} in a new window.`,
   ];
   const options = { modal: true, detail: detail.filter(Boolean).join('\n\n') };
   return (await vscode.window.showWarningMessage('A link asks to open a playground. Do you trust where it comes from?', options, yes)) === yes;
@@ -63,13 +63,14 @@ async function isAgreed(link: Link, meant: Meant): Promise<boolean> {
 
 function willStart({ name, title, owner }: CatalogEntry): string {
   const author = owner === '' ? '' : ` by ${printable(owner, 40)}, not by the platform`;
-  return `Start a new playground "${printable(title || name)}" (${name})${author}. That takes seconds to minutes, and its time counts on your account.`;
+  return `Start a new playground "${printable(title || name)}" (${name})${author}. That takes seconds to minutes, and it uses your account's playground time.`;
 }
 
 function willOpen(playground: Playground): string {
   const title = `your playground "${printable(format.title(playground))}" (${playground.template.name})`;
   const is = condition(playground);
   if (is === 'up') return `Enter ${title}, which is running.`;
+  if (is !== 'down') return `Open ${title}, which is ${format.state(playground)}, and start it if necessary. That takes seconds to minutes.`;
   const purpose = playground.stoppedOnPurpose ? 'you have stopped' : `is ${format.state(playground)}`;
   return `Start ${title}, which ${purpose}. That takes seconds to minutes.`;
 }

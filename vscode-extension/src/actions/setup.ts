@@ -6,7 +6,8 @@ import * as path from 'node:path';
 import * as vscode from 'vscode';
 import { ANSWER_MS } from '../binary';
 import { type Manifest, findDownload } from '../binary/download';
-import { WALKTHROUGH } from '../commands';
+import { STEPS, WALKTHROUGH } from '../commands';
+import { Failure } from '../failure';
 import * as format from '../format';
 import { readAccount } from '../json';
 import { writeEntries } from '../open';
@@ -60,10 +61,14 @@ export async function report({ binary }: Services): Promise<void> {
   const folder = await mkdtemp(path.join(os.tmpdir(), 'playgrounds-'));
   try {
     const file = path.join(folder, 'report.txt');
-    await withProgress('Running doctor', ({ signal, report }) =>
-      binary.run(['doctor', '--report', file, '--json'], { signal, onProgress: report, anyExit: true }),
-    );
-    const content = await readFile(file, 'utf8');
+    const failure = await withProgress('Running doctor', ({ signal, report }) =>
+      binary.run(['doctor', '--report', file, '--json'], { signal, onProgress: report }),
+    ).then(() => undefined, (error: unknown) => Failure.from(error));
+    if (failure?.kind === 'cancelled') throw failure;
+    // A report of what is wrong comes with a failure. Without a report the failure is another one.
+    const content = await readFile(file, 'utf8').catch((error: unknown) => {
+      throw failure ?? Failure.from(error);
+    });
     await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content, language: 'plaintext' }));
   } finally {
     await rm(folder, { recursive: true, force: true });
@@ -79,16 +84,30 @@ export async function doctor({ binary, log }: Services): Promise<void> {
   log.show();
 }
 
-/** Downloads the program, unless one is installed. Only the copy of this extension is replaced. */
+/** Downloads the program, unless another one would be used instead of it. Only the copy of this extension is replaced. */
 export async function download({ binary, watch, context }: Services): Promise<void> {
   const found = await binary.find().catch(() => undefined);
-  if (found !== undefined && !binary.isCopy(found)) {
-    void vscode.window.showInformationMessage(`The program is installed already: ${found}`);
-    return;
+  if (found === undefined && binary.isConfigured) {
+    throw new Failure('failed', 'the setting playgrounds.binary names no program, and a downloaded one would not be used', 'correct or clear it');
   }
-  const from = findDownload(context.extension.packageJSON as Manifest, process.platform, process.arch);
-  await withProgress(`Downloading version ${from.version} from ${new URL(from.folder).host}`, (work) => binary.download(from, work));
-  await watch.refresh();
+  if (found !== undefined && !binary.isDownload(found)) {
+    await binary.usable().catch((error: unknown) => {
+      throw withoutDownload(Failure.from(error));
+    });
+    void vscode.window.showInformationMessage(`The program is installed already: ${found}`);
+  } else {
+    const from = findDownload(context.extension.packageJSON as Manifest, process.platform, process.arch);
+    await withProgress(`Downloading version ${from.version} from ${new URL(from.folder).host}`, (work) => binary.download(from, work));
+  }
+  void vscode.commands.executeCommand('setContext', STEPS.hasProgram, true);
+  // The view shows a failure, such as that of a login that is yet to come.
+  await watch.refresh().catch(() => undefined);
+}
+
+/** The failure of a program that is too old and comes before a downloaded one, with other help than a download. */
+function withoutDownload(failure: Failure): Failure {
+  if (failure.kind !== 'old-binary') return failure;
+  return new Failure('no-release', failure.message, 'update it, or remove it and download again, because an installed program comes first');
 }
 
 /** Opens the walkthrough. VS Code opens it by itself after an installation from its list of extensions. */

@@ -19,6 +19,11 @@ export function copyPath(system: System): string {
   return path.join(ownFolder(system), 'bin', programName(system.platform));
 }
 
+/** The path of the program in the folder of an extension that brings it along. It need not be executable there. */
+export function broughtPath(folder: string, { platform }: System): string {
+  return path.join(folder, 'bin', programName(platform));
+}
+
 /** The package that brings a program along, unless it is the one for all platforms. */
 export interface Bundle {
   /** The folder of the extension. */
@@ -34,8 +39,7 @@ export interface Bundle {
  * be another editor's; otherwise returns `undefined`.
  */
 export async function bundled(bundle: Bundle, system: System): Promise<string | undefined> {
-  const brought = path.join(bundle.folder, 'bin', programName(system.platform));
-  const bytes = await readFile(brought).catch(() => undefined);
+  const bytes = await readFile(broughtPath(bundle.folder, system)).catch(() => undefined);
   const copy = copyPath(system);
   if (bytes === undefined) return (await isProgram(copy)) ? copy : undefined;
   try {
@@ -63,11 +67,14 @@ interface Content {
   check?: (beside: string) => Promise<void>;
 }
 
+/** The number of files written so far. Two downloads at a time do not share a file. */
+let writes = 0;
+
 /** Writes a file in one step, because connections that are open run the previous program. */
 export async function replace(file: string, { bytes, mode, check }: Content, platform: NodeJS.Platform): Promise<void> {
   const folder = path.dirname(file);
   await mkdir(folder, { recursive: true, mode: 0o700 });
-  const beside = `${file}.${process.pid}.new`;
+  const beside = `${file}.${process.pid}-${++writes}.new`;
   try {
     await writeFile(beside, bytes, { mode });
     await check?.(beside);

@@ -67,7 +67,8 @@ export function findDownload(manifest: Manifest, platform: NodeJS.Platform, arch
 
 /**
  * Downloads the program and installs it at the place of the extension's copy. Nothing is replaced before the checksum was
- * compared and the new program has said its version. `versionOf` runs a program; `options` are those of each request.
+ * compared and the new program has said its version. Its helpers come
+ * before it, so that it never runs without them. `versionOf` runs a program; `options` are those of each request.
  */
 export async function download(
   { folder, archive, version }: Download,
@@ -88,19 +89,19 @@ export async function download(
     throw refused(`${archive} cannot be unpacked: ${reasonOf(error)}`);
   });
   const program = files.get(name);
-  if (program === undefined) throw refused(`${archive} has no program in it`);
+  if (program === undefined) throw refused(`${archive} does not contain the program`);
   const copy = copyPath(system);
   const check = async (beside: string): Promise<void> => {
     const said = await versionOf(beside);
     if (said === undefined) throw refused('the downloaded program does not run on this computer');
     if (said !== version) throw refused(`the downloaded program is version ${said}, not ${version}`);
     if (work.signal.aborted) throw cancelled();
-  };
-  try {
     // It finds its helpers beside itself.
     for (const [file, bytes] of files) {
       if (file !== name) await replace(path.join(path.dirname(copy), file), { bytes, mode: 0o600 }, system.platform);
     }
+  };
+  try {
     await replace(copy, { bytes: program, mode: 0o700, check }, system.platform);
   } catch (error) {
     if (error instanceof Failure) throw error;

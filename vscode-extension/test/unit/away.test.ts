@@ -7,6 +7,7 @@ import { knownAliases, rememberAliases } from '../../src/aliases';
 import { playgroundHost } from '../../src/authority';
 import { FILTERED } from '../../src/commands';
 import { Containers } from '../../src/containers';
+import { enterWindow } from '../../src/extension';
 import { Filter } from '../../src/filter';
 import * as format from '../../src/format';
 import { readAccount } from '../../src/json';
@@ -72,6 +73,26 @@ describe('a readable host name', () => {
     expect(await seen()).toEqual({});
   });
 
+  it('is decided by the new list: an old one may wake what is not meant, or for a host of the user', async () => {
+    const other = 'f'.repeat(24);
+    const stopped = (more: object): Record<string, unknown> => listed({ state: 'STOPPED', ...more });
+    const enter = async (all: unknown[], also = '', authority = 'ssh-remote+my-lab'): Promise<[bars: number, runs: string[]]> => {
+      const { services, runs } = acting(all, {}, also);
+      const context = { ...services.context, subscriptions: [] as { dispose(): void }[] };
+      await context.globalState.update('playgrounds.aliases', { 'my-lab': ID });
+      await enterWindow({ ...services, context }, authority);
+      for (const one of context.subscriptions) one.dispose();
+      return [context.subscriptions.length, runs().filter((run) => !run.startsWith('list'))];
+    };
+    const woken = (host: string): [number, string[]] => [1, ['config-ssh --yes --json', `start ${host} --json`]];
+    expect(await enter([stopped({ alias: 'my-lab' })])).toEqual(woken(HOST));
+    expect(await enter([stopped({ alias: 'renamed' })])).toEqual([0, []]);
+    expect(await enter([stopped({}), stopped({ id: other, alias: 'my-lab' })])).toEqual(woken(`playground-${other}`));
+    expect(await enter([stopped({})], '', `ssh-remote+${HOST}`)).toEqual(woken(HOST));
+    // Without a list.
+    for (const authority of ['ssh-remote+my-lab', `ssh-remote+${HOST}`]) expect((await enter([stopped({})], '[ $1 = list ] && exit 1', authority))[1]).toEqual([]);
+  });
+
   it('is in the copied command and in tooltips; windows keep the one with the id', async () => {
     const listing = listed({ alias: 'my-lab', machines: TWO });
     const playground = one({ alias: 'my-lab', machines: TWO });
@@ -108,7 +129,7 @@ describe('the filter', () => {
     expect(found('running')).toEqual(['Compose trial']);
     expect(found(' k3s  stopped ')).toEqual(['My cluster']);
     expect(found('k3s running')).toEqual([]);
-    expect([filter.message, commands.contexts[FILTERED]]).toEqual(['Only playgrounds with: k3s running', true]);
+    expect([filter.message, commands.contexts[FILTERED]]).toEqual(['Filter: k3s running', true]);
     expect(found('')).toHaveLength(2);
     expect([filter.message, commands.contexts[FILTERED]]).toEqual(['', false]);
     // The tree follows the typing, and goes back after Escape.
@@ -125,7 +146,7 @@ describe('the account', () => {
   it('has a name, a plan and a region', () => {
     const words = (more: object): string => format.account(readAccount(JSON.stringify({ id: 'u1', baseUrl: 'https://labs.iximiuz.com', ...more })));
     expect(words({})).toBe('Logged in as u1 at labs.iximiuz.com. Plan: free.');
-    expect(words({ githubProfileId: 'ada', premiumAccess: { lifetime: true }, preferredRegion: 'eu' })).toBe('Logged in as ada at labs.iximiuz.com. Plan: premium without an end. Region: eu.');
+    expect(words({ githubProfileId: 'ada', premiumAccess: { lifetime: true }, preferredRegion: 'eu' })).toBe('Logged in as ada at labs.iximiuz.com. Plan: premium, lifetime. Region: eu.');
     expect(words({ premiumAccess: { trial: true, until: '2027-01-02T12:00:00Z' } })).toMatch(/Plan: trial until .*2027/);
   });
 
@@ -145,6 +166,9 @@ it('the report of doctor is a new document', async () => {
   await does['playgrounds.report']();
   expect(window.documents).toEqual(['all is well\n']);
   expect(runs()[0]).toMatch(/^doctor --report \S+ --json$/);
+  const old = acting([listed()], {}, `[ $1 = doctor ] && { echo "error: unexpected argument '--report' found" >&2; exit 2; }`);
+  await expect(old.does['playgrounds.report']()).rejects.toMatchObject({ kind: 'old-binary', message: expect.stringContaining('does not know `--report`') as string });
+  expect(window.documents).toHaveLength(1);
 });
 
 it('the log of connections is followed in a terminal, if the program has one', async () => {

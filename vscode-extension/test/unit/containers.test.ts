@@ -140,7 +140,7 @@ function viewed(lines: string, lists: unknown[][] = [[listed()]], then = 'exec s
 
 describe('the watch of a machine', () => {
   it('runs while the machine is open on the screen, and only then', async () => {
-    const { watch, labels, item, runs, alive, fold, setVisible, end } = viewed(`echo '${line(described('web'), described('db'))}'`);
+    const { watch, labels, item, runs, alive, fold, filter, setVisible, end } = viewed(`echo '${line(described('web'), described('db'))}'`);
     await until(() => watch.situation.kind === 'known');
     expect(item().collapsibleState).toBe(1);
     expect(labels()).toEqual(['Show Containers']);
@@ -156,6 +156,7 @@ describe('the watch of a machine', () => {
       [() => { fold('machine', true); }, () => { fold('machine', false); }],
       [() => { fold('playground', true); }, () => { fold('playground', false); }],
       [() => { setVisible(false); }, () => { setVisible(true); }],
+      [() => { filter.set('of another'); }, () => { filter.set(''); }],
     ] as const) {
       expect(alive()).toBe(true);
       hide();
@@ -166,7 +167,7 @@ describe('the watch of a machine', () => {
     }
     end();
     await until(() => !alive());
-    expect(runs().length).toBe(4);
+    expect(runs().length).toBe(5);
   });
 
   it('does not begin again for a machine that was closed with its playground', async () => {

@@ -2,17 +2,21 @@
 // and options as those of scripts/package: tar, gzip, zip, sha256sum.
 
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type Server, createServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import * as path from 'node:path';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import manifest from '../../package.json';
+import { ACTIONS } from '../../src/actions';
 import { unpack } from '../../src/binary/archive';
 import { TARGETS, download, findDownload } from '../../src/binary/download';
 import { readVersion } from '../../src/binary/version';
-import type { Failure } from '../../src/failure';
-import { user } from './vscode';
+import { STEPS } from '../../src/commands';
+import { Failure } from '../../src/failure';
+import { showFailure } from '../../src/messages';
+import { commands, user } from './vscode';
 import { acting, binary, folder, listed, program } from './world';
 
 const VERSION = '1.2.3';
@@ -31,7 +35,7 @@ function content(version = VERSION): string {
   const made = folder();
   mkdirSync(path.join(made, 'man/man1'), { recursive: true });
   program('', version, made);
-  writeFileSync(path.join(made, 'labctl-ssh-proxy-helper-aarch64.gz'), 'helper');
+  writeFileSync(path.join(made, 'labctl-ssh-proxy-helper-aarch64.gz'), `helper ${version}`);
   writeFileSync(path.join(made, 'man/man1/labctl-ssh-proxy.1'), '.TH');
   writeFileSync(path.join(made, 'LICENSE'), 'x'.repeat(3000));
   return made;
@@ -80,12 +84,16 @@ function computer() {
   const system = { env: {}, platform: 'linux' as const, home };
   const bin = path.join(home, '.iximiuz/labctl-ssh-proxy/bin');
   const files = (): string[] => (existsSync(bin) ? readdirSync(bin).sort() : []);
-  const versionOf = (file: string) => Promise.resolve(readVersion(execFileSync(file, ['--version'], { encoding: 'utf8' })));
+  const tried: string[] = [];
+  const versionOf = (file: string) => {
+    tried.push(file);
+    return Promise.resolve(readVersion(execFileSync(file, ['--version'], { encoding: 'utf8' })));
+  };
   const abort = new AbortController();
   const reports: string[] = [];
   const run = (options: object = { ca }, from = findDownload({ version: VERSION, repository: { url: `${base}/ada/x.git` } }, 'linux', 'x64')) =>
     download(from, system, versionOf, { signal: abort.signal, report: (line) => { reports.push(line); } }, options);
-  return { system, bin, files, abort, reports, run };
+  return { system, bin, files, tried, abort, reports, run };
 }
 
 const failure = (work: Promise<unknown>): Promise<Failure> => work.then(() => { throw new Error('it did not fail'); }, (error: unknown) => error as Failure);
@@ -147,13 +155,20 @@ describe('a download', () => {
   it('refuses a program of another version, and keeps the one that is there', async () => {
     const { files, bin, run } = computer();
     await run();
-    const before = readFileSync(path.join(bin, 'labctl-ssh-proxy'));
+    const contents = () => files().map((name) => readFileSync(path.join(bin, name), 'utf8'));
+    const before = contents();
     const other = folder();
     pack(content('1.0.0'), other);
     instead = Object.fromEntries([ARCHIVE, `${ARCHIVE}.sha256`].map((name) => [name, (answer: ServerResponse) => answer.end(readFileSync(path.join(other, name)))]));
     expect((await failure(run())).message).toContain('is version 1.0.0, not 1.2.3');
-    expect(readFileSync(path.join(bin, 'labctl-ssh-proxy'))).toEqual(before);
-    expect(files()).toHaveLength(2);
+    expect(contents()).toEqual(before);
+    expect(before[1]).toBe('helper 1.2.3');
+  });
+
+  it('does not share a file with another one at the same time', async () => {
+    const { files, tried, run } = computer();
+    await Promise.all([run(), run()]);
+    expect([new Set(tried).size, files()]).toEqual([2, ['labctl-ssh-proxy', 'labctl-ssh-proxy-helper-aarch64.gz']]);
   });
 
   it('can be cancelled', async () => {
@@ -212,5 +227,37 @@ describe('the button', () => {
     const { does } = acting([listed()]);
     await does['playgrounds.download']();
     expect(user.asked).toEqual([expect.stringMatching(/^The program is installed already: \//)]);
+    // The step of the walkthrough.
+    expect(commands.contexts[STEPS.hasProgram]).toBe(true);
+  });
+
+  /** Presses the button with another program, or none, on a computer without one. */
+  const press = (configured: string, world: object): Promise<void> => {
+    const { services } = acting([listed()]);
+    return ACTIONS['playgrounds.download']({ ...services, binary: binary(configured, { env: { PATH: '' }, home: folder(), platform: 'linux', ...world }) }, undefined);
+  };
+
+  it('downloads nothing if the package brings the program along', async () => {
+    const [home, extension] = [folder(), { folder: folder(), version: VERSION }];
+    mkdirSync(path.join(extension.folder, 'bin'));
+    chmodSync(program('', VERSION, path.join(extension.folder, 'bin')), 0o644);
+    await press('', { home, extension });
+    expect(user.asked).toEqual([`The program is installed already: ${home}/.iximiuz/labctl-ssh-proxy/bin/labctl-ssh-proxy`]);
+  });
+
+  it('says why a download would not be used, and offers it only where it helps', async () => {
+    expect((await failure(press('/nowhere/x', {}))).text).toBe('The setting playgrounds.binary names no program, and a downloaded one would not be used. Correct or clear it.');
+    const installed = await failure(press(program('', '0.0.9'), {}));
+    expect([installed.kind, installed.text]).toEqual(['no-release', expect.stringMatching(/is version 0\.0\.9, but .* Update it, or remove it and download again/)]);
+    // An old copy is replaced, so that this goes on to look for the release.
+    const home = folder();
+    const bin = path.join(home, '.iximiuz/labctl-ssh-proxy/bin');
+    mkdirSync(bin, { recursive: true });
+    program('', '0.0.9', bin);
+    expect((await failure(press('', { home, extension: { folder: folder(), version: VERSION } }))).message).toContain('names no release');
+    showFailure(new Failure('old-binary', 'x'));
+    expect(user.offered).toEqual(['Download', 'Show Installation Steps']);
+    const welcome = manifest.contributes.viewsWelcome.find((one) => one.when.endsWith('== old-binary'));
+    expect(welcome?.contents).toContain('[Download](command:playgrounds.download)');
   });
 });

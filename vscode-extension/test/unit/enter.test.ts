@@ -12,7 +12,7 @@ const OWN = { id: 'ada.labctl-ssh-proxy', packageJSON: manifest };
 const opened = (): unknown[] => commands.ran.filter(([name]) => name === 'vscode.openFolder');
 
 beforeEach(() => {
-  Object.assign(user, { settings: {}, known: {}, answer: undefined, answers: [], asked: [], offered: [], cancels: false });
+  Object.assign(user, { settings: {}, workspace: {}, known: {}, answer: undefined, answers: [], asked: [], offered: [], cancels: false });
   commands.ran = [];
   Object.assign(env, { uiKind: UIKind.Web, uriScheme: 'vscode' });
   extensions.all = [OWN];
@@ -56,7 +56,11 @@ describe('the extension that connects by SSH', () => {
       Object.assign(user, { settings: { [`${section}.configFile`]: '/x' }, known: { [`${section}.connectTimeout`]: 15, [`${section}.remotePlatform`]: {} } });
       await offerSettings(memory, 'playground-x');
       expect(user.settings).toMatchObject({ [`${section}.connectTimeout`]: CONNECT_TIMEOUT, [`${section}.remotePlatform`]: { 'playground-x': 'linux' } });
+      // A workspace does not choose the file that is written.
+      user.workspace = { [`${section}.configFile`]: '/workspace' };
       expect(configFile()).toBe('/x');
+      user.settings = {};
+      expect(configFile()).toBe('');
     }
   });
 });

@@ -60,17 +60,21 @@ describe('a link', () => {
       `playground=k3s&path=${name}`, 'its path has characters or parts that are not allowed',
     ]),
     ...['', 'http://github.com/a/b', 'git://github.com/a/b', 'ssh://git@github.com/a/b', 'git@github.com:a/b', '/srv/git', 'file:///srv/git', 'ext::sh -c id', 'https://a:b@github.com/a/b', 'https://a@github.com/a',
-      'https://github.com', 'https://github.com/', 'https://github.com/a/../b', 'https://github.com/a/b:/etc', 'https://github.com/a/b:.ssh', 'https://github.com/a/-b', 'https://github.com/a/.ssh', 'https://github.com/a/.git',
-      'https://github.com/a/bin', 'https://github.com/a/bin.git', 'https://github.com/a?b', 'https://github.com/a#b', "https://github.com/a'b", 'https://github.com/a b', 'https://github.com/a$(id)', 'https://github.com/a"b', 'https://github.com/a`id`',
+      'https://github.com', 'https://github.com/', 'https://github.com/a/../b', 'https://github.com/a/b:/etc', 'https://github.com/a/b:.ssh', 'https://github.com/a/-b',
+      'https://github.com/a/-b.git', 'https://github.com/a?b', 'https://github.com/a#b', "https://github.com/a'b", 'https://github.com/a b', 'https://github.com/a$(id)', 'https://github.com/a"b', 'https://github.com/a`id`',
       'https://github.com/a\nb', 'https://g\u0456thub.com/a/b', 'https://github.com/\u202Ea', 'HTTPS://github.com/a', 'https://GitHub.com/a/b', '--upload-pack=x', 'https://-x/a', 'https://x-/a', 'https://x..y/a', 'https://[::1]/a', 'https://github.com/a%2fb', 'https://github.com\\@x/a'].map((repo) => [
       `playground=k3s&repo=${repo}`, 'its repository is not a plain https address',
     ]),
+    ...['x.code-workspace', '/srv/x.Code-Workspace/'].map((name) => [`playground=k3s&path=${name}`, 'its path is a workspace file']),
+    ...['bin', 'go', 'node_modules', '~', '~x', '.ssh', '.github', 'x.code-workspace', ''].flatMap((name) => [name, `${name}.git`, `${name}.git/`].filter((repo) => repo !== '').map((repo) => [
+      `playground=k3s&repo=https://github.com/a/${repo}`, `its repository would become the folder "${name}"`,
+    ])),
   ])('is refused: %j', (query, words) => {
     expect(why(query)).toContain(`the link was refused: ${words}`);
   });
 
   it('asks to open, and nothing else', () => {
-    for (const address of ['', '/', '/start', '/open/', '/open/x', '/Open']) expect(why('playground=k3s', address)).toContain('it does not ask to open');
+    for (const address of ['', '/', '/start', '/open/', '/open/x', '/Open']) expect(why('playground=k3s', address)).toContain('it is not a link that opens a playground');
   });
 });
 
@@ -125,10 +129,10 @@ describe('opening a link', () => {
     const world = acting([listed({ state: 'STOPPED', stoppedOnPurpose: true, title: 'My\u202E lab\nOpen it' })], { catalog });
     await open(world, `playground=${ID}&path=/srv&repo=${REPO}`);
     expect(user.details).toEqual([
-      `Start your playground "My lab Open it" (docker), which you have stopped. That takes seconds to minutes.\n\nClone ${REPO} into the folder notes of the machine. Its content comes from whoever owns that address.\n\nOpen the folder /srv in a new window.`,
+      `Start your playground "My lab Open it" (docker), which you have stopped. That takes seconds to minutes.\n\nClone ${REPO} into the folder notes of the machine. The owner of that address decides what it contains.\n\nOpen the folder "/srv" in a new window.`,
     ]);
     await open(world, 'playground=odd');
-    expect(user.details[1]).toBe('Start a new playground "O dd Start nothing" (odd) by mal lory, not by the platform. That takes seconds to minutes, and its time counts on your account.\n\nOpen the home folder in a new window.');
+    expect(user.details[1]).toBe(`Start a new playground "O dd Start nothing" (odd) by mal lory, not by the platform. That takes seconds to minutes, and it uses your account's playground time.\n\nOpen the home folder in a new window.`);
     expect([acts(world.runs()), commands.ran, user.offered]).toEqual([[], [], ['Open']]);
   });
 
@@ -166,6 +170,11 @@ describe('opening a link', () => {
     await open(world, 'playground=docker');
     expect(user.details[0]).toContain('Enter your playground "Compose trial" (docker), which is running.');
     expect(acts(world.runs())).toContain(`start ${ID} --json`);
+    const starting = acting([listed({ state: 'STARTING' })], { catalog });
+    await open(starting, 'playground=docker&path=my notes');
+    expect(user.details[1]).toBe(
+      'Open your playground "Compose trial" (docker), which is starting, and start it if necessary. That takes seconds to minutes.\n\nOpen the folder "my notes" in a new window.',
+    );
   });
 
   it('is refused for an id of someone else, and for a name that the catalogue lacks', async () => {

@@ -228,7 +228,7 @@ function viewed(lines: string, lists: unknown[][] = [[k3s()]], also = '') {
 
 describe('the watch of a cluster', () => {
   it('runs while the cluster is open on the screen, and only then', async () => {
-    const { known, labels, find, tree, runs, alive, fold, setVisible, end } = viewed(`echo '${all(pod('web-0'), system('dns', { failing: true }))}'`);
+    const { known, labels, find, tree, runs, alive, fold, filter, setVisible, end } = viewed(`echo '${all(pod('web-0'), system('dns', { failing: true }))}'`);
     await known();
     const cluster = find('cluster') as Node;
     expect(tree.getChildren(tree.getChildren()[0]).map((node) => node.kind)).toEqual(['machine', 'machine', 'cluster', 'ports']);
@@ -247,6 +247,7 @@ describe('the watch of a cluster', () => {
       [() => { fold('cluster', true); }, () => { fold('cluster', false); }],
       [() => { fold('playground', true); }, () => { fold('playground', false); }],
       [() => { setVisible(false); }, () => { setVisible(true); }],
+      [() => { filter.set('of another'); }, () => { filter.set(''); }],
     ] as const) {
       expect(alive()).toBe(true);
       hide();
@@ -260,7 +261,7 @@ describe('the watch of a cluster', () => {
     expect(tree.getTreeItem(cluster).description).toBe('');
     end();
     await until(() => !alive());
-    expect(runs().length).toBe(4);
+    expect(runs().length).toBe(5);
   });
 
   it('does not begin again for a cluster that was closed with its playground', async () => {

@@ -76,7 +76,7 @@ describe('a scan', () => {
   });
 
   it('is repeated after a pause while the ports are on the screen, and only then', async () => {
-    const { watch, ports, labels, fold, setVisible, scans, end } = viewed(two);
+    const { watch, ports, labels, fold, filter, setVisible, scans, end } = viewed(two);
     await until(() => watch.situation.kind === 'known');
     let changes = 0;
     ports.onDidChange(() => changes++);
@@ -102,6 +102,8 @@ describe('a scan', () => {
         [() => { fold('ports', true); }, () => { fold('ports', false); }],
         [() => { fold('playground', true); }, () => { fold('playground', false); }],
         [() => { setVisible(false); }, () => { setVisible(true); }],
+        // VS Code asks for the lines that it shows again.
+        [() => { filter.set('of another'); }, () => { filter.set(''); labels(); }],
       ] as const) {
         const before = scans();
         hide();

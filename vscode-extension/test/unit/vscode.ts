@@ -67,6 +67,8 @@ export enum ConfigurationTarget {
 /** The user: settings, answers, and the questions that were asked. Tests change it. */
 export const user = {
   settings: {} as Record<string, unknown>,
+  /** The settings of a workspace, which may be someone else's. */
+  workspace: {} as Record<string, unknown>,
   /** The default values of settings that another extension declares. */
   known: {} as Record<string, unknown>,
   answer: undefined as string | undefined,
@@ -186,10 +188,11 @@ export const workspace = {
   workspaceFolders: undefined as Folder[] | undefined,
   openTextDocument: (document: unknown) => Promise.resolve(typeof document === 'object' && document && 'content' in document ? document.content : document),
   getConfiguration: (section: string) => ({
-    get: (key: string): unknown => user.settings[`${section}.${key}`] ?? user.known[`${section}.${key}`],
+    get: (key: string): unknown => user.workspace[`${section}.${key}`] ?? user.settings[`${section}.${key}`] ?? user.known[`${section}.${key}`],
     inspect: (key: string) => ({
       defaultValue: user.known[`${section}.${key}`],
       globalValue: user.settings[`${section}.${key}`],
+      workspaceValue: user.workspace[`${section}.${key}`],
     }),
     update: (key: string, value: unknown) => {
       user.settings[`${section}.${key}`] = value;

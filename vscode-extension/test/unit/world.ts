@@ -59,17 +59,18 @@ export function viewOn(it: Binary) {
   const ports = new Ports(it, watch);
   const containers = new Containers(it, watch, () => undefined);
   const pods = new Pods(it, watch, () => undefined);
-  const tree = new Tree(watch, forwards, ports, containers, pods);
+  const filter = new Filter();
+  const tree = new Tree(watch, forwards, ports, containers, pods, filter);
   const [visibility, expansion, collapse] = [new EventEmitter(), new EventEmitter<{ element: Node }>(), new EventEmitter<{ element: Node }>()];
   const real = {
     visible: true, dispose: () => undefined,
     onDidChangeVisibility: visibility.event, onDidExpandElement: expansion.event, onDidCollapseElement: collapse.event,
   };
-  const view = new View(real as unknown as vscode.TreeView<Node>, watch, tree, ports, containers, pods);
+  const view = new View(real as unknown as vscode.TreeView<Node>, watch, tree, ports, containers, pods, filter);
   /** Finds the first node of a kind, of the first playground or below it. */
   const find = (kind: Node['kind']): Node | undefined => [...tree.getChildren(), ...tree.getChildren(tree.getChildren()[0])].find((node) => node.kind === kind);
   return {
-    it, watch, forwards, ports, containers, pods, tree, find,
+    it, watch, forwards, ports, containers, pods, tree, filter, find,
     setVisible: (visible: boolean) => { real.visible = visible; visibility.fire(undefined); },
     fold: (kind: Node['kind'], folded: boolean) => {
       const element = find(kind);
