@@ -29,7 +29,7 @@ export function canConnect(own: string): boolean {
   });
 }
 
-/** Offers to install an extension that connects by SSH, if there is none. Throws if there is none afterwards. */
+/** Offers to install an extension that connects by SSH, if there is none. Throws if the user declines, or the installation fails. */
 export async function ensureSshExtension(own: string): Promise<void> {
   if (canConnect(own)) return;
   const { id, name } = suggested();

@@ -67,8 +67,8 @@ export function findDownload(manifest: Manifest, platform: NodeJS.Platform, arch
 
 /**
  * Downloads the program and installs it at the place of the extension's copy. Nothing is replaced before the checksum was
- * compared and the new program has said its version. Its helpers come
- * before it, so that it never runs without them. `versionOf` runs a program; `options` are those of each request.
+ * compared and the new program has said its version. Its helpers come before it, so that it never runs without them. `versionOf`
+ * runs a program; `options` are those of each request.
  */
 export async function download(
   { folder, archive, version }: Download,
