@@ -92,9 +92,15 @@ async function windows() {
       meanwhile: async (page) => {
         try {
           const item = page.locator('.statusbar-item', { hasText: 'Compose trial' });
-          await until('figures', async () => /ms · ↓ .*MB\/s ↑ .* · 7h/.test(await item.innerText({ timeout: 30_000 })), 60_000);
-          console.log(`  ${await item.innerText()}`);
+          await until('figures', async () => /Compose trial · ↓ .*MB\/s ↑ .* · 7h/.test(await item.innerText({ timeout: 30_000 })), 60_000);
           await picture(page, 'statusbar', { x: 0, y: 600, width: 620, height: 40 });
+          // This way is short, so only the tooltip has it.
+          await until('the latency', async () => {
+            await page.mouse.move(600, 300);
+            await item.hover();
+            return page.locator('.hover-contents', { hasText: /Latency: .*ms/ }).waitFor({ timeout: 3000 }).then(() => true, () => false);
+          }, 30_000);
+          console.log(`  ${await item.innerText()}`);
           await world.run('stop', id);
           await page.getByRole('button', { name: 'Start and Reload Window' }).waitFor();
         } finally {
