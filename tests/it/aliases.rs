@@ -55,7 +55,7 @@ fn a_title_is_a_host_name_as_long_as_its_playground_lives() {
     let machine = machines[1]["name"].as_str().unwrap();
     assert_eq!(machines[1]["alias"], format!("my-lab.{machine}"));
 
-    // What ssh makes of them: the id is what `connect` gets, and what host keys are kept under.
+    // In ssh, `connect` gets the id, and host keys are kept under it.
     for (alias, host) in [
         ("my-lab".to_owned(), format!("playground-{first}")),
         (format!("my-lab.{machine}"), format!("playground-{first}.{machine}")),
