@@ -44,6 +44,10 @@ const PART: u32 = 60;
 /// would, because the machine may be there in time.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
+/// A connection to a machine that runs is through by now, and ssh's command line need not be looked at for it. Less than
+/// [`PART`] of the shortest limit, one second.
+const LOOK: Duration = Duration::from_millis(500);
+
 /// The server's words that a client has been sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Passed {
@@ -156,6 +160,7 @@ pub(super) fn plan(connection: &Connection<'_>, play: &str, machine: &str) -> Re
 /// that has no limit, that is sent the machine's line in time, or that has not been told of any wait.
 pub(super) async fn too_short(connection: &Connection<'_>, caller: ClientKind) -> Error {
     let is_off = connection.app.settings.early_identification == Some(false);
+    sleep(LOOK).await;
     if caller == ClientKind::OpenSsh
         && !is_off
         && let Some(limit) = os::ssh_arguments().as_deref().and_then(connect_timeout)

@@ -42,7 +42,7 @@ fn a_folder_names_the_playground_of_commands_that_reach_it() {
         assert!(within(words).failed(4).contains("no playground"));
     }
     assert_eq!(world.plays(), 0);
-    // What stops, erases or exposes does not read it.
+    // Commands that stop, erase or expose do not read it.
     for words in [
         &["stop"][..],
         &["destroy", "--yes"],

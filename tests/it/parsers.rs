@@ -247,7 +247,7 @@ fn every_reader_makes_the_same_of_an_alias() {
                 assert!(picked(&text).contains(&name.as_str()), "{name}");
             }
         }
-        // What begins like an alias is another host.
+        // A name that begins like an alias is another host.
         for (reader, options) in readings(&world, &world.ssh_config(), "my-lab.example.com") {
             assert_eq!(options.get("proxycommand").map_or("none", String::as_str), "none", "{reader}");
         }
