@@ -3,6 +3,7 @@
 use crate::{
     error::{Error, Kind, Result, printable},
     target::{PodName, is_label},
+    ui::nearest::did_you_mean,
 };
 
 use super::{
@@ -84,7 +85,7 @@ fn meant(pods: Vec<Pod>, sets: &All<Object>, name: &PodName, shown: &str) -> Res
     if owned.is_empty() {
         let hint = match names.len() {
             0 => format!("namespace {namespace} has no pods; list all with `labctl-ssh-proxy pods -A`"),
-            _ => format!("namespace {namespace} has {}", listed(&names)),
+            _ => format!("{}namespace {namespace} has {}", meant_of(label, &names), listed(&names)),
         };
         let message = format!(
             "playground {shown} has no pod `{label}` in namespace {namespace}, and no Deployment, StatefulSet or \
@@ -127,7 +128,7 @@ pub(crate) fn named(pod: &Pod, name: Option<&str>, shown: &str) -> Result<Contai
     }
     let names: Vec<String> = all.into_iter().map(|one| one.name).collect();
     let message = format!("{} has no container `{}`", subject(pod, shown), printable(label));
-    Err(Error::new(Kind::NotFound, message).with_hint(format!("it has {}", listed(&names))))
+    Err(Error::new(Kind::NotFound, message).with_hint(format!("{}it has {}", meant_of(label, &names), listed(&names))))
 }
 
 /// A pod in a sentence.
@@ -167,6 +168,12 @@ pub(crate) fn labels(pod: &Pod, container: Option<&str>) -> Option<PodName> {
     };
     let is_whole = [&name.namespace, &name.pod].into_iter().chain(&name.container).all(|label| is_label(label));
     is_whole.then_some(name)
+}
+
+/// The question if one of these names was meant, which the list of them may be cut before.
+fn meant_of(label: &str, names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| printable(name)).collect();
+    did_you_mean(label, names.iter().map(String::as_str))
 }
 
 /// Names in a sentence, as many as one reads.

@@ -17,6 +17,7 @@ use crate::{
         wire::{Machine, Play},
     },
     target::{Inside, PodName, Target, is_label},
+    ui::nearest::did_you_mean,
     wake,
 };
 
@@ -194,8 +195,13 @@ fn choose(play: &Play, machines: &[(&str, Vec<Container>)], down: &[&str], name:
         }
         [(machine, only)] => Err(not_running(play, machine, only)),
         [] => {
-            let mut hints =
-                vec![if all.is_empty() { "no container exists there".to_owned() } else { hosts(play, &all) }];
+            // The list may be cut before the one that was meant.
+            let names: Vec<String> = all.iter().map(|(_, one)| printable(&one.name)).collect();
+            let meant = did_you_mean(&name, names.iter().map(String::as_str));
+            let mut hints = vec![match names.len() {
+                0 => "no container exists there".to_owned(),
+                _ => format!("{meant}{}", hosts(play, &all)),
+            }];
             hints.extend(down.iter().map(|machine| format!("machine {machine} is not running, and was not asked")));
             let message = format!("playground {shown} has no container `{name}`");
             Err(Error::new(Kind::NotFound, message).with_hint(hints.join("; ")))
@@ -298,7 +304,8 @@ mod tests {
             let error = chosen(name).unwrap_err();
             assert_eq!(error.kind(), Kind::NotFound, "{name}");
             let hint = error.hint().unwrap();
-            assert!(hint.starts_with("use one of: ") && hint.contains(".n.web-1, "), "{hint}");
+            assert!(hint.contains("use one of: ") && hint.contains(".n.web-1, "), "{hint}");
+            assert_eq!(hint.starts_with("did you mean `Web.1`? use one of"), name == "WEB.1", "{hint}");
             assert!(hint.ends_with("; machine o is not running, and was not asked"), "{hint}");
         }
         assert_eq!(

@@ -27,7 +27,12 @@ fn a_connection_that_is_dead_ends() {
     distant.tunnels.fail(How::Stranded);
     let (status, _, errors) = talk.ended(JUDGED);
     assert_eq!(status.code(), Some(255), "{errors}");
-    assert!(errors.contains("nothing has come through the tunnel for 20 s, while its host answers"), "{errors}");
+    // It is judged at the ping that is nearest to 20 s, or later on a busy computer.
+    let (_, words) =
+        errors.split_once("nothing has come through the tunnel for ").unwrap_or_else(|| panic!("{errors}"));
+    let (silent, why) = words.split_once(" s, ").unwrap();
+    assert!((17..=45).contains(&silent.parse::<u32>().unwrap()), "{errors}");
+    assert!(why.starts_with("while its host answers"), "{errors}");
     assert!(errors.contains("connect again"), "{errors}");
     assert!(began.elapsed() > Duration::from_secs(15), "20 s of silence are not the end before they are over");
 }
