@@ -7,7 +7,7 @@ import path from 'node:path';
 import { promisify } from 'node:util';
 import { reprContainerStatus } from '../unit/kexp.mts';
 import { Containerd } from './containerd.mjs';
-import { answer, button, collapse, expand, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
+import { answer, button, collapse, expand, menu, pick, picture, row, rows, sees, text, widen } from './hands.mjs';
 import { Kube } from './kube.mjs';
 import { World, extension, showView, until } from './world.mjs';
 
@@ -248,7 +248,7 @@ async function use() {
   console.log('- a port, in the browser');
   const opened = page.context().waitForEvent('page', { timeout: 60_000 });
   await menu(page, app(), 'Forward a Port...');
-  await page.locator('.quick-input-list .monaco-list-row', { hasText: '8000' }).click();
+  await pick(page, '8000');
   const tab = await opened;
   await tab.waitForLoadState();
   assert.equal((await tab.locator('body').innerText()).trim(), 'hello from shop/web:1.4');

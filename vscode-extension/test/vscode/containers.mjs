@@ -5,7 +5,7 @@ import { execFile } from 'node:child_process';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { Engine } from './engine.mjs';
-import { answer, button, collapse, expand, menu, picture, row, rows, sees, text, widen } from './hands.mjs';
+import { answer, button, collapse, expand, menu, pick, picture, row, rows, sees, text, widen } from './hands.mjs';
 import { World, extension, showView, until } from './world.mjs';
 
 if (!Engine.canRun) process.exit();
@@ -145,7 +145,7 @@ async function use() {
   const opened = page.context().waitForEvent('page', { timeout: 30_000 });
   await menu(page, container('api').first(), 'Forward a Port...');
   await sees(page, 'its ports', async () => /8000[^]*Another port/.test(await page.locator('.quick-input-widget').innerText()));
-  await page.locator('.quick-input-list .monaco-list-row', { hasText: '8000' }).click();
+  await pick(page, '8000');
   const tab = await opened;
   await tab.waitForLoadState();
   assert.equal((await tab.locator('body').innerText()).trim(), 'hello from shop/api:2.0');

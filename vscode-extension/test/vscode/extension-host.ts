@@ -205,6 +205,8 @@ async function asked(): Promise<void> {
   const api = await activate();
   await api.enter(`ssh-remote+${before.host}`);
   assert.equal(list()[0]?.state, 'STOPPED');
+  // The second question looks like the first one.
+  writeFileSync(path.join(HOME, 'answered'), '');
   await api.enter(`ssh-remote+${before.host}.shell-01`);
   assert.equal(list()[0]?.state, 'RUNNING');
 }

@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, readdirSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:https';
 import path from 'node:path';
-import { picture, sees, text } from './hands.mjs';
+import { pick, picture, sees, text } from './hands.mjs';
 import { World, binary, extension, freePort, showView, until } from './world.mjs';
 
 const port = await freePort();
@@ -127,10 +127,7 @@ try {
 
   console.log('- the menu of the remote indicator leads there, too');
   await page.locator('[id="status.host"]').click();
-  const entries = page.locator('.quick-input-list .monaco-list-row');
-  await entries.filter({ hasText: 'Connect to Playground...' }).click();
-  await entries.filter({ hasText: play.id }).click();
-  await entries.filter({ hasText: 'Open Terminal' }).click();
+  for (const words of ['Connect to Playground...', play.id, 'Open Terminal']) await pick(page, words);
   await sees(page, 'another connection', () => world.processes().filter((line) => line.includes('connect') && line.includes(play.id)).length === 2, 30_000);
 } catch (error) {
   console.error(error, page?.messages.slice(-20));

@@ -108,6 +108,21 @@ export async function menu(page, line, entry) {
   });
 }
 
+/** Picks an entry of a list, until the list has closed or is another one. */
+export async function pick(page, words) {
+  const list = page.locator('.quick-input-list');
+  const entry = list.locator('.monaco-list-row', { hasText: words }).first();
+  await entry.waitFor({ timeout: 30_000 });
+  const before = await list.innerText();
+  const isOver = async () => !(await list.isVisible()) || (await list.innerText()) !== before;
+  await until(`${words} is picked`, async () => {
+    if (await isOver()) return true;
+    await entry.click({ timeout: 2000 }).catch(() => undefined);
+    await page.waitForTimeout(500);
+    return isOver();
+  }, 30_000);
+}
+
 /** Clicks a button of a line, which shows while the pointer is over it. */
 export async function button(line, name) {
   await quiet(line);

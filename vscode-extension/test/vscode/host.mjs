@@ -1,9 +1,9 @@
 // The packed extension in a real VS Code's extension host, and windows of playgrounds.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { rmSync, writeFileSync } from 'node:fs';
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { picture } from './hands.mjs';
+import { pick, picture } from './hands.mjs';
 import { World, until } from './world.mjs';
 
 /** The part of the window that shows questions. */
@@ -75,11 +75,16 @@ async function windows() {
     page = await world.suite('asked', {
       meanwhile: async (page) => {
         const answer = (words) => page.locator('.quick-input-list .monaco-list-row', { hasText: words });
-        await answer('Leave Stopped').click({ timeout: 30_000 });
-        await answer('Start').waitFor({ state: 'hidden' });
+        await answer('Leave Stopped').waitFor();
+        await until('the answer is no', async () => {
+          if (existsSync(path.join(world.home, 'answered'))) return true;
+          await answer('Leave Stopped').click({ timeout: 2000 }).catch(() => undefined);
+          await page.waitForTimeout(1000);
+          return false;
+        }, 30_000);
         await answer('Start').waitFor();
         await picture(page, 'asked', QUESTION);
-        await answer('Start').click();
+        await pick(page, 'Start');
       },
     });
     await page.close();
@@ -123,7 +128,7 @@ async function windows() {
         try {
           const warning = page.locator('.notification-toast', { hasText: /Compose trial (ends|will be stopped|will be erased) in/ });
           await warning.getByRole('button', { name: 'Extend' }).click({ timeout: 30_000 });
-          await page.locator('.quick-input-list .monaco-list-row', { hasText: '8 hours' }).click();
+          await pick(page, '8 hours');
           await until('eight hours more', async () => (await left()) > before + 7 * 3600);
           await until('the warning has gone', async () => (await warning.count()) === 0);
         } finally {

@@ -195,8 +195,9 @@ export class World {
     writeFileSync(path.join(this.home, 'suite'), name);
     const page = await this.window({ folder, tests: path.join(extension, 'dist/test/extension-host.js') });
     const limit = new Promise((resolve) => setTimeout(resolve, ms, `not done in ${ms} ms`));
-    const told = meanwhile(page).catch((error) => error);
-    const result = (await Promise.race([page.finished, limit])) || (await told) || 0;
+    const told = meanwhile(page).then(() => 0, (error) => error);
+    const failed = new Promise((resolve) => void told.then((error) => error && resolve(error)));
+    const result = (await Promise.race([page.finished, limit, failed])) || (await told);
     for (const message of page.messages) {
       if (/Extension Host/.test(message) || result !== 0) console.log(' ', message.replace(/^.*?Extension Host\S* */, ''));
     }
