@@ -80,12 +80,16 @@ fn meant(pods: Vec<Pod>, sets: &All<Object>, name: &PodName, shown: &str) -> Res
     if !named.is_empty() {
         return one(named, label, shown);
     }
-    let names: Vec<String> = others.iter().map(|pod| pod.metadata.name.clone()).collect();
+    let names: Vec<String> = others.iter().map(|pod| printable(&pod.metadata.name)).collect();
     let owned: Vec<Pod> = others.into_iter().filter(is_owned).collect();
     if owned.is_empty() {
         let hint = match names.len() {
             0 => format!("namespace {namespace} has no pods; list all with `labctl-ssh-proxy pods -A`"),
-            _ => format!("{}namespace {namespace} has {}", meant_of(label, &names), listed(&names)),
+            _ => format!(
+                "{}namespace {namespace} has {}",
+                did_you_mean(label, names.iter().map(String::as_str)),
+                listed(&names)
+            ),
         };
         let message = format!(
             "playground {shown} has no pod `{label}` in namespace {namespace}, and no Deployment, StatefulSet or \
@@ -108,7 +112,7 @@ fn one(mut pods: Vec<Pod>, label: &str, shown: &str) -> Result<Pod> {
         (Some(only), []) => Ok(only),
         (last, _) => {
             pods.extend(last);
-            let names: Vec<String> = pods.iter().map(|pod| pod.metadata.name.clone()).collect();
+            let names: Vec<String> = pods.iter().map(|pod| printable(&pod.metadata.name)).collect();
             let message = format!("{} pods of playground {shown} are called `{label}`", pods.len());
             Err(Error::new(Kind::Ambiguous, message).with_hint(format!("choose one of: {}", listed(&names))))
         }
@@ -126,9 +130,10 @@ pub(crate) fn named(pod: &Pod, name: Option<&str>, shown: &str) -> Result<Contai
     if let Some(found) = found.or_else(|| all.iter().position(|one| as_label(&one.name) == label)) {
         return Ok(all.swap_remove(found));
     }
-    let names: Vec<String> = all.into_iter().map(|one| one.name).collect();
+    let names: Vec<String> = all.into_iter().map(|one| printable(&one.name)).collect();
     let message = format!("{} has no container `{}`", subject(pod, shown), printable(label));
-    Err(Error::new(Kind::NotFound, message).with_hint(format!("{}it has {}", meant_of(label, &names), listed(&names))))
+    let meant = did_you_mean(label, names.iter().map(String::as_str));
+    Err(Error::new(Kind::NotFound, message).with_hint(format!("{meant}it has {}", listed(&names))))
 }
 
 /// A pod in a sentence.
@@ -170,18 +175,12 @@ pub(crate) fn labels(pod: &Pod, container: Option<&str>) -> Option<PodName> {
     is_whole.then_some(name)
 }
 
-/// The question if one of these names was meant, which the list of them may be cut before.
-fn meant_of(label: &str, names: &[String]) -> String {
-    let names: Vec<String> = names.iter().map(|name| printable(name)).collect();
-    did_you_mean(label, names.iter().map(String::as_str))
-}
-
-/// Names in a sentence, as many as one reads.
+/// Printable names in a sentence, as many as one reads. The one that was meant may not be among them.
 fn listed(names: &[String]) -> String {
-    let shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| printable(name)).collect();
+    let shown = names[..names.len().min(MAX_NAMES)].join(", ");
     match names.len().checked_sub(MAX_NAMES) {
-        None | Some(0) => shown.join(", "),
-        Some(more) => format!("{} and {more} more", shown.join(", ")),
+        None | Some(0) => shown,
+        Some(more) => format!("{shown} and {more} more"),
     }
 }
 
@@ -238,6 +237,11 @@ mod tests {
             let error = found(&pods, name).unwrap_err();
             assert!(error.kind() == kind && error.message().contains(why), "{name}: {error}");
         }
+        // The list of so many is cut before the one that was meant.
+        let crowd: Vec<Pod> = (0..20).map(|i| owned(&format!("job-{i:04}"), None, true)).chain(pods).collect();
+        let hint = found(&crowd, "bd-1").unwrap_err().hint().unwrap().to_owned();
+        assert!(hint.starts_with("did you mean `db-1`? namespace default has job-0000, "), "{hint}");
+        assert!(hint.ends_with(" and 15 more"), "{hint}");
     }
 
     #[test]
@@ -274,5 +278,7 @@ mod tests {
             let error = id(Some(name)).unwrap_err();
             assert!(error.kind() == kind && error.message().contains(words), "{name}: {error}");
         }
+        let hint = id(Some("lgo")).unwrap_err().hint().unwrap().to_owned();
+        assert!(hint.starts_with("did you mean `log`? it has "), "{hint}");
     }
 }
