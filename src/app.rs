@@ -14,7 +14,7 @@ use crate::{
         seeds::Seeds,
         tunnels::{Slot, TunnelCache},
     },
-    settings::{AliasSource, Folders, ResumePolicy, Settings, WakePolicy},
+    settings::{AliasSource, Folders, KeepPolicy, ResumePolicy, Settings, WakePolicy},
     ssh::{
         identity::{self, Identity},
         known_hosts::KnownHosts,
@@ -200,5 +200,11 @@ impl App {
     pub fn resume_policy(&self, labels: &[&str]) -> ResumePolicy {
         let own = labels.iter().find_map(|label| self.settings.playgrounds.get(*label)?.resume);
         own.unwrap_or(self.settings.resume)
+    }
+
+    /// Returns the choice about the end of a playground that has any of these labels.
+    pub fn keep_policy(&self, labels: &[&str]) -> KeepPolicy {
+        let own = labels.iter().find_map(|label| self.settings.playgrounds.get(*label)?.keep);
+        own.unwrap_or(self.settings.keep)
     }
 }

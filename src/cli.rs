@@ -10,7 +10,9 @@ use crate::{
     app::App,
     commands::{
         account, completions, config, containers, debug, doctor, forward, kube, logs, machine, man, open, ping,
-        playgrounds::{catalog, destroy, extend, lifetime, list, persist, rename, restart, start, stop, tasks, wait},
+        playgrounds::{
+            catalog, destroy, extend, keep, lifetime, list, persist, rename, restart, start, stop, tasks, wait,
+        },
         pods,
         ports::{self, expose, unexpose},
         region, ssh, uninstall,
@@ -86,6 +88,7 @@ enum Command {
     Restart(restart::Args),
     Extend(extend::Args),
     Lifetime(lifetime::Args),
+    Keep(keep::Args),
     #[command(subcommand)]
     Machine(machine::Machine),
     Containers(containers::Args),
@@ -153,6 +156,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("restart", "Stop a playground and start it again"),
             ("extend", "Let a playground run longer"),
             ("lifetime", "Show or set a playground's whole time"),
+            ("keep", "Extend a playground while it is used, or stop doing so"),
             ("machine", "Reboot, stop or restart one machine, read its console"),
             ("containers", "List a playground's containers, and how to ssh there"),
             ("pods", "List a cluster's pods, their containers, and how to ssh there"),
@@ -347,6 +351,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Expose(args) => expose::run(app, args).await.map(success),
         Command::Unexpose(args) => unexpose::run(app, args).await.map(success),
         Command::Lifetime(args) => lifetime::run(app, args).await.map(success),
+        Command::Keep(args) => keep::run(app, args).await.map(success),
         Command::Rename(args) => rename::run(app, args).await.map(success),
         Command::Machine(command) => machine::run(app, command).await.map(success),
         Command::Persist(args) => persist::run(app, args).await.map(success),

@@ -4,6 +4,7 @@
 
 use std::{cell::Cell, future::Future, time::Duration};
 
+use clap::builder::FalseyValueParser;
 use helper::wire::{Tools, View};
 use tokio::time::Instant;
 
@@ -26,7 +27,7 @@ use crate::{
         memory::Memory,
         tunnels::{About, Slot, Trial},
     },
-    settings::{TOOLS_VARIABLE, VIEW_VARIABLE, WakePolicy},
+    settings::{KEEP_VARIABLE, TOOLS_VARIABLE, VIEW_VARIABLE, WakePolicy},
     target::{self, Inside, Target},
     ui::notice::{Notices, Progress},
 };
@@ -74,6 +75,9 @@ pub struct Args {
     /// container has neither bash nor a C library), always or never.
     #[arg(long, value_name = "VIEW", env = VIEW_VARIABLE, hide_env_values = true, value_parser = view)]
     pub view: Option<View>,
+    /// Count as use of the playground for as long as the connection lasts, so that its time is extended.
+    #[arg(long, env = KEEP_VARIABLE, hide_env_values = true, value_parser = FalseyValueParser::new())]
+    pub keep: bool,
     /// The host name: `playground-<id>`, `playground-<name>`, or either with `.<machine>`, `.<machine>.<container>` or
     /// `.pod.<namespace>.<pod>[.<container>]`.
     pub host: String,

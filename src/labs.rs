@@ -16,6 +16,7 @@ pub mod net;
 mod proxy;
 pub(crate) mod retry;
 pub mod silence;
+pub(crate) mod span;
 mod titles;
 mod trust;
 pub mod tunnel;

@@ -14,6 +14,7 @@ pub mod error;
 pub(crate) mod files;
 pub mod hold;
 pub mod inside;
+mod keep;
 pub mod labs;
 #[cfg(unix)]
 pub mod local;

@@ -38,6 +38,9 @@ pub const TOOLS_VARIABLE: &str = "LABCTL_SSH_PROXY_TOOLS";
 /// The variable that chooses the view of a container, as `connect --view` does.
 pub const VIEW_VARIABLE: &str = "LABCTL_SSH_PROXY_VIEW";
 
+/// The variable by which `ssh --keep` tells its connection that it counts as use for as long as it lasts.
+pub const KEEP_VARIABLE: &str = "LABCTL_SSH_PROXY_KEEP";
+
 /// The variable that names a file in place of the system's hosts file and of its name service, for tests: what stands in
 /// the file is all that has a name.
 pub const HOSTS_VARIABLE: &str = "LABCTL_SSH_PROXY_HOSTS";
@@ -68,6 +71,10 @@ pub struct Settings {
     pub resume_for: Option<u64>,
     /// True to say at a terminal that the network was lost, and that it is back. The default is true.
     pub resume_notices: Option<bool>,
+    /// The choice of the playgrounds whose time is extended while they are used.
+    pub keep: KeepPolicy,
+    /// The time by which that goes beyond a playground's own end at most, in seconds.
+    pub keep_limit: Option<u64>,
     /// Private key (or `.pub` of one in an agent) whose public half is sent to machines.
     pub identity: Option<PathBuf>,
     /// The source of the readable host names of playgrounds.
@@ -79,7 +86,7 @@ pub struct Settings {
 }
 
 /// Every setting with its meaning, for the manual page.
-pub(crate) const KEYS: [(&str, &str); 13] = [
+pub(crate) const KEYS: [(&str, &str); 15] = [
     ("proxy", "HTTP proxy for the API and the tunnel, http://[user:password@]host:port; by default HTTPS_PROXY"),
     ("no_proxy", "hosts that are reached without the proxy, separated by commas; by default NO_PROXY"),
     ("wake", "whether a connection wakes a stopped playground: unless-stopped (the default), always or never"),
@@ -89,6 +96,11 @@ pub(crate) const KEYS: [(&str, &str); 13] = [
     ("resume", "which sessions survive sleep and a lost network: auto (the default), never or always"),
     ("resume_for", "how long a session waits for a lost network, in seconds awake; 3600 by default"),
     ("resume_notices", "whether a terminal is told that the network was lost and is back; true by default"),
+    (
+        "keep",
+        "which playgrounds are extended before their end: never (the default), or while-connected, while they are used",
+    ),
+    ("keep_limit", "how far that goes beyond a playground's own end, in seconds; 14400 by default"),
     ("identity", "the private key for machines; by default the one that labctl uses, or else a new one"),
     ("alias", "the readable host names of playgrounds: from the title that you set (title, the default), or none"),
     ("log_level", "the amount of logging: off, error, warn, info (the default), debug or trace"),
@@ -103,6 +115,8 @@ pub struct PlaygroundSettings {
     pub wake: Option<WakePolicy>,
     /// Its choice of the sessions that survive, instead of the general one.
     pub resume: Option<ResumePolicy>,
+    /// Its choice about its end, instead of the general one.
+    pub keep: Option<KeepPolicy>,
 }
 
 /// The policy for connections to a stopped playground.
@@ -130,6 +144,17 @@ pub enum ResumePolicy {
     Never,
     /// All.
     Always,
+}
+
+/// The choice of the playgrounds whose time is extended while they are used.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum KeepPolicy {
+    /// None. A playground may cost money for as long as it runs.
+    #[default]
+    Never,
+    /// Those with a connection or a port-forward that moves data.
+    WhileConnected,
 }
 
 /// The source of the readable host names of playgrounds.
@@ -177,6 +202,11 @@ impl Settings {
     /// by our entries.
     pub fn resume_for(&self) -> Duration {
         Duration::from_secs(self.resume_for.unwrap_or(60 * 60).min(LONGEST))
+    }
+
+    /// The time by which a playground that is used is kept beyond its own end at most.
+    pub fn keep_limit(&self) -> Duration {
+        Duration::from_secs(self.keep_limit.unwrap_or(4 * 60 * 60).min(LONGEST))
     }
 
     /// Reads the settings file; a missing one means the defaults.

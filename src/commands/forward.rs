@@ -42,6 +42,7 @@ use crate::{
     },
     door::{self, ROOT},
     error::{Error, Kind, Result},
+    keep,
     labs::{Labs, find, wire::Play},
     os::{ended_by_signal, raise_open_files},
     records::forwards::Forwards,
@@ -282,16 +283,23 @@ async fn forward_in(app: &App, args: &Args, name: &Within, board: &Arc<Board>) -
     let way = Arc::new(way.leading_into(entrance));
     board.record(Forwards::begin(&app.folders, &play.id));
     let bundle = Bundle { way, forwards, is_followed: false };
-    carry(open(app, &play, vec![bundle], args, board).await?, board).await
+    let tasks = open(app, &play, vec![bundle], args, board).await?;
+    carry(app, &labs, &play.id, tasks, board).await
 }
 
 /// Carries forwards until one ends by itself, which it does only when the playground no longer exists.
-async fn carry(mut tasks: JoinSet<Result<()>>, board: &Board) -> Result<()> {
+async fn carry(app: &App, labs: &Labs, play: &str, mut tasks: JoinSet<Result<()>>, board: &Board) -> Result<()> {
     board.ready();
-    while let Some(ended) = tasks.join_next().await {
-        ended.map_err(|e| Error::new(Kind::Internal, format!("a port forward failed unexpectedly: {e}")))??;
+    let all = async {
+        while let Some(ended) = tasks.join_next().await {
+            ended.map_err(|e| Error::new(Kind::Internal, format!("a port forward failed unexpectedly: {e}")))??;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = all => ended,
+        never = keep::look_after(app, labs, play, || board.moved()) => match never {},
     }
-    Ok(())
 }
 
 /// Opens the forwards in five steps, and carries them until one ends.
@@ -333,7 +341,7 @@ async fn forward(app: &App, args: &Args, board: &Arc<Board>) -> Result<()> {
         let next = auto.turn().await?;
         tasks.spawn(auto.run(next));
     }
-    carry(tasks, board).await
+    carry(app, &labs, &play.id, tasks, board).await
 }
 
 /// Makes ready to follow the ports of `machine`, by the way that its other forwards have, too.

@@ -45,6 +45,7 @@ use crate::{
     },
     error::{Error, Kind, Result, printable},
     files::{self, Lock},
+    keep,
     labs::{Labs, find, wire::Play},
     os::{self, Signals, ended_by_signal},
     platform::is_id,
@@ -153,12 +154,16 @@ async fn serve(app: &App, args: &Args, board: &Arc<Board>) -> Result<u8> {
         ready = Ready::make(app, args, board) => ready?,
         signal = signals.next() => return Ok(128 + signal),
     };
+    let (labs, play) = (ready.labs.clone(), ready.play.clone());
+    let kept = keep::look_after(app, &labs, &play, || board.moved());
+    tokio::pin!(kept);
     let Some((program, arguments)) = args.command.split_first() else {
         ready.announce(args, board)?;
         return tokio::select! {
             broken = ready.broken() => Err(broken),
             () = board.unread() => Ok(0),
             signal = signals.next() => Ok(128 + signal),
+            never = kept => match never {},
         };
     };
     let shown = printable(&Path::new(program).display().to_string());
@@ -178,12 +183,15 @@ async fn serve(app: &App, args: &Args, board: &Arc<Board>) -> Result<u8> {
             signal = signals.next() => os::pass_on(signal, &child),
             // Report the failure but let the command end by itself: its connections are refused from now on.
             broken = ready.broken() => board.problem(broken.message()),
+            never = &mut kept => match never {},
         }
     }
 }
 
 /// Everything that kubectl needs, for as long as this value lives.
 struct Ready<'a> {
+    labs: Labs,
+    play: String,
     ports: BTreeMap<(String, u16), u16>,
     tasks: JoinSet<Result<()>>,
     merged: Option<Merged<'a>>,
@@ -212,7 +220,7 @@ impl Ready<'_> {
             Some(claim) => Some(Merged::add(&app.folders, name, claim, &kubeconfig::current(&text)?).await?),
             None => None,
         };
-        Ok(Ready { ports, tasks, merged, own })
+        Ok(Ready { labs, play: play.id, ports, tasks, merged, own })
     }
 
     fn announce(&self, args: &Args, board: &Board) -> Result<()> {

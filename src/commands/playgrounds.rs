@@ -13,6 +13,7 @@ pub(crate) mod entries;
 pub(crate) mod exercises;
 pub(crate) mod extend;
 pub(crate) mod forget;
+pub(crate) mod keep;
 pub(crate) mod lifetime;
 pub(crate) mod list;
 pub(crate) mod listed;

@@ -18,6 +18,7 @@ use crate::{
     labs::Labs,
     os,
     platform::Platform,
+    settings::KEEP_VARIABLE,
     ssh::options::{self, SshOptions},
     ssh_config::{
         self,
@@ -36,6 +37,9 @@ pub(crate) struct Args {
     /// Start it although it is not published by the platform: you trust its author.
     #[arg(long)]
     pub consent: bool,
+    /// Extend the playground's time while this runs, even if it moves no data: for a long COMMAND. See `keep`.
+    #[arg(long)]
+    pub keep: bool,
     /// ssh into this container of the playground: its name or id, on any machine if it is the only one. Stands before
     /// PLAYGROUND.
     #[arg(long = "in", value_name = "CONTAINER", add = ArgValueCompleter::new(candidates::containers))]
@@ -69,6 +73,10 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     let within = Within::by(args.within, args.pod);
     let visit = Visit { host, consent: args.consent, within, ..Visit::default() };
     let mut command = begin(app, &labs, &visit, names_a_user(&args.arguments)).await?;
+    if args.keep {
+        // A connection that ssh shares would know nothing of it.
+        command.env(KEEP_VARIABLE, "1").args(["-o", "ControlPath=none"]);
+    }
     command.args(&args.arguments);
     if !args.command.is_empty() {
         command.arg("--").args(&args.command);

@@ -1,4 +1,5 @@
-//! The upkeep of a session that is open: its status file, and the warning before its playground's end.
+//! The upkeep of a session that is open: its status file, and its playground's end, which is moved if that is to be kept
+//! while it is used, and warned of otherwise.
 
 use std::{
     convert::Infallible,
@@ -11,6 +12,7 @@ use tokio::time::{Instant, interval_at};
 use super::{Connection, Destination, arrival::note_restart};
 use crate::{
     hold::reach::expiry,
+    keep::Keeper,
     labs::{find, wire::Play},
     moment::{Moment, now},
     os,
@@ -30,6 +32,8 @@ pub(super) async fn look_after(connection: &Connection<'_>, destination: &Destin
     let began = Instant::now();
     let mut tick = interval_at(began + SETTLED, live::UPDATE);
     let (mut is_first, mut has_asked, mut warned) = (true, false, None);
+    let Connection { app, labs, request, .. } = connection;
+    let mut keeper = Keeper::new(app, labs, &destination.play, request.keep);
     loop {
         tick.tick().await;
         live.write();
@@ -44,6 +48,15 @@ pub(super) async fn look_after(connection: &Connection<'_>, destination: &Destin
         // Neither the start's code nor that of the question is needed again soon.
         if std::mem::take(&mut is_first) || asks {
             os::forget_code();
+        }
+        let status = live.status();
+        let (moved, is_away) = (status.sent + status.received, status.phase == Phase::Away);
+        if let Some(end) = keeper.look(status.expires_at, moved, is_away).await {
+            live.update(|status| {
+                status.expires_at = Some(end);
+                status.message.clear();
+            });
+            warned = None;
         }
         let is_near = live.status().expires_at.is_some_and(|at| time_left(at) <= EXPIRY_WARNING);
         if is_near && warned.is_none_or(|at: Instant| at.elapsed() >= LOOK_AGAIN) {

@@ -47,11 +47,30 @@ pub struct Record {
     pub session: Option<String>,
     /// The last request to wake it.
     pub wake: Option<WakeRequest>,
+    /// The extensions of its time, and what the user has said about them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<Keep>,
     /// Its machines as they were at the last connection.
     pub machines: BTreeMap<String, Machine>,
     /// The fields of a newer version, which are kept.
     #[serde(flatten)]
     pub others: BTreeMap<String, serde_json::Value>,
+}
+
+/// A playground whose time is extended while it is used. All moments are in ms since 1970, and may lie ahead.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Keep {
+    /// The user's choice for this playground, which beats the settings, and its moment.
+    pub choice: Option<(bool, Moment)>,
+    /// The end that it would have had.
+    pub first_end: Moment,
+    /// The end that the last step has given it.
+    pub end: Moment,
+    /// The number of steps since then.
+    pub steps: u32,
+    /// The end that could not be moved, because the platform has refused to or the limit was reached.
+    pub stuck: Option<Moment>,
 }
 
 /// The record of a machine.
@@ -128,7 +147,7 @@ pub fn folder(folders: &Folders, platform: Platform) -> PathBuf {
 /// Reports whether a file of the folder has a name that we give: a playground's record, a lock, or the last act's time.
 pub(super) fn is_own(name: &str) -> bool {
     let name = name.strip_suffix(".lock").unwrap_or(name);
-    name.ends_with(".json") || name.ends_with(".wake") || name == "acted"
+    [".json", ".wake", ".keep"].iter().any(|end| name.ends_with(end)) || name == "acted"
 }
 
 impl Memory {
@@ -309,6 +328,20 @@ impl Memory {
                 (record.session, record.session_ended) = (None, None);
             }
         })
+    }
+
+    /// The lock under which a playground's time is extended. `None` while another process holds it.
+    ///
+    /// # Errors
+    /// Fails when the lock file cannot be opened.
+    pub fn try_keep_lock(&self, play: &str) -> Result<Option<Lock>> {
+        Lock::try_acquire(&self.folder.join(format!("{}.keep", file_name(play))))
+    }
+
+    /// The playgrounds about whose end something is recorded. A record that cannot be read says nothing here.
+    pub fn kept(&self) -> BTreeMap<String, Keep> {
+        let kept = |label: String| Some((label.clone(), self.read(&label).ok()?.keep?));
+        self.labels().into_iter().filter_map(kept).collect()
     }
 
     /// Notes an act at the platform, so that processes that watch look at once. See [`Memory::stamp`].

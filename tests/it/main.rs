@@ -37,6 +37,7 @@ mod install;
 mod installer;
 mod intent;
 mod json;
+mod kept;
 mod kube;
 mod labctl;
 mod layers;

@@ -13,6 +13,11 @@ export function timeLeft(end: number | undefined, now = Date.now()): string {
   return `${Math.floor(minutes / 60)}h ${String(minutes % 60).padStart(2, '0')}m`;
 }
 
+/** A moment on the clock of this computer. */
+export function clock(moment: number): string {
+  return new Date(moment).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' });
+}
+
 /** The time since `start`: "40s", "12m", "5h" or "3d"; empty if there is none. */
 export function age(start: number | undefined, now = Date.now()): string {
   if (start === undefined) return '';
@@ -41,7 +46,7 @@ export const roundTrip = (ms: number): string => `${ms < 10 ? ms.toFixed(1) : Ma
 /** Says since when a connection waits for its machine to be in reach again; empty if it is in reach. */
 export function away({ phase, since }: Pick<Connection, 'phase' | 'since'>): string {
   if (phase !== 'away') return '';
-  return `away since ${new Date(since).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit' })}`;
+  return `away since ${clock(since)}`;
 }
 
 /** Says how often a connection came back; empty if it was never away. */

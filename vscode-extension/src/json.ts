@@ -77,6 +77,7 @@ export function readPlayground(value: unknown, now = Date.now()): Playground {
     template: { name: text(template['name']), title: text(template['title']) },
     machines: list(it['machines']).map(readMachine),
     endsAt: left > 0 ? now + left * 1000 : undefined,
+    keptSince: number(fields(it['kept'])['firstEnd']),
     persistent: typeof it['persistent'] === 'boolean' ? it['persistent'] : undefined,
     pageUrl: text(it['pageUrl']),
     host: text(it['host']),

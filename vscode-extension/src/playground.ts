@@ -71,6 +71,8 @@ export interface Playground {
   machines: Machine[];
   /** The end of its time, in ms since 1970. */
   endsAt: number | undefined;
+  /** The end that it would have without the time that it was given while it was used, in ms since 1970. */
+  keptSince: number | undefined;
   /** True if the platform stops it at that end, false if the platform erases it; undefined if the binary does not say. */
   persistent: boolean | undefined;
   pageUrl: string;

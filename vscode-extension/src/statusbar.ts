@@ -41,7 +41,8 @@ function textOf(playground: Playground, rates: Rates, isSlow: boolean, now: numb
   if (up && away) parts.push(`$(sync~spin) ${away}`);
   else if (up && isSlow && trip !== undefined) parts.push(`$(watch) ${format.roundTrip(trip)}`);
   if (up && rates.sent + rates.received >= 1) parts.push(`↓ ${format.size(rates.received)}/s ↑ ${format.size(rates.sent)}/s`);
-  if (up || isStarting) parts.push(format.timeLeft(playground.endsAt, now));
+  const left = format.timeLeft(playground.endsAt, now);
+  if (up || isStarting) parts.push(left && playground.keptSince !== undefined ? `${left} (kept)` : left);
   return parts.filter(Boolean).join(' · ');
 }
 
@@ -56,6 +57,7 @@ function tooltipOf(playground: Playground, now: number): string {
   if (trip !== undefined) lines.push(`Latency: ${format.roundTrip(trip)}`);
   const end = format.end(playground, now);
   const keep = playground.persistent ? '' : `, or run "Playgrounds: ${MAKE_PERSISTENT}"`;
+  if (end && playground.keptSince !== undefined) lines.push(`It is kept while it is used: its own end was ${format.clock(playground.keptSince)}.`);
   if (end) lines.push(`It ${end}. Click to extend it${keep}.`);
   return lines.join('\n');
 }

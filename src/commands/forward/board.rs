@@ -270,6 +270,12 @@ impl Board {
         rows.iter().filter(|row| !row.closed.load(Ordering::Relaxed)).map(|row| row.what.clone()).collect()
     }
 
+    /// Returns the bytes that all forwards have carried so far, both ways.
+    pub fn moved(&self) -> u64 {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner);
+        rows.iter().map(|row| row.sent.load(Ordering::Relaxed) + row.received.load(Ordering::Relaxed)).sum()
+    }
+
     /// Reports that all forwards listen.
     pub fn ready(&self) {
         self.ready_with(&json!({ "event": "ready" }));

@@ -115,6 +115,7 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
         "labctl-ssh-proxy extend docker until 18:00",
         "let it run until six in the evening, by this computer's clock",
     ),
+    ("keep", "labctl-ssh-proxy keep on docker", "give it more time for as long as it is used"),
     ("lifetime", "labctl-ssh-proxy lifetime docker 3h", "let it end three hours after its start"),
     ("machine", "labctl-ssh-proxy machine stop k3s node-01", "connections do not start it until you want it back"),
     ("machine", "labctl-ssh-proxy machine console k3s node-01 -f", "follow a boot"),

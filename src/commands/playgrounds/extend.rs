@@ -8,11 +8,11 @@ use crate::{
         args::One,
         playgrounds::{
             listed::{report, time_left},
-            playtime::{self, Span, Time},
+            playtime::{self, Time},
         },
     },
     error::Result,
-    labs::find,
+    labs::{find, span::Span},
 };
 
 /// Let a playground run longer. When its time is up, it is erased unless `persist` keeps it.

@@ -10,11 +10,13 @@ use crate::{
         args::One,
         playgrounds::{
             listed::{in_words, report, time_left},
-            playtime::{self, Span, Time},
+            playtime::{self, Time},
         },
     },
     error::{Result, printable},
-    labs::{Labs, find, wire::Play},
+    keep,
+    labs::{Labs, find, span::Span, wire::Play},
+    moment::now,
     ui::out,
     wake,
 };
@@ -61,10 +63,22 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         let question = format!("{} would end {end} and {fate}. Shorten its time?", play.shown());
         out::agreed(&question, one.json, "Nothing was changed.", out::ADD_YES).await?;
     }
+    let is_kept = wanted < span.left && keep::is_wanted(app, &play);
+    if is_kept {
+        // Else one that is used would get half an hour more.
+        app.memory().change(&play.id, |record| record.keep.get_or_insert_default().choice = Some((false, now())))?;
+    }
     play = playtime::set(app, &labs, &play, span, wanted).await?;
     let sentence = match play.expires_in.is_zero() {
         true => format!("the time of {} is up", play.shown()),
-        false => format!("{} has {}", play.shown(), shown(app, &labs, &play).await?),
+        false => {
+            let kept = if is_kept {
+                format!("; `labctl-ssh-proxy keep on {}` would extend it while it is used", play.id)
+            } else {
+                String::new()
+            };
+            format!("{} has {}{}", play.shown(), shown(app, &labs, &play).await?, app.platform.commands(&kept))
+        }
     };
     report(app, &play, one.json, &sentence)
 }

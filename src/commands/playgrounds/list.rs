@@ -9,13 +9,12 @@ use crate::{
         playgrounds::{
             choice::{Choice, Filter},
             entries::refresh_with,
-            listed::{Listed, table},
+            listed::{Known, Listed, table},
             watch,
         },
     },
     error::Result,
     labs::{find, wire::Play},
-    records::live,
     ui::{notice, out},
     wake::preparation::learn_ssh,
 };
@@ -65,12 +64,12 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     if quiet {
         return out::lines(plays.into_iter().map(|play| play.id).collect());
     }
-    let (connections, aliases) = (live::all(&app.folders), app.aliases());
+    let known = Known::now(app);
     if json {
         let listed = |play: &Play| {
             let stopped = find::is_play_down(play).then(|| memory.read(&play.id)).transpose()?;
             let stopped_on_purpose = stopped.map(|record| record.stopped.is_some());
-            let mut listed = Listed::new(play, &connections, &aliases);
+            let mut listed = Listed::new(play, &known);
             listed.stopped_on_purpose = stopped_on_purpose;
             Ok(listed)
         };
@@ -80,5 +79,5 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         notice::line(&app.platform.commands(choice.none()));
         return Ok(());
     }
-    out::lines(table(&plays, &connections, &aliases))
+    out::lines(table(&plays, &known))
 }

@@ -1,6 +1,6 @@
 //! The presentation of playgrounds: as a table, and as JSON with the API's names.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::fmt::friendly::{Spacing, SpanPrinter};
 use serde::Serialize;
@@ -8,17 +8,52 @@ use serde::Serialize;
 use crate::{
     app::App,
     error::{Result, printable},
+    hold::reach::expiry,
+    keep,
     labs::{
         find,
         wire::{Learning, MachineUser, Play, PlaygroundRef},
     },
+    moment::Moment,
     records::{
         aliases::Aliases,
         live::{self, Phase, Status},
+        memory::Keep,
     },
     target::{Target, is_label},
     ui::out,
 };
+
+/// What this program's processes know of playgrounds, beside the platform's word.
+pub(crate) struct Known {
+    pub(crate) connections: Vec<Status>,
+    pub(crate) aliases: Aliases,
+    pub(crate) kept: BTreeMap<String, Keep>,
+}
+
+impl Known {
+    /// What they know now.
+    pub(crate) fn now(app: &App) -> Known {
+        Known { connections: live::all(&app.folders), aliases: app.aliases(), kept: app.memory().kept() }
+    }
+
+    /// The steps that have led to the play's present end; `None` for an end of its own.
+    fn kept(&self, play: &Play) -> Option<Kept> {
+        let (keep, end) = (self.kept.get(&play.id)?, expiry(play)?);
+        let is_ours = keep.steps > 0 && keep::is_same(keep.end, end);
+        is_ours.then_some(Kept { steps: keep.steps, first_end: keep.first_end })
+    }
+}
+
+/// A playground that is kept while it is used.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Kept {
+    /// The number of steps.
+    steps: u32,
+    /// Its end without them, in ms since 1970.
+    first_end: Moment,
+}
 
 /// A playground in `list --json`, with the API's names.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -54,6 +89,9 @@ pub(crate) struct Listed {
     alias: Option<String>,
     /// This user's open connections to the playground.
     connections: Vec<Status>,
+    /// The steps that have moved its end, while it was used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<Kept>,
     /// True if the user stopped it with this tool and has not asked for it since. Set by `list` but not by `--watch`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) stopped_on_purpose: Option<bool>,
@@ -88,7 +126,8 @@ struct InitTasks {
 }
 
 impl Listed {
-    pub(crate) fn new(play: &Play, connections: &[Status], aliases: &Aliases) -> Listed {
+    pub(crate) fn new(play: &Play, known: &Known) -> Listed {
+        let Known { connections, aliases, .. } = known;
         let alias = aliases.label(&play.id);
         let with_ssh = play.machines.iter().filter(|machine| !play.has_no_ssh(&machine.name)).count();
         Listed {
@@ -136,6 +175,7 @@ impl Listed {
             host: host(play),
             alias: alias.map(str::to_owned),
             connections: connections.iter().filter(|status| status.playground == play.id).cloned().collect(),
+            kept: known.kept(play),
             stopped_on_purpose: None,
         }
     }
@@ -156,14 +196,15 @@ impl Listed {
 /// # Errors
 /// Fails when standard output cannot be written.
 pub(in crate::commands) fn report(app: &App, play: &Play, json: bool, sentence: &str) -> Result<()> {
-    if json { out::json(&Listed::new(play, &live::all(&app.folders), &app.aliases())) } else { out::line(sentence) }
+    if json { out::json(&Listed::new(play, &Known::now(app))) } else { out::line(sentence) }
 }
 
 /// The column of the readable names, which is there if a playground has one.
 const ALIAS: usize = 1;
 
 /// Formats the list as a table.
-pub(crate) fn table(plays: &[Play], connections: &[Status], aliases: &Aliases) -> Vec<String> {
+pub(crate) fn table(plays: &[Play], known: &Known) -> Vec<String> {
+    let Known { connections, aliases, .. } = known;
     let row = |play: &Play| {
         let own = || connections.iter().filter(|status| status.playground == play.id);
         let (open, away) = (own().count(), own().filter(|status| status.phase == Phase::Away).count());
@@ -173,7 +214,10 @@ pub(crate) fn table(plays: &[Play], connections: &[Status], aliases: &Aliases) -
             printable(&play.title),
             play.learning().map_or_else(|| printable(&play.playground.name), |of| of.to_string()),
             play.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default(),
-            time_left(play),
+            match known.kept(play) {
+                Some(_) => format!("{} (kept)", time_left(play)),
+                None => time_left(play),
+            },
             match (open, away) {
                 (0, _) => String::new(),
                 (_, 0) => open.to_string(),

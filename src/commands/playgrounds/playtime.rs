@@ -8,17 +8,11 @@ use crate::{
     app::App,
     commands::{args::duration, playgrounds::listed::time_left},
     error::{Error, Kind, Result, printable},
-    labs::{
-        Labs, find,
-        wire::{Action, Play, State},
-    },
-    moment::{Moment, ago},
+    labs::{Labs, find, span::Span, wire::Play},
 };
 
 /// The largest number of minutes to ask for.
 const MAX_MINUTES: u64 = 100_000;
-/// An answer that is so much beside the time that was asked for has granted it: requests take their time.
-const TOLERANCE: Duration = Duration::from_secs(30);
 
 /// The description of [`Time`] in the help of its argument.
 pub(super) const HELP: &str = "minutes, a duration such as 1h30m, or `until` and a local time, such as `until 18:00`";
@@ -92,40 +86,6 @@ fn next(now: &ZonedDateTime, clock: civil::Time) -> Option<ZonedDateTime> {
     moments.flatten().filter(|moment| moment > now).min()
 }
 
-/// The time of a playground that runs.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Span {
-    /// From its start until its end.
-    pub(super) whole: Duration,
-    /// From now until its end.
-    pub(super) left: Duration,
-}
-
-impl Span {
-    /// The platform counts the whole time from the play's start. If it is shorter than the remaining time, it is not
-    /// such a time, and we compute it.
-    pub(super) fn of(labs: &Labs, play: &Play) -> Span {
-        let left = play.expires_in;
-        let whole = play.lifetime().filter(|whole| *whole >= left).unwrap_or_else(|| running_for(labs, play) + left);
-        Span { whole, left }
-    }
-
-    /// From its start until now.
-    pub(super) fn elapsed(self) -> Duration {
-        self.whole.saturating_sub(self.left)
-    }
-}
-
-/// Returns the time since the play's last start, by the platform's clock.
-fn running_for(labs: &Labs, play: &Play) -> Duration {
-    let events = play.status.as_ref().map(|status| status.state_events.as_slice()).unwrap_or_default();
-    let run = events.iter().rposition(|event| matches!(event.state, State::Stopped | State::Stopping));
-    let began = events.get(run.map_or(0, |i| i + 1)).map_or(play.created_at.as_str(), |event| event.at.as_str());
-    let began = began.parse::<jiff::Timestamp>().or_else(|_| play.created_at.parse());
-    let began = began.ok().and_then(|began| Moment::try_from(began.as_millisecond()).ok());
-    began.map(|began| ago(labs.by_our_clock(began))).unwrap_or_default()
-}
-
 /// Checks that a playground's time runs. `again` is the command that was given.
 ///
 /// # Errors
@@ -144,10 +104,9 @@ pub(super) fn check_running(play: &Play, again: &str) -> Result<()> {
 /// # Errors
 /// The platform's, and [`Kind::Refused`] when it grants less than was asked for, or takes less away.
 pub(super) async fn set(app: &App, labs: &Labs, play: &Play, span: Span, left: Duration) -> Result<Play> {
-    let minutes = (span.elapsed() + left).as_secs().div_ceil(60).max(1);
-    let play = labs.act_and_look(&play.id, &Action::SetMaxPlayTime { minutes }).await?;
+    let (play, is_granted) = span.set(labs, &play.id, left).await?;
     app.memory().note_acted();
-    if is_granted(span.left, left, play.expires_in) {
+    if is_granted {
         return Ok(play);
     }
     let message = format!("the platform lets playground {} run only {} more", play.shown(), time_left(&play));
@@ -156,12 +115,6 @@ pub(super) async fn set(app: &App, labs: &Labs, play: &Play, span: Span, left: D
         false => (message, "check your plan, which may limit how long a playground runs"),
     };
     Err(Error::new(Kind::Refused, message).with_hint(hint))
-}
-
-/// True if the platform has come at least half of the way from the time that was left to the time that was wanted.
-fn is_granted(left: Duration, wanted: Duration, granted: Duration) -> bool {
-    let near = (wanted.abs_diff(left) / 2).max(TOLERANCE);
-    if wanted < left { granted <= wanted + near } else { granted + near >= wanted }
 }
 
 /// The fate of the play when its time is up, as a sentence.
@@ -181,7 +134,7 @@ mod tests {
     use jiff::{Timestamp, ToSpan, ZonedDateTime, civil::time, tz::TimeZone};
     use proptest::prelude::*;
 
-    use super::{MAX_MINUTES, Time, is_granted, next};
+    use super::{MAX_MINUTES, Time, next};
 
     fn read(text: &str) -> Option<Time> {
         Time::read(&[text.to_owned()]).ok()
@@ -235,18 +188,6 @@ mod tests {
         assert_eq!(left, Duration::from_secs(3600 - 30));
         assert_eq!(Time::Minutes(2).remaining(Duration::from_secs(90), &now).unwrap(), Duration::from_secs(30));
         assert_eq!(Time::Minutes(2).remaining(Duration::from_secs(130), &now).unwrap(), Duration::ZERO);
-    }
-
-    #[test]
-    fn what_is_granted_is_about_what_was_asked_for() {
-        let granted = |left, wanted, granted| is_granted(minutes(left), minutes(wanted), minutes(granted));
-        assert!(granted(60.0, 120.0, 119.9) && granted(60.0, 120.0, 180.0) && !granted(60.0, 120.0, 60.0));
-        assert!(granted(60.0, 60.0, 59.9) && !granted(60.0, 60.0, 50.0));
-        assert!(granted(60.0, 10.0, 10.0) && granted(60.0, 0.0, 0.0) && !granted(60.0, 10.0, 60.0));
-    }
-
-    fn minutes(number: f64) -> Duration {
-        Duration::from_secs_f64(number * 60.0)
     }
 
     proptest! {

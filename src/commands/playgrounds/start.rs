@@ -7,7 +7,7 @@ use super::{
     attempt::{self, Answers},
     conditions::{self, Choice, Questions},
     entries::refresh_entries,
-    listed::{Listed, host},
+    listed::{Known, Listed, host},
     manifest::Manifest,
 };
 use crate::{
@@ -26,7 +26,7 @@ use crate::{
         wire::{Action, CatalogEntry, CreatePlay, Play},
     },
     platform::is_id,
-    records::{live, memory::Memory},
+    records::memory::Memory,
     ssh::learn,
     ssh_config,
     target::{Playground, Target, is_label, reference::Reference},
@@ -197,7 +197,7 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
     drop(progress);
     refresh_entries(app, &labs).await;
     if args.json {
-        out::json(&Listed::new(&play, &live::all(&app.folders), &app.aliases()))?;
+        out::json(&Listed::new(&play, &Known::now(app)))?;
     } else {
         let state = if args.no_wait { "is starting" } else { "is running" };
         out::line(&format!("{} {state}: {}", play.shown(), ssh_command(app, &play.id)))?;

@@ -24,17 +24,13 @@ use tokio::{
 };
 
 use self::{model::Model, view::View};
-use super::{choice::Choice, entries::entries_of};
+use super::{choice::Choice, entries::entries_of, listed::Known};
 use crate::{
     app::App,
     error::{Error, Kind, Result},
     labs::{Labs, find, messages::Told, wire::Play},
     platform::Platform,
-    records::{
-        aliases::{self, Aliases},
-        live::{self, Status},
-        names,
-    },
+    records::{aliases, live, names},
     ssh_config,
     ui::stdio,
     wake::preparation::learn_ssh,
@@ -65,7 +61,7 @@ pub(super) async fn watch(app: &App, choice: Choice, json: bool, figures: bool) 
             () = output.gone() => return Ok(()),
             () = watcher.take_next() => {}
         }
-        let text = view.show(&watcher.model, &watcher.connections, &watcher.aliases)?;
+        let text = view.show(&watcher.model, &watcher.known)?;
         if !stdio::pass_on(&mut output, &text).await? {
             return Ok(());
         }
@@ -76,8 +72,7 @@ pub(super) async fn watch(app: &App, choice: Choice, json: bool, figures: bool) 
 struct Watcher<'a> {
     app: &'a App,
     model: Model,
-    connections: Vec<Status>,
-    aliases: Aliases,
+    known: Known,
     told: mpsc::Receiver<Told>,
     look: Interval,
     traces: Traces,
@@ -101,8 +96,7 @@ impl<'a> Watcher<'a> {
         Watcher {
             app,
             model: Model::new(app.platform, choice, tell),
-            connections: live::all(&app.folders),
-            aliases: app.aliases(),
+            known: Known::now(app),
             told,
             look,
             traces: Traces::of(app),
@@ -150,7 +144,7 @@ impl<'a> Watcher<'a> {
 
     /// Looks at the traces of other processes, which are a reason to ask the platform.
     fn look(&mut self) {
-        self.connections = live::all(&self.app.folders);
+        self.known.connections = live::all(&self.app.folders);
         let now = Traces::of(self.app);
         if now == self.traces {
             return;
@@ -159,7 +153,10 @@ impl<'a> Watcher<'a> {
             (self.labs, self.asking) = (None, None);
         }
         if now.aliases != self.traces.aliases {
-            self.aliases = self.app.aliases();
+            self.known.aliases = self.app.aliases();
+        }
+        if now.memory != self.traces.memory {
+            self.known.kept = self.app.memory().kept();
         }
         self.traces = now;
         self.next = self.next.min(self.asked + ASK_AGAIN);

@@ -4,10 +4,9 @@ use serde::Serialize;
 
 use super::model::Model;
 use crate::{
-    commands::playgrounds::listed::{self, Listed},
+    commands::playgrounds::listed::{self, Known, Listed},
     error::{Error, Kind, Result, printable},
     labs::wire::Play,
-    records::{aliases::Aliases, live::Status},
     ui::screen::Pages,
 };
 
@@ -55,14 +54,14 @@ impl View {
     }
 
     /// The text to write now, which is empty if nothing has changed.
-    pub(super) fn show(&mut self, model: &Model, connections: &[Status], aliases: &Aliases) -> Result<String> {
+    pub(super) fn show(&mut self, model: &Model, known: &Known) -> Result<String> {
         if model.is_empty() {
             return Ok(String::new());
         }
         let plays = model.current();
         match self {
             View::Json { shown, figures } => {
-                let listed: Vec<Listed> = plays.iter().map(|play| Listed::new(play, connections, aliases)).collect();
+                let listed: Vec<Listed> = plays.iter().map(|play| Listed::new(play, known)).collect();
                 let (line, now) = match model.error() {
                     Some(error) => {
                         let (kind, message, hint) = (error.kind().name(), error.message(), error.hint());
@@ -81,7 +80,7 @@ impl View {
                 let line = serde_json::to_string(&line).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
                 Ok(line + "\n")
             }
-            View::Text(pages) => Ok(pages.show(lines(model, &plays, connections, aliases))),
+            View::Text(pages) => Ok(pages.show(lines(model, &plays, known))),
         }
     }
 }
@@ -104,9 +103,9 @@ fn end(play: &Play) -> i64 {
 }
 
 /// The table, and below it the reason why it may be out of date.
-fn lines(model: &Model, plays: &[Play], connections: &[Status], aliases: &Aliases) -> Vec<String> {
-    let mut lines = if plays.is_empty() { vec![model.none()] } else { listed::table(plays, connections, aliases) };
-    for status in connections.iter().filter(|status| !status.message.is_empty()) {
+fn lines(model: &Model, plays: &[Play], known: &Known) -> Vec<String> {
+    let mut lines = if plays.is_empty() { vec![model.none()] } else { listed::table(plays, known) };
+    for status in known.connections.iter().filter(|status| !status.message.is_empty()) {
         lines.push(format!("{}: {}", printable(&status.host), printable(&status.message)));
     }
     if let Some(error) = model.error() {
