@@ -6,7 +6,11 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::{Connection, Destination, early};
 use crate::{
-    connect::{client::ClientKind, container::Wanted},
+    connect::{
+        client::ClientKind,
+        container::Wanted,
+        policy::{RECONNECTS_WITHIN, may_reconnect},
+    },
     error::{Error, Kind, Result},
     hold::reach::expiry,
     labs::{
@@ -109,9 +113,11 @@ fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> R
     }
     // A record that cannot be read may say anything.
     let Ok(record) = memory.read(id) else { return Ok(false) };
-    // After the pause that tells a person's attempt from an editor's, the end of a session says nothing any more.
-    let pause = app.settings.reconnect_pause();
-    let has_just_ended = [record.cut_off, record.session_ended].into_iter().flatten().any(|at| ago(at) < pause);
+    // After the pause that tells a person's attempt from a program's, the end of a session says nothing any more.
+    let has_ended_within =
+        |pause| [record.cut_off, record.session_ended].into_iter().flatten().any(|at| ago(at) < pause);
+    let has_just_ended = has_ended_within(app.settings.reconnect_pause())
+        || (has_ended_within(RECONNECTS_WITHIN) && may_reconnect(caller));
     // The policy may be that of its catalogue name, which is not known yet.
     let may_refuse = |settings: &Settings| {
         settings.playgrounds.values().any(|one| one.wake == Some(WakePolicy::Never))

@@ -9,8 +9,8 @@ use crate::{
     error::{Error, Kind, Result},
     hold::reach,
     labs::{tunnel::PING_EVERY, vitals::Vitals},
-    moment::now,
-    records::memory::Memory,
+    moment::{Moment, now},
+    records::memory::{Memory, Session},
     target::Playground,
 };
 
@@ -120,7 +120,9 @@ impl Drop for Ending<'_> {
         if self.vitals.silent_for() > PINGS_UNANSWERED {
             self.was_cut_off();
         }
-        let ended = now();
-        self.record(|memory, label| memory.session_ended(label, &self.destination.play, ended));
+        let Connection { began, live, .. } = self.connection;
+        let (ended, lasted) = (now(), u64::try_from(began.elapsed().as_millis()).unwrap_or(Moment::MAX));
+        let session = Session { began: ended.saturating_sub(lasted), ended, due: live.status().expires_at };
+        self.record(|memory, label| memory.session_ended(label, &self.destination.play, &session));
     }
 }

@@ -63,6 +63,7 @@ pub(super) async fn may_wake(connection: &Connection<'_>, client: &mut Client, f
     let identification = identification(connection, client, label, machine, policy).await?;
     let down_since = timeout(HISTORY_PATIENCE, down_since(connection, found, machine));
     let down_since = connection.present(client, down_since).await?.ok().flatten();
+    let kind = ClientKind::of(identification.as_deref());
     let question = Question {
         memory,
         label,
@@ -72,7 +73,8 @@ pub(super) async fn may_wake(connection: &Connection<'_>, client: &mut Client, f
         in_session: in_session(connection, found, machine),
         down_since,
         policy,
-        client: ClientKind::of(identification.as_deref()),
+        client: kind,
+        reconnects: policy::may_reconnect(kind),
         pause,
     };
     connection.live.update(|status| status.client = identification.clone().unwrap_or_default());

@@ -45,6 +45,9 @@ pub struct Record {
     pub session_ended: Option<Moment>,
     /// The playground of that session.
     pub session: Option<String>,
+    /// The end that the playground had during that session, by the platform's word. It may lie ahead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due: Option<Moment>,
     /// The last request to wake it.
     pub wake: Option<WakeRequest>,
     /// The extensions of its time, and what the user has said about them.
@@ -128,6 +131,17 @@ pub struct WakeRequest {
     /// The id of the playground that it made, if it was a start by name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub made: Option<String>,
+}
+
+/// A session that has ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// The moment of its request, or a later one.
+    pub began: Moment,
+    /// The moment of its end.
+    pub ended: Moment,
+    /// The end that the playground had by then, if the platform has told.
+    pub due: Option<Moment>,
 }
 
 /// The records of one platform.
@@ -295,15 +309,18 @@ impl Memory {
         })
     }
 
-    /// Notes that a session of ours to `play` has ended at `moment`, for any reason. The next request for the
-    /// playground finds out whether it had ended before.
+    /// Notes that a session of ours to `play` has ended, for any reason. The next request for the playground finds out
+    /// whether it had ended before.
     ///
     /// # Errors
     /// As [`Memory::change`].
-    pub fn session_ended(&self, label: &str, play: &str, moment: Moment) -> Result<()> {
+    pub fn session_ended(&self, label: &str, play: &str, session: &Session) -> Result<()> {
         self.change(label, |record| {
-            record.session_ended = Some(moment);
+            // It ran after that, for this session.
+            record.cut_off = record.cut_off.filter(|at| *at >= session.began);
+            record.session_ended = Some(session.ended);
             record.session = (label != play).then(|| play.to_owned());
+            record.due = session.due;
         })
     }
 
