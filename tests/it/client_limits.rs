@@ -10,8 +10,9 @@ use std::{
 };
 
 use crate::{
+    agents,
     editor_clients::sshj,
-    support::{World, eventually, free_port, needs, peer, peers},
+    support::{Said, World, eventually, free_port, needs, peer, peers},
 };
 
 const BOOT: Duration = Duration::from_secs(12);
@@ -36,7 +37,7 @@ const fn client(name: &'static str, limit: Option<u64>, connect: Connect) -> Cli
     Client { name, limit, connect }
 }
 
-const CLIENTS: [Client; 13] = [
+const CLIENTS: [Client; 14] = [
     client("ssh", None, |world, host| ssh(world, &[host, "echo in"])),
     client("scp", None, |world, host| {
         let copy = world.path(&format!("scp-{host}"));
@@ -94,12 +95,9 @@ const CLIENTS: [Client; 13] = [
         if told == ["in"; 2] { Ok(()) } else { Err(told.join("\n")) }
     }),
     client("JetBrains Toolbox", None, |world, host| ssh(world, &["-o", "ConnectTimeout=10", host, "echo in"])),
-    client("Codex Desktop", None, |world, host| {
-        let forward = format!("{}:localhost:22", free_port());
-        let options = ["-o", "ExitOnForwardFailure=yes", "-o", "ConnectTimeout=10", "-L", &forward];
-        ssh(world, &[&options[..], &[host, "echo in"]].concat())
-    }),
-    client("cmux", None, |world, host| ssh(world, &["-o", "ConnectTimeout=6", host, "echo in"])),
+    client("Codex Desktop", None, |world, host| is_in(agents::codex(world, host, "echo in"))),
+    client("Claude's desktop app", Some(20), |world, host| is_in(agents::claude(world, host, None))),
+    client("cmux", None, |world, host| is_in(agents::cmux(world, host, "echo in"))),
     client("paramiko", None, |world, host| {
         let mut python = world.program(peers("python/bin/python3"));
         let user = world.program("id").arg("-un").output().unwrap().stdout;
@@ -112,6 +110,10 @@ const CLIENTS: [Client; 13] = [
 
 fn ssh(world: &World, args: &[&str]) -> Result<(), String> {
     said_in(&world.ssh_program("ssh").args(args).output().unwrap())
+}
+
+fn is_in(said: Said) -> Result<(), String> {
+    if said.out == "in\n" { Ok(()) } else { Err(said.err) }
 }
 
 fn said_in(output: &Output) -> Result<(), String> {

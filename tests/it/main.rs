@@ -8,6 +8,7 @@
 #![cfg(unix)]
 
 mod addresses;
+mod agents;
 mod aliases;
 mod api_shapes;
 mod attack;

@@ -86,7 +86,7 @@ impl World {
             }
         };
         let mut record = self.remembered(label);
-        for name in ["stopped", "deliberate", "cutOff", "sessionEnded"] {
+        for name in ["stopped", "deliberate", "cutOff", "sessionEnded", "due"] {
             earlier(&mut record[name]);
         }
         if record["wake"].is_object() {
