@@ -14,7 +14,7 @@ use crate::{
         seeds::Seeds,
         tunnels::{Slot, TunnelCache},
     },
-    settings::{AliasSource, Folders, KeepPolicy, ResumePolicy, Settings, WakePolicy},
+    settings::{AliasSource, Folders, KeepPolicy, ResumePolicy, Settings, Setup, WakePolicy},
     ssh::{
         identity::{self, Identity},
         known_hosts::KnownHosts,
@@ -45,7 +45,10 @@ impl App {
         }
         // Absolute, because the embedded platform and ssh run in other folders.
         folders.root = std::path::absolute(&folders.root).map_err(|e| Error::file("find", &folders.root, &e))?;
-        let (settings, unknown) = Settings::read(&folders.settings, lenient)?;
+        let (mut settings, unknown) = Settings::read(&folders.settings, lenient)?;
+        if Folders::are_settings_moved() {
+            settings.forget_setup();
+        }
         let app = App { folders, settings, platform };
         app.sweep();
         Ok((app, unknown))
@@ -206,5 +209,12 @@ impl App {
     pub fn keep_policy(&self, labels: &[&str]) -> KeepPolicy {
         let own = labels.iter().find_map(|label| self.settings.playgrounds.get(*label)?.keep);
         own.unwrap_or(self.settings.keep)
+    }
+
+    /// Returns the setup of the machines of a playground that has any of these labels, and true if it is for that
+    /// playground alone.
+    pub fn setup(&self, labels: &[&str]) -> (&Setup, bool) {
+        let own = labels.iter().find_map(|label| self.settings.playgrounds.get(*label)?.setup.as_ref());
+        (own.or(self.settings.setup.as_ref()).unwrap_or(&Setup::None), own.is_some())
     }
 }

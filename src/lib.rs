@@ -25,6 +25,7 @@ pub mod platform;
 pub mod records;
 pub(crate) mod secrets;
 pub mod settings;
+mod setup;
 pub mod ssh;
 pub mod ssh_config;
 pub mod target;

@@ -13,6 +13,7 @@ pub mod names;
 mod presence;
 pub mod relays;
 pub mod seeds;
+pub mod setups;
 pub mod tickets;
 pub mod tunnels;
 
@@ -35,6 +36,7 @@ pub(crate) fn folders(folders: &Folders) -> Vec<Kept> {
         (forwards::folder(folders), presence::is_own),
         (relays::folder(&folders.root), relays::is_own),
         (seeds::folder(&folders.root), seeds::is_own),
+        (setups::folder(folders), setups::is_own),
         (tickets::folder(&folders.root), tickets::is_own),
         (tunnels::folder(&folders.root), tunnels::is_own),
     ];

@@ -75,6 +75,8 @@ pub struct Settings {
     pub keep: KeepPolicy,
     /// The time by which that goes beyond a playground's own end at most, in seconds.
     pub keep_limit: Option<u64>,
+    /// The user's own setup of each fresh machine.
+    pub setup: Option<Setup>,
     /// Private key (or `.pub` of one in an agent) whose public half is sent to machines.
     pub identity: Option<PathBuf>,
     /// The source of the readable host names of playgrounds.
@@ -86,7 +88,7 @@ pub struct Settings {
 }
 
 /// Every setting with its meaning, for the manual page.
-pub(crate) const KEYS: [(&str, &str); 15] = [
+pub(crate) const KEYS: [(&str, &str); 16] = [
     ("proxy", "HTTP proxy for the API and the tunnel, http://[user:password@]host:port; by default HTTPS_PROXY"),
     ("no_proxy", "hosts that are reached without the proxy, separated by commas; by default NO_PROXY"),
     ("wake", "whether a connection wakes a stopped playground: unless-stopped (the default), always or never"),
@@ -101,6 +103,11 @@ pub(crate) const KEYS: [(&str, &str); 15] = [
         "which playgrounds are extended before their end: never (the default), or while-connected, while they are used",
     ),
     ("keep_limit", "how far that goes beyond a playground's own end, in seconds; 14400 by default"),
+    (
+        "setup",
+        "what sets up each fresh machine, once: a folder of dotfiles or with an install script, the https address of a \
+         git repository, or none (the default)",
+    ),
     ("identity", "the private key for machines; by default the one that labctl uses, or else a new one"),
     ("alias", "the readable host names of playgrounds: from the title that you set (title, the default), or none"),
     ("log_level", "the amount of logging: off, error, warn, info (the default), debug or trace"),
@@ -117,6 +124,50 @@ pub struct PlaygroundSettings {
     pub resume: Option<ResumePolicy>,
     /// Its choice about its end, instead of the general one.
     pub keep: Option<KeepPolicy>,
+    /// Its setup, instead of the general one.
+    pub setup: Option<Setup>,
+}
+
+/// The files that set up a machine.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(try_from = "String")]
+pub enum Setup {
+    /// None.
+    None,
+    /// A folder of this computer.
+    Folder(PathBuf),
+    /// The address of a git repository, which the machine clones.
+    Address(String),
+}
+
+impl TryFrom<String> for Setup {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Setup, String> {
+        const WANTED: &str = "`setup` must be an absolute path or one that begins with ~/, https://HOST/PATH or none";
+        // Not shown, because a password may be part of it.
+        if text.chars().any(char::is_control) {
+            return Err(WANTED.to_owned());
+        }
+        if text == "none" {
+            return Ok(Setup::None);
+        }
+        if let Some(rest) = text.strip_prefix("https://") {
+            let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+            if authority.contains('@') || path.contains(['?', '#']) {
+                return Err(
+                    "the address in `setup` must have no user, password or query, because machines see it; clone \
+                            a private repository yourself and name its folder"
+                        .to_owned(),
+                );
+            }
+            let is_address = !authority.is_empty() && !path.is_empty() && !text.contains(char::is_whitespace);
+            return if is_address { Ok(Setup::Address(text)) } else { Err(WANTED.to_owned()) };
+        }
+        let path = PathBuf::from(&text);
+        let is_path = path.is_absolute() || path.starts_with("~");
+        if is_path { Ok(Setup::Folder(path)) } else { Err(WANTED.to_owned()) }
+    }
 }
 
 /// The policy for connections to a stopped playground.
@@ -207,6 +258,12 @@ impl Settings {
     /// The time by which a playground that is used is kept beyond its own end at most.
     pub fn keep_limit(&self) -> Duration {
         Duration::from_secs(self.keep_limit.unwrap_or(4 * 60 * 60).min(LONGEST))
+    }
+
+    /// Forgets what sets up machines, because it runs code there: the user's own file alone may say that.
+    pub(crate) fn forget_setup(&mut self) {
+        self.setup = None;
+        self.playgrounds.values_mut().for_each(|own| own.setup = None);
     }
 
     /// Reads the settings file; a missing one means the defaults.
@@ -335,6 +392,11 @@ impl Folders {
         Ok(Folders { home, root, settings })
     }
 
+    /// True if a variable names the settings file. It may be set by a file of a folder, as editors and shells have them.
+    pub(crate) fn are_settings_moved() -> bool {
+        env::var_os(SETTINGS_VARIABLE).is_some_and(|value| !value.is_empty())
+    }
+
     /// The root, if it was moved.
     pub fn moved_root(&self) -> Option<PathBuf> {
         (self.root != self.home.join(ROOT)).then(|| self.root.clone())
@@ -386,7 +448,7 @@ impl Folders {
 
 #[cfg(test)]
 mod tests {
-    use super::{KEYS, ResumePolicy, Settings, WakePolicy};
+    use super::{KEYS, ResumePolicy, Settings, Setup, WakePolicy};
 
     fn read(text: &str) -> Result<Settings, String> {
         let folder = tempfile::tempdir().unwrap();
@@ -435,6 +497,30 @@ mod tests {
         assert_eq!((settings.resume, settings.resume_for().as_secs()), (ResumePolicy::Always, 7200));
         assert_eq!(settings.playgrounds["docker"].resume, Some(ResumePolicy::Never));
         assert_eq!((read("").unwrap().resume, read("").unwrap().resume_for().as_secs()), (ResumePolicy::Auto, 3600));
+    }
+
+    #[test]
+    fn a_setup_is_a_folder_or_an_address_without_a_password() {
+        let setup = |text: &str| read(&format!("setup: {text}\n")).map(|settings| settings.setup);
+        assert_eq!(setup("none"), Ok(Some(Setup::None)));
+        assert_eq!((setup("~"), setup("")), (Ok(None), Ok(None)));
+        assert_eq!(setup("~/dotfiles"), Ok(Some(Setup::Folder("~/dotfiles".into()))));
+        let address = "https://git.example/me/dotfiles.git";
+        assert_eq!(setup(address), Ok(Some(Setup::Address(address.to_owned()))));
+        assert_eq!(
+            read("playgrounds: {docker: {setup: none}}").unwrap().playgrounds["docker"].setup,
+            Some(Setup::None)
+        );
+        for wrong in
+            ["dotfiles", "ssh://git@a/b", "git@a:b", "http://a/b", "file:///a", "https://", "https://a", "\"/a\\nb\""]
+        {
+            let error = setup(wrong).unwrap_err();
+            assert!(error.contains("`setup` must be an absolute path"), "{wrong}: {error}");
+        }
+        for secret in ["https://me:hunter2@a/b", "https://hunter2@a/b", "https://a/b?token=hunter2"] {
+            let error = setup(secret).unwrap_err();
+            assert!(error.contains("no user, password or query") && !error.contains("hunter2"), "{secret}: {error}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tokio::{
 
 use crate::{
     app::App,
-    commands::{open::quote, playgrounds, ssh},
+    commands::{playgrounds, ssh},
     error::{Error, Kind, Result},
     files,
     labs::wire::CreatePlay,
@@ -17,6 +17,7 @@ use crate::{
     os::{self, INTERRUPT, Signals, TERMINATE},
     platform::Platform,
     settings::{Folders, HOME_VARIABLE, LOCAL_VARIABLE, SETTINGS_VARIABLE, Settings},
+    ssh::marked::quote,
     ssh_config::{self, program_path},
     target::Target,
     ui::notice,

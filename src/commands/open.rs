@@ -6,7 +6,6 @@ pub(crate) mod repo;
 
 use std::{
     ffi::OsString,
-    fmt::Write as _,
     io::{Read, Seek},
     process::Stdio,
     time::Duration,
@@ -33,8 +32,9 @@ use crate::{
     },
     error::{Error, Kind, Result, printable},
     os::beginning,
+    setup::{self, Occasion},
     ssh::{
-        marked::{self, Found, Marked},
+        marked::{self, Found, Marked, quote},
         options,
     },
     ssh_config,
@@ -135,6 +135,8 @@ pub(crate) async fn run(app: &App, mut args: Args) -> Result<()> {
         config::ssh(app, ConfigSsh { yes: args.yes, ..ConfigSsh::default() }).await?;
     }
     let place = within::arrive(app, &labs, &visit).await?;
+    let occasion = Occasion { again: false, waited: !args.no_wait_init };
+    setup::fresh(app, &labs, &place.play, occasion, &Spinner::new()).await;
     if place.container.is_some() && args.repos.is_empty() {
         // The editor itself would only say that it cannot connect.
         in_time(&place, there(app, &place, &[], ":")).await?;
@@ -365,42 +367,5 @@ async fn launch(ide: &Ide, program: &std::path::Path, arguments: Vec<String>) ->
         }
         Ok(Err(e)) => Err(failed(e.to_string())),
         Ok(Ok(_)) | Err(_) => Ok(()),
-    }
-}
-
-/// Quotes a word for sh.
-pub(crate) fn quote(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+%,~".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('~') {
-        return word.to_owned();
-    }
-    let mut quoted = String::from("'");
-    for c in word.chars() {
-        match c {
-            '\'' => quoted.push_str("'\\''"),
-            // Cannot fail, because it writes to memory.
-            c => drop(write!(quoted, "{c}")),
-        }
-    }
-    quoted + "'"
-}
-
-#[cfg(test)]
-mod tests {
-    #[cfg(unix)]
-    use proptest::prelude::*;
-
-    #[cfg(unix)]
-    use super::quote;
-
-    #[cfg(unix)]
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(32))]
-        #[test]
-        fn a_quoted_word_is_one_word(word in "[ -~é\n]{0,20}") {
-            let script = format!("printf '%s' {}", quote(&word));
-            let said = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
-            prop_assert_eq!(String::from_utf8(said.stdout).unwrap(), word);
-        }
     }
 }

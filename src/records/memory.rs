@@ -86,6 +86,9 @@ pub struct Machine {
     pub up_since: Option<String>,
     /// True when the platform allows SSH access, once that is known.
     pub ssh: Option<bool>,
+    /// True once its setup has ended, so that it is asked for none again.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_set_up: bool,
     /// The moment when this tool stopped it on purpose, while its playground ran on, if nothing deliberate has happened
     /// since.
     #[serde(deserialize_with = "moment::recorded_if_any", skip_serializing_if = "Option::is_none")]

@@ -1,6 +1,8 @@
 //! The output of a program on a machine, between marks. A login shell's startup files may print before it runs, and may
 //! end the shell before it does.
 
+use std::fmt::Write as _;
+
 use crate::error::{Error, Kind};
 
 /// The marks of one program's output.
@@ -91,11 +93,30 @@ pub(crate) fn not_run(whose: &str, said: &str) -> Error {
         .with_hint("check its startup files, such as ~/.bashrc: one of them may exit or fail")
 }
 
+/// Quotes a word for sh.
+pub(crate) fn quote(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+%,~".contains(c);
+    if !word.is_empty() && word.chars().all(plain) && !word.starts_with('~') {
+        return word.to_owned();
+    }
+    let mut quoted = String::from("'");
+    for c in word.chars() {
+        match c {
+            '\'' => quoted.push_str("'\\''"),
+            // Cannot fail, because it writes to memory.
+            c => drop(write!(quoted, "{c}")),
+        }
+    }
+    quoted + "'"
+}
+
 #[cfg(all(test, unix))]
 mod tests {
     use std::{io::Write, process::Command};
 
-    use super::{Found, Marked};
+    use proptest::prelude::*;
+
+    use super::{Found, Marked, quote};
 
     /// Each shell that a user may have here runs the command.
     #[test]
@@ -131,5 +152,15 @@ mod tests {
         assert_eq!(marked.find(&out.stdout), Some(Found { output: b"it is\n", status: Some(3) }));
         assert_eq!(marked.after_start(&out.stderr), Some(&b"why\n"[..]));
         assert_eq!(marked.find(b"Welcome"), None);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+        #[test]
+        fn a_quoted_word_is_one_word(word in "[ -~é\n]{0,20}") {
+            let script = format!("printf '%s' {}", quote(&word));
+            let said = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
+            prop_assert_eq!(String::from_utf8(said.stdout).unwrap(), word);
+        }
     }
 }

@@ -178,6 +178,11 @@ impl<P: Progress> Preparation<'_, P> {
     }
 }
 
+/// True if no init task is awaited any more.
+pub(crate) fn is_prepared(play: &Play) -> bool {
+    !Tasks::Init.of(play).any(|task| is_awaited(Tasks::Init, play, task, false))
+}
+
 /// Names the tasks that have failed. They block nothing.
 pub(crate) fn say_failed(play: &Play, tasks: Tasks, platform: Platform, progress: &impl Progress) {
     if let Some(words) = failure(play, tasks) {

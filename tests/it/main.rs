@@ -68,6 +68,8 @@ mod relay;
 mod round_trips;
 mod security_page;
 mod server_rows;
+#[cfg(target_os = "linux")]
+mod setup;
 mod silence;
 mod ssh_command;
 mod ssh_config;

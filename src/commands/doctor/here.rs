@@ -18,6 +18,7 @@ use crate::{
     os,
     platform::Platform,
     records::{aliases::Aliases, live},
+    setup,
     ssh::{
         credentials::{Holder, KeyOptions, START_THE_AGENT},
         identity,
@@ -50,7 +51,19 @@ pub(super) async fn all(app: &App) -> Vec<Check> {
     checks.extend(locks(app));
     checks.extend(processes(app).await);
     checks.extend(editors(app));
+    checks.extend(setups(app));
     checks
+}
+
+/// Checks the folders that set up fresh machines. What is wrong with one blocks no start.
+fn setups(app: &App) -> Vec<Check> {
+    const NAME: &str = "setup";
+    let check = |(path, fault): (&Path, Option<Error>)| match fault {
+        None => Check::ok(NAME, path.display().to_string()),
+        Some(error) => Check::new(NAME, Verdict::Warning, error.message())
+            .remedy(format!("change `setup` in {}", app.folders.settings.display())),
+    };
+    setup::check(app).into_iter().map(check).collect()
 }
 
 fn program() -> Check {

@@ -27,6 +27,8 @@ use crate::{
     },
     platform::is_id,
     records::memory::Memory,
+    settings::{Folders, SETTINGS_VARIABLE, Setup},
+    setup::{self, Occasion},
     ssh::learn,
     ssh_config,
     target::{Playground, Target, is_label, reference::Reference},
@@ -80,6 +82,9 @@ pub(crate) struct Args {
     /// Wait for its machines, but not for its init tasks.
     #[arg(long)]
     no_wait_init: bool,
+    /// Set up its machines again, as `setup` in the settings says. Without this, each machine is set up once.
+    #[arg(long, conflicts_with = "no_wait")]
+    setup: bool,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -136,6 +141,14 @@ async fn start(app: &App, args: &Args) -> Result<Play> {
 }
 
 async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> {
+    let mut setups = app.settings.playgrounds.values().map(|own| &own.setup).chain([&app.settings.setup]).flatten();
+    if args.setup && !setups.any(|setup| *setup != Setup::None) {
+        let hint = match Folders::are_settings_moved() {
+            true => format!("only your own settings file can, and {SETTINGS_VARIABLE} names another one"),
+            false => format!("write `setup: ~/dotfiles` into {}", app.folders.settings.display()),
+        };
+        return Err(Error::new(Kind::Usage, "the settings name no setup").with_hint(hint));
+    }
     let labs = app.labs().await?;
     let progress = Spinner::new();
     let memory = app.memory();
@@ -193,6 +206,10 @@ async fn begin(app: &App, args: &Args, underway: &Underway<'_>) -> Result<Play> 
         }
     } else {
         play = ready(app, &labs, &wake, play, !args.no_wait_init).await?;
+        // It runs now, and what a signal leaves behind is the setup.
+        underway.over(());
+        let occasion = Occasion { again: args.setup, waited: !args.no_wait_init };
+        setup::fresh(app, &labs, &play, occasion, &progress).await;
     }
     drop(progress);
     refresh_entries(app, &labs).await;
