@@ -2,7 +2,7 @@
 
 import * as vscode from 'vscode';
 import type { Command } from './commands';
-import { Failure, type Kind } from './failure';
+import { Failure, type Kind, sentence } from './failure';
 
 const STEPS: [button: string, command: Command] = ['Show Installation Steps', 'playgrounds.install'];
 
@@ -29,6 +29,18 @@ export function showFailure(error: unknown): void {
     return command && vscode.commands.executeCommand(command);
   });
 }
+
+/** The lines of the binary about a setup that is not as it should be. It is no failure of the start, so no error says it. */
+const SETUP = /^the setup of | was not set up: /;
+
+/** Passes on the progress of a start, and shows what it says about setups, because progress disappears. */
+export const tellingSetups = (report: (line: string) => void) => (line: string): void => {
+  if (SETUP.test(line)) {
+    const button = 'Show Log';
+    void vscode.window.showWarningMessage(sentence(line), button).then((chosen) => chosen && vscode.commands.executeCommand('playgrounds.log'));
+  }
+  report(line);
+};
 
 /** Runs an action and shows its failure. */
 export function showingFailure(action: () => Promise<void>): void {

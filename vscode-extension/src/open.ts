@@ -6,6 +6,7 @@ import { authorityOf } from './authority';
 import type { Binary } from './binary';
 import { STEPS } from './commands';
 import { readStarted } from './json';
+import { tellingSetups } from './messages';
 import { type Playground, failedTasks } from './playground';
 import type { Work } from './progress';
 import { configFile, offerSettings } from './remotesettings';
@@ -28,7 +29,7 @@ export async function writeEntries(binary: Binary, { signal, report }: Work): Pr
 export async function wake(binary: Binary, id: string, known: Playground | undefined, { signal, report }: Work): Promise<Playground> {
   report('waking the playground');
   const waits = known && failedTasks(known).length > 0 ? ['--no-wait-init'] : [];
-  return binary.ask(['start', id, '--json', ...waits], readStarted, { signal, onProgress: report });
+  return binary.ask(['start', id, '--json', ...waits], readStarted, { signal, onProgress: tellingSetups(report) });
 }
 
 /** Opens a folder on a host of a running playground. */

@@ -4,7 +4,7 @@ import * as vscode from 'vscode';
 import { Failure, sentence } from '../failure';
 import * as format from '../format';
 import { type CatalogEntry, readCatalog, readStarted } from '../json';
-import { showingFailure } from '../messages';
+import { showingFailure, tellingSetups } from '../messages';
 import { type Learning, type Playground, failedTasks } from '../playground';
 import { withProgress } from '../progress';
 import type { Services } from '../services';
@@ -38,7 +38,7 @@ export async function start(services: Services): Promise<void> {
 export async function startChoice({ binary }: Services, { title, name }: Choice, options: string[]): Promise<Playground | undefined> {
   const begin = (...more: string[]): Promise<Playground> =>
     withProgress(`Starting ${title}`, ({ signal, report }) =>
-      binary.ask(['start', name, '--json', ...options, ...more], readStarted, { signal, onProgress: report }),
+      binary.ask(['start', name, '--json', ...options, ...more], readStarted, { signal, onProgress: tellingSetups(report) }),
     );
   try {
     return await begin();

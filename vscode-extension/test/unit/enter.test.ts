@@ -65,6 +65,14 @@ describe('the extension that connects by SSH', () => {
   });
 });
 
+it('says that a setup has failed, and opens the window', async () => {
+  const line = 'the setup of machine work-01 of Mine failed: install.sh ended with exit status 3';
+  const others = 'setting up work-01 of Mine';
+  const { does } = acting([listed()], {}, `[ "$1" != start ] || printf "labctl-ssh-proxy: %s\\n" "${others}" "${line}" >&2`);
+  await does['playgrounds.open'](ID);
+  expect([user.asked, user.offered, opened().length]).toEqual([[`T${line.slice(1)}.`], ['Show Log'], 1]);
+});
+
 describe('connect to a playground', () => {
   it('asks which and how', async () => {
     const { does } = acting([listed(), listed({ id: 'f'.repeat(24), title: 'Gone', state: 'DESTROYED' })]);
