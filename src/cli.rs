@@ -9,7 +9,7 @@ use crate::commands::{demo, local};
 use crate::{
     app::App,
     commands::{
-        account, completions, config, containers, debug, doctor, forward, kube, logs, machine, man, open, ping,
+        account, completions, config, containers, debug, doctor, forward, kube, listen, logs, machine, man, open, ping,
         playgrounds::{
             catalog, destroy, extend, keep, lifetime, list, persist, rename, restart, start, stop, tasks, wait,
         },
@@ -83,6 +83,7 @@ enum Command {
     Open(open::Args),
     Debug(debug::Args),
     PortForward(forward::Args),
+    Listen(listen::Args),
     Kube(kube::Args),
     Stop(stop::Args),
     Restart(restart::Args),
@@ -146,6 +147,7 @@ const GROUPS: [(&str, &[(&str, &str)]); 4] = [
             ("open", "Open a playground in an editor"),
             ("debug", "Open a shell in a container, with tools that it may lack"),
             ("port-forward", "Forward ports between this computer and a playground"),
+            ("listen", "Listen here for programs that know no ProxyCommand"),
             ("kube", "Use kubectl here with a playground's Kubernetes API"),
         ],
     ),
@@ -230,7 +232,7 @@ impl Cli {
         match self.command {
             #[cfg(unix)]
             Command::Local(_) | Command::Demo(_) => true,
-            Command::PortForward(_) | Command::Kube(_) | Command::Ping(_) => true,
+            Command::PortForward(_) | Command::Listen(_) | Command::Kube(_) | Command::Ping(_) => true,
             _ => false,
         }
     }
@@ -245,6 +247,7 @@ impl Cli {
                 | Command::Logout(_)
                 | Command::Whoami(_)
                 | Command::List(_)
+                | Command::Listen(_)
                 | Command::Containers(_)
         )
     }
@@ -356,6 +359,7 @@ async fn dispatch(app: &App, command: Command) -> Result<u8> {
         Command::Machine(command) => machine::run(app, command).await.map(success),
         Command::Persist(args) => persist::run(app, args).await.map(success),
         Command::PortForward(args) => forward::run(app, args).await,
+        Command::Listen(args) => listen::run(app, args).await,
         Command::Kube(args) => kube::run(app, args).await,
         Command::Doctor(args) => doctor::run(app, args).await,
         Command::Completions(args) => completions::run(args).map(success),

@@ -14,6 +14,7 @@ pub(crate) mod doctor;
 mod folder;
 pub mod forward;
 pub mod kube;
+pub(crate) mod listen;
 #[cfg(unix)]
 pub(crate) mod local;
 pub(crate) mod logs;

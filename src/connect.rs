@@ -23,6 +23,7 @@ use crate::{
         wire::{Machine, Play},
     },
     records::{
+        listeners,
         live::Live,
         memory::Memory,
         tunnels::{About, Slot, Trial},
@@ -120,6 +121,9 @@ pub async fn connect(app: &App, request: &Args, client: &mut Client) -> Result<(
     let early = Early::default();
     let began = Instant::now();
     let result = async {
+        if let Some(error) = listeners::missed(&app.folders, &request.host) {
+            return Err(error.into());
+        }
         let target = Target::parse(&request.host)?;
         let labs = app.client()?;
         let mut connection = Connection {

@@ -44,6 +44,7 @@ pub(crate) use roots::{FILES_COUNT, trusted_authorities};
 pub(crate) use signals::heed_signals;
 pub use signals::{INTERRUPT, Signals, TERMINATE, ended_by_signal, pass_on, survive_file_size_limit};
 pub use sockets::{Peer, connect_locally, ssh_agent, stderr_takes_text, unacknowledged};
+pub(crate) use sockets::{own_user, user_of};
 pub(crate) use tcp_table::listening_sockets;
 
 /// The way to get an ssh.

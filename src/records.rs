@@ -7,6 +7,7 @@ use crate::{platform::Platform, settings::Folders};
 pub mod aliases;
 pub mod forwards;
 pub mod journal;
+pub mod listeners;
 pub mod live;
 pub mod memory;
 pub mod names;
@@ -32,6 +33,7 @@ pub(crate) fn files(folders: &Folders) -> Vec<PathBuf> {
 pub(crate) fn folders(folders: &Folders) -> Vec<Kept> {
     let mut kept: Vec<Kept> = vec![
         (journal::folder(folders), journal::is_own),
+        (listeners::folder(folders), listeners::is_own),
         (live::folder(folders), presence::is_own),
         (forwards::folder(folders), presence::is_own),
         (relays::folder(&folders.root), relays::is_own),

@@ -26,6 +26,9 @@ use crate::{
 /// The prefix of all our host names.
 pub const PREFIX: &str = "playground-";
 
+/// The end of the names by which listeners are found.
+pub const LISTENER: &str = "-listen";
+
 /// The forms of host names, for hints.
 const FORMS: &str = "host names are playground-<id>, playground-<name>, or either with .<machine>, .<machine>.<container> \
                      or .pod.<namespace>.<pod>[.<container>]";
@@ -218,6 +221,11 @@ impl fmt::Display for PodName {
         write!(f, "{namespace}.{pod}")?;
         container.iter().try_for_each(|container| write!(f, ".{container}"))
     }
+}
+
+/// Returns the name by which the listener for a host is found: one label, which no pattern of containers matches.
+pub fn of_listener(host: &str) -> String {
+    host.replace('.', "-") + LISTENER
 }
 
 /// Returns true if `name` can be part of a host name. Such a name is safe in ssh's files, in a shell and in a URL.

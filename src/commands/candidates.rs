@@ -425,7 +425,7 @@ fn known_names(app: &App) -> Names {
 /// Returns the playgrounds that have entries in the ssh configuration.
 fn of_entries(app: &App) -> Option<Vec<names::Known>> {
     let state = State::load(&app.folders).ok()??;
-    let entries = state.entries.into_iter().filter(|entry| entry.platform == app.platform);
+    let entries = state.entries.into_iter().filter(|entry| entry.platform == app.platform && entry.listener.is_none());
     let known =
         |entry: Entry| names::Known { host: entry.host, title: entry.title, alias: entry.alias, ..Default::default() };
     Some(entries.map(known).collect())

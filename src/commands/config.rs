@@ -312,5 +312,8 @@ async fn editor_entries(app: &App, remove: bool, run: &mut Run) -> Result<Vec<En
     if !ssh_config::is_managed(&app.folders) {
         run.warn("run `labctl-ssh-proxy config-ssh` too, because these entries need those that it writes");
     }
-    playgrounds::entries::entries(app, &app.labs().await?).await
+    let mut entries = playgrounds::entries::entries(app, &app.labs().await?).await?;
+    // An editor's list is one of machines, and has each of them once.
+    entries.retain(|entry| entry.listener.is_none());
+    Ok(entries)
 }

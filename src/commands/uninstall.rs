@@ -13,12 +13,17 @@ use serde::Serialize;
 
 use crate::{
     app::App,
-    commands::{config, kube},
+    commands::{config, kube, listen::service},
     editors::{jetbrains, zed},
     error::{Error, Result},
     files::{self, lock_path, user_file::UserFile},
     platform::Platform,
-    records::{self, live, relays::Relays},
+    records::{
+        self,
+        listeners::{self, Listener},
+        live,
+        relays::Relays,
+    },
     settings::Folders,
     ssh_config,
     target::Target,
@@ -57,6 +62,8 @@ enum Item {
     Zed,
     /// A context of ours in the user's kubeconfig.
     KubeContext(String),
+    /// A service that keeps a listener.
+    Service(Listener),
     /// A file or folder of our own.
     Own(PathBuf),
 }
@@ -71,6 +78,10 @@ impl Item {
             Item::Jetbrains(file) => format!("this program's hosts in {}", file.display()),
             Item::Zed => "this program's hosts in Zed's settings".into(),
             Item::KubeContext(name) => format!("the context {name} in your kubeconfig"),
+            Item::Service(listener) => {
+                let file = listener.service.as_ref().map_or_else(String::new, |file| file.display().to_string());
+                format!("the service that listens for {}: {file}", listener.host)
+            }
             Item::Own(path) => path.display().to_string(),
         }
     }
@@ -239,6 +250,8 @@ fn items(app: &App) -> Result<Vec<Item>> {
         }
     }
     items.extend(kube::user::merged(folders).into_iter().map(Item::KubeContext));
+    let installed = listeners::all(folders).into_iter().filter(|listener| listener.service.is_some());
+    items.extend(installed.map(Item::Service));
     let mut own: Vec<_> = own_paths(folders).into_iter().filter(|path| path.exists()).map(Item::Own).collect();
     own.sort_by_key(Item::describe);
     items.extend(own);
@@ -301,6 +314,7 @@ async fn take_back(app: &App, item: &Item, report: &mut Report) -> Result<()> {
             written.iter().try_for_each(|file| report.say(&config::sentence(file)))
         }
         Item::KubeContext(name) => kube::user::remove(&app.folders, name).map(drop),
+        Item::Service(listener) => service::remove(listener).await,
         Item::Own(path) => delete_own(&app.folders, path),
     }
 }

@@ -466,7 +466,14 @@ mod tests {
     use crate::{editors::settings_file::Format, platform::Platform, ssh_config::entries::Entry};
 
     fn entry(host: &str, user: &str) -> Entry {
-        Entry { host: host.into(), user: user.into(), platform: Platform::Labs, title: String::new(), alias: None }
+        Entry {
+            host: host.into(),
+            user: user.into(),
+            platform: Platform::Labs,
+            title: String::new(),
+            alias: None,
+            listener: None,
+        }
     }
 
     fn two() -> Vec<Entry> {

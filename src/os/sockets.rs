@@ -67,6 +67,38 @@ impl Peer {
 /// inode for each socket that is held.
 #[cfg(target_os = "linux")]
 fn has_gone(peer: SocketAddr, own: SocketAddr) -> Option<bool> {
+    let inode = row(peer, own)?;
+    Some(inode.is_none_or(|row| row.inode == "0"))
+}
+
+/// The user whose program holds the socket of `peer` that is connected to `own`: the inner `None` is a socket that no
+/// program holds any more, for which some kernels name root. The outer one is a system that does not tell.
+#[cfg(target_os = "linux")]
+pub(crate) fn user_of(peer: SocketAddr, own: SocketAddr) -> Option<Option<u32>> {
+    Some(row(peer, own)?.filter(|row| row.inode != "0").and_then(|row| row.user.parse().ok()))
+}
+
+/// The user of this process, as the table names users.
+#[cfg(unix)]
+pub(crate) fn own_user() -> Option<u32> {
+    Some(rustix::process::geteuid().as_raw())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn own_user() -> Option<u32> {
+    None
+}
+
+/// The words of the system's table about a socket.
+#[cfg(target_os = "linux")]
+struct Row {
+    user: String,
+    inode: String,
+}
+
+/// The row of the socket of `peer` that is connected to `own`. The outer `None` is a table that cannot be read.
+#[cfg(target_os = "linux")]
+fn row(peer: SocketAddr, own: SocketAddr) -> Option<Option<Row>> {
     use std::net::IpAddr;
     // As the kernel prints them: 32-bit words in the order of this machine.
     let hex = |address: SocketAddr| {
@@ -80,15 +112,21 @@ fn has_gone(peer: SocketAddr, own: SocketAddr) -> Option<bool> {
     let table = if peer.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
     let text = std::fs::read_to_string(table).ok()?;
     let (peer, own) = (hex(peer), hex(own));
-    let inode = text.lines().find_map(|line| {
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        (fields.next() == Some(&peer) && fields.next() == Some(&own)).then(|| fields.nth(6) != Some("0"))
-    });
-    Some(inode != Some(true))
+    Some(text.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // proc_net_tcp: sl, local address, remote address, st, queues, timer, retransmits, uid, timeout, inode.
+        let [_, from, to, _, _, _, _, user, _, inode, ..] = fields[..] else { return None };
+        (from == peer && to == own).then(|| Row { user: user.to_owned(), inode: inode.to_owned() })
+    }))
 }
 
 #[cfg(not(target_os = "linux"))]
 fn has_gone(_peer: SocketAddr, _own: SocketAddr) -> Option<bool> {
+    None
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn user_of(_peer: SocketAddr, _own: SocketAddr) -> Option<Option<u32>> {
     None
 }
 

@@ -87,7 +87,7 @@ impl Check<'_> {
         let mut probes: Vec<(String, String, &str, Platform)> = Vec::new();
         let mut probe = |name: String, user, platform| probes.push((name.clone(), name, user, platform));
         for platform in Platform::ALL {
-            let Some(first) = self.state.entries.iter().find(|entry| entry.platform == platform) else { continue };
+            let Some(first) = self.state.machines().find(|entry| entry.platform == platform) else { continue };
             probe(first.host.clone(), &first.user, platform);
             if rendering.containers && (rendering.wildcard || platform == Platform::Local) {
                 let playground = first.host.split('.').next().unwrap_or_default();

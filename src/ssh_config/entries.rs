@@ -34,6 +34,18 @@ pub struct Entry {
     /// A readable name beside the host name: a label, or a label and a machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alias: Option<String>,
+    /// The listener that the entry leads to, in place of our ProxyCommand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Listening>,
+}
+
+/// A listener of `listen`. Its entry has a host name of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// The port of this computer's loopback interface.
+    pub port: u16,
+    /// The host name that it leads to, under which host keys are kept.
+    pub to: String,
 }
 
 impl Entry {
@@ -42,7 +54,10 @@ impl Entry {
     /// # Errors
     /// [`Kind::Usage`] when the host name or the user is not well-formed.
     pub fn check(&self) -> Result<()> {
-        target::Target::parse(&self.host)?;
+        target::Target::parse(self.listener.as_ref().map_or(&self.host, |listener| &listener.to))?;
+        if self.listener.as_ref().is_some_and(|listener| self.host != target::of_listener(&listener.to)) {
+            return Err(Error::new(Kind::Usage, format!("`{}` cannot be the name of a listener", self.host)));
+        }
         if let Some(alias) = &self.alias {
             let (label, machine) = alias.split_once('.').map_or((alias.as_str(), None), |(a, b)| (a, Some(b)));
             if target::alias::check(label).is_err() || !machine.is_none_or(target::is_label) {
@@ -133,6 +148,13 @@ pub fn render(entries: &[Entry], rendering: &Rendering) -> Result<String> {
         // The name that `connect` gets, and under which host keys are kept, is the first one for both.
         let alias = entry.alias.as_ref().filter(|alias| seen.insert(*alias));
         text += &format!("Host {}{}\n", entry.host, alias.map_or_else(String::new, |alias| format!(" {alias}")));
+        if let Some(Listening { port, to }) = &entry.listener {
+            text += &format!("  HostName 127.0.0.1\n  Port {port}\n  HostKeyAlias {to}\n");
+            text += &(own(&entry.user, entry.platform, to, rendering)?.0 + &shared(rendering)?);
+            // The wildcard matches it, too.
+            text += "  ProxyCommand none\n";
+            continue;
+        }
         if by_wildcard && entry.platform == Platform::Labs && alias.is_none() {
             text += &format!("  User {}\n", entry.user);
             continue;
@@ -173,7 +195,7 @@ fn containers(entries: &[Entry], rendering: &Rendering, many: bool, by_wildcard:
         Ok::<_, Error>(())
     };
     let mut local: Vec<String> = Vec::new();
-    for entry in entries.iter().filter(|entry| entry.platform == Platform::Local) {
+    for entry in entries.iter().filter(|entry| entry.platform == Platform::Local && entry.listener.is_none()) {
         let pattern = entry.host.split('.').next().unwrap_or_default().to_owned() + CONTAINERS;
         // The machines of a playground follow it.
         if local.last() != Some(&pattern) {
@@ -364,6 +386,7 @@ mod windows_tests {
             platform: Platform::Labs,
             title: "My docker box".into(),
             alias: None,
+            listener: None,
         };
         expect_file!["../../tests/golden/ssh_config/entries-windows"].assert_eq(&render(&[entry], &rendering).unwrap());
     }
@@ -394,7 +417,7 @@ mod tests {
     use expect_test::expect_file;
     use proptest::prelude::*;
 
-    use super::{Entry, Rendering, proxy_command, render, spell};
+    use super::{Entry, Listening, Rendering, proxy_command, render, spell};
     use crate::{labs::tunnel, platform::Platform};
 
     const ID: &str = "0123456789abcdef01234567";
@@ -420,6 +443,7 @@ mod tests {
             platform,
             title: title.into(),
             alias: None,
+            listener: None,
         };
         vec![
             entry(format!("playground-{ID}"), "laborant", Platform::Labs, "My docker box"),
@@ -432,6 +456,31 @@ mod tests {
     #[test]
     fn entries_as_every_reader_takes_them() {
         expect_file!["../../tests/golden/ssh_config/entries"].assert_eq(&render(&entries(), &rendering()).unwrap());
+    }
+
+    #[test]
+    fn a_listener_has_all_options_of_the_host_behind_it_and_no_command() {
+        let listening = |host: &str, to: &str| {
+            let listener = Some(Listening { port: 40022, to: to.into() });
+            Entry { host: host.into(), listener, ..entries().remove(2) }
+        };
+        let host = "playground-shell.work-01.web";
+        let entry = listening("playground-shell-work-01-web-listen", host);
+        let text = render(std::slice::from_ref(&entry), &Rendering { wildcard: false, ..rendering() }).unwrap();
+        let options = super::options(&entry.user, entry.platform, host, &rendering()).unwrap();
+        let (same, _) = options.split_once("  ProxyCommand").unwrap();
+        assert_eq!(
+            text.split_once("\nHost ").unwrap().1,
+            format!(
+                "{}\n  HostName 127.0.0.1\n  Port 40022\n  HostKeyAlias {host}\n{same}  ProxyCommand none\n",
+                entry.host
+            )
+        );
+        for (name, to) in
+            [("playground-x", "playground-y"), ("a-listen", "a"), ("playground-x-listen *", "playground-x")]
+        {
+            assert!(render(&[listening(name, to)], &rendering()).is_err(), "{name} {to}");
+        }
     }
 
     /// The reasons for the two numbers, as far as they can be computed.
@@ -509,6 +558,7 @@ mod tests {
                 platform: Platform::Labs,
                 title: String::new(),
                 alias: None,
+                listener: None,
             };
             assert!(render(&[entry], &rendering()).is_err(), "{host:?} {user:?}");
         }
@@ -557,7 +607,7 @@ mod tests {
 
         #[test]
         fn a_title_stays_a_comment(title in any::<String>()) {
-            let entry = Entry { host: "playground-x".into(), user: "root".into(), platform: Platform::Labs, title, alias: None };
+            let entry = Entry { title, ..entries().remove(0) };
             let with = render(std::slice::from_ref(&entry), &rendering()).unwrap();
             let without = render(&[Entry { title: String::new(), ..entry }], &rendering()).unwrap();
             let with: String = with.split_inclusive('\n').filter(|line| !line.starts_with("# Playground: ")).collect();

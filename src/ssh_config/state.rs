@@ -82,6 +82,11 @@ impl State {
         self.labs |= platform == Platform::Labs;
     }
 
+    /// The entries that lead to machines by our ProxyCommand.
+    pub(crate) fn machines(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| entry.listener.is_none())
+    }
+
     /// Adds a file to the record, or replaces its entry.
     pub(crate) fn manage(&mut self, managed: Managed) {
         match self.files.iter_mut().find(|other| other.file == managed.file) {

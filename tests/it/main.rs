@@ -43,6 +43,7 @@ mod kube;
 mod labctl;
 mod layers;
 mod learning;
+mod listen;
 mod logs;
 mod machine;
 mod manners;

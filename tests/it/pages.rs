@@ -217,7 +217,9 @@ fn the_commands_of_the_readme_work_in_its_order() {
             // These ask.
             line if line.contains("config-ssh") || line.contains("destroy") => format!("{line} --yes"),
             // These run until Ctrl-C.
-            line if line.contains("--watch") || line.contains("port-forward") => format!("timeout -s INT 2 {line}"),
+            line if ["--watch", "port-forward", " listen "].iter().any(|stays| line.contains(stays)) => {
+                format!("timeout -s INT 2 {line}")
+            }
             line if line.contains(ID) => line.replace(ID, &id(&world)),
             line => line.to_owned(),
         };

@@ -192,7 +192,7 @@ fn write_entries(world: &World, entries: &[Entry]) {
 }
 
 fn entry(host: String, platform: Platform) -> Entry {
-    Entry { host, user: "laborant".into(), platform, title: "One".into(), alias: None }
+    Entry { host, user: "laborant".into(), platform, title: "One".into(), alias: None, listener: None }
 }
 
 fn numbered(n: usize) -> Entry {

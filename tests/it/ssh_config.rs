@@ -154,7 +154,7 @@ fn request(folders: &Folders) -> Request {
 }
 
 fn entry(host: &str, platform: Platform) -> Entry {
-    Entry { host: host.into(), user: "laborant".into(), platform, title: "A box".into(), alias: None }
+    Entry { host: host.into(), user: "laborant".into(), platform, title: "A box".into(), alias: None, listener: None }
 }
 
 fn entries() -> Vec<Entry> {

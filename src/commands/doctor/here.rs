@@ -133,7 +133,7 @@ async fn configuration(app: &App, ssh: &Ssh) -> Vec<Check> {
     let public = key.map(|identity| identity.public);
     for managed in &state.files {
         let file_name = managed.file.display();
-        let probe = state.entries.iter().find(|entry| entry.platform == app.platform).or(state.entries.first());
+        let probe = state.machines().find(|entry| entry.platform == app.platform).or(state.machines().next());
         let (host, user, platform) = match probe {
             Some(entry) => (entry.host.as_str(), entry.user.as_str(), entry.platform),
             None => ("playground-probe", "root", Platform::Labs),

@@ -34,7 +34,7 @@ pub(super) async fn text(app: &App, checks: &[Check]) -> String {
     part("ssh configuration of labctl-ssh-proxy", &read(&folders.ssh_config()));
     part("record of entries", &read(&State::path(folders)));
     if let Ok(Some(state)) = State::load(folders)
-        && let (Some(entry), Some(managed)) = (state.entries.first(), state.files.first())
+        && let (Some(entry), Some(managed)) = (state.machines().next(), state.files.first())
     {
         let options = Ssh::system().options_in_force(Some(&managed.file), &entry.host).await;
         part(&format!("ssh -G {}", entry.host), &options.unwrap_or_else(|e| e.to_string()));

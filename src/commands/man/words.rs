@@ -19,7 +19,7 @@ pub(super) const ENVIRONMENT: [(&str, &str); 9] = [
 ];
 
 /// The files that the program reads or writes.
-pub(super) const FILES: [(&str, &str); 9] = [
+pub(super) const FILES: [(&str, &str); 10] = [
     (
         "~/.config/labctl-ssh-proxy/settings.yaml",
         "the settings; on macOS in ~/Library/Application Support, on Windows in %APPDATA%",
@@ -36,6 +36,7 @@ pub(super) const FILES: [(&str, &str); 9] = [
     ("~/.kube/config", "`kube --merge` adds a context while it runs"),
     ("~/.config/zed/settings.json", "`config-zed` adds playgrounds"),
     ("~/.config/JetBrains/*/options/sshConfigs.xml", "`config-jetbrains` adds playgrounds"),
+    ("~/.config/systemd/user", "`listen --install` adds a service; on macOS to ~/Library/LaunchAgents"),
 ];
 
 /// Examples: the command of the page, which is empty for the program's, the line, and its meaning.
@@ -92,6 +93,12 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ),
     ("port-forward", "labctl-ssh-proxy port-forward docker --restore", "open again what was saved"),
     ("port-forward", "labctl-ssh-proxy port-forward docker --auto", "every server's port, as it comes and goes"),
+    (
+        "listen",
+        "labctl-ssh-proxy listen docker",
+        "programs that know no ProxyCommand find it as playground-docker-listen",
+    ),
+    ("listen", "labctl-ssh-proxy listen docker --install", "now and after each login"),
     ("containers", "labctl-ssh-proxy containers docker", "see what runs, with the host name of one of them"),
     ("containers", "labctl-ssh-proxy containers docker --watch --json", "a line for each change, for a program"),
     ("pods", "labctl-ssh-proxy pods k3s -A", "see the pods of a cluster, those in trouble first"),
@@ -175,7 +182,7 @@ pub(super) fn exit(command: &str) -> &'static str {
              is the usual end without `--count`."
         }
         "kube" => "The exit code of COMMAND; without one, 130 after Ctrl-C.",
-        "port-forward" => "130 after Ctrl-C, which is its usual end.",
+        "port-forward" | "listen" => "130 after Ctrl-C, which is its usual end.",
         "doctor" => "0 if nothing is wrong, 1 if a check failed.",
         "demo" => "The exit code of the last command inside, as ssh returns it; 14 if there is no ssh.",
         "destroy" | "expose" | "uninstall" => "0 when it is done, 15 if you answered no.",

@@ -11,8 +11,11 @@ use crate::{
         wire::{Machine, Play},
     },
     platform::{Platform, is_id},
-    records::{aliases::Aliases, names},
-    ssh_config::{self, entries::Entry},
+    records::{aliases::Aliases, listeners, names},
+    ssh_config::{
+        self,
+        entries::{Entry, Listening},
+    },
     target::{PREFIX, is_label},
     ui::notice,
     wake::preparation::learn_ssh,
@@ -70,6 +73,19 @@ async fn gather(app: &App, labs: &Labs, mut plays: Vec<Play>) -> Result<(Vec<Ent
             add_entries(&mut entries, app.platform, &host, (&kind.title, None), &kind.machines);
         }
     }
+    // An entry of one that does not listen would lead to whichever program has its port then.
+    let active =
+        listeners::all(&app.folders).into_iter().filter(|listener| listeners::is_active(&app.folders, listener));
+    for listener in active.filter(|listener| listener.local == (app.platform == Platform::Local)) {
+        entries.push(Entry {
+            host: listener.name(),
+            user: listener.user,
+            platform: app.platform,
+            title: listener.title,
+            alias: None,
+            listener: Some(Listening { port: listener.port, to: listener.host }),
+        });
+    }
     let mut left_out = Vec::new();
     entries.retain(|entry| {
         let Err(error) = entry.check() else { return true };
@@ -89,7 +105,7 @@ fn add_entries(
     machines: &[Machine],
 ) {
     let mut add = |host: String, user: &str, title: String, alias: Option<String>| {
-        entries.push(Entry { host, user: user.to_owned(), platform, title, alias });
+        entries.push(Entry { host, user: user.to_owned(), platform, title, alias, listener: None });
     };
     let user = machines.first().map_or("root", Machine::default_user);
     add(host.to_owned(), user, title.to_owned(), alias.map(str::to_owned));

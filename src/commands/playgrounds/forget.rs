@@ -1,6 +1,12 @@
 //! Removal of our records of a playground that no longer exists.
 
-use crate::{app::App, commands::kube, error::Result, records::aliases};
+use crate::{
+    app::App,
+    commands::kube,
+    error::Result,
+    records::{aliases, listeners},
+    ui::notice,
+};
 
 /// Deletes everything that we know about a playground that no longer exists.
 ///
@@ -11,6 +17,10 @@ pub(crate) async fn forget(app: &App, play: &str) -> Result<()> {
     app.tunnels().forget(play);
     app.seeds().forget(play);
     aliases::forget(&app.folders, app.platform, play);
+    for host in listeners::forget(&app.folders, play) {
+        let command = app.platform.commands(&format!("`labctl-ssh-proxy listen {host} --uninstall`"));
+        notice::line(&format!("labctl-ssh-proxy: a service still listens for {host}, which is gone: {command}"));
+    }
     kube::forget(&app.folders, play).await;
     app.known_hosts().forget_play(play)
 }

@@ -353,6 +353,7 @@ mod tests {
             platform: Platform::Labs,
             title: "a <title> & more".into(),
             alias: None,
+            listener: None,
         }
     }
 
