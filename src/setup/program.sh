@@ -38,7 +38,9 @@ if [ -n "$3" ]; then
   git clone --quiet --depth 1 -- "$3" "$run/new/source" || exit
 fi
 source=$base/source
-rm -rf "$source"
+# Links lead there, so what was changed behind them is the user's.
+rm -rf "$base/before"
+[ ! -e "$source" ] || mv "$source" "$base/before"
 mv "$run/new/source" "$source" && rm -rf "$run/new" && cd "$source" || failed "the files cannot be put into $source"
 
 for script in install.sh install bootstrap.sh bootstrap script/bootstrap setup.sh setup script/setup; do

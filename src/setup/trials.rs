@@ -283,6 +283,10 @@ fn dotfiles_are_linked_and_replace_nothing() {
             assert_eq!(fs::read_to_string(there.path(FOLDER).join("1/kept")).unwrap(), ".profile\n.vimrc\n", "{said}");
         }
         assert_eq!(there.read(".profile"), "mine");
+        // What was changed behind a link is kept.
+        fs::write(there.path(".bashrc"), "changed").unwrap();
+        assert_eq!(there.work("", &files).0, Some(0));
+        assert_eq!(fs::read_to_string(there.path(FOLDER).join("before/.bashrc")).unwrap(), "changed");
         let source = there.path(FOLDER).join("source");
         for name in [".bashrc", ".config", "..odd"] {
             assert_eq!(fs::read_link(there.path(name)).unwrap(), source.join(name));
