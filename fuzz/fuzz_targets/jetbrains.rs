@@ -11,6 +11,7 @@ fuzz_target!(|text: &str| {
         platform: Platform::Labs,
         title: String::new(),
         alias: None,
+        listener: None,
     });
     let _ = hosts(text);
     let format = SshConfigs::default();

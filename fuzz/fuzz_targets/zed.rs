@@ -7,7 +7,7 @@ use libfuzzer_sys::fuzz_target;
 const HOST: &str = "playground-shell";
 
 fuzz_target!(|text: &str| {
-    let entries = [Entry { host: HOST.into(), user: "root".into(), platform: Platform::Labs, title: String::new(), alias: None }];
+    let entries = [Entry { host: HOST.into(), user: "root".into(), platform: Platform::Labs, title: String::new(), alias: None, listener: None }];
     let format = Connections { ours: vec![HOST.into()], ..Connections::default() };
     let Ok(emptied) = format.set(text, &[]) else { return };
     assert_eq!(format.set(&emptied, &[]).unwrap(), emptied);
