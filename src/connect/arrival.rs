@@ -116,8 +116,7 @@ fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> R
     // After the pause that tells a person's attempt from a program's, the end of a session says nothing any more.
     let has_ended_within =
         |pause| [record.cut_off, record.session_ended].into_iter().flatten().any(|at| ago(at) < pause);
-    let has_just_ended = has_ended_within(app.settings.reconnect_pause())
-        || (has_ended_within(RECONNECTS_WITHIN) && may_reconnect(caller));
+    let has_just_ended = has_ended_within(app.settings.reconnect_pause());
     // The policy may be that of its catalogue name, which is not known yet.
     let may_refuse = |settings: &Settings| {
         settings.playgrounds.values().any(|one| one.wake == Some(WakePolicy::Never))
@@ -130,7 +129,10 @@ fn may_ask_ahead(connection: &Connection<'_>, id: &str, caller: ClientKind) -> R
     };
     // Other clients may poll. A client that polls gets no tunnel before it is known that it may have one.
     let is_a_person = caller == ClientKind::OpenSsh;
-    Ok(is_a_person && record.stopped.is_none() && !is_stopped && !has_just_ended && !may_refuse(&app.settings))
+    let may = is_a_person && record.stopped.is_none() && !is_stopped && !has_just_ended && !may_refuse(&app.settings);
+    // Last, because it may take other processes to find out. For a program, a session's end may count for ever.
+    let is_over = record.cut_off.is_some() || has_ended_within(RECONNECTS_WITHIN);
+    Ok(may && !(is_over && may_reconnect(caller)))
 }
 
 /// Starts or wakes the playground, and gets a tunnel session for the machine.

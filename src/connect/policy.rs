@@ -86,7 +86,9 @@ pub(crate) fn depends_on_client(
     }
     let record = memory.read(label)?;
     let refused = |client| decide(policy, &record, machine, client, pause).is_err();
-    Ok(refused(ClientKind::Sshj) && !refused(ClientKind::Other))
+    // A program's attempt is judged otherwise after a session's end.
+    let has_ended = [record.cut_off, record.session_ended].into_iter().flatten().any(|at| ago(at) < RECONNECTS_WITHIN);
+    Ok(has_ended || (refused(ClientKind::Sshj) && !refused(ClientKind::Other)))
 }
 
 /// The question that one connection puts to the policy.
