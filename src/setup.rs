@@ -64,12 +64,16 @@ pub(crate) struct Occasion {
     pub waited: bool,
 }
 
-/// Sets up the machines of `play` that were not set up yet, and says what goes wrong. Nothing of that is an error, because
+/// Sets up the machines of `play` that were not set up yet, and says how that has ended. Nothing of that is an error, because
 /// the machines run.
 pub(crate) async fn fresh(app: &App, labs: &Labs, play: &Play, occasion: Occasion, progress: &Spinner) {
     let again = occasion.again;
+    let say = |text: String| progress.above(&app.platform.commands(&format!("labctl-ssh-proxy: {text}")));
     let (setup, is_for_this) = app.setup(&[&play.id, &play.playground.name]);
     if *setup == Setup::None {
+        if again {
+            say(format!("{} is not set up: the settings say `setup: none` for it", play.shown()));
+        }
         return;
     }
     let is_set_up = app.memory().read(&play.id).map(|record| record.machines).unwrap_or_default();
@@ -82,7 +86,6 @@ pub(crate) async fn fresh(app: &App, labs: &Labs, play: &Play, occasion: Occasio
     if machines.is_empty() || !(occasion.waited || is_prepared(labs, play).await) {
         return;
     }
-    let say = |text: String| progress.above(&app.platform.commands(&format!("labctl-ssh-proxy: {text}")));
     if let Some(why) = barred(labs, play, is_for_this).await {
         let text = format!("{} is not set up: {why}", play.shown());
         if again {
@@ -91,6 +94,17 @@ pub(crate) async fn fresh(app: &App, labs: &Labs, play: &Play, occasion: Occasio
             log::info!("{text}")
         }
         return;
+    }
+    if again {
+        // The next `start` asks how it has ended, if this one does not hear of it.
+        let noted = app.memory().change(&play.id, |record| {
+            for machine in &machines {
+                record.machines.entry(machine.name.clone()).or_default().is_set_up = false;
+            }
+        });
+        if let Err(error) = noted {
+            log::warn!("{}", error.message());
+        }
     }
     let work = async {
         let prepared = async {
@@ -106,7 +120,7 @@ pub(crate) async fn fresh(app: &App, labs: &Labs, play: &Play, occasion: Occasio
         };
         let (archive, door) = match prepared.await {
             Ok(prepared) => prepared,
-            Err(error) => return say(not_begun(&play.shown(), &error)),
+            Err(error) => return say(not_begun(play, &play.shown(), &error, again)),
         };
         let names: Vec<&str> = machines.iter().map(|machine| machine.name.as_str()).collect();
         progress.waiting(&format!("setting up {} of {}", names.join(", "), play.shown()));
@@ -116,9 +130,7 @@ pub(crate) async fn fresh(app: &App, labs: &Labs, play: &Play, occasion: Occasio
         };
         let job = &Job { archive: archive.as_ref(), address, again, limit: LIMIT };
         let each = machines.iter().map(async |machine| {
-            if let Some(text) = one(app, &door, play, machine, job, progress).await {
-                say(text);
-            }
+            say(one(app, &door, play, machine, job, progress).await);
         });
         join_all(each).await;
     };
@@ -176,15 +188,8 @@ async fn is_strangers(labs: &Labs, play: &Play) -> Result<bool> {
     catalog::needs_consent(labs, &entry).await
 }
 
-/// Sets up a machine. Returns the sentence about what is not as it should be.
-async fn one(
-    app: &App,
-    door: &Door<'_>,
-    play: &Play,
-    machine: &Machine,
-    job: &Job<'_>,
-    progress: &Spinner,
-) -> Option<String> {
+/// Sets up a machine. Returns the sentence about it.
+async fn one(app: &App, door: &Door<'_>, play: &Play, machine: &Machine, job: &Job<'_>, progress: &Spinner) -> String {
     let subject = format!("machine {} of {}", machine.name, play.shown());
     let login = door::login(play, &machine.name, machine.default_user());
     let leaving = Leaving::new(app, progress, &subject);
@@ -200,26 +205,31 @@ async fn one(
     match ended {
         Ok(ended) => told(app, play, machine, &subject, &ended),
         Err(error) if is_begun => {
-            Some(format!("the setup of {subject} goes on there without this computer: {}", error.message()))
+            let why = error.message();
+            format!(
+                "the setup of {subject} goes on there if it runs: {why}; the next `start` or `open` waits for its end"
+            )
         }
-        Err(error) => Some(not_begun(&subject, &error)),
+        Err(error) => not_begun(play, &subject, &error, job.again),
     }
 }
 
-fn not_begun(subject: &str, error: &Error) -> String {
+fn not_begun(play: &Play, subject: &str, error: &Error, again: bool) -> String {
     let hint = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    format!("{subject} was not set up: {}{hint}; the next `start` or `open` does so", error.message())
+    let next = match again {
+        true => format!("`labctl-ssh-proxy start {} --setup` attempts it again", play.id),
+        false => "the next `start` or `open` attempts it again".to_owned(),
+    };
+    format!("{subject} was not set up: {}{hint}; {next}", error.message())
 }
 
-/// Records the end of a setup. Returns the sentence about it, if it was no good one.
-fn told(app: &App, play: &Play, machine: &Machine, subject: &str, ended: &Ended) -> Option<String> {
+/// Records the end of a setup. Returns the sentence about it.
+fn told(app: &App, play: &Play, machine: &Machine, subject: &str, ended: &Ended) -> String {
     let log = setups::keep(&app.folders, &play.id, &machine.name, &ended.log);
     let log =
         log.map_or_else(|error| error.message().to_owned(), |path| format!("its output is in {}", path.display()));
     if ended.status == Status::Lost {
-        return Some(format!(
-            "the setup of {subject} was cut off there; {log}, and the next `start` or `open` repeats it"
-        ));
+        return format!("the setup of {subject} was cut off there; {log}, and the next `start` or `open` repeats it");
     }
     let noted = app.memory().change(&play.id, |record| {
         record.machines.entry(machine.name.clone()).or_default().is_set_up = true;
@@ -229,12 +239,15 @@ fn told(app: &App, play: &Play, machine: &Machine, subject: &str, ended: &Ended)
     }
     if let Some(why) = ended.why(LIMIT) {
         let repeat = format!("`labctl-ssh-proxy start {} --setup`", play.id);
-        return Some(format!("the setup of {subject} failed: {why}; {log}, and {repeat} repeats it"));
+        let last = ended.last_line().map(|line| format!(" (\"{line}\")")).unwrap_or_default();
+        return format!("the setup of {subject} failed: {why}{last}; {log}, and {repeat} repeats it");
     }
     let kept = ended.kept.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     let more = if ended.kept.len() > NAMED { ", ..." } else { "" };
-    let text = || format!("the setup of {subject} left {kept}{more} as it was, because nothing there is replaced");
-    (!kept.is_empty()).then(text)
+    match kept.is_empty() {
+        true => format!("{subject} is set up"),
+        false => format!("{subject} is set up; {kept}{more} stayed as it was, because nothing there is replaced"),
+    }
 }
 
 /// The words for a setup that a signal leaves behind.
@@ -272,9 +285,9 @@ impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         let text = match self.state.get() {
             State::Over => return,
-            State::Before => format!("{} is not set up yet: the next `start` or `open` does so", self.subject),
+            State::Before => format!("{} is not set up yet: the next `start` or `open` attempts it", self.subject),
             State::Begun => format!(
-                "the setup of {} goes on there, for up to {} minutes; its output is in ~/{}",
+                "the setup of {} goes on there, for up to {} minutes; its output is in ~/{} on the machine",
                 self.subject,
                 LIMIT.as_secs() / 60,
                 talk::FOLDER

@@ -1,8 +1,10 @@
 # The machine's side of a setup: begins it if none was begun, and waits for its end. `src/setup.rs` sets limit, again,
 # address and program before, and explains the states.
 mask=$(umask)
-umask 077
 base=$HOME/.local/state/labctl-ssh-proxy/setup
+command -v setsid >/dev/null || { echo "setsid is not installed there" >&2; exit 5; }
+mkdir -p "$HOME/.local/state" || exit 3
+umask 077
 mkdir -p "$base" || exit 3
 boot=$(cat /proc/sys/kernel/random/boot_id 2>/dev/null)
 
@@ -25,7 +27,7 @@ judge() {
   elif [ -e "$run/ended" ]; then
     state=ended
   elif ! read -r pid since system 2>/dev/null <"$run/owner"; then
-    # It may be about to name itself.
+    # Its owner's file may be about to be written.
     if [ -n "$(find "$run" -prune -mmin -1)" ]; then state=running; else state=abandoned; fi
   elif [ "$system" = "x$boot" ] && kill -0 "$pid" 2>/dev/null && [ "$since" = "x$(start_of "$pid")" ]; then
     state=running
@@ -36,15 +38,20 @@ judge() {
   fi
 }
 
+# Ends an attempt that has begun nothing, so that the next one does not wait for it.
+leave() {
+  rm -rf "$run"
+  exit "$1"
+}
+
 begin() {
-  command -v setsid >/dev/null || { echo "setsid is not installed there" >&2; exit 5; }
   began=$(date +%s)
   [ "$n" = 1 ] || rm -rf "$base/$((n - 1))/new"
-  mkdir "$run/new" && printf '%s\n' "$program" >"$run/program" || exit 3
+  mkdir "$run/new" && printf '%s\n' "$program" >"$run/program" && echo 1 >"$run/failing" || leave 3
   if [ -z "$address" ]; then
     echo send
-    # What is cut off between two files looks whole to tar.
-    tar -x -o -f - -C "$run/new" && [ -e "$run/new/complete" ] || { rm -rf "$run/new"; exit 4; }
+    # tar accepts an archive that is cut off between two files, so the last file proves that it is complete.
+    (umask "$mask" && exec tar -x -o -f - -C "$run/new") && [ -e "$run/new/complete" ] || leave 4
   fi
   left=$((limit - $(date +%s) + began))
   # The clock may have been set meanwhile.
@@ -68,7 +75,7 @@ if [ "$state" = none ] || [ "$state" = abandoned ] || [ "$state$again" = endedye
 fi
 echo began
 while judge; [ "$state" = running ]; do
-  # Ends this loop when the connection has ended.
+  # Writing fails once the connection has ended, which ends this loop.
   echo .
   sleep 1
 done

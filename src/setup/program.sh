@@ -17,7 +17,8 @@ if [ "$1" = watch ]; then
   else
     kill -TERM "-$limit" 2>/dev/null || kill -TERM "$limit"
   fi
-  echo "$ended" >"$run/ended.new" && mv "$run/ended.new" "$run/ended"
+  # On a disk that is full by now, a rename still works.
+  { echo "$ended" >"$run/ended.new" && mv "$run/ended.new" "$run/ended"; } || mv "$run/failing" "$run/ended"
   exit
 fi
 
@@ -38,9 +39,8 @@ if [ -n "$3" ]; then
   git clone --quiet --depth 1 -- "$3" "$run/new/source" || exit
 fi
 source=$base/source
-# Links lead there, so what was changed behind them is the user's.
-rm -rf "$base/before"
-[ ! -e "$source" ] || mv "$source" "$base/before"
+# Links lead there, so what was changed behind them is the user's. It is kept for good, a folder for each run.
+[ ! -e "$source" ] || mv "$source" "$run/before" || failed "the files before cannot be moved to $run"
 mv "$run/new/source" "$source" && rm -rf "$run/new" && cd "$source" || failed "the files cannot be put into $source"
 
 for script in install.sh install bootstrap.sh bootstrap script/bootstrap setup.sh setup script/setup; do
@@ -52,6 +52,12 @@ for script in install.sh install bootstrap.sh bootstrap script/bootstrap setup.s
 done
 
 echo "the linking of the dotfiles" >"$run/doing"
+for there in "$HOME"/.[!.]* "$HOME"/..?*; do
+  case $(readlink "$there") in
+    # What it led to is no longer among the files.
+    "$source"/*) [ -e "$there" ] || rm -f "$there" ;;
+  esac
+done
 any=
 for name in .[!.]* ..?*; do
   [ -e "$name" ] || [ -L "$name" ] || continue

@@ -62,6 +62,9 @@ pub(super) enum Status {
     Lost,
 }
 
+/// Characters of its last line that are shown.
+const LAST_LINE: usize = 120;
+
 /// The report about a run.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ended {
@@ -91,6 +94,13 @@ impl Ended {
         };
         let last = |word| all(word).next_back().map(printable).unwrap_or_default();
         Some(Ended { status, doing: last("doing"), said: last("why"), kept: all("kept").map(printable).collect(), log })
+    }
+
+    /// The last line of its output, if there is one.
+    pub(super) fn last_line(&self) -> Option<String> {
+        let log = String::from_utf8_lossy(&self.log);
+        let last = log.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+        Some(printable(&last.chars().take(LAST_LINE).collect::<String>()))
     }
 
     /// The reason of its failure; `None` for a good end.
@@ -128,6 +138,8 @@ pub(super) async fn hold(client: &SshClient, job: &Job<'_>, begun: impl Fn()) ->
             std::future::pending().await
         };
         line = tokio::select! {
+            // A machine that takes no more says why.
+            biased;
             line = said.line(None) => line?,
             failed = send => return failed,
         };

@@ -45,10 +45,12 @@ impl There {
         Some(There { home, bin, alone })
     }
 
+    fn needed(shell: &str) -> There {
+        There::with(shell).unwrap_or_else(|| panic!("{shell} is not installed"))
+    }
+
     fn all() -> Vec<There> {
-        let there: Vec<There> = ["dash", "bash", "busybox"].into_iter().filter_map(There::with).collect();
-        assert!(!there.is_empty());
-        there
+        ["dash", "bash", "busybox"].map(There::needed).into()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -200,7 +202,7 @@ fn a_machine_is_set_up_once_and_asks_for_nothing() {
 
 #[test]
 fn a_setup_goes_on_without_its_connection_and_runs_once_for_all() {
-    let there = There::with("dash").unwrap();
+    let there = There::needed("dash");
     let (folder, sent) = folder_with("echo run >>~/runs\nwhile [ ! -e ~/go ]; do sleep 0.1; done\necho done\n");
     let archive = Archive::of(folder.path(), Path::new("/home/me")).unwrap();
     let (mut first, _) = there.begin(&job(&archive), &sent);
@@ -226,7 +228,9 @@ fn a_setup_goes_on_without_its_connection_and_runs_once_for_all() {
     // One that was cut off with its machine: its number may be another process's by now.
     let run = there.path(FOLDER).join("1");
     fs::remove_file(run.join("ended")).unwrap();
-    for owner in [format!("{} x1 x", std::process::id()), "4194305 x x".to_owned()] {
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let reused = format!("{} x1 x{}", std::process::id(), boot.trim());
+    for owner in [reused, format!("{} x1 x", std::process::id()), "4194305 x x".to_owned()] {
         fs::write(run.join("owner"), owner + "\n").unwrap();
         let _ = fs::remove_dir_all(there.path(FOLDER).join("2"));
         let (said, _) = there.run(&job(&archive), &sent);
@@ -261,7 +265,7 @@ fn the_first_script_of_codespaces_list_runs() {
         "setup",
         "script/setup",
     ][..];
-    let there = There::with("dash").unwrap();
+    let there = There::needed("dash");
     while let [first, rest @ ..] = left {
         let (code, said) = there.work("", &[left, &[".bashrc"]].concat());
         let source = there.path(FOLDER).join("source");
@@ -285,10 +289,13 @@ fn dotfiles_are_linked_and_replace_nothing() {
         assert_eq!(there.read(".profile"), "mine");
         // What was changed behind a link is kept.
         fs::write(there.path(".bashrc"), "changed").unwrap();
-        assert_eq!(there.work("", &files).0, Some(0));
-        assert_eq!(fs::read_to_string(there.path(FOLDER).join("before/.bashrc")).unwrap(), "changed");
+        let run = there.path(FOLDER).join("1");
+        assert_eq!(fs::read_link(there.path("..odd")).unwrap(), there.path(FOLDER).join("source/..odd"));
+        assert_eq!(there.work("", &[".profile", ".vimrc", ".bashrc", ".config/a b/c"]).0, Some(0));
+        assert!(fs::symlink_metadata(there.path("..odd")).is_err(), "it leads nowhere");
+        assert_eq!(fs::read_to_string(run.join("before/.bashrc")).unwrap(), "changed");
         let source = there.path(FOLDER).join("source");
-        for name in [".bashrc", ".config", "..odd"] {
+        for name in [".bashrc", ".config"] {
             assert_eq!(fs::read_link(there.path(name)).unwrap(), source.join(name));
         }
         assert!(there.read(".config/a b/c").starts_with("echo") && !there.path(".git").exists());
@@ -300,7 +307,7 @@ fn dotfiles_are_linked_and_replace_nothing() {
 
 #[test]
 fn git_clones_without_a_question() {
-    let there = There::with("dash").unwrap();
+    let there = There::needed("dash");
     let git = |folder: &Path, words: &[&str]| {
         let out =
             there.program("sh").args(["-c", "exec git \"$@\"", "git", "-C"]).arg(folder).args(words).output().unwrap();
@@ -323,7 +330,7 @@ fn git_clones_without_a_question() {
     let (code, said) = there.work("https://git.example/me/private", &[]);
     assert!(code != Some(0) && code.is_some(), "{said}");
     assert_eq!(fs::read_to_string(there.path(FOLDER).join("1/doing")).unwrap(), "git clone\n");
-    let Some(bare) = There::with("busybox") else { return };
+    let bare = There::needed("busybox");
     assert_eq!(bare.work("https://git.example/me/dotfiles", &[]), (Some(1), "git is not installed there\n".to_owned()));
 }
 

@@ -26,11 +26,11 @@ fn runs(home: &Path) -> usize {
     fs::read_to_string(home.join("runs")).map_or(0, |text| text.lines().count())
 }
 
-/// Checks that the command succeeded, and returns what it said of setups.
+/// Checks that the command succeeded, and returns what it said of setups that are not as they should be.
 fn said(said: Said) -> String {
     assert!(said.status.success(), "{said:?}");
     let lines = said.err.lines().filter(|line| line.contains("set up") || line.contains("setup"));
-    lines.filter(|line| !line.contains("setting up")).collect::<Vec<_>>().join("\n")
+    lines.filter(|line| !line.contains("setting up") && !line.ends_with(" is set up")).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -79,7 +79,10 @@ fn start_sets_up_each_machine_once_and_a_failure_blocks_nothing() {
     world.settings("setup: \"~/\"\n");
     assert!(said(world.local(&["start", &id, "--setup"])).contains("would send private files to machines"));
     world.settings("setup: ~/dotfiles\nplaygrounds: {duo: {setup: none}}\n");
-    assert_eq!(said(world.local(&["start", &id, "--setup"])), "");
+    assert!(
+        said(world.local(&["start", &id, "--setup"]))
+            .contains("Two is not set up: the settings say `setup: none` for it")
+    );
     assert_eq!([runs(&homes[0]), runs(&homes[1])], [2, 2]);
     fs::write(world.path("other"), "setup: ~/dotfiles\n").unwrap();
     world.settings("");
@@ -104,7 +107,7 @@ fn open_sets_up_from_a_repository() {
         let path = format!("{}:/usr/bin:/bin", bin.display());
         said(world.output(world.command(&["--local", "open", "code", &id, "--yes"]).env("PATH", path)))
     };
-    assert!(open().contains("of One failed: git clone ended with exit status 128; its output is in"));
+    assert!(open().contains("of One failed: git clone ended with exit status 128 (\"fatal: unable to access "));
     assert_eq!(open(), "", "a failure is not repeated");
     // In place of the host of the address: git on the machine clones for real.
     install(&world, "");
@@ -169,7 +172,7 @@ fn a_signal_leaves_a_setup_that_goes_on() {
     kill_process(Pid::from_child(&start), Signal::INT).unwrap();
     let rest: Vec<String> = lines.collect();
     let sentence = "the setup of machine shell-01 of Mine goes on there, for up to 10 minutes; its output is in \
-                    ~/.local/state/labctl-ssh-proxy/setup";
+                    ~/.local/state/labctl-ssh-proxy/setup on the machine";
     assert!(rest.iter().any(|line| line == sentence), "{rest:?}");
     assert!(!rest.iter().any(|line| line.contains("goes on starting")), "{rest:?}");
     assert_eq!(start.wait().unwrap().code(), Some(130));
@@ -177,6 +180,18 @@ fn a_signal_leaves_a_setup_that_goes_on() {
     let home = world.machine_home(&id, "shell-01");
     fs::write(home.join("go"), "").unwrap();
     eventually("the setup has gone on", || runs(&home) == 2);
-    assert_eq!(said(world.local(&["start", &id])), "");
+    let next = world.local(&["start", &id]);
+    assert!(next.err.contains("labctl-ssh-proxy: machine shell-01 of Mine is set up\n"), "{next:?}");
     assert_eq!(runs(&home), 2);
+    // A repetition that is left is told of, too.
+    fs::remove_file(home.join("go")).unwrap();
+    let mut repeat = world.command(&["--local", "-v", "start", &id, "--setup"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(repeat.stderr.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|line| line.contains("the setup of machine shell-01 of Mine runs")).unwrap();
+    kill_process(Pid::from_child(&repeat), Signal::INT).unwrap();
+    repeat.wait().unwrap();
+    fs::write(home.join("go"), "").unwrap();
+    let next = world.local(&["start", &id]);
+    assert!(next.err.contains("labctl-ssh-proxy: machine shell-01 of Mine is set up\n"), "{next:?}");
+    assert_eq!(runs(&home), 4);
 }

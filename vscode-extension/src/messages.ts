@@ -31,7 +31,7 @@ export function showFailure(error: unknown): void {
 }
 
 /** The lines of the binary about a setup that is not as it should be. It is no failure of the start, so no error says it. */
-const SETUP = /^the setup of | was not set up: /;
+const SETUP = /^the setup of .* failed: | was not set up: /;
 
 /** Passes on the progress of a start, and shows what it says about setups, because progress disappears. */
 export const tellingSetups = (report: (line: string) => void) => (line: string): void => {

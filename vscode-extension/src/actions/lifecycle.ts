@@ -2,7 +2,7 @@
 
 import * as vscode from 'vscode';
 import * as format from '../format';
-import { showingFailure } from '../messages';
+import { showingFailure, tellingSetups } from '../messages';
 import type { Learning, Playground } from '../playground';
 import { withProgress } from '../progress';
 import { sayingReady } from '../ready';
@@ -123,6 +123,6 @@ function enterTitle(playground: Playground): Thenable<string | undefined> {
 
 /** Runs a command of the binary under a notification. */
 async function run({ binary, watch }: Services, title: string, args: string[]): Promise<void> {
-  await withProgress(title, ({ signal, report }) => binary.run(args, { signal, onProgress: report }));
+  await withProgress(title, ({ signal, report }) => binary.run(args, { signal, onProgress: tellingSetups(report) }));
   await watch.catchUp();
 }
