@@ -9,7 +9,7 @@ mod usage;
 use std::{convert::Infallible, time::Duration};
 
 use jiff::tz::TimeZone;
-use tokio::time::interval;
+use tokio::time::{Instant, interval};
 
 use self::usage::{Usage, millis};
 use crate::{
@@ -29,9 +29,11 @@ pub(crate) const STEP: Duration = Duration::from_secs(30 * 60);
 /// Between two attempts.
 const AGAIN: Duration = Duration::from_secs(60);
 /// A step that is shorter would be none in whole minutes.
-const LEAST: Duration = Duration::from_secs(60);
+pub(crate) const LEAST: Duration = Duration::from_secs(60);
 /// Between two looks of [`look_after`].
 const LOOK_EVERY: Duration = Duration::from_secs(20);
+/// Between two questions for the end, which a restart moves.
+const LEARN_AGAIN: Duration = Duration::from_secs(10 * 60);
 /// Ends that are so close are the same one: the platform counts minutes, and answers take their time.
 const SAME: Duration = Duration::from_secs(2 * 60);
 
@@ -39,12 +41,15 @@ const SAME: Duration = Duration::from_secs(2 * 60);
 pub(crate) async fn look_after(app: &App, labs: &Labs, play: &str, moved: impl Fn() -> u64) -> Infallible {
     let mut keeper = Keeper::new(app, labs, play, false);
     let mut tick = interval(LOOK_EVERY);
-    let mut end = None;
+    let (mut end, mut asked) = (None, None);
     loop {
         tick.tick().await;
+        let pause = if end.is_some() { LEARN_AGAIN } else { AGAIN };
+        let is_due = asked.is_none_or(|at: Instant| at.elapsed() >= pause);
         // A playground that is not kept is not asked about.
-        if end.is_none() && keeper.record().is_ok_and(|keep| keeper.may_be_wanted(&keep)) {
-            end = labs.play(play).await.ok().as_ref().and_then(expiry);
+        if is_due && keeper.record().is_ok_and(|keep| keeper.may_be_wanted(&keep)) {
+            asked = Some(Instant::now());
+            end = labs.play(play).await.ok().as_ref().and_then(expiry).or(end);
         }
         end = keeper.look(end, moved(), false).await.or(end);
     }
@@ -58,6 +63,8 @@ pub(crate) struct Keeper<'a> {
     /// The beginning of a command that counts as use for as long as it runs.
     command: Option<Moment>,
     usage: Usage,
+    /// The settings' word for this playground, once the platform has told its name.
+    policy: Option<KeepPolicy>,
     /// No attempt before that.
     next: Moment,
 }
@@ -66,7 +73,7 @@ impl<'a> Keeper<'a> {
     /// The part of a connection to `play`, or of a forward. With `is_used` it counts as use for as long as it lasts.
     pub(crate) fn new(app: &'a App, labs: &'a Labs, play: &'a str, is_used: bool) -> Keeper<'a> {
         let command = is_used.then(now);
-        Keeper { app, labs, play, command, usage: Usage::default(), next: 0 }
+        Keeper { app, labs, play, command, usage: Usage::default(), policy: None, next: 0 }
     }
 
     /// Looks at the playground's `end` every few seconds, after `moved` bytes in all, and has it moved if it is near, and
@@ -84,13 +91,14 @@ impl<'a> Keeper<'a> {
             );
             return None;
         }
-        self.extend(end).await.unwrap_or_else(|error| {
+        let found = self.extend(end).await.unwrap_or_else(|error| {
             log::warn!("the time of playground {} was not extended: {}", self.play, error.message());
             None
-        })
+        });
+        found.filter(|found| !is_same(*found, end))
     }
 
-    /// Asks for a step, unless another process does.
+    /// Asks for a step, unless another process does. Returns the end if the platform has told it.
     async fn extend(&mut self, end: Moment) -> Result<Option<Moment>> {
         let before = self.record()?;
         if !self.may_be_wanted(&before) || is_same(before.stuck.unwrap_or_default(), end) {
@@ -107,7 +115,8 @@ impl<'a> Keeper<'a> {
             log::debug!("playground {} runs until {} by now", self.play, clock(end));
             return Ok(Some(end));
         }
-        if !self.is_wanted(&keep, policy(self.app, &play)) || find::is_play_down(&play) {
+        let policy = *self.policy.insert(policy(self.app, &play));
+        if !self.is_wanted(&keep, policy) || find::is_play_down(&play) {
             return Ok(Some(end));
         }
         let Some(wanted) = next(&keep, end, self.app.settings.keep_limit()) else {
@@ -115,6 +124,12 @@ impl<'a> Keeper<'a> {
             memory.change(self.play, |record| record.keep.get_or_insert_default().stuck = Some(end))?;
             return Ok(Some(end));
         };
+        // First, because a step that is not on record would count for nothing against the limit.
+        memory.must_change(self.play, |record| {
+            let keep = record.keep.get_or_insert_default();
+            keep.first_end = first_end(keep, end);
+            (keep.end, keep.wanted) = (end, Some(wanted));
+        })?;
         let span = Span::of(self.labs, &play);
         let (play, is_granted) =
             span.set(self.labs, self.play, Duration::from_millis(wanted.saturating_sub(now()))).await?;
@@ -136,11 +151,11 @@ impl<'a> Keeper<'a> {
         self.app.memory().read(self.play).map(|record| record.keep.unwrap_or_default())
     }
 
-    /// False if nothing that the platform could say of the playground makes it one to keep.
+    /// True if the user may want the playground to be kept. Only the platform's answer makes it certain.
     fn may_be_wanted(&self, keep: &Keep) -> bool {
         let settings = &self.app.settings;
         let own = settings.playgrounds.values().any(|own| own.keep == Some(KeepPolicy::WhileConnected));
-        self.is_wanted(keep, if own { KeepPolicy::WhileConnected } else { settings.keep })
+        self.is_wanted(keep, self.policy.unwrap_or(if own { KeepPolicy::WhileConnected } else { settings.keep }))
     }
 
     /// True if the user wants the playground to be kept: by the last word for it alone, else by the settings.
@@ -166,7 +181,12 @@ pub(crate) fn is_wanted(app: &App, play: &Play) -> bool {
 
 /// The end that the playground would have without our steps.
 fn first_end(keep: &Keep, end: Moment) -> Moment {
-    if is_same(keep.end, end) { keep.first_end } else { end }
+    if is_ours(keep, end) { keep.first_end } else { end }
+}
+
+/// True for an end that a step has given, its answer being lost or not.
+fn is_ours(keep: &Keep, end: Moment) -> bool {
+    is_same(keep.end, end) || keep.wanted.is_some_and(|wanted| is_same(wanted, end))
 }
 
 /// The end that the next step gives, or `None` where the limit lies at `end` already.
@@ -179,9 +199,9 @@ fn next(keep: &Keep, end: Moment, limit: Duration) -> Option<Moment> {
 /// Notes that the platform has moved the end.
 fn note(keep: &mut Keep, end: Moment, end_now: Moment) {
     let first_end = first_end(keep, end);
-    let steps = if is_same(keep.end, end) { keep.steps } else { 0 };
-    let step = u32::from(!is_same(end_now, end));
-    (keep.first_end, keep.end, keep.steps) = (first_end, end_now, steps + step);
+    let steps = if is_ours(keep, end) { keep.steps } else { 0 };
+    let step = u32::from(end_now >= end.saturating_add(millis(LEAST / 2)));
+    (keep.first_end, keep.end, keep.steps, keep.wanted) = (first_end, end_now, steps + step, None);
 }
 
 fn is_near(end: Moment) -> bool {

@@ -70,6 +70,9 @@ pub struct Keep {
     pub first_end: Moment,
     /// The end that the last step has given it.
     pub end: Moment,
+    /// The end that a step has asked for, until the platform's answer is recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Moment>,
     /// The number of steps since then.
     pub steps: u32,
     /// The end that could not be moved, because the platform has refused to or the limit was reached.
@@ -215,6 +218,14 @@ impl Memory {
         Ok(answer)
     }
 
+    /// Changes the record of a playground, for what must not be done without it.
+    ///
+    /// # Errors
+    /// As [`Memory::change`], and when it cannot be written.
+    pub fn must_change(&self, label: &str, change: impl FnOnce(&mut Record)) -> Result<()> {
+        self.attempt(label, change)?.1
+    }
+
     /// Notes a wish of the user, who has just said it to a command. If it cannot be noted, the command goes on, and the
     /// user is told. `lost` is the consequence of a record that stays as it was.
     fn note(&self, label: &str, lost: &str, change: impl FnOnce(&mut Record)) {
@@ -323,7 +334,8 @@ impl Memory {
             record.cut_off = record.cut_off.filter(|at| *at >= session.began);
             record.session_ended = Some(session.ended);
             record.session = (label != play).then(|| play.to_owned());
-            record.due = session.due;
+            // A short session is not told it. An earlier one's is over by the next end, or still true.
+            record.due = session.due.or(record.due);
         })
     }
 

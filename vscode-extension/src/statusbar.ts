@@ -42,7 +42,7 @@ function textOf(playground: Playground, rates: Rates, isSlow: boolean, now: numb
   else if (up && isSlow && trip !== undefined) parts.push(`$(watch) ${format.roundTrip(trip)}`);
   if (up && rates.sent + rates.received >= 1) parts.push(`↓ ${format.size(rates.received)}/s ↑ ${format.size(rates.sent)}/s`);
   const left = format.timeLeft(playground.endsAt, now);
-  if (up || isStarting) parts.push(left && playground.keptSince !== undefined ? `${left} (kept)` : left);
+  if (up || isStarting) parts.push(left && playground.keptSince !== undefined ? `${left} kept` : left);
   return parts.filter(Boolean).join(' · ');
 }
 

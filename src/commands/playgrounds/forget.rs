@@ -17,9 +17,12 @@ pub(crate) async fn forget(app: &App, play: &str) -> Result<()> {
     app.tunnels().forget(play);
     app.seeds().forget(play);
     aliases::forget(&app.folders, app.platform, play);
-    for host in listeners::forget(&app.folders, play) {
-        let command = app.platform.commands(&format!("`labctl-ssh-proxy listen {host} --uninstall`"));
-        notice::line(&format!("labctl-ssh-proxy: a service still listens for {host}, which is gone: {command}"));
+    for listener in listeners::forget(&app.folders, play) {
+        let command = app.platform.commands(&format!("`labctl-ssh-proxy listen {} --uninstall`", listener.host));
+        let shown = listener.shown();
+        notice::line(&format!(
+            "labctl-ssh-proxy: a service still listens for {shown}, which is gone; end it with {command}"
+        ));
     }
     kube::forget(&app.folders, play).await;
     app.known_hosts().forget_play(play)

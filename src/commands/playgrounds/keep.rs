@@ -9,7 +9,7 @@ use crate::{
         playgrounds::listed::{in_words, report},
     },
     error::Result,
-    keep::STEP,
+    keep::{LEAST, STEP},
     labs::find,
     moment::now,
 };
@@ -47,18 +47,20 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
     let labs = app.labs().await?;
     let play = find::whole(&labs, &playground).await?;
     let is_on = choice == Choice::On;
-    app.memory().change(&play.id, |record| {
+    app.memory().must_change(&play.id, |record| {
         let keep = record.keep.get_or_insert_default();
         keep.choice = Some((is_on, now()));
         if is_on {
             keep.stuck = None;
         }
     })?;
-    let (shown, limit) = (play.shown(), in_words(app.settings.keep_limit()));
+    let (shown, limit) = (play.shown(), app.settings.keep_limit());
     let sentence = match choice {
+        Choice::On if limit < LEAST => format!("{shown} gets no more time: `keep_limit` in the settings leaves none"),
         Choice::On => format!(
-            "while {shown} is used, it gets {} more before its end, up to {limit} beyond its own end",
-            in_words(STEP)
+            "while {shown} is used, it gets {} more before its end, up to {} beyond its own end",
+            in_words(STEP.min(limit)),
+            in_words(limit)
         ),
         Choice::Off => format!("the time of {shown} is not extended any more; `extend` gives it more"),
     };

@@ -64,16 +64,22 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<()> {
         out::agreed(&question, one.json, "Nothing was changed.", out::ADD_YES).await?;
     }
     let is_kept = wanted < span.left && keep::is_wanted(app, &play);
+    let memory = app.memory();
+    let before = memory.read(&play.id)?.keep.and_then(|keep| keep.choice);
     if is_kept {
         // Else one that is used would get half an hour more.
-        app.memory().change(&play.id, |record| record.keep.get_or_insert_default().choice = Some((false, now())))?;
+        memory.must_change(&play.id, |record| record.keep.get_or_insert_default().choice = Some((false, now())))?;
     }
-    play = playtime::set(app, &labs, &play, span, wanted).await?;
+    let set = playtime::set(app, &labs, &play, span, wanted).await;
+    if set.is_err() && is_kept {
+        memory.change(&play.id, |record| record.keep.get_or_insert_default().choice = before)?;
+    }
+    play = set?;
     let sentence = match play.expires_in.is_zero() {
         true => format!("the time of {} is up", play.shown()),
         false => {
             let kept = if is_kept {
-                format!("; `labctl-ssh-proxy keep on {}` would extend it while it is used", play.id)
+                format!("; use no longer extends it: `labctl-ssh-proxy keep on {}` turns that on again", play.id)
             } else {
                 String::new()
             };

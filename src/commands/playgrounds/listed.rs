@@ -215,7 +215,7 @@ pub(crate) fn table(plays: &[Play], known: &Known) -> Vec<String> {
             play.learning().map_or_else(|| printable(&play.playground.name), |of| of.to_string()),
             play.state().map(|state| state.as_str().to_lowercase()).unwrap_or_default(),
             match known.kept(play) {
-                Some(_) => format!("{} (kept)", time_left(play)),
+                Some(_) => format!("{} kept", time_left(play)),
                 None => time_left(play),
             },
             match (open, away) {

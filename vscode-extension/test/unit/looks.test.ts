@@ -188,7 +188,7 @@ describe('the status bar', () => {
     expect(shown(false).text).toBe('$(vm-running) Compose trial · ↓ 2.0 MB/s ↑ 1.5 KB/s · 1h 05m');
     expect(shown(false).tooltip).toContain('\nLatency: 9.9 ms\n');
     const kept = render(one({ kept: { steps: 2, firstEnd: now } }, now), { sent: 0, received: 0 }, false, now);
-    expect(kept.text).toBe('$(vm-running) Compose trial · 1h 05m (kept)');
+    expect(kept.text).toBe('$(vm-running) Compose trial · 1h 05m kept');
     expect(kept.tooltip).toContain('\nIt is kept while it is used: its own end was ');
     expect(render(one({ state: 'STOPPED', expiresIn: 0 }), { sent: 0, received: 0 }, false).text).toBe('$(vm-outline) Compose trial · stopped');
   });
