@@ -65,6 +65,12 @@ impl Lock {
         }
     }
 
+    /// Reports whether a process holds the lock of `path`. One that tries to take it in this moment has to try again.
+    pub fn is_taken(path: &Path) -> bool {
+        let file = File::open(lock_path(path));
+        file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock)))
+    }
+
     /// Opens the lock file; `None` where nothing can be written, because the writer that wants the lock finds that out
     /// as well, and says what it means.
     fn open(path: &Path) -> Result<Option<File>> {

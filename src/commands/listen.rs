@@ -27,7 +27,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     net::{TcpListener, TcpStream},
     process::{Child, Command},
-    sync::{Notify, Semaphore},
+    sync::{Semaphore, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -43,7 +43,7 @@ use crate::{
     error::{Error, Kind, Result},
     files::Lock,
     labs::Labs,
-    os::{self, ended_by_signal},
+    os::{self, Signals},
     platform::Platform,
     records::listeners::{self, Listener},
     ssh_config,
@@ -59,6 +59,8 @@ const FULL: &str = "16 connections are open already";
 const AT_THE_DOOR: usize = 64;
 /// Pause before the next accept when the process has no file descriptors left.
 const OUT_OF_DESCRIPTORS: Duration = Duration::from_millis(100);
+/// Between two looks for the listener's record.
+const LOOK: Duration = Duration::from_secs(2);
 /// Time for the entry to go when the listener ends.
 const REFRESH: Duration = Duration::from_secs(3);
 /// Time for the last words of a connection that has ended, and for connections to end with the listener.
@@ -94,7 +96,13 @@ pub(crate) struct Args {
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Line<'a> {
     /// Connections are taken.
-    Listening { host: &'a str, name: &'a str, address: &'a str },
+    Listening {
+        host: &'a str,
+        name: &'a str,
+        address: &'a str,
+        #[serde(skip)]
+        shown: &'a str,
+    },
     /// A program has connected.
     Open { connection: u64, peer: &'a str },
     /// Its connection says something to people.
@@ -104,22 +112,30 @@ enum Line<'a> {
     /// A program was turned away.
     Refused { peer: &'a str, reason: &'a str },
     /// The system keeps the listener, or keeps it no more.
-    Service { host: &'a str, name: &'a str, address: &'a str, file: String, installed: bool },
+    Service {
+        host: &'a str,
+        name: &'a str,
+        address: &'a str,
+        file: String,
+        installed: bool,
+        #[serde(skip)]
+        shown: &'a str,
+    },
 }
 
 impl Line<'_> {
     /// The line for people.
     fn text(&self) -> String {
         match self {
-            Line::Listening { host, address, .. } => format!("Listening on {address} for {host}."),
+            Line::Listening { address, shown, .. } => format!("Listening on {address} for {shown}."),
             Line::Open { connection, peer } => format!("[{connection}] {peer} has connected"),
             Line::Says { connection, text } => format!("[{connection}] {text}"),
             Line::Close { connection } => format!("[{connection}] closed"),
             Line::Refused { peer, reason } => format!("{peer} was refused: {reason}"),
-            Line::Service { host, address, file, installed: true, .. } => {
-                format!("The system now listens on {address} for {host}, and after each login: {file}")
+            Line::Service { address, file, installed: true, shown, .. } => {
+                format!("The system now listens on {address} for {shown}, and after each login: {file}")
             }
-            Line::Service { host, file, .. } => format!("The system no longer listens for {host}: removed {file}"),
+            Line::Service { file, shown, .. } => format!("The system no longer listens for {shown}: removed {file}"),
         }
     }
 
@@ -150,52 +166,86 @@ pub(crate) async fn run(app: &App, args: Args) -> Result<u8> {
     if args.uninstall {
         let known = match known {
             Some(known) => known,
-            None => meant(app, &app.labs().await?, &args.host).await?,
+            None => match installed_as(app, &args.host) {
+                Some(known) => known,
+                None => meant(app, &app.labs().await?, &args.host).await?,
+            },
         };
         return uninstall(app, known, args.json).await.map(|()| 0);
     }
-    match known {
-        Some(record)
-            if record.service.is_some() && !args.install && args.port.is_none_or(|port| port == record.port) =>
-        {
-            let (listener, _lock) = open(app, Some(record.port), true, &record).await?;
-            serve(app, &record, listener, args.json).await
+    let mut signals = Signals::listen();
+    let of_a_service = known
+        .filter(|record| record.service.is_some() && !args.install && args.port.is_none_or(|port| port == record.port));
+    if let Some(record) = of_a_service {
+        let (listener, _lock) = open(app, Some(record.port), true, &record).await?;
+        return serve(app, &record, listener, args.json, &mut signals).await;
+    }
+    let ended = tokio::select! {
+        prepared = prepare(app, &args) => match prepared? {
+            None => return Ok(0),
+            Some((record, listener, _lock)) => serve(app, &record, listener, args.json, &mut signals).await,
+        },
+        signal = signals.next() => Ok(128 + signal),
+    };
+    // Takes the entry away. The next command does it otherwise, so nothing waits long for a network here, or for a second
+    // Ctrl-C.
+    let refreshed = timeout(REFRESH, async {
+        if let Ok(labs) = app.labs().await {
+            refresh_entries(app, &labs).await;
         }
-        _ => {
-            let labs = app.labs().await?;
-            let mut record = meant(app, &labs, &args.host).await?;
-            is_free(app, &labs, &record).await?;
-            if args.install && record.service.is_some() {
-                record.port = args.port.unwrap_or(record.port);
-                return install(app, &labs, record, args.json).await.map(|()| 0);
-            }
-            let port = args.port.or(Some(record.port).filter(|port| *port > 0));
-            let (listener, lock) = open(app, port, args.port.is_some(), &record).await?;
-            let address =
-                listener.local_addr().map_err(|e| Error::new(Kind::Network, format!("cannot listen: {e}")))?;
-            record.port = address.port();
-            if args.install {
-                drop((listener, lock));
-                return install(app, &labs, record, args.json).await.map(|()| 0);
-            }
+    });
+    tokio::select! { _ = refreshed => {}, _ = signals.next() => {} }
+    ended
+}
+
+/// The installed listener of this title or name, whose playground may be gone.
+fn installed_as(app: &App, name: &str) -> Option<Listener> {
+    let is_local = app.platform == Platform::Local;
+    let mut installed = listeners::all(&app.folders)
+        .into_iter()
+        .filter(|one| one.service.is_some() && one.local == is_local && (one.title == name || one.name() == name));
+    installed.next().filter(|_| installed.next().is_none())
+}
+
+/// Opens the port, and writes the entry; or installs the listener, and returns `None`.
+async fn prepare(app: &App, args: &Args) -> Result<Option<(Listener, TcpListener, Lock)>> {
+    let labs = app.labs().await?;
+    let mut record = meant(app, &labs, &args.host).await?;
+    is_free(app, &labs, &record).await?;
+    // The port of a service that runs is taken by itself.
+    let is_renewed = args.install && record.service.is_some() && args.port.is_none_or(|port| port == record.port);
+    if !is_renewed {
+        let port = args.port.or(Some(record.port).filter(|port| *port > 0));
+        let listener = bind(port, args.port.is_some()).await?;
+        let address = listener.local_addr().map_err(|e| Error::new(Kind::Network, format!("cannot listen: {e}")))?;
+        let last = std::mem::replace(&mut record.port, address.port());
+        if args.port.is_none() && last > 0 && last != record.port {
+            notice::line(&format!(
+                "labctl-ssh-proxy: port {last} is taken: programs that have saved it need the new one"
+            ));
+        }
+        if !args.install {
+            let lock = lock(app, &record).await?;
             listeners::keep(&app.folders, &record)?;
             refresh_entries(app, &labs).await;
-            let ended = serve(app, &record, listener, args.json).await;
-            drop(lock);
-            // The next command does it otherwise, so nothing waits long for a network here, or for a second Ctrl-C.
-            let refreshed = timeout(REFRESH, refresh_entries(app, &labs));
-            tokio::select! { _ = refreshed => {}, _ = ended_by_signal() => {} }
-            ended
+            return Ok(Some((record, listener, lock)));
+        }
+        if record.service.is_none() {
+            drop(lock(app, &record).await?);
         }
     }
+    let record = service::install(app, record).await?;
+    refresh_entries(app, &labs).await;
+    told(&record, true, args.json).map(|()| None)
 }
 
 /// The listener that an argument means: the one on record for its host, or a new one without a port.
 async fn meant(app: &App, labs: &Labs, argument: &str) -> Result<Listener> {
     let place = visit::foresee(labs, &Visit { host: argument.to_owned(), ..Visit::default() }).await?;
-    let before = listeners::of(&app.folders, &place.host);
-    let (port, service) = before.map_or((0, None), |before| (before.port, before.service));
     let local = app.platform == Platform::Local;
+    // The same name may mean a playground of the other platform.
+    let before = listeners::of(&app.folders, &place.host).filter(|before| before.local == local);
+    let (port, service) = before.map_or((0, None), |before| (before.port, before.service));
     Ok(Listener { host: place.host, user: place.user, title: place.play.title, port, service, local })
 }
 
@@ -203,12 +253,12 @@ async fn meant(app: &App, labs: &Labs, argument: &str) -> Result<Listener> {
 async fn is_free(app: &App, labs: &Labs, record: &Listener) -> Result<()> {
     let name = record.name();
     let taken = |by: &str| {
-        let message = format!("cannot listen for {}: the name {name} is {by}", record.host);
-        Err(Error::new(Kind::Usage, message))
+        let message = format!("cannot listen for {}: the name {name} is {by}", record.shown());
+        Err(Error::new(Kind::Usage, message).with_hint("end that one first, or name the playground by its id"))
     };
     if let Some(other) = listeners::all(&app.folders).into_iter().find(|other| other.name() == name) {
         if other.host != record.host {
-            return taken(&format!("that of the listener for {}", other.host));
+            return taken(&format!("that of the listener for {}", other.shown()));
         }
         if other.local != record.local && listeners::is_active(&app.folders, &other) {
             return taken("that of a listener on the other platform");
@@ -224,72 +274,96 @@ async fn is_free(app: &App, labs: &Labs, record: &Listener) -> Result<()> {
     }
 }
 
-/// Opens the port, and takes the lock of the host. If the last port is taken, another one will do, unless it `is_asked`
-/// for.
+/// Opens the port, and takes the lock of the host.
 async fn open(app: &App, port: Option<u16>, is_asked: bool, record: &Listener) -> Result<(TcpListener, Lock)> {
-    let Some(lock) = listeners::try_lock(&app.folders, &record.host)? else {
-        let message = format!("another process listens for {}, on port {}", record.host, record.port);
-        return Err(Error::new(Kind::Usage, message).with_hint(format!("use `ssh {}`", record.name())));
-    };
+    let lock = lock(app, record).await?;
+    Ok((bind(port, is_asked).await?, lock))
+}
+
+async fn lock(app: &App, record: &Listener) -> Result<Lock> {
+    listeners::try_lock(&app.folders, &record.host).await?.ok_or_else(|| {
+        let message = format!("another process listens for {}", record.shown());
+        Error::new(Kind::Usage, message).with_hint(format!("use `ssh {}`", record.name()))
+    })
+}
+
+/// Opens the port. If the last one is taken, another one will do, unless it `is_asked` for.
+async fn bind(port: Option<u16>, is_asked: bool) -> Result<TcpListener> {
     let bind = async |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await;
     let port = port.unwrap_or(0);
     let bound = match bind(port).await {
         Err(_) if port > 0 && !is_asked => bind(0).await,
         bound => bound,
     };
-    Ok((bound.map_err(|e| not_bound(&host_port("127.0.0.1", port), &e))?, lock))
-}
-
-async fn install(app: &App, labs: &Labs, record: Listener, json: bool) -> Result<()> {
-    let record = service::install(app, record).await?;
-    refresh_entries(app, labs).await;
-    told(&record, true, json)
+    bound.map_err(|e| match e.kind() {
+        io::ErrorKind::AddrInUse => not_bound(&host_port("127.0.0.1", port), &e)
+            .with_hint("choose another port, or leave out --port for one that is free"),
+        _ => not_bound(&host_port("127.0.0.1", port), &e),
+    })
 }
 
 async fn uninstall(app: &App, record: Listener, json: bool) -> Result<()> {
     if record.service.is_none() {
-        let message = format!("no service listens for {}", record.host);
+        let message = format!("no service listens for {}", record.shown());
         return Err(Error::new(Kind::NotFound, message)
             .with_hint("`labctl-ssh-proxy uninstall --dry-run` lists all that are installed"));
     }
-    service::remove(&record).await?;
+    let removed = service::remove(&record).await;
+    if record.service.as_ref().is_some_and(|file| file.exists()) {
+        return removed;
+    }
     listeners::keep(&app.folders, &Listener { service: None, ..record.clone() })?;
     // The listener is gone in any case.
     if let Ok(labs) = app.labs().await {
         refresh_entries(app, &labs).await;
     }
+    removed?;
     told(&record, false, json)
 }
 
 fn told(record: &Listener, installed: bool, json: bool) -> Result<()> {
     let (name, address) = (record.name(), host_port("127.0.0.1", record.port));
     let file = record.service.as_ref().map_or_else(String::new, |file| file.display().to_string());
-    let line = Line::Service { host: &record.host, name: &name, address: &address, file, installed };
+    let shown = record.shown();
+    let line = Line::Service { host: &record.host, name: &name, address: &address, file, installed, shown: &shown };
     if json { line.json() } else { out::line(&line.text()) }
 }
 
 /// Takes connections until a signal comes, or the reader of the JSON lines has gone.
-async fn serve(app: &App, record: &Listener, listener: TcpListener, json: bool) -> Result<u8> {
+async fn serve(app: &App, record: &Listener, listener: TcpListener, json: bool, signals: &mut Signals) -> Result<u8> {
     let (name, address) = (record.name(), host_port("127.0.0.1", record.port));
-    Line::Listening { host: &record.host, name: &name, address: &address }.tell(json);
+    Line::Listening { host: &record.host, name: &name, address: &address, shown: &record.shown() }.tell(json);
     if !json {
         let first = if ssh_config::is_managed(&app.folders) { "" } else { "`labctl-ssh-proxy config-ssh`, then " };
-        notice::line(&format!("Connect with {first}`ssh {name}`. Press Ctrl-C to stop."));
+        notice::line(&format!("Connect with {first}`ssh {name}`."));
+        notice::line("Press Ctrl-C to stop.");
     }
     let server = Arc::new(Server::new(app, record, json)?);
     let mut open = JoinSet::new();
     let code = tokio::select! {
         never = accept(&server, &listener, &mut open) => match never {},
-        signal = ended_by_signal() => 128 + signal,
+        signal = signals.next() => 128 + signal,
         () = stdio::unread(), if json => 0,
+        () = forgotten(app, record) => {
+            let text = format!("labctl-ssh-proxy: {} is gone, and the listener for it has ended", record.shown());
+            notice::line(&text);
+            0
+        }
     };
     drop(listener);
     if !server.is_outlived {
-        server.end.notify_waiters();
+        server.end.send_replace(true);
         // One that takes longer is killed.
         let _ = timeout(LAST_WORDS, async { while open.join_next().await.is_some() {} }).await;
     }
     Ok(code)
+}
+
+/// Waits until the record of the listener was deleted, with its playground.
+async fn forgotten(app: &App, record: &Listener) {
+    while listeners::of(&app.folders, &record.host).is_some() {
+        sleep(LOOK).await;
+    }
 }
 
 /// Takes connections. Never returns.
@@ -317,7 +391,7 @@ struct Server {
     door: Semaphore,
     number: AtomicU64,
     /// Tells connections that the listener ends.
-    end: Notify,
+    end: watch::Sender<bool>,
 }
 
 impl Server {
@@ -333,7 +407,7 @@ impl Server {
             places: Semaphore::new(MOST),
             door: Semaphore::new(AT_THE_DOOR),
             number: AtomicU64::new(1),
-            end: Notify::new(),
+            end: watch::Sender::new(false),
         })
     }
 
@@ -364,6 +438,10 @@ impl Server {
 
     /// Runs the connection's own process, and passes on its words to people.
     async fn connect(&self, stream: TcpStream, connection: u64) -> io::Result<()> {
+        let mut end = self.end.subscribe();
+        if *end.borrow() {
+            return Ok(());
+        }
         let mut command = Command::new(&self.program);
         command.args(&self.words).stderr(Stdio::piped()).kill_on_drop(!self.is_outlived);
         let (mut child, rest) = start(command, stream)?;
@@ -385,7 +463,7 @@ impl Server {
                     return ended.map(drop);
                 }
                 _ = &mut carried => return child.wait().await.map(drop),
-                () = self.end.notified(), if !is_asked => {
+                _ = end.changed(), if !is_asked => {
                     os::pass_on(os::TERMINATE, &child);
                     is_asked = true;
                 }

@@ -1,12 +1,13 @@
 //! The listeners of `listen`: for each host its port, which stays the same from one run to the next, so that what
 //! programs have saved goes on to work.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use tokio::time::sleep;
 
 use crate::{
-    error::{Error, Kind, Result},
+    error::{Error, Kind, Result, printable},
     files::{self, Lock, write_private},
     settings::Folders,
     target::{self, Target},
@@ -30,7 +31,21 @@ pub struct Listener {
     pub local: bool,
 }
 
+/// Attempts to get a lock at which others only look, and the time that a look takes at most.
+const LOOKS: usize = 3;
+const A_LOOK: Duration = Duration::from_millis(20);
+
 impl Listener {
+    /// The playground or machine, for people.
+    pub fn shown(&self) -> String {
+        let title = printable(&self.title);
+        match Target::parse(&self.host).ok().and_then(|target| target.machine) {
+            _ if title.is_empty() => self.host.clone(),
+            Some(machine) => format!("machine {machine} of {title}"),
+            None => title,
+        }
+    }
+
     /// The host name of its entry in the ssh configuration: one label, which no pattern of containers matches.
     pub fn name(&self) -> String {
         target::of_listener(&self.host)
@@ -56,13 +71,19 @@ fn path(folders: &Folders, host: &str) -> PathBuf {
 ///
 /// # Errors
 /// Fails when the lock file cannot be opened.
-pub fn try_lock(folders: &Folders, host: &str) -> Result<Option<Lock>> {
-    Lock::try_acquire(&path(folders, host))
+pub async fn try_lock(folders: &Folders, host: &str) -> Result<Option<Lock>> {
+    for _ in 0..LOOKS {
+        if let Some(lock) = Lock::try_acquire(&path(folders, host))? {
+            return Ok(Some(lock));
+        }
+        sleep(A_LOOK).await;
+    }
+    Ok(None)
 }
 
 /// Reports whether a process listens, or a service is to.
 pub fn is_active(folders: &Folders, listener: &Listener) -> bool {
-    listener.service.is_some() || matches!(try_lock(folders, &listener.host), Ok(None))
+    listener.service.is_some() || Lock::is_taken(&path(folders, &listener.host))
 }
 
 /// Keeps a listener.
@@ -91,8 +112,8 @@ pub fn all(folders: &Folders) -> Vec<Listener> {
     all
 }
 
-/// Forgets the listeners of a play that is gone. Returns the hosts of those that a service keeps, which stay.
-pub fn forget(folders: &Folders, play: &str) -> Vec<String> {
+/// Forgets the listeners of a play that is gone. Returns those that a service keeps, which stay.
+pub fn forget(folders: &Folders, play: &str) -> Vec<Listener> {
     let of_play = |host: &str| {
         Target::parse(host).is_ok_and(|target| target.playground == target::Playground::Id(play.to_owned()))
     };
@@ -104,7 +125,7 @@ pub fn forget(folders: &Folders, play: &str) -> Vec<String> {
         let _ = fs::remove_file(&path);
         let _ = fs::remove_file(files::lock_path(&path));
     }
-    installed.into_iter().map(|listener| listener.host).collect()
+    installed
 }
 
 /// The error for a connection to the name of a listener, which has come to the pattern for playgrounds in place of an
@@ -113,8 +134,9 @@ pub fn missed(folders: &Folders, host: &str) -> Option<Error> {
     if !host.ends_with(target::LISTENER) {
         return None;
     }
-    let Listener { host: to, .. } = all(folders).into_iter().find(|one| one.name() == host)?;
-    let message = format!("the listener for {to} does not run, or your ssh configuration does not have it");
+    let listener = all(folders).into_iter().find(|one| one.name() == host)?;
+    let (shown, to) = (listener.shown(), listener.host);
+    let message = format!("the listener for {shown} does not run, or your ssh configuration does not have it");
     let hint = format!("start it with `labctl-ssh-proxy listen {to}`, or connect to {to}");
     Some(Error::new(Kind::NotFound, message).with_hint(hint))
 }

@@ -108,7 +108,7 @@ fn a_listener_leads_where_its_host_does() {
         world.ssh(&["-l", "root", &format!("{host}.node-02"), "whoami; hostname"]).ok()
     );
     let twice = world.local(&["listen", &id]).failed(2);
-    assert!(twice.contains(&format!("another process listens for {host}")) && twice.contains(&name), "{twice}");
+    assert!(twice.contains("another process listens for ") && twice.contains(&name), "{twice}");
     let taken = world.local(&["listen", &format!("{host}.node-01"), "--port", &port]).failed(10);
     assert!(taken.contains("cannot listen on"), "{taken}");
 
@@ -135,7 +135,7 @@ fn a_listener_leads_where_its_host_does() {
     assert_eq!(world.entries(), before);
     let program = crate::support::PROGRAM;
     let said = world.ssh(&["-o", &format!("ProxyCommand={program} --local connect {name}"), &host, "true"]).failed(255);
-    assert!(said.contains(&format!("the listener for {host} does not run")), "{said}");
+    assert!(said.contains(&format!("connect to {host}")), "{said}");
 
     // A name that two hosts would have is given to one.
     let record = world.root().join(format!("listeners/{host}-node-01.json"));
@@ -182,7 +182,8 @@ fn a_web_page_and_a_silent_program_wake_nothing() {
     assert_eq!((world.state(&id).as_str(), world.restarts(&id), world.logged("POST")), ("STOPPED", restarts, posts));
     assert!(world.processes("connect --user").is_empty());
     drop(silent);
-    // SSH does wake it.
+    // SSH does wake it, with more silent ones there than there are places.
+    let _silent: Vec<TcpStream> = (0..20).map(|_| listener.connect()).collect();
     assert_eq!(world.ssh(&[&listener.name, "echo in"]).ok(), "in\n");
     assert_eq!(world.restarts(&id), restarts + 1);
 }
@@ -350,7 +351,10 @@ fn systemd_keeps_a_listener() {
     assert!(list.contains(&format!("the service that listens for {host}: {}", file.display())), "{list}");
     calls(&systemctl);
     let said = world.local(&["destroy", &id, "--yes"]);
-    assert!(said.err.contains(&format!("a service still listens for {host}, which is gone")), "{said:?}");
+    assert!(
+        said.err.contains(&format!("which is gone; end it with `labctl-ssh-proxy --local listen {host} --uninstall`")),
+        "{said:?}"
+    );
     run(&["uninstall", "--yes"]).ok();
     assert!(!file.exists() && !world.root().join("listeners").exists());
     assert_eq!(calls(&systemctl), format!("--user disable --now {unit}\n--user daemon-reload\n"));

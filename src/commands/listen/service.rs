@@ -7,9 +7,10 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
-use tokio::process::Command;
+use tokio::{process::Command, time::sleep};
 
 use crate::{
     app::App,
@@ -20,6 +21,10 @@ use crate::{
     settings::SETTINGS_VARIABLE,
     ssh_config,
 };
+
+/// Attempts to start an agent, and the time between two: launchctl does not wait until the one before has ended.
+const BOOTSTRAPS: usize = 5;
+const BOOTS_OUT: Duration = Duration::from_millis(500);
 
 /// A program that keeps services of one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +81,15 @@ impl Manager {
             Manager::Launchd => {
                 // It knows none at the first time.
                 let _ = self.run(&["bootout", &target(file)]).await;
-                self.run(&["bootstrap", &domain(), &file.display().to_string()]).await
+                let file = file.display().to_string();
+                let mut attempts = 1..=BOOTSTRAPS;
+                loop {
+                    let begun = self.run(&["bootstrap", &domain(), &file]).await;
+                    if begun.is_ok() || attempts.next().is_none() {
+                        return begun;
+                    }
+                    sleep(BOOTS_OUT).await;
+                }
             }
         }
     }
@@ -101,8 +114,9 @@ impl Manager {
     async fn run(self, words: &[&str]) -> Result<()> {
         let program = self.program();
         let failed = |why: &str| {
-            Error::new(Kind::Program, format!("`{program} {}` failed: {why}", words.join(" ")))
-                .with_hint("a service needs the service manager of your login session")
+            Error::new(Kind::Program, format!("`{program} {}` failed: {why}", words.join(" "))).with_hint(
+                "a service needs the service manager of your login session; `listen` without --install needs none",
+            )
         };
         let output = Command::new(program).args(words).stdin(Stdio::null()).kill_on_drop(true).output().await;
         let output = output.map_err(|e| failed(&e.to_string()))?;
@@ -164,6 +178,8 @@ pub(super) async fn install(app: &App, mut record: Listener) -> Result<Listener>
         Manager::Systemd => unit_text(&record.host, &words, settings)?,
         Manager::Launchd => agent_text(&label(&record.name()), &words, settings),
     };
+    let before = record.service.is_some().then(|| files::read(&file).ok().flatten()).flatten();
+    let record_before = Listener { service: before.as_ref().map(|_| file.clone()), ..record.clone() };
     record.service = Some(file.clone());
     // First, so that `uninstall` finds it, whatever happens.
     listeners::keep(&app.folders, &record)?;
@@ -174,25 +190,23 @@ pub(super) async fn install(app: &App, mut record: Listener) -> Result<Listener>
         files::write_private(&file, text.as_bytes())?;
         manager.begin(&file).await
     };
-    if let Err(error) = begun.await {
-        let _ = remove(&record).await;
-        record.service = None;
-        listeners::keep(&app.folders, &record)?;
-        return Err(error);
+    let Err(error) = begun.await else { return Ok(record) };
+    match before {
+        Some(text) => files::write_private(&file, &text)?,
+        None => drop(remove(&record).await),
     }
-    Ok(record)
+    listeners::keep(&app.folders, &record_before)?;
+    Err(error)
 }
 
-/// Removes the service of a listener. A manager that does not know it, or is not there, keeps the file from nothing.
+/// Removes the service of a listener. The file is deleted even if the manager fails.
 ///
 /// # Errors
-/// [`Kind::File`] when the file cannot be deleted.
+/// [`Kind::File`] when the file cannot be deleted, and those of the manager.
 pub(crate) async fn remove(record: &Listener) -> Result<()> {
     let Some(file) = &record.service else { return Ok(()) };
     let manager = Manager::of_file(file);
-    if let Err(error) = manager.end(file).await {
-        log::warn!("{}", error.message());
-    }
+    let ended = manager.end(file).await;
     match fs::remove_file(file) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(Error::file("delete", file, &e)),
         Ok(()) | Err(_) => {}
@@ -200,7 +214,11 @@ pub(crate) async fn remove(record: &Listener) -> Result<()> {
     if let Err(error) = manager.forget().await {
         log::warn!("{}", error.message());
     }
-    Ok(())
+    ended.map_err(|error| {
+        let message =
+            format!("{} is removed, but its service may run until you log out: {}", file.display(), error.message());
+        Error::new(Kind::Program, message).with_hint("end its process, `labctl-ssh-proxy listen`, yourself")
+    })
 }
 
 /// A word that can stand in a service's file.

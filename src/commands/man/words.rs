@@ -95,10 +95,10 @@ pub(super) const EXAMPLES: &[(&str, &str, &str)] = &[
     ("port-forward", "labctl-ssh-proxy port-forward docker --auto", "every server's port, as it comes and goes"),
     (
         "listen",
-        "labctl-ssh-proxy listen docker",
+        "labctl-ssh-proxy listen playground-docker",
         "programs that know no ProxyCommand find it as playground-docker-listen",
     ),
-    ("listen", "labctl-ssh-proxy listen docker --install", "now and after each login"),
+    ("listen", "labctl-ssh-proxy listen playground-docker --install", "now and after each login"),
     ("containers", "labctl-ssh-proxy containers docker", "see what runs, with the host name of one of them"),
     ("containers", "labctl-ssh-proxy containers docker --watch --json", "a line for each change, for a program"),
     ("pods", "labctl-ssh-proxy pods k3s -A", "see the pods of a cluster, those in trouble first"),
