@@ -1,7 +1,7 @@
 //! A playground that is kept while it is used. The judge is the platform: what it says of the end.
 
 use std::{
-    io::Write,
+    io::{BufRead, BufReader, Write},
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -113,6 +113,22 @@ fn use_extends_and_idleness_does_not() {
     within(Duration::from_secs(60), "keepalives pass", &mut || moved(&world, idle) > before);
     let each_second = (moved(&world, idle) - before) / began.elapsed().as_secs_f64().max(5.0);
     assert!(each_second * 900.0 * (1.0 / 15.0 + 1.0 / 5.0) < 65536.0 / 2.0, "{each_second}");
+}
+
+/// What cannot be counted against the limit is not asked for.
+#[test]
+fn nothing_is_extended_without_a_record() {
+    let (world, ids) = world("keep: while-connected\n", 1);
+    let host = format!("playground-{}", ids[0]);
+    let mut ssh = world.ssh_program("ssh");
+    let connect = format!("sh -c 'ulimit -f 0; exec {} --local -v connect {host}'", crate::support::PROGRAM);
+    ssh.args(["-o", &format!("ProxyCommand={connect}"), &host, "cat > /dev/null"]);
+    let mut ssh = Ending(ssh.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    ssh.0.stdin.as_mut().unwrap().write_all(&[7; 100 << 10]).unwrap();
+    let lines = BufReader::new(ssh.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let words = format!("the time of playground {} was not extended: ", ids[0]);
+    assert!({ lines }.any(|line| line.contains(&words)));
+    ends_as_before(&world, &ids[0]);
 }
 
 #[test]

@@ -142,6 +142,10 @@ fn a_listener_leads_where_its_host_does() {
     fs::write(&record, json!({"host": format!("{host}-node-01"), "user": "root", "title": "", "port": 1, "service": null, "local": true}).to_string()).unwrap();
     let said = world.local(&["listen", &format!("{host}.node-01")]).failed(2);
     assert!(said.contains(&format!("is that of the listener for {host}-node-01")), "{said}");
+    // It ends with its playground.
+    let mut last = Listener::start(&world, &[&id]);
+    world.local(&["destroy", &id, "--yes"]).ok();
+    assert_eq!(last.process.0.wait().unwrap().code(), Some(0));
 }
 
 /// All that a web page can have a browser send begins with a line of HTTP, also with a method that looks like SSH, which a
@@ -321,6 +325,17 @@ fn systemd_keeps_a_listener() {
     assert_eq!((calls(&systemctl), fs::read_to_string(&file).unwrap()), (begun, text.clone()));
     assert!(options(&world, &format!("{host}-listen")).0.contains(&format!("port {port}")));
 
+    // A manager that fails, or a port that is taken, leaves what there was.
+    fs::write(managers.join("systemctl.broken"), "").unwrap();
+    run(&["listen", &id, "--install"]).failed(14);
+    fs::remove_file(managers.join("systemctl.broken")).unwrap();
+    let holder = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = holder.local_addr().unwrap().port().to_string();
+    assert!(run(&["listen", &id, "--install", "--port", &taken]).failed(10).contains("leave out --port"));
+    assert_eq!(fs::read_to_string(&file).unwrap(), text);
+    assert!(run(&["uninstall", "--dry-run"]).ok().contains("the service that listens for"));
+    calls(&systemctl);
+
     // The service as systemd would run it. A connection outlives it, as with KillMode=process.
     let words = text.lines().find_map(|line| line.strip_prefix("ExecStart=:")).unwrap();
     let words: Vec<&str> = words.split('"').skip(3).step_by(2).collect();
@@ -345,6 +360,11 @@ fn systemd_keeps_a_listener() {
     let said = run(&["listen", &id, "--uninstall"]).ok();
     assert!(said.contains("no longer listens") && !file.exists(), "{said}");
     assert_eq!(calls(&systemctl), format!("--user disable --now {unit}\n--user daemon-reload\n"));
+    run(&["listen", &host, "--install"]).ok();
+    fs::write(managers.join("systemctl.broken"), "").unwrap();
+    let said = run(&["listen", &id, "--uninstall"]).failed(14);
+    assert!(said.contains("is removed, but its service may run until you log out") && !file.exists(), "{said}");
+    fs::remove_file(managers.join("systemctl.broken")).unwrap();
     run(&["listen", &host, "--install"]).ok();
     fs::write(&file, "").unwrap();
     let list = run(&["uninstall", "--dry-run"]).ok();
