@@ -69,7 +69,7 @@ const LAST_LINE: usize = 120;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Ended {
     pub status: Status,
-    /// What it was about at its end, in words.
+    /// The step that ran last, for messages.
     doing: String,
     /// Its own words for its failure.
     said: String,

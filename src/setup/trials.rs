@@ -287,7 +287,7 @@ fn dotfiles_are_linked_and_replace_nothing() {
             assert_eq!(fs::read_to_string(there.path(FOLDER).join("1/kept")).unwrap(), ".profile\n.vimrc\n", "{said}");
         }
         assert_eq!(there.read(".profile"), "mine");
-        // What was changed behind a link is kept.
+        // A change behind a link is kept.
         fs::write(there.path(".bashrc"), "changed").unwrap();
         let run = there.path(FOLDER).join("1");
         assert_eq!(fs::read_link(there.path("..odd")).unwrap(), there.path(FOLDER).join("source/..odd"));

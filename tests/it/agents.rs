@@ -1,5 +1,6 @@
-//! Agent programs as clients: Codex Desktop, Claude's desktop app, cmux. They connect again by themselves, so a stop has
-//! to last against them, whatever their rhythm. Their wait for a machine that wakes is in `client_limits`.
+//! Agent programs as clients: Codex Desktop, Claude's desktop app, cmux, VS Code's Agents window. They connect again by
+//! themselves, so a stop has to last against them, whatever their rhythm. Their wait for a machine that wakes is in
+//! `client_limits`.
 
 use std::{
     fs,
@@ -10,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Said, World, free_port, needs, peer, peers};
+use crate::support::{Ending, Said, World, free_port, needs, peer, peers};
 
 /// Codex Desktop's options: openai/codex issues 34448, 18819 and 26170.
 const CODEX: [&str; 6] = ["-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ExitOnForwardFailure=yes"];
@@ -35,9 +36,18 @@ pub fn cmux(world: &World, host: &str, command: &str) -> Said {
 /// Connects as Claude's desktop app does: ssh2, and its ProxyCommand through `sh` (anthropics/claude-code issue 40967).
 /// It looks for host keys in `known_hosts` only (issue 78152), where the app's own file is ~/.ssh/known_hosts.
 pub fn claude(world: &World, host: &str, known_hosts: Option<&str>) -> Said {
+    ssh2(world, host, "sh", known_hosts)
+}
+
+/// Connects as VS Code's Agents window does: ssh2 by address and port (microsoft/vscode issue 313164).
+fn agents_window(world: &World, host: &str) -> Said {
+    ssh2(world, host, "none", None)
+}
+
+fn ssh2(world: &World, host: &str, shell: &str, known_hosts: Option<&str>) -> Said {
     let mut node = world.program(needs("node"));
     node.env("NODE_PATH", peers("node/node_modules")).arg(peer("ssh2_unread.cjs"));
-    node.arg(world.ssh_config()).arg(host).arg("sh").args(known_hosts);
+    node.arg(world.ssh_config()).arg(host).arg(shell).args(known_hosts);
     world.output(&mut node)
 }
 
@@ -137,4 +147,22 @@ fn each_finds_its_host_in_the_file() {
     let here = format!("UserKnownHostsFile={known_hosts}");
     world.ssh(&["-o", &here, "-o", "StrictHostKeyChecking=accept-new", &host, "true"]).ok();
     assert_eq!(claude(&world, &host, Some(known_hosts)).ok(), "in\n");
+}
+
+#[test]
+fn the_agents_window_reaches_a_listener() {
+    let mut world = World::with_platform(&[]);
+    let id = world.playground("shell");
+    let host = format!("playground-{id}");
+    let without = agents_window(&world, &host).failed(1);
+    assert!(without.contains("getaddrinfo") && without.contains(&host), "{without}");
+    let mut listener = world.command(&["--local", "listen", &id, "--json"]);
+    let mut listener = Ending(listener.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(listener.0.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.next().unwrap().contains("listening"));
+    assert_eq!(agents_window(&world, &format!("{host}-listen")).ok(), "in\n");
+    // It tells no reason, but wakes nothing that was stopped.
+    world.local(&["stop", &id]).ok();
+    agents_window(&world, &format!("{host}-listen")).failed(1);
+    assert_eq!(world.state(&id), "STOPPED");
 }

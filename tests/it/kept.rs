@@ -115,7 +115,7 @@ fn use_extends_and_idleness_does_not() {
     assert!(each_second * 900.0 * (1.0 / 15.0 + 1.0 / 5.0) < 65536.0 / 2.0, "{each_second}");
 }
 
-/// What cannot be counted against the limit is not asked for.
+/// A step that cannot be counted against the limit is not asked for.
 #[test]
 fn nothing_is_extended_without_a_record() {
     let (world, ids) = world("keep: while-connected\n", 1);

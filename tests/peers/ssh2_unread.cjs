@@ -2,6 +2,7 @@
 // that nobody reads. ssh2_unread.cjs FILE HOST
 // With a shell, the way of Claude's desktop app: the ProxyCommand through that shell, ssh2's own patience, and host keys
 // from one file, if that is given. ssh2_unread.cjs FILE HOST SHELL [KNOWN_HOSTS]
+// With `none` as the shell, the way of VS Code's Agents window, which passes over a ProxyCommand.
 
 const { spawn } = require('node:child_process')
 const fs = require('node:fs')
@@ -13,10 +14,11 @@ const [file, host, shell, knownHosts] = process.argv.slice(2)
 const include = fs.readFileSync(file, 'utf8').match(/^Include "?([^"\n]*)/m)
 const options = SSHConfig.parse(fs.readFileSync(include ? include[1] : file, 'utf8')).compute(host, { ignoreCase: true })
 const filled = (word) => word.replace('%r', options.user).replace('%h', host)
-const [program, ...args] = shell
+const isDirect = shell === 'none'
+const [program, ...args] = shell && !isDirect
   ? [shell, '-c', filled(options.proxycommand)]
   : options.proxycommand.match(/"[^"]*"|\S+/g).map((word) => filled(word.replace(/^"|"$/g, '')))
-const proxy = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] })
+const proxy = isDirect ? undefined : spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'] })
 const isKnown = (key) =>
   fs.readFileSync(knownHosts, 'utf8').split('\n').some((line) => {
     const [names, , known] = line.split(' ')
@@ -34,7 +36,9 @@ client
   })
   .on('close', () => process.exit(process.exitCode ?? 1))
   .connect({
-    sock: Duplex.from({ readable: proxy.stdout, writable: proxy.stdin }),
+    ...(proxy
+      ? { sock: Duplex.from({ readable: proxy.stdout, writable: proxy.stdin }) }
+      : { host: options.hostname ?? host, port: Number(options.port ?? 22) }),
     username: options.user,
     privateKey: fs.readFileSync(options.identityfile[0]),
     ...(knownHosts ? { hostVerifier: isKnown } : {}),

@@ -24,7 +24,7 @@ use crate::{
     ui::out,
 };
 
-/// What this program's processes know of playgrounds, beside the platform's word.
+/// This program's records of playgrounds, beside the platform's answers.
 pub(crate) struct Known {
     pub(crate) connections: Vec<Status>,
     pub(crate) aliases: Aliases,
@@ -32,7 +32,7 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// What they know now.
+    /// Reads them.
     pub(crate) fn now(app: &App) -> Known {
         Known { connections: live::all(&app.folders), aliases: app.aliases(), kept: app.memory().kept() }
     }
