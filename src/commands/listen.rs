@@ -345,8 +345,8 @@ async fn serve(app: &App, record: &Listener, listener: TcpListener, json: bool, 
         signal = signals.next() => 128 + signal,
         () = stdio::unread(), if json => 0,
         () = forgotten(app, record) => {
-            let text = format!("labctl-ssh-proxy: {} is gone, and the listener for it has ended", record.shown());
-            notice::line(&text);
+            let shown = record.shown();
+            notice::line(&format!("labctl-ssh-proxy: the listener for {shown} has ended, because it was removed"));
             0
         }
     };
@@ -361,7 +361,7 @@ async fn serve(app: &App, record: &Listener, listener: TcpListener, json: bool, 
 
 /// Waits until the record of the listener was deleted, with its playground.
 async fn forgotten(app: &App, record: &Listener) {
-    while listeners::of(&app.folders, &record.host).is_some() {
+    while !listeners::is_forgotten(&app.folders, &record.host) {
         sleep(LOOK).await;
     }
 }

@@ -1,7 +1,7 @@
 //! The listeners of `listen`: for each host its port, which stays the same from one run to the next, so that what
 //! programs have saved goes on to work.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
@@ -101,6 +101,11 @@ pub fn of(folders: &Folders, host: &str) -> Option<Listener> {
     Target::parse(host).ok()?;
     let listener: Listener = serde_json::from_slice(&files::read(&path(folders, host)).ok()??).ok()?;
     (listener.host == host).then_some(listener)
+}
+
+/// Reports whether a listener was forgotten. A record that cannot be read was not: the process may be out of descriptors.
+pub fn is_forgotten(folders: &Folders, host: &str) -> bool {
+    fs::symlink_metadata(path(folders, host)).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
 }
 
 /// All listeners, those among them that do not run now.

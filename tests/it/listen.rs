@@ -142,8 +142,14 @@ fn a_listener_leads_where_its_host_does() {
     fs::write(&record, json!({"host": format!("{host}-node-01"), "user": "root", "title": "", "port": 1, "service": null, "local": true}).to_string()).unwrap();
     let said = world.local(&["listen", &format!("{host}.node-01")]).failed(2);
     assert!(said.contains(&format!("is that of the listener for {host}-node-01")), "{said}");
-    // It ends with its playground.
+    // It ends with its playground, and not when its record cannot be read.
     let mut last = Listener::start(&world, &[&id]);
+    let record = world.root().join(format!("listeners/{host}.json"));
+    let text = fs::read(&record).unwrap();
+    fs::write(&record, "{").unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert!(last.process.0.try_wait().unwrap().is_none());
+    fs::write(&record, text).unwrap();
     world.local(&["destroy", &id, "--yes"]).ok();
     assert_eq!(last.process.0.wait().unwrap().code(), Some(0));
 }
